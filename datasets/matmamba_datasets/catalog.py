@@ -1,0 +1,66 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .digits import Digits
+from .folder import Folder, open_folder
+from .parquet import Parquet, open_parquet, parquet_files
+from .sample import DataError, Images, Splits, split_by_id
+from .transforms import AugmentConfig
+
+
+@dataclass
+class DataConfig:
+    """What to train on and how to read it."""
+
+    # digits, folder or parquet.
+    name: str = "digits"
+    # Folder of the data set; digits need none.
+    root: str = ""
+    # Share of each class that is held out where the data set has no split of its own.
+    held_out: float = 0.2
+    # Images per step.
+    batch_size: int = 64
+    # Processes that decode images; 0 decodes in the main one.
+    workers: int = 0
+    # Share of images that may be unreadable before the run stops.
+    max_broken: float = 0.01
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+DATASETS: dict[str, Callable[[DataConfig], Splits]] = {
+    "digits": lambda config: split_by_id(Digits(), config.held_out),
+    "folder": lambda config: open_folder(config.root, config.held_out),
+    "parquet": lambda config: open_parquet(config.root, config.held_out),
+}
+
+
+def open_splits(config: DataConfig) -> Splits:
+    """Training and held-out images of a data set.
+
+    Raises:
+        DataError: unknown name, missing root, or whatever the data set finds wrong with its files.
+    """
+    if config.name not in DATASETS:
+        raise DataError(f"unknown data set {config.name!r}: one of {', '.join(DATASETS)}")
+    if not config.root and config.name != "digits":
+        raise DataError(f"data set {config.name!r} needs data.root, the folder to read")
+    if not 0 < config.held_out < 1:
+        raise DataError(f"data.held_out {config.held_out} is not a share between 0 and 1")
+    return DATASETS[config.name](config)
+
+
+def open_folder_or_parquet(path: Path | str) -> Images:
+    """All images below a folder, or in a Parquet file or a folder of them, to be indexed.
+
+    Raises:
+        DataError: nothing there.
+    """
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.glob("*.parquet"))):
+        return Parquet(parquet_files(path))
+    return Folder(path)

@@ -1,0 +1,60 @@
+"""Decode any image that Pillow reads into upright RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+class BrokenImageError(ValueError):
+    """An image that cannot be decoded.
+
+    Attributes:
+        name: its path or id. reason: what the decoder said.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple[type[BrokenImageError], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
+
+
+def read_image(file: Path | str | IO[bytes], name: str | None = None) -> Image.Image:
+    """RGB image from a file, turned as its EXIF orientation says; transparency is laid on white.
+
+    Args:
+        file: path or open binary file. name: what errors call it, the path by default.
+
+    Raises:
+        BrokenImageError: not an image, truncated, or of a mode that has no RGB equivalent.
+    """
+    try:
+        with Image.open(file) as opened:
+            return to_rgb(ImageOps.exif_transpose(opened))
+    # Damaged files make Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        # Without the name that some of Pillow's messages repeat.
+        reason = "not an image file" if "cannot identify" in str(error) else str(error) or type(error).__name__
+        raise BrokenImageError(name or str(file), reason) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB without clipping deep greyscale and without keeping hidden colours."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _to_8_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float64)
+    # Integers use the 16-bit range; floats are taken as 0..1 unless they are larger.
+    top = 65535.0 if image.mode != "F" else max(1.0, float(values.max()))
+    return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))

@@ -1,0 +1,30 @@
+"""The 1,797 scanned handwritten digits that scikit-learn carries (UCI Optical Recognition of Handwritten Digits)."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from .sample import Sample
+
+
+class Digits:
+    """8 x 8 greyscale scans, 10 classes; no download. Transforms enlarge them to whatever size a model takes."""
+
+    def __init__(self) -> None:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        # Scans have 17 grey levels, 0 is paper.
+        self._pixels = (digits.images * (255 / 16)).astype(np.uint8)
+        self.labels = digits.target.astype(np.int64)
+        self.classes = tuple(str(digit) for digit in range(10))
+        self.ids = [f"digits/{index:04d}" for index in range(len(self.labels))]
+        self.paths = self.ids
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = Image.fromarray(self._pixels[index]).convert("RGB")
+        return Sample(image, int(self.labels[index]), self.ids[index])

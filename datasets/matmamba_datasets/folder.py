@@ -1,0 +1,84 @@
+"""A folder of image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .decode import read_image
+from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset, split_by_id
+
+TRAIN_NAMES = ("train", "training")
+HELD_OUT_NAMES = ("val", "valid", "validation", "test")
+# Files that operating systems leave behind.
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
+
+
+class Folder:
+    """All files below `root`. A class is the first folder below `root`; files beside those folders have no label.
+
+    Ids are paths relative to `root`, with "/" on every system. Hidden files and folders are left out.
+
+    Raises:
+        DataError: no such folder, or no file in it.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise DataError(f"no such folder: {self.root}")
+        self.ids = sorted(_relative_paths(self.root))
+        if not self.ids:
+            raise DataError(f"no files in {self.root}")
+        self.paths = [str((self.root / image_id).absolute()) for image_id in self.ids]
+        owners = [image_id.split("/")[0] if "/" in image_id else None for image_id in self.ids]
+        self.classes = tuple(sorted({owner for owner in owners if owner is not None}))
+        index_of = {name: index for index, name in enumerate(self.classes)}
+        labels = [NO_LABEL if owner is None else index_of[owner] for owner in owners]
+        self.labels = np.array(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(read_image(self.paths[index]), int(self.labels[index]), self.ids[index])
+
+
+def open_folder(root: Path | str, held_out: float) -> Splits:
+    """Splits of an image folder with one folder per class: `train/` and `val/` if they exist, else split by id.
+
+    Raises:
+        DataError: fewer than two classes, or classes that differ between the given splits.
+    """
+    root = Path(root)
+    parts = _named_part(root, TRAIN_NAMES), _named_part(root, HELD_OUT_NAMES)
+    if parts[0] is None or parts[1] is None:
+        return split_by_id(_labelled(Folder(root)), held_out)
+    train, val = _labelled(Folder(parts[0])), _labelled(Folder(parts[1]))
+    if unknown := set(val.classes) - set(train.classes):
+        raise DataError(f"{parts[1]} has classes that {parts[0]} lacks: {', '.join(sorted(unknown)[:5])}")
+    index_of = np.array([train.classes.index(name) for name in val.classes])
+    val.labels, val.classes = index_of[val.labels], train.classes
+    return Splits(train, val)
+
+
+def _labelled(images: Folder) -> Images:
+    if len(images.classes) < 2:
+        raise DataError(f"{images.root} needs a folder for each of two or more classes, with the images in them")
+    inside = np.flatnonzero(images.labels != NO_LABEL)
+    return images if len(inside) == len(images) else Subset(images, inside)
+
+
+def _named_part(root: Path, names: tuple[str, ...]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _relative_paths(root: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
+                yield (Path(folder) / name).relative_to(root).as_posix()

@@ -1,0 +1,123 @@
+"""Checkpoints: one safetensors file that holds the weights and, in its header, everything needed to use them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from .models import MatMamba
+
+FILE_NAME = "model.safetensors"
+_HEADER = "matmamba"
+_INPUT_KEYS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, or of another model; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        path: the file. model: in evaluation mode. classes: names in the order of the logits. run: the resolved
+            configuration of the run that wrote it. digest: SHA-256 of the file, which identifies the model.
+    """
+
+    path: Path
+    model: MatMamba
+    classes: tuple[str, ...]
+    run: dict[str, Any]
+    digest: str
+
+
+def save_checkpoint(
+    path: Path | str, model: MatMamba, classes: tuple[str, ...] = (), run: dict[str, Any] | None = None
+) -> Path:
+    """Write `model` to a file, or to `model.safetensors` in a folder; all of it or nothing.
+
+    The header holds architecture, arguments, trained widths, input settings, class names and `run`.
+    """
+    file = checkpoint_file(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    header = {
+        "architecture": cfg.get("architecture", ""),
+        "arguments": model.arguments,
+        "trained_widths": [list(width.heads) for width in model.trained_widths],
+        "input": {key: cfg[key] for key in _INPUT_KEYS if key in cfg},
+        "classes": list(classes),
+        "run": run or {},
+    }
+    partial = file.with_name(file.name + ".partial")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, partial, metadata={_HEADER: json.dumps(header)})
+    _flush(partial)
+    os.replace(partial, file)
+    _flush(file.parent)
+    return file
+
+
+def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint file, or the one in a run's folder.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a checkpoint of this project.
+    """
+    file = checkpoint_file(path)
+    if not file.is_file():
+        raise CheckpointError(f"no checkpoint at {file}")
+    header = _read_header(file)
+    try:
+        model = _build(header)
+        model.load_state_dict(load_file(file))
+    except (RuntimeError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{file} does not hold the model that its header describes: {error}") from error
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return Checkpoint(file, model.to(device).eval(), tuple(header["classes"]), header["run"], digest)
+
+
+def checkpoint_file(path: Path | str) -> Path:
+    """The file meant by a run's folder or by a file's own path."""
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path / FILE_NAME
+
+
+def _read_header(file: Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            header: dict[str, Any] = json.loads((opened.metadata() or {})[_HEADER])
+    except KeyError as error:
+        raise CheckpointError(f"{file} was not written by this project: its header has no {_HEADER!r}") from error
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    return header
+
+
+def _build(header: dict[str, Any]) -> MatMamba:
+    arguments = header["arguments"] | {"trained_widths": header["trained_widths"]}
+    if not header["architecture"]:
+        return MatMamba(**arguments)
+    model: MatMamba = timm.create_model(
+        header["architecture"], pretrained_cfg_overlay=header["input"], **arguments
+    )  # type: ignore[assignment]
+    return model
+
+
+def _flush(path: Path) -> None:
+    """Force a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

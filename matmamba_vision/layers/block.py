@@ -1,0 +1,38 @@
+"""A residual block: normalise, mix, add."""
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from .mixer import Mixer
+
+
+class Block(nn.Module):
+    """Pre-norm residual block around a nested mixer (no MLP, as in MatMamba, arXiv 2410.06718).
+
+    Args:
+        mixer: the nested mixer. dim: D. proj_drop: dropout of the update. drop_path: share of samples whose update is
+            skipped in training.
+    """
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        dim: int,
+        proj_drop: float = 0.0,
+        drop_path: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
+        self.mixer = mixer
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x_BLD: Tensor, heads: int | None = None) -> Tensor:
+        """Tokens (B, L, D) to tokens; `heads` active heads, all by default, none skips the block."""
+        if heads == 0:
+            return x_BLD
+        update_BLD = self.proj_drop(self.mixer(self.norm(x_BLD), heads))
+        return x_BLD + self.drop_path(update_BLD)

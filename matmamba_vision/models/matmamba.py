@@ -1,0 +1,188 @@
+"""MatMamba: a Mamba2 image classifier whose heads are nested (arXiv 2410.06718)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import PatchEmbed, trunc_normal_
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import Block, Mixer
+from ..ops import resolve
+from ..width import Width, WidthLike, resolve_width
+
+TRAINED_WIDTHS = ("full", "1/2", "1/4", "1/8")
+POOLS = ("token", "avg", "")
+
+
+class MatMamba(nn.Module):
+    """Patch embedding, nested Mamba2 blocks, norm, pool, linear head.
+
+    Images are (B, in_chans, S, S). The class token stands last, because the scan is causal. Every method takes a
+    `width`: anything `width()` understands, full by default.
+
+    Args:
+        img_size, patch_size: pixels. num_heads: heads of each block, or one number for all of them. head_dim, d_state,
+            d_conv: Mamba2's P, N and convolution taps. global_pool: "token", "avg" (patch tokens) or "" (none).
+            drop_rate: dropout before the head. proj_drop_rate: dropout of each block's update. drop_path_rate:
+            stochastic depth of the last block, growing linearly from 0. trained_widths: the widths in the training
+            loss, full first. ssd_backend: see `ops.resolve`. chunk_size: largest chunk of the scan, in tokens.
+
+    Raises:
+        ValueError: an argument that cannot work, named in the message.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "token",
+        embed_dim: int = 512,
+        depth: int = 20,
+        num_heads: int | Sequence[int] = 64,
+        head_dim: int = 16,
+        d_state: int = 128,
+        d_conv: int = 4,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        trained_widths: Sequence[WidthLike] = TRAINED_WIDTHS,
+        ssd_backend: str = "auto",
+        chunk_size: int = 64,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if global_pool not in POOLS:
+            raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.heads = _heads_per_block(num_heads, depth)
+        self.arguments: dict[str, Any] = {
+            "img_size": img_size, "patch_size": patch_size, "in_chans": in_chans, "num_classes": num_classes,
+            "global_pool": global_pool, "embed_dim": embed_dim, "depth": depth, "num_heads": list(self.heads),
+            "head_dim": head_dim, "d_state": d_state, "d_conv": d_conv, "drop_rate": drop_rate,
+            "proj_drop_rate": proj_drop_rate, "drop_path_rate": drop_path_rate,
+        }  # fmt: skip
+        self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, global_pool
+        self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
+        self.ssd_backend, self.chunk_size = ssd_backend, chunk_size
+        self.grad_checkpointing = False
+
+        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, **place)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim, **place))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + 1, embed_dim, **place))
+        backend = resolve(ssd_backend, device or "cpu")
+        self.blocks = nn.ModuleList(
+            Block(
+                Mixer(embed_dim, heads, head_dim, d_state, d_conv, backend, chunk_size, **place),
+                embed_dim,
+                proj_drop_rate,
+                drop_path_rate * index / max(1, depth - 1),
+                **place,
+            )
+            for index, heads in enumerate(self.heads)
+        )
+        self.norm = nn.LayerNorm(embed_dim, **place)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = _linear_head(embed_dim, num_classes, **place)
+        self.trained_widths = tuple(self.width(width) for width in trained_widths)
+        self.init_weights()
+
+    def width(self, wanted: WidthLike) -> Width:
+        """The `Width` meant by "full", "1/4", 0.25, or a head count per block; `WidthError` if there is none."""
+        return resolve_width(wanted, self.heads)
+
+    def label(self, wanted: WidthLike) -> str:
+        """Short name of a width of this model, such as "1/4"."""
+        return self.width(wanted).label(self.heads)
+
+    def forward(self, x: Tensor, width: WidthLike | None = None) -> Tensor:
+        """Logits (B, num_classes) of images (B, in_chans, S, S)."""
+        return self.forward_head(self.forward_features(x, width))
+
+    def forward_features(self, x: Tensor, width: WidthLike | None = None) -> Tensor:
+        """Normalised tokens (B, L, D): patches in raster order, then the class token."""
+        x = self.patch_embed(x)
+        x = torch.cat([x, self.cls_token.expand(x.shape[0], -1, -1)], dim=1) + self.pos_embed
+        heads = self.heads if width is None else self.width(width).heads
+        for block, active in zip(self.blocks, heads, strict=True):
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, active, use_reentrant=False)
+            else:
+                x = block(x, active)
+        return self.norm(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Tokens (B, L, D) to logits (B, num_classes), or to the pooled embedding (B, D) if `pre_logits`."""
+        x = self.head_drop(self._pool(x))
+        return x if pre_logits else self.head(x)
+
+    def embed(self, x: Tensor, width: WidthLike | None = None, dim: int | None = None) -> Tensor:
+        """Embeddings (B, dim), float32, L2-normalised: the leading `dim` coordinates of the pooled features (MRL).
+
+        Raises:
+            ValueError: `dim` is not in 1..D.
+        """
+        dim = self.embed_dim if dim is None else dim
+        if not 1 <= dim <= self.embed_dim:
+            raise ValueError(f"embedding dim {dim} is not in 1..{self.embed_dim}")
+        return F.normalize(self._pool(self.forward_features(x, width))[:, :dim].float(), dim=-1)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.global_pool == "token":
+            return x[:, -1]
+        return x[:, :-1].mean(dim=1) if self.global_pool == "avg" else x
+
+    def get_classifier(self) -> nn.Module:
+        """The linear head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head by a fresh one for `num_classes` classes (0: none), and the pooling if given."""
+        if global_pool is not None and global_pool not in POOLS:
+            raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+        self.num_classes = num_classes
+        like = self.pos_embed
+        self.head = _linear_head(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
+        self.arguments |= {"num_classes": num_classes, "global_pool": self.global_pool}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that are vectors per channel or per head, whatever their shape."""
+        plain = ("A_log", "D", "dt_bias", "norm", "conv_x_bias", "conv_BC_bias")
+        vectors = {name for name, _ in self.named_parameters() if ".mixer." in name and name.split(".")[-1] in plain}
+        return vectors | {"pos_embed", "cls_token"}
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Initialise every parameter; output projections are scaled by 1/sqrt(depth)."""
+        trunc_normal_(self.pos_embed, std=0.02)
+        trunc_normal_(self.cls_token, std=0.02)
+        for block in self.blocks:
+            block.mixer.reset_parameters(out_scale=max(1, len(self.blocks)) ** -0.5)
+
+
+def _heads_per_block(num_heads: int | Sequence[int], depth: int) -> tuple[int, ...]:
+    heads = (num_heads,) * depth if isinstance(num_heads, int) else tuple(num_heads)
+    if len(heads) != depth or any(count < 1 for count in heads):
+        raise ValueError(f"num_heads {list(heads)} is not {depth} positive numbers, one for each block")
+    return heads
+
+
+def _linear_head(dim: int, classes: int, **place: Any) -> nn.Module:
+    if classes == 0:
+        return nn.Identity()
+    head = nn.Linear(dim, classes, **place)
+    trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
