@@ -50,7 +50,7 @@ def save_checkpoint(
     """
     file = checkpoint_file(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    cfg = getattr(model, "pretrained_cfg", None) or {}
+    cfg = model.pretrained_cfg or {}
     header = {
         "architecture": cfg.get("architecture", ""),
         "arguments": model.arguments,
@@ -63,7 +63,7 @@ def save_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, partial, metadata={_HEADER: json.dumps(header)})
     _flush(partial)
-    os.replace(partial, file)
+    partial.replace(file)
     _flush(file.parent)
     return file
 
@@ -98,7 +98,9 @@ def _read_header(file: Path) -> dict[str, Any]:
         with safetensors.safe_open(file, framework="pt") as opened:
             header: dict[str, Any] = json.loads((opened.metadata() or {})[_HEADER])
     except KeyError as error:
-        raise CheckpointError(f"{file} was not written by this project: its header has no {_HEADER!r}") from error
+        raise CheckpointError(
+            f"{file} was not written by this project: its header has no {_HEADER!r}"
+        ) from error
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     return header

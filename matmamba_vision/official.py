@@ -61,11 +61,14 @@ def _convert(theirs: dict[str, Tensor], model: MatMamba) -> dict[str, Tensor]:
     ours = {name: theirs.pop(name) for name in ("cls_token", "pos_embed")}
     for their_name, name in (("patch_embed.proj", "patch_embed.proj"), ("norm_f", "norm"), ("head", "head")):
         ours |= {f"{name}.{part}": theirs.pop(f"{their_name}.{part}") for part in ("weight", "bias")}
-    for index, block in enumerate(model.blocks):
+    for index, block in enumerate(model.stack):
         prefix = f"layers.{index}."
-        ours |= {f"blocks.{index}.norm.{part}": theirs.pop(f"{prefix}norm.{part}") for part in ("weight", "bias")}
+        ours |= {
+            f"blocks.{index}.norm.{part}": theirs.pop(f"{prefix}norm.{part}") for part in ("weight", "bias")
+        }
         mixer = {name: theirs.pop(f"{prefix}mixer.{name}") for name in _PACKED}
-        unpacked = unpack_mixer(mixer, *block.mixer.norm.shape)
+        heads, head_dim = block.mixer.norm.shape
+        unpacked = unpack_mixer(mixer, heads, head_dim)
         ours |= {f"blocks.{index}.mixer.{name}": tensor for name, tensor in unpacked.items()}
     return ours
 

@@ -34,16 +34,18 @@ def extract(model: MatMamba, width: WidthLike) -> MatMamba:
         dtype=like.dtype,
     )
     small.load_state_dict(_submodel_state(model, heads))
-    small.pretrained_cfg = copy.deepcopy(getattr(model, "pretrained_cfg", None))
+    small.pretrained_cfg = copy.deepcopy(model.pretrained_cfg)
     return small.train(model.training)
 
 
 @torch.no_grad()
 def _submodel_state(model: MatMamba, heads: tuple[int, ...]) -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("blocks.")}
-    kept = (block for block in zip(model.blocks, heads, strict=True) if block[1])
+    kept = (block for block in zip(model.stack, heads, strict=True) if block[1])
     for index, (block, active) in enumerate(kept):
         weights: MixerWeights = block.mixer.weights().first(active)
         state |= {f"blocks.{index}.norm.{name}": tensor for name, tensor in block.norm.state_dict().items()}
-        state |= {f"blocks.{index}.mixer.{field.name}": getattr(weights, field.name) for field in fields(weights)}
+        state |= {
+            f"blocks.{index}.mixer.{field.name}": getattr(weights, field.name) for field in fields(weights)
+        }
     return state

@@ -37,7 +37,7 @@ def resolve_width(wanted: WidthLike, full: Sequence[int]) -> Width:
     """The `Width` meant by `wanted` in a model with `full` heads per block.
 
     Args:
-        wanted: "full", a share of the heads ("1/4", 0.25), one head count per block, or a `Width`.
+        wanted: "full", a share of the heads ("1/4", 0.25), one head count per block ([4, 8] or "4-8"), or a `Width`.
         full: heads of each block.
 
     Raises:
@@ -45,6 +45,8 @@ def resolve_width(wanted: WidthLike, full: Sequence[int]) -> Width:
     """
     if isinstance(wanted, Width):
         return _checked(wanted.heads, full)
+    if isinstance(wanted, str) and "-" in wanted:
+        return _checked(_parse_counts(wanted), full)
     if isinstance(wanted, str | float | int):
         return Width(_share_of(wanted, full))
     return _checked(tuple(wanted), full)
@@ -71,6 +73,13 @@ def _parse_share(wanted: str | float) -> Fraction:
     return share
 
 
+def _parse_counts(wanted: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(count) for count in wanted.split("-"))
+    except ValueError as error:
+        raise WidthError(f"width {wanted!r} is not a head count per block, such as 4-8-8-16") from error
+
+
 def _checked(heads: tuple[int, ...], full: Sequence[int]) -> Width:
     if len(heads) != len(full):
         raise WidthError(f"width {list(heads)} names {len(heads)} blocks, the model has {len(full)}")
@@ -81,7 +90,9 @@ def _checked(heads: tuple[int, ...], full: Sequence[int]) -> Width:
 
 
 def _smallest_share(full: Sequence[int]) -> Fraction:
-    whole = [count for count in range(1, full[0] + 1) if all((count * other) % full[0] == 0 for other in full)]
+    whole = [
+        count for count in range(1, full[0] + 1) if all((count * other) % full[0] == 0 for other in full)
+    ]
     return Fraction(whole[0], full[0])
 
 

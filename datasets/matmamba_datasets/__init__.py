@@ -3,14 +3,15 @@
 # First, because transforms come from timm, which imports torchvision.
 from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
 
-from .catalog import DATASETS, DataConfig, open_folder_or_parquet, open_splits
 from .decode import BrokenImageError, read_image
-from .loader import Batch, BrokenTally, make_loader
-from .sample import DataError, Images, Sample, Splits, Subset
+from .loader import Batch, BrokenTally, Loader, make_loader
+from .registry import DATASETS, DataConfig, open_folder_or_parquet, open_splits
+from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset
 from .transforms import AugmentConfig, eval_transform, train_transform
 
 __all__ = [
     "DATASETS",
+    "NO_LABEL",
     "AugmentConfig",
     "Batch",
     "BrokenImageError",
@@ -18,6 +19,7 @@ __all__ = [
     "DataConfig",
     "DataError",
     "Images",
+    "Loader",
     "Sample",
     "Splits",
     "Subset",

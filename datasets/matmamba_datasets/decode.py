@@ -39,7 +39,9 @@ def read_image(file: Path | str | IO[bytes], name: str | None = None) -> Image.I
     # Damaged files make Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         # Without the name that some of Pillow's messages repeat.
-        reason = "not an image file" if "cannot identify" in str(error) else str(error) or type(error).__name__
+        reason = (
+            "not an image file" if "cannot identify" in str(error) else str(error) or type(error).__name__
+        )
         raise BrokenImageError(name or str(file), reason) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -19,8 +21,8 @@ class Digits:
         self._pixels = (digits.images * (255 / 16)).astype(np.uint8)
         self.labels = digits.target.astype(np.int64)
         self.classes = tuple(str(digit) for digit in range(10))
-        self.ids = [f"digits/{index:04d}" for index in range(len(self.labels))]
-        self.paths = self.ids
+        self.ids: Sequence[str] = [f"digits/{index:04d}" for index in range(len(self.labels))]
+        self.paths: Sequence[str] = self.ids
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +22,26 @@ class Folder:
 
     Ids are paths relative to `root`, with "/" on every system. Hidden files and folders are left out.
 
+    Args:
+        root: the folder. classes: class names in the order of their labels; by default those found, sorted.
+
     Raises:
-        DataError: no such folder, or no file in it.
+        DataError: no such folder, no file in it, or a class that is not among `classes`.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, classes: tuple[str, ...] = ()) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"no such folder: {self.root}")
-        self.ids = sorted(_relative_paths(self.root))
+        self.ids: Sequence[str] = sorted(_relative_paths(self.root))
         if not self.ids:
             raise DataError(f"no files in {self.root}")
-        self.paths = [str((self.root / image_id).absolute()) for image_id in self.ids]
+        self.paths: Sequence[str] = [str((self.root / image_id).absolute()) for image_id in self.ids]
         owners = [image_id.split("/")[0] if "/" in image_id else None for image_id in self.ids]
-        self.classes = tuple(sorted({owner for owner in owners if owner is not None}))
+        found = {owner for owner in owners if owner is not None}
+        self.classes = classes or tuple(sorted(found))
+        if unknown := found - set(self.classes):
+            raise DataError(f"{self.root} has unknown classes: {', '.join(sorted(unknown)[:5])}")
         index_of = {name: index for index, name in enumerate(self.classes)}
         labels = [NO_LABEL if owner is None else index_of[owner] for owner in owners]
         self.labels = np.array(labels, dtype=np.int64)
@@ -51,23 +57,21 @@ def open_folder(root: Path | str, held_out: float) -> Splits:
     """Splits of an image folder with one folder per class: `train/` and `val/` if they exist, else split by id.
 
     Raises:
-        DataError: fewer than two classes, or classes that differ between the given splits.
+        DataError: fewer than two classes, or a held-out class that is not trained.
     """
     root = Path(root)
-    parts = _named_part(root, TRAIN_NAMES), _named_part(root, HELD_OUT_NAMES)
-    if parts[0] is None or parts[1] is None:
+    train_root, held_out_root = _named_part(root, TRAIN_NAMES), _named_part(root, HELD_OUT_NAMES)
+    if train_root is None or held_out_root is None:
         return split_by_id(_labelled(Folder(root)), held_out)
-    train, val = _labelled(Folder(parts[0])), _labelled(Folder(parts[1]))
-    if unknown := set(val.classes) - set(train.classes):
-        raise DataError(f"{parts[1]} has classes that {parts[0]} lacks: {', '.join(sorted(unknown)[:5])}")
-    index_of = np.array([train.classes.index(name) for name in val.classes])
-    val.labels, val.classes = index_of[val.labels], train.classes
-    return Splits(train, val)
+    train = _labelled(Folder(train_root))
+    return Splits(train, _labelled(Folder(held_out_root, train.classes)))
 
 
 def _labelled(images: Folder) -> Images:
     if len(images.classes) < 2:
-        raise DataError(f"{images.root} needs a folder for each of two or more classes, with the images in them")
+        raise DataError(
+            f"{images.root} needs a folder for each of two or more classes, with the images in them"
+        )
     inside = np.flatnonzero(images.labels != NO_LABEL)
     return images if len(inside) == len(images) else Subset(images, inside)
 

@@ -91,7 +91,9 @@ class Loader:
         images: the collection.
     """
 
-    def __init__(self, images: Images, loader: DataLoader[Batch], order: torch.Generator | None, seed: int) -> None:
+    def __init__(
+        self, images: Images, loader: DataLoader[Batch], order: torch.Generator | None, seed: int
+    ) -> None:
         self.images, self._loader, self._order, self._seed = images, loader, order, seed
         self._epoch = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,15 @@ class Parquet:
     def __init__(self, files: list[Path]) -> None:
         tables = [_read(file) for file in files]
         self._bytes = pa.chunked_array([chunk for table in tables for chunk in _encoded(table).chunks])
-        self.ids = [f"{file.name}#{row}" for file, table in zip(files, tables, strict=True) for row in range(len(table))]
-        self.paths = [
-            f"{file.absolute()}#{row}" for file, table in zip(files, tables, strict=True) for row in range(len(table))
+        self.ids: Sequence[str] = [
+            f"{file.name}#{row}"
+            for file, table in zip(files, tables, strict=True)
+            for row in range(len(table))
+        ]
+        self.paths: Sequence[str] = [
+            f"{file.absolute()}#{row}"
+            for file, table in zip(files, tables, strict=True)
+            for row in range(len(table))
         ]
         self.labels = np.concatenate([_labels(table) for table in tables])
         self.classes = _class_names(files[0].parent, int(self.labels.max(initial=NO_LABEL)) + 1)

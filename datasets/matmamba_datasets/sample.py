@@ -57,8 +57,8 @@ class Subset:
     def __init__(self, images: Images, indices: Sequence[int] | NDArray[np.int64]) -> None:
         self._images, self._indices = images, np.asarray(indices, dtype=np.int64)
         self.classes = images.classes
-        self.ids = [images.ids[index] for index in self._indices]
-        self.paths = [images.paths[index] for index in self._indices]
+        self.ids: Sequence[str] = [images.ids[index] for index in self._indices]
+        self.paths: Sequence[str] = [images.paths[index] for index in self._indices]
         self.labels = images.labels[self._indices]
 
     def __len__(self) -> int:

@@ -39,13 +39,13 @@ def train_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transfo
         input: a model's data configuration, as `timm.data.resolve_data_config` gives it.
     """
     known = {key: input[key] for key in _INPUT_KEYS if key in input and not key.startswith("crop")}
-    return create_transform(  # type: ignore[no-any-return]
+    return create_transform(
         **known,
         is_training=True,
-        scale=tuple(augment.scale),
-        ratio=tuple(augment.ratio),
+        scale=(augment.scale[0], augment.scale[1]),
+        ratio=(augment.ratio[0], augment.ratio[1]),
         hflip=augment.hflip,
-        color_jitter=augment.color_jitter or None,
+        color_jitter=augment.color_jitter,
         auto_augment=augment.auto_augment or None,
         re_prob=augment.re_prob,
     )
@@ -54,4 +54,4 @@ def train_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transfo
 def eval_transform(input: Mapping[str, Any]) -> Transform:
     """Deterministic transform from an image to (C, S, S): resize, centre crop, normalise."""
     known = {key: input[key] for key in _INPUT_KEYS if key in input}
-    return create_transform(**known, is_training=False)  # type: ignore[no-any-return]
+    return create_transform(**known, is_training=False)

@@ -15,6 +15,9 @@ class Block(nn.Module):
             skipped in training.
     """
 
+    mixer: Mixer
+    norm: nn.LayerNorm
+
     def __init__(
         self,
         mixer: Mixer,

@@ -98,6 +98,9 @@ class Mixer(nn.Module):
             convolution. backend: the scan to use. chunk_size: largest chunk of the scan, in tokens.
     """
 
+    norm: Tensor
+    in_BC: Tensor
+
     def __init__(
         self,
         dim: int,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
+from timm.data import resolve_data_config
 from timm.layers import PatchEmbed, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,6 +36,9 @@ class MatMamba(nn.Module):
     Raises:
         ValueError: an argument that cannot work, named in the message.
     """
+
+    # Set by timm: where the weights come from and how images are to be prepared.
+    pretrained_cfg: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -94,6 +98,16 @@ class MatMamba(nn.Module):
         self.trained_widths = tuple(self.width(width) for width in trained_widths)
         self.init_weights()
 
+    @property
+    def stack(self) -> list[Block]:
+        """The blocks, first to last."""
+        return cast("list[Block]", list(self.blocks))
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """How images are to be prepared: timm's data configuration (size, mean, std, interpolation, crop)."""
+        return resolve_data_config({}, model=self)  # type: ignore[no-untyped-call]
+
     def width(self, wanted: WidthLike) -> Width:
         """The `Width` meant by "full", "1/4", 0.25, or a head count per block; `WidthError` if there is none."""
         return resolve_width(wanted, self.heads)
@@ -111,7 +125,7 @@ class MatMamba(nn.Module):
         x = self.patch_embed(x)
         x = torch.cat([x, self.cls_token.expand(x.shape[0], -1, -1)], dim=1) + self.pos_embed
         heads = self.heads if width is None else self.width(width).heads
-        for block, active in zip(self.blocks, heads, strict=True):
+        for block, active in zip(self.stack, heads, strict=True):
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, active, use_reentrant=False)
             else:
@@ -160,7 +174,9 @@ class MatMamba(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are vectors per channel or per head, whatever their shape."""
         plain = ("A_log", "D", "dt_bias", "norm", "conv_x_bias", "conv_BC_bias")
-        vectors = {name for name, _ in self.named_parameters() if ".mixer." in name and name.split(".")[-1] in plain}
+        vectors = {
+            name for name, _ in self.named_parameters() if ".mixer." in name and name.split(".")[-1] in plain
+        }
         return vectors | {"pos_embed", "cls_token"}
 
     @torch.no_grad()
@@ -168,7 +184,7 @@ class MatMamba(nn.Module):
         """Initialise every parameter; output projections are scaled by 1/sqrt(depth)."""
         trunc_normal_(self.pos_embed, std=0.02)
         trunc_normal_(self.cls_token, std=0.02)
-        for block in self.blocks:
+        for block in self.stack:
             block.mixer.reset_parameters(out_scale=max(1, len(self.blocks)) ** -0.5)
 
 

@@ -45,7 +45,15 @@ def _create(variant: str, pretrained: bool, **arguments: Any) -> MatMamba:
 @register_model
 def matmamba_nano_patch4_32(pretrained: bool = False, **kwargs: Any) -> MatMamba:
     """0.45M parameters without the head, for 32 px images and for trying things out on a CPU."""
-    size = {"img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 4, "num_heads": 16, "head_dim": 16, "d_state": 32}
+    size = {
+        "img_size": 32,
+        "patch_size": 4,
+        "embed_dim": 128,
+        "depth": 4,
+        "num_heads": 16,
+        "head_dim": 16,
+        "d_state": 32,
+    }
     return _create("matmamba_nano_patch4_32", pretrained, **{**size, **kwargs})
 
 

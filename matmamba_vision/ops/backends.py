@@ -20,7 +20,15 @@ class Scan(Protocol):
     """Signature of every backend; see `ssd_reference` for the shapes."""
 
     def __call__(
-        self, x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, *, chunk_size: int
+        self,
+        x_BLHP: Tensor,
+        dt_BLH: Tensor,
+        A_H: Tensor,
+        B_BLN: Tensor,
+        C_BLN: Tensor,
+        D_H: Tensor,
+        *,
+        chunk_size: int,
     ) -> Tensor: ...
 
 

@@ -12,7 +12,14 @@ from torch.nn.functional import pad
 
 
 def ssd_chunked(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, *, chunk_size: int = 64
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    *,
+    chunk_size: int = 64,
 ) -> Tensor:
     """Scan of any length; arguments and result as in `ssd_reference`. Accumulates in float32 at least.
 

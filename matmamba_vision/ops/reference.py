@@ -5,7 +5,14 @@ from torch import Tensor
 
 
 def ssd_reference(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, *, chunk_size: int = 64
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    *,
+    chunk_size: int = 64,
 ) -> Tensor:
     """Scan in the precision of its inputs (pass float64 for the definition to test against).
 

@@ -1,0 +1,26 @@
+"""Adaptive image retrieval: a gallery indexed once at full width, searched by small queries and reranked.
+
+Array names are FAISS's: `xb` stored vectors, `xq` queries, `D` scores, `I` keys, `nq`, `k`.
+"""
+
+from .catalog import Row
+from .errors import GalleryError
+from .gallery import Gallery
+from .rerank import prefix, rerank
+from .spec import EmbeddingSpec
+from .strategies import Funnel, Hits, Queries, Shortlist, SingleShot, Strategy
+
+__all__ = [
+    "EmbeddingSpec",
+    "Funnel",
+    "Gallery",
+    "GalleryError",
+    "Hits",
+    "Queries",
+    "Row",
+    "Shortlist",
+    "SingleShot",
+    "Strategy",
+    "prefix",
+    "rerank",
+]

@@ -1,0 +1,164 @@
+"""Strategies side by side on one gallery and one set of labelled queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import Tensor
+
+from matmamba_datasets import Images, Splits
+from matmamba_retrieval import (
+    Funnel,
+    Gallery,
+    Hits,
+    Queries,
+    Shortlist,
+    SingleShot,
+    Strategy,
+    metrics,
+    rerank,
+)
+from matmamba_retrieval.embedder import Embedder
+
+from ..evaluate.report import Example, Picture
+from .search import funnel_steps
+
+K = 10
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a strategy reached.
+
+    Attributes:
+        row: as in results.json. hits: its answers. relevant: (nq, K) whether a hit has the query's class.
+    """
+
+    row: dict[str, Any]
+    hits: Hits
+    relevant: NDArray[np.bool_]
+
+
+def compare_strategies(
+    gallery: Gallery, embedder: Embedder, images: Tensor, labels: Sequence[str]
+) -> list[Compared]:
+    """Single-shot first, then shortlists and a funnel for each smaller trained width, then that width alone.
+
+    Args:
+        images: (nq, C, S, S) queries. labels: their class names.
+    """
+    widths = [embedder.model.label(width) for width in embedder.model.trained_widths]
+    _warm_up(embedder, images, widths)
+    queries = embedder.queries(images)
+    stored, asked = np.array(gallery.labels(), dtype=object), np.array(labels, dtype=object)
+    exact = SingleShot(gallery).search(queries, K)
+    compared = []
+    for name, strategy in _strategies(gallery, widths):
+        hits, search_ms = _search(strategy, queries)
+        relevant = (stored[hits.I] == asked[:, None]).astype(bool)
+        full = rerank(queries.encode("full").xq, hits.I, gallery.segments.read, K)[0]
+        row = _settings(name, strategy, gallery) | {
+            "top1": metrics.top1(relevant),
+            "map10": metrics.map_at_k(relevant),
+            "ann_recall10": metrics.ann_recall(full, exact.D),
+            "encode_ms": hits.cost.ms["encode"],
+            "search_ms": search_ms,
+            "encoder_gmacs": hits.cost.macs / 1e9,
+            "candidates": hits.cost.candidates,
+            "bytes_read": hits.cost.bytes_read,
+        }
+        compared.append(Compared(row, hits, relevant))
+    return compared
+
+
+def _strategies(gallery: Gallery, widths: list[str]) -> list[tuple[str, Strategy]]:
+    length, dims = min(200, len(gallery)), gallery.shortlist_dims()
+    listed: list[tuple[str, Strategy]] = [("single-shot", SingleShot(gallery))]
+    for width in reversed(widths):
+        listed.append(("shortlist", Shortlist(gallery, width, dims[-1], length)))
+    steps = funnel_steps(dims[0], gallery.spec.dim, length, K)
+    listed.append(("funnel", Funnel(gallery, widths[-1], *steps)))
+    return listed + [("single-shot", SingleShot(gallery, width)) for width in reversed(widths[1:])]
+
+
+def _settings(name: str, strategy: Strategy, gallery: Gallery) -> dict[str, Any]:
+    row: dict[str, Any] = {"strategy": name, "query_width": strategy.query_width}
+    if isinstance(strategy, Shortlist):
+        return row | {"dim": strategy.dim, "shortlist": strategy.shortlist}
+    if isinstance(strategy, Funnel):
+        steps = {"dims": list(strategy.dims), "lengths": list(strategy.lengths)}
+        return row | {"dim": strategy.dims[0], "shortlist": strategy.lengths[0]} | steps
+    return row | {"dim": gallery.spec.dim, "shortlist": None}
+
+
+def _warm_up(embedder: Embedder, images: Tensor, widths: list[str]) -> None:
+    for width in widths:
+        embedder.embed(images[:32], width)
+
+
+def _search(strategy: Strategy, queries: Queries) -> tuple[Hits, float]:
+    """Answers, and the median search time per query in ms over some repeats, all queries in one batch."""
+    repeats = [strategy.search(queries, K) for _ in range(REPEATS)]
+    return repeats[0], float(np.median([hits.cost.search_ms for hits in repeats]))
+
+
+def retrieval_table(compared: Sequence[Compared]) -> Table:
+    """The rows as people read them."""
+    names = (
+        "strategy",
+        "query",
+        "dim",
+        "shortlist",
+        "top-1",
+        "mAP@10",
+        "of exact 10",
+        "encode ms",
+        "search ms",
+    )
+    table = Table(*names, title="retrieval, per query")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for found in compared:
+        row = found.row
+        settings = (row["strategy"], row["query_width"], str(row["dim"]), str(row["shortlist"] or "-"))
+        quality = (f"{row[name]:.3f}" for name in ("top1", "map10", "ann_recall10"))
+        table.add_row(*settings, *quality, f"{row['encode_ms']:.2f}", f"{row['search_ms']:.2f}")
+    return table
+
+
+def pick_examples(
+    splits: Splits, gallery: Gallery, compared: Sequence[Compared], count: int = 6
+) -> list[Example]:
+    """Some queries with their shortlist and reranked hits, from the first shortlist strategy.
+
+    Half of them are those with the most wrong hits, the others are spread over the rest.
+    """
+    chosen = next(found for found in compared if found.row["strategy"] == "shortlist")
+    by_errors = np.argsort(chosen.relevant.sum(1), kind="stable")
+    hard = by_errors[: count // 2]
+    rest = np.sort(by_errors[count // 2 :])
+    easy = rest[np.linspace(0, len(rest) - 1, count - len(hard)).round().astype(int)]
+    position = {image_id: index for index, image_id in enumerate(splits.train.ids)}
+
+    def pictures(keys: NDArray[np.int64]) -> list[Picture]:
+        return [_picture(splits.train, position[row.id]) for row in gallery.rows(keys)]
+
+    return [
+        Example(
+            _picture(splits.held_out, int(q)),
+            pictures(chosen.hits.shortlist[q, :K]),
+            pictures(chosen.hits.I[q]),
+        )
+        for q in (*hard, *easy)
+    ]
+
+
+def _picture(images: Images, index: int) -> Picture:
+    sample = images[index]
+    return Picture(sample.image, images.classes[sample.label])

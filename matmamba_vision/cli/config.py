@@ -1,0 +1,74 @@
+"""The configuration of a training run: dataclasses hold the defaults, YAML files and flags fill them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from matmamba_datasets import DataConfig
+
+from ..train import ModelConfig, ObjectiveConfig, OptimConfig
+
+
+class ConfigError(ValueError):
+    """A configuration with an unknown key or a value of the wrong type; the message names file and key."""
+
+
+@dataclass
+class TrainConfig:
+    """Everything that a training run depends on."""
+
+    # Folder of the run: checkpoint, resolved configuration, metrics.
+    output: str = "runs/train"
+    # Replace a run that is already there.
+    overwrite: bool = False
+    # Seed of weights, order and augmentation.
+    seed: int = 0
+    # cpu, cuda, or auto for whichever is there.
+    device: str = "auto"
+    # Measure accuracy on the held-out images every so many epochs, and at the end.
+    eval_every: int = 10
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def load_config(file: Path) -> TrainConfig:
+    """A run's configuration from a YAML file, defaults elsewhere.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a key is unknown or of the wrong type.
+    """
+    if not file.is_file():
+        raise ConfigError(f"no config file {file}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(file))
+        return cast("TrainConfig", OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
+    except (yaml.YAMLError, OSError) as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def save_config(config: TrainConfig, file: Path) -> None:
+    """Write the resolved configuration, so that `load_config` gives it back."""
+    file.write_text(yaml.safe_dump(as_plain(config), sort_keys=False))
+
+
+def as_plain(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as dictionaries, lists and scalars."""
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.create(asdict(config))))
+
+
+def shipped_config(name: str) -> Path:
+    """A file of `configs/`, from an installed package or from the repository."""
+    installed = Path(str(files("matmamba_vision"))) / "configs" / name
+    return installed if installed.is_file() else Path(__file__).parents[2] / "configs" / name

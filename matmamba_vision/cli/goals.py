@@ -1,0 +1,64 @@
+"""What the demo must reach, and whether it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure of results.json and its bound.
+
+    Attributes:
+        name: what it is. bound: the least value, or the largest if `at_most`. read: finds it in the results.
+    """
+
+    name: str
+    bound: float
+    read: Callable[[dict[str, Any]], float]
+    at_most: bool = False
+
+
+def _width(results: dict[str, Any], label: str) -> dict[str, Any]:
+    return next(row for row in results["widths"] if row["width"] == label)
+
+
+def _least_shortlist_recall(results: dict[str, Any]) -> float:
+    return min(row["ann_recall10"] for row in results["retrieval"] if row["strategy"] == "shortlist")
+
+
+GOALS = (
+    Goal("top-1, full width", 0.97, lambda results: _width(results, "full")["top1"]),
+    Goal("top-1, width 1/8", 0.96, lambda results: _width(results, "1/8")["top1"]),
+    Goal("1-NN, query 1/8 in a full-width gallery", 0.97, lambda results: _width(results, "1/8")["knn1"]),
+    Goal("shortlist + rerank: share of the exact top 10", 0.99, _least_shortlist_recall),
+    Goal("seconds in all", 180, lambda results: sum(results["seconds"].values()), at_most=True),
+    Goal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True),
+)
+
+
+def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each goal: name, bound, value, and whether it was met."""
+    rows = []
+    for goal in GOALS:
+        value = goal.read(results)
+        met = value <= goal.bound if goal.at_most else value >= goal.bound
+        sign = "at most" if goal.at_most else "at least"
+        rows.append(
+            {"name": goal.name, "bound": f"{sign} {goal.bound:g}", "value": round(value, 4), "met": met}
+        )
+    return rows
+
+
+def goals_table(rows: list[dict[str, Any]]) -> Table:
+    """The rows as people read them."""
+    table = Table("goal", "bound", "reached", "", title="goals")
+    for row in rows:
+        table.add_row(
+            row["name"], row["bound"], f"{row['value']:g}", "met" if row["met"] else "[red]missed[/red]"
+        )
+    return table

@@ -1,0 +1,72 @@
+"""Dispatch to the commands. Each is a module with a dataclass `Args` and a function `run(arguments)`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+COMMANDS = {
+    "demo": "train, index and search handwritten digits, and write a report",
+    "train": "train a model at all its widths",
+    "validate": "measure a checkpoint at each width",
+    "extract": "write one width as a smaller checkpoint",
+    "index": "add images to a gallery",
+    "search": "find the images of a gallery that are most like others",
+}
+_EXAMPLES = """\
+matmamba train --data.name folder --data.root PHOTOS --output RUN
+matmamba index --checkpoint RUN --images PHOTOS --gallery G
+matmamba search --gallery G query.jpg --k 10"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for bad input, 130 if interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments[:1]
+    arguments = arguments[debug:]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="matmamba: %(message)s")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_help()
+        return 0
+    try:
+        return _run(arguments[0], arguments[1:])
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+        if debug:
+            raise
+        print(f"matmamba: error: {_explain(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("matmamba: interrupted; what was saved stays", file=sys.stderr)
+        return 130
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    if name not in COMMANDS:
+        raise ValueError(f"unknown command {name!r}: one of {', '.join(COMMANDS)}")
+    command = importlib.import_module(f".{name}", __package__)
+    command.run(arguments)
+    return 0
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; install the extra that brings it (see the README)"
+    return str(error)
+
+
+def _print_help() -> None:
+    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 3))
+    for name, summary in COMMANDS.items():
+        table.add_row(f"  {name}", summary)
+    console.print("usage: matmamba [--debug] COMMAND [--help] ...\n\ncommands:")
+    console.print(table)
+    console.print(
+        "\n`matmamba COMMAND --help` lists a command's flags; --debug shows tracebacks.\n\nexamples:"
+    )
+    console.print("\n".join(f"  {line}" for line in _EXAMPLES.splitlines()), markup=False)

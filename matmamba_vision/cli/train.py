@@ -1,0 +1,211 @@
+"""Train a model at all its widths.
+
+Values come from flags, then from --config, then from the defaults shown here. The run's folder receives
+model.safetensors (after each epoch), config.yaml (the resolved configuration), environment.json and metrics.jsonl.
+
+examples:
+  matmamba train --data.name folder --data.root PHOTOS --output runs/photos
+  matmamba train --config configs/digits/demo.yaml --optim.epochs 30
+  matmamba train --data.name parquet --data.root cifar10 --data.batch-size 128
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import timm
+import torch
+import tyro
+from rich.console import Console
+
+from matmamba_datasets import (
+    BrokenTally,
+    Loader,
+    Splits,
+    eval_transform,
+    make_loader,
+    open_splits,
+    train_transform,
+)
+
+from ..batch import LabelledBatch
+from ..checkpoint import checkpoint_file, save_checkpoint
+from ..evaluate import predict
+from ..models import MatMamba
+from ..train import ModelConfig, NestedObjective, StepReport, fit
+from .arguments import parse
+from .config import ConfigError, TrainConfig, as_plain, load_config, save_config
+from .environment import environment
+from .progress import Meter, counted, meter
+
+
+@dataclass
+class Args:
+    # YAML file that replaces defaults; flags replace its values.
+    config: Path | None = None
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+def run(arguments: list[str]) -> None:
+    """Train as the flags say."""
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config", type=Path)
+    file = before.parse_known_args(arguments)[0].config
+    default = Args(file, load_config(file)) if file else Args()
+    console = Console()
+    config = parse(Args, "train", __doc__, arguments, default).run
+    output = train(config, console)
+    console.print(f"checkpoint: {checkpoint_file(output)}", soft_wrap=True)
+    console.print(
+        f"next: matmamba index --checkpoint {output} --images FOLDER --gallery GALLERY", soft_wrap=True
+    )
+
+
+def train(config: TrainConfig, console: Console) -> Path:
+    """Train a model and leave it in the run's folder, which is returned.
+
+    Raises:
+        ConfigError: unknown model, or a run is there already. DataError: data set missing or unreadable.
+    """
+    output = Path(config.output)
+    if checkpoint_file(output).exists() and not config.overwrite:
+        raise ConfigError(
+            f"{output} holds a finished or interrupted run: choose another --output, or --overwrite"
+        )
+    splits = open_splits(config.data)
+    _seed(config.seed)
+    model = build_model(config.model, len(splits.train.classes)).to(_device(config.device))
+    objective = NestedObjective(config.objective, model.embed_dim, model.num_classes).to(
+        _device(config.device)
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    save_config(config, output / "config.yaml")
+    (output / "environment.json").write_text(json.dumps(environment(), indent=2))
+    recorder = _Recorder(config, model, splits, console)
+    with meter(console, "training", config.optim.epochs * len(recorder.train_loader.images)) as bar:
+        recorder.bar = bar
+        fit(
+            model,
+            objective,
+            recorder.train_loader,
+            config.optim,
+            on_batch=recorder.on_batch,
+            on_step=recorder.on_step,
+            on_epoch=recorder.on_epoch,
+        )
+    recorder.summarise()
+    return output
+
+
+def build_model(config: ModelConfig, classes: int) -> MatMamba:
+    """A fresh model of a registered variant; `ConfigError` if there is none of that name."""
+    if not timm.is_model(config.name):
+        known = ", ".join(timm.list_models("matmamba_*"))
+        raise ConfigError(f"unknown model {config.name!r}: one of {known}")
+    changed: dict[str, Any] = {"img_size": config.img_size, "patch_size": config.patch_size}
+    if config.img_size:
+        changed["pretrained_cfg_overlay"] = {"input_size": (3, config.img_size, config.img_size)}
+    arguments = {
+        "num_classes": classes,
+        "drop_path_rate": config.drop_path_rate,
+        "proj_drop_rate": config.proj_drop_rate,
+        "trained_widths": config.trained_widths,
+        **{name: value for name, value in changed.items() if value is not None},
+    }
+    try:
+        model = timm.create_model(config.name, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"model {config.name!r} is not one of ours: {error}") from error
+    if not isinstance(model, MatMamba):
+        raise ConfigError(f"model {config.name!r} has no nested widths")
+    return model
+
+
+class _Recorder:
+    """Feeds the loop and writes down what it reports: checkpoint, metrics, progress."""
+
+    bar: Meter
+
+    def __init__(self, config: TrainConfig, model: MatMamba, splits: Splits, console: Console) -> None:
+        self.config, self.model, self.console = config, model, console
+        self.output, self.classes = Path(config.output), splits.train.classes
+        self.train_loader, self.eval_loader = _loaders(config, model, splits)
+        self.tally = BrokenTally(len(splits.train), config.data.max_broken)
+        self.eval_tally = BrokenTally(len(splits.held_out), config.data.max_broken)
+        self.losses: list[dict[str, float]] = []
+        self.started = time.monotonic()
+        (self.output / "metrics.jsonl").write_text("")
+
+    def on_batch(self, batch: LabelledBatch) -> None:
+        self.tally.add(batch.broken)  # type: ignore[attr-defined]
+
+    def on_step(self, report: StepReport) -> None:
+        self.losses.append(report.losses)
+        self.bar.advance(report.images, f"epoch {report.epoch + 1} loss {report.losses['loss']:.3f}")
+
+    def on_epoch(self, epoch: int) -> None:
+        """Save first, then measure: a failing measurement loses no training."""
+        save_checkpoint(self.output, self.model, self.classes, as_plain(self.config))
+        row: dict[str, Any] = {"epoch": epoch + 1, "seconds": round(time.monotonic() - self.started, 1)}
+        row |= {name: np.mean([losses[name] for losses in self.losses]).item() for name in self.losses[-1]}
+        self.losses.clear()
+        last = epoch + 1 == self.config.optim.epochs
+        if last or (epoch + 1) % self.config.eval_every == 0:
+            row["top1"] = self._accuracy()
+        with (self.output / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self._print(row)
+
+    def _accuracy(self) -> dict[str, float]:
+        widths = self.model.trained_widths
+        batches = counted(self.eval_loader, self.eval_tally)
+        predictions = predict(self.model, batches, widths)
+        return {self.model.label(width): found.top1 for width, found in zip(widths, predictions, strict=True)}
+
+    def _print(self, row: dict[str, Any]) -> None:
+        accuracy = "  ".join(f"{width} {top1:.3f}" for width, top1 in row.get("top1", {}).items())
+        self.console.print(
+            f"epoch {row['epoch']}/{self.config.optim.epochs}  {row['seconds']:.0f} s  loss {row['loss']:.3f}"
+            + (f"  held-out top-1: {accuracy}" if accuracy else "")
+        )
+
+    def summarise(self) -> None:
+        """List the images that were left out."""
+        broken = BrokenTally(0, 1.0, self.tally.found | self.eval_tally.found)
+        if broken.found:
+            self.console.print(
+                f"{len(broken.found)} unreadable files were left out:\n{broken.listing()}", markup=False
+            )
+
+
+def _loaders(config: TrainConfig, model: MatMamba, splits: Splits) -> tuple[Loader, Loader]:
+    data = config.data
+    augmented, plain = train_transform(model.input, data.augment), eval_transform(model.input)
+    return (
+        make_loader(
+            splits.train, augmented, data.batch_size, workers=data.workers, shuffle=True, seed=config.seed
+        ),
+        make_loader(splits.held_out, plain, data.batch_size, workers=data.workers),
+    )
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  timm's augmentation draws from it
+    torch.manual_seed(seed)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}: cpu, cuda or auto") from error

@@ -1,0 +1,7 @@
+"""What a trained model is worth and what it costs, at each width."""
+
+from .accuracy import Predictions, predict
+from .cost import count_macs, count_parameters
+from .latency import Latency, measure_latency
+
+__all__ = ["Latency", "Predictions", "count_macs", "count_parameters", "measure_latency", "predict"]

@@ -1,0 +1,38 @@
+"""Parameters and multiply-adds of a width."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from ..layers import Mixer
+from ..models import MatMamba
+from ..submodel import extract
+from ..width import WidthLike
+
+
+def count_parameters(model: MatMamba, width: WidthLike = "full") -> int:
+    """Parameters of the extracted submodel."""
+    return sum(parameter.numel() for parameter in extract(model, width).parameters())
+
+
+def count_macs(model: MatMamba, width: WidthLike = "full") -> int:
+    """Multiply-adds to classify one image: all matrix products and convolutions, the scan in chunks."""
+    tokens, dim = model.pos_embed.shape[1:]
+    patches = (tokens - 1) * model.patch_embed.proj.weight.numel()
+    blocks = zip(model.stack, model.width(width).heads, strict=True)
+    head = model.num_features * model.num_classes
+    return (
+        patches + head + sum(_block_macs(block.mixer, heads, tokens, dim) for block, heads in blocks if heads)
+    )
+
+
+def _block_macs(mixer: Mixer, heads: int, tokens: int, dim: int) -> int:
+    weights = mixer.weights().first(heads)
+    channels, state = weights.norm.numel(), weights.in_BC.shape[0] // 2
+    projections = dim * (2 * channels + 2 * state + heads) + channels * dim
+    convolutions = weights.conv_x.numel() + weights.conv_BC.numel()
+    chunks = ceil(tokens / mixer.chunk_size)
+    chunk = ceil(tokens / chunks)
+    within = chunk * (state + channels)
+    between = 2 * state * channels if chunks > 1 else 0
+    return tokens * (projections + convolutions + within + between)

@@ -1,0 +1,129 @@
+"""A report drawn from results: plots as PNG, and one HTML page that holds everything and opens from disk."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from PIL import Image
+
+PLOTS = {
+    "widths.png": "Accuracy against multiply-adds. 1-NN asks with the width, in a gallery at full width.",
+    "retrieval.png": "Search quality against time per query, encoder and search apart; all queries in one batch.",
+    "examples.png": "Queries at the smallest width with their shortlist and their reranked hits.",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image and the name of its class."""
+
+    image: Image.Image
+    label: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query, what its shortlist began with, and what it was answered with, best first."""
+
+    query: Picture
+    shortlist: list[Picture]
+    reranked: list[Picture]
+
+
+def write_report(folder: Path, results: dict[str, Any], examples: Sequence[Example]) -> None:
+    """Write the plots and report.html.
+
+    Args:
+        results: what results.json holds. examples: queries to show with their hits.
+    """
+    # Here, because importing it takes most of a second.
+    from .plots import draw_examples, draw_retrieval, draw_widths
+
+    draw_widths(results["widths"], folder / "widths.png")
+    draw_retrieval(results["retrieval"], folder / "retrieval.png")
+    draw_examples(examples, folder / "examples.png")
+    (folder / "report.html").write_text(_page(folder, results), encoding="utf-8")
+
+
+def _page(folder: Path, results: dict[str, Any]) -> str:
+    figures = "\n".join(_figure(folder / name, caption) for name, caption in PLOTS.items())
+    about = {name: results[name] for name in ("commit", "versions", "machine", "seed", "images", "seconds")}
+    return _PAGE.substitute(
+        goals=_table(results["goals"]),
+        widths=_table(results["widths"], leave_out=("heads",)),
+        retrieval=_table(results["retrieval"], leave_out=("dims", "lengths")),
+        figures=figures,
+        about=escape(json.dumps(about, indent=2)),
+    )
+
+
+def _figure(file: Path, caption: str) -> str:
+    encoded = base64.b64encode(file.read_bytes()).decode()
+    alt = escape(caption, quote=True)
+    return f'<figure><img alt="{alt}" src="data:image/png;base64,{encoded}"><figcaption>{alt}</figcaption></figure>'
+
+
+def _table(rows: Sequence[dict[str, Any]], leave_out: Iterable[str] = ()) -> str:
+    names = [name for name in rows[0] if name not in leave_out]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    body = "".join("<tr>" + "".join(_cell(row.get(name)) for name in names) + "</tr>" for row in rows)
+    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "<td>yes</td>" if value else "<td class=missed>no</td>"
+    if isinstance(value, int | float):
+        return (
+            f"<td class=number>{value:,.4g}</td>"
+            if isinstance(value, float)
+            else f"<td class=number>{value:,}</td>"
+        )
+    return f"<td>{escape('-' if value is None else str(value))}</td>"
+
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>MatMamba Vision: report</title>
+<style>
+  :root { color-scheme: light dark; }
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+  .wide { overflow-x: auto; }
+  table { border-collapse: collapse; font-size: .9rem; }
+  th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #8884; white-space: nowrap; }
+  td.number { text-align: right; font-variant-numeric: tabular-nums; }
+  td.missed { color: #c22; font-weight: bold; }
+  figure { margin: 1.5rem 0; }
+  img { max-width: 100%; background: white; }
+  figcaption { color: #777; }
+</style>
+</head>
+<body>
+<h1>MatMamba Vision: report</h1>
+<p>One network was trained once; each width below is its leading heads, used without retraining. The gallery was encoded
+once at full width. A query is encoded by a small width, compared on a short prefix (the shortlist), and the shortlist
+is reranked by full-width embeddings; single-shot compares everything and is the reference.</p>
+$figures
+<h2>Goals</h2>
+$goals
+<h2>Widths</h2>
+<p>encode_ms: median for one image. map10: precision at each hit's rank, summed and divided by 10.</p>
+$widths
+<h2>Retrieval</h2>
+<p>ann_recall10: share of the exact top 10 that was found. Times are per query, all queries in one batch.</p>
+$retrieval
+<h2>Made with</h2>
+<pre>$about</pre>
+</body>
+</html>
+""")

@@ -1,0 +1,18 @@
+"""Joint training of all widths."""
+
+from .config import ModelConfig, ObjectiveConfig, OptimConfig
+from .loop import StepReport, fit
+from .objective import NestedObjective, Teacher
+from .optimiser import make_optimiser, make_scheduler
+
+__all__ = [
+    "ModelConfig",
+    "NestedObjective",
+    "ObjectiveConfig",
+    "OptimConfig",
+    "StepReport",
+    "Teacher",
+    "fit",
+    "make_optimiser",
+    "make_scheduler",
+]

@@ -1,0 +1,63 @@
+"""What a run can set about model, objective and optimiser: the one place of these defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ModelConfig:
+    """Which registered model, and what is changed about it."""
+
+    # A name that `timm.create_model` knows.
+    name: str = "matmamba_nano_patch4_32"
+    # Image size in pixels; None keeps the model's own.
+    img_size: int | None = None
+    # Patch size in pixels; None keeps the model's own.
+    patch_size: int | None = None
+    # Stochastic depth of the last block.
+    drop_path_rate: float = 0.0
+    # Dropout of each block's update.
+    proj_drop_rate: float = 0.0
+    # Widths in the training loss, full first, each a share of the heads.
+    trained_widths: list[str] = field(default_factory=lambda: ["full", "1/2", "1/4", "1/8"])
+
+
+@dataclass
+class ObjectiveConfig:
+    """Weights of the terms; each is summed over the trained widths."""
+
+    # Cross-entropy of the logits.
+    cross_entropy: float = 1.0
+    # Label smoothing of every cross-entropy.
+    label_smoothing: float = 0.1
+    # Cross-entropy of embedding prefixes (MRL), mean over the prefixes.
+    mrl: float = 1.0
+    # Prefix lengths; those not shorter than the embedding are left out.
+    mrl_dims: list[int] = field(default_factory=lambda: [8, 16, 32, 64, 128, 256, 512])
+    # Distillation from the next larger width.
+    distillation: float = 1.0
+    # Temperature of the distillation.
+    temperature: float = 1.0
+    # Alignment of a width's embedding with the full width's, mean over the prefixes.
+    alignment: float = 1.0
+
+
+@dataclass
+class OptimConfig:
+    """Optimiser and schedule; names are timm's."""
+
+    # Optimiser.
+    opt: str = "adamw"
+    # Largest learning rate.
+    lr: float = 1e-3
+    # Learning rate at the end of the cosine.
+    min_lr: float = 1e-6
+    # Weight decay of matrices; vectors have none.
+    weight_decay: float = 0.05
+    # Largest norm of the gradient.
+    clip_grad: float = 1.0
+    # Passes over the training images.
+    epochs: int = 100
+    # Epochs of linear warm-up.
+    warmup_epochs: float = 5.0

@@ -1,0 +1,76 @@
+"""Retrieval metrics as pure functions of arrays. The same name means different things elsewhere, so names say which.
+
+`relevant` is (nq, k) bool: whether each hit has the query's class, best hit first. `relevant_total` is (nq,): how many
+images of the gallery have it. Every function returns the mean over queries.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
+TIE = 1e-3
+
+
+def top1(relevant: Bools) -> float:
+    """Share of queries whose nearest neighbour has their class (1-NN accuracy)."""
+    return float(relevant[:, 0].mean())
+
+
+def map_at_k(relevant: Bools) -> float:
+    """MRL's mAP@k (arXiv 2205.13147): precision at each hit's rank, summed and divided by k. The headline here."""
+    return float((_precision_at_hits(relevant).sum(1) / relevant.shape[1]).mean())
+
+
+def map_at_k_min(relevant: Bools, relevant_total: Ints) -> float:
+    """GLDv2's mAP@k: divided by min(k, R). Queries without relevant images count 0."""
+    return _divided(_precision_at_hits(relevant).sum(1), np.minimum(relevant.shape[1], relevant_total))
+
+
+def map_at_k_total(relevant: Bools, relevant_total: Ints) -> float:
+    """TREC's average precision cut at k: divided by R. Queries without relevant images count 0."""
+    return _divided(_precision_at_hits(relevant).sum(1), relevant_total)
+
+
+def map_at_k_found(relevant: Bools) -> float:
+    """Average precision divided by the hits found among k (torchmetrics' `top_k`). Queries without hits count 0."""
+    return _divided(_precision_at_hits(relevant).sum(1), relevant.sum(1))
+
+
+def hit_at_k(relevant: Bools) -> float:
+    """Share of queries with at least one hit of their class among k ("recall@k" of metric learning)."""
+    return float(relevant.any(1).mean())
+
+
+def recall_ir(relevant: Bools, relevant_total: Ints) -> float:
+    """Share of a query's relevant images that are among its k hits (information retrieval's recall@k)."""
+    return _divided(relevant.sum(1).astype(np.float64), relevant_total)
+
+
+def recall_mrl(relevant: Bools, per_class: int = 1300) -> float:
+    """Hits divided by a fixed class size (MRL's recall@k; 1,300 is ImageNet-1K's)."""
+    return float((relevant.sum(1) / per_class).mean())
+
+
+def ann_recall(D: Floats, D_exact: Floats) -> float:
+    """Share of the exact k hits that an approximate search found; ties with the k-th exact score count.
+
+    Args:
+        D: (nq, k) exact scores of the hits found, -inf where none was found. D_exact: (nq, k) scores of the exact
+            hits, best first.
+    """
+    threshold = D_exact[:, -1:] - TIE * np.abs(D_exact[:, -1:])
+    return float((threshold <= D).mean())
+
+
+def _precision_at_hits(relevant: Bools) -> NDArray[np.float64]:
+    """(nq, k) precision at each rank that holds a relevant image, 0 at the others."""
+    ranks = np.arange(1, relevant.shape[1] + 1)
+    return relevant * relevant.cumsum(1) / ranks
+
+
+def _divided(sums: NDArray[np.float64], counts: Ints) -> float:
+    return float(np.divide(sums, counts, out=np.zeros(len(sums)), where=counts > 0).mean())

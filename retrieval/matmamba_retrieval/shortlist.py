@@ -1,0 +1,81 @@
+"""FAISS indexes over embedding prefixes: the cheap first stage."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from .catalog import Catalog, ShortlistRecord
+from .errors import GalleryError
+from .files import require_checksum, write_new
+from .rerank import NO_KEY, prefix
+from .segments import Segments
+
+log = logging.getLogger(__name__)
+# FAISS asks for at most this many training vectors a centroid.
+TRAINING_ROWS = 262_144
+
+
+def build_index(segments: Segments, rows: int, dim: int, factory: str) -> faiss.Index:
+    """A FAISS index over the normalised `dim` leading coordinates of the first `rows` keys.
+
+    Raises:
+        GalleryError: FAISS does not understand `factory`, or has too few vectors to train it.
+    """
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            sample = np.random.default_rng(0).choice(rows, min(rows, TRAINING_ROWS), replace=False)
+            index.train(prefix(segments.read(np.sort(sample)), dim))
+        for first, xb in segments.blocks():
+            index.add(prefix(xb[: rows - first], dim))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise GalleryError(
+            f"FAISS cannot build {factory!r} over {rows} vectors of {dim} dims: {reason}"
+        ) from error
+    return index
+
+
+def save_index(catalog: Catalog, folder: Path, index: faiss.Index, dim: int, factory: str) -> ShortlistRecord:
+    """Write an index and commit it; the file of an older one over the same prefix is removed afterwards."""
+    old = catalog.shortlist(dim)
+    name, sha256 = write_new(folder, ".faiss", faiss.serialize_index(index).tobytes())
+    record = ShortlistRecord(dim, factory, int(index.ntotal), name, sha256)
+    catalog.put_shortlist(record)
+    if old is not None:
+        (folder / old.file).unlink(missing_ok=True)
+    return record
+
+
+def load_index(catalog: Catalog, folder: Path, record: ShortlistRecord, segments: Segments) -> faiss.Index:
+    """Read an index; one that is lost or damaged is built again from the vectors, with a warning."""
+    try:
+        require_checksum(folder / record.file, record.sha256)
+        return faiss.read_index(str(folder / record.file))
+    except GalleryError as error:
+        log.warning("%s; building it again from the vectors", error)
+    index = build_index(segments, record.rows, record.dim, record.factory)
+    save_index(catalog, folder, index, record.dim, record.factory)
+    return index
+
+
+def search_index(
+    index: faiss.Index, segments: Segments, xq: NDArray[np.float32], shortlist: int
+) -> NDArray[np.int64]:
+    """(nq, K) keys of the nearest prefixes, `NO_KEY` where FAISS found fewer.
+
+    Rows newer than the index are compared one by one.
+    """
+    scores, keys = index.search(np.ascontiguousarray(xq), min(shortlist, int(index.ntotal)))
+    for first, xb in segments.blocks(int(index.ntotal)):
+        newer = np.broadcast_to(np.arange(first, first + len(xb)), (len(xq), len(xb)))
+        scores = np.hstack([scores, xq @ prefix(xb, xq.shape[1]).T])
+        keys = np.hstack([keys, newer])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :shortlist]
+        scores, keys = np.take_along_axis(scores, best, 1), np.take_along_axis(keys, best, 1)
+    return keys if keys.size else np.full((len(xq), 1), NO_KEY, dtype=np.int64)
