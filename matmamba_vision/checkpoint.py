@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file that holds the weights and, in its header, everything needed to use them."""
+"""Checkpoints: one safetensors file with the weights and, in its header, all that is needed to use them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        path: the file. model: in evaluation mode. classes: names in the order of the logits. run: the resolved
-            configuration of the run that wrote it. digest: SHA-256 of the file, which identifies the model.
+        path: the file. model: in evaluation mode. classes: names in the order of the logits. run: the
+            resolved configuration of the run that wrote it. digest: SHA-256 of the file, which identifies the
+            model.
     """
 
     path: Path

@@ -74,7 +74,8 @@ def _convert(theirs: dict[str, Tensor], model: MatMamba) -> dict[str, Tensor]:
 
 
 _PACKED = (
-    "in_proj.weight", "conv1d.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight", "out_proj.weight",
+    "in_proj.weight", "conv1d.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight",
+    "out_proj.weight",
 )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from .width import WidthLike
 def extract(model: MatMamba, width: WidthLike) -> MatMamba:
     """A model that computes what `model(x, width=width)` computes, with no other weights and no nesting left.
 
-    Blocks of width 0 are dropped. Device, dtype, mode and input settings are those of `model`; nothing is shared.
+    Blocks of width 0 are dropped. Device, dtype, mode and input settings are those of `model`; nothing is
+    shared.
 
     Raises:
         WidthError: `model` has no such width.

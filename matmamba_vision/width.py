@@ -1,4 +1,4 @@
-"""Width: how many leading SSD heads each block computes with (the compute axis, MatMamba, arXiv 2410.06718, 3.2)."""
+"""Width: how many leading SSD heads each block uses (the compute axis; MatMamba, arXiv 2410.06718, 3.2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Width:
     heads: tuple[int, ...]
 
     def label(self, full: Sequence[int]) -> str:
-        """Name of this width in a model with `full` heads per block: "full", "1/4", or "4-8-16" when blocks differ."""
+        """Name of this width where blocks have `full` heads: "full", "1/4", or "4-8-16" when they differ."""
         shares = {Fraction(active, heads) for active, heads in zip(self.heads, full, strict=True)}
         if shares == {Fraction(1)}:
             return "full"
@@ -37,11 +37,12 @@ def resolve_width(wanted: WidthLike, full: Sequence[int]) -> Width:
     """The `Width` meant by `wanted` in a model with `full` heads per block.
 
     Args:
-        wanted: "full", a share of the heads ("1/4", 0.25), one head count per block ([4, 8] or "4-8"), or a `Width`.
-        full: heads of each block.
+        wanted: "full", a share of the heads ("1/4", 0.25), one head count per block ([4, 8] or "4-8"), or a
+            `Width`. full: heads of each block.
 
     Raises:
-        WidthError: the share does not give whole heads, the list has the wrong length, or a count is out of range.
+        WidthError: the share does not give whole heads, the list has the wrong length, or a count is out of
+            range.
     """
     if isinstance(wanted, Width):
         return _checked(wanted.heads, full)

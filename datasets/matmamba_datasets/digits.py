@@ -1,4 +1,4 @@
-"""The 1,797 scanned handwritten digits that scikit-learn carries (UCI Optical Recognition of Handwritten Digits)."""
+"""The 1,797 scanned handwritten digits that scikit-learn carries (UCI, Optical Recognition)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sample import Sample
 
 
 class Digits:
-    """8 x 8 greyscale scans, 10 classes; no download. Transforms enlarge them to whatever size a model takes."""
+    """8 x 8 greyscale scans, 10 classes, no download. Transforms enlarge them to the size a model takes."""
 
     def __init__(self) -> None:
         from sklearn.datasets import load_digits

@@ -18,7 +18,7 @@ _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
 class Folder:
-    """All files below `root`. A class is the first folder below `root`; files beside those folders have no label.
+    """All files below `root`. The first folder below `root` is the class; files beside those have no label.
 
     Ids are paths relative to `root`, with "/" on every system. Hidden files and folders are left out.
 
@@ -54,7 +54,7 @@ class Folder:
 
 
 def open_folder(root: Path | str, held_out: float) -> Splits:
-    """Splits of an image folder with one folder per class: `train/` and `val/` if they exist, else split by id.
+    """Splits of an image folder with one folder per class: `train/` and `val/` if there, else split by id.
 
     Raises:
         DataError: fewer than two classes, or a held-out class that is not trained.

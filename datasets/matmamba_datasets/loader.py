@@ -50,8 +50,8 @@ class BrokenTally:
         if len(self.found) > self.allowed * self.total:
             share = 100 * len(self.found) / self.total
             raise DataError(
-                f"{len(self.found)} of {self.total} files cannot be read ({share:.1f} %, {100 * self.allowed:g} % are"
-                f" allowed); --max-broken {min(1.0, 1.5 * share / 100):.2g} would allow them:\n{self.listing()}"
+                f"{len(self.found)} of {self.total} files cannot be read: {share:.1f} %, more than the"
+                f" {100 * self.allowed:g} % allowed by max-broken\n{self.listing()}"
             )
 
     def listing(self, most: int = 20) -> str:
@@ -116,7 +116,7 @@ def make_loader(
     shuffle: bool = False,
     seed: int = 0,
 ) -> Loader:
-    """Loader over `images`; with `shuffle`, in an order given by `seed` and the epoch, without the last partial batch.
+    """Loader over `images`; `shuffle`: in an order given by `seed` and epoch, without a last partial batch.
 
     Args:
         workers: processes that decode; 0 decodes in this one.

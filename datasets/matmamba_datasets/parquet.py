@@ -19,8 +19,8 @@ from .sample import NO_LABEL, DataError, Sample, Splits, split_by_id
 class Parquet:
     """The rows of some Parquet files, in the order of the files. The encoded images stay in memory.
 
-    Ids are "file#row". Class names come from `classes.json` (a list, or an object with a list under "names" or
-    "classes") beside the files, or are the numbers themselves.
+    Ids are "file#row". Class names come from `classes.json` (a list, or an object with a list under "names"
+    or "classes") beside the files, or are the numbers themselves.
 
     Raises:
         DataError: a file that cannot be read, or that has no `image` column of that schema.

@@ -23,8 +23,8 @@ class Sample:
     """One decoded image.
 
     Attributes:
-        image: upright, RGB. label: index into the collection's classes, or `NO_LABEL`. id: stable across runs and
-            machines.
+        image: upright, RGB. label: index into the collection's classes, or `NO_LABEL`. id: stable across runs
+            and machines.
     """
 
     image: Image.Image
@@ -36,7 +36,8 @@ class Images(Protocol):
     """A collection of images, read one at a time.
 
     Attributes:
-        classes: class names. ids: one per image. labels: (n,) int64. paths: where each image can be found again.
+        classes: class names. ids: one per image. labels: (n,) int64. paths: where each image can be found
+            again.
     """
 
     classes: tuple[str, ...]
@@ -79,7 +80,8 @@ class Splits:
 def split_by_id(images: Images, share: float) -> Splits:
     """A fixed split where none is given: in each class, the images whose ids hash lowest are held out.
 
-    At least one image of a class is held out if it has two. It depends on ids alone, never on order or on chance.
+    At least one image of a class is held out if it has two. It depends on ids alone, never on order or on
+    chance.
     """
     hashes = [hashlib.sha256(image_id.encode()).digest() for image_id in images.ids]
     held_out: list[int] = []

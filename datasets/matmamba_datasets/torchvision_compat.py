@@ -1,10 +1,11 @@
 """Make `import torchvision` work when its compiled operators do not match the installed torch.
 
-PyPI's torchvision is built for CUDA. Beside a CPU-only torch its operators cannot load, so registering their fake
-kernels fails with `operator torchvision::nms does not exist`, and every library that imports torchvision (timm,
-torchmetrics) fails with it. Its Python parts (transforms, ImageFolder) need none of those operators: declaring the
-two missing schemas lets the import succeed. Importing this module does that, only after that very failure; where
-torchvision is healthy, nothing is touched. The compiled decoders and box operators stay unavailable.
+PyPI's torchvision is built for CUDA. Beside a CPU-only torch its operators cannot load, so registering their
+fake kernels fails with `operator torchvision::nms does not exist`, and every library that imports torchvision
+(timm, torchmetrics) fails with it. Its Python parts (transforms, ImageFolder) need none of those operators:
+declaring the two missing schemas lets the import succeed. Importing this module does that, only after that
+very failure; where torchvision is healthy, nothing is touched. The compiled decoders and box operators stay
+unavailable.
 """
 
 import importlib
@@ -32,7 +33,7 @@ def _forget_half_imported() -> None:
 
 
 def ensure_torchvision() -> torch.library.Library | None:
-    """Import torchvision; return the library that holds the declared schemas, or None where nothing was needed.
+    """Import torchvision; return the library with the declared schemas, None where nothing was needed.
 
     Raises whatever the import raises for any other reason.
     """

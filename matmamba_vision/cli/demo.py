@@ -31,7 +31,7 @@ from .arguments import parse
 from .compare import Compared, compare_strategies, pick_examples, retrieval_table
 from .config import ConfigError, TrainConfig, load_config, shipped_config
 from .environment import environment, peak_memory_mib
-from .goals import goals_table, judge
+from .goals import goals_table, judge, require_goals
 from .index import Args as IndexArgs
 from .index import index_images
 from .measure import measure_widths, widths_table
@@ -48,6 +48,8 @@ class Args:
     epochs: int | None = None
     # Seed of weights, order and augmentation.
     seed: int = 0
+    # Fail if accuracy or search quality miss their goals.
+    require_goals: bool = False
 
 
 def run(arguments: list[str]) -> None:
@@ -69,6 +71,8 @@ def run(arguments: list[str]) -> None:
         (args.output / "results.json").write_text(json.dumps(results, indent=2))
         write_report(args.output, results, pick_examples(splits, gallery, compared))
     console.print(f"report: {(args.output / 'report.html').absolute()}", soft_wrap=True)
+    if args.require_goals:
+        require_goals(results["goals"])
 
 
 class _Stages:

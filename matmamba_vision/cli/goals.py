@@ -15,12 +15,14 @@ class Goal:
 
     Attributes:
         name: what it is. bound: the least value, or the largest if `at_most`. read: finds it in the results.
+        of_machine: whether it depends on the machine rather than on the model.
     """
 
     name: str
     bound: float
     read: Callable[[dict[str, Any]], float]
     at_most: bool = False
+    of_machine: bool = False
 
 
 def _width(results: dict[str, Any], label: str) -> dict[str, Any]:
@@ -36,8 +38,10 @@ GOALS = (
     Goal("top-1, width 1/8", 0.96, lambda results: _width(results, "1/8")["top1"]),
     Goal("1-NN, query 1/8 in a full-width gallery", 0.97, lambda results: _width(results, "1/8")["knn1"]),
     Goal("shortlist + rerank: share of the exact top 10", 0.99, _least_shortlist_recall),
-    Goal("seconds in all", 180, lambda results: sum(results["seconds"].values()), at_most=True),
-    Goal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True),
+    Goal(
+        "seconds in all", 180, lambda results: sum(results["seconds"].values()), at_most=True, of_machine=True
+    ),
+    Goal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True, of_machine=True),
 )
 
 
@@ -48,10 +52,17 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
         value = goal.read(results)
         met = value <= goal.bound if goal.at_most else value >= goal.bound
         sign = "at most" if goal.at_most else "at least"
-        rows.append(
-            {"name": goal.name, "bound": f"{sign} {goal.bound:g}", "value": round(value, 4), "met": met}
-        )
+        row = {"name": goal.name, "bound": f"{sign} {goal.bound:g}", "value": round(value, 4), "met": met}
+        rows.append(row | {"of_machine": goal.of_machine})
     return rows
+
+
+def require_goals(rows: list[dict[str, Any]]) -> None:
+    """Raise `ValueError` naming the missed goals of the model; those of the machine are left aside."""
+    missed = [row for row in rows if not row["met"] and not row["of_machine"]]
+    if missed:
+        listed = "; ".join(f"{row['name']}: {row['value']:g}, {row['bound']}" for row in missed)
+        raise ValueError(f"the demo missed {listed}")
 
 
 def goals_table(rows: list[dict[str, Any]]) -> Table:

@@ -1,7 +1,7 @@
 """Add images to a gallery, encoded at full width.
 
-The gallery is created if it is not there, and remembers its checkpoint. Images that it has are left alone, so the same
-command continues a run that was stopped, or adds what is new in a folder.
+The gallery is created if it is not there, and remembers its checkpoint. Images that it has are left alone, so
+the same command continues a run that was stopped, or adds what is new in a folder.
 
 examples:
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G
@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> None:
 def index_images(
     args: Args, checkpoint: Checkpoint, images: Images, console: Console
 ) -> tuple[int, BrokenTally]:
-    """Encode and add what the gallery lacks, then build its shortlists; returns images added, and the broken ones.
+    """Add what the gallery lacks, then build its shortlists; returns images added, and the broken ones.
 
     Raises:
         GalleryError: the gallery was made by another checkpoint, or has an id under another path.

@@ -38,7 +38,7 @@ def meter(console: Console, description: str, total: int) -> Iterator[Meter]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Meter(progress, progress.add_task(description, total=total, rate="", note=""))
 
 

@@ -1,7 +1,7 @@
 """Find the images of a gallery that are most like some query images.
 
-A small width encodes each query, a short prefix of its embedding finds a shortlist in FAISS, and the shortlist is
-reranked by full-width, full-length embeddings. Scores are cosine similarities of the latter.
+A small width encodes each query, a short prefix of its embedding finds a shortlist in FAISS, and the
+shortlist is reranked by full-width, full-length embeddings. Scores are cosine similarities of the latter.
 
 examples:
   matmamba search --gallery G query.jpg

@@ -1,7 +1,8 @@
 """Train a model at all its widths.
 
 Values come from flags, then from --config, then from the defaults shown here. The run's folder receives
-model.safetensors (after each epoch), config.yaml (the resolved configuration), environment.json and metrics.jsonl.
+model.safetensors (after each epoch), config.yaml (the resolved configuration), environment.json and
+metrics.jsonl.
 
 examples:
   matmamba train --data.name folder --data.root PHOTOS --output runs/photos
@@ -173,7 +174,9 @@ class _Recorder:
         accuracy = "  ".join(f"{width} {top1:.3f}" for width, top1 in row.get("top1", {}).items())
         self.console.print(
             f"epoch {row['epoch']}/{self.config.optim.epochs}  {row['seconds']:.0f} s  loss {row['loss']:.3f}"
-            + (f"  held-out top-1: {accuracy}" if accuracy else "")
+            + (f"  held-out top-1: {accuracy}" if accuracy else ""),
+            soft_wrap=True,
+            highlight=False,
         )
 
     def summarise(self) -> None:

@@ -1,8 +1,8 @@
 """Measure a checkpoint at each width on held-out images.
 
-Prints top-1 accuracy, 1-NN accuracy and mAP@10 of its embeddings (queries of the width, gallery of the training images
-at full width), parameters, multiply-adds and the latency of one image. Data settings are those of the training run
-unless flags change them.
+Prints top-1 accuracy, 1-NN accuracy and mAP@10 of its embeddings (queries of the width, gallery of the
+training images at full width), parameters, multiply-adds and the latency of one image. Data settings are
+those of the training run unless flags change them.
 
 examples:
   matmamba validate --checkpoint runs/photos

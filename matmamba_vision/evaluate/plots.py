@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,19 @@ def draw_widths(rows: Sequence[dict[str, Any]], file: Path) -> None:
         above = max(row["top1"], row["knn1"])
         axes.annotate(row["width"], (x, above), xytext=(0, 7), textcoords="offset points", ha="center")
     axes.set(xscale="log", xlabel="multiply-adds per image, millions", ylabel="accuracy, held-out images")
+    axes.set_ylim(*_accuracy_limits(row[name] for row in rows for name in ("top1", "knn1")))
     axes.set_xticks(mmacs, [f"{x:.1f}" for x in mmacs])
     axes.minorticks_off()
-    axes.margins(y=0.2)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(file, dpi=150)
+
+
+def _accuracy_limits(values: Iterable[float]) -> tuple[float, float]:
+    """Whole steps of 0.05 around the values, so that noise does not fill the plot, and room for labels."""
+    known = list(values)
+    low, high = floor(20 * min(known) - 0.1) / 20, ceil(20 * max(known)) / 20
+    return low, high + 0.1 * (high - low)
 
 
 def draw_retrieval(rows: Sequence[dict[str, Any]], file: Path) -> None:
@@ -40,10 +48,18 @@ def draw_retrieval(rows: Sequence[dict[str, Any]], file: Path) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, name, title in zip(panels, ("encode_ms", "search_ms"), ("encoder", "search"), strict=True):
         for row in rows:
-            axes.scatter(row[name], row["map10"], marker=MARKERS[row["strategy"]], s=60, label=_describe(row))
-        axes.set(xlabel=f"{title}, ms per query", xscale="log")
-        axes.grid(alpha=0.3, which="both")
+            axes.scatter(
+                row[name],
+                row["map10"],
+                marker=MARKERS[row["strategy"]],
+                s=70,
+                alpha=0.8,
+                label=_describe(row),
+            )
+        axes.set(xlabel=f"{title}, ms per query", xlim=(0, 1.1 * max(row[name] for row in rows)))
+        axes.grid(alpha=0.3)
     panels[0].set_ylabel("mAP@10")
+    panels[0].set_ylim(*_accuracy_limits(row["map10"] for row in rows))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
     figure.savefig(file, dpi=150)
 
@@ -55,27 +71,27 @@ def _describe(row: dict[str, Any]) -> str:
 
 
 def draw_examples(examples: Sequence[Example], file: Path) -> None:
-    """A row for each query: the query, the head of its shortlist, its reranked hits; frames say right or wrong."""
+    """A row for each query: itself, the head of its shortlist, its hits, framed as right or wrong."""
     shown = min(len(examples[0].shortlist), len(examples[0].reranked), 8)
-    columns = 1 + 2 * shown
-    # Narrow columns set the three parts apart.
-    ratios = [1.0, 0.35, *[1.0] * shown, 0.35, *[1.0] * shown]
-    figure = Figure(figsize=(0.8 * columns + 0.6, 1.05 * len(examples) + 0.5), layout="constrained")
-    grid = figure.subplots(len(examples), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
+    # Narrow empty columns set the three parts apart.
+    ratios = [1.0, 0.3, *[1.0] * shown, 0.3, *[1.0] * shown]
+    parts = {0: "query", 2: "shortlist, nearest first", 3 + shown: "reranked by the full width"}
+    figure = Figure(figsize=(0.8 * sum(ratios), 0.95 * len(examples) + 0.5))
+    top = 1 - 0.62 / figure.get_figheight()
+    spacing = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": top, "wspace": 0.12, "hspace": 0.25}
+    grid = figure.subplots(
+        len(examples), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios, **spacing}
+    )
     for axes in grid.flat:
         axes.axis("off")
     for row, example in zip(grid, examples, strict=True):
+        answer = example.query.label
         _draw_picture(row[0], example.query, None)
-        for axes, picture in zip(row[2 : 2 + shown], example.shortlist, strict=False):
-            _draw_picture(axes, picture, picture.label == example.query.label)
-        for axes, picture in zip(row[3 + shown :], example.reranked, strict=False):
-            _draw_picture(axes, picture, picture.label == example.query.label)
-    for column, title in (
-        (0, "query"),
-        (2, "shortlist, nearest first"),
-        (3 + shown, "reranked by the full width"),
-    ):
-        grid[0][column].set_title(title, loc="left", fontsize=11, pad=16)
+        for first, pictures in ((2, example.shortlist), (3 + shown, example.reranked)):
+            for axes, picture in zip(row[first:], pictures[:shown], strict=False):
+                _draw_picture(axes, picture, picture.label == answer)
+    for column, title in parts.items():
+        grid[0][column].text(0, 1.35, title, transform=grid[0][column].transAxes, fontsize=11)
     figure.savefig(file, dpi=120)
 
 

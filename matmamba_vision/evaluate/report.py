@@ -15,7 +15,7 @@ from PIL import Image
 
 PLOTS = {
     "widths.png": "Accuracy against multiply-adds. 1-NN asks with the width, in a gallery at full width.",
-    "retrieval.png": "Search quality against time per query, encoder and search apart; all queries in one batch.",
+    "retrieval.png": "Search quality against time per query (all in one batch), encoder and search apart.",
     "examples.png": "Queries at the smallest width with their shortlist and their reranked hits.",
 }
 
@@ -56,7 +56,7 @@ def _page(folder: Path, results: dict[str, Any]) -> str:
     figures = "\n".join(_figure(folder / name, caption) for name, caption in PLOTS.items())
     about = {name: results[name] for name in ("commit", "versions", "machine", "seed", "images", "seconds")}
     return _PAGE.substitute(
-        goals=_table(results["goals"]),
+        goals=_table(results["goals"], leave_out=("of_machine",)),
         widths=_table(results["widths"], leave_out=("heads",)),
         retrieval=_table(results["retrieval"], leave_out=("dims", "lengths")),
         figures=figures,
@@ -67,7 +67,8 @@ def _page(folder: Path, results: dict[str, Any]) -> str:
 def _figure(file: Path, caption: str) -> str:
     encoded = base64.b64encode(file.read_bytes()).decode()
     alt = escape(caption, quote=True)
-    return f'<figure><img alt="{alt}" src="data:image/png;base64,{encoded}"><figcaption>{alt}</figcaption></figure>'
+    image = f'<img alt="{alt}" src="data:image/png;base64,{encoded}">'
+    return f"<figure>{image}<figcaption>{alt}</figcaption></figure>"
 
 
 def _table(rows: Sequence[dict[str, Any]], leave_out: Iterable[str] = ()) -> str:
@@ -110,9 +111,9 @@ _PAGE = Template("""<!doctype html>
 </head>
 <body>
 <h1>MatMamba Vision: report</h1>
-<p>One network was trained once; each width below is its leading heads, used without retraining. The gallery was encoded
-once at full width. A query is encoded by a small width, compared on a short prefix (the shortlist), and the shortlist
-is reranked by full-width embeddings; single-shot compares everything and is the reference.</p>
+<p>One network was trained once; each width below is its leading heads, used without retraining. The gallery
+was encoded once at full width. A query is encoded by a small width and compared on a short prefix, and its
+shortlist is reranked by full-width embeddings; single-shot compares everything: the reference.</p>
 $figures
 <h2>Goals</h2>
 $goals

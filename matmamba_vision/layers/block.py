@@ -11,8 +11,8 @@ class Block(nn.Module):
     """Pre-norm residual block around a nested mixer (no MLP, as in MatMamba, arXiv 2410.06718).
 
     Args:
-        mixer: the nested mixer. dim: D. proj_drop: dropout of the update. drop_path: share of samples whose update is
-            skipped in training.
+        mixer: the nested mixer. dim: D. proj_drop: dropout of the update. drop_path: share of samples whose
+            update is skipped in training.
     """
 
     mixer: Mixer

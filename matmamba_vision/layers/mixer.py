@@ -1,7 +1,7 @@
 """The Mamba2 mixer with nested heads. This is the only place that slices weights.
 
-Weights are stored head first, so that the leading heads of every tensor are a view of it: a width costs no copy, and a
-narrow model is the same tensors cut short. B and C are shared by all heads and never cut.
+Weights are stored head first, so that the leading heads of every tensor are a view of it: a width costs no
+copy, and a narrow model is the same tensors cut short. B and C are shared by all heads and never cut.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class MixerWeights:
-    """The tensors of one mixer. Shapes follow the heads they hold; the arithmetic in `mix` knows no widths."""
+    """The tensors of one mixer. Their shapes say how many heads; the arithmetic in `mix` knows no widths."""
 
     in_zx: Tensor  # (H, 2P, D): gate z, then input x, of each head
     in_dt: Tensor  # (H, D)
@@ -94,8 +94,8 @@ class Mixer(nn.Module):
     """Parameters of a Mamba2 mixer of which any leading heads can be used.
 
     Args:
-        dim: D, size of the residual stream. heads: H. head_dim: P. state_dim: N. conv_size: K, taps of the causal
-            convolution. backend: the scan to use. chunk_size: largest chunk of the scan, in tokens.
+        dim: D, size of the residual stream. heads: H. head_dim: P. state_dim: N. conv_size: K, taps of the
+            causal convolution. backend: the scan to use. chunk_size: largest chunk of the scan, in tokens.
     """
 
     norm: Tensor
@@ -149,7 +149,8 @@ class Mixer(nn.Module):
         """Mamba2's initialisation: A in [1, 16], dt in [0.001, 0.1], uniform projections.
 
         Args:
-            out_scale: factor on the output projection; 1/sqrt(depth) keeps the residual stream's variance bounded.
+            out_scale: factor on the output projection; 1/sqrt(depth) keeps the residual stream's variance
+                bounded.
         """
         weights = self.weights()
         for projection in (weights.in_zx, weights.in_dt, weights.in_BC):

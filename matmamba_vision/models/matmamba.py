@@ -23,15 +23,16 @@ POOLS = ("token", "avg", "")
 class MatMamba(nn.Module):
     """Patch embedding, nested Mamba2 blocks, norm, pool, linear head.
 
-    Images are (B, in_chans, S, S). The class token stands last, because the scan is causal. Every method takes a
-    `width`: anything `width()` understands, full by default.
+    Images are (B, in_chans, S, S). The class token stands last, because the scan is causal. Every method
+    takes a `width`: anything `width()` understands, full by default.
 
     Args:
-        img_size, patch_size: pixels. num_heads: heads of each block, or one number for all of them. head_dim, d_state,
-            d_conv: Mamba2's P, N and convolution taps. global_pool: "token", "avg" (patch tokens) or "" (none).
-            drop_rate: dropout before the head. proj_drop_rate: dropout of each block's update. drop_path_rate:
-            stochastic depth of the last block, growing linearly from 0. trained_widths: the widths in the training
-            loss, full first. ssd_backend: see `ops.resolve`. chunk_size: largest chunk of the scan, in tokens.
+        img_size, patch_size: pixels. num_heads: heads of each block, or one number for all of them. head_dim,
+            d_state, d_conv: Mamba2's P, N and convolution taps. global_pool: "token", "avg" (patch tokens) or
+            "" (none). drop_rate: dropout before the head. proj_drop_rate: dropout of each block's update.
+            drop_path_rate: stochastic depth of the last block, growing linearly from 0. trained_widths: the
+            widths in the training loss, full first. ssd_backend: see `ops.resolve`. chunk_size: largest chunk
+            of the scan, in tokens.
 
     Raises:
         ValueError: an argument that cannot work, named in the message.
@@ -109,7 +110,7 @@ class MatMamba(nn.Module):
         return resolve_data_config({}, model=self)  # type: ignore[no-untyped-call]
 
     def width(self, wanted: WidthLike) -> Width:
-        """The `Width` meant by "full", "1/4", 0.25, or a head count per block; `WidthError` if there is none."""
+        """The `Width` meant by "full", "1/4", 0.25 or a head count per block; `WidthError` if none is."""
         return resolve_width(wanted, self.heads)
 
     def label(self, wanted: WidthLike) -> str:
@@ -133,12 +134,12 @@ class MatMamba(nn.Module):
         return self.norm(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Tokens (B, L, D) to logits (B, num_classes), or to the pooled embedding (B, D) if `pre_logits`."""
+        """Tokens (B, L, D) to logits (B, num_classes), or to the pooled features (B, D) if `pre_logits`."""
         x = self.head_drop(self._pool(x))
         return x if pre_logits else self.head(x)
 
     def embed(self, x: Tensor, width: WidthLike | None = None, dim: int | None = None) -> Tensor:
-        """Embeddings (B, dim), float32, L2-normalised: the leading `dim` coordinates of the pooled features (MRL).
+        """Embeddings (B, dim), float32, L2-normalised: the leading `dim` pooled features (MRL).
 
         Raises:
             ValueError: `dim` is not in 1..D.

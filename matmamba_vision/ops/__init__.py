@@ -1,7 +1,7 @@
 """The state-space-duality scan: one signature, several backends.
 
-Shape suffixes here and in `layers/`: B batch, L tokens, D model, H heads, P head dim, N state, and inside a chunked
-scan C chunks, Q tokens of a chunk.
+Shape suffixes here and in `layers/`: B batch, L tokens, D model, H heads, P head dim, N state, and inside a
+chunked scan C chunks, Q tokens of a chunk.
 """
 
 from .backends import BACKENDS, Backend, BackendError, resolve, ssd

@@ -63,7 +63,7 @@ BACKENDS: dict[str, Backend] = {
 
 
 def resolve(name: str = "auto", device: torch.device | str = "cpu") -> Backend:
-    """The backend called `name` on `device`; "auto" takes the first of the table that works there and logs it.
+    """The backend called `name` on `device`; "auto" takes the first that works there, and logs it.
 
     Raises:
         BackendError: no such backend, or it cannot be used on this device.
@@ -91,7 +91,7 @@ def ssd(
     chunk_size: int = 64,
     backend: str = "auto",
 ) -> Tensor:
-    """Scan with a backend chosen by name (Mamba2, arXiv 2405.21060); shapes and meaning as in `ssd_reference`.
+    """Scan by a backend of that name (Mamba2, arXiv 2405.21060); shapes and meaning as in `ssd_reference`.
 
     Raises:
         BackendError: no such backend, or it cannot be used on the device of `x_BLHP`.

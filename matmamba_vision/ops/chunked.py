@@ -1,7 +1,7 @@
-"""The scan in chunks (arXiv 2405.21060, section 6): matrix products inside a chunk, a recurrence between chunks.
+"""The scan in chunks (arXiv 2405.21060, section 6): products inside a chunk, a recurrence between chunks.
 
-Inside a chunk of Q tokens the scan is a causal attention with decay; across chunks only the (P, N) state of each head
-travels. Memory is O(L Q) for Q fixed, so it grows linearly in L.
+Inside a chunk of Q tokens the scan is a causal attention with decay; across chunks only the (P, N) state of
+each head travels. Memory is O(L Q) for Q fixed, so it grows linearly in L.
 """
 
 from math import ceil
@@ -24,7 +24,8 @@ def ssd_chunked(
     """Scan of any length; arguments and result as in `ssd_reference`. Accumulates in float32 at least.
 
     Args:
-        chunk_size: largest chunk Q; the length is divided into chunks of equal size, so that padding stays short.
+        chunk_size: largest chunk Q; the length is divided into chunks of equal size, so that padding stays
+            short.
     """
     length = x_BLHP.shape[1]
     if length == 0 or x_BLHP.shape[0] == 0:

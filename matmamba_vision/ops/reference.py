@@ -1,4 +1,4 @@
-"""The definition of the scan: Mamba2's recurrence, one token after the other (arXiv 2405.21060, section 3.2)."""
+"""The definition of the scan: Mamba2's recurrence, token by token (arXiv 2405.21060, section 3.2)."""
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ def ssd_reference(
     State of a head: S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T; output y_t = S_t C_t + D x_t.
 
     Args:
-        x_BLHP: inputs. dt_BLH: step sizes, positive. A_H: decay rates, negative. B_BLN, C_BLN: input and output
-            projections, shared by all heads. D_H: skip weights. chunk_size: unused, part of the common signature.
+        x_BLHP: inputs. dt_BLH: step sizes, positive. A_H: decay rates, negative. B_BLN, C_BLN: input and
+            output projections, shared by all heads. D_H: skip weights. chunk_size: unused, part of the common
+            signature.
 
     Returns:
         y_BLHP, dtype of `x_BLHP`.

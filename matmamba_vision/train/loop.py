@@ -26,8 +26,8 @@ class StepReport:
     """What happened in one step.
 
     Attributes:
-        step: number of the step, from 0. epoch: number of the epoch, from 0. images: in the batch. lr: learning rate.
-        losses: weighted terms by name, mean over widths, and "loss", their sum.
+        step: number of the step, from 0. epoch: number of the epoch, from 0. images: in the batch. lr:
+            learning rate. losses: weighted terms by name, mean over widths, and "loss", their sum.
     """
 
     step: int
@@ -50,8 +50,8 @@ def fit(
     """Train `model` at all its trained widths, in place, on the device where it is.
 
     Args:
-        on_batch: called with each batch before it is used. on_step: after each step. on_epoch: after each epoch, with
-            its number; the model is back in training mode afterwards.
+        on_batch: called with each batch before it is used. on_step: after each step. on_epoch: after each
+            epoch, with its number; the model is back in training mode afterwards.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names step and width.

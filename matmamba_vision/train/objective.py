@@ -1,4 +1,4 @@
-"""The joint objective: every trained width classifies, at every prefix of its embedding, in one embedding space."""
+"""The joint objective: all widths classify, by all prefixes of their embedding, in one embedding space."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class NestedObjective(nn.Module):
     """Loss of one width at a time, so that only one set of activations is alive.
 
     Cross-entropy (MatMamba, arXiv 2410.06718, eq. 5), cross-entropy on prefixes of the embedding (MRL, arXiv
-    2205.13147, eq. 1), distillation from the next larger width (Scala, arXiv 2412.04786), and alignment of the
-    embedding with the full width's, which is what makes a small-width query valid in a full-width gallery. The prefix
-    classifiers are parameters of the objective, not of the model.
+    2205.13147, eq. 1), distillation from the next larger width (Scala, arXiv 2412.04786), and alignment of
+    the embedding with the full width's, which is what makes a small-width query valid in a full-width
+    gallery. The prefix classifiers are parameters of the objective, not of the model.
 
     Args:
         embed_dim: D. num_classes: classes of the logits.
@@ -80,13 +80,13 @@ class NestedObjective(nn.Module):
 
 
 def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence from the teacher's classes, mean over the batch, times the temperature squared."""
+    """Kullback-Leibler divergence from the teacher, mean over the batch, times the temperature squared."""
     student = F.log_softmax(logits / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
     return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
 
 
 def alignment(embedding: Tensor, full: Tensor, dims: Sequence[int]) -> Tensor:
-    """One minus the cosine between two embeddings (B, D), mean over the batch and over the prefixes `dims`."""
+    """One minus the cosine of two embeddings (B, D), mean over the batch and over the prefixes `dims`."""
     losses = [1 - F.cosine_similarity(embedding[:, :dim], full[:, :dim], dim=-1).mean() for dim in dims]
     return torch.stack(losses).mean()

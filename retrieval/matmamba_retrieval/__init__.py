@@ -8,10 +8,12 @@ from .errors import GalleryError
 from .gallery import Gallery
 from .rerank import prefix, rerank
 from .spec import EmbeddingSpec
-from .strategies import Funnel, Hits, Queries, Shortlist, SingleShot, Strategy
+from .strategies import Encoded, EncodedQueries, Funnel, Hits, Queries, Shortlist, SingleShot, Strategy
 
 __all__ = [
     "EmbeddingSpec",
+    "Encoded",
+    "EncodedQueries",
     "Funnel",
     "Gallery",
     "GalleryError",

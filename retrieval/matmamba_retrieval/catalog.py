@@ -14,10 +14,13 @@ from .spec import EmbeddingSpec
 FORMAT = 1
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE segments (start INTEGER PRIMARY KEY, rows INTEGER NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE segments (
+    start INTEGER PRIMARY KEY, rows INTEGER NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL
+);
 CREATE TABLE images (key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, path TEXT NOT NULL, label TEXT);
 CREATE TABLE shortlists (
-    dim INTEGER PRIMARY KEY, factory TEXT NOT NULL, rows INTEGER NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL
+    dim INTEGER PRIMARY KEY, factory TEXT NOT NULL, rows INTEGER NOT NULL,
+    file TEXT NOT NULL, sha256 TEXT NOT NULL
 );
 """
 
@@ -47,7 +50,7 @@ class SegmentRecord:
 
 @dataclass(frozen=True)
 class ShortlistRecord:
-    """A FAISS index over `dim` leading coordinates of the keys 0 to `rows`, made by a FAISS factory string."""
+    """A FAISS index over `dim` leading coordinates of keys 0 to `rows`, made by a FAISS factory string."""
 
     dim: int
     factory: str
@@ -105,7 +108,7 @@ class Catalog:
         return [SegmentRecord(*row) for row in self._db.execute("SELECT * FROM segments ORDER BY start")]
 
     def add(self, rows: Sequence[Row], file: str, sha256: str) -> SegmentRecord:
-        """Commit a segment whose vectors are already on the disk; raises `GalleryError` if an id is not new."""
+        """Commit a segment whose vectors are on the disk already; `GalleryError` if an id is not new."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             record = SegmentRecord(len(self), len(rows), file, sha256)

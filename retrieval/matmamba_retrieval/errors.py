@@ -2,4 +2,4 @@
 
 
 class GalleryError(ValueError):
-    """A gallery, vectors or a query that do not fit together, or files that are damaged; the message names which."""
+    """A gallery, vectors or queries that do not fit together, or damaged files; the message names which."""

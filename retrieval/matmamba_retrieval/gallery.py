@@ -22,7 +22,7 @@ UNIT_TOLERANCE = 1e-2
 
 
 class Gallery:
-    """Indexed images: a catalogue, immutable segments of full-length float16 vectors, FAISS indexes over prefixes.
+    """Indexed images: a catalogue, immutable segments of float16 vectors, FAISS indexes over prefixes.
 
     Attributes:
         folder: where it is. spec: what made its vectors. checkpoint_path: where the checkpoint was.
@@ -136,7 +136,7 @@ class Gallery:
         self._indexes[dim] = index
 
     def search_shortlist(self, xq: NDArray[np.float32], shortlist: int) -> NDArray[np.int64]:
-        """(nq, K) keys whose prefixes are nearest to normalised (nq, dim) prefixes, by the index over that dim.
+        """(nq, K) keys whose prefixes are nearest to (nq, dim) normalised ones, by the index over that dim.
 
         Raises:
             GalleryError: no index over that dim.

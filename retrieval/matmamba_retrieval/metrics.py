@@ -1,7 +1,7 @@
-"""Retrieval metrics as pure functions of arrays. The same name means different things elsewhere, so names say which.
+"""Retrieval metrics as pure functions of arrays. Elsewhere one name means many things; these say which.
 
-`relevant` is (nq, k) bool: whether each hit has the query's class, best hit first. `relevant_total` is (nq,): how many
-images of the gallery have it. Every function returns the mean over queries.
+`relevant` is (nq, k) bool: whether each hit has the query's class, best hit first. `relevant_total` is (nq,):
+how many images of the gallery have it. Every function returns the mean over queries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def top1(relevant: Bools) -> float:
 
 
 def map_at_k(relevant: Bools) -> float:
-    """MRL's mAP@k (arXiv 2205.13147): precision at each hit's rank, summed and divided by k. The headline here."""
+    """MRL's mAP@k (arXiv 2205.13147), the headline: precision at each hit's rank, summed, divided by k."""
     return float((_precision_at_hits(relevant).sum(1) / relevant.shape[1]).mean())
 
 
@@ -36,7 +36,7 @@ def map_at_k_total(relevant: Bools, relevant_total: Ints) -> float:
 
 
 def map_at_k_found(relevant: Bools) -> float:
-    """Average precision divided by the hits found among k (torchmetrics' `top_k`). Queries without hits count 0."""
+    """Average precision divided by the hits found (torchmetrics' `top_k`). Queries without hits count 0."""
     return _divided(_precision_at_hits(relevant).sum(1), relevant.sum(1))
 
 
@@ -59,8 +59,8 @@ def ann_recall(D: Floats, D_exact: Floats) -> float:
     """Share of the exact k hits that an approximate search found; ties with the k-th exact score count.
 
     Args:
-        D: (nq, k) exact scores of the hits found, -inf where none was found. D_exact: (nq, k) scores of the exact
-            hits, best first.
+        D: (nq, k) exact scores of the hits found, -inf where none was found. D_exact: (nq, k) scores of the
+            exact hits, best first.
     """
     threshold = D_exact[:, -1:] - TIE * np.abs(D_exact[:, -1:])
     return float((threshold <= D).mean())

@@ -25,15 +25,16 @@ def prefix(x: Vectors, dim: int) -> Floats:
 def rerank(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors], k: int) -> tuple[Floats, Ints]:
     """The best k of each query's candidates by cosine similarity; ties go to the smaller key.
 
-    A candidate's score depends on nothing but the two vectors, so that equal candidates give equal answers, whichever
-    way they were found.
+    A candidate's score depends on nothing but the two vectors, so that equal candidates give equal answers,
+    whichever way they were found.
 
     Args:
-        xq: (nq, d) normalised queries. candidates: (nq, K) keys, distinct in each row, `NO_KEY` where there are fewer.
-        read: vectors of keys; the leading d coordinates are compared. k: hits wanted.
+        xq: (nq, d) normalised queries. candidates: (nq, K) keys, distinct in each row, `NO_KEY` where there
+            are fewer. read: vectors of keys; the leading d coordinates are compared. k: hits wanted.
 
     Returns:
-        D (nq, k) scores, best first, and I (nq, k) keys; -inf and `NO_KEY` where a query has fewer candidates.
+        D (nq, k) scores, best first, and I (nq, k) keys; -inf and `NO_KEY` where a query has fewer
+            candidates.
     """
     D = np.full((len(xq), k), -np.inf, dtype=np.float32)
     I = np.full((len(xq), k), NO_KEY, dtype=np.int64)  # noqa: E741

@@ -24,7 +24,7 @@ def write_segment(folder: Path, xb: NDArray[np.floating]) -> tuple[str, str]:
 
 
 class Segments:
-    """The vectors of all segments as if they were one array. A segment's checksum is checked when first read."""
+    """The vectors of all segments as if they were one array. A segment is checked when it is first read."""
 
     def __init__(self, folder: Path, records: list[SegmentRecord], dim: int) -> None:
         self._folder, self._records, self._dim = folder, records, dim
@@ -37,7 +37,7 @@ class Segments:
         self._starts = np.append(self._starts, record.start)
 
     def read(self, keys: NDArray[np.int64]) -> Vectors:
-        """(n, D) float16 vectors of some keys, in this order; `GalleryError` if a file is missing or damaged."""
+        """(n, D) float16 vectors of some keys, in this order; `GalleryError` if a file is lost or damaged."""
         xb = np.empty((len(keys), self._dim), dtype=np.float16)
         owners = np.searchsorted(self._starts, keys, side="right") - 1
         for owner in np.unique(owners):

@@ -12,7 +12,8 @@ class EmbeddingSpec:
     """Identity of an embedding: vectors of different checkpoints or of different dims cannot be compared.
 
     Attributes:
-        checkpoint: digest of the model's file. width: label such as "full" or "1/8". dim: leading coordinates.
+        checkpoint: digest of the model's file. width: label such as "full" or "1/8". dim: leading
+            coordinates.
     """
 
     checkpoint: str

@@ -65,8 +65,8 @@ class Cost:
     """What a search spent, per query.
 
     Attributes:
-        macs: encoder multiply-adds. candidates: vectors scored at full length. bytes_read: of vectors and flat
-            indexes. ms: milliseconds by stage: encode, shortlist, rerank.
+        macs: encoder multiply-adds. candidates: vectors scored at full length. bytes_read: of vectors and
+            flat indexes. ms: milliseconds by stage: encode, shortlist, rerank.
     """
 
     macs: float = 0.0
@@ -97,8 +97,8 @@ class Hits:
     """Answers, best first.
 
     Attributes:
-        D: (nq, k) cosine similarities of full-length embeddings. I: (nq, k) keys of the gallery. shortlist: (nq, K)
-            keys found by the first stage. cost: per query.
+        D: (nq, k) cosine similarities of full-length embeddings. I: (nq, k) keys of the gallery. shortlist:
+            (nq, K) keys found by the first stage. cost: per query.
     """
 
     D: Floats
@@ -159,10 +159,10 @@ class Shortlist:
 
 @dataclass(frozen=True)
 class Funnel:
-    """A shortlist that is reranked in steps, each shorter and with more dims than the last; full length ends it.
+    """A shortlist reranked in steps, each shorter and with more dims than the last; full length ends it.
 
-    MRL's funnel retrieval (arXiv 2205.13147, section 4.3.1). The first step takes the small-width query and the FAISS
-    index over `dims[0]`; the later ones take the full-width query.
+    MRL's funnel retrieval (arXiv 2205.13147, section 4.3.1). The first step takes the small-width query and
+    the FAISS index over `dims[0]`; the later ones take the full-width query.
 
     Attributes:
         dims: dims of each step before the last. lengths: candidates that each of these steps keeps.

@@ -1,0 +1,39 @@
+# Each target sets up what it needs: a virtual environment with pinned versions, made once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test slow lint format readme clean
+
+demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
+	$(BIN)/matmamba demo $(FLAGS)
+
+test: $(READY)  ## all tests that need nothing special
+	$(BIN)/python -m pytest $(FLAGS)
+
+slow: $(READY)  ## the long tests
+	$(BIN)/python -m pytest -m slow $(FLAGS)
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+readme: $(READY)  ## write the README's tables from benchmarks/results
+	$(BIN)/python benchmarks/readme.py
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(VENV): a few minutes, 1.7 GB"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,117 @@
+"""Write the generated tables of README.md: those of the models, and those of the demo's recorded results.
+
+The demo's results are recorded by `make demo`, then `python benchmarks/readme.py --record runs/demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import timm
+
+import matmamba_vision
+from matmamba_vision.evaluate import count_macs, count_parameters
+
+ROOT = Path(__file__).parents[1]
+DEMO = Path(__file__).parent / "results" / "demo"
+RECORDED = ("results.json", "widths.png", "retrieval.png", "examples.png")
+
+
+def main() -> None:
+    """Record a demo if asked, and bring the README up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--record", type=Path, metavar="DEMO", help="folder of a demo whose results are to be kept"
+    )
+    source = parser.parse_args().record
+    if source:
+        DEMO.mkdir(parents=True, exist_ok=True)
+        for name in RECORDED:
+            shutil.copyfile(source / name, DEMO / name)
+    readme = ROOT / "README.md"
+    readme.write_text(render(readme.read_text()))
+
+
+def render(text: str) -> str:
+    """The README with each block between `<!-- begin NAME -->` and `<!-- end NAME -->` made anew."""
+    results = json.loads((DEMO / "results.json").read_text())
+    blocks = {"models": models_table(), "demo": demo_tables(results)}
+    for name, block in blocks.items():
+        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+        text = re.sub(pattern, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
+    return text
+
+
+def models_table() -> str:
+    """Parameters and multiply-adds of every registered model at its trained widths."""
+    rows = []
+    for name in timm.list_models("matmamba_*", module="registry"):
+        model = timm.create_model(name, device="meta")
+        assert isinstance(model, matmamba_vision.MatMamba)
+        size = f"{model.embed_dim} / {len(model.heads)} / {model.heads[0]} x {model.stack[0].mixer.norm.shape[1]}"
+        parameters = " / ".join(
+            f"{count_parameters(model, width) / 1e6:.2f}" for width in model.trained_widths
+        )
+        gmacs = " / ".join(f"{count_macs(model, width) / 1e9:.2g}" for width in model.trained_widths)
+        rows.append((f"`{name}`", size, parameters, gmacs))
+    names = ("model", "dim / blocks / heads", "parameters, M, at full / 1/2 / 1/4 / 1/8", "GMACs")
+    return markdown(names, rows)
+
+
+def demo_tables(results: dict[str, Any]) -> str:
+    """Widths and strategies of a demo, and what it ran on."""
+    widths = [
+        (
+            row["width"],
+            f"{row['params']:,}",
+            f"{1e3 * row['gmacs']:.1f}",
+            *quality(row, "top1", "knn1", "map10"),
+        )
+        for row in results["widths"]
+    ]
+    strategies = [
+        (
+            row["strategy"],
+            row["query_width"],
+            row["dim"],
+            row["shortlist"] or "-",
+            *quality(row, "top1", "map10", "ann_recall10"),
+            f"{row['encode_ms']:.2f}",
+            f"{row['search_ms']:.2f}",
+        )
+        for row in results["retrieval"]
+    ]
+    machine, seconds = results["machine"], sum(results["seconds"].values())
+    return "\n".join(
+        (
+            markdown(("width", "parameters", "MMACs", "top-1", "1-NN", "mAP@10"), widths),
+            "",
+            markdown(
+                ("strategy", "query", "dim", "K", "top-1", "mAP@10", "of exact 10", "encode ms", "search ms"),
+                strategies,
+            ),
+            "",
+            f"{seconds:.0f} s and {results['peak_memory_mib']} MiB on {machine['processor']},"
+            f" {machine['threads']} threads, torch {results['versions']['torch']}, seed {results['seed']}.",
+        )
+    )
+
+
+def quality(row: dict[str, Any], *names: str) -> tuple[str, ...]:
+    """Shares with three digits."""
+    return tuple(f"{row[name]:.3f}" for name in names)
+
+
+def markdown(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """A Markdown table."""
+    lines = [names, ("---",) * len(names), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
