@@ -53,7 +53,8 @@ def models_table() -> str:
     for name in timm.list_models("matmamba_*", module="registry"):
         model = timm.create_model(name, device="meta")
         assert isinstance(model, matmamba_vision.MatMamba)
-        size = f"{model.embed_dim} / {len(model.heads)} / {model.heads[0]} x {model.stack[0].mixer.norm.shape[1]}"
+        head_dim = model.stack[0].mixer.norm.shape[1]
+        size = f"{model.embed_dim} / {len(model.heads)} / {model.heads[0]} x {head_dim}"
         parameters = " / ".join(
             f"{count_parameters(model, width) / 1e6:.2f}" for width in model.trained_widths
         )

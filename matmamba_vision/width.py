@@ -1,4 +1,4 @@
-"""Width: how many leading SSD heads each block uses (the compute axis; MatMamba, arXiv 2410.06718, 3.2)."""
+"""Width: how many leading SSD heads each block uses (the compute axis; MatMamba, arXiv 2410.06718)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The definition of the scan: Mamba2's recurrence, token by token (arXiv 2405.21060, section 3.2)."""
+"""The definition of the scan: Mamba2's recurrence, token by token (arXiv 2405.21060, section 2)."""
 
 import torch
 from torch import Tensor

@@ -29,7 +29,7 @@ class Teacher:
 class NestedObjective(nn.Module):
     """Loss of one width at a time, so that only one set of activations is alive.
 
-    Cross-entropy (MatMamba, arXiv 2410.06718, eq. 5), cross-entropy on prefixes of the embedding (MRL, arXiv
+    Cross-entropy (MatMamba, arXiv 2410.06718), cross-entropy on prefixes of the embedding (MRL, arXiv
     2205.13147, eq. 1), distillation from the next larger width (Scala, arXiv 2412.04786), and alignment of
     the embedding with the full width's, which is what makes a small-width query valid in a full-width
     gallery. The prefix classifiers are parameters of the objective, not of the model.

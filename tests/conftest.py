@@ -1,0 +1,78 @@
+"""Small models, images and galleries that the tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matmamba_retrieval import EmbeddingSpec, Gallery, Row
+from matmamba_vision import MatMamba
+from PIL import Image
+
+SMALL = {
+    "img_size": 16,
+    "patch_size": 4,
+    "num_classes": 5,
+    "embed_dim": 32,
+    "depth": 3,
+    "num_heads": 8,
+    "head_dim": 4,
+    "d_state": 8,
+}
+
+
+@pytest.fixture
+def model() -> MatMamba:
+    """A small nested model with random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    return MatMamba(**SMALL, chunk_size=8).eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of two classes whose images differ in format, size and mode."""
+    root, rng = tmp_path / "photos", np.random.default_rng(0)
+    modes = ("RGB", "L", "RGBA", "CMYK", "P", "LA", "1", "I;16")
+    for number in range(24):
+        mode = modes[number % len(modes)]
+        level = 200 if number % 2 else 40
+        pixels = rng.integers(0, 55, (20 + number, 31, 3)) + level
+        image = Image.fromarray(pixels.astype(np.uint8))
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else image
+        image = image if mode == "I;16" else image.convert(mode)
+        suffix = {"RGB": "jpg", "L": "jpg", "CMYK": "jpg"}.get(mode, "png")
+        file = root / ("bright" if number % 2 else "dark") / f"{number:02d}.{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.save(file)
+    return root
+
+
+def unit_vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
+    x = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def spec() -> EmbeddingSpec:
+    return EmbeddingSpec("a" * 64, "full", 32)
+
+
+@pytest.fixture
+def gallery(tmp_path: Path, spec: EmbeddingSpec) -> Gallery:
+    """300 random vectors of 32 dims in three segments, among them exact duplicates; shortlists by 8 and 16 dims."""
+    gallery = Gallery.create(tmp_path / "gallery", spec)
+    xb = unit_vectors(300, 32)
+    xb[250:260] = xb[0:10]
+    for start in (0, 100, 200):
+        rows = [Row(f"id{key}", f"/photos/{key}.jpg", str(key % 3)) for key in range(start, start + 100)]
+        gallery.add(rows, xb[start : start + 100])
+    gallery.build_shortlist(8)
+    gallery.build_shortlist(16)
+    return gallery
