@@ -12,9 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import timm
-
 import matmamba_vision
+import timm
 from matmamba_vision.evaluate import count_macs, count_parameters
 
 ROOT = Path(__file__).parents[1]

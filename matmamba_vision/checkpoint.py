@@ -108,12 +108,14 @@ def _read_header(file: Path) -> dict[str, Any]:
 
 
 def _build(header: dict[str, Any]) -> MatMamba:
+    # Lists, because JSON has no tuples.
+    prepared = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in header["input"].items()
+    }
     arguments = header["arguments"] | {"trained_widths": header["trained_widths"]}
     if not header["architecture"]:
         return MatMamba(**arguments)
-    model: MatMamba = timm.create_model(
-        header["architecture"], pretrained_cfg_overlay=header["input"], **arguments
-    )  # type: ignore[assignment]
+    model: MatMamba = timm.create_model(header["architecture"], pretrained_cfg_overlay=prepared, **arguments)  # type: ignore[assignment]
     return model
 
 

@@ -30,7 +30,6 @@ def extract(model: MatMamba, width: WidthLike) -> MatMamba:
         **arguments,
         trained_widths=("full",),
         ssd_backend=model.ssd_backend,
-        chunk_size=model.chunk_size,
         device=like.device,
         dtype=like.dtype,
     )

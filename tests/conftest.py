@@ -10,6 +10,7 @@ import torch
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
 from matmamba_vision import MatMamba
 from PIL import Image
+from vectors import unit_vectors
 
 SMALL = {
     "img_size": 16,
@@ -45,18 +46,17 @@ def photos(tmp_path: Path) -> Path:
         level = 200 if number % 2 else 40
         pixels = rng.integers(0, 55, (20 + number, 31, 3)) + level
         image = Image.fromarray(pixels.astype(np.uint8))
-        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else image
+        image = (
+            Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+            if mode == "I;16"
+            else image
+        )
         image = image if mode == "I;16" else image.convert(mode)
         suffix = {"RGB": "jpg", "L": "jpg", "CMYK": "jpg"}.get(mode, "png")
         file = root / ("bright" if number % 2 else "dark") / f"{number:02d}.{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
         image.save(file)
     return root
-
-
-def unit_vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
-    x = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def spec() -> EmbeddingSpec:
 
 @pytest.fixture
 def gallery(tmp_path: Path, spec: EmbeddingSpec) -> Gallery:
-    """300 random vectors of 32 dims in three segments, among them exact duplicates; shortlists by 8 and 16 dims."""
+    """300 random vectors of 32 dims in three segments, some of them equal; shortlists by 8 and 16 dims."""
     gallery = Gallery.create(tmp_path / "gallery", spec)
     xb = unit_vectors(300, 32)
     xb[250:260] = xb[0:10]

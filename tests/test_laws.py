@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 GOLDEN = Path(__file__).parent / "data" / "official_tiny.safetensors"
 # Agreement with the published model, absolute.
 PUBLISHED = 1e-4
-# Agreement of a backend with the recurrence in float64, relative to the largest value, by dtype of the inputs.
+# Agreement of a backend with the recurrence in float64, relative to the largest value, by dtype.
 BACKEND_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 WIDTHS = ("full", "1/2", "1/4", "1/8", [8, 2, 5], [1, 0, 3], [0, 0, 1])
 
@@ -39,7 +39,9 @@ def test_law_2_the_default_is_the_full_width(model: MatMamba, images: torch.Tens
 
 
 @pytest.mark.parametrize("width", WIDTHS[1:], ids=str)
-def test_law_2_a_width_depends_on_its_heads_alone(model: MatMamba, images: torch.Tensor, width: object) -> None:
+def test_law_2_a_width_depends_on_its_heads_alone(
+    model: MatMamba, images: torch.Tensor, width: object
+) -> None:
     before = model(images, width=width)
     before.square().sum().backward()
     for block, heads in zip(model.stack, model.width(width).heads, strict=True):
@@ -87,7 +89,9 @@ def published() -> tuple[MatMamba, dict[str, torch.Tensor], dict[str, object]]:
     with safetensors.safe_open(GOLDEN, "pt") as file:
         about = file.metadata()
     config = json.loads(about["config"])
-    weights = {name.removeprefix("param."): tensor for name, tensor in tensors.items() if name.startswith("param.")}
+    weights = {
+        name.removeprefix("param."): tensor for name, tensor in tensors.items() if name.startswith("param.")
+    }
     head_dim = config["d_model"] // 32
     mixed = [2 * dim // head_dim for dim in json.loads(about["mixnmatch_dims"])]
     widths = {"level1": "full", "level2": "1/2", "level4": "1/4", "level8": "1/8", "mixnmatch": mixed}
@@ -118,7 +122,7 @@ def test_law_5_a_token_does_not_see_the_next(model: MatMamba, images: torch.Tens
 
 
 def queries_like(gallery: Gallery, seed: int = 0) -> EncodedQueries:
-    """Queries whose small-width vectors are noisy versions of the full-width ones; some equal stored vectors."""
+    """Queries whose small-width vectors are noisy full-width ones; some are equal to stored vectors."""
     rng = np.random.default_rng(seed)
     stored = gallery.segments.read(np.arange(20)).astype(np.float32)
     full = np.concatenate([stored, rng.standard_normal((20, 32)).astype(np.float32)])
@@ -161,7 +165,9 @@ def test_law_7_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
     Gallery.create(folder, EmbeddingSpec("b" * 64, "full", 2)).close()
     acknowledged = 0
     for _ in range(8):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True
+        )
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
         time.sleep(chance.uniform(0, 0.15))

@@ -52,18 +52,30 @@ def room(name: str) -> str:
 
 def test_datasets_import_nothing_of_ours() -> None:
     for module, file in modules("matmamba_datasets"):
-        assert not {name for name in imports(module, file) if name.startswith(("matmamba_vision", "matmamba_retrieval"))}
+        assert not {
+            name
+            for name in imports(module, file)
+            if name.startswith(("matmamba_vision", "matmamba_retrieval"))
+        }
 
 
 def test_retrieval_imports_the_model_and_torch_in_its_embedder_only() -> None:
     for module, file in modules("matmamba_retrieval"):
-        heavy = {name.split(".")[0] for name in imports(module, file)} & {"matmamba_vision", "matmamba_datasets", "torch"}
+        heavy = {name.split(".")[0] for name in imports(module, file)} & {
+            "matmamba_vision",
+            "matmamba_datasets",
+            "torch",
+        }
         assert not heavy or module == "matmamba_retrieval.embedder", module
 
 
 def test_only_the_command_line_brings_the_packages_together() -> None:
     for module, file in modules("matmamba_vision"):
-        ours = {name for name in imports(module, file) if name.startswith(("matmamba_datasets", "matmamba_retrieval"))}
+        ours = {
+            name
+            for name in imports(module, file)
+            if name.startswith(("matmamba_datasets", "matmamba_retrieval"))
+        }
         if module == "matmamba_vision":
             assert ours == {"matmamba_datasets.torchvision_compat"}
         else:

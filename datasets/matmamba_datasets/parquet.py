@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .decode import read_image
@@ -28,7 +29,7 @@ class Parquet:
 
     def __init__(self, files: list[Path]) -> None:
         tables = [_read(file) for file in files]
-        self._bytes = pa.chunked_array([chunk for table in tables for chunk in _encoded(table).chunks])
+        self._bytes = pa.chunked_array([chunk for table in tables for chunk in table["image"].chunks])
         self.ids: Sequence[str] = [
             f"{file.name}#{row}"
             for file, table in zip(files, tables, strict=True)
@@ -74,17 +75,17 @@ def parquet_files(root: Path) -> list[Path]:
 
 
 def _read(file: Path) -> pa.Table:
+    """Encoded images, and labels if there are any."""
     try:
-        return pq.read_table(file)
+        table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"cannot read {file}: {error}") from error
-
-
-def _encoded(table: pa.Table) -> pa.ChunkedArray:
     try:
-        return pa.compute.struct_field(table["image"], "bytes")
+        encoded = pc.struct_field(table["image"], "bytes")
     except (KeyError, pa.ArrowException) as error:
-        raise DataError("a Parquet file has no column `image: struct<bytes, path>`") from error
+        raise DataError(f"{file} has no column `image: struct<bytes, path>`") from error
+    columns = {"image": encoded} | ({"label": table["label"]} if "label" in table.column_names else {})
+    return pa.table(columns)
 
 
 def _labels(table: pa.Table) -> np.ndarray:

@@ -7,10 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rich.table import Table
-from torch import Tensor
-
 from matmamba_datasets import Images, Splits
 from matmamba_retrieval import (
     EncodedQueries,
@@ -25,6 +21,9 @@ from matmamba_retrieval import (
     rerank,
 )
 from matmamba_retrieval.embedder import Embedder
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import Tensor
 
 from ..evaluate.report import Example, Picture
 from .search import funnel_steps

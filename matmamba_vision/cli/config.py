@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from matmamba_datasets import DataConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-
-from matmamba_datasets import DataConfig
 
 from ..train import ModelConfig, ObjectiveConfig, OptimConfig
 

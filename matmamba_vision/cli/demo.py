@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.embedder import Embedder
+from rich.console import Console
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..evaluate.report import write_report

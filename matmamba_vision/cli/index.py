@@ -12,14 +12,10 @@ examples:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from rich.console import Console
-
 from matmamba_datasets import (
     NO_LABEL,
     Batch,
@@ -32,6 +28,9 @@ from matmamba_datasets import (
 )
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval.shortlist import empty_index
+from numpy.typing import NDArray
+from rich.console import Console
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from .arguments import parse
@@ -89,7 +88,7 @@ def index_images(
         DataError: more files are broken than allowed.
     """
     embedder = Embedder(checkpoint)
-    dims = _require_dims(args.dims, embedder.model.embed_dim)
+    dims = _require_dims(args, embedder.model.embed_dim)
     writer = _Writer(args, embedder.spec(), str(checkpoint.path.absolute()))
     missing = writer.missing(images)
     tally = BrokenTally(len(images), args.max_broken)
@@ -158,11 +157,14 @@ class _Writer:
         return Row(self.prefix + images.ids[index], images.paths[index], name)
 
 
-def _require_dims(dims: Iterable[int], embed_dim: int) -> list[int]:
-    for dim in dims:
+def _require_dims(args: Args, embed_dim: int) -> list[int]:
+    """The dims asked for; refuses, before anything is encoded, what could never be built."""
+    for dim in args.dims:
         if not 1 <= dim <= embed_dim:
             raise GalleryError(f"--dims {dim} is not in 1..{embed_dim}")
-    return sorted(set(dims))
+    for dim in args.dims or [min(DEFAULT_DIM, embed_dim)]:
+        empty_index(dim, args.factory or "Flat")
+    return sorted(set(args.dims))
 
 
 def _build_shortlists(gallery: Gallery, dims: list[int], factory: str, added: int) -> None:

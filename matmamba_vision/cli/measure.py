@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rich.table import Table
-
 from matmamba_retrieval import metrics
 from matmamba_retrieval.rerank import exact_candidates, rerank
+from numpy.typing import NDArray
+from rich.table import Table
 
 from ..batch import LabelledBatch
 from ..evaluate import Predictions, count_macs, count_parameters, measure_latency, predict

@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from matmamba_datasets import Batch, BrokenTally, Loader
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-from matmamba_datasets import Batch, BrokenTally, Loader
 
 
 class Meter:

@@ -19,13 +19,12 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
-
 from matmamba_datasets import eval_transform, read_image
 from matmamba_retrieval import Funnel, Gallery, Hits, Row, Shortlist, SingleShot, Strategy
 from matmamba_retrieval.embedder import Embedder
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from .arguments import parse

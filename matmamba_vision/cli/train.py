@@ -24,8 +24,6 @@ import numpy as np
 import timm
 import torch
 import tyro
-from rich.console import Console
-
 from matmamba_datasets import (
     BrokenTally,
     Loader,
@@ -35,12 +33,13 @@ from matmamba_datasets import (
     open_splits,
     train_transform,
 )
+from rich.console import Console
 
 from ..batch import LabelledBatch
 from ..checkpoint import checkpoint_file, save_checkpoint
 from ..evaluate import predict
 from ..models import MatMamba
-from ..train import ModelConfig, NestedObjective, StepReport, fit
+from ..train import ModelConfig, NestedObjective, StepReport, fit, make_optimiser
 from .arguments import parse
 from .config import ConfigError, TrainConfig, as_plain, load_config, save_config
 from .environment import environment
@@ -86,6 +85,7 @@ def train(config: TrainConfig, console: Console) -> Path:
     objective = NestedObjective(config.objective, model.embed_dim, model.num_classes).to(
         _device(config.device)
     )
+    optimiser = make_optimiser(config.optim, model, objective)
     output.mkdir(parents=True, exist_ok=True)
     save_config(config, output / "config.yaml")
     (output / "environment.json").write_text(json.dumps(environment(), indent=2))
@@ -96,6 +96,7 @@ def train(config: TrainConfig, console: Console) -> Path:
             model,
             objective,
             recorder.train_loader,
+            optimiser,
             config.optim,
             on_batch=recorder.on_batch,
             on_step=recorder.on_step,

@@ -15,10 +15,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from matmamba_datasets import BrokenTally, DataConfig, Images, eval_transform, make_loader, open_splits
 from omegaconf import OmegaConf
 from rich.console import Console
-
-from matmamba_datasets import BrokenTally, DataConfig, Images, eval_transform, make_loader, open_splits
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from .arguments import parse

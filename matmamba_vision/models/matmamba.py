@@ -72,11 +72,11 @@ class MatMamba(nn.Module):
             "img_size": img_size, "patch_size": patch_size, "in_chans": in_chans, "num_classes": num_classes,
             "global_pool": global_pool, "embed_dim": embed_dim, "depth": depth, "num_heads": list(self.heads),
             "head_dim": head_dim, "d_state": d_state, "d_conv": d_conv, "drop_rate": drop_rate,
-            "proj_drop_rate": proj_drop_rate, "drop_path_rate": drop_path_rate,
+            "proj_drop_rate": proj_drop_rate, "drop_path_rate": drop_path_rate, "chunk_size": chunk_size,
         }  # fmt: skip
         self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, global_pool
         self.embed_dim = self.num_features = self.head_hidden_size = embed_dim
-        self.ssd_backend, self.chunk_size = ssd_backend, chunk_size
+        self.ssd_backend = ssd_backend
         self.grad_checkpointing = False
 
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, **place)

@@ -14,7 +14,7 @@ from ..batch import LabelledBatch
 from ..models import MatMamba
 from .config import OptimConfig
 from .objective import NestedObjective
-from .optimiser import make_optimiser, make_scheduler
+from .optimiser import make_scheduler
 
 
 class Batches(Iterable[LabelledBatch], Sized, Protocol):
@@ -41,6 +41,7 @@ def fit(
     model: MatMamba,
     objective: NestedObjective,
     loader: Batches,
+    optimiser: torch.optim.Optimizer,
     config: OptimConfig,
     *,
     on_batch: Callable[[LabelledBatch], None] = lambda batch: None,
@@ -50,13 +51,12 @@ def fit(
     """Train `model` at all its trained widths, in place, on the device where it is.
 
     Args:
-        on_batch: called with each batch before it is used. on_step: after each step. on_epoch: after each
-            epoch, with its number; the model is back in training mode afterwards.
+        optimiser: over the parameters of both, see `make_optimiser`. on_batch: called with each batch before it
+            is used. on_step: after each step. on_epoch: after each epoch, with its number.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names step and width.
     """
-    optimiser = make_optimiser(config, model, objective)
     scheduler = make_scheduler(config, optimiser, len(loader))
     step = 0
     for epoch in range(config.epochs):

@@ -6,11 +6,10 @@ import time
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from matmamba_vision import Checkpoint, MatMamba
 from matmamba_vision.evaluate import count_macs
+from numpy.typing import NDArray
+from torch import Tensor
 
 from .errors import GalleryError
 from .spec import EmbeddingSpec

@@ -66,7 +66,7 @@ class Gallery:
         self._catalog.close()
 
     def __len__(self) -> int:
-        return len(self._catalog)
+        return len(self._segments)
 
     def add(self, rows: Sequence[Row], xb: NDArray[np.floating]) -> None:
         """Add images with their vectors, all of them or none; they are on the disk when this returns.

@@ -31,6 +31,9 @@ class Segments:
         self._starts = np.array([record.start for record in records], dtype=np.int64)
         self._open: dict[int, Vectors] = {}
 
+    def __len__(self) -> int:
+        return sum(record.rows for record in self._records)
+
     def append(self, record: SegmentRecord) -> None:
         """Take in a segment that was committed after this object was made."""
         self._records.append(record)

@@ -24,10 +24,10 @@ def build_index(segments: Segments, rows: int, dim: int, factory: str) -> faiss.
     """A FAISS index over the normalised `dim` leading coordinates of the first `rows` keys.
 
     Raises:
-        GalleryError: FAISS does not understand `factory`, or has too few vectors to train it.
+        GalleryError: FAISS does not understand `factory`, or has too few vectors to train it with.
     """
+    index = empty_index(dim, factory)
     try:
-        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
             sample = np.random.default_rng(0).choice(rows, min(rows, TRAINING_ROWS), replace=False)
             index.train(prefix(segments.read(np.sort(sample)), dim))
@@ -39,6 +39,14 @@ def build_index(segments: Segments, rows: int, dim: int, factory: str) -> faiss.
             f"FAISS cannot build {factory!r} over {rows} vectors of {dim} dims: {reason}"
         ) from error
     return index
+
+
+def empty_index(dim: int, factory: str) -> faiss.Index:
+    """An untrained index by inner product; `GalleryError` if FAISS does not understand `factory`."""
+    try:
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise GalleryError(f"FAISS knows no index {factory!r} over {dim} dims") from error
 
 
 def save_index(catalog: Catalog, folder: Path, index: faiss.Index, dim: int, factory: str) -> ShortlistRecord:

@@ -1,0 +1,341 @@
+"""The commands as a user runs them, on a folder of mixed images with broken files among them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matmamba_retrieval import Gallery
+from matmamba_vision import load_checkpoint
+from matmamba_vision.cli.main import COMMANDS, main
+
+TINY = ["--model.img-size", "16", "--data.batch-size", "8", "--optim.epochs", "2", "--optim.lr", "0.003"]
+Snapshot = dict[str, bytes]
+
+
+def files(folder: Path) -> Snapshot:
+    return {
+        str(file): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and "-" not in file.suffix
+    }
+
+
+@pytest.fixture
+def run(photos: Path, tmp_path: Path) -> Path:
+    """A short training on the photos."""
+    output = tmp_path / "run"
+    source = ["--data.name", "folder", "--data.root", str(photos)]
+    assert main(["train", *source, "--output", str(output), *TINY]) == 0
+    return output
+
+
+@pytest.fixture
+def indexed(run: Path, photos: Path, tmp_path: Path) -> Path:
+    """A gallery of the photos."""
+    gallery = tmp_path / "gallery"
+    assert main(["index", "--checkpoint", str(run), "--images", str(photos), "--gallery", str(gallery)]) == 0
+    return gallery
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must fail: status 2, one `error:` message, no traceback."""
+
+    def check(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("matmamba: error: ")
+        assert "Traceback" not in said
+        return said
+
+    return check
+
+
+def test_a_run_leaves_what_it_promises(run: Path, photos: Path) -> None:
+    checkpoint = load_checkpoint(run)
+    assert checkpoint.classes == ("bright", "dark")
+    assert [checkpoint.model.label(width) for width in checkpoint.model.trained_widths] == [
+        "full",
+        "1/2",
+        "1/4",
+        "1/8",
+    ]
+    assert checkpoint.run["data"]["root"] == str(photos)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert set(rows[-1]["top1"]) == {"full", "1/2", "1/4", "1/8"}
+    assert {"cross_entropy", "mrl", "distillation", "alignment", "loss"} <= set(rows[0])
+    assert (run / "config.yaml").is_file()
+    assert "torch" in json.loads((run / "environment.json").read_text())["versions"]
+
+
+def test_a_run_is_not_overwritten_unasked(run: Path, fails: Callable[..., str]) -> None:
+    before = files(run)
+    assert str(run) in fails("train", "--data.name", "digits", "--output", run)
+    assert files(run) == before
+
+
+def test_broken_training_images_are_left_out_and_listed(
+    photos: Path, tmp_path: Path, fails: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "dark" / "00.jpg").write_bytes(b"no image")
+    train = ["train", "--data.name", "folder", "--data.root", str(photos), *TINY]
+    assert "00.jpg" in fails(*train, "--output", tmp_path / "strict")
+    capsys.readouterr()
+    assert main([*train, "--output", str(tmp_path / "lax"), "--data.max-broken", "0.1"]) == 0
+    assert "1 unreadable files were left out" in capsys.readouterr().out
+
+
+def test_search_finds_an_image_by_itself(
+    indexed: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = [photos / "dark" / "00.jpg", photos / "bright" / "01.jpg"]
+    for strategy in ("shortlist", "funnel", "single-shot"):
+        capsys.readouterr()
+        arguments = [
+            "search",
+            "--gallery",
+            str(indexed),
+            *map(str, queries),
+            "--k",
+            "3",
+            "--strategy",
+            strategy,
+        ]
+        assert main([*arguments, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [answer["query"] for answer in found["answers"]] == list(map(str, queries))
+        for query, answer in zip(queries, found["answers"], strict=True):
+            best = answer["hits"][0]
+            assert len(answer["hits"]) == 3
+            assert best["path"] == str(query)
+            assert best["id"] == query.relative_to(photos).as_posix()
+            assert best["label"] == query.parent.name
+            assert best["score"] == pytest.approx(1, abs=2e-3)
+        assert found["strategy"]["name"] == strategy
+        assert found["cost"]["encoder_gmacs"] > 0
+        assert main(arguments) == 0
+        assert "00.jpg" in capsys.readouterr().out
+
+
+def test_indexing_again_adds_what_is_new(
+    indexed: Path, run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = ["index", "--checkpoint", str(run), "--images", str(photos), "--gallery", str(indexed)]
+    before = files(indexed / "segments")
+    assert main(index) == 0
+    assert "0 images added, 24 in all" in capsys.readouterr().out
+    assert files(indexed / "segments") == before
+    shutil.copy(photos / "dark" / "00.jpg", photos / "dark" / "copy.jpg")
+    assert main(index) == 0
+    assert "1 images added, 25 in all" in capsys.readouterr().out
+    assert (
+        main(["search", "--gallery", str(indexed), str(photos / "dark" / "00.jpg"), "--k", "2", "--json"])
+        == 0
+    )
+    hits = json.loads(capsys.readouterr().out)["answers"][0]["hits"]
+    assert {hit["id"] for hit in hits} == {"dark/00.jpg", "dark/copy.jpg"}
+
+
+def test_unreadable_files_are_skipped_counted_and_listed(
+    run: Path, photos: Path, tmp_path: Path, fails: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = (photos / "bright" / "01.jpg").read_bytes()
+    (photos / "bright" / "01.jpg").write_bytes(content[: len(content) // 2])
+    (photos / "notes.txt").write_text("hello")
+    gallery = tmp_path / "g"
+    index = ["index", "--checkpoint", str(run), "--images", str(photos), "--gallery", str(gallery)]
+    said = fails(*index)
+    assert "notes.txt" in said
+    assert "01.jpg" in said
+    assert not gallery.exists()
+    capsys.readouterr()
+    assert main([*index, "--max-broken", "0.1"]) == 0
+    said = capsys.readouterr().out
+    assert "23 images added" in said
+    assert "2 files were left out" in said
+    assert str(photos / "notes.txt") in said
+    assert str(photos / "bright" / "01.jpg") in said
+
+
+def test_a_killed_run_is_continued_by_the_same_command(run: Path, photos: Path, tmp_path: Path) -> None:
+    """Killed when its first segments are there; the rest comes with the second call, and nothing twice."""
+    gallery = tmp_path / "g"
+    for number in range(400):
+        shutil.copy(photos / "dark" / "00.jpg", photos / "dark" / f"copy{number:03d}.jpg")
+    slow = (
+        "import time; import matmamba_vision.cli.index as index; index.COMMIT_SECONDS = 0\n"
+        "add = index._Writer.add\n"
+        "index._Writer.add = lambda *args: (add(*args), time.sleep(0.2))\n"
+        "import sys; from matmamba_vision.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["index", "--checkpoint", str(run), "--images", str(photos), "--gallery", str(gallery)]
+    command += ["--batch-size", "20"]
+    process = subprocess.Popen([sys.executable, "-c", slow, *command], stdout=subprocess.DEVNULL)
+    while len(list((gallery / "segments").glob("*.npy"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with Gallery(gallery) as stopped:
+        assert 0 < len(stopped) < 424
+    assert main(command) == 0
+    with Gallery(gallery) as whole:
+        assert len(whole) == 424
+        assert len({row.id for row in whole.rows(range(424))}) == 424
+
+
+def test_a_gallery_of_another_checkpoint_is_refused(
+    indexed: Path, run: Path, photos: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    other, before = tmp_path / "other", files(indexed)
+    assert main(["extract", "--checkpoint", str(run), "--width", "1/2", "--output", str(other)]) == 0
+    index = ["index", "--checkpoint", other, "--images", photos, "--gallery", indexed]
+    assert str(indexed) in fails(*index)
+    query = photos / "dark" / "00.jpg"
+    assert "another checkpoint" in fails("search", "--gallery", indexed, query, "--checkpoint", other)
+    assert files(indexed) == before
+
+
+def test_a_checkpoint_that_moved_can_be_named(
+    indexed: Path, run: Path, photos: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    run.rename(tmp_path / "moved")
+    search = ["search", "--gallery", str(indexed), str(photos / "dark" / "00.jpg")]
+    assert str(run) in fails(*search)
+    assert main([*search, "--checkpoint", str(tmp_path / "moved")]) == 0
+
+
+def test_two_folders_are_kept_apart_by_a_prefix(
+    indexed: Path, run: Path, photos: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "more")
+    index = ["index", "--checkpoint", str(run), "--images", str(tmp_path / "more"), "--gallery", str(indexed)]
+    assert "--prefix" in fails(*index)
+    assert main([*index, "--prefix", "more/"]) == 0
+    with Gallery(indexed) as gallery:
+        assert len(gallery) == 48
+
+
+def test_extract_and_validate(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = tmp_path / "small"
+    assert main(["extract", "--checkpoint", str(run), "--width", "1/4", "--output", str(small)]) == 0
+    assert "random images: 0" in capsys.readouterr().out
+    assert main(["validate", "--checkpoint", str(run), "--widths", "full", "1/4", "--json"]) == 0
+    full, quarter = json.loads(capsys.readouterr().out)["widths"]
+    assert main(["validate", "--checkpoint", str(small), "--json"]) == 0
+    (alone,) = json.loads(capsys.readouterr().out)["widths"]
+    assert (alone["params"], alone["top1"]) == (quarter["params"], quarter["top1"])
+    assert quarter["params"] < full["params"]
+    assert quarter["gmacs"] < full["gmacs"]
+    assert set(full) == {"width", "heads", "params", "gmacs", "top1", "knn1", "map10", "encode_ms"}
+    assert main(["validate", "--checkpoint", str(run)]) == 0
+
+
+def test_bad_input_is_named_and_changes_nothing(
+    indexed: Path, run: Path, photos: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.jpg").write_bytes(b"no")
+    before, query = files(tmp_path), photos / "dark" / "00.jpg"
+    wrong = [
+        (["dance"], "'dance'"),
+        (["train", "--data.name", "imagenet", "--output", tmp_path / "x"], "'imagenet'"),
+        (["train", "--data.name", "folder", "--output", tmp_path / "x"], "data.root"),
+        (
+            ["train", "--data.name", "folder", "--data.root", tmp_path / "empty", "--output", tmp_path / "x"],
+            "empty",
+        ),
+        (["train", "--model.name", "matmamba_huge", "--output", tmp_path / "x"], "'matmamba_huge'"),
+        (["train", "--model.name", "resnet18", "--output", tmp_path / "x"], "'resnet18'"),
+        (["train", "--model.trained-widths", "full", "1/3", "--output", tmp_path / "x"], "'1/3'"),
+        (["train", "--device", "abacus", "--output", tmp_path / "x"], "'abacus'"),
+        (["train", "--optim.opt", "sgdx", "--output", tmp_path / "x"], "'sgdx'"),
+        (["validate", "--checkpoint", tmp_path / "none"], "none"),
+        (["validate", "--checkpoint", run, "--widths", "1/32"], "1/32"),
+        (["validate", "--checkpoint", run, "--name", "digits"], "classes"),
+        (["extract", "--checkpoint", run, "--width", "2", "--output", tmp_path / "x"], "'2'"),
+        (["extract", "--checkpoint", run, "--width", "1/2", "--output", run], "model.safetensors exists"),
+        (["index", "--checkpoint", run, "--images", tmp_path / "none", "--gallery", tmp_path / "x"], "none"),
+        (
+            ["index", "--checkpoint", run, "--images", tmp_path / "empty", "--gallery", tmp_path / "x"],
+            "empty",
+        ),
+        (
+            ["index", "--checkpoint", run, "--images", photos, "--gallery", tmp_path / "x", "--dims", "999"],
+            "999",
+        ),
+        (
+            [
+                "index",
+                "--checkpoint",
+                run,
+                "--images",
+                photos,
+                "--gallery",
+                tmp_path / "x",
+                "--factory",
+                "No",
+            ],
+            "'No'",
+        ),
+        (["index", "--checkpoint", run, "--images", photos, "--gallery", photos], str(photos)),
+        (["search", "--gallery", tmp_path / "none", query], "none"),
+        (["search", "--gallery", indexed, tmp_path / "broken.jpg"], "broken.jpg"),
+        (["search", "--gallery", indexed, tmp_path / "nothing.jpg"], "nothing.jpg"),
+        (["search", "--gallery", indexed, query, "--k", "25"], "25"),
+        (["search", "--gallery", indexed, query, "--dim", "7"], "7 dims"),
+        (["search", "--gallery", indexed, query, "--query-width", "1/5"], "'1/5'"),
+        (["search", "--gallery", indexed, query, "--shortlist", "2"], "shortlist of 2"),
+    ]
+    for arguments, culprit in wrong:
+        assert culprit in fails(*arguments), arguments
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert f"matmamba {command} " in said or f"matmamba {command}\n" in said
+    assert "examples:" in said
+    assert main(["--help"]) == 0
+    assert command in capsys.readouterr().out
+
+
+def test_the_demo_reports_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "demo"
+    assert main(["demo", "--output", str(output), "--epochs", "1"]) == 0
+    results = json.loads((output / "results.json").read_text())
+    assert [row["width"] for row in results["widths"]] == ["full", "1/2", "1/4", "1/8"]
+    assert (
+        results["retrieval"][0] | {"strategy": "single-shot", "query_width": "full", "ann_recall10": 1.0}
+        == (results["retrieval"][0])
+    )
+    assert {row["strategy"] for row in results["retrieval"]} == {"single-shot", "shortlist", "funnel"}
+    assert {"commit", "versions", "machine", "seed", "seconds", "goals"} <= set(results)
+    assert all(
+        np.isfinite(row[name]) for row in results["retrieval"] for name in ("top1", "map10", "search_ms")
+    )
+    page = (output / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "http" not in page.replace("http-equiv", "")
+    # Again, in its own folder; but not over a folder of somebody else.
+    assert main(["demo", "--output", str(output), "--epochs", "1", "--require-goals"]) == 2
+    assert "missed" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").write_text("x")
+    assert main(["demo", "--output", str(tmp_path / "mine")]) == 2
+    assert (tmp_path / "mine" / "x").read_text() == "x"

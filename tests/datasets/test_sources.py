@@ -1,0 +1,155 @@
+"""Digits, folders, Parquet: stable ids, fixed splits, errors by name."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from matmamba_datasets import (
+    BrokenImageError,
+    DataConfig,
+    DataError,
+    Images,
+    Splits,
+    open_folder_or_parquet,
+    open_splits,
+)
+from PIL import Image
+
+
+def require_partition(splits: Splits, ids: set[str]) -> None:
+    train, held_out = set(splits.train.ids), set(splits.held_out.ids)
+    assert train | held_out == ids
+    assert not train & held_out
+
+
+def require_consistent(images: Images) -> None:
+    assert len(images) == len(images.ids) == len(images.labels) == len(images.paths) == len(set(images.ids))
+    for index in (0, len(images) - 1):
+        sample = images[index]
+        assert (sample.id, sample.label) == (images.ids[index], images.labels[index])
+        assert sample.image.mode == "RGB"
+
+
+def test_digits_are_all_there() -> None:
+    splits = open_splits(DataConfig(name="digits"))
+    require_partition(splits, {f"digits/{index:04d}" for index in range(1797)})
+    for part in (splits.train, splits.held_out):
+        require_consistent(part)
+        assert set(part.labels) == set(range(10))
+    shares = np.bincount(splits.held_out.labels) / np.bincount(
+        [*splits.train.labels, *splits.held_out.labels]
+    )
+    assert np.abs(shares - 0.2).max() < 0.01
+
+
+def test_a_folder_is_split_the_same_way_each_time(photos: Path) -> None:
+    config = DataConfig(name="folder", root=str(photos))
+    splits, again = open_splits(config), open_splits(config)
+    assert splits.held_out.ids == again.held_out.ids
+    assert splits.train.classes == ("bright", "dark")
+    require_partition(splits, {file.relative_to(photos).as_posix() for file in photos.rglob("*.*")})
+    for part in (splits.train, splits.held_out):
+        require_consistent(part)
+        names = [part.classes[label] for label in part.labels]
+        assert names == [image_id.split("/")[0] for image_id in part.ids]
+
+
+def test_a_new_image_moves_few_others(photos: Path) -> None:
+    config = DataConfig(name="folder", root=str(photos))
+    before = set(open_splits(config).held_out.ids)
+    Image.new("RGB", (9, 9)).save(photos / "dark" / "new.png")
+    assert len(before ^ set(open_splits(config).held_out.ids)) <= 2
+
+
+def test_given_splits_are_kept(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "given"
+    (root / "val").mkdir(parents=True)
+    photos.rename(root / "train")
+    (root / "train" / "dark" / "00.jpg").rename(root / "train" / "kept.jpg")
+    (root / "val" / "dark").mkdir()
+    (root / "train" / "kept.jpg").rename(root / "val" / "dark" / "00.jpg")
+    splits = open_splits(DataConfig(name="folder", root=str(root)))
+    assert list(splits.held_out.ids) == ["dark/00.jpg"]
+    assert splits.held_out.classes == splits.train.classes
+    assert splits.held_out[0].label == splits.train.classes.index("dark")
+    (root / "val" / "dark").rename(root / "val" / "unknown")
+    with pytest.raises(DataError, match="unknown"):
+        open_splits(DataConfig(name="folder", root=str(root)))
+
+
+def test_a_folder_to_index_needs_no_classes(photos: Path) -> None:
+    (photos / ".hidden.jpg").write_bytes(b"")
+    (photos / "Thumbs.db").write_bytes(b"")
+    (photos / "dark" / "00.jpg").rename(photos / "loose.jpg")
+    images = open_folder_or_parquet(photos)
+    assert len(images) == 24
+    assert images[images.ids.index("loose.jpg")].label == -1
+    assert Path(images.paths[0]).is_absolute()
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    root = tmp_path / "parquet"
+    root.mkdir()
+    for name, count in (("train-0", 6), ("train-1", 5), ("test-0", 4)):
+        rows = []
+        for number in range(count):
+            buffer = io.BytesIO()
+            Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(buffer, "PNG")
+            rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": number % 3})
+        pq.write_table(pa.Table.from_pylist(rows), root / f"{name}.parquet")
+    (root / "classes.json").write_text(json.dumps({"names": ["cat", "dog", "fish"]}))
+    return root
+
+
+def test_parquet_keeps_its_splits_and_names(parquet: Path) -> None:
+    splits = open_splits(DataConfig(name="parquet", root=str(parquet)))
+    assert (len(splits.train), len(splits.held_out)) == (11, 4)
+    assert splits.train.classes == ("cat", "dog", "fish")
+    require_consistent(splits.train)
+    assert splits.train.ids[6] == "train-1.parquet#0"
+    assert splits.train[8].image.getpixel((0, 0)) == (40, 0, 0)
+    assert len(open_folder_or_parquet(parquet)) == 15
+    assert len(open_folder_or_parquet(parquet / "test-0.parquet")) == 4
+
+
+def test_parquet_without_splits_is_split_by_id(parquet: Path) -> None:
+    (parquet / "test-0.parquet").unlink()
+    splits = open_splits(DataConfig(name="parquet", root=str(parquet), held_out=0.3))
+    assert len(splits.train) + len(splits.held_out) == 11
+    assert set(splits.held_out.labels) == {0, 1, 2}
+
+
+def test_a_broken_row_is_named(parquet: Path) -> None:
+    row = {"image": {"bytes": b"no", "path": None}, "label": 0}
+    pq.write_table(pa.Table.from_pylist([row]), parquet / "train-2.parquet")
+    images = open_folder_or_parquet(parquet / "train-2.parquet")
+    with pytest.raises(BrokenImageError, match=r"train-2\.parquet#0"):
+        images[0]
+
+
+def test_what_is_wrong_is_named(tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
+    pq.write_table(pa.table({"label": [1]}), tmp_path / "other.parquet")
+    wrong = [
+        (DataConfig(name="imagenet"), "'imagenet'.*digits, folder, parquet"),
+        (DataConfig(name="folder"), "data.root"),
+        (DataConfig(name="folder", root=str(tmp_path / "none")), "none"),
+        (DataConfig(name="folder", root=str(tmp_path / "empty")), "empty"),
+        (DataConfig(name="folder", root=str(photos / "dark")), "dark.*two or more classes"),
+        (DataConfig(name="parquet", root=str(tmp_path / "none")), "none"),
+        (DataConfig(name="parquet", root=str(tmp_path / "empty")), "empty"),
+        (DataConfig(name="parquet", root=str(tmp_path / "bad.parquet")), "bad.parquet"),
+        (DataConfig(name="parquet", root=str(tmp_path / "other.parquet")), "other.parquet.*image"),
+        (DataConfig(name="digits", held_out=1.5), "1.5"),
+    ]
+    for config, message in wrong:
+        with pytest.raises(DataError, match=message):
+            open_splits(config)

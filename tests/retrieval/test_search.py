@@ -1,0 +1,155 @@
+"""Scoring and strategies: exact where they say so, and honest about their cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matmamba_retrieval import (
+    Encoded,
+    EncodedQueries,
+    Funnel,
+    Gallery,
+    GalleryError,
+    Shortlist,
+    SingleShot,
+    prefix,
+    rerank,
+)
+from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval.rerank import NO_KEY, exact_candidates
+from matmamba_vision import Checkpoint, MatMamba, WidthError
+from vectors import unit_vectors
+
+
+@pytest.fixture
+def queries(gallery: Gallery) -> EncodedQueries:
+    full, small = unit_vectors(12, 32, seed=1), unit_vectors(12, 32, seed=2)
+    return EncodedQueries({"full": Encoded(full, 100.0, 2.0), "1/8": Encoded(small, 10.0, 0.5)})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 8), st.integers(1, 300))
+def test_exact_search_is_exact(seed: int, count: int, k: int, block: int) -> None:
+    """Against float64 arithmetic, in any division into blocks; equal vectors are ordered by key."""
+    rng = np.random.default_rng(seed)
+    xb = unit_vectors(count, 16, seed).astype(np.float16)
+    xb[rng.integers(0, count, count // 3)] = xb[0]
+    xq = unit_vectors(3, 16, seed + 1)
+    blocks = [(start, xb[start : start + block]) for start in range(0, count, block)]
+    D, found = rerank(xq, exact_candidates(xq, blocks, k), lambda keys: xb[keys], k)
+    exact = xq.astype(np.float64) @ xb.astype(np.float64).T
+    order = np.sort(-exact, axis=1)[:, :k]
+    assert np.allclose(D[:, : order.shape[1]], -order, atol=1e-6)
+    assert (found[:, min(k, count) :] == NO_KEY).all()
+    for row, scores in zip(found, D, strict=True):
+        tied = np.flatnonzero(np.diff(scores[: min(k, count)]) == 0)
+        assert (row[tied] < row[tied + 1]).all()
+
+
+def test_a_score_depends_on_its_two_vectors_alone() -> None:
+    xb, xq = unit_vectors(500, 100), unit_vectors(1, 100, seed=4)
+    _, order = rerank(xq, np.arange(500)[None], lambda keys: xb[keys], 500)
+    together = dict(
+        zip(order[0], rerank(xq, np.arange(500)[None], lambda keys: xb[keys], 500)[0][0], strict=True)
+    )
+    for key in range(0, 500, 7):
+        assert rerank(xq, np.array([[key]]), lambda keys: xb[keys], 1)[0][0, 0] == together[key]
+
+
+def test_a_prefix_is_normalised_again() -> None:
+    x = unit_vectors(5, 32)
+    assert np.allclose(np.linalg.norm(prefix(x, 7), axis=1), 1)
+    assert np.array_equal(prefix(x, 32), x)
+    assert not np.isnan(prefix(np.zeros((1, 32), dtype=np.float16), 7)).any()
+
+
+def test_a_shortlist_reranks_what_its_index_found(gallery: Gallery, queries: EncodedQueries) -> None:
+    hits = Shortlist(gallery, "1/8", dim=8, shortlist=30).search(queries, 5)
+    small, full = queries.by_width["1/8"].xq, queries.by_width["full"].xq
+    stored = gallery.segments.read(np.arange(300)).astype(np.float32)
+    nearest = np.argsort(-(prefix(small, 8) @ prefix(stored, 8).T), axis=1)[:, :30]
+    for q in range(12):
+        assert set(hits.shortlist[q]) == set(nearest[q])
+        best = nearest[q][np.argsort(-(stored[nearest[q]] @ full[q]))][:5]
+        assert np.array_equal(hits.I[q], best)
+
+
+def test_a_funnel_of_one_step_is_a_shortlist(gallery: Gallery, queries: EncodedQueries) -> None:
+    one = Shortlist(gallery, "1/8", dim=16, shortlist=40).search(queries, 5)
+    other = Funnel(gallery, "1/8", dims=(16,), lengths=(40,)).search(queries, 5)
+    assert np.array_equal(one.I, other.I)
+
+
+def test_a_funnel_narrows_by_more_and_more_dims(gallery: Gallery, queries: EncodedQueries) -> None:
+    hits = Funnel(gallery, "1/8", dims=(8, 20), lengths=(60, 10)).search(queries, 5)
+    stored, full = gallery.segments.read(np.arange(300)).astype(np.float32), queries.by_width["full"].xq
+    for q in range(12):
+        kept = hits.shortlist[q]
+        kept = kept[np.argsort(-(prefix(stored[kept], 20) @ prefix(full[q : q + 1], 20)[0]))][:10]
+        assert set(hits.I[q]) <= set(kept)
+
+
+def test_the_cost_says_what_was_spent(gallery: Gallery, queries: EncodedQueries) -> None:
+    single = SingleShot(gallery).search(queries, 5).cost
+    assert (single.macs, single.ms["encode"], single.candidates) == (100, 2, 300)
+    assert single.bytes_read == 300 * 32 * 2
+    listed = Shortlist(gallery, "1/8", dim=8, shortlist=30).search(queries, 5).cost
+    assert (listed.macs, listed.ms["encode"], listed.candidates) == (110, 2.5, 30)
+    assert listed.bytes_read == 300 * 8 * 4 + 30 * 32 * 2
+    assert set(listed.ms) == {"encode", "shortlist", "rerank"}
+    assert listed.search_ms == listed.ms["shortlist"] + listed.ms["rerank"] > 0
+    full_only = Shortlist(gallery, "full", dim=8, shortlist=30).search(queries, 5).cost
+    assert full_only.macs == 100
+
+
+@pytest.mark.parametrize("k", [0, -1, 301])
+def test_a_k_that_the_gallery_cannot_give_is_refused(
+    gallery: Gallery, queries: EncodedQueries, k: int
+) -> None:
+    with pytest.raises(GalleryError, match=str(k)):
+        SingleShot(gallery).search(queries, k)
+
+
+def test_what_cannot_be_searched_is_named(gallery: Gallery, queries: EncodedQueries) -> None:
+    with pytest.raises(GalleryError, match="shortlist of 3"):
+        Shortlist(gallery, "1/8", dim=8, shortlist=3).search(queries, 5)
+    with pytest.raises(GalleryError, match="'1/4'"):
+        Shortlist(gallery, "1/4", dim=8, shortlist=30).search(queries, 5)
+    with pytest.raises(GalleryError, match="one length for each dim"):
+        Funnel(gallery, "1/8", dims=(8, 16), lengths=(30,)).search(queries, 5)
+    short = EncodedQueries({"full": Encoded(unit_vectors(1, 16), 0, 0)})
+    with pytest.raises(GalleryError, match="16 dims, the gallery has 32"):
+        SingleShot(gallery).search(short, 5)
+
+
+@pytest.fixture
+def embedder(model: MatMamba, tmp_path: object) -> Embedder:
+    return Embedder(Checkpoint(tmp_path, model, (), {}, "a" * 64))
+
+
+def test_an_embedder_encodes_at_any_width(embedder: Embedder, model: MatMamba, images: torch.Tensor) -> None:
+    encoded = embedder.queries(images).encode("1/4")
+    assert np.array_equal(encoded.xq, model.embed(images, width="1/4").detach().numpy())
+    assert encoded.macs < embedder.macs("full")
+    assert embedder.spec("1/4").width == "1/4"
+    assert embedder.spec().dim == 32
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 1, 16, 16), "1 channels, the model takes 3"),
+        ((1, 3, 16, 20), "20 pixels"),
+        ((3, 16, 16), "shape"),
+    ],
+)
+def test_a_query_of_another_shape_is_refused(
+    embedder: Embedder, shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(GalleryError, match=message):
+        embedder.queries(torch.zeros(shape))
+    with pytest.raises(WidthError, match="1/3"):
+        embedder.embed(torch.zeros(1, 3, 16, 16), "1/3")

@@ -1,0 +1,119 @@
+"""Checkpoints: what is saved comes back, and damage is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from matmamba_vision import (
+    CheckpointError,
+    MatMamba,
+    extract,
+    load_checkpoint,
+    load_official,
+    save_checkpoint,
+)
+from safetensors.torch import load_file, save_file
+
+GOLDEN = Path(__file__).parents[1] / "data" / "official_tiny.safetensors"
+
+
+@pytest.fixture
+def nano() -> MatMamba:
+    torch.manual_seed(0)
+    return timm.create_model(
+        "matmamba_nano_patch4_32",
+        num_classes=3,
+        img_size=16,
+        trained_widths=("full", "1/4", [2, 4, 8, 16]),
+        pretrained_cfg_overlay={"input_size": (3, 16, 16)},
+    ).eval()
+
+
+def test_a_checkpoint_comes_back_whole(nano: MatMamba, tmp_path: Path) -> None:
+    file = save_checkpoint(tmp_path / "run", nano, ("a", "b", "c"), {"seed": 5})
+    loaded = load_checkpoint(tmp_path / "run")
+    assert (loaded.path, loaded.classes, loaded.run) == (file, ("a", "b", "c"), {"seed": 5})
+    assert loaded.model.trained_widths == nano.trained_widths
+    assert loaded.model.input == nano.input
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(loaded.model(images, width="1/4"), nano(images, width="1/4"))
+    assert load_checkpoint(file).digest == loaded.digest
+
+
+@pytest.mark.parametrize("width", ["1/4", [2, 0, 8, 16]], ids=str)
+def test_an_extracted_model_is_a_checkpoint_too(nano: MatMamba, tmp_path: Path, width: object) -> None:
+    save_checkpoint(tmp_path / "small.safetensors", extract(nano, width), ("a", "b", "c"))
+    loaded = load_checkpoint(tmp_path / "small.safetensors").model
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(loaded(images), nano(images, width=width))
+    assert loaded.trained_widths == (loaded.width("full"),)
+
+
+def test_a_model_made_without_timm_can_be_saved(
+    model: MatMamba, images: torch.Tensor, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path, model)
+    assert torch.equal(load_checkpoint(tmp_path).model(images), model(images))
+
+
+def test_saving_replaces_all_or_nothing(
+    nano: MatMamba, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = save_checkpoint(tmp_path, nano).read_bytes()
+
+    def broken_disk(*args: object, **kwargs: object) -> None:
+        args[1].write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("matmamba_vision.checkpoint.save_file", broken_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(tmp_path, nano)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    load_checkpoint(tmp_path)
+
+
+def test_damage_is_named(nano: MatMamba, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        load_checkpoint(tmp_path / "nowhere")
+    file = save_checkpoint(tmp_path, nano)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=file.name):
+        load_checkpoint(tmp_path)
+    file.write_bytes(b"not safetensors")
+    with pytest.raises(CheckpointError, match=file.name):
+        load_checkpoint(tmp_path)
+
+
+def test_a_file_of_somebody_else_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="official_tiny"):
+        load_checkpoint(GOLDEN)
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {"matmamba": json.dumps({})})
+    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "config"])
+def test_an_official_checkpoint_that_does_not_fit_is_named(change: str) -> None:
+    weights = {k.removeprefix("param."): v for k, v in load_file(GOLDEN).items() if k.startswith("param.")}
+    config = {"d_model": 64, "n_layer": 4, "n_classes": 10, "patch_size": 8, "image_size": 32}
+    config |= {"ssm_cfg": {"d_state": 16}}
+    culprit = {
+        "missing": "layers.2.mixer.D",
+        "extra": "layers.9.x",
+        "shape": "head.weight",
+        "config": "n_layer",
+    }[change]
+    if change == "missing":
+        del weights[culprit]
+    elif change == "extra":
+        weights[culprit] = torch.zeros(1)
+    elif change == "shape":
+        weights[culprit] = torch.zeros(7, 64)
+    else:
+        del config[culprit]
+    with pytest.raises(ValueError, match=culprit):
+        load_official(weights, config)

@@ -1,0 +1,127 @@
+"""The models as timm sees them."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from matmamba_vision import MatMamba, extract
+from matmamba_vision.evaluate import count_macs, count_parameters, measure_latency, predict
+from torch.utils.flop_counter import FlopCounterMode
+
+PARAMETERS = {
+    "matmamba_small_patch16_224": (35_916_008, 19_796_328, 11_736_488, 7_706_568),
+    "matmamba_base_patch16_224": (134_716_136, 71_021_416, 39_174_056, 23_250_376),
+}
+VARIANTS = ("matmamba_nano_patch4_32", "matmamba_tiny_patch16_224", *PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_the_published_ones(name: str) -> None:
+    model = timm.create_model(name, num_classes=1000, device="meta")
+    assert tuple(count_parameters(model, width) for width in model.trained_widths) == PARAMETERS[name]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["matmamba_nano_patch4_32", "matmamba_tiny_patch16_224"])
+def test_a_variant_runs_at_every_trained_width(name: str) -> None:
+    model = timm.create_model(name, num_classes=7).eval()
+    images = torch.randn(1, *model.input["input_size"])
+    for width in model.trained_widths:
+        assert model(images, width=width).shape == (1, 7)
+        embedding = model.embed(images, width=width, dim=16)
+        assert embedding.dtype == torch.float32
+        assert torch.allclose(embedding.norm(dim=-1), torch.ones(1))
+
+
+def test_every_variant_is_registered() -> None:
+    assert set(timm.list_models("matmamba_*")) == set(VARIANTS)
+    assert not timm.list_models("matmamba_*", pretrained=True)
+
+
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        timm.create_model("matmamba_nano_patch4_32", colour=3)
+    with pytest.raises(ValueError, match="'max'"):
+        timm.create_model("matmamba_nano_patch4_32", global_pool="max")
+    with pytest.raises(ValueError, match="'fast'"):
+        timm.create_model("matmamba_nano_patch4_32", ssd_backend="fast")
+
+
+@pytest.mark.parametrize("dim", [0, 33, -1])
+def test_a_dim_beyond_the_embedding_is_refused(model: MatMamba, images: torch.Tensor, dim: int) -> None:
+    with pytest.raises(ValueError, match=str(dim)):
+        model.embed(images, dim=dim)
+
+
+def test_every_parameter_gets_a_gradient(model: MatMamba, images: torch.Tensor) -> None:
+    model(images).square().sum().backward()
+    assert not [
+        name for name, tensor in model.named_parameters() if tensor.grad is None or not tensor.grad.any()
+    ]
+
+
+@pytest.mark.parametrize("width", ["full", "1/4"])
+def test_checkpointing_changes_no_gradient(model: MatMamba, images: torch.Tensor, width: str) -> None:
+    gradients = []
+    for enable in (False, True):
+        model.zero_grad()
+        model.set_grad_checkpointing(enable)
+        model(images, width=width).square().sum().backward()
+        gradients.append([tensor.grad.clone() for tensor in model.parameters() if tensor.grad is not None])
+    assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
+
+
+def test_the_head_can_be_replaced(model: MatMamba, images: torch.Tensor) -> None:
+    model.reset_classifier(3, global_pool="avg")
+    assert model(images).shape == (4, 3)
+    assert model.get_classifier().out_features == 3
+    model.reset_classifier(0)
+    assert model(images).shape == (4, 32)
+    assert torch.equal(extract(model, "1/2")(images), model(images, width="1/2"))
+
+
+@torch.no_grad()
+def test_bfloat16_stays_bfloat16(model: MatMamba, images: torch.Tensor) -> None:
+    assert model.bfloat16()(images.bfloat16(), width="1/2").dtype == torch.bfloat16
+
+
+def test_vectors_have_no_weight_decay(model: MatMamba) -> None:
+    groups = timm.optim.param_groups_weight_decay(model, 0.1, no_weight_decay_list=model.no_weight_decay())
+    decayed = {id(tensor) for group in groups if group["weight_decay"] for tensor in group["params"]}
+    names = {name.split(".")[-1] for name, tensor in model.named_parameters() if id(tensor) in decayed}
+    assert names == {"in_zx", "in_dt", "in_BC", "conv_x", "conv_BC", "out", "weight"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width", ["full", "1/2", [8, 0, 2]], ids=str)
+def test_counted_macs_agree_with_an_independent_counter(width: object) -> None:
+    """torch counts the matrix products and convolutions that run, but no multiplications."""
+    model = MatMamba(
+        img_size=64, patch_size=4, embed_dim=128, depth=3, num_heads=8, d_state=32, num_classes=10
+    )
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model.eval()(torch.randn(1, 3, 64, 64), width=width)
+    assert count_macs(model, width) == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
+
+
+def test_latency_is_measured_for_each_width(model: MatMamba) -> None:
+    for latency in measure_latency(model, ["full", "1/8"], repeats=4, warm_up=1):
+        assert 0 < latency.low <= latency.median <= latency.high
+
+
+def test_predictions_keep_the_mode_of_the_model(model: MatMamba, images: torch.Tensor) -> None:
+    class Batch:
+        labels = torch.tensor([0, 1, 2, 3])
+
+        def __len__(self) -> int:
+            return 4
+
+    batch = Batch()
+    batch.images = images
+    model.train()
+    full, small = predict(model, [batch, batch], ["full", "1/4"])
+    assert model.training
+    assert full.embeddings.shape == (8, 32)
+    assert small.top1 == (small.classes == small.labels).mean()
