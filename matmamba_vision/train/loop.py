@@ -51,8 +51,8 @@ def fit(
     """Train `model` at all its trained widths, in place, on the device where it is.
 
     Args:
-        optimiser: over the parameters of both, see `make_optimiser`. on_batch: called with each batch before it
-            is used. on_step: after each step. on_epoch: after each epoch, with its number.
+        optimiser: over the parameters of both, see `make_optimiser`. on_batch: called with each batch before
+            it is used. on_step: after each step. on_epoch: after each epoch, with its number.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names step and width.
