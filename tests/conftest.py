@@ -12,6 +12,9 @@ from matmamba_vision import MatMamba
 from PIL import Image
 from vectors import unit_vectors
 
+# One thread: small tensors gain little by more, and on a busy machine threads wait for each other.
+torch.set_num_threads(1)
+
 SMALL = {
     "img_size": 16,
     "patch_size": 4,

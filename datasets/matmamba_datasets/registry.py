@@ -29,6 +29,7 @@ class DataConfig:
     workers: int = 0
     # Share of images that may be unreadable before the run stops.
     max_broken: float = 0.01
+    # Augmentation of training images; names are timm's.
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 

@@ -33,9 +33,13 @@ class TrainConfig:
     device: str = "auto"
     # Measure accuracy on the held-out images every so many epochs, and at the end.
     eval_every: int = 10
+    # The model.
     model: ModelConfig = field(default_factory=ModelConfig)
+    # The images.
     data: DataConfig = field(default_factory=DataConfig)
+    # The loss: weights of its terms, each summed over the trained widths.
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    # Optimiser and schedule; names are timm's.
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 

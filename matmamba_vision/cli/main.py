@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,11 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments[:1]
     arguments = arguments[debug:]
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="matmamba: %(message)s")
-    if not arguments or arguments[0] in ("-h", "--help"):
-        _print_help()
-        return 0
     try:
-        return _run(arguments[0], arguments[1:])
+        return _run(arguments[0] if arguments else "--help", arguments[1:])
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         if debug:
             raise
@@ -46,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    if name in ("-h", "--help"):
+        _print_help()
+        return 0
     if name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}: one of {', '.join(COMMANDS)}")
     command = importlib.import_module(f".{name}", __package__)

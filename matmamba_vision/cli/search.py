@@ -55,6 +55,8 @@ class Args:
 def run(arguments: list[str]) -> None:
     """Search and print."""
     args = parse(Args, "search", __doc__, arguments)
+    if not args.queries:
+        raise ValueError("no query image given: matmamba search --gallery G IMAGE ...")
     with Gallery(args.gallery) as gallery:
         checkpoint = load_checkpoint(args.checkpoint or gallery.checkpoint_path)
         embedder = Embedder(checkpoint)

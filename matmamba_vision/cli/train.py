@@ -17,6 +17,7 @@ import json
 import random
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -173,8 +174,11 @@ class _Recorder:
 
     def _print(self, row: dict[str, Any]) -> None:
         accuracy = "  ".join(f"{width} {top1:.3f}" for width, top1 in row.get("top1", {}).items())
+        done, epochs, seconds = row["epoch"], self.config.optim.epochs, row["seconds"]
+        rate = done * len(self.train_loader.images) / max(seconds, 1e-9)
+        left = timedelta(seconds=round(seconds / done * (epochs - done)))
         self.console.print(
-            f"epoch {row['epoch']}/{self.config.optim.epochs}  {row['seconds']:.0f} s  loss {row['loss']:.3f}"
+            f"epoch {done}/{epochs}  {rate:,.0f} images/s  {left} left  loss {row['loss']:.3f}"
             + (f"  held-out top-1: {accuracy}" if accuracy else ""),
             soft_wrap=True,
             highlight=False,

@@ -107,7 +107,7 @@ class Catalog:
         """All segments, in the order of their keys."""
         return [SegmentRecord(*row) for row in self._db.execute("SELECT * FROM segments ORDER BY start")]
 
-    def add(self, rows: Sequence[Row], file: str, sha256: str) -> SegmentRecord:
+    def add(self, rows: Sequence[Row], file: str, sha256: str) -> None:
         """Commit a segment whose vectors are on the disk already; `GalleryError` if an id is not new."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -123,7 +123,6 @@ class Catalog:
                     f"the gallery has one of these ids already, or one is given twice: {error}"
                 ) from error
             raise
-        return record
 
     def paths_of(self, ids: Iterable[str]) -> dict[str, str]:
         """Path by id, of those ids that the gallery has."""

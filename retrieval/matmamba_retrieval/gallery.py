@@ -81,10 +81,11 @@ class Gallery:
         if len(rows):
             name, sha256 = write_segment(self.folder / SEGMENTS, xb)
             try:
-                self._segments.append(self._catalog.add(rows, name, sha256))
+                self._catalog.add(rows, name, sha256)
             except BaseException:
                 (self.folder / SEGMENTS / name).unlink(missing_ok=True)
                 raise
+            self._segments.refresh(self._catalog.segments())
 
     def _check(self, rows: Sequence[Row], xb: NDArray[np.floating]) -> None:
         if xb.shape != (len(rows), self.spec.dim):
@@ -127,6 +128,7 @@ class Gallery:
         """
         if not 1 <= dim <= self.spec.dim:
             raise GalleryError(f"shortlist dim {dim} is not in 1..{self.spec.dim}")
+        self._segments.refresh(self._catalog.segments())
         if not len(self):
             raise GalleryError(f"{self.folder} is empty")
         old = self._catalog.shortlist(dim)
@@ -149,5 +151,7 @@ class Gallery:
             if record is None:
                 built = ", ".join(map(str, self.shortlist_dims())) or "none"
                 raise GalleryError(f"{self.folder} has no shortlist index over {dim} dims (built: {built})")
+            # Since we opened the gallery, another process may have added images and built this index.
+            self._segments.refresh(self._catalog.segments())
             self._indexes[dim] = load_index(self._catalog, self.folder / SHORTLIST, record, self._segments)
         return self._indexes[dim]

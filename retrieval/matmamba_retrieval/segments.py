@@ -27,17 +27,17 @@ class Segments:
     """The vectors of all segments as if they were one array. A segment is checked when it is first read."""
 
     def __init__(self, folder: Path, records: list[SegmentRecord], dim: int) -> None:
-        self._folder, self._records, self._dim = folder, records, dim
-        self._starts = np.array([record.start for record in records], dtype=np.int64)
+        self._folder, self._dim = folder, dim
+        self.refresh(records)
         self._open: dict[int, Vectors] = {}
 
     def __len__(self) -> int:
         return sum(record.rows for record in self._records)
 
-    def append(self, record: SegmentRecord) -> None:
-        """Take in a segment that was committed after this object was made."""
-        self._records.append(record)
-        self._starts = np.append(self._starts, record.start)
+    def refresh(self, records: list[SegmentRecord]) -> None:
+        """Take in the segments that were committed since, here or by another process."""
+        self._records = records
+        self._starts = np.array([record.start for record in records], dtype=np.int64)
 
     def read(self, keys: NDArray[np.int64]) -> Vectors:
         """(n, D) float16 vectors of some keys, in this order; `GalleryError` if a file is lost or damaged."""

@@ -291,6 +291,7 @@ def test_bad_input_is_named_and_changes_nothing(
         ),
         (["index", "--checkpoint", run, "--images", photos, "--gallery", photos], str(photos)),
         (["search", "--gallery", tmp_path / "none", query], "none"),
+        (["search", "--gallery", indexed], "no query image"),
         (["search", "--gallery", indexed, tmp_path / "broken.jpg"], "broken.jpg"),
         (["search", "--gallery", indexed, tmp_path / "nothing.jpg"], "nothing.jpg"),
         (["search", "--gallery", indexed, query, "--k", "25"], "25"),

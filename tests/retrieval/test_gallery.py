@@ -154,3 +154,19 @@ def test_a_foreign_catalogue_is_named(gallery: Gallery, damage: str) -> None:
             sqlite3.connect(file).execute("CREATE TABLE x (y)").close()
     with pytest.raises(GalleryError, match="format 99" if damage == "newer" else r"catalog\.sqlite"):
         Gallery(gallery.folder)
+
+
+def test_two_writers_do_not_mix_their_rows(gallery: Gallery) -> None:
+    """Each sees the other's rows when it next adds or builds; ids and vectors stay together."""
+    xb = unit_vectors(40, 32, seed=11)
+    with Gallery(gallery.folder) as other:
+        for start, writer in ((0, other), (10, gallery), (20, other), (30, gallery)):
+            rows = [Row(f"new{n}", "") for n in range(start, start + 10)]
+            writer.add(rows, xb[start : start + 10])
+        with pytest.raises(GalleryError, match="ids"):
+            other.add([Row("new35", "")], xb[:1])
+        gallery.build_shortlist(8)
+        for reader in (gallery, other):
+            nearest = reader.search_shortlist(prefix(xb, 8), 1)[:, 0]
+            assert [row.id for row in reader.rows(nearest)] == [f"new{n}" for n in range(40)]
+            assert np.array_equal(reader.segments.read(nearest), xb.astype(np.float16))
