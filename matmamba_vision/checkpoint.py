@@ -12,7 +12,7 @@ from typing import Any
 import safetensors
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from .models import MatMamba
 
@@ -62,7 +62,8 @@ def save_checkpoint(
     }
     partial = file.with_name(file.name + ".partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, partial, metadata={_HEADER: json.dumps(header)})
+    # Not by save_file, which makes files that only their owner can read.
+    partial.write_bytes(save(tensors, metadata={_HEADER: json.dumps(header)}))
     _flush(partial)
     partial.replace(file)
     _flush(file.parent)

@@ -59,7 +59,7 @@ def _share_of(wanted: str | float, full: Sequence[int]) -> tuple[int, ...]:
     if any(count.denominator != 1 for count in heads):
         raise WidthError(
             f"width {wanted!r} leaves a fraction of a head: blocks have {_summary(full)} heads, "
-            f"so the smallest share is {_smallest_share(full)}"
+            f"so shares are multiples of {_smallest_share(full)}"
         )
     return tuple(int(count) for count in heads)
 

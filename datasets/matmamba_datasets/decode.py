@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 class BrokenImageError(ValueError):
@@ -38,11 +38,14 @@ def read_image(file: Path | str | IO[bytes], name: str | None = None) -> Image.I
             return to_rgb(ImageOps.exif_transpose(opened))
     # Damaged files make Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        # Without the name that some of Pillow's messages repeat.
-        reason = (
-            "not an image file" if "cannot identify" in str(error) else str(error) or type(error).__name__
-        )
-        raise BrokenImageError(name or str(file), reason) from error
+        raise BrokenImageError(name or str(file), _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the name that some messages repeat."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image file"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -37,11 +37,13 @@ class BrokenTally:
     """Counts broken images and stops the run when they are too many.
 
     Attributes:
-        total: images in the collection. allowed: share of them that may be broken. found: reasons by name.
+        total: images in the collection. allowed: share that may be broken. setting: what the user calls
+            that share. found: reasons by name.
     """
 
     total: int
     allowed: float
+    setting: str = "--max-broken"
     found: dict[str, str] = field(default_factory=dict)
 
     def add(self, broken: list[BrokenImageError]) -> None:
@@ -51,7 +53,7 @@ class BrokenTally:
             share = 100 * len(self.found) / self.total
             raise DataError(
                 f"{len(self.found)} of {self.total} files cannot be read: {share:.1f} %, more than the"
-                f" {100 * self.allowed:g} % allowed by max-broken\n{self.listing()}"
+                f" {100 * self.allowed:g} % allowed by {self.setting}\n{self.listing()}"
             )
 
     def listing(self, most: int = 20) -> str:

@@ -24,7 +24,7 @@ class DataConfig:
     # Share of each class that is held out where the data set has no split of its own.
     held_out: float = 0.2
     # Images per step.
-    batch_size: int = 64
+    batch_size: int = 32
     # Processes that decode images; 0 decodes in the main one.
     workers: int = 0
     # Share of images that may be unreadable before the run stops.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +32,8 @@ class TrainConfig:
     seed: int = 0
     # cpu, cuda, or auto for whichever is there.
     device: str = "auto"
+    # Threads that compute; 0 for as many as torch takes.
+    threads: int = 0
     # Measure accuracy on the held-out images every so many epochs, and at the end.
     eval_every: int = 10
     # The model.
@@ -59,6 +62,40 @@ def load_config(file: Path) -> TrainConfig:
         raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
     except (yaml.YAMLError, OSError) as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+
+
+# Key, test of the value, and what is allowed.
+_BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("seed", lambda value: 0 <= value < 2**32, "0 to 2^32 - 1"),
+    ("threads", lambda value: value >= 0, "0 or more"),
+    ("eval_every", lambda value: value >= 1, "1 or more"),
+    ("model.drop_path_rate", lambda value: 0 <= value < 1, "from 0 to below 1"),
+    ("model.proj_drop_rate", lambda value: 0 <= value < 1, "from 0 to below 1"),
+    ("data.batch_size", lambda value: value >= 1, "1 or more"),
+    ("data.workers", lambda value: value >= 0, "0 or more"),
+    ("data.max_broken", lambda value: 0 <= value <= 1, "from 0 to 1"),
+    ("data.augment.scale", lambda value: 0 < value[0] <= value[1] <= 1, "two shares of the area, in order"),
+    ("data.augment.ratio", lambda value: 0 < value[0] <= value[1], "two positive numbers, in order"),
+    ("data.augment.hflip", lambda value: 0 <= value <= 1, "from 0 to 1"),
+    ("data.augment.re_prob", lambda value: 0 <= value <= 1, "from 0 to 1"),
+    ("objective.label_smoothing", lambda value: 0 <= value < 1, "from 0 to below 1"),
+    ("objective.temperature", lambda value: value > 0, "above 0"),
+    ("objective.mrl_dims", lambda value: all(dim >= 1 for dim in value), "1 or more each"),
+    ("optim.lr", lambda value: value > 0, "above 0"),
+    ("optim.epochs", lambda value: value >= 1, "1 or more"),
+    ("optim.warmup_epochs", lambda value: value >= 0, "0 or more"),
+    ("optim.clip_grad", lambda value: value >= 0, "0 (none) or more"),
+)
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raise `ConfigError` naming the first value that cannot work, before anything is started."""
+    for key, fits, allowed in _BOUNDS:
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if not fits(value):
+            raise ConfigError(f"{key} is {value}: it can be {allowed}")
 
 
 def save_config(config: TrainConfig, file: Path) -> None:

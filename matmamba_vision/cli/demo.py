@@ -101,7 +101,7 @@ def _clear(output: Path) -> None:
 def _config(args: Args) -> TrainConfig:
     config = load_config(shipped_config("digits/demo.yaml"))
     config.output, config.seed = str(args.output), args.seed
-    config.optim.epochs = args.epochs or config.optim.epochs
+    config.optim.epochs = config.optim.epochs if args.epochs is None else args.epochs
     return config
 
 

@@ -1,7 +1,7 @@
 """Write one width of a checkpoint as a smaller checkpoint of its own.
 
 The smaller model computes what the width computes in its parent, which is checked on random images. It loads
-wherever a checkpoint does, and it has no widths but its own.
+wherever a checkpoint does.
 
 examples:
   matmamba extract --checkpoint runs/photos --width 1/4 --output runs/photos-quarter

@@ -37,7 +37,7 @@ from .arguments import parse
 from .progress import watch
 
 DEFAULT_DIM = 32
-COMMIT_ROWS, COMMIT_SECONDS = 4096, 20
+COMMIT_ROWS, COMMIT_SECONDS = 4096, 10
 
 
 @dataclass
@@ -117,7 +117,7 @@ class _Writer:
         )
         self.gallery = Gallery(args.gallery) if Gallery.exists(args.gallery) else None
         if self.gallery is not None:
-            self.gallery.spec.require(spec, f"gallery {args.gallery}")
+            self.gallery.require(spec)
         self.added = 0
         self._rows: list[Row] = []
         self._vectors: list[NDArray[np.float32]] = []
@@ -145,7 +145,9 @@ class _Writer:
     def flush(self) -> None:
         """Commit what was taken."""
         if self._rows:
-            self.gallery = self.gallery or Gallery.create(self.folder, self.spec, self.checkpoint_path)
+            self.gallery = self.gallery or Gallery.open_or_create(
+                self.folder, self.spec, self.checkpoint_path
+            )
             self.gallery.add(self._rows, np.concatenate(self._vectors))
             self.added += len(self._rows)
         self._rows, self._vectors = [], []

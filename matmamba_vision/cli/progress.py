@@ -5,29 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from matmamba_datasets import Batch, BrokenTally, Loader
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# Seconds between two lines where there is no terminal.
+LINE_SECONDS = 10
 
 
 class Meter:
-    """A progress bar over images, with images/s and time left."""
+    """Progress over images, with images/s and time left: a bar on a terminal, else a line now and then."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, description: str, total: int) -> None:
+        self._progress, self._description, self._total = progress, description, total
+        self._task = progress.add_task(description, total=total, rate="", note="")
         self._start, self._done = time.monotonic(), 0
+        self._said = self._start
 
     def advance(self, images: int, note: str = "") -> None:
         """Count `images` more, and show a short note."""
         self._done += images
-        rate = self._done / max(1e-9, time.monotonic() - self._start)
+        now = time.monotonic()
+        rate = self._done / max(1e-9, now - self._start)
         self._progress.update(self._task, advance=images, rate=f"{rate:,.0f} images/s", note=note)
+        if self._progress.disable and now - self._said > LINE_SECONDS:
+            self._said = now
+            left = timedelta(seconds=round((self._total - self._done) / rate))
+            done = f"{self._description} {self._done:,}/{self._total:,}"
+            line = f"{done}  {rate:,.0f} images/s  {left} left  {note}"
+            self._progress.console.print(line.rstrip(), soft_wrap=True, highlight=False)
 
 
 @contextmanager
 def meter(console: Console, description: str, total: int) -> Iterator[Meter]:
-    """Show a bar while the block runs; nothing stays of it."""
+    """Show progress while the block runs; nothing stays of the bar."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -38,7 +51,7 @@ def meter(console: Console, description: str, total: int) -> Iterator[Meter]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Meter(progress, progress.add_task(description, total=total, rate="", note=""))
+        yield Meter(progress, description, total)
 
 
 def counted(loader: Loader, tally: BrokenTally) -> Iterator[Batch]:

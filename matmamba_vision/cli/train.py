@@ -27,6 +27,7 @@ import torch
 import tyro
 from matmamba_datasets import (
     BrokenTally,
+    DataError,
     Loader,
     Splits,
     eval_transform,
@@ -40,11 +41,14 @@ from ..batch import LabelledBatch
 from ..checkpoint import checkpoint_file, save_checkpoint
 from ..evaluate import predict
 from ..models import MatMamba
-from ..train import ModelConfig, NestedObjective, StepReport, fit, make_optimiser
+from ..train import Hooks, ModelConfig, NestedObjective, StepReport, fit, make_optimiser
 from .arguments import parse
-from .config import ConfigError, TrainConfig, as_plain, load_config, save_config
+from .config import ConfigError, TrainConfig, as_plain, check_config, load_config, save_config
 from .environment import environment
 from .progress import Meter, counted, meter
+
+# Below this many images, accuracy on a class says little.
+FEW = 5
 
 
 @dataclass
@@ -80,37 +84,29 @@ def train(config: TrainConfig, console: Console) -> Path:
         raise ConfigError(
             f"{output} holds a finished or interrupted run: choose another --output, or --overwrite"
         )
+    check_config(config)
     splits = open_splits(config.data)
-    _seed(config.seed)
+    _warn_of_small_classes(splits, console)
+    _prepare_torch(config)
     model = build_model(config.model, len(splits.train.classes)).to(_device(config.device))
     objective = NestedObjective(config.objective, model.embed_dim, model.num_classes).to(
         _device(config.device)
     )
     optimiser = make_optimiser(config.optim, model, objective)
-    output.mkdir(parents=True, exist_ok=True)
-    save_config(config, output / "config.yaml")
-    (output / "environment.json").write_text(json.dumps(environment(), indent=2))
     recorder = _Recorder(config, model, splits, console)
     with meter(console, "training", config.optim.epochs * len(recorder.train_loader.images)) as bar:
         recorder.bar = bar
-        fit(
-            model,
-            objective,
-            recorder.train_loader,
-            optimiser,
-            config.optim,
-            on_batch=recorder.on_batch,
-            on_step=recorder.on_step,
-            on_epoch=recorder.on_epoch,
-        )
-    recorder.summarise()
+        try:
+            fit(model, objective, recorder.train_loader, optimiser, config.optim, recorder)
+        finally:
+            recorder.summarise()
     return output
 
 
 def build_model(config: ModelConfig, classes: int) -> MatMamba:
     """A fresh model of a registered variant; `ConfigError` if there is none of that name."""
+    known = ", ".join(timm.list_models("matmamba_*"))
     if not timm.is_model(config.name):
-        known = ", ".join(timm.list_models("matmamba_*"))
         raise ConfigError(f"unknown model {config.name!r}: one of {known}")
     changed: dict[str, Any] = {"img_size": config.img_size, "patch_size": config.patch_size}
     if config.img_size:
@@ -124,14 +120,14 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
     }
     try:
         model = timm.create_model(config.name, **arguments)
-    except TypeError as error:
-        raise ConfigError(f"model {config.name!r} is not one of ours: {error}") from error
+    except TypeError:
+        model = None
     if not isinstance(model, MatMamba):
-        raise ConfigError(f"model {config.name!r} has no nested widths")
+        raise ConfigError(f"model {config.name!r} has no nested widths: take one of {known}")
     return model
 
 
-class _Recorder:
+class _Recorder(Hooks):
     """Feeds the loop and writes down what it reports: checkpoint, metrics, progress."""
 
     bar: Meter
@@ -140,11 +136,11 @@ class _Recorder:
         self.config, self.model, self.console = config, model, console
         self.output, self.classes = Path(config.output), splits.train.classes
         self.train_loader, self.eval_loader = _loaders(config, model, splits)
-        self.tally = BrokenTally(len(splits.train), config.data.max_broken)
-        self.eval_tally = BrokenTally(len(splits.held_out), config.data.max_broken)
+        self.tally = BrokenTally(len(splits.train), config.data.max_broken, "--data.max-broken")
+        self.eval_tally = BrokenTally(len(splits.held_out), config.data.max_broken, "--data.max-broken")
         self.losses: list[dict[str, float]] = []
         self.started = time.monotonic()
-        (self.output / "metrics.jsonl").write_text("")
+        self.saved_epochs = 0
 
     def on_batch(self, batch: LabelledBatch) -> None:
         self.tally.add(batch.broken)  # type: ignore[attr-defined]
@@ -155,7 +151,12 @@ class _Recorder:
 
     def on_epoch(self, epoch: int) -> None:
         """Save first, then measure: a failing measurement loses no training."""
+        if not self.losses:
+            raise DataError(f"{self.config.data.root}: no training image can be read\n{self.tally.listing()}")
+        if epoch == 0:
+            self._start_folder()
         save_checkpoint(self.output, self.model, self.classes, as_plain(self.config))
+        self.saved_epochs = epoch + 1
         row: dict[str, Any] = {"epoch": epoch + 1, "seconds": round(time.monotonic() - self.started, 1)}
         row |= {name: np.mean([losses[name] for losses in self.losses]).item() for name in self.losses[-1]}
         self.losses.clear()
@@ -184,9 +185,20 @@ class _Recorder:
             highlight=False,
         )
 
+    def _start_folder(self) -> None:
+        """The run's other files, made with its first checkpoint, so that a failed start leaves nothing."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        save_config(self.config, self.output / "config.yaml")
+        (self.output / "environment.json").write_text(json.dumps(environment(), indent=2))
+        (self.output / "metrics.jsonl").write_text("")
+
     def summarise(self) -> None:
-        """List the images that were left out."""
-        broken = BrokenTally(0, 1.0, self.tally.found | self.eval_tally.found)
+        """Say what is there if the run was cut short, and list the images that were left out."""
+        epochs = self.config.optim.epochs
+        if self.saved_epochs < epochs:
+            kept = f"{checkpoint_file(self.output)} is that of epoch {self.saved_epochs} of {epochs}"
+            self.console.print(kept if self.saved_epochs else "nothing was saved yet", soft_wrap=True)
+        broken = BrokenTally(0, 1.0, found=self.tally.found | self.eval_tally.found)
         if broken.found:
             self.console.print(
                 f"{len(broken.found)} unreadable files were left out:\n{broken.listing()}", markup=False
@@ -204,16 +216,29 @@ def _loaders(config: TrainConfig, model: MatMamba, splits: Splits) -> tuple[Load
     )
 
 
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  timm's augmentation draws from it
-    torch.manual_seed(seed)
+def _warn_of_small_classes(splits: Splits, console: Console) -> None:
+    labels = np.concatenate([splits.train.labels, splits.held_out.labels])
+    counts = np.bincount(labels, minlength=len(splits.train.classes))
+    small = [
+        f"{name} ({count})" for name, count in zip(splits.train.classes, counts, strict=True) if count < FEW
+    ]
+    if small:
+        console.print(f"note: classes with few images mean little when measured: {', '.join(small)}")
+
+
+def _prepare_torch(config: TrainConfig) -> None:
+    random.seed(config.seed)
+    np.random.seed(config.seed)  # noqa: NPY002  timm's augmentation draws from it
+    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {name!r}: cpu, cuda or auto") from error
+        # A tensor there, because a device may have a name and yet not exist.
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from timm.data import resolve_data_config
-from timm.layers import PatchEmbed, trunc_normal_
+from timm.layers import PatchEmbed, to_2tuple, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -43,8 +43,8 @@ class MatMamba(nn.Module):
 
     def __init__(
         self,
-        img_size: int = 224,
-        patch_size: int = 16,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
         in_chans: int = 3,
         num_classes: int = 1000,
         global_pool: str = "token",
@@ -66,10 +66,14 @@ class MatMamba(nn.Module):
         super().__init__()
         if global_pool not in POOLS:
             raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
+        size, patch = to_2tuple(img_size), to_2tuple(patch_size)
+        if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
+            raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.heads = _heads_per_block(num_heads, depth)
         self.arguments: dict[str, Any] = {
-            "img_size": img_size, "patch_size": patch_size, "in_chans": in_chans, "num_classes": num_classes,
+            "img_size": list(size), "patch_size": list(patch),
+            "in_chans": in_chans, "num_classes": num_classes,
             "global_pool": global_pool, "embed_dim": embed_dim, "depth": depth, "num_heads": list(self.heads),
             "head_dim": head_dim, "d_state": d_state, "d_conv": d_conv, "drop_rate": drop_rate,
             "proj_drop_rate": proj_drop_rate, "drop_path_rate": drop_path_rate, "chunk_size": chunk_size,
@@ -79,7 +83,7 @@ class MatMamba(nn.Module):
         self.ssd_backend = ssd_backend
         self.grad_checkpointing = False
 
-        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, **place)
+        self.patch_embed = PatchEmbed(size, patch, in_chans, embed_dim, **place)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim, **place))
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + 1, embed_dim, **place))
         backend = resolve(ssd_backend, device or "cpu")
@@ -96,7 +100,7 @@ class MatMamba(nn.Module):
         self.norm = nn.LayerNorm(embed_dim, **place)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = _linear_head(embed_dim, num_classes, **place)
-        self.trained_widths = tuple(self.width(width) for width in trained_widths)
+        self.trained_widths = _largest_first(tuple(map(self.width, trained_widths)), self.heads)
         self.init_weights()
 
     @property
@@ -194,6 +198,18 @@ def _heads_per_block(num_heads: int | Sequence[int], depth: int) -> tuple[int, .
     if len(heads) != depth or any(count < 1 for count in heads):
         raise ValueError(f"num_heads {list(heads)} is not {depth} positive numbers, one for each block")
     return heads
+
+
+def _largest_first(widths: tuple[Width, ...], full: tuple[int, ...]) -> tuple[Width, ...]:
+    """The widths, if the full one stands first and each is no larger than the one before it, its teacher."""
+    sizes = [sum(width.heads) for width in widths]
+    ordered = sizes == sorted(sizes, reverse=True) and len({*widths}) == len(widths)
+    if not widths or widths[0].heads != full or not ordered:
+        labels = [width.label(full) for width in widths]
+        raise ValueError(
+            f"trained_widths {labels}: give different ones, full first, then from large to small"
+        )
+    return widths
 
 
 def _linear_head(dim: int, classes: int, **place: Any) -> nn.Module:

@@ -1,7 +1,8 @@
 """The scan in chunks (arXiv 2405.21060, section 6): products inside a chunk, a recurrence between chunks.
 
-Inside a chunk of Q tokens the scan is a causal attention with decay; across chunks only the (P, N) state of
-each head travels. Memory is O(L Q) for Q fixed, so it grows linearly in L.
+Inside a chunk of Q tokens the scan is a causal attention with decay; across chunks only the (N, P) state of
+each head travels. Memory is O(L Q) for Q fixed, so it grows linearly in L. B and C belong to all heads: what
+they multiply is one product over the heads side by side.
 """
 
 from math import ceil
@@ -24,8 +25,7 @@ def ssd_chunked(
     """Scan of any length; arguments and result as in `ssd_reference`. Accumulates in float32 at least.
 
     Args:
-        chunk_size: largest chunk Q; the length is divided into chunks of equal size, so that padding stays
-            short.
+        chunk_size: largest chunk Q; the length is divided into equal chunks, so that padding stays short.
     """
     length = x_BLHP.shape[1]
     if length == 0 or x_BLHP.shape[0] == 0:
@@ -33,15 +33,14 @@ def ssd_chunked(
     dtype = torch.promote_types(x_BLHP.dtype, torch.float32)
     x, dt, A, B, C, D = (t.to(dtype) for t in (x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H))
     chunks = ceil(length / chunk_size)
-    x_BCQHP, dt_BCQH, B_BCQN, C_BCQN = (_split(t, chunks) for t in (x, dt, B, C))
+    input_BCQHP = _split(x * dt[..., None], chunks)
+    log_decay_BCQH = _split(dt * A, chunks).cumsum(2)
+    B_BCQN, C_BCQN = _split(B, chunks), _split(C, chunks)
 
-    input_BCHQP = (x_BCQHP * dt_BCQH[..., None]).transpose(2, 3)
-    log_decay_BCHQ = (dt_BCQH * A).transpose(2, 3).cumsum(-1)
-    y_BCHQP = _within_chunks(input_BCHQP, log_decay_BCHQ, B_BCQN, C_BCQN)
+    y_BCQHP = _within_chunks(input_BCQHP, log_decay_BCQH, B_BCQN, C_BCQN)
     if chunks > 1:
-        y_BCHQP = y_BCHQP + _between_chunks(input_BCHQP, log_decay_BCHQ, B_BCQN, C_BCQN)
-    y_BLHP = y_BCHQP.transpose(2, 3).flatten(1, 2)[:, :length]
-    return (y_BLHP + D[:, None] * x).to(x_BLHP.dtype)
+        y_BCQHP = y_BCQHP + _between_chunks(input_BCQHP, log_decay_BCQH, B_BCQN, C_BCQN)
+    return torch.addcmul(y_BCQHP.flatten(1, 2)[:, :length], x, D[:, None]).to(x_BLHP.dtype)
 
 
 def _split(t_BL: Tensor, chunks: int) -> Tensor:
@@ -52,27 +51,33 @@ def _split(t_BL: Tensor, chunks: int) -> Tensor:
     return padded.unflatten(1, (chunks, size))
 
 
-def _within_chunks(input_BCHQP: Tensor, log_decay_BCHQ: Tensor, B_BCQN: Tensor, C_BCQN: Tensor) -> Tensor:
-    size = log_decay_BCHQ.shape[-1]
-    future_QQ = torch.ones(size, size, dtype=torch.bool, device=input_BCHQP.device).triu(1)
-    log_decay_BCHQQ = log_decay_BCHQ[..., :, None] - log_decay_BCHQ[..., None, :]
-    decay_BCHQQ = log_decay_BCHQQ.masked_fill(future_QQ, -torch.inf).exp()
+def _within_chunks(input_BCQHP: Tensor, log_decay_BCQH: Tensor, B_BCQN: Tensor, C_BCQN: Tensor) -> Tensor:
+    size = log_decay_BCQH.shape[2]
+    future_QQ = torch.ones(size, size, dtype=torch.bool, device=input_BCQHP.device).triu(1)
+    log_decay_BCHQ = log_decay_BCQH.transpose(2, 3)
+    decay_BCHQQ = log_decay_BCHQ[..., :, None] - log_decay_BCHQ[..., None, :]
+    # In place, because fresh memory costs more than the arithmetic.
+    decay_BCHQQ = decay_BCHQQ.masked_fill_(future_QQ, -torch.inf).exp_()
     scores_BCQQ = C_BCQN @ B_BCQN.transpose(-1, -2)
-    return (decay_BCHQQ * scores_BCQQ[:, :, None]) @ input_BCHQP
+    y_BCHQP = (decay_BCHQQ * scores_BCQQ[:, :, None]) @ input_BCQHP.transpose(2, 3)
+    return y_BCHQP.transpose(2, 3)
 
 
-def _between_chunks(input_BCHQP: Tensor, log_decay_BCHQ: Tensor, B_BCQN: Tensor, C_BCQN: Tensor) -> Tensor:
-    to_end_BCHQ = (log_decay_BCHQ[..., -1:] - log_decay_BCHQ).exp()
-    states_BCHNP = B_BCQN.transpose(-1, -2)[:, :, None] @ (input_BCHQP * to_end_BCHQ[..., None])
-    entering_BCHNP = _states_entering(states_BCHNP, log_decay_BCHQ[..., -1].exp())
-    return (C_BCQN[:, :, None] @ entering_BCHNP) * log_decay_BCHQ.exp()[..., None]
+def _between_chunks(input_BCQHP: Tensor, log_decay_BCQH: Tensor, B_BCQN: Tensor, C_BCQN: Tensor) -> Tensor:
+    heads = input_BCQHP.shape[-2:]
+    to_end_BCQH = (log_decay_BCQH[:, :, -1:] - log_decay_BCQH).exp()
+    gathered_BCQI = (input_BCQHP * to_end_BCQH[..., None]).flatten(-2)
+    states_BCNHP = (B_BCQN.transpose(-1, -2) @ gathered_BCQI).unflatten(-1, heads)
+    entering_BCNHP = _states_entering(states_BCNHP, log_decay_BCQH[:, :, -1].exp())
+    y_BCQHP = (C_BCQN @ entering_BCNHP.flatten(-2)).unflatten(-1, heads)
+    return y_BCQHP * log_decay_BCQH.exp()[..., None]
 
 
-def _states_entering(states_BCHNP: Tensor, decay_BCH: Tensor) -> Tensor:
+def _states_entering(states_BCNHP: Tensor, decay_BCH: Tensor) -> Tensor:
     """State with which each chunk begins: the recurrence over chunks."""
-    state_BHNP = torch.zeros_like(states_BCHNP[:, 0])
-    entering = [state_BHNP]
-    for chunk in range(states_BCHNP.shape[1] - 1):
-        state_BHNP = decay_BCH[:, chunk, :, None, None] * state_BHNP + states_BCHNP[:, chunk]
-        entering.append(state_BHNP)
+    state_BNHP = torch.zeros_like(states_BCNHP[:, 0])
+    entering = [state_BNHP]
+    for states, decay in zip(states_BCNHP.unbind(1)[:-1], decay_BCH.unbind(1)[:-1], strict=True):
+        state_BNHP = torch.addcmul(states, decay[:, None, :, None], state_BNHP)
+        entering.append(state_BNHP)
     return torch.stack(entering, dim=1)

@@ -1,11 +1,12 @@
 """Joint training of all widths."""
 
 from .config import ModelConfig, ObjectiveConfig, OptimConfig
-from .loop import StepReport, fit
+from .loop import Hooks, StepReport, fit
 from .objective import NestedObjective, Teacher
 from .optimiser import make_optimiser, make_scheduler
 
 __all__ = [
+    "Hooks",
     "ModelConfig",
     "NestedObjective",
     "ObjectiveConfig",

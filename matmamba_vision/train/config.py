@@ -59,5 +59,5 @@ class OptimConfig:
     clip_grad: float = 1.0
     # Passes over the training images.
     epochs: int = 100
-    # Epochs of linear warm-up.
+    # Epochs of linear warm-up, at most a fifth of the run.
     warmup_epochs: float = 5.0

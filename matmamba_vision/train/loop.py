@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,22 +37,31 @@ class StepReport:
     losses: dict[str, float]
 
 
+class Hooks:
+    """What a caller wants to be told; override what is needed."""
+
+    def on_batch(self, batch: LabelledBatch) -> None:
+        """A batch was read and is about to be used."""
+
+    def on_step(self, report: StepReport) -> None:
+        """A step was taken."""
+
+    def on_epoch(self, epoch: int) -> None:
+        """An epoch, numbered from 0, is over; the model may be used, its mode is set again afterwards."""
+
+
 def fit(
     model: MatMamba,
     objective: NestedObjective,
     loader: Batches,
     optimiser: torch.optim.Optimizer,
     config: OptimConfig,
-    *,
-    on_batch: Callable[[LabelledBatch], None] = lambda batch: None,
-    on_step: Callable[[StepReport], None] = lambda report: None,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    hooks: Hooks,
 ) -> None:
     """Train `model` at all its trained widths, in place, on the device where it is.
 
     Args:
-        optimiser: over the parameters of both, see `make_optimiser`. on_batch: called with each batch before
-            it is used. on_step: after each step. on_epoch: after each epoch, with its number.
+        optimiser: over the parameters of both, see `make_optimiser`.
 
     Raises:
         FloatingPointError: the loss is not finite; the message names step and width.
@@ -62,13 +71,13 @@ def fit(
     for epoch in range(config.epochs):
         model.train()
         for batch in loader:
-            on_batch(batch)
+            hooks.on_batch(batch)
             scheduler.step_update(step)
             if len(batch):
                 losses = _step(model, objective, optimiser, batch, config.clip_grad, step)
-                on_step(StepReport(step, epoch, len(batch), optimiser.param_groups[0]["lr"], losses))
+                hooks.on_step(StepReport(step, epoch, len(batch), optimiser.param_groups[0]["lr"], losses))
             step += 1
-        on_epoch(epoch)
+        hooks.on_epoch(epoch)
 
 
 def _step(

@@ -36,6 +36,7 @@ class Gallery:
         self._catalog = Catalog(self.folder / CATALOG)
         self.spec, self.checkpoint_path = self._catalog.spec, self._catalog.checkpoint_path
         self._segments = Segments(self.folder / SEGMENTS, self._catalog.segments(), self.spec.dim)
+        self._segments.require_sizes()
         self._indexes: dict[int, faiss.Index] = {}
 
     @staticmethod
@@ -47,6 +48,19 @@ class Gallery:
         folder.mkdir(parents=True, exist_ok=True)
         Catalog.create(folder / CATALOG, spec, checkpoint_path).close()
         return Gallery(folder)
+
+    @staticmethod
+    def open_or_create(folder: Path | str, spec: EmbeddingSpec, checkpoint_path: str = "") -> Gallery:
+        """The gallery in a folder, made if there is none; `GalleryError` if another checkpoint made it."""
+        if not Gallery.exists(folder):
+            return Gallery.create(folder, spec, checkpoint_path)
+        gallery = Gallery(folder)
+        gallery.require(spec)
+        return gallery
+
+    def require(self, spec: EmbeddingSpec) -> None:
+        """Raise `GalleryError` if embeddings of `spec` cannot be compared with those stored here."""
+        self.spec.require(spec, f"{self.folder}, made with {self.checkpoint_path or 'another model'},")
 
     @staticmethod
     def exists(folder: Path | str) -> bool:

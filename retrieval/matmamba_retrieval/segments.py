@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .catalog import SegmentRecord
+from .errors import GalleryError
 from .files import require_checksum, write_new
 
 Vectors = NDArray[np.float16]
@@ -38,6 +39,14 @@ class Segments:
         """Take in the segments that were committed since, here or by another process."""
         self._records = records
         self._starts = np.array([record.start for record in records], dtype=np.int64)
+
+    def require_sizes(self) -> None:
+        """Raise `GalleryError` if a file is missing or too short; its content is checked when it is read."""
+        for record in self._records:
+            file = self._folder / record.file
+            found, least = file.stat().st_size if file.is_file() else 0, record.rows * self._dim * 2
+            if found < least:
+                raise GalleryError(f"{file} is {'damaged: it was cut short' if found else 'missing'}")
 
     def read(self, keys: NDArray[np.int64]) -> Vectors:
         """(n, D) float16 vectors of some keys, in this order; `GalleryError` if a file is lost or damaged."""

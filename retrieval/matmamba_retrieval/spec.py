@@ -24,7 +24,8 @@ class EmbeddingSpec:
         """Raise `GalleryError` naming `what` if `other` was made by another checkpoint or has another dim."""
         if other.checkpoint != self.checkpoint:
             raise GalleryError(
-                f"{what} was made by another checkpoint: {self.checkpoint[:12]}, not {other.checkpoint[:12]}"
+                f"{what} was made by another checkpoint:"
+                f" digest {self.checkpoint[:12]}, not {other.checkpoint[:12]}"
             )
         if other.dim != self.dim:
             raise GalleryError(f"{what} has embeddings of {self.dim} dims, not {other.dim}")

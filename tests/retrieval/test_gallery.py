@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -118,10 +117,12 @@ def test_a_lost_index_is_built_again_with_a_warning(
         assert not caplog.text
 
 
-def test_a_missing_segment_is_named(gallery: Gallery) -> None:
-    shutil.rmtree(gallery.folder / "segments")
-    with Gallery(gallery.folder) as reopened, pytest.raises(GalleryError, match="missing"):
-        reopened.segments.read(np.array([1]))
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_lost_segment_is_named_on_opening(gallery: Gallery, damage: str) -> None:
+    file = next((gallery.folder / "segments").iterdir())
+    file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(GalleryError, match=rf"{file.name}.*{damage}"):
+        Gallery(gallery.folder)
 
 
 def test_what_cannot_be_built_is_named(gallery: Gallery, tmp_path: Path, spec: EmbeddingSpec) -> None:

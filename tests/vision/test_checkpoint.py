@@ -28,7 +28,7 @@ def nano() -> MatMamba:
         "matmamba_nano_patch4_32",
         num_classes=3,
         img_size=16,
-        trained_widths=("full", "1/4", [2, 4, 8, 16]),
+        trained_widths=("full", "1/2", [2, 4, 8, 8]),
         pretrained_cfg_overlay={"input_size": (3, 16, 16)},
     ).eval()
 
@@ -65,11 +65,12 @@ def test_saving_replaces_all_or_nothing(
 ) -> None:
     before = save_checkpoint(tmp_path, nano).read_bytes()
 
-    def broken_disk(*args: object, **kwargs: object) -> None:
-        args[1].write_bytes(b"half")
+    def full_disk(file: Path, content: bytes) -> None:
+        with file.open("wb") as opened:
+            opened.write(content[:100])
         raise OSError("no space left")
 
-    monkeypatch.setattr("matmamba_vision.checkpoint.save_file", broken_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(tmp_path, nano)
     assert (tmp_path / "model.safetensors").read_bytes() == before

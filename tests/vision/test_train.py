@@ -9,6 +9,7 @@ import pytest
 import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.train import (
+    Hooks,
     NestedObjective,
     ObjectiveConfig,
     OptimConfig,
@@ -33,10 +34,24 @@ class Batch:
         return len(self.images)
 
 
-def train(
-    model: MatMamba, objective: NestedObjective, loader: list[Batch], config: OptimConfig, **hooks: object
-) -> None:
-    fit(model, objective, loader, make_optimiser(config, model, objective), config, **hooks)
+class Listener(Hooks):
+    """Keeps what the loop says."""
+
+    def __init__(self) -> None:
+        self.reports: list[StepReport] = []
+        self.epochs: list[int] = []
+
+    def on_step(self, report: StepReport) -> None:
+        self.reports.append(report)
+
+    def on_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+def train(model: MatMamba, objective: NestedObjective, loader: list[Batch], config: OptimConfig) -> Listener:
+    listener = Listener()
+    fit(model, objective, loader, make_optimiser(config, model, objective), config, listener)
+    return listener
 
 
 def test_gradients_are_those_of_the_mean_over_widths(model: MatMamba, images: torch.Tensor) -> None:
@@ -101,11 +116,9 @@ def test_the_loop_learns_at_every_width(model: MatMamba) -> None:
     labels = torch.arange(32) % 4
     batch = Batch(torch.randn(32, 3, 16, 16) * 0.3 + labels[:, None, None, None], labels)
     objective = NestedObjective(ObjectiveConfig(mrl_dims=[4]), model.embed_dim, model.num_classes)
-    reports: list[StepReport] = []
-    epochs: list[int] = []
-    config = OptimConfig(lr=1e-2, epochs=60, warmup_epochs=2)
-    train(model, objective, [batch], config, on_step=reports.append, on_epoch=epochs.append)
-    assert epochs == list(range(60))
+    heard = train(model, objective, [batch], OptimConfig(lr=1e-2, epochs=60, warmup_epochs=2))
+    reports = heard.reports
+    assert heard.epochs == list(range(60))
     assert [report.step for report in reports] == list(range(60))
     assert reports[-1].losses["loss"] < 0.6 * reports[0].losses["loss"]
     assert max(report.lr for report in reports) == pytest.approx(1e-2, rel=0.02)
@@ -123,9 +136,7 @@ def test_the_same_seed_gives_the_same_losses(images: torch.Tensor) -> None:
             img_size=16, patch_size=4, num_classes=5, embed_dim=16, depth=2, num_heads=8, head_dim=2
         )
         objective = NestedObjective(ObjectiveConfig(), 16, 5)
-        reports: list[StepReport] = []
-        train(model, objective, [Batch(images, LABELS)] * 3, OptimConfig(epochs=2), on_step=reports.append)
-        runs.append(reports)
+        runs.append(train(model, objective, [Batch(images, LABELS)] * 3, OptimConfig(epochs=2)).reports)
     assert runs[0] == runs[1]
 
 
@@ -138,9 +149,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_width(model: MatMamba, im
 
 def test_an_empty_batch_is_passed_over(model: MatMamba, images: torch.Tensor) -> None:
     objective = NestedObjective(PLAIN, model.embed_dim, model.num_classes)
-    reports: list[StepReport] = []
     batches = [Batch(images[:0], LABELS[:0]), Batch(images, LABELS)]
-    train(model, objective, batches, OptimConfig(epochs=1), on_step=reports.append)
+    reports = train(model, objective, batches, OptimConfig(epochs=1)).reports
     assert [report.step for report in reports] == [1]
 
 

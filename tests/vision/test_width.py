@@ -29,7 +29,7 @@ def test_what_is_understood(wanted: object, heads: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("1/16", "1/16.*smallest share is 1/8"),
+        ("1/16", "1/16.*multiples of 1/8"),
         ("half", "'half'"),
         ("2/1", "2/1"),
         (0.0, "0.0"),
