@@ -129,15 +129,13 @@ def retrieval_table(compared: Sequence[Compared]) -> Table:
 def pick_examples(
     splits: Splits, gallery: Gallery, compared: Sequence[Compared], count: int = 6
 ) -> list[Example]:
-    """Some queries with their shortlist and reranked hits, from the first shortlist strategy.
+    """Queries with their shortlist and reranked hits, from the first shortlist strategy.
 
-    The last third are those with the most wrong hits, the others are spread over the rest.
+    They are spread evenly over all queries in order of how many hits are right, most first.
     """
     chosen = next(found for found in compared if found.row["strategy"] == "shortlist")
-    by_errors = np.argsort(chosen.relevant.sum(1), kind="stable")
-    hard = by_errors[: count // 3]
-    rest = np.sort(by_errors[count // 3 :])
-    easy = rest[np.linspace(0, len(rest) - 1, count - len(hard)).round().astype(int)]
+    by_hits = np.argsort(-chosen.relevant.sum(1), kind="stable")
+    shown = by_hits[np.linspace(0, len(by_hits) - 1, count).round().astype(int)]
     position = {image_id: index for index, image_id in enumerate(splits.train.ids)}
 
     def pictures(keys: NDArray[np.int64]) -> list[Picture]:
@@ -149,7 +147,7 @@ def pick_examples(
             pictures(chosen.hits.shortlist[q, :K]),
             pictures(chosen.hits.I[q]),
         )
-        for q in (*easy, *hard)
+        for q in shown
     ]
 
 

@@ -67,9 +67,9 @@ def require_goals(rows: list[dict[str, Any]]) -> None:
 
 def goals_table(rows: list[dict[str, Any]]) -> Table:
     """The rows as people read them."""
-    table = Table("goal", "bound", "reached", "", title="goals")
+    table = Table("goal", "bound", "reached", "met?", title="goals")
     for row in rows:
         table.add_row(
-            row["name"], row["bound"], f"{row['value']:g}", "met" if row["met"] else "[red]missed[/red]"
+            row["name"], row["bound"], f"{row['value']:g}", "yes" if row["met"] else "[red]no[/red]"
         )
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import ceil, floor
+from math import ceil, floor, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,21 @@ RIGHT, WRONG = "#2a9d5c", "#d1373b"
 MARKERS = {"single-shot": "s", "shortlist": "o", "funnel": "^"}
 
 
-def draw_widths(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Top-1 and 1-NN accuracy against multiply-adds, one point for each width."""
+def draw_widths(rows: Sequence[dict[str, Any]], queries: int, file: Path) -> None:
+    """Top-1 and 1-NN accuracy against multiply-adds, one point for each width.
+
+    Bars are 95 % Wilson intervals for `queries` images: differences within them may be chance.
+    """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     mmacs = [1e3 * row["gmacs"] for row in rows]
     for name, title, marker in (("top1", "classification, top-1", "o"), ("knn1", "retrieval, 1-NN", "s")):
-        axes.plot(mmacs, [row[name] for row in rows], marker=marker, label=title)
+        shares = [row[name] for row in rows]
+        errors = [_wilson_bars(share, queries) for share in shares]
+        axes.errorbar(mmacs, shares, yerr=[*zip(*errors, strict=True)], marker=marker, capsize=3, label=title)
     for row, x in zip(rows, mmacs, strict=True):
         above = max(row["top1"], row["knn1"])
-        axes.annotate(row["width"], (x, above), xytext=(0, 7), textcoords="offset points", ha="center")
+        axes.annotate(row["width"], (x, above), xytext=(10, 5), textcoords="offset points", ha="center")
     axes.set(xscale="log", xlabel="multiply-adds per image, millions", ylabel="accuracy, held-out images")
     axes.set_ylim(*_accuracy_limits(row[name] for row in rows for name in ("top1", "knn1")))
     axes.set_xticks(mmacs, [f"{x:.1f}" for x in mmacs])
@@ -35,10 +40,18 @@ def draw_widths(rows: Sequence[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=150)
 
 
+def _wilson_bars(share: float, count: int) -> tuple[float, float]:
+    """How far the 95 % Wilson interval of a share reaches below and above it."""
+    z = 1.96
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, share - middle + half), max(0.0, middle + half - share)
+
+
 def _accuracy_limits(values: Iterable[float]) -> tuple[float, float]:
     """Whole steps of 0.05 around the values, so that noise does not fill the plot, and room for labels."""
     known = list(values)
-    low, high = floor(20 * min(known) - 0.1) / 20, ceil(20 * max(known)) / 20
+    low, high = floor(20 * min(known) - 0.5) / 20, ceil(20 * max(known)) / 20
     return low, high + 0.1 * (high - low)
 
 
@@ -57,6 +70,7 @@ def draw_retrieval(rows: Sequence[dict[str, Any]], file: Path) -> None:
                 label=_describe(row),
             )
         axes.set(xlabel=f"{title}, ms per query", xlim=(0, 1.1 * max(row[name] for row in rows)))
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("mAP@10")
     panels[0].set_ylim(*_accuracy_limits(row["map10"] for row in rows))
@@ -70,12 +84,12 @@ def _describe(row: dict[str, Any]) -> str:
     return f"{row['strategy']} of {row['shortlist']} by {row['dim']} dims,\nquery {row['query_width']}"
 
 
-def draw_examples(examples: Sequence[Example], file: Path) -> None:
+def draw_examples(examples: Sequence[Example], first_stage: str, file: Path) -> None:
     """A row for each query: itself, the head of its shortlist, its hits, framed as right or wrong."""
     shown = min(len(examples[0].shortlist), len(examples[0].reranked), 8)
     # Narrow empty columns set the three parts apart.
     ratios = [1.0, 0.3, *[1.0] * shown, 0.3, *[1.0] * shown]
-    parts = {0: "query", 2: "shortlist, nearest first", 3 + shown: "reranked by the full width"}
+    parts = {0: "query", 2: f"shortlist: {first_stage}", 3 + shown: "reranked by full width and length"}
     figure = Figure(figsize=(0.8 * sum(ratios), 0.95 * len(examples) + 0.5))
     top = 1 - 0.62 / figure.get_figheight()
     spacing = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": top, "wspace": 0.12, "hspace": 0.25}

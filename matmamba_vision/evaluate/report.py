@@ -14,9 +14,9 @@ from typing import Any
 from PIL import Image
 
 PLOTS = {
-    "widths.png": "Accuracy against multiply-adds. 1-NN asks with the width, in a gallery at full width.",
+    "widths.png": "Accuracy against multiply-adds, 95 % intervals. 1-NN: query of the width, gallery at full width.",
     "retrieval.png": "Search quality against time per query (all in one batch), encoder and search apart.",
-    "examples.png": "Queries at the smallest width with their shortlist and their reranked hits.",
+    "examples.png": "Queries with their shortlists and reranked hits, spread from the easiest to the hardest.",
 }
 
 
@@ -46,19 +46,26 @@ def write_report(folder: Path, results: dict[str, Any], examples: Sequence[Examp
     # Here, because importing it takes most of a second.
     from .plots import draw_examples, draw_retrieval, draw_widths
 
-    draw_widths(results["widths"], folder / "widths.png")
+    draw_widths(results["widths"], results["images"]["queries"], folder / "widths.png")
     draw_retrieval(results["retrieval"], folder / "retrieval.png")
-    draw_examples(examples, folder / "examples.png")
+    draw_examples(examples, _first_stage(results["retrieval"]), folder / "examples.png")
     (folder / "report.html").write_text(_page(folder, results), encoding="utf-8")
+
+
+def _first_stage(rows: Sequence[dict[str, Any]]) -> str:
+    """What found the shortlists of the examples: the first shortlist strategy."""
+    row = next(row for row in rows if row["strategy"] == "shortlist")
+    return f"{row['query_width']} width, {row['dim']} dims"
 
 
 def _page(folder: Path, results: dict[str, Any]) -> str:
     figures = "\n".join(_figure(folder / name, caption) for name, caption in PLOTS.items())
     about = {name: results[name] for name in ("commit", "versions", "machine", "seed", "images", "seconds")}
+    details = ("dims", "lengths", "encoder_gmacs", "candidates", "bytes_read")
     return _PAGE.substitute(
         goals=_table(results["goals"], leave_out=("of_machine",)),
         widths=_table(results["widths"], leave_out=("heads",)),
-        retrieval=_table(results["retrieval"], leave_out=("dims", "lengths")),
+        retrieval=_table(results["retrieval"], leave_out=details),
         figures=figures,
         about=escape(json.dumps(about, indent=2)),
     )
