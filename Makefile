@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test slow lint format readme clean
+.PHONY: demo test slow lint format record readme clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
@@ -23,6 +23,9 @@ lint: $(READY)  ## style and types
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+record: $(READY)  ## keep the results of the last demo, and bring the README up to date
+	$(BIN)/python benchmarks/readme.py --record runs/demo
 
 readme: $(READY)  ## write the README's tables from benchmarks/results
 	$(BIN)/python benchmarks/readme.py

@@ -1,6 +1,6 @@
 """Write the generated tables of README.md: those of the models, and those of the demo's recorded results.
 
-The demo's results are recorded by `make demo`, then `python benchmarks/readme.py --record runs/demo`.
+The demo's results are recorded by `make demo record`.
 """
 
 from __future__ import annotations

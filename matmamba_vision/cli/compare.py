@@ -131,10 +131,13 @@ def pick_examples(
 ) -> list[Example]:
     """Queries with their shortlist and reranked hits, from the first shortlist strategy.
 
-    They are spread evenly over all queries in order of how many hits are right, most first.
+    They are spread evenly over all queries in order of how much of the shortlist's head is right, most first.
     """
     chosen = next(found for found in compared if found.row["strategy"] == "shortlist")
-    by_hits = np.argsort(-chosen.relevant.sum(1), kind="stable")
+    stored = np.array(gallery.labels(), dtype=object)
+    asked = np.array([splits.held_out.classes[label] for label in splits.held_out.labels], dtype=object)
+    right = (stored[chosen.hits.shortlist[:, :K]] == asked[:, None]).sum(1)
+    by_hits = np.argsort(-right, kind="stable")
     shown = by_hits[np.linspace(0, len(by_hits) - 1, count).round().astype(int)]
     position = {image_id: index for index, image_id in enumerate(splits.train.ids)}
 

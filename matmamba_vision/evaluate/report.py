@@ -14,9 +14,9 @@ from typing import Any
 from PIL import Image
 
 PLOTS = {
-    "widths.png": "Accuracy against multiply-adds, 95 % intervals. 1-NN: query of the width, gallery at full width.",
+    "widths.png": "Accuracy against multiply-adds, 95 % intervals. 1-NN: small query, gallery at full width.",
     "retrieval.png": "Search quality against time per query (all in one batch), encoder and search apart.",
-    "examples.png": "Queries with their shortlists and reranked hits, spread from the easiest to the hardest.",
+    "examples.png": "Queries with their shortlists and hits, from the easiest to the hardest shortlist.",
 }
 
 
