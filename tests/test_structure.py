@@ -103,7 +103,7 @@ def test_the_folders_shadow_no_package(folder: str) -> None:
     [
         ("matmamba_vision", ["triton", "faiss", "mamba_ssm", "matplotlib", "sklearn"]),
         ("matmamba_retrieval", ["torch", "timm", "torchvision"]),
-        ("matmamba_datasets", ["faiss", "sklearn"]),
+        ("matmamba_datasets", ["faiss", "sklearn", "pyarrow"]),
     ],
 )
 def test_importing_is_light(package: str, absent: list[str]) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .digits import Digits
 from .folder import Folder, open_folder
-from .parquet import Parquet, open_parquet, parquet_files
 from .sample import DataError, Images, Splits, split_by_id
 from .transforms import AugmentConfig
 
@@ -33,10 +31,23 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
+def _open_digits(config: DataConfig) -> Splits:
+    from .digits import Digits
+
+    return split_by_id(Digits(), config.held_out)
+
+
+def _open_parquet(config: DataConfig) -> Splits:
+    from .parquet import open_parquet
+
+    return open_parquet(config.root, config.held_out)
+
+
+# What needs an optional package is imported when it is asked for.
 DATASETS: dict[str, Callable[[DataConfig], Splits]] = {
-    "digits": lambda config: split_by_id(Digits(), config.held_out),
+    "digits": _open_digits,
     "folder": lambda config: open_folder(config.root, config.held_out),
-    "parquet": lambda config: open_parquet(config.root, config.held_out),
+    "parquet": _open_parquet,
 }
 
 
@@ -63,5 +74,7 @@ def open_folder_or_parquet(path: Path | str) -> Images:
     """
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.glob("*.parquet"))):
+        from .parquet import Parquet, parquet_files
+
         return Parquet(parquet_files(path))
     return Folder(path)

@@ -19,6 +19,8 @@ COMMANDS = {
     "index": "add images to a gallery",
     "search": "find the images of a gallery that are most like others",
 }
+# Which extra brings a package that may be missing.
+EXTRAS = {"pyarrow": "data", "sklearn": "data"}
 _EXAMPLES = """\
 matmamba train --data.name folder --data.root PHOTOS --output RUN
 matmamba index --checkpoint RUN --images PHOTOS --gallery G
@@ -59,8 +61,8 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error}; install the extra that brings it (see the README)"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"this needs {error.name}: pip install 'matmamba-vision[{EXTRAS[error.name]}]'"
     return str(error)
 
 

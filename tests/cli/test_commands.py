@@ -398,3 +398,22 @@ def test_an_interrupted_training_says_what_is_there(photos: Path, tmp_path: Path
     assert "is that of epoch" in said
     assert "Traceback" not in complaint
     load_checkpoint(tmp_path / "x")
+
+
+@pytest.mark.parametrize(("name", "package"), [("digits", "sklearn"), ("parquet", "pyarrow")])
+def test_a_missing_extra_is_named(
+    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str]
+) -> None:
+    for module in [module for module in sys.modules if module.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    for module in ("matmamba_datasets.parquet", "matmamba_datasets.digits"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    class Missing:
+        def find_spec(self, module: str, path: object, target: object = None) -> None:
+            if module.split(".")[0] == package:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    said = fails("train", "--data.name", name, "--data.root", tmp_path, "--output", tmp_path / "x")
+    assert f"needs {package}: pip install 'matmamba-vision[data]'" in said
