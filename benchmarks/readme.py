@@ -97,7 +97,7 @@ def demo_tables(results: dict[str, Any]) -> str:
             ),
             "",
             f"{seconds:.0f} s and {results['peak_memory_mib']} MiB on {machine['processor']},"
-            f" {machine['threads']} thread(s), torch {results['versions']['torch']}, seed {results['seed']}.",
+            f" {machine['threads']} thread{'s' * (machine['threads'] != 1)}, torch {results['versions']['torch']}, seed {results['seed']}.",
         )
     )
 

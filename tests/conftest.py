@@ -10,21 +10,10 @@ import torch
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
 from matmamba_vision import MatMamba
 from PIL import Image
-from vectors import unit_vectors
+from small import SMALL, unit_vectors
 
 # One thread: small tensors gain little by more, and on a busy machine threads wait for each other.
 torch.set_num_threads(1)
-
-SMALL = {
-    "img_size": 16,
-    "patch_size": 4,
-    "num_classes": 5,
-    "embed_dim": 32,
-    "depth": 3,
-    "num_heads": 8,
-    "head_dim": 4,
-    "d_state": 8,
-}
 
 
 @pytest.fixture

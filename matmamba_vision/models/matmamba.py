@@ -146,8 +146,10 @@ class MatMamba(nn.Module):
         """Embeddings (B, dim), float32, L2-normalised: the leading `dim` pooled features (MRL).
 
         Raises:
-            ValueError: `dim` is not in 1..D.
+            ValueError: `dim` is not in 1..D, or the model does not pool.
         """
+        if not self.global_pool:
+            raise ValueError("a model with global_pool '' has no embedding: it keeps every token")
         dim = self.embed_dim if dim is None else dim
         if not 1 <= dim <= self.embed_dim:
             raise ValueError(f"embedding dim {dim} is not in 1..{self.embed_dim}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, prefix
-from vectors import unit_vectors
+from small import unit_vectors
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

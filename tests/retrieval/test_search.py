@@ -21,7 +21,7 @@ from matmamba_retrieval import (
 from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.rerank import NO_KEY, exact_candidates
 from matmamba_vision import Checkpoint, MatMamba, WidthError
-from vectors import unit_vectors
+from small import unit_vectors
 
 
 @pytest.fixture

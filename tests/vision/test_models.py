@@ -7,6 +7,7 @@ import timm
 import torch
 from matmamba_vision import MatMamba, extract
 from matmamba_vision.evaluate import count_macs, count_parameters, measure_latency, predict
+from small import SMALL
 from torch.utils.flop_counter import FlopCounterMode
 
 PARAMETERS = {
@@ -52,6 +53,23 @@ def test_unknown_arguments_are_refused() -> None:
 def test_a_dim_beyond_the_embedding_is_refused(model: MatMamba, images: torch.Tensor, dim: int) -> None:
     with pytest.raises(ValueError, match=str(dim)):
         model.embed(images, dim=dim)
+
+
+def test_without_pooling_there_are_tokens_and_no_embedding(model: MatMamba, images: torch.Tensor) -> None:
+    model.reset_classifier(0, global_pool="")
+    assert model(images).shape == (4, 17, 32)
+    with pytest.raises(ValueError, match="global_pool"):
+        model.embed(images)
+
+
+def test_every_block_can_be_skipped(model: MatMamba, images: torch.Tensor) -> None:
+    assert torch.equal(extract(model, [0, 0, 0])(images), model(images, width=[0, 0, 0]))
+
+
+@pytest.mark.parametrize("widths", [(), ("1/2", "1/4"), ("full", "1/4", "1/2"), ("full", "full")], ids=str)
+def test_trained_widths_go_from_large_to_small(widths: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="full first"):
+        MatMamba(**SMALL, trained_widths=widths)
 
 
 def test_every_parameter_gets_a_gradient(model: MatMamba, images: torch.Tensor) -> None:

@@ -1,6 +1,17 @@
-"""Random embeddings."""
+"""Small things that tests make."""
 
 import numpy as np
+
+SMALL = {
+    "img_size": 16,
+    "patch_size": 4,
+    "num_classes": 5,
+    "embed_dim": 32,
+    "depth": 3,
+    "num_heads": 8,
+    "head_dim": 4,
+    "d_state": 8,
+}
 
 
 def unit_vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
