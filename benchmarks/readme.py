@@ -87,6 +87,7 @@ def demo_tables(results: dict[str, Any]) -> str:
         for row in results["retrieval"]
     ]
     machine, seconds = results["machine"], sum(results["seconds"].values())
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     return "\n".join(
         (
             markdown(("width", "parameters", "MMACs", "top-1", "1-NN", "mAP@10"), widths),
@@ -97,7 +98,7 @@ def demo_tables(results: dict[str, Any]) -> str:
             ),
             "",
             f"{seconds:.0f} s and {results['peak_memory_mib']} MiB on {machine['processor']},"
-            f" {machine['threads']} thread{'s' * (machine['threads'] != 1)}, torch {results['versions']['torch']}, seed {results['seed']}.",
+            f" {threads}, torch {results['versions']['torch']}, seed {results['seed']}.",
         )
     )
 
