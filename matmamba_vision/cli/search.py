@@ -1,7 +1,9 @@
 """Find the images of a gallery that are most like some query images.
 
-A small width encodes each query, a short prefix of its embedding finds a shortlist in FAISS, and the
-shortlist is reranked by full-width, full-length embeddings. Scores are cosine similarities of the latter.
+single-shot encodes the query at full width and compares it with every image. shortlist encodes it by a small
+width, finds candidates by a short prefix in FAISS, and reranks them by full-width, full-length embeddings;
+funnel reranks in steps. auto takes single-shot up to 10,000 images, where the exact answer takes milliseconds, and
+shortlist beyond. Scores are cosine similarities of full-length embeddings.
 
 examples:
   matmamba search --gallery G query.jpg
@@ -30,8 +32,9 @@ from torch import Tensor
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from .arguments import parse
 
-# Up to so many images, comparing all of them costs less than encoding the query a second time.
-SMALL_GALLERY = 50_000
+# Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
+# measured by benchmarks/small_gallery.py.
+SMALL_GALLERY = 10_000
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import Block, Mixer
-from ..ops import resolve
+from ..ops import Backend, resolve
 from ..width import Width, WidthLike, resolve_width
 
 TRAINED_WIDTHS = ("full", "1/2", "1/4", "1/8")
@@ -64,17 +64,14 @@ class MatMamba(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if global_pool not in POOLS:
-            raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
-        size, patch = to_2tuple(img_size), to_2tuple(patch_size)
-        if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
-            raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
+        _require_pool(global_pool)
+        size, patch = _whole_patches(img_size, patch_size)
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.heads = _heads_per_block(num_heads, depth)
         self.arguments: dict[str, Any] = {
-            "img_size": list(size), "patch_size": list(patch),
-            "in_chans": in_chans, "num_classes": num_classes,
-            "global_pool": global_pool, "embed_dim": embed_dim, "depth": depth, "num_heads": list(self.heads),
+            "img_size": list(size), "patch_size": list(patch), "in_chans": in_chans,
+            "num_classes": num_classes, "global_pool": global_pool, "embed_dim": embed_dim, "depth": depth,
+            "num_heads": list(self.heads),
             "head_dim": head_dim, "d_state": d_state, "d_conv": d_conv, "drop_rate": drop_rate,
             "proj_drop_rate": proj_drop_rate, "drop_path_rate": drop_path_rate, "chunk_size": chunk_size,
         }  # fmt: skip
@@ -86,22 +83,22 @@ class MatMamba(nn.Module):
         self.patch_embed = PatchEmbed(size, patch, in_chans, embed_dim, **place)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim, **place))
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + 1, embed_dim, **place))
-        backend = resolve(ssd_backend, device or "cpu")
-        self.blocks = nn.ModuleList(
-            Block(
-                Mixer(embed_dim, heads, head_dim, d_state, d_conv, backend, chunk_size, **place),
-                embed_dim,
-                proj_drop_rate,
-                drop_path_rate * index / max(1, depth - 1),
-                **place,
-            )
-            for index, heads in enumerate(self.heads)
-        )
+        self.blocks = self._make_blocks(resolve(ssd_backend, device or "cpu"), place)
         self.norm = nn.LayerNorm(embed_dim, **place)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = _linear_head(embed_dim, num_classes, **place)
         self.trained_widths = _largest_first(tuple(map(self.width, trained_widths)), self.heads)
         self.init_weights()
+
+    def _make_blocks(self, backend: Backend, place: dict[str, Any]) -> nn.ModuleList:
+        """One block for each entry of `heads`; stochastic depth grows linearly from 0."""
+        known, blocks = self.arguments, []
+        shape = known["head_dim"], known["d_state"], known["d_conv"]
+        for index, heads in enumerate(self.heads):
+            mixer = Mixer(self.embed_dim, heads, *shape, backend, known["chunk_size"], **place)
+            drop_path = known["drop_path_rate"] * index / max(1, len(self.heads) - 1)
+            blocks.append(Block(mixer, self.embed_dim, known["proj_drop_rate"], drop_path, **place))
+        return nn.ModuleList(blocks)
 
     @property
     def stack(self) -> list[Block]:
@@ -166,9 +163,7 @@ class MatMamba(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head by a fresh one for `num_classes` classes (0: none), and the pooling if given."""
-        if global_pool is not None and global_pool not in POOLS:
-            raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
-        self.global_pool = self.global_pool if global_pool is None else global_pool
+        self.global_pool = self.global_pool if global_pool is None else _require_pool(global_pool)
         self.num_classes = num_classes
         like = self.pos_embed
         self.head = _linear_head(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
@@ -193,6 +188,20 @@ class MatMamba(nn.Module):
         trunc_normal_(self.cls_token, std=0.02)
         for block in self.stack:
             block.mixer.reset_parameters(out_scale=max(1, len(self.blocks)) ** -0.5)
+
+
+def _require_pool(global_pool: str) -> str:
+    if global_pool not in POOLS:
+        raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
+    return global_pool
+
+
+def _whole_patches(img_size: int | tuple[int, int], patch_size: int | tuple[int, int]) -> tuple[Any, Any]:
+    """(height, width) of image and of patch, if patches fill the image; Any: timm types them as int."""
+    size, patch = to_2tuple(img_size), to_2tuple(patch_size)
+    if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
+        raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
+    return size, patch
 
 
 def _heads_per_block(num_heads: int | Sequence[int], depth: int) -> tuple[int, ...]:
