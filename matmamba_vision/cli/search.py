@@ -1,9 +1,9 @@
 """Find the images of a gallery that are most like some query images.
 
-single-shot encodes the query at full width and compares it with every image. shortlist encodes it by a small
-width, finds candidates by a short prefix in FAISS, and reranks them by full-width, full-length embeddings;
-funnel reranks in steps. auto takes single-shot up to 10,000 images, where the exact answer takes milliseconds, and
-shortlist beyond. Scores are cosine similarities of full-length embeddings.
+single-shot encodes the query at full width and compares it with every image. shortlist encodes it by a
+small width, finds candidates by a short prefix in FAISS, and reranks them by full-width, full-length
+embeddings; funnel reranks in steps. auto takes single-shot up to 10,000 images, where the exact answer
+takes milliseconds, and shortlist beyond. Scores are cosine similarities of full-length embeddings.
 
 examples:
   matmamba search --gallery G query.jpg
