@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .models import MatMamba
@@ -86,7 +85,8 @@ def unpack_mixer(packed: dict[str, Tensor], heads: int, head_dim: int) -> dict[s
     z, x, BC, dt = rows.split([inner, inner, rows.shape[0] - 2 * inner - heads, heads])
     kernel, bias = packed["conv1d.weight"].squeeze(1), packed["conv1d.bias"]
     return {
-        "in_zx": torch.cat([z.unflatten(0, per_head), x.unflatten(0, per_head)], dim=1),
+        "in_z": z.unflatten(0, per_head),
+        "in_x": x.unflatten(0, per_head),
         "in_BC": BC,
         "in_dt": dt,
         "conv_x": kernel[:inner].unflatten(0, per_head),

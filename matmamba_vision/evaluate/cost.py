@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 from ..layers import Mixer
 from ..models import MatMamba
+from ..ops import chunk_slices
 from ..submodel import extract
 from ..width import WidthLike
 
@@ -31,8 +30,8 @@ def _block_macs(mixer: Mixer, heads: int, tokens: int, dim: int) -> int:
     channels, state = weights.norm.numel(), weights.in_BC.shape[0] // 2
     projections = dim * (2 * channels + 2 * state + heads) + channels * dim
     convolutions = weights.conv_x.numel() + weights.conv_BC.numel()
-    chunks = ceil(tokens / mixer.chunk_size)
-    chunk = ceil(tokens / chunks)
-    within = chunk * (state + channels)
-    between = 2 * state * channels if chunks > 1 else 0
-    return tokens * (projections + convolutions + within + between)
+    sizes = [chunk.stop - chunk.start for chunk in chunk_slices(tokens, mixer.chunk_size)]
+    within = sum(size**2 for size in sizes) * (state + channels)
+    # The first chunk reads no state, the last one leaves none.
+    between = (2 * tokens - sizes[0] - sizes[-1]) * state * channels
+    return tokens * (projections + convolutions) + within + between

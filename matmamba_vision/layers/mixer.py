@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import Backend
+from ..ops import require_known, resolve_for
 
 NORM_EPSILON = 1e-5
 
@@ -22,7 +22,8 @@ NORM_EPSILON = 1e-5
 class MixerWeights:
     """The tensors of one mixer. Their shapes say how many heads; the arithmetic in `mix` knows no widths."""
 
-    in_zx: Tensor  # (H, 2P, D): gate z, then input x, of each head
+    in_z: Tensor  # (H, P, D): gate
+    in_x: Tensor  # (H, P, D): input
     in_dt: Tensor  # (H, D)
     conv_x: Tensor  # (H, P, K)
     conv_x_bias: Tensor  # (H, P)
@@ -49,45 +50,34 @@ class MixerWeights:
 _SHARED = ("in_BC", "conv_BC", "conv_BC_bias")
 
 
-def mix(u_BLD: Tensor, weights: MixerWeights, backend: Backend, chunk_size: int) -> Tensor:
+def mix(u_BLD: Tensor, weights: MixerWeights, backend: str, chunk_size: int) -> Tensor:
     """Mamba2's mixer (arXiv 2405.21060, section 7): project, convolve, scan, gate, normalise, project back.
 
     Args:
         u_BLD: normalised tokens.
         weights: as many heads as are to be active.
+        backend: name of the scan, see `ops.resolve`.
 
     Returns:
         (B, L, D) update to the residual stream.
     """
-    heads, double_dim, _ = weights.in_zx.shape
-    zx_BLHGP = F.linear(u_BLD, weights.in_zx.flatten(0, 1)).unflatten(-1, (heads, 2, double_dim // 2))
-    z_BLHP, x_BLHP = zx_BLHGP.unbind(-2)
-    dt_BLH = F.softplus(F.linear(u_BLD, weights.in_dt) + weights.dt_bias)
-    BC_BLN = _causal_conv(F.linear(u_BLD, weights.in_BC), weights.conv_BC, weights.conv_BC_bias)
-    B_BLN, C_BLN = BC_BLN.chunk(2, dim=-1)
-    x_BLHP = _causal_conv(x_BLHP, weights.conv_x, weights.conv_x_bias)
+    x_BLHP = _per_head(u_BLD, weights.in_x)
+    BC_BLN = F.linear(u_BLD, weights.in_BC)
+    dt_BLH = F.softplus(F.linear(u_BLD, weights.in_dt, weights.dt_bias))
+    ops = resolve_for(backend, x_BLHP, state_dim=BC_BLN.shape[-1] // 2)
+    B_BLN, C_BLN = ops.conv_silu(BC_BLN, weights.conv_BC, weights.conv_BC_bias).chunk(2, dim=-1)
+    x_BLHP = ops.conv_silu(x_BLHP, weights.conv_x, weights.conv_x_bias)
     A_H = -weights.A_log.float().exp()
-    y_BLHP = backend.scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, weights.D, chunk_size=chunk_size)
-    y_BLI = _gated_rms_norm(y_BLHP.flatten(-2), z_BLHP.flatten(-2), weights.norm.flatten())
-    return F.linear(y_BLI, weights.out.flatten(1))
+    y_BLHP = ops.scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, weights.D, chunk_size=chunk_size)
+    # Projected late: the gate is still in the cache when it is used.
+    z_BLHP = _per_head(u_BLD, weights.in_z)
+    y_BLHP = ops.gated_rms_norm(y_BLHP, z_BLHP, weights.norm, NORM_EPSILON)
+    return F.linear(y_BLHP.flatten(2), weights.out.flatten(1))
 
 
-def _causal_conv(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor) -> Tensor:
-    """Depthwise causal convolution over tokens, then SiLU; X stands for any channel dimensions.
-
-    Shifted multiply-adds: on a CPU faster than the grouped convolution for short kernels.
-    """
-    taps, length = kernel_XK.shape[-1], t_BLX.shape[1]
-    padded_BLX = F.pad(t_BLX, [0, 0] * (t_BLX.dim() - 2) + [taps - 1, 0])
-    y_BLX = torch.addcmul(bias_X, padded_BLX[:, :length], kernel_XK[..., 0])
-    for tap in range(1, taps):
-        y_BLX = torch.addcmul(y_BLX, padded_BLX[:, tap : tap + length], kernel_XK[..., tap])
-    return F.silu(y_BLX)
-
-
-def _gated_rms_norm(y_BLI: Tensor, z_BLI: Tensor, weight_I: Tensor) -> Tensor:
-    """Gate, then normalise over the active heads (Mamba2's norm after the gate)."""
-    return F.rms_norm(y_BLI * F.silu(z_BLI), (y_BLI.shape[-1],), weight_I, NORM_EPSILON)
+def _per_head(u_BLD: Tensor, projection_HPD: Tensor) -> Tensor:
+    """(B, L, H, P): one matrix product for all heads; flattening leading heads copies nothing."""
+    return F.linear(u_BLD, projection_HPD.flatten(0, 1)).unflatten(-1, projection_HPD.shape[:2])
 
 
 class Mixer(nn.Module):
@@ -95,7 +85,8 @@ class Mixer(nn.Module):
 
     Args:
         dim: D, size of the residual stream. heads: H. head_dim: P. state_dim: N. conv_size: K, taps of the
-            causal convolution. backend: the scan to use. chunk_size: largest chunk of the scan, in tokens.
+            causal convolution. backend: name of the scan, see `ops.resolve`. chunk_size: largest chunk of
+            the scan, in tokens.
     """
 
     norm: Tensor
@@ -108,15 +99,16 @@ class Mixer(nn.Module):
         head_dim: int,
         state_dim: int,
         conv_size: int,
-        backend: Backend,
+        backend: str,
         chunk_size: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.heads, self.backend, self.chunk_size = heads, backend, chunk_size
+        self.heads, self.backend, self.chunk_size = heads, require_known(backend), chunk_size
         shapes = {
-            "in_zx": (heads, 2 * head_dim, dim),
+            "in_z": (heads, head_dim, dim),
+            "in_x": (heads, head_dim, dim),
             "in_dt": (heads, dim),
             "conv_x": (heads, head_dim, conv_size),
             "conv_x_bias": (heads, head_dim),
@@ -153,7 +145,7 @@ class Mixer(nn.Module):
                 bounded.
         """
         weights = self.weights()
-        for projection in (weights.in_zx, weights.in_dt, weights.in_BC):
+        for projection in (weights.in_z, weights.in_x, weights.in_dt, weights.in_BC):
             _uniform_(projection, fan_in=projection.shape[-1])
         for kernel in (weights.conv_x, weights.conv_x_bias, weights.conv_BC, weights.conv_BC_bias):
             _uniform_(kernel, fan_in=weights.conv_x.shape[-1])

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import Block, Mixer
-from ..ops import Backend, resolve
 from ..width import Width, WidthLike, resolve_width
 
 TRAINED_WIDTHS = ("full", "1/2", "1/4", "1/8")
@@ -83,19 +82,19 @@ class MatMamba(nn.Module):
         self.patch_embed = PatchEmbed(size, patch, in_chans, embed_dim, **place)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim, **place))
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + 1, embed_dim, **place))
-        self.blocks = self._make_blocks(resolve(ssd_backend, device or "cpu"), place)
+        self.blocks = self._make_blocks(place)
         self.norm = nn.LayerNorm(embed_dim, **place)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = _linear_head(embed_dim, num_classes, **place)
         self.trained_widths = _largest_first(tuple(map(self.width, trained_widths)), self.heads)
         self.init_weights()
 
-    def _make_blocks(self, backend: Backend, place: dict[str, Any]) -> nn.ModuleList:
+    def _make_blocks(self, place: dict[str, Any]) -> nn.ModuleList:
         """One block for each entry of `heads`; stochastic depth grows linearly from 0."""
         known, blocks = self.arguments, []
         shape = known["head_dim"], known["d_state"], known["d_conv"]
         for index, heads in enumerate(self.heads):
-            mixer = Mixer(self.embed_dim, heads, *shape, backend, known["chunk_size"], **place)
+            mixer = Mixer(self.embed_dim, heads, *shape, self.ssd_backend, known["chunk_size"], **place)
             drop_path = known["drop_path_rate"] * index / max(1, len(self.heads) - 1)
             blocks.append(Block(mixer, self.embed_dim, known["proj_drop_rate"], drop_path, **place))
         return nn.ModuleList(blocks)

@@ -4,6 +4,17 @@ Shape suffixes here and in `layers/`: B batch, L tokens, D model, H heads, P hea
 chunked scan C chunks, Q tokens of a chunk.
 """
 
-from .backends import BACKENDS, Backend, BackendError, resolve, ssd
+from .backends import BACKENDS, Backend, BackendError, Setting, require_known, resolve, resolve_for, ssd
+from .separable import chunk_slices
 
-__all__ = ["BACKENDS", "Backend", "BackendError", "resolve", "ssd"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendError",
+    "Setting",
+    "chunk_slices",
+    "require_known",
+    "resolve",
+    "resolve_for",
+    "ssd",
+]

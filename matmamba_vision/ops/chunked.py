@@ -1,15 +1,17 @@
 """The scan in chunks (arXiv 2405.21060, section 6): products inside a chunk, a recurrence between chunks.
 
 Inside a chunk of Q tokens the scan is a causal attention with decay; across chunks only the (N, P) state of
-each head travels. Memory is O(L Q) for Q fixed, so it grows linearly in L. B and C belong to all heads: what
-they multiply is one product over the heads side by side.
+each head travels, so time and memory grow linearly in L. Heads of moderate decay, nearly always all of
+them, go the fast way of `separable`; the others, and whatever must not look at values, that of `masked`.
 """
 
-from math import ceil
+from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+
+from .masked import ssd_masked
+from .separable import LARGEST_SPAN, spans, ssd_separable
 
 
 def ssd_chunked(
@@ -22,62 +24,41 @@ def ssd_chunked(
     *,
     chunk_size: int = 64,
 ) -> Tensor:
-    """Scan of any length; arguments and result as in `ssd_reference`. Accumulates in float32 at least.
+    """Scan of any length; arguments and result as in `ssd_reference`. Computes in float32 at least.
 
     Args:
-        chunk_size: largest chunk Q; the length is divided into equal chunks, so that padding stays short.
+        chunk_size: largest chunk Q; the length is divided into nearly equal chunks.
     """
-    length = x_BLHP.shape[1]
-    if length == 0 or x_BLHP.shape[0] == 0:
+    if x_BLHP.numel() == 0:
         return torch.empty_like(x_BLHP)
     dtype = torch.promote_types(x_BLHP.dtype, torch.float32)
-    x, dt, A, B, C, D = (t.to(dtype) for t in (x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H))
-    chunks = ceil(length / chunk_size)
-    input_BCQHP = _split(x * dt[..., None], chunks)
-    log_decay_BCQH = _split(dt * A, chunks).cumsum(2)
-    B_BCQN, C_BCQN = _split(B, chunks), _split(C, chunks)
-
-    y_BCQHP = _within_chunks(input_BCQHP, log_decay_BCQH, B_BCQN, C_BCQN)
-    if chunks > 1:
-        y_BCQHP = y_BCQHP + _between_chunks(input_BCQHP, log_decay_BCQH, B_BCQN, C_BCQN)
-    return torch.addcmul(y_BCQHP.flatten(1, 2)[:, :length], x, D[:, None]).to(x_BLHP.dtype)
+    x, dt, A, B, C, D = (tensor.to(dtype) for tensor in (x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H))
+    # Autocast would do the products in half precision, whose range the decays do not fit.
+    with torch.autocast(x_BLHP.device.type, enabled=False):
+        if not _may_look_at_values(x_BLHP):
+            return ssd_masked(x, dt, A, B, C, D, chunk_size).to(x_BLHP.dtype)
+        return _by_decay(x, dt, A, B, C, D, chunk_size).to(x_BLHP.dtype)
 
 
-def _split(t_BL: Tensor, chunks: int) -> Tensor:
-    """Divide tokens into equal chunks; padding with zeros adds nothing to a state, because dt is 0 there."""
-    size = ceil(t_BL.shape[1] / chunks)
-    missing = chunks * size - t_BL.shape[1]
-    padded = pad(t_BL, [0, 0] * (t_BL.dim() - 2) + [0, missing]) if missing else t_BL
-    return padded.unflatten(1, (chunks, size))
+def _may_look_at_values(tensor: Tensor) -> bool:
+    """Whether the way taken may depend on the data: not where the computation is recorded for other data."""
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    recorded = torch.compiler.is_compiling() or traced or tensor.is_meta
+    return not recorded and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def _within_chunks(input_BCQHP: Tensor, log_decay_BCQH: Tensor, B_BCQN: Tensor, C_BCQN: Tensor) -> Tensor:
-    size = log_decay_BCQH.shape[2]
-    future_QQ = torch.ones(size, size, dtype=torch.bool, device=input_BCQHP.device).triu(1)
-    log_decay_BCHQ = log_decay_BCQH.transpose(2, 3)
-    decay_BCHQQ = log_decay_BCHQ[..., :, None] - log_decay_BCHQ[..., None, :]
-    # In place, because fresh memory costs more than the arithmetic.
-    decay_BCHQQ = decay_BCHQQ.masked_fill_(future_QQ, -torch.inf).exp_()
-    scores_BCQQ = C_BCQN @ B_BCQN.transpose(-1, -2)
-    y_BCHQP = (decay_BCHQQ * scores_BCQQ[:, :, None]) @ input_BCQHP.transpose(2, 3)
-    return y_BCHQP.transpose(2, 3)
-
-
-def _between_chunks(input_BCQHP: Tensor, log_decay_BCQH: Tensor, B_BCQN: Tensor, C_BCQN: Tensor) -> Tensor:
-    heads = input_BCQHP.shape[-2:]
-    to_end_BCQH = (log_decay_BCQH[:, :, -1:] - log_decay_BCQH).exp()
-    gathered_BCQI = (input_BCQHP * to_end_BCQH[..., None]).flatten(-2)
-    states_BCNHP = (B_BCQN.transpose(-1, -2) @ gathered_BCQI).unflatten(-1, heads)
-    entering_BCNHP = _states_entering(states_BCNHP, log_decay_BCQH[:, :, -1].exp())
-    y_BCQHP = (C_BCQN @ entering_BCNHP.flatten(-2)).unflatten(-1, heads)
-    return y_BCQHP * log_decay_BCQH.exp()[..., None]
-
-
-def _states_entering(states_BCNHP: Tensor, decay_BCH: Tensor) -> Tensor:
-    """State with which each chunk begins: the recurrence over chunks."""
-    state_BNHP = torch.zeros_like(states_BCNHP[:, 0])
-    entering = [state_BNHP]
-    for states, decay in zip(states_BCNHP.unbind(1)[:-1], decay_BCH.unbind(1)[:-1], strict=True):
-        state_BNHP = torch.addcmul(states, decay[:, None, :, None], state_BNHP)
-        entering.append(state_BNHP)
-    return torch.stack(entering, dim=1)
+def _by_decay(
+    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
+) -> Tensor:
+    # Written so that a decay that is not a number counts as strong: it stays with its own head.
+    strong_H = ~(spans(dt_BLH.detach(), A_H.detach(), chunk_size) <= LARGEST_SPAN)
+    if not strong_H.any():
+        return ssd_separable(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
+    if strong_H.all():
+        return ssd_masked(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
+    parts = []
+    for scan, chosen_H in ((ssd_separable, ~strong_H), (ssd_masked, strong_H)):
+        x, dt = x_BLHP[:, :, chosen_H], dt_BLH[:, :, chosen_H]
+        parts.append(scan(x, dt, A_H[chosen_H], B_BLN, C_BLN, D_H[chosen_H], chunk_size))
+    order_H = torch.cat([(~strong_H).nonzero()[:, 0], strong_H.nonzero()[:, 0]])
+    return torch.cat(parts, dim=2)[:, :, order_H.argsort()]

@@ -1,7 +1,8 @@
-"""The definition of the scan: Mamba2's recurrence, token by token (arXiv 2405.21060, section 2)."""
+"""The definitions: Mamba2's recurrence, token by token (arXiv 2405.21060, section 2), and its neighbours."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def ssd_reference(
@@ -35,3 +36,18 @@ def ssd_reference(
         state_BHPN = decay_BH11 * state_BHPN + update_BHPN
         outputs.append((state_BHPN * C_BLN[:, t, None, None, :]).sum(-1) + D_H[:, None] * x_BLHP[:, t])
     return torch.stack(outputs, dim=1) if outputs else torch.empty_like(x_BLHP)
+
+
+def conv_silu_reference(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor) -> Tensor:
+    """Depthwise causal convolution over tokens, then SiLU; X stands for any channel dimensions."""
+    taps, length = kernel_XK.shape[-1], t_BLX.shape[1]
+    padded_BLX = F.pad(t_BLX, [0, 0] * (t_BLX.dim() - 2) + [taps - 1, 0])
+    shifted = [padded_BLX[:, tap : tap + length] * kernel_XK[..., tap] for tap in range(taps)]
+    return F.silu(torch.stack(shifted).sum(0) + bias_X)
+
+
+def gated_rms_norm_reference(y_BLX: Tensor, z_BLX: Tensor, weight_X: Tensor, epsilon: float) -> Tensor:
+    """RMSNorm of y SiLU(z) over all channels X, times weight."""
+    gated_BLX = y_BLX * F.silu(z_BLX)
+    mean_square = gated_BLX.square().flatten(2).mean(-1).view(*y_BLX.shape[:2], *[1] * weight_X.dim())
+    return gated_BLX * (mean_square + epsilon).rsqrt() * weight_X

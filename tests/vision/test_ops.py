@@ -6,7 +6,10 @@ import resource
 
 import pytest
 import torch
-from matmamba_vision.ops import BackendError, resolve, ssd
+from matmamba_vision import MatMamba
+from matmamba_vision.ops import BackendError, Setting, pointwise, reference, resolve, ssd
+from matmamba_vision.ops.masked import ssd_masked
+from matmamba_vision.ops.separable import ssd_separable
 
 
 def zeros(batch: int, length: int) -> list[torch.Tensor]:
@@ -22,7 +25,7 @@ def zeros(batch: int, length: int) -> list[torch.Tensor]:
 
 def test_auto_takes_chunked_on_a_cpu_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        assert resolve("auto", "cpu").name == "chunked"
+        assert resolve("auto", Setting(head_dim=12)).name == "chunked"
     assert "chunked" in caplog.text
 
 
@@ -54,6 +57,85 @@ def test_strong_decay_gives_no_nan() -> None:
     y = ssd(x, dt, A, B, C, D, chunk_size=64, backend="chunked")
     gradients = torch.autograd.grad(y.sum(), (x, dt, A, B, C, D))
     assert all(tensor.isfinite().all() for tensor in (y, *gradients))
+
+
+def random_inputs(length: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    shapes = ((2, length, 3, 4), (2, length, 3), (3,), (2, length, 5), (2, length, 5), (3,))
+    x, dt, A, B, C, D = (torch.rand(shape, generator=generator, dtype=dtype) for shape in shapes)
+    return [tensor.requires_grad_() for tensor in (x, dt, -A, B, C, D)]
+
+
+def test_both_ways_of_the_chunked_scan_agree() -> None:
+    inputs = random_inputs(21)
+    results = [scan(*inputs, 6) for scan in (ssd_separable, ssd_masked)]
+    torch.testing.assert_close(*results, rtol=1e-13, atol=1e-13)
+    weight = torch.linspace(-1, 1, results[0].numel(), dtype=torch.float64).view_as(results[0])
+    gradients = [torch.autograd.grad((y * weight).sum(), inputs) for y in results]
+    torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-11)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    assert torch.autograd.gradcheck(lambda *inputs: ssd_separable(*inputs, 3), random_inputs(7))
+
+
+def test_a_head_that_is_not_a_number_spoils_no_other() -> None:
+    x, dt, A, B, C, D = (tensor.detach() for tensor in random_inputs(20))
+    expected = ssd(x, dt, A, B, C, D, backend="reference")
+    A[1] = float("nan")
+    y = ssd(x, dt, A, B, C, D, chunk_size=8, backend="chunked")
+    torch.testing.assert_close(y[:, :, [0, 2]], expected[:, :, [0, 2]])
+    assert y[:, 1:, 1].isnan().all()
+
+
+def test_views_are_read_as_what_they_are() -> None:
+    """Every input strided, as a width's leading heads or half of a projection are."""
+    inputs = [tensor.detach() for tensor in random_inputs(20)]
+    strided = [torch.stack([tensor, tensor + 1], dim=-1)[..., 0] for tensor in inputs]
+    assert not strided[0].is_contiguous()
+    for backend in ("chunked", "reference"):
+        torch.testing.assert_close(
+            ssd(*strided, chunk_size=8, backend=backend), ssd(*inputs, backend=backend)
+        )
+
+
+POINTWISE = {
+    "conv_silu": ((2, 9, 3, 4), (3, 4, 4), (3, 4)),
+    "conv_silu short": ((2, 2, 6), (6, 4), (6,)),
+    "gated_rms_norm": ((2, 9, 3, 4), (2, 9, 3, 4), (3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+def test_what_stands_beside_the_scan_equals_its_definition(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape, generator=generator, dtype=dtype) for shape in POINTWISE[name]]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    name = name.split()[0]
+    more = (1e-5,) if name == "gated_rms_norm" else ()
+    results = []
+    for function in (getattr(pointwise, name), getattr(reference, f"{name}_reference")):
+        y = function(*inputs, *more)
+        results.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
+    torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3, 4), (2, 0, 3, 4)])
+def test_nothing_is_convolved_and_normalised_to_nothing(shape: tuple[int, ...]) -> None:
+    t = torch.zeros(shape)
+    assert pointwise.conv_silu(t, torch.ones(3, 4, 4), torch.ones(3, 4)).shape == shape
+    assert pointwise.gated_rms_norm(t, t, torch.ones(3, 4), 1e-5).shape == shape
+
+
+def test_autocast_changes_the_precision_and_not_the_result(model: MatMamba, images: torch.Tensor) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(images)
+        half.float().square().sum().backward()
+    assert (half.float() - model(images)).abs().max() < 2e-2 * half.abs().max()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 @torch.no_grad()

@@ -1,0 +1,202 @@
+"""The chunked scan with separable decays: every product runs over all heads side by side.
+
+The decay between tokens j <= i of a chunk is exp(cum_i - cum_j), with cum the running sum of dt A. It is
+split at the middle m of the chunk's total: exp(cum_i - m) exp(m - cum_j). So the inputs are weighted once,
+multiplied by the scores C B^T that all heads share, and the result is weighted once more: no matrix of decays
+for each head. Chunks follow each other in time: a few buffers of one chunk are reused and stay in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Largest total log decay of a chunk: both halves of it, and products with them, are normal float32 numbers,
+# and the rounding of the running sum stays under 1e-5.
+LARGEST_SPAN = 80.0
+
+
+class _Decays(NamedTuple):
+    """Factors of one chunk relative to its middle: m, exp(cum - m), exp(m - cum)."""
+
+    middle_B1H: Tensor
+    after_BQH: Tensor
+    before_BQH: Tensor
+
+
+def chunk_slices(length: int, chunk_size: int) -> Iterator[slice]:
+    """Slices of at most `chunk_size` tokens, of nearly equal length."""
+    size = ceil(length / ceil(length / chunk_size))
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
+
+
+def spans(dt_BLH: Tensor, A_H: Tensor, chunk_size: int) -> Tensor:
+    """(H,) largest total log decay of any chunk, as a positive number."""
+    totals = [dt_BLH[:, tokens].sum(1).amax(0) for tokens in chunk_slices(dt_BLH.shape[1], chunk_size)]
+    return torch.stack(totals).amax(0) * -A_H
+
+
+def ssd_separable(
+    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
+) -> Tensor:
+    """Scan of heads whose `spans` are at most `LARGEST_SPAN`; all of one dtype, float32 at least.
+
+    Arguments and result as in `ssd_reference`.
+    """
+    x_BLHP = x_BLHP.contiguous()
+    inputs = (x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        result: Tensor = _Separable.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
+        return result
+    return _scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size, entering=None)
+
+
+class _Separable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        entering: list[Tensor] = []
+        x, dt, A, B, C, D, ctx.chunk_size = inputs
+        y_BLHP = _scan(x, dt, A, B, C, D, ctx.chunk_size, entering)
+        # The output is kept for the gradient of the decays; whatever follows keeps it anyway.
+        ctx.save_for_backward(x, dt, A, B, C, D, y_BLHP, *entering)
+        return y_BLHP
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy_BLHP: Tensor) -> tuple[Tensor | None, ...]:
+        x, dt, A, B, C, D, y, *entering = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            gradients = _gradients(dy_BLHP.contiguous(), x, dt, A, B, C, D, y, entering, ctx.chunk_size)
+        return *gradients, None
+
+
+def _decays(dt_BQH: Tensor, A_H: Tensor) -> _Decays:
+    cum_BQH = (dt_BQH * A_H).cumsum(1)
+    middle_B1H = cum_BQH[:, -1:] / 2
+    from_middle_BQH = cum_BQH.sub_(middle_B1H)
+    return _Decays(middle_B1H, from_middle_BQH.exp(), from_middle_BQH.neg().exp_())
+
+
+def _scores(B_BQN: Tensor, C_BQN: Tensor) -> Tensor:
+    return torch.bmm(C_BQN, B_BQN.transpose(1, 2)).tril_()
+
+
+def _scan(
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    chunk_size: int,
+    entering: list[Tensor] | None,
+) -> Tensor:
+    """The outputs; appends to `entering` the state entering each chunk but the first.
+
+    A state between chunks is (B, N, HP), and is scaled to the middle of the chunk that it enters.
+    """
+    y_BLHP = torch.empty_like(x_BLHP)
+    state_BNI, middle_B1H, buffer = None, None, None
+    for tokens in chunk_slices(x_BLHP.shape[1], chunk_size):
+        x_BQHP, B_BQN, C_BQN = x_BLHP[:, tokens], B_BLN[:, tokens], C_BLN[:, tokens]
+        decays = _decays(dt_BLH[:, tokens], A_H)
+        buffer = x_BQHP.new_empty(x_BQHP.shape) if buffer is None else buffer[:, : x_BQHP.shape[1]]
+        weighted = torch.mul(x_BQHP, (decays.before_BQH * dt_BLH[:, tokens])[..., None], out=buffer)
+        weighted_BQI = weighted.flatten(2)
+        if state_BNI is None or middle_B1H is None:
+            y_BQI = torch.bmm(_scores(B_BQN, C_BQN), weighted_BQI)
+        else:
+            state_BNI = _decayed(state_BNI, middle_B1H + decays.middle_B1H, in_place=entering is None)
+            if entering is not None:
+                entering.append(state_BNI)
+            y_BQI = torch.bmm(C_BQN, state_BNI).baddbmm_(_scores(B_BQN, C_BQN), weighted_BQI)
+        torch.mul(y_BQI.view_as(x_BQHP), decays.after_BQH[..., None], out=y_BLHP[:, tokens])
+        y_BLHP[:, tokens].addcmul_(x_BQHP, D_H[:, None])
+        if tokens.stop < x_BLHP.shape[1]:
+            state_BNI = _updated(state_BNI, B_BQN, weighted_BQI, in_place=entering is None)
+        middle_B1H = decays.middle_B1H
+    return y_BLHP
+
+
+def _decayed(state_BNI: Tensor, log_decay_B1H: Tensor, in_place: bool) -> Tensor:
+    decay_B1H1 = log_decay_B1H.exp()[..., None]
+    state_BNHP = state_BNI.unflatten(-1, (decay_B1H1.shape[2], -1))
+    return (state_BNHP.mul_(decay_B1H1) if in_place else state_BNHP * decay_B1H1).flatten(2)
+
+
+def _updated(state_BNI: Tensor | None, B_BQN: Tensor, weighted_BQI: Tensor, in_place: bool) -> Tensor:
+    B_BNQ = B_BQN.transpose(1, 2)
+    if state_BNI is None:
+        return torch.bmm(B_BNQ, weighted_BQI)
+    return torch.baddbmm(state_BNI, B_BNQ, weighted_BQI, out=state_BNI if in_place else None)
+
+
+def _gradients(
+    dy_BLHP: Tensor,
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    y_BLHP: Tensor,
+    entering: list[Tensor],
+    chunk_size: int,
+) -> tuple[Tensor, ...]:
+    """Gradients of x, dt, A, B, C, D: the chunks backwards, with the gradient of the state between them."""
+    dx_BLHP, dB_BLN, dC_BLN = map(torch.empty_like, (x_BLHP, B_BLN, C_BLN))
+    ddt_BLH, da_BLH = torch.empty_like(dt_BLH), torch.empty_like(dt_BLH)
+    dD_H = torch.zeros_like(D_H)
+    chunks = list(chunk_slices(x_BLHP.shape[1], chunk_size))
+    # Of the chunk that follows: gradient of the state entering it, and of the log of that state's decay.
+    dstate_BNI, middle_B1H = None, None
+    dlog_B1H: Tensor | float = 0.0
+    buffers = x_BLHP.new_empty(3, *x_BLHP[:, chunks[0]].shape)
+    for index, tokens in reversed([*enumerate(chunks)]):
+        x, dy, dt = x_BLHP[:, tokens], dy_BLHP[:, tokens], dt_BLH[:, tokens]
+        B_BQN, C_BQN = B_BLN[:, tokens], C_BLN[:, tokens]
+        free = buffers[:, :, : x.shape[1]]
+        decays = _decays(dt, A_H)
+        weight_BQH = decays.before_BQH * dt
+        du_BQI = torch.mul(dy, decays.after_BQH[..., None], out=free[0]).flatten(2)
+        weighted_BQI = torch.mul(x, weight_BQH[..., None], out=free[1]).flatten(2)
+        dg_BQI = torch.bmm(_scores(B_BQN, C_BQN).transpose(1, 2), du_BQI, out=free[2].flatten(2))
+        dscores_BQQ = torch.bmm(du_BQI, weighted_BQI.transpose(1, 2)).tril_()
+        dB_BQN = torch.bmm(dscores_BQQ.transpose(1, 2), C_BQN)
+        dC_BQN = torch.bmm(dscores_BQQ, B_BQN)
+        dmiddle_B1H = dlog_B1H
+        if dstate_BNI is not None and middle_B1H is not None:
+            dstate_BNI = _decayed(dstate_BNI, middle_B1H + decays.middle_B1H, in_place=True)
+            dg_BQI.baddbmm_(B_BQN, dstate_BNI)
+            dB_BQN.baddbmm_(weighted_BQI, dstate_BNI.transpose(1, 2))
+        if index:
+            state_BNI = entering[index - 1]
+            dC_BQN.baddbmm_(du_BQI, state_BNI.transpose(1, 2))
+            dstate_BNI = _updated(dstate_BNI, C_BQN, du_BQI, in_place=True)
+            dlog_B1H = _dot(state_BNI, dstate_BNI, heads=x.shape[2]).sum(1, keepdim=True)
+            dmiddle_B1H = dmiddle_B1H + dlog_B1H
+        middle_B1H = decays.middle_B1H
+        dB_BLN[:, tokens], dC_BLN[:, tokens] = dB_BQN, dC_BQN
+
+        dg = dg_BQI.view_as(x)
+        dweight_BQH = torch.mul(dg, x, out=free[0]).sum(-1)
+        torch.mul(dg, weight_BQH[..., None], out=dx_BLHP[:, tokens]).addcmul_(dy, D_H[:, None])
+        dskip_BQH = torch.mul(dy, x, out=free[0]).sum(-1)
+        dD_H += dskip_BQH.sum((0, 1))
+        # <dy, y> without the skip is the gradient of cum in after_BQH; that of cum in before_BQH is negative.
+        dcum_BQH = torch.mul(dy, y_BLHP[:, tokens], out=free[0]).sum(-1)
+        dcum_BQH.addcmul_(D_H, dskip_BQH, value=-1).addcmul_(dweight_BQH, weight_BQH, value=-1)
+        dmiddle_B1H = dmiddle_B1H - dcum_BQH.sum(1, keepdim=True)
+        dcum_BQH[:, -1:].add_(dmiddle_B1H, alpha=0.5)
+        torch.mul(dweight_BQH, decays.before_BQH, out=ddt_BLH[:, tokens])
+        da_BLH[:, tokens] = dcum_BQH.flip(1).cumsum(1).flip(1)
+    dA_H = (dt_BLH * da_BLH).sum((0, 1))
+    return dx_BLHP, ddt_BLH.addcmul_(da_BLH, A_H), dA_H, dB_BLN, dC_BLN, dD_H
+
+
+def _dot(a_BNI: Tensor, b_BNI: Tensor, heads: int) -> Tensor:
+    return (a_BNI * b_BNI).unflatten(-1, (heads, -1)).sum(-1)
