@@ -6,6 +6,7 @@ Importing the package registers its models with timm.
 # First, because timm imports torchvision.
 from matmamba_datasets import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
 
+from .allocator import keep_freed_memory
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from .models import MatMamba
 from .official import load_official
@@ -20,6 +21,7 @@ __all__ = [
     "Width",
     "WidthError",
     "extract",
+    "keep_freed_memory",
     "load_checkpoint",
     "load_official",
     "save_checkpoint",

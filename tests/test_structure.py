@@ -16,7 +16,19 @@ PACKAGES = {
     "matmamba_retrieval": ROOT / "retrieval" / "matmamba_retrieval",
 }
 # Rooms of matmamba_vision, from the ground up; each may import those before it.
-ORDER = ("width", "batch", "ops", "layers", "models", "submodel", "checkpoint", "train", "evaluate", "cli")
+ORDER = (
+    "allocator",
+    "width",
+    "batch",
+    "ops",
+    "layers",
+    "models",
+    "submodel",
+    "checkpoint",
+    "train",
+    "evaluate",
+    "cli",
+)
 SAME_FLOOR = {"official": "checkpoint"}
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from ..allocator import keep_freed_memory
+
 COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
     "train": "train a model at all its widths",
@@ -55,6 +57,7 @@ def _run(name: str, arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}: one of {', '.join(COMMANDS)}")
+    keep_freed_memory()
     command = importlib.import_module(f".{name}", __package__)
     command.run(arguments)
     return 0

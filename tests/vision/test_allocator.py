@@ -1,0 +1,35 @@
+"""Freed memory stays with the process when it is asked to keep it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# How many pages are fetched anew when 30 tensors of 8 MiB each are made and freed in turn, several alive.
+PROGRAM = """
+import resource, sys, torch, matmamba_vision
+if sys.argv[1] == "keep":
+    print(matmamba_vision.keep_freed_memory())
+def work():
+    tensors = [torch.ones(2**21) for _ in range(6)]
+for _ in range(3): work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5): work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> list[str]:
+    program = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
+    return program.stdout.split()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_kept_memory_is_not_fetched_again() -> None:
+    took, kept = faults("keep")
+    if took == "False":
+        pytest.skip("another C library than glibc")
+    (default,) = faults("default")
+    assert int(kept) < int(default) / 10
