@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..layers import Mixer
 from ..models import MatMamba
-from ..ops import chunk_slices
+from ..ops import scan_macs
 from ..submodel import extract
 from ..width import WidthLike
 
@@ -30,8 +30,5 @@ def _block_macs(mixer: Mixer, heads: int, tokens: int, dim: int) -> int:
     channels, state = weights.norm.numel(), weights.in_BC.shape[0] // 2
     projections = dim * (2 * channels + 2 * state + heads) + channels * dim
     convolutions = weights.conv_x.numel() + weights.conv_BC.numel()
-    sizes = [chunk.stop - chunk.start for chunk in chunk_slices(tokens, mixer.chunk_size)]
-    within = sum(size**2 for size in sizes) * (state + channels)
-    # The first chunk reads no state, the last one leaves none.
-    between = (2 * tokens - sizes[0] - sizes[-1]) * state * channels
-    return tokens * (projections + convolutions) + within + between
+    scan = scan_macs(tokens, channels, state, mixer.chunk_size)
+    return tokens * (projections + convolutions) + scan

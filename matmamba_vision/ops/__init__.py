@@ -5,16 +5,16 @@ chunked scan C chunks, Q tokens of a chunk.
 """
 
 from .backends import BACKENDS, Backend, BackendError, Setting, require_known, resolve, resolve_for, ssd
-from .separable import chunk_slices
+from .chunked import scan_macs
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendError",
     "Setting",
-    "chunk_slices",
     "require_known",
     "resolve",
     "resolve_for",
+    "scan_macs",
     "ssd",
 ]

@@ -2,16 +2,21 @@
 
 Inside a chunk of Q tokens the scan is a causal attention with decay; across chunks only the (N, P) state of
 each head travels, so time and memory grow linearly in L. Heads of moderate decay, nearly always all of
-them, go the fast way of `separable`; the others, and whatever must not look at values, that of `masked`.
+them, go the fast way of `separable`, or in short sequences that of `quadratic`; the others, and whatever
+must not look at values, that of `masked`.
 """
 
 from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .masked import ssd_masked
-from .separable import LARGEST_SPAN, spans, ssd_separable
+from .quadratic import is_short, ssd_quadratic
+from .separable import LARGEST_SPAN, chunk_slices, spans, ssd_separable
 
 
 def ssd_chunked(
@@ -47,18 +52,37 @@ def _may_look_at_values(tensor: Tensor) -> bool:
     return not recorded and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
+def scan_macs(length: int, channels: int, state_dim: int, chunk_size: int) -> int:
+    """Multiply-adds of one sequence by all heads, `channels` together, decays being moderate."""
+    sizes = [tokens.stop - tokens.start for tokens in chunk_slices(length, chunk_size)]
+    if is_short(length, state_dim, channels):
+        seen = sum(size * stop for size, stop in zip(sizes, accumulate(sizes), strict=True))
+        return seen * (state_dim + channels)
+    # The first chunk reads no state, the last one leaves none.
+    between = (2 * length - sizes[0] - sizes[-1]) * state_dim * channels
+    return sum(size**2 for size in sizes) * (state_dim + channels) + between
+
+
+def _moderate(x_BLHP: Tensor, *rest: Any) -> Tensor:
+    _, length, heads, head_dim = x_BLHP.shape
+    state_dim = rest[2].shape[-1]
+    scan = ssd_quadratic if is_short(length, state_dim, heads * head_dim) else ssd_separable
+    return scan(x_BLHP, *rest)
+
+
 def _by_decay(
     x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
 ) -> Tensor:
     # Written so that a decay that is not a number counts as strong: it stays with its own head.
     strong_H = ~(spans(dt_BLH.detach(), A_H.detach(), chunk_size) <= LARGEST_SPAN)
     if not strong_H.any():
-        return ssd_separable(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
+        return _moderate(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
     if strong_H.all():
         return ssd_masked(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
-    parts = []
-    for scan, chosen_H in ((ssd_separable, ~strong_H), (ssd_masked, strong_H)):
-        x, dt = x_BLHP[:, :, chosen_H], dt_BLH[:, :, chosen_H]
-        parts.append(scan(x, dt, A_H[chosen_H], B_BLN, C_BLN, D_H[chosen_H], chunk_size))
-    order_H = torch.cat([(~strong_H).nonzero()[:, 0], strong_H.nonzero()[:, 0]])
-    return torch.cat(parts, dim=2)[:, :, order_H.argsort()]
+    # In the large products the strong heads take part with a step and a skip of 0, which adds nothing.
+    calm_H = [torch.where(strong_H, 0, tensor_H) for tensor_H in (A_H, D_H)]
+    calm_BLH = torch.where(strong_H, 0, dt_BLH)
+    y_BLHP = _moderate(x_BLHP, calm_BLH, calm_H[0], B_BLN, C_BLN, calm_H[1], chunk_size)
+    heads = strong_H.nonzero()[:, 0]
+    x, dt, A, D = (t.index_select(d, heads) for t, d in ((x_BLHP, 2), (dt_BLH, 2), (A_H, 0), (D_H, 0)))
+    return y_BLHP.index_copy(2, heads, ssd_masked(x, dt, A, B_BLN, C_BLN, D, chunk_size))

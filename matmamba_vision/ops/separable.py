@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Largest total log decay of a chunk: both halves of it, and products with them, are normal float32 numbers,
-# and the rounding of the running sum stays under 1e-5.
-LARGEST_SPAN = 80.0
+# Largest total log decay of a chunk: both halves of it, and products with them, are normal float32 numbers.
+LARGEST_SPAN = 100.0
 
 
 class _Decays(NamedTuple):
@@ -75,10 +74,11 @@ class _Separable(torch.autograd.Function):
 
 
 def _decays(dt_BQH: Tensor, A_H: Tensor) -> _Decays:
-    cum_BQH = (dt_BQH * A_H).cumsum(1)
+    # Summed in float64, because exponentials turn a sum's rounding into relative error.
+    cum_BQH = (dt_BQH * A_H).cumsum(1, dtype=torch.float64)
     middle_B1H = cum_BQH[:, -1:] / 2
-    from_middle_BQH = cum_BQH.sub_(middle_B1H)
-    return _Decays(middle_B1H, from_middle_BQH.exp(), from_middle_BQH.neg().exp_())
+    from_middle_BQH = (cum_BQH - middle_B1H).to(dt_BQH.dtype)
+    return _Decays(middle_B1H.to(dt_BQH.dtype), from_middle_BQH.exp(), from_middle_BQH.neg().exp_())
 
 
 def _scores(B_BQN: Tensor, C_BQN: Tensor) -> Tensor:

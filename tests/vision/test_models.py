@@ -115,16 +115,17 @@ def test_vectors_have_no_weight_decay(model: MatMamba) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("width", ["full", "1/2", [8, 0, 2]], ids=str)
-def test_counted_macs_agree_with_an_independent_counter(width: object) -> None:
+@pytest.mark.parametrize("size", [32, 64])
+def test_counted_macs_agree_with_an_independent_counter(width: object, size: int) -> None:
     """torch counts the matrix products and convolutions that run, but no multiplications."""
     model = MatMamba(
-        img_size=64, patch_size=4, embed_dim=128, depth=3, num_heads=8, d_state=32, num_classes=10
+        img_size=size, patch_size=4, embed_dim=128, depth=3, num_heads=8, d_state=32, num_classes=10
     )
     # The counter knows this product, but not done in place.
     in_place = {torch.ops.aten.baddbmm_: lambda c, a, b, **_: 2 * math.prod(a) * b[-1]}
     counter = FlopCounterMode(display=False, custom_mapping=in_place)
     with counter:
-        model.eval()(torch.randn(1, 3, 64, 64), width=width)
+        model.eval()(torch.randn(1, 3, size, size), width=width)
     assert count_macs(model, width) == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
 
 

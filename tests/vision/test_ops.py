@@ -8,7 +8,9 @@ import pytest
 import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.ops import BackendError, Setting, pointwise, reference, resolve, ssd
+from matmamba_vision.ops.backends import Scan
 from matmamba_vision.ops.masked import ssd_masked
+from matmamba_vision.ops.quadratic import ssd_quadratic
 from matmamba_vision.ops.separable import ssd_separable
 
 
@@ -66,17 +68,24 @@ def random_inputs(length: int, dtype: torch.dtype = torch.float64) -> list[torch
     return [tensor.requires_grad_() for tensor in (x, dt, -A, B, C, D)]
 
 
-def test_both_ways_of_the_chunked_scan_agree() -> None:
-    inputs = random_inputs(21)
-    results = [scan(*inputs, 6) for scan in (ssd_separable, ssd_masked)]
-    torch.testing.assert_close(*results, rtol=1e-13, atol=1e-13)
-    weight = torch.linspace(-1, 1, results[0].numel(), dtype=torch.float64).view_as(results[0])
-    gradients = [torch.autograd.grad((y * weight).sum(), inputs) for y in results]
-    torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-11)
+WAYS = (ssd_separable, ssd_quadratic, ssd_masked)
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
-    assert torch.autograd.gradcheck(lambda *inputs: ssd_separable(*inputs, 3), random_inputs(7))
+@pytest.mark.parametrize("length", [1, 5, 6, 7, 21, 48])
+def test_all_ways_of_the_chunked_scan_agree(length: int) -> None:
+    inputs = random_inputs(length)
+    results = []
+    for scan in WAYS:
+        y = scan(*inputs, 6)
+        weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
+        results.append((y, *torch.autograd.grad((y * weight).sum(), inputs)))
+    torch.testing.assert_close(results[0], results[2], rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(results[1], results[2], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("scan", WAYS)
+def test_gradients_are_those_of_finite_differences(scan: Scan) -> None:
+    assert torch.autograd.gradcheck(lambda *inputs: scan(*inputs, 3), random_inputs(7))
 
 
 def test_a_head_that_is_not_a_number_spoils_no_other() -> None:
