@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# First, because much imports Triton.
+import interpreter  # noqa: F401  isort: skip
+
 from pathlib import Path
 
 import numpy as np

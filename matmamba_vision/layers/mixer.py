@@ -7,6 +7,7 @@ copy, and a narrow model is the same tensors cut short. B and C are shared by al
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -38,7 +39,7 @@ class MixerWeights:
 
     def first(self, heads: int) -> MixerWeights:
         """The weights of the leading `heads` heads, as views."""
-        return MixerWeights(**{field.name: self._cut(field.name, heads) for field in fields(self)})
+        return MixerWeights(**{name: self._cut(name, heads) for name in _NAMES})
 
     def _cut(self, name: str, heads: int) -> Tensor:
         tensor: Tensor = getattr(self, name)
@@ -47,6 +48,8 @@ class MixerWeights:
         return tensor[:, :heads] if name == "out" else tensor[:heads]
 
 
+# A tuple, because torch.compile does not follow `fields`.
+_NAMES = tuple(field.name for field in fields(MixerWeights))
 _SHARED = ("in_BC", "conv_BC", "conv_BC_bias")
 
 
@@ -61,10 +64,12 @@ def mix(u_BLD: Tensor, weights: MixerWeights, backend: str, chunk_size: int) -> 
     Returns:
         (B, L, D) update to the residual stream.
     """
+    ops = resolve_for(backend, u_BLD, weights.norm.shape[1], state_dim=weights.in_BC.shape[0] // 2)
+    if ops.gpu and _can_pack(u_BLD) and (inner := ops.inner(*_packed_layout(weights))):
+        return _mix_packed(u_BLD, weights, inner)
     x_BLHP = _per_head(u_BLD, weights.in_x)
     BC_BLN = F.linear(u_BLD, weights.in_BC)
     dt_BLH = F.softplus(F.linear(u_BLD, weights.in_dt, weights.dt_bias))
-    ops = resolve_for(backend, x_BLHP, state_dim=BC_BLN.shape[-1] // 2)
     B_BLN, C_BLN = ops.conv_silu(BC_BLN, weights.conv_BC, weights.conv_BC_bias).chunk(2, dim=-1)
     x_BLHP = ops.conv_silu(x_BLHP, weights.conv_x, weights.conv_x_bias)
     A_H = -weights.A_log.float().exp()
@@ -73,6 +78,37 @@ def mix(u_BLD: Tensor, weights: MixerWeights, backend: str, chunk_size: int) -> 
     z_BLHP = _per_head(u_BLD, weights.in_z)
     y_BLHP = ops.gated_rms_norm(y_BLHP, z_BLHP, weights.norm, NORM_EPSILON)
     return F.linear(y_BLHP.flatten(2), weights.out.flatten(1))
+
+
+def _can_pack(u_BLD: Tensor) -> bool:
+    # Autograd cannot follow products that write into parts of one tensor, nor can autocast.
+    return (
+        not torch.is_grad_enabled() and not torch.is_autocast_enabled(u_BLD.device.type) and u_BLD.numel() > 0
+    )
+
+
+def _packed_parts(weights: MixerWeights) -> tuple[Tensor, ...]:
+    return weights.in_z.flatten(0, 1), weights.in_x.flatten(0, 1), weights.in_BC, weights.in_dt
+
+
+def _packed_layout(weights: MixerWeights) -> tuple[int, int, int]:
+    """Taps, convolved channels, and numbers of a token in the packed projection."""
+    z, *rest = map(len, _packed_parts(weights))
+    return weights.conv_x.shape[-1], rest[0] + rest[1], z + sum(rest)
+
+
+def _mix_packed(u_BLD: Tensor, weights: MixerWeights, inner: Callable[..., Tensor]) -> Tensor:
+    """As `mix`, by a kernel that takes the published packed projection z, x, B, C, dt, written in place."""
+    parts, row = _packed_parts(weights), _packed_layout(weights)[-1]
+    packed_BLE = u_BLD.new_empty(*u_BLD.shape[:2], row)
+    slices = packed_BLE.flatten(0, 1).split([len(part) for part in parts], dim=1)
+    for part, into in zip(parts, slices, strict=True):
+        torch.mm(u_BLD.flatten(0, 1), part.T, out=into)
+    kernel_XK = torch.cat([weights.conv_x.flatten(0, 1), weights.conv_BC])
+    bias_X = torch.cat([weights.conv_x_bias.flatten(), weights.conv_BC_bias])
+    A_H, norm_I = -weights.A_log.float().exp(), weights.norm.flatten()
+    y_BLI = inner(packed_BLE, kernel_XK, bias_X, weights.dt_bias, A_H, weights.D, norm_I, NORM_EPSILON)
+    return F.linear(y_BLI, weights.out.flatten(1))
 
 
 def _per_head(u_BLD: Tensor, projection_HPD: Tensor) -> Tensor:
@@ -127,7 +163,7 @@ class Mixer(nn.Module):
 
     def weights(self) -> MixerWeights:
         """All weights, full width."""
-        return MixerWeights(**{field.name: getattr(self, field.name) for field in fields(MixerWeights)})
+        return MixerWeights(**{name: getattr(self, name) for name in _NAMES})
 
     def forward(self, u_BLD: Tensor, heads: int | None = None) -> Tensor:
         """Update for tokens (B, L, D), computed by the leading `heads` heads (all by default)."""

@@ -4,8 +4,12 @@ Shape suffixes here and in `layers/`: B batch, L tokens, D model, H heads, P hea
 chunked scan C chunks, Q tokens of a chunk.
 """
 
-from .backends import BACKENDS, Backend, BackendError, Setting, require_known, resolve, resolve_for, ssd
+from torch import Tensor
+
+from .backends import BACKENDS, Backend, BackendError, Setting
+from .choice import require_known, resolve
 from .chunked import scan_macs
+from .dispatch import resolve_for
 
 __all__ = [
     "BACKENDS",
@@ -18,3 +22,23 @@ __all__ = [
     "scan_macs",
     "ssd",
 ]
+
+
+def ssd(
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    *,
+    chunk_size: int = 64,
+    backend: str = "auto",
+) -> Tensor:
+    """Scan by a backend of that name (Mamba2, arXiv 2405.21060); shapes and meaning as in `ssd_reference`.
+
+    Raises:
+        BackendError: no such backend, or it cannot serve inputs like these.
+    """
+    scan = resolve_for(backend, x_BLHP, x_BLHP.shape[-1], B_BLN.shape[-1]).scan
+    return scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size=chunk_size)

@@ -26,7 +26,7 @@ def conv_silu(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor) -> Tensor:
     # Under autocast the parameters keep float32 while the tokens do not.
     parameters = [tensor.to(t_BLX.dtype) for tensor in (kernel_XK.flatten(0, -2), bias_X.flatten())]
     flat = (t_BLX.flatten(2), *parameters)
-    return _apply(_ConvSilu, *flat).view(t_BLX.shape)
+    return apply_where_wanted(_ConvSilu, *flat).view(t_BLX.shape)
 
 
 def gated_rms_norm(y_BLX: Tensor, z_BLX: Tensor, weight_X: Tensor, epsilon: float) -> Tensor:
@@ -38,10 +38,10 @@ def gated_rms_norm(y_BLX: Tensor, z_BLX: Tensor, weight_X: Tensor, epsilon: floa
     if y_BLX.numel() == 0:
         return torch.empty_like(y_BLX)
     flat = (y_BLX.flatten(2), z_BLX.to(y_BLX.dtype).flatten(2), weight_X.to(y_BLX.dtype).flatten())
-    return _apply(_GatedRMSNorm, *flat, epsilon).view(y_BLX.shape)
+    return apply_where_wanted(_GatedRMSNorm, *flat, epsilon).view(y_BLX.shape)
 
 
-def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+def apply_where_wanted(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
     """The function, with autograd's bookkeeping only where a gradient is wanted."""
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
     return function.apply(*inputs) if wanted else function.forward(None, *inputs)

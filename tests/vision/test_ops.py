@@ -33,7 +33,7 @@ def test_auto_takes_chunked_on_a_cpu_and_says_so(caplog: pytest.LogCaptureFixtur
 
 def test_an_unknown_backend_is_named() -> None:
     with pytest.raises(BackendError, match=r"'fast'.*chunked"):
-        resolve("fast")
+        resolve("fast", Setting())
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])

@@ -1,0 +1,102 @@
+"""The backend for given tensors, eagerly and in graphs of torch.compile.
+
+In a compiled graph the scan is one opaque operation, so that it may look at its data as it does eagerly; what
+stands beside it is given as its definition, which the compiler fuses with its neighbours.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backends import BACKENDS, Backend, Scan, Setting
+from .choice import require_known, resolve
+from .chunked import ssd_chunked
+from .reference import conv_silu_reference, gated_rms_norm_reference
+
+
+def resolve_for(name: str, like: Tensor, head_dim: int, state_dim: int) -> Backend:
+    """The backend for projections of `like`; a dictionary look-up after the first time.
+
+    Raises:
+        BackendError: no such backend, or it refuses such inputs.
+    """
+    if torch.compiler.is_exporting():
+        return _EXPORTED
+    if torch.compiler.is_compiling():
+        return _COMPILED[name]
+    device = like.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+    return resolve(require_known(name), Setting(device, dtype, head_dim, state_dim))
+
+
+def _scan_of(backend: str, x: Tensor, B: Tensor) -> Scan:
+    return resolve(backend, Setting(x.device.type, x.dtype, x.shape[-1], B.shape[-1])).scan
+
+
+@torch.library.custom_op("matmamba::scan", mutates_args=())
+def _scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk_size: int, backend: str
+) -> Tensor:
+    return _scan_of(backend, x, B)(x, dt, A, B, C, D, chunk_size=chunk_size)
+
+
+@torch.library.custom_op("matmamba::scan_gradients", mutates_args=())
+def _scan_gradients(
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    chunk_size: int,
+    backend: str,
+) -> list[Tensor]:
+    inputs = [tensor.detach().requires_grad_() for tensor in (x, dt, A, B, C, D)]
+    with torch.enable_grad():
+        y = _scan_of(backend, x, B)(*inputs, chunk_size=chunk_size)
+    return [gradient.contiguous() for gradient in torch.autograd.grad(y, inputs, dy)]
+
+
+@_scan.register_fake
+def _like_input(x: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_scan_gradients.register_fake
+def _like_inputs(dy: Tensor, *inputs: Any) -> list[Tensor]:
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs[:6]]
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.chunk_size, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    return *_scan_gradients(dy, *ctx.saved_tensors, ctx.chunk_size, ctx.backend), None, None
+
+
+_scan.register_autograd(_backward, setup_context=_keep_inputs)
+
+
+def _opaque(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int, backend: str
+) -> Tensor:
+    return _scan(x, dt, A, B, C, D, chunk_size, backend)
+
+
+def _never(setting: Setting) -> None:
+    return None
+
+
+_COMPILED = {
+    name: Backend(name, partial(_opaque, backend=name), conv_silu_reference, gated_rms_norm_reference, _never)
+    for name in ("auto", *BACKENDS)
+}
+# What is exported knows no operation of ours.
+_EXPORTED = Backend("exported", ssd_chunked, conv_silu_reference, gated_rms_norm_reference, _never)

@@ -1,0 +1,44 @@
+"""What launching Triton kernels has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import wraps
+from typing import TypeVar
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+R = TypeVar("R")
+
+
+def is_interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on a CPU (TRITON_INTERPRET=1 when Triton is imported)."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def on_device_of(launcher: Callable[..., R]) -> Callable[..., R]:
+    """The launcher, run on the GPU of its first argument: Triton launches on the current one."""
+
+    @wraps(launcher)
+    def launch(first: Tensor, *rest: Tensor) -> R:
+        with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
+            return launcher(first, *rest)
+
+    return launch
+
+
+def precision_of(dtype: torch.dtype) -> tuple[tl.dtype, str]:
+    """Operands of the matrix products for inputs of `dtype`, and how float32 is multiplied.
+
+    float16 goes as TF32, which has its digits and float32's range: scores and weights of tokens outgrow
+    65,504 and fall below 6e-8. float32 goes as TF32 only where the user allows torch that. Triton's
+    interpreter multiplies no bfloat16.
+    """
+    if dtype == torch.bfloat16 and not is_interpreted():
+        return tl.bfloat16, "ieee"
+    tf32 = dtype == torch.float16 or torch.get_float32_matmul_precision() != "highest"
+    return tl.float32, "tf32" if tf32 else "ieee"

@@ -1,0 +1,99 @@
+"""Which backend computes, and what mamba-ssm's kernels are handed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from matmamba_vision import MatMamba
+from matmamba_vision.layers import mixer
+from matmamba_vision.ops import BACKENDS, BackendError, Setting, choice, fused, reference, resolve
+from small import SMALL
+from torch.nn import functional as F
+
+
+def slowed(name: str, seconds: float) -> object:
+    def scan(x: torch.Tensor, *rest: torch.Tensor, chunk_size: int) -> torch.Tensor:
+        time.sleep(seconds)
+        return x + sum(tensor.sum() for tensor in rest)
+
+    return replace(BACKENDS["chunked"], name=name, scan=scan)
+
+
+def test_of_several_kernels_the_fastest_is_taken_and_both_times_are_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("INFO"):
+        chosen = choice._fastest([slowed("slow", 0.2), slowed("quick", 0.0)], Setting())
+    assert chosen.name == "quick"
+    assert "slow 2" in caplog.text
+    assert "quick" in caplog.text
+
+
+def test_auto_fails_for_lack_of_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    fused.missing.cache_clear()
+    with caplog.at_level("INFO"):
+        assert resolve.__wrapped__("auto", Setting("cuda", torch.bfloat16)).name == "chunked"
+    assert "not triton: triton is not installed" in caplog.text
+    assert "not mamba_ssm: triton is not installed" in caplog.text
+    fused.missing.cache_clear()
+
+
+def test_a_backend_asked_for_by_name_raises_where_it_cannot_work() -> None:
+    with pytest.raises(
+        BackendError, match="'mamba_ssm' cannot be used: its kernels run on a GPU, not on cpu"
+    ):
+        resolve("mamba_ssm", Setting("cpu"))
+
+
+def split_conv1d_scan(zxBCdt: torch.Tensor, *parameters: torch.Tensor, **options: object) -> torch.Tensor:
+    """What mamba-ssm's function of that name computes, by its definition."""
+    kernel, bias, dt_bias, A, D, _ = parameters
+    heads, inner = len(A), len(A) * options["headdim"]
+    assert options["norm_before_gate"] is False
+    z, xBC, dt = zxBCdt.split([inner, len(kernel), heads], dim=-1)
+    x, B, C = reference.conv_silu_reference(xBC, kernel, bias).split(
+        [inner, *[(len(kernel) - inner) // 2] * 2], -1
+    )
+    dt = F.softplus(dt + dt_bias)
+    y = reference.ssd_reference(x.unflatten(-1, (heads, -1)), dt, A, B, C, D)
+    return reference.gated_rms_norm_reference(
+        y.flatten(2), z, options["rmsnorm_weight"], options["rmsnorm_eps"]
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("heads", [8, 3])
+def test_the_packed_projection_is_the_published_layout(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    weights = MatMamba(**SMALL).stack[0].mixer.weights().first(heads)
+    u = torch.randn(2, 9, SMALL["embed_dim"])
+    combined = SimpleNamespace(mamba_split_conv1d_scan_combined=split_conv1d_scan)
+    monkeypatch.setattr(fused, "_load", lambda module: combined)
+    packed = mixer._mix_packed(u, weights, fused.inner_mamba_ssm)
+    torch.testing.assert_close(packed, mixer.mix(u, weights, "reference", 64))
+
+
+def test_the_scan_hands_over_one_group_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def combined(x, dt, A, B, C, chunk_size, D):  # type: ignore[no-untyped-def]
+        return reference.ssd_reference(x, dt, A, B[:, :, 0], C[:, :, 0], D)
+
+    monkeypatch.setattr(fused, "_load", lambda module: SimpleNamespace(mamba_chunk_scan_combined=combined))
+    x, dt, BC, numbers = torch.randn(1, 5, 2, 4), torch.rand(1, 5, 2), torch.randn(2, 1, 5, 3), torch.rand(2)
+    inputs = (x, dt, -numbers, *BC, numbers)
+    assert torch.equal(fused.ssd_mamba_ssm(*inputs), reference.ssd_reference(*inputs))
+
+
+@pytest.mark.parametrize(("taps", "channels", "row"), [(5, 8, 8), (4, 12, 8), (4, 8, 9)])
+def test_a_layout_that_causal_conv1d_does_not_take_is_not_packed(
+    taps: int, channels: int, row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "has_conv", lambda: True)
+    assert fused.inner_where_it_fits(4, 8, 8) is fused.inner_mamba_ssm
+    assert fused.inner_where_it_fits(taps, channels, row) is None
