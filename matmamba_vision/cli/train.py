@@ -41,7 +41,15 @@ from ..batch import LabelledBatch
 from ..checkpoint import checkpoint_file, save_checkpoint
 from ..evaluate import predict
 from ..models import MatMamba
-from ..train import Hooks, ModelConfig, NestedObjective, StepReport, fit, make_optimiser
+from ..train import (
+    Hooks,
+    ModelConfig,
+    NestedObjective,
+    StepReport,
+    compile_widths,
+    fit,
+    make_optimiser,
+)
 from .arguments import parse
 from .config import ConfigError, TrainConfig, as_plain, check_config, load_config, save_config
 from .environment import environment
@@ -93,6 +101,8 @@ def train(config: TrainConfig, console: Console) -> Path:
         _device(config.device)
     )
     optimiser = make_optimiser(config.optim, model, objective)
+    if config.compile:
+        _compile(model, config.data.batch_size, console)
     recorder = _Recorder(config, model, splits, console)
     with meter(console, "training", config.optim.epochs * len(recorder.train_loader.images)) as bar:
         recorder.bar = bar
@@ -125,6 +135,15 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
     if not isinstance(model, MatMamba):
         raise ConfigError(f"model {config.name!r} has no nested widths: take one of {known}")
     return model
+
+
+def _compile(model: MatMamba, batch_size: int, console: Console) -> None:
+    try:
+        for width, seconds in compile_widths(model.train(), batch_size):
+            console.print(f"compiled width {width} in {seconds:.0f} s", highlight=False)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"compile: torch.compile cannot be used here: {reason}") from error
 
 
 class _Recorder(Hooks):
@@ -170,7 +189,9 @@ class _Recorder(Hooks):
     def _accuracy(self) -> dict[str, float]:
         widths = self.model.trained_widths
         batches = counted(self.eval_loader, self.eval_tally)
-        predictions = predict(self.model, batches, widths)
+        # Measured now and then: not worth graphs of its own.
+        with torch.compiler.set_stance("force_eager"):
+            predictions = predict(self.model, batches, widths)
         return {self.model.label(width): found.top1 for width, found in zip(widths, predictions, strict=True)}
 
     def _print(self, row: dict[str, Any]) -> None:

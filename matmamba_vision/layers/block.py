@@ -31,12 +31,17 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
         self.mixer = mixer
         self.proj_drop = nn.Dropout(proj_drop)
+        self.compiled = False
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x_BLD: Tensor, heads: int | None = None) -> Tensor:
         """Tokens (B, L, D) to tokens; `heads` active heads, all by default, none skips the block."""
         if heads == 0:
             return x_BLD
-        update_BLD = self.proj_drop(self.mixer(self.norm(x_BLD), heads))
+        u_BLD = self.norm(x_BLD)
+        if self.compiled:
+            # Everything else decides which graph is right; a batch of another size needs no other one.
+            torch._dynamo.maybe_mark_dynamic(u_BLD, 0)
+        update_BLD = self.proj_drop(self.mixer(u_BLD, heads))
         # The update is nobody else's: adding in place saves fresh memory.
         return self.drop_path(update_BLD).add_(x_BLD)

@@ -172,6 +172,15 @@ class MatMamba(nn.Module):
         """Recompute each block in the backward pass instead of keeping its activations."""
         self.grad_checkpointing = enable
 
+    def compile_blocks(self) -> None:
+        """Compute the mixers by `torch.compile` from now on: one graph for each width, when it is first used.
+
+        Blocks of equal size share it, and the batch size is free. Results agree up to rounding.
+        """
+        for block in self.stack:
+            block.mixer.compile(fullgraph=True, dynamic=False)
+            block.compiled = True
+
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are vectors per channel or per head, whatever their shape."""
         plain = ("A_log", "D", "dt_bias", "norm", "conv_x_bias", "conv_BC_bias")

@@ -1,5 +1,6 @@
 """Joint training of all widths."""
 
+from .compilation import compile_widths
 from .config import ModelConfig, ObjectiveConfig, OptimConfig
 from .loop import Hooks, StepReport, fit
 from .objective import NestedObjective, Teacher
@@ -13,6 +14,7 @@ __all__ = [
     "OptimConfig",
     "StepReport",
     "Teacher",
+    "compile_widths",
     "fit",
     "make_optimiser",
     "make_scheduler",

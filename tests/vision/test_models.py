@@ -148,3 +148,26 @@ def test_predictions_keep_the_mode_of_the_model(model: MatMamba, images: torch.T
     assert model.training
     assert full.embeddings.shape == (8, 32)
     assert small.top1 == (small.classes == small.labels).mean()
+
+
+@pytest.mark.slow
+def test_compiled_blocks_share_a_graph_for_each_width(images: torch.Tensor) -> None:
+    """Outputs and gradients agree; four blocks and another batch size need no graph of their own."""
+    torch.manual_seed(0)
+    model = MatMamba(**SMALL | {"depth": 4}, drop_path_rate=0.1, chunk_size=8).eval()
+    plain = {width: _results(model, images, width) for width in ("full", "1/2")}
+    torch._dynamo.reset()
+    model.compile_blocks()
+    graphs = torch._dynamo.utils.counters["stats"]
+    for count, (width, expected) in enumerate(plain.items(), start=1):
+        torch.testing.assert_close(_results(model, images, width), expected, rtol=1e-4, atol=1e-5)
+        assert graphs["unique_graphs"] == count
+    torch.testing.assert_close(model(images[:3]), plain["full"][0][:3])
+    assert graphs["unique_graphs"] == 2
+
+
+def _results(model: MatMamba, images: torch.Tensor, width: str) -> list[torch.Tensor]:
+    model.zero_grad()
+    logits = model(images, width)
+    logits.square().sum().backward()
+    return [logits.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
