@@ -163,7 +163,7 @@ def run(
         console.print(f"{result['seconds']} s, written to {options.output}")
 
 
-def parse(script: Path, description: str | None, arguments: Sequence[str]) -> argparse.Namespace:
+def parse(script: Path, description: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options that every script takes."""
     parser = argparse.ArgumentParser(
         prog=f"benchmarks/{script.name}",

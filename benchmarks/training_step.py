@@ -21,7 +21,8 @@ from peers import SMALL, BlockShape
 from torch import Tensor, nn
 
 TOLERANCE = 1e-4
-PROCESSES = 5
+# Of the second case: processes of each version, and rounds in each of them.
+PROCESSES, ROUNDS_WITHIN = 5, 10
 FIRST, PRESENT = "first version", "present"
 RATIO = Ratio(f"{FIRST} / {PRESENT}", FIRST, PRESENT)
 
@@ -36,14 +37,14 @@ def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
     settings = shape.settings(largest_difference=largest_difference(shape))
     sides = {name: timed(step) for name, step in steps(shape).items()}
     yield measure_case("one process", sides, [RATIO], plan, settings)
-    measure = partial(in_fresh_process, median_ms)
+    within, own = plan.at_most(ROUNDS_WITHIN), Plan(warm_up=0, repeats=min(PROCESSES, plan.repeats))
+    threads = torch.get_num_threads()
     apart = {
-        FIRST: partial(measure, FIRST, False, plan, shape, torch.get_num_threads()),
-        PRESENT: partial(measure, PRESENT, True, plan, shape, torch.get_num_threads()),
+        version: partial(in_fresh_process, median_ms, version, keep, within, shape, threads)
+        for version, keep in ((FIRST, False), (PRESENT, True))
     }
-    own = Plan(warm_up=0, repeats=min(PROCESSES, plan.repeats))
-    repeats = {"repeats_in_each_process": plan.repeats}
-    yield measure_case("each in its own way", apart, [RATIO], own, {**settings, **repeats})
+    settings["repeats_in_each_process"] = within.repeats
+    yield measure_case("each in its own way", apart, [RATIO], own, settings)
 
 
 def steps(shape: BlockShape) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
