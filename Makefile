@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
+BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step peak_memory latency
 
-.PHONY: demo test slow lint format record readme clean
+.PHONY: demo test slow lint format record readme bench clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
@@ -27,8 +29,12 @@ format: $(READY)
 record: $(READY)  ## keep the results of the last demo, and bring the README up to date
 	$(BIN)/python benchmarks/readme.py --record runs/demo
 
-readme: $(READY)  ## write the README's tables from benchmarks/results
+readme: $(READY)  ## write the README's tables and benchmarks/README.md from benchmarks/results
 	$(BIN)/python benchmarks/readme.py
+
+bench: $(BENCH_READY)  ## measure on this machine, and write benchmarks/README.md; a part: BENCHMARKS=latency
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py $(FLAGS) || exit 1; done
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
@@ -39,4 +45,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV): a few minutes, 1.7 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BENCH_READY): $(READY)  # the libraries that are measured beside ours
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@

@@ -1,6 +1,6 @@
-"""Write the generated tables of README.md: those of the models, and those of the demo's recorded results.
+"""Write what is generated: README.md's tables of models and of the demo's results, and the benchmark report.
 
-The demo's results are recorded by `make demo record`.
+The demo's results are recorded by `make demo record`, those of the report by `make bench`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import matmamba_vision
+import report
 import timm
 from matmamba_vision.evaluate import count_macs, count_parameters
+from report import markdown
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path(__file__).parent / "results" / "demo"
@@ -34,6 +36,7 @@ def main() -> None:
             shutil.copyfile(source / name, DEMO / name)
     readme = ROOT / "README.md"
     readme.write_text(render(readme.read_text()))
+    report.main()
 
 
 def render(text: str) -> str:
@@ -106,12 +109,6 @@ def demo_tables(results: dict[str, Any]) -> str:
 def quality(row: dict[str, Any], *names: str) -> tuple[str, ...]:
     """Shares with three digits."""
     return tuple(f"{row[name]:.3f}" for name in names)
-
-
-def markdown(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    """A Markdown table."""
-    lines = [names, ("---",) * len(names), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 if __name__ == "__main__":

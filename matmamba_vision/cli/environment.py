@@ -22,6 +22,10 @@ PACKAGES = (
     "faiss-cpu",
     "faiss-gpu",
     "safetensors",
+    "transformers",
+    "triton",
+    "mamba-ssm",
+    "causal-conv1d",
 )
 
 
@@ -56,11 +60,15 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree that this package was installed from, with "+" for uncommitted changes."""
+    """Commit of the source tree that this package was installed from, with "+" for uncommitted changes.
+
+    Recorded results do not count: one that was just written says nothing about the next one.
+    """
     try:
         git = ["git", "-C", str(Path(__file__).parent)]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        status = [*git, "status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/results"]
+        changed = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

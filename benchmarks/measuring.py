@@ -1,0 +1,215 @@
+"""What every benchmark shares: sides measured in turn, ratios round by round, one JSON file for each script.
+
+A script yields cases. In a case, each round measures every side once (A B A B ...), so that whatever else the
+machine does meets all sides alike; a ratio is taken within each round, and medians and quartiles over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from matmamba_vision import keep_freed_memory
+from matmamba_vision.cli.environment import environment
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+Case = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often a case is measured: rounds that do not count, then rounds that do."""
+
+    warm_up: int = 3
+    repeats: int = 30
+
+    def at_most(self, repeats: int) -> Plan:
+        """Fewer rounds, for a case that takes long; one of them is enough to warm up."""
+        return self if self.repeats <= repeats else replace(self, warm_up=1, repeats=repeats)
+
+
+QUICK = Plan(warm_up=1, repeats=3)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A value of the side `over` divided by that of the side `under`, and by what was to be `expected`."""
+
+    name: str
+    over: str
+    under: str
+    expected: float = 1.0
+
+
+def alternate(sides: Mapping[str, Callable[[], float]], plan: Plan) -> dict[str, list[float]]:
+    """What each side returned in each round that counts; the sides take turns."""
+    values: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(plan.warm_up + plan.repeats):
+        for name, side in sides.items():
+            values[name].append(side())
+    return {name: found[plan.warm_up :] for name, found in values.items()}
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """A side that does the work and returns its milliseconds."""
+
+    def measure() -> float:
+        start = time.perf_counter()
+        work()
+        return 1e3 * (time.perf_counter() - start)
+
+    return measure
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def measure_case(
+    name: str,
+    sides: Mapping[str, Callable[[], float]],
+    ratios: Iterable[Ratio],
+    plan: Plan,
+    settings: Mapping[str, Any],
+    unit: str = "ms",
+) -> Case:
+    """Measure the sides in turn: `{"name", "settings", "unit", "warm_up", "repeats", "sides", "ratios"}`.
+
+    Each side and each ratio is `{"median", "low", "high"}`, the sides in `unit`.
+    """
+    values = alternate(sides, plan)
+    by_round = {
+        ratio.name: [
+            over / under / ratio.expected
+            for over, under in zip(values[ratio.over], values[ratio.under], strict=True)
+        ]
+        for ratio in ratios
+    }
+    return {
+        "name": name,
+        "settings": dict(settings),
+        "unit": unit,
+        "warm_up": plan.warm_up,
+        "repeats": plan.repeats,
+        "sides": {side: spread(found) for side, found in values.items()},
+        "ratios": {ratio: spread(found) for ratio, found in by_round.items()},
+    }
+
+
+def compare(
+    name: str,
+    sides: Mapping[str, Callable[[], object]],
+    ratios: Iterable[Ratio],
+    plan: Plan,
+    settings: Mapping[str, Any],
+) -> Case:
+    """`measure_case` of the milliseconds that inference takes: nothing is kept for gradients."""
+    with torch.inference_mode():
+        return measure_case(name, {side: timed(work) for side, work in sides.items()}, ratios, plan, settings)
+
+
+def in_fresh_process(function: Callable[..., T], *arguments: Any) -> T:
+    """What the function returns in a process of its own, which starts with nothing but its imports."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def run(
+    file: str,
+    description: str | None,
+    cases: Callable[[Plan], Iterable[Case]],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The main function of a script: read the command line, measure, print each case, write them all.
+
+    Args:
+        file, description: `__file__` and `__doc__` of the script.
+        arguments: those of the command line by default.
+    """
+    script, console = Path(file), Console()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse(script, description, given)
+    prepare(options.threads)
+    load, start, done = os.getloadavg()[0], time.perf_counter(), []
+    for case in cases(QUICK if options.quick else Plan()):
+        console.print(f"\n{case['name']}: {case['repeats']} rounds after {case['warm_up']}", case_table(case))
+        done.append(case)
+    result = {
+        "command": " ".join((f"benchmarks/{script.name}", *given)),
+        "seconds": round(time.perf_counter() - start),
+        "load_average_before": load,
+        **environment(),
+        "cases": done,
+    }
+    if options.output:
+        write_json(options.output, result)
+        console.print(f"{result['seconds']} s, written to {options.output}")
+
+
+def parse(script: Path, description: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options that every script takes."""
+    parser = argparse.ArgumentParser(
+        prog=f"benchmarks/{script.name}",
+        description=description,
+        epilog=f"example: .venv/bin/python benchmarks/{script.name} --quick --threads 2",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds; writes only to a given --output")
+    result = RESULTS / f"{script.stem}.json"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"default: results/{result.name}")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: torch's own choice")
+    options = parser.parse_args(arguments)
+    if options.threads is not None and options.threads < 1:
+        parser.error(f"--threads {options.threads} is not at least 1")
+    if options.output is None and not options.quick:
+        options.output = result
+    return options
+
+
+def prepare(threads: int | None) -> None:
+    """Seed and threads, and the allocator as the command line of the product sets it: for all sides alike."""
+    torch.manual_seed(0)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
+def case_table(case: Case) -> Table:
+    """A case as people read it."""
+    table = Table("", case["unit"], "quartiles")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for digits, kind in ((2, "sides"), (3, "ratios")):
+        for name, found in case[kind].items():
+            low, high = f"{found['low']:,.{digits}f}", f"{found['high']:,.{digits}f}"
+            table.add_row(name, f"{found['median']:,.{digits}f}", f"{low} to {high}", style=_STYLES[kind])
+        table.add_section()
+    return table
+
+
+_STYLES = {"sides": "", "ratios": "bold"}
+
+
+def write_json(file: Path, result: Mapping[str, Any]) -> None:
+    """Write the file whole, or leave what was there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.replace(file)

@@ -1,0 +1,164 @@
+"""The blocks and models that the benchmarks measure: ours, and what ours are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from matmamba_vision import MatMamba
+from matmamba_vision.layers import Block, Mixer, MixerWeights
+from timm.models.vision_transformer import Block as ViTBlock
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHUNK_SIZE = 64
+# Channels of an attention head, as in the published vision transformers.
+ATTENTION_HEAD_DIM = 64
+LARGEST_DIFFERENCE_OF_PARAMETERS = 0.02
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """Sizes of a block and of its input; the defaults are those of the small model at 224 px."""
+
+    dim: int = 512
+    heads: int = 64
+    head_dim: int = 16
+    state_dim: int = 128
+    taps: int = 4
+    tokens: int = 197
+    batch: int = 8
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """For the JSON."""
+        return {**asdict(self), "dtype": "float32", **more}
+
+    def widths(self) -> dict[str, int]:
+        """Active heads of the trained widths."""
+        return {"full": self.heads, **{f"1/{part}": self.heads // part for part in (2, 4, 8)}}
+
+    def block(self) -> Block:
+        """Our block, freshly initialised, without dropout."""
+        return Block(self.mixer(), self.dim)
+
+    def mixer(self) -> Mixer:
+        """Our block without its norm and its residual."""
+        return Mixer(
+            self.dim, self.heads, self.head_dim, self.state_dim, self.taps, "auto", chunk_size=CHUNK_SIZE
+        )
+
+    def tokens_BLD(self) -> Tensor:
+        """Random input (B, L, D)."""
+        return torch.randn(self.batch, self.tokens, self.dim)
+
+
+SMALL = BlockShape()
+
+
+def vit_block(shape: BlockShape) -> nn.Module:
+    """timm's pre-norm attention and MLP block of the same dim."""
+    return ViTBlock(shape.dim, num_heads=shape.dim // ATTENTION_HEAD_DIM, qkv_bias=True).eval()
+
+
+def attention(shape: BlockShape) -> Callable[[], Tensor]:
+    """Scaled dot-product attention alone, on random queries, keys and values of the same dim."""
+    size = (3, shape.batch, shape.dim // ATTENTION_HEAD_DIM, shape.tokens, ATTENTION_HEAD_DIM)
+    query, key, value = torch.randn(size).unbind()
+    return lambda: F.scaled_dot_product_attention(query, key, value)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers a model learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def vit_of_equal_parameters(model: MatMamba) -> VisionTransformer:
+    """timm's vision transformer of the same image, patch and embedding size and number of classes.
+
+    Depth is chosen first, with the usual MLP of four times the dim; where whole blocks miss the parameters of
+    `model`, the MLP makes up for it.
+
+    Raises:
+        ValueError: no depth and MLP come within 2 %.
+    """
+    wanted, dim = parameters(model), model.embed_dim
+    with torch.device("meta"):
+        without = parameters(_vit(model, depth=0))
+        per_block = parameters(_vit(model, depth=1)) - without
+    depth = max(1, round((wanted - without) / per_block))
+    off = (wanted - without - depth * per_block) / depth
+    # One more unit of an MLP has a row, a column and a bias.
+    hidden = 4 * dim + round(off / (2 * dim + 1))
+    close = abs(off) * depth <= LARGEST_DIFFERENCE_OF_PARAMETERS * wanted
+    vit = _vit(model, depth, mlp_ratio=4 if close else hidden / dim)
+    if abs(parameters(vit) / wanted - 1) > LARGEST_DIFFERENCE_OF_PARAMETERS:
+        raise ValueError(f"no vision transformer of dim {dim} has {wanted:,} parameters")
+    return vit.eval()
+
+
+def _vit(model: MatMamba, depth: int, mlp_ratio: float = 4) -> VisionTransformer:
+    known = model.arguments
+    return VisionTransformer(
+        img_size=tuple(known["img_size"]),
+        patch_size=tuple(known["patch_size"]),
+        in_chans=known["in_chans"],
+        num_classes=known["num_classes"],
+        embed_dim=known["embed_dim"],
+        depth=depth,
+        num_heads=known["embed_dim"] // ATTENTION_HEAD_DIM,
+        mlp_ratio=mlp_ratio,
+    )
+
+
+def vit_settings(model: MatMamba, vit: VisionTransformer) -> dict[str, Any]:
+    """For the JSON: the sizes of both models."""
+    first = vit.blocks[0]
+    return {
+        "img_size": model.arguments["img_size"],
+        "dtype": "float32",
+        "parameters": parameters(model),
+        "vit_parameters": parameters(vit),
+        "vit_depth": len(vit.blocks),
+        "vit_heads": first.attn.num_heads,
+        "vit_mlp_hidden": first.mlp.fc1.out_features,
+    }
+
+
+def transformers_mixer(weights: MixerWeights, chunk_size: int) -> nn.Module:
+    """Hugging Face's Mamba2 mixer with our weights, on the path that is written in PyTorch."""
+    from transformers.models.mamba2 import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+    (heads, head_dim, dim), taps = weights.in_x.shape, weights.conv_x.shape[-1]
+    config = Mamba2Config(
+        hidden_size=dim,
+        expand=heads * head_dim // dim,
+        num_heads=heads,
+        head_dim=head_dim,
+        state_size=weights.in_BC.shape[0] // 2,
+        conv_kernel=taps,
+        n_groups=1,
+        num_hidden_layers=1,
+        chunk_size=chunk_size,
+    )
+    mixer = Mamba2Mixer(config, layer_idx=0)
+    mixer.load_state_dict(pack_mixer(weights))
+    return mixer.eval()
+
+
+def pack_mixer(weights: MixerWeights) -> dict[str, Tensor]:
+    """The weights under the published names, projections packed as [z | x | B | C | dt]."""
+    inputs = (weights.in_z.flatten(0, 1), weights.in_x.flatten(0, 1), weights.in_BC, weights.in_dt)
+    return {
+        "in_proj.weight": torch.cat(inputs).detach(),
+        "conv1d.weight": torch.cat((weights.conv_x.flatten(0, 1), weights.conv_BC)).detach()[:, None],
+        "conv1d.bias": torch.cat((weights.conv_x_bias.flatten(), weights.conv_BC_bias)).detach(),
+        "dt_bias": weights.dt_bias.detach(),
+        "A_log": weights.A_log.detach(),
+        "D": weights.D.detach(),
+        "norm.weight": weights.norm.detach().flatten(),
+        "out_proj.weight": weights.out.detach().flatten(1),
+    }

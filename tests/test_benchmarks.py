@@ -1,0 +1,202 @@
+"""The benchmarks measure fairly, run, and their report shows what was measured."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import against_vit
+import block_time
+import latency
+import measuring
+import peak_memory
+import peers
+import pytest
+import report
+import small_gallery
+import torch
+import training_step
+import transformers_mixer
+import width_time
+from matmamba_vision import MatMamba
+from measuring import Plan, Ratio, alternate, in_fresh_process, measure_case
+from timm import create_model
+
+NANO = "matmamba_nano_patch4_32"
+SHAPE = peers.BlockShape(dim=64, heads=8, head_dim=16, state_dim=8, tokens=9, batch=2)
+FOLDER = Path(report.__file__).parent
+TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
+    (against_vit, {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]}),
+    (block_time, {"shape": SHAPE}),
+    (latency, {"models": [NANO]}),
+    (small_gallery, {"counts": [50]}),
+    (width_time, {"name": NANO, "batch": 2}),
+)
+
+
+def row(**target: float) -> report.Row:
+    return report.Row("what", "file", "case", **target)  # type: ignore[arg-type]
+
+
+def results(**medians: float) -> report.Results:
+    ratios = {name: {"median": value, "low": value, "high": value} for name, value in medians.items()}
+    return {"file": {"cases": [{"name": "case", "ratios": ratios}]}}
+
+
+def test_sides_take_turns_and_warm_up_does_not_count() -> None:
+    order: list[str] = []
+    count = itertools.count()
+
+    def side(name: str) -> float:
+        order.append(name)
+        return float(next(count))
+
+    values = alternate({"a": lambda: side("a"), "b": lambda: side("b")}, Plan(warm_up=1, repeats=2))
+    assert order == ["a", "b"] * 3
+    assert values == {"a": [2.0, 4.0], "b": [3.0, 5.0]}
+
+
+def test_ratios_are_taken_within_each_round() -> None:
+    a, b = iter([2.0, 8.0, 3.0]), iter([1.0, 2.0, 1.0])
+    ratio = Ratio("a / b", over="a", under="b", expected=2.0)
+    sides = {"a": lambda: next(a), "b": lambda: next(b)}
+    case = measure_case("name", sides, [ratio], Plan(0, 3), {"dim": 4}, unit="MiB")
+    assert case["ratios"] == {"a / b": {"median": 1.5, "low": 1.25, "high": 1.75}}
+    assert case["sides"]["a"] == {"median": 3.0, "low": 2.5, "high": 5.5}
+    assert (case["name"], case["settings"], case["unit"]) == ("name", {"dim": 4}, "MiB")
+    assert (case["warm_up"], case["repeats"]) == (0, 3)
+
+
+def test_a_plan_is_only_ever_cut() -> None:
+    assert Plan(3, 30).at_most(5) == Plan(1, 5)
+    assert Plan(1, 3).at_most(5) == Plan(1, 3)
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "result.json"
+    measuring.write_json(file, {"cases": []})
+    with pytest.raises(TypeError):
+        measuring.write_json(file, {"cases": object()})
+    assert json.loads(file.read_text()) == {"cases": []}
+
+
+@pytest.mark.parametrize(("script", "tiny"), TINY, ids=lambda value: getattr(value, "__name__", ""))
+def test_each_script_runs(script: ModuleType, tiny: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    script.main(["--quick", "--threads", "1", "--output", str(file)], **tiny)
+    result = json.loads(file.read_text())
+    assert result["machine"]["threads"] == 1
+    assert {"torch", "timm"} <= set(result["versions"])
+    if script is small_gallery:
+        assert {row["images"] for row in result["rows"]} == {50}
+        return
+    assert all(case["warm_up"] == 1 and case["repeats"] == 3 for case in result["cases"])
+    assert all(found["median"] > 0 for case in result["cases"] for found in case["sides"].values())
+    assert all(found["low"] <= found["high"] for case in result["cases"] for found in case["ratios"].values())
+
+
+def test_a_quick_run_writes_nothing_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(measuring, "RESULTS", tmp_path)
+    latency.main(["--quick"], models=[])
+    assert not [*tmp_path.iterdir()]
+    latency.main([], models=[])
+    assert [file.name for file in tmp_path.iterdir()] == ["latency.json"]
+
+
+def test_the_first_version_of_the_block_has_the_present_gradients() -> None:
+    assert 0 < training_step.largest_difference(SHAPE) <= training_step.TOLERANCE
+    case = next(training_step.cases(Plan(0, 1), SHAPE))
+    assert set(case["sides"]) == {"first version", "present"}
+
+
+def test_the_mixer_of_transformers_computes_ours() -> None:
+    pytest.importorskip("transformers")
+    if find_spec("mamba_ssm") or find_spec("causal_conv1d"):
+        pytest.skip("transformers would use kernels")
+    case = next(transformers_mixer.cases(Plan(0, 1), SHAPE))
+    assert case["settings"]["largest_difference"] <= transformers_mixer.TOLERANCE
+    assert "chunk 256 / ours" in case["ratios"]
+
+
+def test_memory_is_measured_in_a_process_of_its_own() -> None:
+    """What this process has used is not counted: here 400 MB at the least."""
+    used = torch.ones(100_000_000)
+    found = in_fresh_process(peak_memory.growth_mib, NANO, 1, True, 1, 256)
+    assert 0 < found < used.nbytes / 2**20 / 2
+
+
+@pytest.mark.parametrize(
+    "name", ["nano_patch4_32", "tiny_patch16_224", "small_patch16_224", "base_patch16_224"]
+)
+def test_the_vision_transformer_has_as_many_parameters(name: str) -> None:
+    model = create_model(f"matmamba_{name}", device="meta")
+    assert isinstance(model, MatMamba)
+    vit = peers.vit_of_equal_parameters(model)
+    assert vit.embed_dim == model.embed_dim
+    assert abs(peers.parameters(vit) / peers.parameters(model) - 1) <= 0.02
+    if name == "small_patch16_224":
+        assert (len(vit.blocks), peers.parameters(vit)) == (11, 35_685_352)
+
+
+def test_a_target_is_reached_or_short_by_so_much_or_was_not_run() -> None:
+    low, high = row(at_most=1.6, aim=1.35), row(at_least=2)
+    assert low.target() == "at most 1.6, aim 1.35"
+    assert low.verdict(low.read(results(a=1.0, b=1.6))) == "reached"
+    assert low.verdict(low.read(results(a=1.0, b=2.0))) == "**short by 25.0 %**"
+    assert high.verdict(high.read(results(a=1.0, b=2.0))) == "**short by 50.0 %**"
+    assert high.verdict(high.read({})) == "not run"
+    assert row().verdict(row().read(results(a=1.0))) == "information"
+
+
+def test_rows_name_cases_that_the_scripts_have() -> None:
+    """Those of the block and of the widths are found in a real result below."""
+    models = {f"{setting.model}, {setting.pixels} px" for setting in against_vit.SETTINGS}
+    for known in report.CPU_ROWS:
+        source = (FOLDER / f"{known.file}.py").read_text()
+        if known.file == "against_vit":
+            assert known.case in models
+        elif known.file not in ("block_time", "width_time"):
+            assert f'"{known.case}"' in source
+    assert {known.file for known in report.GPU_ROWS} == {"gpu"}
+
+
+def test_the_report_shows_what_was_measured(tmp_path: Path) -> None:
+    scripts = {"width_time": width_time, "latency": latency, "block_time": block_time}
+    for name, script in scripts.items():
+        tiny = dict(TINY)[script]
+        script.main(["--quick", "--threads", "1", "--output", str(tmp_path / f"{name}.json")], **tiny)
+    found = report.load_results(tmp_path)
+    page = report.render(found, "Reasons.")
+    assert "Reasons." in page
+    assert "1 thread" in page
+    assert "not run" in page
+    measured = [known for known in report.CPU_ROWS if known.file in ("width_time", "block_time")]
+    assert all(known.read(found) for known in measured)
+    report.draw_widths(found["width_time"]["cases"], tmp_path / "widths.png")
+    report.draw_parts(found["block_time"]["cases"], tmp_path / "parts.png")
+
+
+def test_the_report_is_that_of_the_recorded_results() -> None:
+    page = report.render(report.load_results(report.RESULTS), report.NOTES.read_text())
+    assert report.REPORT.read_text() == page, "run `make readme`"
+
+
+def test_help_says_how_to_call_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        latency.main(["--help"])
+    assert "example: .venv/bin/python benchmarks/latency.py --quick" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        latency.main(["--threads", "0"])
+    assert "--threads 0 is not at least 1" in capsys.readouterr().err
+
+
+def test_every_measuring_script_is_in_the_makefile() -> None:
+    makefile = (FOLDER.parent / "Makefile").read_text()
+    line = next(line for line in makefile.splitlines() if line.startswith("BENCHMARKS ?="))
+    assert line.split()[2:] == [name for name in report.SCRIPTS if name != "gpu"]
+    assert all(importlib.import_module(name).main for name in line.split()[2:])
