@@ -21,9 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from matmamba_vision import keep_freed_memory
-from matmamba_vision.cli.environment import environment
-from rich.console import Console
-from rich.table import Table
+from matmamba_vision.evaluate.environment import environment
 
 RESULTS = Path(__file__).parent / "results"
 Case = dict[str, Any]
@@ -64,15 +62,23 @@ def alternate(sides: Mapping[str, Callable[[], float]], plan: Plan) -> dict[str,
     return {name: found[plan.warm_up :] for name, found in values.items()}
 
 
-def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """A side that does the work and returns its milliseconds."""
+def timed(work: Callable[[], object], calls: int = 1) -> Callable[[], float]:
+    """A side that does the work some times, and returns the milliseconds of once; a GPU is waited for."""
 
     def measure() -> float:
+        _wait()
         start = time.perf_counter()
-        work()
-        return 1e3 * (time.perf_counter() - start)
+        for _ in range(calls):
+            work()
+        _wait()
+        return 1e3 * (time.perf_counter() - start) / calls
 
     return measure
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -143,13 +149,16 @@ def run(
         file, description: `__file__` and `__doc__` of the script.
         arguments: those of the command line by default.
     """
-    script, console = Path(file), Console()
+    script = Path(file)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(script, description, given)
     prepare(options.threads)
     load, start, done = os.getloadavg()[0], time.perf_counter(), []
     for case in cases(QUICK if options.quick else Plan()):
-        console.print(f"\n{case['name']}: {case['repeats']} rounds after {case['warm_up']}", case_table(case))
+        print(
+            f"\n{case['name']}: {case['repeats']} rounds after {case['warm_up']}\n{case_table(case)}",
+            flush=True,
+        )
         done.append(case)
     result = {
         "command": " ".join((f"benchmarks/{script.name}", *given)),
@@ -160,7 +169,7 @@ def run(
     }
     if options.output:
         write_json(options.output, result)
-        console.print(f"{result['seconds']} s, written to {options.output}")
+        print(f"{result['seconds']} s, written to {options.output}")
 
 
 def parse(script: Path, description: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -191,20 +200,15 @@ def prepare(threads: int | None) -> None:
     keep_freed_memory()
 
 
-def case_table(case: Case) -> Table:
-    """A case as people read it."""
-    table = Table("", case["unit"], "quartiles")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for digits, kind in ((2, "sides"), (3, "ratios")):
-        for name, found in case[kind].items():
-            low, high = f"{found['low']:,.{digits}f}", f"{found['high']:,.{digits}f}"
-            table.add_row(name, f"{found['median']:,.{digits}f}", f"{low} to {high}", style=_STYLES[kind])
-        table.add_section()
-    return table
+def case_table(case: Case) -> str:
+    """A case as people read it: a line for each side in its unit, then one for each ratio."""
+    lines = [_line(name, found, 2, case["unit"]) for name, found in case["sides"].items()]
+    return "\n".join([*lines, *(_line(f"ratio: {name}", found, 3) for name, found in case["ratios"].items())])
 
 
-_STYLES = {"sides": "", "ratios": "bold"}
+def _line(name: str, found: Mapping[str, float], digits: int, unit: str = "") -> str:
+    median, low, high = (f"{found[key]:,.{digits}f}" for key in ("median", "low", "high"))
+    return f"  {name:<32} {median:>12} {unit:<4} ({low} to {high})"
 
 
 def write_json(file: Path, result: Mapping[str, Any]) -> None:

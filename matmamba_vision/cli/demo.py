@@ -25,11 +25,11 @@ from matmamba_retrieval.embedder import Embedder
 from rich.console import Console
 
 from ..checkpoint import Checkpoint, load_checkpoint
+from ..evaluate.environment import environment, peak_memory_mib
 from ..evaluate.report import write_report
 from .arguments import parse
 from .compare import Compared, compare_strategies, pick_examples, retrieval_table
 from .config import ConfigError, TrainConfig, load_config, shipped_config
-from .environment import environment, peak_memory_mib
 from .goals import goals_table, judge, require_goals
 from .index import Args as IndexArgs
 from .index import index_images

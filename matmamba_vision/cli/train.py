@@ -40,6 +40,7 @@ from rich.console import Console
 from ..batch import LabelledBatch
 from ..checkpoint import checkpoint_file, save_checkpoint
 from ..evaluate import predict
+from ..evaluate.environment import environment
 from ..models import MatMamba
 from ..train import (
     Hooks,
@@ -52,7 +53,6 @@ from ..train import (
 )
 from .arguments import parse
 from .config import ConfigError, TrainConfig, as_plain, check_config, load_config, save_config
-from .environment import environment
 from .progress import Meter, counted, meter
 
 # Below this many images, accuracy on a class says little.
