@@ -6,12 +6,14 @@ chunked scan C chunks, Q tokens of a chunk.
 
 from .backends import BACKENDS, Backend, BackendError, Setting, require_known, resolve, resolve_for, ssd
 from .chunked import scan_macs
+from .product import linear
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendError",
     "Setting",
+    "linear",
     "require_known",
     "resolve",
     "resolve_for",
