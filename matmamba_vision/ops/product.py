@@ -14,9 +14,8 @@ def linear(t_BLD: Tensor, weight_ED: Tensor, bias_E: Tensor | None = None) -> Te
     """(B, L, E): `torch.nn.functional.linear`, in large float32 inference on a CPU as a convolution.
 
     PyTorch hands a linear layer to MKL and a convolution to oneDNN. With channels last a 1x1 convolution is
-    the same product of the same memory; oneDNN packs the weights for each call and then is 1.1 to 1.4 times as
-    fast. The choice depends on shapes, never on strides: the leading heads of a matrix give what their copy
-    gives.
+    the same product of the same memory; oneDNN packs the weights for each call and is faster all the same.
+    The choice depends on shapes, never on strides: leading heads of a matrix give what their copy gives.
     """
     if not _by_convolution(t_BLD, weight_ED):
         return F.linear(t_BLD, weight_ED, bias_E)

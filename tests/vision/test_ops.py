@@ -158,7 +158,7 @@ def test_memory_grows_linearly_with_length() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [(1, 1025, 64, 1024), (3, 343, 1024, 64), (2, 7, 16, 8)], ids=str)
 def test_a_product_is_the_same_by_either_library(shape: tuple[int, ...]) -> None:
-    """Odd lengths, large and small; cut weights give to the bit what their copy gives, as extraction needs."""
+    """Odd lengths, large and small; cut weights give to the bit what a copy gives, as extraction needs."""
     batch, length, dim, channels = shape
     generator = torch.Generator().manual_seed(0)
     t = torch.randn(batch, length, dim, generator=generator)
