@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import require_known, resolve_for
+from ..ops import linear, require_known, resolve_for
 
 NORM_EPSILON = 1e-5
 
@@ -68,8 +68,8 @@ def mix(u_BLD: Tensor, weights: MixerWeights, backend: str, chunk_size: int) -> 
     if ops.gpu and _can_pack(u_BLD) and (inner := ops.inner(*_packed_layout(weights))):
         return _mix_packed(u_BLD, weights, inner)
     x_BLHP = _per_head(u_BLD, weights.in_x)
-    BC_BLN = F.linear(u_BLD, weights.in_BC)
-    dt_BLH = F.softplus(F.linear(u_BLD, weights.in_dt, weights.dt_bias))
+    BC_BLN = linear(u_BLD, weights.in_BC)
+    dt_BLH = F.softplus(linear(u_BLD, weights.in_dt, weights.dt_bias))
     B_BLN, C_BLN = ops.conv_silu(BC_BLN, weights.conv_BC, weights.conv_BC_bias).chunk(2, dim=-1)
     x_BLHP = ops.conv_silu(x_BLHP, weights.conv_x, weights.conv_x_bias)
     A_H = -weights.A_log.float().exp()
@@ -77,7 +77,7 @@ def mix(u_BLD: Tensor, weights: MixerWeights, backend: str, chunk_size: int) -> 
     # Projected late: the gate is still in the cache when it is used.
     z_BLHP = _per_head(u_BLD, weights.in_z)
     y_BLHP = ops.gated_rms_norm(y_BLHP, z_BLHP, weights.norm, NORM_EPSILON)
-    return F.linear(y_BLHP.flatten(2), weights.out.flatten(1))
+    return linear(y_BLHP.flatten(2), weights.out.flatten(1))
 
 
 def _can_pack(u_BLD: Tensor) -> bool:
@@ -108,12 +108,12 @@ def _mix_packed(u_BLD: Tensor, weights: MixerWeights, inner: Callable[..., Tenso
     bias_X = torch.cat([weights.conv_x_bias.flatten(), weights.conv_BC_bias])
     A_H, norm_I = -weights.A_log.float().exp(), weights.norm.flatten()
     y_BLI = inner(packed_BLE, kernel_XK, bias_X, weights.dt_bias, A_H, weights.D, norm_I, NORM_EPSILON)
-    return F.linear(y_BLI, weights.out.flatten(1))
+    return linear(y_BLI, weights.out.flatten(1))
 
 
 def _per_head(u_BLD: Tensor, projection_HPD: Tensor) -> Tensor:
     """(B, L, H, P): one matrix product for all heads; flattening leading heads copies nothing."""
-    return F.linear(u_BLD, projection_HPD.flatten(0, 1)).unflatten(-1, projection_HPD.shape[:2])
+    return linear(u_BLD, projection_HPD.flatten(0, 1)).unflatten(-1, projection_HPD.shape[:2])
 
 
 class Mixer(nn.Module):

@@ -10,12 +10,14 @@ from .backends import BACKENDS, Backend, BackendError, Setting
 from .choice import require_known, resolve
 from .chunked import scan_macs
 from .dispatch import resolve_for
+from .product import linear
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendError",
     "Setting",
+    "linear",
     "require_known",
     "resolve",
     "resolve_for",

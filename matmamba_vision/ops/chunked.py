@@ -18,6 +18,9 @@ from .masked import ssd_masked
 from .quadratic import is_short, ssd_quadratic
 from .separable import LARGEST_SPAN, chunk_slices, spans, ssd_separable
 
+# In a short sequence larger chunks: the calls saved cost more than the products with later tokens of a chunk.
+_SHORT_FACTOR = 2
+
 
 def ssd_chunked(
     x_BLHP: Tensor,
@@ -32,7 +35,8 @@ def ssd_chunked(
     """Scan of any length; arguments and result as in `ssd_reference`. Computes in float32 at least.
 
     Args:
-        chunk_size: largest chunk Q; the length is divided into nearly equal chunks.
+        chunk_size: largest chunk Q; the length is divided into nearly equal chunks. Short sequences of
+            moderate decay take chunks of up to twice that.
     """
     if x_BLHP.numel() == 0:
         return torch.empty_like(x_BLHP)
@@ -54,8 +58,10 @@ def _may_look_at_values(tensor: Tensor) -> bool:
 
 def scan_macs(length: int, channels: int, state_dim: int, chunk_size: int) -> int:
     """Multiply-adds of one sequence by all heads, `channels` together, decays being moderate."""
-    sizes = [tokens.stop - tokens.start for tokens in chunk_slices(length, chunk_size)]
-    if is_short(length, state_dim, channels):
+    short = is_short(length, state_dim, channels)
+    chunks = chunk_slices(length, _SHORT_FACTOR * chunk_size if short else chunk_size)
+    sizes = [tokens.stop - tokens.start for tokens in chunks]
+    if short:
         seen = sum(size * stop for size, stop in zip(sizes, accumulate(sizes), strict=True))
         return seen * (state_dim + channels)
     # The first chunk reads no state, the last one leaves none.
@@ -64,17 +70,26 @@ def scan_macs(length: int, channels: int, state_dim: int, chunk_size: int) -> in
 
 
 def _moderate(x_BLHP: Tensor, *rest: Any) -> Tensor:
-    _, length, heads, head_dim = x_BLHP.shape
-    state_dim = rest[2].shape[-1]
-    scan = ssd_quadratic if is_short(length, state_dim, heads * head_dim) else ssd_separable
+    scan = ssd_quadratic if _is_short(x_BLHP, rest[2]) else ssd_separable
     return scan(x_BLHP, *rest)
+
+
+def _is_short(x_BLHP: Tensor, B_BLN: Tensor) -> bool:
+    return is_short(x_BLHP.shape[1], B_BLN.shape[-1], x_BLHP.shape[2] * x_BLHP.shape[3])
+
+
+def _strong(dt_BLH: Tensor, A_H: Tensor, chunk_size: int) -> Tensor:
+    """(H,) bool. A decay that is not a number counts as strong, so it stays with its own head."""
+    return ~(spans(dt_BLH.detach(), A_H.detach(), chunk_size) <= LARGEST_SPAN)
 
 
 def _by_decay(
     x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
 ) -> Tensor:
-    # Written so that a decay that is not a number counts as strong: it stays with its own head.
-    strong_H = ~(spans(dt_BLH.detach(), A_H.detach(), chunk_size) <= LARGEST_SPAN)
+    large = _SHORT_FACTOR * chunk_size
+    if _is_short(x_BLHP, B_BLN) and not _strong(dt_BLH, A_H, large).any():
+        return ssd_quadratic(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, large)
+    strong_H = _strong(dt_BLH, A_H, chunk_size)
     if not strong_H.any():
         return _moderate(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
     if strong_H.all():

@@ -35,8 +35,12 @@ def chunk_slices(length: int, chunk_size: int) -> Iterator[slice]:
 
 def spans(dt_BLH: Tensor, A_H: Tensor, chunk_size: int) -> Tensor:
     """(H,) largest total log decay of any chunk, as a positive number."""
-    totals = [dt_BLH[:, tokens].sum(1).amax(0) for tokens in chunk_slices(dt_BLH.shape[1], chunk_size)]
-    return torch.stack(totals).amax(0) * -A_H
+    size = next(chunk_slices(dt_BLH.shape[1], chunk_size)).stop
+    whole = dt_BLH.shape[1] // size * size
+    totals_H = dt_BLH[:, :whole].unflatten(1, (-1, size)).sum(2).amax((0, 1))
+    if whole < dt_BLH.shape[1]:
+        totals_H = torch.maximum(totals_H, dt_BLH[:, whole:].sum(1).amax(0))
+    return totals_H * -A_H
 
 
 def ssd_separable(

@@ -7,11 +7,11 @@ import resource
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.ops import BackendError, Setting, pointwise, reference, resolve, ssd
+from matmamba_vision.ops import BackendError, Setting, linear, pointwise, reference, resolve, ssd
 from matmamba_vision.ops.backends import Scan
 from matmamba_vision.ops.masked import ssd_masked
 from matmamba_vision.ops.quadratic import ssd_quadratic
-from matmamba_vision.ops.separable import ssd_separable
+from matmamba_vision.ops.separable import chunk_slices, spans, ssd_separable
 
 
 def zeros(batch: int, length: int) -> list[torch.Tensor]:
@@ -153,3 +153,35 @@ def test_memory_grows_linearly_with_length() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ssd(*zeros(1, 32_768), backend="chunked")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 * 2**20
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 1025, 64, 1024), (3, 343, 1024, 64), (2, 7, 16, 8)], ids=str)
+def test_a_product_is_the_same_by_either_library(shape: tuple[int, ...]) -> None:
+    """Odd lengths, large and small; cut weights give to the bit what a copy gives, as extraction needs."""
+    batch, length, dim, channels = shape
+    generator = torch.Generator().manual_seed(0)
+    t = torch.randn(batch, length, dim, generator=generator)
+    weight = torch.randn(channels, dim + 8, generator=generator)[:, :dim] / dim**0.5
+    bias = torch.randn(channels, generator=generator)
+    y = linear(t, weight, bias)
+    assert y.is_contiguous()
+    assert torch.equal(y, linear(t, weight.contiguous(), bias))
+    torch.testing.assert_close(y, torch.nn.functional.linear(t, weight, bias), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 8, 13, 16, 31])
+def test_spans_are_those_of_the_chunks(length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    dt, A = torch.rand(2, length, 3, generator=generator), -torch.rand(3, generator=generator)
+    wanted = torch.stack([dt[:, tokens].sum(1).amax(0) for tokens in chunk_slices(length, 8)]).amax(0) * -A
+    torch.testing.assert_close(spans(dt, A, 8), wanted)
+
+
+@pytest.mark.parametrize("decay", [1.0, 8.0, 12.0, 30.0])
+def test_short_sequences_of_any_decay_equal_the_definition(decay: float) -> None:
+    """Chunks of twice the size, of the size, and some heads by a matrix: 8 tokens span 8 times `decay`."""
+    x, dt, A, B, C, D = (tensor.detach() for tensor in random_inputs(12))
+    dt, A = torch.ones_like(dt), -torch.tensor([decay, decay / 2, 0.1], dtype=A.dtype)
+    y = ssd(x, dt, A, B, C, D, chunk_size=8, backend="chunked")
+    torch.testing.assert_close(y, ssd(x, dt, A, B, C, D, backend="reference"), rtol=1e-11, atol=1e-11)
