@@ -9,17 +9,17 @@ must not look at values, that of `masked`.
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .masked import ssd_masked
 from .quadratic import is_short, ssd_quadratic
-from .separable import LARGEST_SPAN, chunk_slices, spans, ssd_separable
+from .separable import LARGEST_SPAN, chunk_slices, running_steps, spans, ssd_separable
 
-# In a short sequence larger chunks: the calls saved cost more than the products with later tokens of a chunk.
-_SHORT_FACTOR = 2
+# Chunk sizes over the one asked for, the fastest first: calls cost more than what a large chunk multiplies in
+# vain, its products with later tokens. The first is taken for which the decays of all heads are moderate.
+_SHORT_SIZES, _LONG_SIZES = (2.0, 1.5, 1.0, 0.75, 0.5), (1.5, 1.0, 0.75, 0.5)
 
 
 def ssd_chunked(
@@ -35,8 +35,8 @@ def ssd_chunked(
     """Scan of any length; arguments and result as in `ssd_reference`. Computes in float32 at least.
 
     Args:
-        chunk_size: largest chunk Q; the length is divided into nearly equal chunks. Short sequences of
-            moderate decay take chunks of up to twice that.
+        chunk_size: largest chunk Q where some decays are strong. Where all are moderate, it is half to twice
+            that, as the decays allow. The length is divided into nearly equal chunks.
     """
     if x_BLHP.numel() == 0:
         return torch.empty_like(x_BLHP)
@@ -57,9 +57,9 @@ def _may_look_at_values(tensor: Tensor) -> bool:
 
 
 def scan_macs(length: int, channels: int, state_dim: int, chunk_size: int) -> int:
-    """Multiply-adds of one sequence by all heads, `channels` together, decays being moderate."""
+    """Multiply-adds of one sequence by all heads, `channels` together, decays being slow."""
     short = is_short(length, state_dim, channels)
-    chunks = chunk_slices(length, _SHORT_FACTOR * chunk_size if short else chunk_size)
+    chunks = chunk_slices(length, _sizes(chunk_size, short)[0])
     sizes = [tokens.stop - tokens.start for tokens in chunks]
     if short:
         seen = sum(size * stop for size, stop in zip(sizes, accumulate(sizes), strict=True))
@@ -69,35 +69,31 @@ def scan_macs(length: int, channels: int, state_dim: int, chunk_size: int) -> in
     return sum(size**2 for size in sizes) * (state_dim + channels) + between
 
 
-def _moderate(x_BLHP: Tensor, *rest: Any) -> Tensor:
-    scan = ssd_quadratic if _is_short(x_BLHP, rest[2]) else ssd_separable
-    return scan(x_BLHP, *rest)
-
-
-def _is_short(x_BLHP: Tensor, B_BLN: Tensor) -> bool:
-    return is_short(x_BLHP.shape[1], B_BLN.shape[-1], x_BLHP.shape[2] * x_BLHP.shape[3])
-
-
-def _strong(dt_BLH: Tensor, A_H: Tensor, chunk_size: int) -> Tensor:
-    """(H,) bool. A decay that is not a number counts as strong, so it stays with its own head."""
-    return ~(spans(dt_BLH.detach(), A_H.detach(), chunk_size) <= LARGEST_SPAN)
+def _sizes(chunk_size: int, short: bool) -> list[int]:
+    return [max(1, int(chunk_size * factor)) for factor in (_SHORT_SIZES if short else _LONG_SIZES)]
 
 
 def _by_decay(
     x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
 ) -> Tensor:
-    large = _SHORT_FACTOR * chunk_size
-    if _is_short(x_BLHP, B_BLN) and not _strong(dt_BLH, A_H, large).any():
-        return ssd_quadratic(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, large)
-    strong_H = _strong(dt_BLH, A_H, chunk_size)
-    if not strong_H.any():
-        return _moderate(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
+    short = is_short(x_BLHP.shape[1], B_BLN.shape[-1], x_BLHP.shape[2] * x_BLHP.shape[3])
+    scan, steps_BLH = ssd_quadratic if short else ssd_separable, running_steps(dt_BLH.detach())
+    strong = {}
+    for size in _sizes(chunk_size, short):
+        # Written so that a decay that is not a number counts as strong: it stays with its own head.
+        strong[size] = ~(spans(steps_BLH, A_H.detach(), size) <= LARGEST_SPAN)
+        if not strong[size].any():
+            return scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, size)
+    strong_H = strong[chunk_size]
     if strong_H.all():
         return ssd_masked(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
     # In the large products the strong heads take part with a step and a skip of 0, which adds nothing.
     calm_H = [torch.where(strong_H, 0, tensor_H) for tensor_H in (A_H, D_H)]
     calm_BLH = torch.where(strong_H, 0, dt_BLH)
-    y_BLHP = _moderate(x_BLHP, calm_BLH, calm_H[0], B_BLN, C_BLN, calm_H[1], chunk_size)
+    y_BLHP = scan(x_BLHP, calm_BLH, calm_H[0], B_BLN, C_BLN, calm_H[1], chunk_size)
     heads = strong_H.nonzero()[:, 0]
     x, dt, A, D = (t.index_select(d, heads) for t, d in ((x_BLHP, 2), (dt_BLH, 2), (A_H, 0), (D_H, 0)))
-    return y_BLHP.index_copy(2, heads, ssd_masked(x, dt, A, B_BLN, C_BLN, D, chunk_size))
+    y_strong_BLHP = ssd_masked(x, dt, A, B_BLN, C_BLN, D, chunk_size)
+    if y_BLHP.requires_grad or y_strong_BLHP.requires_grad:
+        return y_BLHP.index_copy(2, heads, y_strong_BLHP)
+    return y_BLHP.index_copy_(2, heads, y_strong_BLHP)

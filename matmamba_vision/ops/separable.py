@@ -14,17 +14,23 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 # Largest total log decay of a chunk: both halves of it, and products with them, are normal float32 numbers.
 LARGEST_SPAN = 100.0
 
 
 class _Decays(NamedTuple):
-    """Factors of one chunk relative to its middle: m, exp(cum - m), exp(m - cum)."""
+    """Factors of all chunks relative to the middle m of each.
 
-    middle_B1H: Tensor
-    after_BQH: Tensor
-    before_BQH: Tensor
+    Attributes:
+        after_BCQH, before_BCQH: exp(cum - m) and exp(m - cum). between_BCH: decay from the middle of each
+            chunk but the last to the middle of the next.
+    """
+
+    after_BCQH: Tensor
+    before_BCQH: Tensor
+    between_BCH: Tensor
 
 
 def chunk_slices(length: int, chunk_size: int) -> Iterator[slice]:
@@ -33,14 +39,17 @@ def chunk_slices(length: int, chunk_size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
-def spans(dt_BLH: Tensor, A_H: Tensor, chunk_size: int) -> Tensor:
-    """(H,) largest total log decay of any chunk, as a positive number."""
-    size = next(chunk_slices(dt_BLH.shape[1], chunk_size)).stop
-    whole = dt_BLH.shape[1] // size * size
-    totals_H = dt_BLH[:, :whole].unflatten(1, (-1, size)).sum(2).amax((0, 1))
-    if whole < dt_BLH.shape[1]:
-        totals_H = torch.maximum(totals_H, dt_BLH[:, whole:].sum(1).amax(0))
-    return totals_H * -A_H
+def running_steps(dt_BLH: Tensor) -> Tensor:
+    """(B, L + 1, H): the sum of the steps before each token, and of all."""
+    return pad(dt_BLH.cumsum(1), (0, 0, 1, 0))
+
+
+def spans(steps_BLH: Tensor, A_H: Tensor, chunk_size: int) -> Tensor:
+    """(H,) largest total log decay of any chunk, as a positive number; steps as of `running_steps`."""
+    length = steps_BLH.shape[1] - 1
+    size = next(chunk_slices(length, chunk_size)).stop
+    bounds_BCH = torch.cat([steps_BLH[:, :length:size], steps_BLH[:, length:]], dim=1)
+    return bounds_BCH.diff(dim=1).amax((0, 1)) * -A_H
 
 
 def ssd_separable(
@@ -77,12 +86,18 @@ class _Separable(torch.autograd.Function):
         return *gradients, None
 
 
-def _decays(dt_BQH: Tensor, A_H: Tensor) -> _Decays:
+def _decays(dt_BLH: Tensor, A_H: Tensor, chunk_size: int) -> _Decays:
+    chunks = list(chunk_slices(dt_BLH.shape[1], chunk_size))
+    size, length = chunks[0].stop, dt_BLH.shape[1]
+    # A step of 0 decays nothing: the last chunk is filled up with it.
+    filled_BLH = pad(dt_BLH, (0, 0, 0, len(chunks) * size - length))
     # Summed in float64, because exponentials turn a sum's rounding into relative error.
-    cum_BQH = (dt_BQH * A_H).cumsum(1, dtype=torch.float64)
-    middle_B1H = cum_BQH[:, -1:] / 2
-    from_middle_BQH = (cum_BQH - middle_B1H).to(dt_BQH.dtype)
-    return _Decays(middle_B1H.to(dt_BQH.dtype), from_middle_BQH.exp(), from_middle_BQH.neg().exp_())
+    cum_BCQH = (filled_BLH * A_H).unflatten(1, (len(chunks), size)).cumsum(2, dtype=torch.float64)
+    middle_BC1H = cum_BCQH[:, :, -1:] / 2
+    from_middle_BCQH = (cum_BCQH - middle_BC1H).to(dt_BLH.dtype)
+    middle_BCH = middle_BC1H[:, :, 0].to(dt_BLH.dtype)
+    between_BCH = (middle_BCH[:, :-1] + middle_BCH[:, 1:]).exp_()
+    return _Decays(from_middle_BCQH.exp(), from_middle_BCQH.neg().exp_(), between_BCH)
 
 
 def _scores(B_BQN: Tensor, C_BQN: Tensor) -> Tensor:
@@ -104,30 +119,30 @@ def _scan(
     A state between chunks is (B, N, HP), and is scaled to the middle of the chunk that it enters.
     """
     y_BLHP = torch.empty_like(x_BLHP)
-    state_BNI, middle_B1H, buffer = None, None, None
-    for tokens in chunk_slices(x_BLHP.shape[1], chunk_size):
+    decays, state_BNI, buffer = _decays(dt_BLH, A_H, chunk_size), None, None
+    for index, tokens in enumerate(chunk_slices(x_BLHP.shape[1], chunk_size)):
         x_BQHP, B_BQN, C_BQN = x_BLHP[:, tokens], B_BLN[:, tokens], C_BLN[:, tokens]
-        decays = _decays(dt_BLH[:, tokens], A_H)
-        buffer = x_BQHP.new_empty(x_BQHP.shape) if buffer is None else buffer[:, : x_BQHP.shape[1]]
-        weighted = torch.mul(x_BQHP, (decays.before_BQH * dt_BLH[:, tokens])[..., None], out=buffer)
-        weighted_BQI = weighted.flatten(2)
-        if state_BNI is None or middle_B1H is None:
+        size = x_BQHP.shape[1]
+        weight_BQH = decays.before_BCQH[:, index, :size].mul_(dt_BLH[:, tokens])
+        buffer = x_BQHP.new_empty(x_BQHP.shape) if buffer is None else buffer[:, :size]
+        weighted_BQI = torch.mul(x_BQHP, weight_BQH[..., None], out=buffer).flatten(2)
+        if state_BNI is None:
             y_BQI = torch.bmm(_scores(B_BQN, C_BQN), weighted_BQI)
         else:
-            state_BNI = _decayed(state_BNI, middle_B1H + decays.middle_B1H, in_place=entering is None)
+            state_BNI = _decayed(state_BNI, decays.between_BCH[:, index - 1], in_place=entering is None)
             if entering is not None:
                 entering.append(state_BNI)
             y_BQI = torch.bmm(C_BQN, state_BNI).baddbmm_(_scores(B_BQN, C_BQN), weighted_BQI)
-        torch.mul(y_BQI.view_as(x_BQHP), decays.after_BQH[..., None], out=y_BLHP[:, tokens])
+        after_BQH = decays.after_BCQH[:, index, :size]
+        torch.mul(y_BQI.view_as(x_BQHP), after_BQH[..., None], out=y_BLHP[:, tokens])
         y_BLHP[:, tokens].addcmul_(x_BQHP, D_H[:, None])
         if tokens.stop < x_BLHP.shape[1]:
             state_BNI = _updated(state_BNI, B_BQN, weighted_BQI, in_place=entering is None)
-        middle_B1H = decays.middle_B1H
     return y_BLHP
 
 
-def _decayed(state_BNI: Tensor, log_decay_B1H: Tensor, in_place: bool) -> Tensor:
-    decay_B1H1 = log_decay_B1H.exp()[..., None]
+def _decayed(state_BNI: Tensor, decay_BH: Tensor, in_place: bool) -> Tensor:
+    decay_B1H1 = decay_BH[:, None, :, None]
     state_BNHP = state_BNI.unflatten(-1, (decay_B1H1.shape[2], -1))
     return (state_BNHP.mul_(decay_B1H1) if in_place else state_BNHP * decay_B1H1).flatten(2)
 
@@ -156,25 +171,26 @@ def _gradients(
     ddt_BLH, da_BLH = torch.empty_like(dt_BLH), torch.empty_like(dt_BLH)
     dD_H = torch.zeros_like(D_H)
     chunks = list(chunk_slices(x_BLHP.shape[1], chunk_size))
+    decays = _decays(dt_BLH, A_H, chunk_size)
     # Of the chunk that follows: gradient of the state entering it, and of the log of that state's decay.
-    dstate_BNI, middle_B1H = None, None
+    dstate_BNI: Tensor | None = None
     dlog_B1H: Tensor | float = 0.0
     buffers = x_BLHP.new_empty(3, *x_BLHP[:, chunks[0]].shape)
     for index, tokens in reversed([*enumerate(chunks)]):
         x, dy, dt = x_BLHP[:, tokens], dy_BLHP[:, tokens], dt_BLH[:, tokens]
         B_BQN, C_BQN = B_BLN[:, tokens], C_BLN[:, tokens]
         free = buffers[:, :, : x.shape[1]]
-        decays = _decays(dt, A_H)
-        weight_BQH = decays.before_BQH * dt
-        du_BQI = torch.mul(dy, decays.after_BQH[..., None], out=free[0]).flatten(2)
+        after_BQH, before_BQH = (t[:, index, : x.shape[1]] for t in (decays.after_BCQH, decays.before_BCQH))
+        weight_BQH = before_BQH * dt
+        du_BQI = torch.mul(dy, after_BQH[..., None], out=free[0]).flatten(2)
         weighted_BQI = torch.mul(x, weight_BQH[..., None], out=free[1]).flatten(2)
         dg_BQI = torch.bmm(_scores(B_BQN, C_BQN).transpose(1, 2), du_BQI, out=free[2].flatten(2))
         dscores_BQQ = torch.bmm(du_BQI, weighted_BQI.transpose(1, 2)).tril_()
         dB_BQN = torch.bmm(dscores_BQQ.transpose(1, 2), C_BQN)
         dC_BQN = torch.bmm(dscores_BQQ, B_BQN)
         dmiddle_B1H = dlog_B1H
-        if dstate_BNI is not None and middle_B1H is not None:
-            dstate_BNI = _decayed(dstate_BNI, middle_B1H + decays.middle_B1H, in_place=True)
+        if dstate_BNI is not None:
+            dstate_BNI = _decayed(dstate_BNI, decays.between_BCH[:, index], in_place=True)
             dg_BQI.baddbmm_(B_BQN, dstate_BNI)
             dB_BQN.baddbmm_(weighted_BQI, dstate_BNI.transpose(1, 2))
         if index:
@@ -183,7 +199,6 @@ def _gradients(
             dstate_BNI = _updated(dstate_BNI, C_BQN, du_BQI, in_place=True)
             dlog_B1H = _dot(state_BNI, dstate_BNI, heads=x.shape[2]).sum(1, keepdim=True)
             dmiddle_B1H = dmiddle_B1H + dlog_B1H
-        middle_B1H = decays.middle_B1H
         dB_BLN[:, tokens], dC_BLN[:, tokens] = dB_BQN, dC_BQN
 
         dg = dg_BQI.view_as(x)
@@ -196,7 +211,7 @@ def _gradients(
         dcum_BQH.addcmul_(D_H, dskip_BQH, value=-1).addcmul_(dweight_BQH, weight_BQH, value=-1)
         dmiddle_B1H = dmiddle_B1H - dcum_BQH.sum(1, keepdim=True)
         dcum_BQH[:, -1:].add_(dmiddle_B1H, alpha=0.5)
-        torch.mul(dweight_BQH, decays.before_BQH, out=ddt_BLH[:, tokens])
+        torch.mul(dweight_BQH, before_BQH, out=ddt_BLH[:, tokens])
         da_BLH[:, tokens] = dcum_BQH.flip(1).cumsum(1).flip(1)
     dA_H = (dt_BLH * da_BLH).sum((0, 1))
     return dx_BLHP, ddt_BLH.addcmul_(da_BLH, A_H), dA_H, dB_BLN, dC_BLN, dD_H
