@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import against_vit
 import block_time
+import gpu
 import latency
 import measuring
 import peak_memory
 import peers
+import published
 import pytest
 import report
 import small_gallery
@@ -24,6 +27,7 @@ import training_step
 import transformers_mixer
 import width_time
 from matmamba_vision import MatMamba
+from matmamba_vision.ops import fused, reference
 from measuring import Plan, Ratio, alternate, in_fresh_process, measure_case
 from timm import create_model
 
@@ -200,3 +204,63 @@ def test_every_measuring_script_is_in_the_makefile() -> None:
     line = next(line for line in makefile.splitlines() if line.startswith("BENCHMARKS ?="))
     assert line.split()[2:] == [name for name in report.SCRIPTS if name != "gpu"]
     assert all(importlib.import_module(name).main for name in line.split()[2:])
+
+
+def definitions(module: str) -> object:
+    """What mamba-ssm's functions compute, by the definitions."""
+
+    def combined(x, dt, A, B, C, chunk_size, D):  # type: ignore[no-untyped-def]
+        return reference.ssd_reference(x, dt, A, B[:, :, 0], C[:, :, 0], D)
+
+    def norm(y, weight, bias, *, z, eps, norm_before_gate):  # type: ignore[no-untyped-def]
+        return reference.gated_rms_norm_reference(y, z, weight, eps)
+
+    return SimpleNamespace(mamba_chunk_scan_combined=combined, rmsnorm_fn=norm)
+
+
+TINY_GPU = gpu.Setting(
+    device="cpu", dtype=torch.bfloat16, models=(NANO,), sizes=((32, 2), (64, 2)), blocks=((2, 8, 16),),
+    scans=((9, 1),), checked=((9, 8, 16),), block=SHAPE, copied=1000, edge=16,
+)  # fmt: skip
+
+
+def test_the_gpu_script_measures_all_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, by Triton's interpreter, with the definitions in place of mamba-ssm's kernels."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(fused, "missing", lambda: None)
+    monkeypatch.setattr(fused, "_load", definitions)
+    monkeypatch.setattr(gpu, "KERNELS", ("triton",))
+    setting = replace(TINY_GPU, block=replace(SHAPE, state_dim=16))
+    cases = {case["name"]: case for case in gpu.cases(Plan(0, 1), setting)}
+    checked = [case for name, case in cases.items() if name.startswith("correct")]
+    assert len(checked) == 3
+    assert all(case["settings"]["agrees"] for case in checked)
+    for name in ("scan, 9 x 16", "widths", "latency", f"{NANO}, 32 px", f"{NANO}, 64 px, training"):
+        assert all(found["median"] > 0 for found in cases[name]["sides"].values()), name
+    assert set(cases["published, nano, training"]["ratios"]) == {"full", "1/2", "1/4", "1/8"}
+    assert cases["memory"]["settings"]["left_out"]
+
+
+def test_the_published_block_computes_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_load", definitions)
+    torch.manual_seed(0)
+    model = create_model(NANO).eval()
+    images = torch.randn(2, 3, 32, 32)
+    for width in ("full", "1/4"):
+        torch.testing.assert_close(
+            published.published(model)(images, width=width), model(images, width=width)
+        )
+
+
+def test_what_there_is_no_time_for_is_named() -> None:
+    cases = list(gpu.cases(Plan(0, 1), replace(TINY_GPU, seconds=-1.0)))
+    assert "scan" in [case["name"] for case in cases]
+    assert all("no time" in case["settings"]["left_out"] for case in cases)
+    assert report.Row("", "gpu", "scan", at_least=1.0).read({"gpu": {"cases": cases}}) is None
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match="no GPU"):
+        gpu.main([])

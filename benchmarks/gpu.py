@@ -1,0 +1,435 @@
+"""Everything that needs a GPU, in one command and one file, in under 8 minutes.
+
+Correctness of the Triton kernels against the recurrence in float64; throughput of block and model in training
+and inference, at all widths and sizes, against a vision transformer of equal parameters and against the
+published block on mamba-ssm's kernels (if that is installed); memory; latency of one image by CUDA graphs; a
+roofline of the scan. Needs Python, torch, triton and timm; the repository need not be installed. What there
+is no time for is left out, and named. Writes results/gpu.json.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "datasets"), str(ROOT / "benchmarks")]
+
+import torch  # noqa: E402
+from matmamba_vision import MatMamba, Width  # noqa: E402
+from matmamba_vision.evaluate import count_macs  # noqa: E402
+from matmamba_vision.layers import Block  # noqa: E402
+from matmamba_vision.ops import BACKENDS, fused, scan_macs, ssd  # noqa: E402
+from measuring import Case, Plan, Ratio, measure_case, run, timed  # noqa: E402
+from peers import CHUNK_SIZE, BlockShape, vit_of_equal_parameters, vit_settings  # noqa: E402
+from published import published  # noqa: E402
+from timm import create_model  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+Work = Callable[[], object]
+# Agreement with the recurrence in float64, relative to the largest value.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 4e-3}
+KERNELS = ("triton", "mamba_ssm")
+RESULTS_OF_A_SCAN = ("y", "dx", "ddt", "dA", "dB", "dC", "dD")
+GRAPH_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured; the defaults are what the published figures are."""
+
+    device: str = "cuda"
+    dtype: torch.dtype = torch.bfloat16
+    seconds: float = 440.0
+    models: tuple[str, ...] = ("matmamba_small_patch16_224", "matmamba_base_patch16_224")
+    # Pixels and batch of inference; training takes half of the batch.
+    sizes: tuple[tuple[int, int], ...] = ((224, 128), (1024, 8), (384, 48), (512, 24))
+    # Heads, head dim and state of the blocks of small and base; tokens and batch of their scans.
+    blocks: tuple[tuple[int, int, int], ...] = ((64, 16, 128), (64, 32, 128))
+    scans: tuple[tuple[int, int], ...] = ((197, 128), (1025, 24), (4097, 8))
+    checked: tuple[tuple[int, int, int], ...] = (
+        (197, 16, 128),
+        (577, 32, 128),
+        (1400, 16, 64),
+        (130, 128, 256),
+    )
+    memory_pixels: tuple[int, int] = (1024, 2048)
+    block: BlockShape = field(default_factory=lambda: BlockShape(batch=128))
+    # Numbers of a copy and edge of a matrix product that find the GPU's rates.
+    copied: int = 2**28
+    edge: int = 8192
+
+
+def main(arguments: Sequence[str] | None = None, setting: Setting | None = None) -> None:
+    """Measure, print and write."""
+    if setting is None:
+        if not torch.cuda.is_available():
+            raise SystemExit("gpu.py: no GPU here: torch.cuda.is_available() is False")
+        setting = Setting()
+    run(__file__, __doc__, partial(cases, setting=setting), arguments)
+
+
+def cases(plan: Plan, setting: Setting) -> Iterator[Case]:
+    """All cases, the most wanted first; after `setting.seconds` the rest is left out by name."""
+    plan, start = plan.at_most(10), time.perf_counter()
+    first, *others = setting.models
+    groups: list[tuple[str, Callable[[], Iterator[Case]]]] = [
+        ("correctness", partial(correctness, plan, setting)),
+        ("scan", partial(roofline, plan, setting)),
+        ("widths", partial(width_times, plan, setting, first)),
+        ("latency", partial(latencies, plan, setting, first)),
+        *(
+            (f"{first}, {size[0]} px", partial(against_vit, plan, setting, first, *size))
+            for size in setting.sizes
+        ),
+        ("memory", partial(memory, setting, first)),
+        ("block", partial(block_times, plan, setting)),
+        *(
+            (f"published, {_short(name)}", partial(against_published, plan, setting, name))
+            for name in setting.models
+        ),
+        *(
+            (f"{name}, 224 px", partial(against_vit, plan, setting, name, *setting.sizes[0]))
+            for name in others
+        ),
+    ]
+    for name, group in groups:
+        if time.perf_counter() - start > setting.seconds:
+            yield left_out(name, f"after {setting.seconds:.0f} s there was no time left")
+            continue
+        try:
+            yield from group()
+        except torch.OutOfMemoryError as error:
+            yield left_out(name, str(error).splitlines()[0])
+        if setting.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def left_out(name: str, reason: str) -> Case:
+    """A case without figures, and why."""
+    print(f"{name}: left out: {reason}", flush=True)
+    return {"name": name, "settings": {"left_out": reason}, "unit": "", "warm_up": 0, "repeats": 0,
+            "sides": {}, "ratios": {}}  # fmt: skip
+
+
+def _short(name: str) -> str:
+    return name.split("_")[1]
+
+
+def correctness(plan: Plan, setting: Setting) -> Iterator[Case]:
+    """Largest relative errors of outputs and gradients; fails loudly in the figures, never in silence."""
+    for name in _present(KERNELS):
+        for dtype, tolerance in TOLERANCE.items():
+            for length, head_dim, state_dim in setting.checked:
+                inputs = scan_inputs(setting.device, 1, length, 2, head_dim, state_dim)
+                exact = results_of("reference", inputs)
+                found = results_of(name, [tensor.to(dtype) for tensor in inputs])
+                errors = [_error(one, other) for one, other in zip(found, exact, strict=True)]
+                label = f"correct, {name}, {str(dtype)[6:]}, {length} tokens, {head_dim} x {state_dim}"
+                sides = dict(zip(RESULTS_OF_A_SCAN, map(_constant, errors), strict=True))
+                settings = {"tolerance": tolerance, "agrees": max(errors) <= tolerance}
+                yield measure_case(label, sides, [], Plan(0, 1), settings, unit="")
+
+
+def _present(kernels: Sequence[str]) -> list[str]:
+    return [name for name in kernels if name != "mamba_ssm" or fused.missing() is None]
+
+
+def _constant(value: float) -> Callable[[], float]:
+    return lambda: value
+
+
+def _error(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact).abs().max() / exact.abs().max().clamp(min=0.1))
+
+
+def scan_inputs(
+    device: str, batch: int, length: int, heads: int, head_dim: int, state_dim: int
+) -> list[Tensor]:
+    """x, dt, A, B, C, D in float64, of the size that a trained block has them."""
+    generator = torch.Generator(device).manual_seed(length)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
+
+    x, dt = normal(batch, length, heads, head_dim), nn.functional.softplus(normal(batch, length, heads) - 3)
+    A = -torch.linspace(1, 16, heads, device=device, dtype=torch.float64)
+    return [x, dt, A, normal(batch, length, state_dim), normal(batch, length, state_dim), normal(heads)]
+
+
+def results_of(backend: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Output and gradients of a scan."""
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+    y = ssd(*inputs, backend=backend)
+    weight = torch.linspace(-1, 1, y.numel(), device=y.device).bfloat16().to(y.dtype).view_as(y)
+    return [y.detach(), *torch.autograd.grad(y, inputs, weight)]
+
+
+def roofline(plan: Plan, setting: Setting) -> Iterator[Case]:
+    """The time that copying its inputs and outputs, or its products, would take, over that of the scan."""
+    bandwidth, rate = copy_bandwidth(plan, setting), matrix_rate(plan, setting)
+    for heads, head_dim, state_dim in setting.blocks:
+        for length, batch in setting.scans:
+            inputs = scan_inputs(setting.device, batch, length, heads, head_dim, state_dim)
+            macs = batch * scan_macs(length, heads * head_dim, state_dim, CHUNK_SIZE)
+            label = f"scan, {length} x {heads * head_dim}"
+            yield against_bound(label, plan, _mixed(inputs, setting.dtype), macs, bandwidth, rate)
+
+
+def _mixed(inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Inputs as a block in half precision has them: step sizes and what belongs to heads in float32."""
+    x, dt, A, B, C, D = inputs
+    given = x.to(dtype), dt.float(), A.float(), B.to(dtype), C.to(dtype), D.float()
+    return [tensor.requires_grad_() for tensor in given]
+
+
+def against_bound(
+    name: str, plan: Plan, inputs: Sequence[Tensor], macs: int, bandwidth: float, rate: float
+) -> Case:
+    """The scan, forward and with backward, beside what memory or arithmetic would take for the forward."""
+    scan = BACKENDS["triton"].scan
+    moved = sum(tensor.numel() * tensor.element_size() for tensor in (*inputs, inputs[0]))
+    by_bytes, by_operations = moved / bandwidth, 2 * macs / rate
+    sides = {
+        "scan": timed(torch.no_grad()(partial(scan, *inputs, chunk_size=CHUNK_SIZE)), calls=10),
+        "bound": _constant(1e3 * max(by_bytes, by_operations)),
+        "forward + backward": timed(partial(_scan_step, scan, inputs), calls=3),
+    }
+    settings = {
+        "bytes": moved,
+        "multiply_adds": macs,
+        "copy_bytes_per_second": bandwidth,
+        "matrix_operations_per_second": rate,
+        "bounded_by": "bytes" if by_bytes >= by_operations else "operations",
+    }
+    return measure_case(name, sides, [Ratio("bound / scan", "bound", "scan")], plan, settings)
+
+
+def _scan_step(scan: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
+    y = scan(*inputs, chunk_size=CHUNK_SIZE)
+    torch.autograd.grad(y, inputs, torch.ones_like(y))
+
+
+def copy_bandwidth(plan: Plan, setting: Setting) -> float:
+    """Bytes read and written per second by a copy."""
+    source = torch.zeros(setting.copied, dtype=torch.float32, device=setting.device)
+    target = torch.empty_like(source)
+    ms = min(timed(lambda: target.copy_(source), calls=3)() for _ in range(plan.repeats))
+    return 2 * source.numel() * source.element_size() / ms * 1e3
+
+
+def matrix_rate(plan: Plan, setting: Setting) -> float:
+    """Operations per second of a large square product: a multiply-add is two."""
+    left = torch.zeros(setting.edge, setting.edge, dtype=setting.dtype, device=setting.device)
+    ms = min(timed(lambda: left @ left, calls=3)() for _ in range(plan.repeats))
+    return 2 * setting.edge**3 / ms * 1e3
+
+
+def inference(model: nn.Module, images: Tensor, **options: Any) -> Work:
+    """A forward in the dtype of the model, without gradients."""
+    like = next(model.parameters())
+    given = images.to(like.dtype)
+    return torch.inference_mode()(partial(model, given, **options))
+
+
+def training(model: nn.Module, images: Tensor, dtype: torch.dtype, **options: Any) -> Work:
+    """Forward and backward under autocast, weights in float32."""
+
+    def step() -> None:
+        model.zero_grad()
+        with torch.autocast(images.device.type, dtype=dtype):
+            loss = model(images, **options).float().square().mean()
+        loss.backward()
+
+    return step
+
+
+def _model(setting: Setting, name: str, pixels: int | None = None, **options: Any) -> MatMamba:
+    sized: dict[str, Any] = {} if pixels is None else {"img_size": pixels}
+    model: MatMamba = create_model(name, **sized, **options).to(setting.device)  # type: ignore[assignment]
+    return model
+
+
+def _images(setting: Setting, model: MatMamba, batch: int) -> Tensor:
+    return torch.randn(batch, 3, *model.patch_embed.img_size, device=setting.device)
+
+
+def width_times(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
+    """Share of the time over share of the multiply-adds, of every trained width."""
+    model = _model(setting, name)
+    images = _images(setting, model, setting.sizes[0][1])
+    halved = _model(setting, name).to(setting.dtype).eval()
+    labels = {model.label(width): width for width in model.trained_widths}
+    macs = {label: count_macs(model, width) for label, width in labels.items()}
+    sides: dict[str, Work] = {
+        f"inference {label}": inference(halved, images, width=w) for label, w in labels.items()
+    }
+    half = images[: len(images) // 2]
+    sides |= {
+        f"training {label}": training(model, half, setting.dtype, width=w) for label, w in labels.items()
+    }
+    ratios = [
+        Ratio(f"{use} {label}", f"{use} {label}", f"{use} full", macs[label] / macs["full"])
+        for use in ("inference", "training") for label in labels if label != "full"
+    ]  # fmt: skip
+    settings = {"model": name, "batch": len(images), "dtype": str(setting.dtype)[6:], "multiply_adds": macs}
+    yield _measured("widths", sides, ratios, plan, settings)
+
+
+def against_vit(plan: Plan, setting: Setting, name: str, pixels: int, batch: int) -> Iterator[Case]:
+    """Throughput over that of a ViT of equal parameters, whose attention is PyTorch's fused one."""
+    model = _model(setting, name, pixels)
+    vit = vit_of_equal_parameters(model).to(setting.device)
+    settings = {"batch": batch, **vit_settings(model, vit), "dtype": str(setting.dtype)[6:]}
+    images = _images(setting, model, batch)
+    half = images[: batch // 2]
+    sides = {"ours": training(model, half, setting.dtype), "ViT": training(vit, half, setting.dtype)}
+    ratio = Ratio("ViT / ours", "ViT", "ours")
+    yield _measured(f"{name}, {pixels} px, training", sides, [ratio], plan, settings)
+    for side in (model, vit):
+        side.to(setting.dtype).eval()
+    sides = {"ours": inference(model, images), "ViT": inference(vit, images)}
+    yield _measured(f"{name}, {pixels} px", sides, [ratio], plan, settings)
+
+
+def _measured(
+    name: str, sides: Mapping[str, Work], ratios: Sequence[Ratio], plan: Plan, settings: dict[str, Any]
+) -> Case:
+    return measure_case(name, {side: timed(work) for side, work in sides.items()}, ratios, plan, settings)
+
+
+def against_published(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
+    """Time of the published block on mamba-ssm's kernels over ours, at every width."""
+    if reason := fused.missing():
+        for use in ("training", "inference"):
+            yield left_out(f"published, {_short(name)}, {use}", reason)
+        return
+    model, (_, batch) = _model(setting, name), setting.sizes[0]
+    images = _images(setting, model, batch // 2)
+    twin = published(model)
+    settings = {"model": name, "batch": batch // 2, "causal_conv1d": fused.has_conv()}
+
+    def train(side: MatMamba, width: Width) -> Work:
+        return training(side, images, setting.dtype, width=width)
+
+    def infer(side: MatMamba, width: Width) -> Work:
+        return inference(side, images, width=width)
+
+    title = f"published, {_short(name)}"
+    yield _widths_of_both(f"{title}, training", model, twin, plan, settings, train)
+    for side in (model, twin):
+        side.to(setting.dtype).eval()
+    yield _widths_of_both(f"{title}, inference", model, twin, plan, settings, infer)
+
+
+def _widths_of_both(
+    name: str,
+    model: MatMamba,
+    twin: MatMamba,
+    plan: Plan,
+    settings: dict[str, Any],
+    work: Callable[[MatMamba, Width], Work],
+) -> Case:
+    sides, ratios = dict[str, Work](), []
+    for width in model.trained_widths:
+        label = model.label(width)
+        sides |= {label: work(model, width), f"published {label}": work(twin, width)}
+        ratios.append(Ratio(label, f"published {label}", label))
+    return _measured(name, sides, ratios, plan.at_most(5), settings)
+
+
+def block_times(plan: Plan, setting: Setting) -> Iterator[Case]:
+    """One block, forward and backward, by each kernel and by PyTorch's chunked scan."""
+    shape = setting.block
+    x_BLD = shape.tokens_BLD().to(setting.device, setting.dtype).requires_grad_()
+    backends = [*_present(KERNELS), "chunked"]
+    blocks = {name: shape.block().to(setting.device, setting.dtype) for name in backends}
+    for name, block in blocks.items():
+        block.mixer.backend = name
+    for width, heads in shape.widths().items():
+        sides: dict[str, Work] = {}
+        for name, block in blocks.items():
+            sides[f"{name} forward"] = torch.inference_mode()(partial(block, x_BLD.detach(), heads))
+            sides[f"{name} step"] = partial(_block_step, block, x_BLD, heads)
+        ratios = [
+            Ratio(f"{name} / triton, {use}", f"{name} {use}", f"triton {use}")
+            for name in backends if name != "triton" for use in ("forward", "step")
+        ]  # fmt: skip
+        settings = shape.settings(active_heads=heads, dtype=str(setting.dtype)[6:])
+        yield _measured(f"block, width {width}", sides, ratios, plan, settings)
+
+
+def _block_step(block: Block, x_BLD: Tensor, heads: int) -> None:
+    block.zero_grad()
+    block(x_BLD, heads).sum().backward()
+
+
+def memory(setting: Setting, name: str) -> Iterator[Case]:
+    """Peak of what PyTorch allocates beyond weights and images, at four times as many tokens."""
+    if setting.device != "cuda":
+        yield left_out("memory", "memory is counted on a GPU alone")
+        return
+    few, many = setting.memory_pixels
+    for use, depth in (("inference", 20), ("training", 4)):
+        sides = {
+            f"{pixels} px": partial(_peak_mib, setting, name, depth, pixels, use) for pixels in (few, many)
+        }
+        case = "memory" if use == "inference" else "memory, training"
+        yield measure_case(case, sides, [Ratio("many / few tokens", f"{many} px", f"{few} px")], Plan(0, 1),
+                           {"model": name, "depth": depth, "batch": 1}, unit="MiB")  # fmt: skip
+
+
+def _peak_mib(setting: Setting, name: str, depth: int, pixels: int, use: str) -> float:
+    model = _model(setting, name, pixels, depth=depth)
+    images = _images(setting, model, 1)
+    work = training(model, images, setting.dtype)
+    if use == "inference":
+        work = inference(model.to(setting.dtype).eval(), images)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def latencies(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
+    """One image at every width: eagerly, and as a CUDA graph, beside the ViT of equal parameters."""
+    model = _model(setting, name).to(setting.dtype).eval()
+    image = _images(setting, model, 1)
+    vit = vit_of_equal_parameters(model).to(setting.device, setting.dtype)
+    works = {model.label(width): inference(model, image, width=width) for width in model.trained_widths}
+    works["ViT"] = inference(vit, image)
+    sides = {f"{label} eager": timed(work, calls=3) for label, work in works.items()}
+    if setting.device == "cuda":
+        sides |= {f"{label} graph": timed(captured(work), calls=10) for label, work in works.items()}
+    ratios = [
+        Ratio(f"{label} eager / graph", f"{label} eager", f"{label} graph")
+        for label in works if f"{label} graph" in sides
+    ]  # fmt: skip
+    yield measure_case(
+        "latency", sides, ratios, plan, {"model": name, "batch": 1, "dtype": str(setting.dtype)[6:]}
+    )
+
+
+def captured(work: Work) -> Work:
+    """The same kernels, launched by the GPU itself."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(GRAPH_WARM_UP):
+            work()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+if __name__ == "__main__":
+    main()
