@@ -65,17 +65,15 @@ class Setting:
     edge: int = 8192
 
 
-def main(arguments: Sequence[str] | None = None, setting: Setting | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, setting: Setting = Setting()) -> None:
     """Measure, print and write."""
-    if setting is None:
-        if not torch.cuda.is_available():
-            raise SystemExit("gpu.py: no GPU here: torch.cuda.is_available() is False")
-        setting = Setting()
     run(__file__, __doc__, partial(cases, setting=setting), arguments)
 
 
 def cases(plan: Plan, setting: Setting) -> Iterator[Case]:
     """All cases, the most wanted first; after `setting.seconds` the rest is left out by name."""
+    if setting.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("gpu.py: no GPU here: torch.cuda.is_available() is False")
     plan, start = plan.at_most(10), time.perf_counter()
     first, *others = setting.models
     groups: list[tuple[str, Callable[[], Iterator[Case]]]] = [

@@ -210,7 +210,7 @@ def definitions(module: str) -> object:
     """What mamba-ssm's functions compute, by the definitions."""
 
     def combined(x, dt, A, B, C, chunk_size, D):  # type: ignore[no-untyped-def]
-        return reference.ssd_reference(x, dt, A, B[:, :, 0], C[:, :, 0], D)
+        return reference.ssd_reference(x, dt, A, B[:, :, 0], C[:, :, 0], D).to(x.dtype)
 
     def norm(y, weight, bias, *, z, eps, norm_before_gate):  # type: ignore[no-untyped-def]
         return reference.gated_rms_norm_reference(y, z, weight, eps)
