@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
-BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step peak_memory latency
+BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step compiled_block peak_memory latency
 
 .PHONY: demo test slow lint format record readme bench clean
 

@@ -26,6 +26,7 @@ SCRIPTS = (
     "against_vit",
     "width_time",
     "training_step",
+    "compiled_block",
     "peak_memory",
     "latency",
     "gpu",
@@ -140,6 +141,10 @@ CPU_ROWS = (
         at_least=2.5,
     ),
     Row("training step: the same, each with its own allocator", "training_step", "each in its own way"),
+    *(
+        Row(f"torch.compile: eager over compiled, {use}, worst width", "compiled_block", use)
+        for use in ("inference", "training")
+    ),
     Row("memory, inference: 16,385 tokens over 4,097", "peak_memory", "inference", at_most=4.4),
     Row("memory, training: the same, two blocks", "peak_memory", "training", at_most=4.4),
 )

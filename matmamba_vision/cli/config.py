@@ -34,7 +34,8 @@ class TrainConfig:
     device: str = "auto"
     # Threads that compute; 0 for as many as torch takes.
     threads: int = 0
-    # Compile the blocks with torch.compile first: pays in long runs. On a CPU it needs a C++ compiler.
+    # Compile the blocks with torch.compile first. On a CPU that needs a C++ compiler, and gained nothing when
+    # measured (benchmarks/README.md).
     compile: bool = False
     # Measure accuracy on the held-out images every so many epochs, and at the end.
     eval_every: int = 10
