@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments[:1]
     arguments = arguments[debug:]
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="matmamba: %(message)s")
+    if arguments[:1] != ["search"]:
+        # Which scan computes, and why: once for each setting. A search is too short to be told.
+        logging.getLogger("matmamba_vision.ops").setLevel(logging.INFO)
     try:
         return _run(arguments[0] if arguments else "--help", arguments[1:])
     except BrokenPipeError:

@@ -42,6 +42,7 @@ from ..checkpoint import checkpoint_file, save_checkpoint
 from ..evaluate import predict
 from ..evaluate.environment import environment
 from ..models import MatMamba
+from ..ops import resolve_for
 from ..train import (
     Hooks,
     ModelConfig,
@@ -210,7 +211,8 @@ class _Recorder(Hooks):
         """The run's other files, made with its first checkpoint, so that a failed start leaves nothing."""
         self.output.mkdir(parents=True, exist_ok=True)
         save_config(self.config, self.output / "config.yaml")
-        (self.output / "environment.json").write_text(json.dumps(environment(), indent=2))
+        known = {**environment(), "scan_backend": _scan_backend(self.model)}
+        (self.output / "environment.json").write_text(json.dumps(known, indent=2))
         (self.output / "metrics.jsonl").write_text("")
 
     def summarise(self) -> None:
@@ -224,6 +226,11 @@ class _Recorder(Hooks):
             self.console.print(
                 f"{len(broken.found)} unreadable files were left out:\n{broken.listing()}", markup=False
             )
+
+
+def _scan_backend(model: MatMamba) -> str:
+    sizes = model.arguments["head_dim"], model.arguments["d_state"]
+    return resolve_for(model.ssd_backend, model.pos_embed, *sizes).name
 
 
 def _loaders(config: TrainConfig, model: MatMamba, splits: Splits) -> tuple[Loader, Loader]:

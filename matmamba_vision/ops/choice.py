@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -50,9 +50,15 @@ def resolve(name: str, setting: Setting) -> Backend:
     if len(kernels) > 1:
         return _fastest(kernels, setting)
     chosen = next(iter(kernels or [backend for backend in serving if not backend.gpu]))
-    passed_over = "".join(f"; not {name}: {reason}" for name, reason in refusals.items() if reason)
-    log.info("scan backend for %s: %s%s", setting, chosen.name, passed_over)
+    log.info("scan backend for %s: %s (%s)", setting, chosen.name, _why(setting, refusals))
     return chosen
+
+
+def _why(setting: Setting, refusals: Mapping[str, str | None]) -> str:
+    if setting.device != "cuda":
+        return " and ".join(name for name, backend in BACKENDS.items() if backend.gpu) + " are for a GPU"
+    said = "; ".join(f"not {name}: {reason}" for name, reason in refusals.items() if reason)
+    return said or "the only kernels here"
 
 
 def _fastest(backends: Sequence[Backend], setting: Setting) -> Backend:

@@ -77,7 +77,9 @@ def test_a_run_leaves_what_it_promises(run: Path, photos: Path) -> None:
     assert set(rows[-1]["top1"]) == {"full", "1/2", "1/4", "1/8"}
     assert {"cross_entropy", "mrl", "distillation", "alignment", "loss"} <= set(rows[0])
     assert (run / "config.yaml").is_file()
-    assert "torch" in json.loads((run / "environment.json").read_text())["versions"]
+    environment = json.loads((run / "environment.json").read_text())
+    assert "torch" in environment["versions"]
+    assert environment["scan_backend"] == ("chunked" if environment["machine"]["gpu"] is None else "triton")
 
 
 def test_a_run_is_not_overwritten_unasked(run: Path, fails: Callable[..., str]) -> None:
