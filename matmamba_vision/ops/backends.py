@@ -76,8 +76,9 @@ class Backend:
     inner: Callable[[int, int, int], Callable[..., Tensor] | None] = _no_inner
 
 
-def _never(setting: Setting) -> None:
-    return None
+def never_refuses(setting: Setting) -> None:
+    """The refusal of a backend that serves everything."""
+    return
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:
@@ -150,6 +151,8 @@ BACKENDS: dict[str, Backend] = {
         gpu=True,
         inner=fused.inner_where_it_fits,
     ),
-    "chunked": Backend("chunked", ssd_chunked, pointwise.conv_silu, pointwise.gated_rms_norm, _never),
-    "reference": Backend("reference", ssd_reference, conv_silu_reference, gated_rms_norm_reference, _never),
+    "chunked": Backend("chunked", ssd_chunked, pointwise.conv_silu, pointwise.gated_rms_norm, never_refuses),
+    "reference": Backend(
+        "reference", ssd_reference, conv_silu_reference, gated_rms_norm_reference, never_refuses
+    ),
 }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import BACKENDS, Backend, Scan, Setting
+from .backends import BACKENDS, Backend, Scan, Setting, never_refuses
 from .choice import require_known, resolve
 from .chunked import ssd_chunked
 from .reference import conv_silu_reference, gated_rms_norm_reference
@@ -90,13 +90,11 @@ def _opaque(
     return _scan(x, dt, A, B, C, D, chunk_size, backend)
 
 
-def _never(setting: Setting) -> None:
-    return None
-
-
 _COMPILED = {
-    name: Backend(name, partial(_opaque, backend=name), conv_silu_reference, gated_rms_norm_reference, _never)
+    name: Backend(
+        name, partial(_opaque, backend=name), conv_silu_reference, gated_rms_norm_reference, never_refuses
+    )
     for name in ("auto", *BACKENDS)
 }
 # What is exported knows no operation of ours.
-_EXPORTED = Backend("exported", ssd_chunked, conv_silu_reference, gated_rms_norm_reference, _never)
+_EXPORTED = Backend("exported", ssd_chunked, conv_silu_reference, gated_rms_norm_reference, never_refuses)

@@ -269,7 +269,7 @@ def score_gradients_kernel(
     at_scores = (batch * chunks + chunk) * size * size
     s_TT = _load(scores + at_scores, i, size, size, j, 1, size).to(tl.float32)
     acc = tl.zeros((T, T), tl.float32)
-    layer = tl.num_programs(2) * H * padded
+    layer = tl.cast(tl.num_programs(2), tl.int64) * H * padded
     for head in range(H):
         at = (batch * H + head) * padded + start
         cum_i, cum_j = tl.load(cum + at + i), tl.load(cum + at + j)
@@ -335,7 +335,7 @@ def shared_gradients_kernel(
             state_PN = _load(states + ((batch * chunks + chunk) * H + head) * N * P, p, 1, P, n, P, N)
             dV_TN = _dot(t_TP, state_PN, DOT, PRECISION) * weight[:, None]
             acc += dV_TN
-            layer = tl.num_programs(2) * H * padded
+            layer = tl.cast(tl.num_programs(2), tl.int64) * H * padded
             tl.store(dcum + tl.program_id(1) * layer + at + own, tl.sum(dV_TN * V_TN, 1))
     _store(dV + batch * L * N, acc, start + own, N, L, n, 1, N)
 
@@ -359,7 +359,7 @@ def decay_gradients_kernel(
     """
     batch, chunk, head = tl.program_id(2).to(tl.int64), tl.program_id(1), tl.program_id(0)
     at = (batch * H + head) * padded + chunk * tiles * T
-    layer = tl.num_programs(2) * H * padded
+    layer = tl.cast(tl.num_programs(2), tl.int64) * H * padded
     out = (batch * tl.num_programs(1) + chunk) * H + head
     A_h, over, dA_h, dD_h = tl.load(A + head), 0.0, 0.0, 0.0
     if WITH_STATES:

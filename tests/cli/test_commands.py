@@ -419,3 +419,13 @@ def test_a_missing_extra_is_named(
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     said = fails("train", "--data.name", name, "--data.root", tmp_path, "--output", tmp_path / "x")
     assert f"needs {package}: pip install 'matmamba-vision[data]'" in said
+
+
+@pytest.mark.slow
+def test_compilation_shows_its_time(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = ["--data.name", "folder", "--data.root", str(photos)]
+    assert main(["train", *source, "--output", str(tmp_path / "run"), *TINY, "--compile"]) == 0
+    said = capsys.readouterr().out
+    for width in ("full", "1/2", "1/4", "1/8"):
+        assert f"compiled width {width} in " in said
+    assert load_checkpoint(tmp_path / "run").classes == ("bright", "dark")
