@@ -27,7 +27,7 @@ class Setting:
 
 SETTINGS = (
     Setting("matmamba_small_patch16_224", 224, 8),
-    Setting("matmamba_small_patch16_224", 1024, 1, rounds=11),
+    Setting("matmamba_small_patch16_224", 1024, 1, rounds=21),
     Setting("matmamba_tiny_patch16_224", 224, 8),
     Setting("matmamba_base_patch16_224", 224, 8, rounds=9),
 )

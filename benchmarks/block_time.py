@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from matmamba_vision.layers import Block, MixerWeights
 from matmamba_vision.layers.mixer import NORM_EPSILON
-from matmamba_vision.ops import resolve_for
+from matmamba_vision.ops import linear, resolve_for
 from measuring import Case, Plan, Ratio, compare, run
 from peers import SMALL, BlockShape, attention, vit_block
 from torch import Tensor
@@ -59,11 +59,11 @@ def against_products(
 
 def products(weights: MixerWeights, u_BLD: Tensor, y_BLI: Tensor) -> None:
     """The matrix products of a mixer: four of its input (B, L, D), one of its channels (B, L, I)."""
-    F.linear(u_BLD, weights.in_x.flatten(0, 1))
-    F.linear(u_BLD, weights.in_BC)
-    F.linear(u_BLD, weights.in_dt, weights.dt_bias)
-    F.linear(u_BLD, weights.in_z.flatten(0, 1))
-    F.linear(y_BLI, weights.out.flatten(1))
+    linear(u_BLD, weights.in_x.flatten(0, 1))
+    linear(u_BLD, weights.in_BC)
+    linear(u_BLD, weights.in_dt, weights.dt_bias)
+    linear(u_BLD, weights.in_z.flatten(0, 1))
+    linear(y_BLI, weights.out.flatten(1))
 
 
 def block_parts(block: Block, x_BLD: Tensor) -> dict[str, Callable[[], object]]:

@@ -19,7 +19,7 @@ from plots import draw_parts, draw_widths
 
 FOLDER = Path(__file__).parent
 RESULTS, NOTES, REPORT = FOLDER / "results", FOLDER / "notes.md", FOLDER / "README.md"
-# In the order of `make bench`.
+# In the order of `make bench`; `_1_thread` are those of --threads 1.
 SCRIPTS = (
     "block_time",
     "transformers_mixer",
@@ -29,6 +29,8 @@ SCRIPTS = (
     "compiled_block",
     "peak_memory",
     "latency",
+    "against_vit_1_thread",
+    "width_time_1_thread",
     "gpu",
 )
 Results = Mapping[str, dict[str, Any]]
@@ -132,6 +134,18 @@ CPU_ROWS = (
     ),
     *(
         Row(f"width {part}, extracted: the same", "width_time", "extracted", part)
+        for part in ("1/2", "1/4", "1/8")
+    ),
+    *(
+        Row(
+            f"on 1 thread: small, {pixels} px: images/s over a ViT",
+            "against_vit_1_thread",
+            f"{SMALL}, {pixels} px",
+        )
+        for pixels in (224, 1024)
+    ),
+    *(
+        Row(f"on 1 thread: width {part}: time over multiply-adds", "width_time_1_thread", "nested", part)
         for part in ("1/2", "1/4", "1/8")
     ),
     Row(
