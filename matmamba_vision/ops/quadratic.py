@@ -8,12 +8,13 @@ as long as L is a few times N; images are that short.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .separable import chunk_slices
+from .separable import by_head_groups, chunk_slices, scores_of
 
 
 def is_short(length: int, state_dim: int, channels: int) -> bool:
@@ -33,14 +34,14 @@ def ssd_quadratic(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         result: Tensor = _Quadratic.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
         return result
-    return _scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
+    return by_head_groups(partial(_scan, chunk_size=chunk_size), *inputs)
 
 
 class _Quadratic(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, dt, A, B, C, D, ctx.chunk_size = inputs
-        y_BLHP = _scan(x, dt, A, B, C, D, ctx.chunk_size)
+        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), ctx.chunk_size)
         # The output is kept for the gradient of the decays; whatever follows keeps it anyway.
         ctx.save_for_backward(x, dt, A, B, C, D, y_BLHP)
         return y_BLHP
@@ -73,13 +74,21 @@ def _running_sum(dt_BLH: Tensor, A_H: Tensor) -> Tensor:
 
 
 def _scores(B_BLN: Tensor, C_BLN: Tensor, tokens: slice) -> Tensor:
-    return torch.bmm(C_BLN[:, tokens], B_BLN[:, : tokens.stop].mT).tril_(tokens.start)
+    return scores_of(B_BLN[:, : tokens.stop], C_BLN[:, tokens], tokens.start)
 
 
 def _scan(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    y_BLHP: Tensor,
+    chunk_size: int,
 ) -> Tensor:
-    y_BLHP, buffer_BLHP = torch.empty_like(x_BLHP), torch.empty_like(x_BLHP)
+    """Fills in the outputs and returns them."""
+    buffer_BLHP = x_BLHP.new_empty(x_BLHP.shape)
     cum_BLH = _running_sum(dt_BLH, A_H)
     for tokens in chunk_slices(x_BLHP.shape[1], chunk_size):
         past = slice(tokens.stop)
@@ -89,7 +98,7 @@ def _scan(
         y_BQI = torch.bmm(_scores(B_BLN, C_BLN, tokens), weighted_BSHP.flatten(2))
         y_BQHP = y_BLHP[:, tokens]
         torch.mul(y_BQI.view(y_BQHP.shape), decays.after_BQH[..., None], out=y_BQHP)
-        y_BQHP.addcmul_(x_BLHP[:, tokens], D_H[:, None])
+        y_BQHP.addcmul_(x_BLHP[:, tokens], D_H[..., None])
     return y_BLHP
 
 

@@ -8,7 +8,8 @@ for each head. Chunks follow each other in time: a few buffers of one chunk are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from torch.nn.functional import pad
 
 # Largest total log decay of a chunk: both halves of it, and products with them, are normal float32 numbers.
 LARGEST_SPAN = 100.0
+# Channels of a group of heads below which its products are too small for a thread of its own.
+_GROUP_CHANNELS = 128
 
 
 class _Decays(NamedTuple):
@@ -64,7 +67,7 @@ def ssd_separable(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         result: Tensor = _Separable.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
         return result
-    return _scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size, entering=None)
+    return by_head_groups(partial(_scan, chunk_size=chunk_size, entering=None), *inputs)
 
 
 class _Separable(torch.autograd.Function):
@@ -72,7 +75,7 @@ class _Separable(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         entering: list[Tensor] = []
         x, dt, A, B, C, D, ctx.chunk_size = inputs
-        y_BLHP = _scan(x, dt, A, B, C, D, ctx.chunk_size, entering)
+        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), ctx.chunk_size, entering)
         # The output is kept for the gradient of the decays; whatever follows keeps it anyway.
         ctx.save_for_backward(x, dt, A, B, C, D, y_BLHP, *entering)
         return y_BLHP
@@ -100,8 +103,36 @@ def _decays(dt_BLH: Tensor, A_H: Tensor, chunk_size: int) -> _Decays:
     return _Decays(from_middle_BCQH.exp(), from_middle_BCQH.neg().exp_(), between_BCH)
 
 
-def _scores(B_BQN: Tensor, C_BQN: Tensor) -> Tensor:
-    return torch.bmm(C_BQN, B_BQN.transpose(1, 2)).tril_()
+def by_head_groups(scan: Callable[..., Tensor], x_BLHP: Tensor, *rest: Tensor) -> Tensor:
+    """The scan of contiguous `x_BLHP`; of a single image, groups of heads as if they were images of a batch.
+
+    Then a thread keeps to the states of its own group, in every product and every sum: they stay in its
+    cache, and no thread waits for what another one has written.
+
+    Args:
+        scan: takes x, dt, A, B, C, D and where the outputs go; A and D (H,), or (B, 1, H) one for each image.
+    """
+    y_BLHP, groups = torch.empty_like(x_BLHP), _head_groups(x_BLHP)
+    if groups == 1:
+        return scan(x_BLHP, *rest, y_BLHP)
+    dt_BLH, A_H, B_BLN, C_BLN, D_H = rest
+    x, dt, y = (t[0].unflatten(1, (groups, -1)).transpose(0, 1) for t in (x_BLHP, dt_BLH, y_BLHP))
+    A, D = (t_H.view(groups, 1, -1) for t_H in (A_H, D_H))
+    scan(x, dt, A, B_BLN.expand(groups, -1, -1), C_BLN.expand(groups, -1, -1), D, y)
+    return y_BLHP
+
+
+def _head_groups(x_BLHP: Tensor) -> int:
+    batch, _, heads, head_dim = x_BLHP.shape
+    most = min(torch.get_num_threads(), heads * head_dim // _GROUP_CHANNELS) if batch == 1 else 1
+    return next(groups for groups in range(max(1, most), 0, -1) if heads % groups == 0)
+
+
+def scores_of(B_BSN: Tensor, C_BQN: Tensor, diagonal: int = 0) -> Tensor:
+    """(B, Q, S): C B^T of tokens that are seen, once where all images share B and C."""
+    shared = B_BSN.stride(0) == 0
+    seen = torch.bmm(C_BQN[:1], B_BSN[:1].mT) if shared else torch.bmm(C_BQN, B_BSN.mT)
+    return seen.tril_(diagonal).expand(len(B_BSN), -1, -1)
 
 
 def _scan(
@@ -111,14 +142,14 @@ def _scan(
     B_BLN: Tensor,
     C_BLN: Tensor,
     D_H: Tensor,
+    y_BLHP: Tensor,
     chunk_size: int,
     entering: list[Tensor] | None,
 ) -> Tensor:
-    """The outputs; appends to `entering` the state entering each chunk but the first.
+    """Fills in the outputs and returns them; appends to `entering` the states entering all chunks but one.
 
     A state between chunks is (B, N, HP), and is scaled to the middle of the chunk that it enters.
     """
-    y_BLHP = torch.empty_like(x_BLHP)
     decays, state_BNI, buffer = _decays(dt_BLH, A_H, chunk_size), None, None
     for index, tokens in enumerate(chunk_slices(x_BLHP.shape[1], chunk_size)):
         x_BQHP, B_BQN, C_BQN = x_BLHP[:, tokens], B_BLN[:, tokens], C_BLN[:, tokens]
@@ -127,15 +158,15 @@ def _scan(
         buffer = x_BQHP.new_empty(x_BQHP.shape) if buffer is None else buffer[:, :size]
         weighted_BQI = torch.mul(x_BQHP, weight_BQH[..., None], out=buffer).flatten(2)
         if state_BNI is None:
-            y_BQI = torch.bmm(_scores(B_BQN, C_BQN), weighted_BQI)
+            y_BQI = torch.bmm(scores_of(B_BQN, C_BQN), weighted_BQI)
         else:
             state_BNI = _decayed(state_BNI, decays.between_BCH[:, index - 1], in_place=entering is None)
             if entering is not None:
                 entering.append(state_BNI)
-            y_BQI = torch.bmm(C_BQN, state_BNI).baddbmm_(_scores(B_BQN, C_BQN), weighted_BQI)
+            y_BQI = torch.bmm(C_BQN, state_BNI).baddbmm_(scores_of(B_BQN, C_BQN), weighted_BQI)
         after_BQH = decays.after_BCQH[:, index, :size]
         torch.mul(y_BQI.view_as(x_BQHP), after_BQH[..., None], out=y_BLHP[:, tokens])
-        y_BLHP[:, tokens].addcmul_(x_BQHP, D_H[:, None])
+        y_BLHP[:, tokens].addcmul_(x_BQHP, D_H[..., None])
         if tokens.stop < x_BLHP.shape[1]:
             state_BNI = _updated(state_BNI, B_BQN, weighted_BQI, in_place=entering is None)
     return y_BLHP
@@ -184,7 +215,7 @@ def _gradients(
         weight_BQH = before_BQH * dt
         du_BQI = torch.mul(dy, after_BQH[..., None], out=free[0]).flatten(2)
         weighted_BQI = torch.mul(x, weight_BQH[..., None], out=free[1]).flatten(2)
-        dg_BQI = torch.bmm(_scores(B_BQN, C_BQN).transpose(1, 2), du_BQI, out=free[2].flatten(2))
+        dg_BQI = torch.bmm(scores_of(B_BQN, C_BQN).transpose(1, 2), du_BQI, out=free[2].flatten(2))
         dscores_BQQ = torch.bmm(du_BQI, weighted_BQI.transpose(1, 2)).tril_()
         dB_BQN = torch.bmm(dscores_BQQ.transpose(1, 2), C_BQN)
         dC_BQN = torch.bmm(dscores_BQQ, B_BQN)

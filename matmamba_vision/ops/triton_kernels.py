@@ -55,6 +55,20 @@ def _decay_within(cum_i, cum_j, T: tl.constexpr):
 
 
 @triton.jit
+def _through_state(
+    V, rows, V_l, V_n, L, state, N, P, p,
+    T: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(T, P): rows of V (L, N) times a state (N, P), block by block of N."""
+    acc = tl.zeros((T, BLOCK_P), tl.float32)
+    for first_n in range(0, N, BLOCK_N):
+        n = first_n + tl.arange(0, BLOCK_N)
+        V_TN = _load(V, rows, V_l, L, n, V_n, N)
+        acc += _dot(V_TN, _load(state, n, P, N, p, 1, P), DOT, PRECISION)
+    return acc
+
+
+@triton.jit
 def decays_kernel(dt, A, step, cum, L, H, padded, dt_b, dt_l, dt_h, T: tl.constexpr, HEADS: tl.constexpr):
     """Transposes dt to (B, H, padded) and sums dt A within each tile. Grid: tiles, groups of heads, B."""
     batch = tl.program_id(2).to(tl.int64)
@@ -129,11 +143,9 @@ def outputs_kernel(
             between += total
         if WITH_STATES:
             entering = states + ((batch * chunks + chunk) * H + head) * N * P
-            read_TP = tl.zeros((T, BLOCK_P), tl.float32)
-            for first_n in range(0, N, BLOCK_N):
-                n = first_n + tl.arange(0, BLOCK_N)
-                C_TN = _load(C + batch * C_b, i, C_l, L, n, C_n, N)
-                read_TP += _dot(C_TN, _load(entering, n, P, N, p, 1, P), DOT, PRECISION)
+            read_TP = _through_state(
+                C + batch * C_b, i, C_l, C_n, L, entering, N, P, p, T, BLOCK_P, BLOCK_N, DOT, PRECISION
+            )
             past_TP += read_TP * tl.exp(between)
         y_TP = own_TP + past_TP * tl.exp(cum_i)[:, None] + tl.load(D + head) * x_TP
         _store(y + head * P, y_TP, i, H * P, L, p, 1, P)
@@ -236,11 +248,9 @@ def input_gradients_kernel(
             between += tl.load(cum + at + tile_i * T + T - 1)
         if WITH_STATES:
             leaving = dstates + ((batch * chunks + chunk) * H + head) * N * P
-            read_TP = tl.zeros((T, BLOCK_P), tl.float32)
-            for first_n in range(0, N, BLOCK_N):
-                n = first_n + tl.arange(0, BLOCK_N)
-                B_TN = _load(B + batch * B_b, j, B_l, L, n, B_n, N)
-                read_TP += _dot(B_TN, _load(leaving, n, P, N, p, 1, P), DOT, PRECISION)
+            read_TP = _through_state(
+                B + batch * B_b, j, B_l, B_n, L, leaving, N, P, p, T, BLOCK_P, BLOCK_N, DOT, PRECISION
+            )
             later_TP += read_TP * tl.exp(between)
         total = tl.load(cum + at + tile * T + T - 1)
         dinput_TP += later_TP * tl.exp(total - cum_j)[:, None]

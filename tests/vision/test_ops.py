@@ -7,7 +7,7 @@ import resource
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.ops import BackendError, Setting, linear, pointwise, reference, resolve, ssd
+from matmamba_vision.ops import BackendError, Setting, linear, pointwise, reference, resolve, separable, ssd
 from matmamba_vision.ops.backends import Scan
 from matmamba_vision.ops.masked import ssd_masked
 from matmamba_vision.ops.quadratic import ssd_quadratic
@@ -185,3 +185,19 @@ def test_short_sequences_of_any_decay_equal_the_definition(decay: float) -> None
     dt, A = torch.ones_like(dt), -torch.tensor([decay, decay / 2, 0.1], dtype=A.dtype)
     y = ssd(x, dt, A, B, C, D, chunk_size=8, backend="chunked")
     torch.testing.assert_close(y, ssd(x, dt, A, B, C, D, backend="reference"), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("scan", [ssd_separable, ssd_quadratic])
+def test_groups_of_heads_equal_all_heads(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single image on several threads: six heads in three groups, as many as divide them."""
+    monkeypatch.setattr(separable, "_GROUP_CHANNELS", 4)
+    inputs = [tensor.detach() for tensor in random_inputs(20)]
+    x, dt, B, C = (
+        torch.cat([t, t + 0.1], dim=2) if t.dim() > 2 else t for t in (inputs[i][:1] for i in (0, 1, 3, 4))
+    )
+    A, D = (torch.cat([inputs[i], inputs[i] * 0.9]) for i in (2, 5))
+    expected = scan(x, dt, A, B, C, D, 6)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    assert separable._head_groups(x) == 3
+    torch.testing.assert_close(scan(x, dt, A, B, C, D, 6), expected, rtol=1e-12, atol=1e-12)
+    assert separable._head_groups(x.expand(2, -1, -1, -1)) == 1
