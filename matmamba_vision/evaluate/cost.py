@@ -15,7 +15,7 @@ def count_parameters(model: MatMamba, width: WidthLike = "full") -> int:
 
 
 def count_macs(model: MatMamba, width: WidthLike = "full") -> int:
-    """Multiply-adds to classify one image: all matrix products and convolutions, the scan in chunks."""
+    """Multiply-adds to classify one image: all products and convolutions, the scan in its largest chunks."""
     tokens, dim = model.pos_embed.shape[1:]
     patches = (tokens - 1) * model.patch_embed.proj.weight.numel()
     blocks = zip(model.stack, model.width(width).heads, strict=True)
