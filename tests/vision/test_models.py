@@ -160,6 +160,7 @@ def test_compiled_blocks_share_a_graph_for_each_width(images: torch.Tensor) -> N
     model = MatMamba(**SMALL | {"depth": 4}, drop_path_rate=0.1, chunk_size=8).eval()
     plain = {width: _results(model, images, width) for width in ("full", "1/2")}
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     model.compile_blocks()
     graphs = torch._dynamo.utils.counters["stats"]
     for count, (width, expected) in enumerate(plain.items(), start=1):
