@@ -65,7 +65,7 @@ def _fastest(backends: Sequence[Backend], setting: Setting) -> Backend:
     """The backend that takes least time forward and backward."""
     ms = {backend.name: 1e3 * min(_seconds(backend, setting)) for backend in backends}
     chosen = min(backends, key=lambda backend: ms[backend.name])
-    measured = ", ".join(f"{name} {time:.2f} ms" for name, time in ms.items())
+    measured = ", ".join(f"{name} {taken:.2f} ms" for name, taken in ms.items())
     log.info("scan backend for %s: %s, the fastest here (%s)", setting, chosen.name, measured)
     return chosen
 
