@@ -50,7 +50,7 @@ def against_products(
     name: str, block: Block, x_BLD: Tensor, heads: int, plan: Plan, shape: BlockShape
 ) -> Case:
     """One width of the block, and the projections of its leading heads."""
-    weights, u_BLD = block.mixer.weights().first(heads), block.norm(x_BLD)
+    weights, u_BLD = block.mixer.weights(heads), block.norm(x_BLD)
     y_BLI = torch.randn(*x_BLD.shape[:2], weights.norm.numel())
     sides = {"block": lambda: block(x_BLD, heads), "products": lambda: products(weights, u_BLD, y_BLI)}
     ratio = Ratio("block / products", "block", "products")
@@ -74,7 +74,7 @@ def block_parts(block: Block, x_BLD: Tensor) -> dict[str, Callable[[], object]]:
     y_BLI, BC_BLN = torch.randn_like(x_BLHP).flatten(2), torch.randn(*x_BLD.shape[:2], len(weights.in_BC))
     # Steps as the initialisation makes them.
     raw_BLH = 0.1 * torch.randn(x_BLHP.shape[:3]) + weights.dt_bias
-    ops = resolve_for(block.mixer.backend, x_BLD, head_dim, BC_BLN.shape[-1] // 2)
+    ops = resolve_for(block.mixer.setting.backend, x_BLD, head_dim, BC_BLN.shape[-1] // 2)
 
     def convolve() -> None:
         ops.conv_silu(BC_BLN, weights.conv_BC, weights.conv_BC_bias)
@@ -83,7 +83,7 @@ def block_parts(block: Block, x_BLD: Tensor) -> dict[str, Callable[[], object]]:
     def scan() -> None:
         dt_BLH, A_H = F.softplus(raw_BLH), -weights.A_log.exp()
         B_BLN, C_BLN = BC_BLN.chunk(2, dim=-1)
-        ops.scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, weights.D, chunk_size=block.mixer.chunk_size)
+        ops.scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, weights.D, chunk_size=block.mixer.setting.chunk_size)
 
     def residual() -> None:
         block.norm(x_BLD).add_(x_BLD)

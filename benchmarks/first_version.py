@@ -22,7 +22,7 @@ class FirstBlock(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        self.norm, self.chunk_size = nn.LayerNorm(block.norm.normalized_shape), block.mixer.chunk_size
+        self.norm, self.chunk_size = nn.LayerNorm(block.norm.normalized_shape), block.mixer.setting.chunk_size
         self.norm.load_state_dict(block.norm.state_dict())
         for name, tensor in first_weights(dict(block.mixer.named_parameters())).items():
             self.register_parameter(name, nn.Parameter(tensor.detach().clone()))

@@ -348,7 +348,7 @@ def block_times(plan: Plan, setting: Setting) -> Iterator[Case]:
     backends = [*_present(KERNELS), "chunked"]
     blocks = {name: shape.block().to(setting.device, setting.dtype) for name in backends}
     for name, block in blocks.items():
-        block.mixer.backend = name
+        block.mixer.use_backend(name)
     for width, heads in shape.widths().items():
         sides: dict[str, Work] = {}
         for name, block in blocks.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.layers import Block, Mixer, MixerWeights
+from matmamba_vision.layers import Block, Mixer, MixerSetting, MixerWeights
 from timm.models.vision_transformer import Block as ViTBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -47,7 +47,12 @@ class BlockShape:
     def mixer(self) -> Mixer:
         """Our block without its norm and its residual."""
         return Mixer(
-            self.dim, self.heads, self.head_dim, self.state_dim, self.taps, "auto", chunk_size=CHUNK_SIZE
+            self.dim,
+            self.heads,
+            self.head_dim,
+            self.state_dim,
+            self.taps,
+            MixerSetting("auto", CHUNK_SIZE, heads_per_group=self.heads),
         )
 
     def tokens_BLD(self) -> Tensor:

@@ -29,8 +29,8 @@ class PublishedMixer(nn.Module):
         for name, tensor in pack_mixer(mixer.weights()).items():
             self.register_parameter(name.replace(".", "_"), nn.Parameter(tensor.clone()))
 
-    def forward(self, u_BLD: Tensor, heads: int | None = None) -> Tensor:
-        """Update (B, L, D)."""
+    def forward(self, u_BLD: Tensor, heads: int | None = None, *_: object) -> Tensor:
+        """Update (B, L, D); it knows one order of tokens, and no smaller state."""
         heads = self.heads if heads is None else heads
         inner, shared = heads * self.head_dim, 2 * self.state_dim
         z, x, BC, dt = self._parts(self.in_proj_weight)

@@ -8,9 +8,8 @@ from matmamba_datasets import torchvision_compat as _torchvision_compat  # noqa:
 
 from .allocator import keep_freed_memory
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from .models import MatMamba
+from .models import MatMamba, extract
 from .official import load_official
-from .submodel import extract
 from .width import Width, WidthError
 
 __version__ = "0.1.0"

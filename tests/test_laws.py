@@ -113,8 +113,7 @@ def published() -> tuple[MatMamba, dict[str, torch.Tensor], dict[str, object]]:
 @pytest.mark.parametrize("backend", ["reference", *CPU_BACKENDS])
 def test_law_4_the_published_model_is_reproduced(backend: str) -> None:
     model, recorded, widths = published()
-    for block in model.stack:
-        block.mixer.backend = backend
+    model.use_backend(backend)
     for level, width in widths.items():
         features = model.forward_head(model.forward_features(recorded["input"], width), pre_logits=True)
         assert (features - recorded[f"features.{level}"]).abs().max() < PUBLISHED
@@ -128,8 +127,7 @@ def test_law_5_a_token_does_not_see_the_next(model: MatMamba, images: torch.Tens
 
     Chunks weigh by the decay of the whole chunk and divide by it again: equal up to rounding.
     """
-    for block in model.stack:
-        block.mixer.backend = backend
+    model.use_backend(backend)
     changed = images.clone()
     changed[:, :, 12:, 12:] += 1
     before, after = model.forward_features(images), model.forward_features(changed)

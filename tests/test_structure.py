@@ -23,7 +23,6 @@ ORDER = (
     "ops",
     "layers",
     "models",
-    "submodel",
     "checkpoint",
     "train",
     "evaluate",

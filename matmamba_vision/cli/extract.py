@@ -18,8 +18,7 @@ from rich.console import Console
 
 from ..checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from ..evaluate import count_macs, count_parameters
-from ..models import MatMamba
-from ..submodel import extract
+from ..models import MatMamba, extract
 from .arguments import parse
 from .config import ConfigError
 

@@ -41,6 +41,7 @@ from ..batch import LabelledBatch
 from ..checkpoint import checkpoint_file, save_checkpoint
 from ..evaluate import predict
 from ..evaluate.environment import environment
+from ..layers import Mixer
 from ..models import MatMamba
 from ..ops import resolve_for
 from ..train import (
@@ -229,8 +230,12 @@ class _Recorder(Hooks):
 
 
 def _scan_backend(model: MatMamba) -> str:
-    sizes = model.arguments["head_dim"], model.arguments["d_state"]
-    return resolve_for(model.ssd_backend, model.pos_embed, *sizes).name
+    """What computes the scans; "" where there are none."""
+    mixers = (block.mixer for block in model.stack if isinstance(block.mixer, Mixer))
+    first = next(mixers, None)
+    if first is None:
+        return ""
+    return resolve_for(model.ssd_backend, model.pos_embed, first.norm.shape[1], first.state_dim).name
 
 
 def _loaders(config: TrainConfig, model: MatMamba, splits: Splits) -> tuple[Loader, Loader]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models import MatMamba
-from ..submodel import extract
+from ..models import MatMamba, extract
 from ..width import WidthLike
 
 

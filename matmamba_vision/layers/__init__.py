@@ -1,6 +1,23 @@
 """Layers of the backbone; shape suffixes as in `ops`."""
 
+from .attention import Attention
 from .block import Block
-from .mixer import Mixer, MixerWeights, mix
+from .mixer import Mixer, MixerSetting, MixerWeights, mix
+from .mlp import Mlp
+from .nested import Nested
+from .order import BLOCK_SCANS, SCANS, scan_orders, scans_of_blocks
 
-__all__ = ["Block", "Mixer", "MixerWeights", "mix"]
+__all__ = [
+    "BLOCK_SCANS",
+    "SCANS",
+    "Attention",
+    "Block",
+    "Mixer",
+    "MixerSetting",
+    "MixerWeights",
+    "Mlp",
+    "Nested",
+    "mix",
+    "scan_orders",
+    "scans_of_blocks",
+]

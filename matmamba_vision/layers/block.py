@@ -1,27 +1,42 @@
-"""A residual block: normalise, mix, add."""
+"""A block: one or two residual branches, each of which normalises, computes and adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from timm.layers import DropPath
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
+from .attention import Attention
 from .mixer import Mixer
+from .mlp import Mlp
+from .nested import Nested
+from .order import BLOCK_SCANS, Orders
 
 
+# torch.fx takes a block as a whole: what a mixer does depends on its input.
+@register_notrace_module
 class Block(nn.Module):
-    """Pre-norm residual block around a nested mixer (no MLP, as in MatMamba, arXiv 2410.06718).
+    """Pre-norm residual block around a nested mixer (MatMamba, arXiv 2410.06718), and around an MLP if given.
 
     Args:
-        mixer: the nested mixer. dim: D. proj_drop: dropout of the update. drop_path: share of samples whose
-            update is skipped in training.
+        mixer: Mamba2's mixer, or attention. dim: D. mlp: the second branch. scan: which way a Mamba2 mixer
+            reads the tokens, a key of `BLOCK_SCANS`. mean_of: the tokens whose mean a Mamba2 mixer reads
+            first (Adventurer, arXiv 2410.07599). proj_drop: dropout of an update. drop_path: share of samples
+            whose updates are skipped in training.
     """
 
-    mixer: Mixer
     norm: nn.LayerNorm
 
     def __init__(
         self,
-        mixer: Mixer,
+        mixer: Mixer | Attention,
         dim: int,
+        mlp: Mlp | None = None,
+        scan: str = "rows",
+        mean_of: slice | None = None,
         proj_drop: float = 0.0,
         drop_path: float = 0.0,
         device: torch.device | str | None = None,
@@ -29,19 +44,92 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
-        self.mixer = mixer
+        self.mixer, self.scan, self.mean_of = mixer, scan, mean_of
+        if mlp is not None:
+            self.mlp_norm = nn.LayerNorm(dim, device=device, dtype=dtype)
+        self.mlp = mlp
         self.proj_drop = nn.Dropout(proj_drop)
         self.compiled = False
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
-    def forward(self, x_BLD: Tensor, heads: int | None = None) -> Tensor:
-        """Tokens (B, L, D) to tokens; `heads` active heads, all by default, none skips the block."""
+    @property
+    def heads(self) -> int:
+        """All heads: those of a nested mixer, or else the parts into which the MLP is divided."""
+        is_whole = isinstance(self.mixer, Attention) and not self.mixer.nested
+        return self.mlp.heads if is_whole and self.mlp is not None else self.mixer.heads
+
+    @property
+    def state_dim(self) -> int:
+        """N of a Mamba2 mixer; 0 if there is none."""
+        return self.mixer.state_dim if isinstance(self.mixer, Mixer) else 0
+
+    def layers(self) -> Iterator[tuple[str, Nested]]:
+        """The nested layers by name."""
+        yield "mixer", self.mixer
+        if self.mlp is not None:
+            yield "mlp", self.mlp
+
+    def forward(
+        self, x_BLD: Tensor, heads: int | None = None, state: int | None = None, orders: Orders = (None,)
+    ) -> Tensor:
+        """Tokens (B, L, D) to tokens.
+
+        Args:
+            heads: active heads, all by default; 0 skips the block. state: active state size, all by default.
+            orders: those of the block's scan, see `scan_orders`.
+        """
         if heads == 0:
             return x_BLD
-        u_BLD = self.norm(x_BLD)
+        x_BLD = self._add(x_BLD, self._mix(x_BLD, heads, state, orders))
+        if self.mlp is not None:
+            x_BLD = self._add(x_BLD, self.mlp(self._ready(self.mlp_norm(x_BLD)), heads))
+        return x_BLD
+
+    def _mix(self, x_BLD: Tensor, heads: int | None, state: int | None, orders: Orders) -> Tensor:
+        if isinstance(self.mixer, Attention):
+            return self.mixer(self._ready(self.norm(x_BLD)), heads)
+        if self.mean_of is None:
+            return self.mixer(self._ready(self.norm(x_BLD)), heads, state, orders)
+        mean_B1D = x_BLD[:, self.mean_of].mean(1, keepdim=True)
+        u_BLD = self._ready(self.norm(torch.cat([mean_B1D, x_BLD], dim=1)))
+        return self.mixer(u_BLD, heads, state, orders)[:, 1:].contiguous()
+
+    def _ready(self, u_BLD: Tensor) -> Tensor:
         if self.compiled:
             # Everything else decides which graph is right; a batch of another size needs no other one.
             torch._dynamo.maybe_mark_dynamic(u_BLD, 0)
-        update_BLD = self.proj_drop(self.mixer(u_BLD, heads))
+        return u_BLD
+
+    def _add(self, x_BLD: Tensor, update_BLD: Tensor) -> Tensor:
         # The update is nobody else's: adding in place saves fresh memory.
-        return self.drop_path(update_BLD).add_(x_BLD)
+        return self.drop_path(self.proj_drop(update_BLD)).add_(x_BLD)
+
+    def leading(self, heads: int, state: int) -> dict[str, Tensor]:
+        """The block's tensors at a width by name: what an extracted block has."""
+        tensors: dict[str, Tensor] = {}
+        for name, layer in self.layers():
+            norm = self.norm if name == "mixer" else self.mlp_norm
+            prefix = "norm" if name == "mixer" else "mlp_norm"
+            tensors |= {
+                f"{prefix}.{part}": tensor for part, tensor in norm.state_dict(keep_vars=True).items()
+            }
+            tensors |= {f"{name}.{part}": tensor for part, tensor in layer.leading(heads, state).items()}
+        return tensors
+
+    def macs(self, tokens: int, heads: int, state: int) -> int:
+        """Multiply-adds of one sequence at a width; 0 where the block is skipped."""
+        if heads == 0:
+            return 0
+        mlp = 0 if self.mlp is None else self.mlp.macs(tokens, heads)
+        if isinstance(self.mixer, Attention):
+            return mlp + self.mixer.macs(tokens, heads)
+        read = tokens + (self.mean_of is not None)
+        return mlp + self.mixer.macs(read, heads, state, scans=len(BLOCK_SCANS[self.scan]))
+
+    def reset_parameters(self, out_scale: float) -> None:
+        """Fresh weights; `out_scale` is a factor on what is added to the residual stream."""
+        self.norm.reset_parameters()
+        if self.mlp is not None:
+            self.mlp_norm.reset_parameters()
+            self.mlp.reset_parameters(out_scale)
+        self.mixer.reset_parameters(out_scale)

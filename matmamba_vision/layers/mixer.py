@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import linear, require_known, resolve_for
+from ..ops import Backend, linear, require_known, resolve_for, scan_macs
+from .nested import Nested, register, uniform_
+from .order import Orders, TokenOrder
 
 NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
 class MixerWeights:
-    """The tensors of one mixer. Their shapes say how many heads; the arithmetic in `mix` knows no widths."""
+    """The tensors of one mixer. Their shapes say how many heads; the arithmetic in `mix` knows no widths.
+
+    G groups of consecutive heads have a B and a C each; the rows of a group are B, then C.
+    """
 
     in_z: Tensor  # (H, P, D): gate
     in_x: Tensor  # (H, P, D): input
@@ -33,58 +38,103 @@ class MixerWeights:
     D: Tensor  # (H,)
     norm: Tensor  # (H, P)
     out: Tensor  # (D, H, P)
-    in_BC: Tensor  # (2N, D)
-    conv_BC: Tensor  # (2N, K)
-    conv_BC_bias: Tensor  # (2N,)
-
-    def first(self, heads: int) -> MixerWeights:
-        """The weights of the leading `heads` heads, as views."""
-        return MixerWeights(**{name: self._cut(name, heads) for name in _NAMES})
-
-    def _cut(self, name: str, heads: int) -> Tensor:
-        tensor: Tensor = getattr(self, name)
-        if name in _SHARED:
-            return tensor
-        return tensor[:, :heads] if name == "out" else tensor[:heads]
+    in_BC: Tensor  # (G 2N, D)
+    conv_BC: Tensor  # (G 2N, K)
+    conv_BC_bias: Tensor  # (G 2N,)
+    in_z_bias: Tensor | None = None  # (H, P)
+    in_x_bias: Tensor | None = None  # (H, P)
+    in_BC_bias: Tensor | None = None  # (G 2N,)
+    out_bias: Tensor | None = None  # (D,)
 
 
 # A tuple, because torch.compile does not follow `fields`.
 _NAMES = tuple(field.name for field in fields(MixerWeights))
-_SHARED = ("in_BC", "conv_BC", "conv_BC_bias")
+_OF_GROUPS = ("in_BC", "conv_BC", "conv_BC_bias", "in_BC_bias")
 
 
-def mix(u_BLD: Tensor, weights: MixerWeights, backend: str, chunk_size: int) -> Tensor:
+@dataclass(frozen=True)
+class MixerSetting:
+    """How a mixer computes.
+
+    Attributes:
+        backend: name of the scan, see `ops.resolve`. chunk_size: largest chunk of the scan, in tokens.
+            heads_per_group: consecutive heads that share B and C.
+    """
+
+    backend: str
+    chunk_size: int
+    heads_per_group: int
+
+    def groups(self, heads: int) -> list[slice]:
+        """The heads of each group, of the leading `heads`."""
+        size = self.heads_per_group
+        return [slice(first, min(first + size, heads)) for first in range(0, heads, size)]
+
+
+def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Orders = (None,)) -> Tensor:
     """Mamba2's mixer (arXiv 2405.21060, section 7): project, convolve, scan, gate, normalise, project back.
 
     Args:
         u_BLD: normalised tokens.
         weights: as many heads as are to be active.
-        backend: name of the scan, see `ops.resolve`.
+        orders: convolution and scan run once in each, and their outputs are added.
 
     Returns:
         (B, L, D) update to the residual stream.
     """
-    ops = resolve_for(backend, u_BLD, weights.norm.shape[1], state_dim=weights.in_BC.shape[0] // 2)
-    if ops.gpu and _can_pack(u_BLD) and (inner := ops.inner(*_packed_layout(weights))):
+    if len(orders) == 1 and orders[0] is not None:
+        # Before the projections, because there are fewer channels than behind them.
+        return orders[0].restore(mix(orders[0].arrange(u_BLD), weights, setting))
+    groups = setting.groups(len(weights.in_z))
+    state = weights.in_BC.shape[0] // (2 * len(groups))
+    ops = resolve_for(setting.backend, u_BLD, weights.norm.shape[1], state)
+    packs = ops.gpu and len(orders) == len(groups) == 1 and _can_pack(u_BLD, weights)
+    if packs and (inner := ops.inner(*_packed_layout(weights))):
         return _mix_packed(u_BLD, weights, inner)
-    x_BLHP = _per_head(u_BLD, weights.in_x)
-    BC_BLN = linear(u_BLD, weights.in_BC)
+    x_BLHP = _per_head(u_BLD, weights.in_x, weights.in_x_bias)
+    BC_BLX = linear(u_BLD, weights.in_BC, weights.in_BC_bias)
     dt_BLH = F.softplus(linear(u_BLD, weights.in_dt, weights.dt_bias))
-    B_BLN, C_BLN = ops.conv_silu(BC_BLN, weights.conv_BC, weights.conv_BC_bias).chunk(2, dim=-1)
+    y_BLHP = _scan_in(orders[0], x_BLHP, BC_BLX, dt_BLH, weights, setting, ops)
+    for order in orders[1:]:
+        y_BLHP = y_BLHP + _scan_in(order, x_BLHP, BC_BLX, dt_BLH, weights, setting, ops)
+    # Projected late: the gate is still in the cache when it is used.
+    z_BLHP = _per_head(u_BLD, weights.in_z, weights.in_z_bias)
+    y_BLHP = ops.gated_rms_norm(y_BLHP, z_BLHP, weights.norm, NORM_EPSILON)
+    return linear(y_BLHP.flatten(2), weights.out.flatten(1), weights.out_bias)
+
+
+def _scan_in(
+    order: TokenOrder | None,
+    x_BLHP: Tensor,
+    BC_BLX: Tensor,
+    dt_BLH: Tensor,
+    weights: MixerWeights,
+    setting: MixerSetting,
+    ops: Backend,
+) -> Tensor:
+    """Convolution and scan in one order, all groups."""
+    if order is not None:
+        x_BLHP, BC_BLX, dt_BLH = order.arrange(x_BLHP), order.arrange(BC_BLX), order.arrange(dt_BLH)
+    BC_BLX = ops.conv_silu(BC_BLX, weights.conv_BC, weights.conv_BC_bias)
     x_BLHP = ops.conv_silu(x_BLHP, weights.conv_x, weights.conv_x_bias)
     A_H = -weights.A_log.float().exp()
-    y_BLHP = ops.scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, weights.D, chunk_size=chunk_size)
-    # Projected late: the gate is still in the cache when it is used.
-    z_BLHP = _per_head(u_BLD, weights.in_z)
-    y_BLHP = ops.gated_rms_norm(y_BLHP, z_BLHP, weights.norm, NORM_EPSILON)
-    return linear(y_BLHP.flatten(2), weights.out.flatten(1))
+    groups = setting.groups(len(A_H))
+    parts = []
+    for h, BC_BLN in zip(groups, BC_BLX.chunk(len(groups), dim=-1), strict=True):
+        B_BLN, C_BLN = BC_BLN.chunk(2, dim=-1)
+        of_group = (x_BLHP, dt_BLH, A_H, weights.D)
+        x, dt, A, D = (
+            of_group if len(groups) == 1 else (x_BLHP[:, :, h], dt_BLH[..., h], A_H[h], weights.D[h])
+        )
+        parts.append(ops.scan(x, dt, A, B_BLN, C_BLN, D, chunk_size=setting.chunk_size))
+    y_BLHP = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    return y_BLHP if order is None else order.restore(y_BLHP)
 
 
-def _can_pack(u_BLD: Tensor) -> bool:
+def _can_pack(u_BLD: Tensor, weights: MixerWeights) -> bool:
     # Autograd cannot follow products that write into parts of one tensor, nor can autocast.
-    return (
-        not torch.is_grad_enabled() and not torch.is_autocast_enabled(u_BLD.device.type) and u_BLD.numel() > 0
-    )
+    recorded = torch.is_grad_enabled() or torch.is_autocast_enabled(u_BLD.device.type)
+    return not recorded and u_BLD.numel() > 0 and weights.in_z_bias is None
 
 
 def _packed_parts(weights: MixerWeights) -> tuple[Tensor, ...]:
@@ -111,18 +161,18 @@ def _mix_packed(u_BLD: Tensor, weights: MixerWeights, inner: Callable[..., Tenso
     return linear(y_BLI, weights.out.flatten(1))
 
 
-def _per_head(u_BLD: Tensor, projection_HPD: Tensor) -> Tensor:
+def _per_head(u_BLD: Tensor, projection_HPD: Tensor, bias_HP: Tensor | None) -> Tensor:
     """(B, L, H, P): one matrix product for all heads; flattening leading heads copies nothing."""
-    return linear(u_BLD, projection_HPD.flatten(0, 1)).unflatten(-1, projection_HPD.shape[:2])
+    bias_I = None if bias_HP is None else bias_HP.flatten()
+    return linear(u_BLD, projection_HPD.flatten(0, 1), bias_I).unflatten(-1, projection_HPD.shape[:2])
 
 
-class Mixer(nn.Module):
+class Mixer(Nested):
     """Parameters of a Mamba2 mixer of which any leading heads can be used.
 
     Args:
         dim: D, size of the residual stream. heads: H. head_dim: P. state_dim: N. conv_size: K, taps of the
-            causal convolution. backend: name of the scan, see `ops.resolve`. chunk_size: largest chunk of
-            the scan, in tokens.
+            causal convolution. setting: how it computes. bias: whether the projections have biases.
     """
 
     norm: Tensor
@@ -135,14 +185,16 @@ class Mixer(nn.Module):
         head_dim: int,
         state_dim: int,
         conv_size: int,
-        backend: str,
-        chunk_size: int,
+        setting: MixerSetting,
+        bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.heads, self.backend, self.chunk_size = heads, require_known(backend), chunk_size
-        shapes = {
+        require_known(setting.backend)
+        self.heads, self.state_dim, self.setting = heads, state_dim, setting
+        rows = 2 * state_dim * len(setting.groups(heads))
+        shapes: dict[str, tuple[int, ...]] = {
             "in_z": (heads, head_dim, dim),
             "in_x": (heads, head_dim, dim),
             "in_dt": (heads, dim),
@@ -153,46 +205,79 @@ class Mixer(nn.Module):
             "D": (heads,),
             "norm": (heads, head_dim),
             "out": (dim, heads, head_dim),
-            "in_BC": (2 * state_dim, dim),
-            "conv_BC": (2 * state_dim, conv_size),
-            "conv_BC_bias": (2 * state_dim,),
+            "in_BC": (rows, dim),
+            "conv_BC": (rows, conv_size),
+            "conv_BC_bias": (rows,),
         }
-        for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        if bias:
+            shapes |= {"in_z_bias": (heads, head_dim), "in_x_bias": (heads, head_dim)}
+            shapes |= {"in_BC_bias": (rows,), "out_bias": (dim,)}
+        self._names = tuple(name for name in _NAMES if name in shapes)
+        register(self, shapes, device, dtype)
         self.reset_parameters()
 
-    def weights(self) -> MixerWeights:
-        """All weights, full width."""
-        return MixerWeights(**{name: getattr(self, name) for name in _NAMES})
+    def leading(self, heads: int, state: int) -> dict[str, Tensor]:
+        """The tensors of the leading heads by name: views, but for B and C where the state is cut."""
+        return {name: self._cut(name, heads, state) for name in self._names}
 
-    def forward(self, u_BLD: Tensor, heads: int | None = None) -> Tensor:
-        """Update for tokens (B, L, D), computed by the leading `heads` heads (all by default)."""
-        weights = self.weights()
-        if heads is not None and heads < self.heads:
-            weights = weights.first(heads)
-        return mix(u_BLD, weights, self.backend, self.chunk_size)
+    def _cut(self, name: str, heads: int, state: int) -> Tensor:
+        tensor: Tensor = getattr(self, name)
+        if name == "out_bias":
+            return tensor
+        if name not in _OF_GROUPS:
+            return tensor[:, :heads] if name == "out" else tensor[:heads]
+        groups = len(self.setting.groups(heads))
+        if state == self.state_dim:
+            return tensor[: groups * 2 * state]
+        return tensor.unflatten(0, (-1, 2, self.state_dim))[:groups, :, :state].flatten(0, 2)
+
+    def weights(self, heads: int | None = None, state: int | None = None) -> MixerWeights:
+        """The weights of the leading heads and of the leading state, all by default."""
+        heads, state = self.heads if heads is None else heads, state or self.state_dim
+        if (heads, state) == (self.heads, self.state_dim):
+            return MixerWeights(**{name: getattr(self, name) for name in self._names})
+        return MixerWeights(**self.leading(heads, state))
+
+    def forward(
+        self, u_BLD: Tensor, heads: int | None = None, state: int | None = None, orders: Orders = (None,)
+    ) -> Tensor:
+        """Update for tokens (B, L, D), computed by the leading heads (all by default)."""
+        return mix(u_BLD, self.weights(heads, state), self.setting, orders)
+
+    def use_backend(self, name: str) -> None:
+        """Compute the scan by another backend from now on, see `ops.resolve`."""
+        self.setting = replace(self.setting, backend=require_known(name))
+
+    def macs(self, tokens: int, heads: int, state: int, scans: int = 1) -> int:
+        """Multiply-adds of one sequence; `scans` is how often convolution and scan run."""
+        weights = self.weights(heads, state)
+        dim, head_dim = self.in_BC.shape[1], self.norm.shape[1]
+        projections = dim * (3 * weights.norm.numel() + len(weights.in_BC) + heads)
+        convolutions = weights.conv_x.numel() + weights.conv_BC.numel()
+        of_groups = [head_dim * (group.stop - group.start) for group in self.setting.groups(heads)]
+        scan = sum(scan_macs(tokens, channels, state, self.setting.chunk_size) for channels in of_groups)
+        return tokens * projections + scans * (tokens * convolutions + scan)
 
     @torch.no_grad()
     def reset_parameters(self, out_scale: float = 1.0) -> None:
         """Mamba2's initialisation: A in [1, 16], dt in [0.001, 0.1], uniform projections.
 
         Args:
-            out_scale: factor on the output projection; 1/sqrt(depth) keeps the residual stream's variance
+            out_scale: factor on the output projection; 1/sqrt(branches) keeps the residual stream's variance
                 bounded.
         """
         weights = self.weights()
         for projection in (weights.in_z, weights.in_x, weights.in_dt, weights.in_BC):
-            _uniform_(projection, fan_in=projection.shape[-1])
+            uniform_(projection, fan_in=projection.shape[-1])
         for kernel in (weights.conv_x, weights.conv_x_bias, weights.conv_BC, weights.conv_BC_bias):
-            _uniform_(kernel, fan_in=weights.conv_x.shape[-1])
-        _uniform_(weights.out, fan_in=weights.norm.numel())
+            uniform_(kernel, fan_in=weights.conv_x.shape[-1])
+        uniform_(weights.out, fan_in=weights.norm.numel())
         weights.out.mul_(out_scale)
+        for bias in (weights.in_z_bias, weights.in_x_bias, weights.in_BC_bias, weights.out_bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
         nn.init.ones_(weights.D)
         nn.init.ones_(weights.norm)
         weights.A_log.uniform_(1, 16).log_()
         step_H = torch.empty_like(weights.dt_bias).uniform_(math.log(1e-3), math.log(1e-1)).exp_()
         weights.dt_bias.copy_(step_H + torch.log(-torch.expm1(-step_H)))
-
-
-def _uniform_(tensor: Tensor, fan_in: int) -> None:
-    nn.init.uniform_(tensor, -(fan_in**-0.5), fan_in**-0.5)

@@ -10,6 +10,7 @@ from .backends import BACKENDS, Backend, BackendError, Setting
 from .choice import require_known, resolve
 from .chunked import scan_macs
 from .dispatch import resolve_for
+from .pointwise import apply_where_wanted
 from .product import linear
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "Setting",
+    "apply_where_wanted",
     "linear",
     "require_known",
     "resolve",

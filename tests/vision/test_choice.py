@@ -72,12 +72,12 @@ def split_conv1d_scan(zxBCdt: torch.Tensor, *parameters: torch.Tensor, **options
 @pytest.mark.parametrize("heads", [8, 3])
 def test_the_packed_projection_is_the_published_layout(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    weights = MatMamba(**SMALL).stack[0].mixer.weights().first(heads)
+    weights = MatMamba(**SMALL).stack[0].mixer.weights(heads)
     u = torch.randn(2, 9, SMALL["embed_dim"])
     combined = SimpleNamespace(mamba_split_conv1d_scan_combined=split_conv1d_scan)
     monkeypatch.setattr(fused, "_load", lambda module: combined)
     packed = mixer._mix_packed(u, weights, fused.inner_mamba_ssm)
-    torch.testing.assert_close(packed, mixer.mix(u, weights, "reference", 64))
+    torch.testing.assert_close(packed, mixer.mix(u, weights, mixer.MixerSetting("reference", 64, 8)))
 
 
 def test_the_scan_hands_over_one_group_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:

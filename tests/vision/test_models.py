@@ -9,6 +9,7 @@ import timm
 import torch
 from matmamba_vision import MatMamba, extract
 from matmamba_vision.evaluate import count_macs, count_parameters, measure_latency, predict
+from matmamba_vision.models import default_cfgs
 from small import SMALL
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,8 +39,8 @@ def test_a_variant_runs_at_every_trained_width(name: str) -> None:
 
 
 def test_every_variant_is_registered() -> None:
-    assert set(timm.list_models("matmamba_*")) == set(VARIANTS)
-    assert not timm.list_models("matmamba_*", pretrained=True)
+    assert set(timm.list_models(module="registry")) == set(default_cfgs)
+    assert not timm.list_models(module="registry", pretrained=True)
 
 
 def test_unknown_arguments_are_refused() -> None:

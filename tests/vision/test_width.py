@@ -6,14 +6,14 @@ import pytest
 from matmamba_vision import MatMamba, Width, WidthError
 from matmamba_vision.width import resolve_width
 
-FULL = (16, 16, 8)
+FULL = Width((16, 16, 8), (32, 32, 0))
 
 
 @pytest.mark.parametrize(
     ("wanted", "heads"),
     [
-        ("full", FULL),
-        (1, FULL),
+        ("full", (16, 16, 8)),
+        (1, (16, 16, 8)),
         ("1/2", (8, 8, 4)),
         (0.25, (4, 4, 2)),
         ("3/8", (6, 6, 3)),

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
 
-import torch
 from torch import Tensor
 
-from .layers import MixerWeights
-from .models import MatMamba
-from .width import WidthLike
+from ..width import WidthLike
+from .matmamba import MatMamba
 
 
 def extract(model: MatMamba, width: WidthLike) -> MatMamba:
@@ -22,30 +19,24 @@ def extract(model: MatMamba, width: WidthLike) -> MatMamba:
     Raises:
         WidthError: `model` has no such width.
     """
-    heads = model.width(width).heads
-    kept = [index for index, active in enumerate(heads) if active]
-    arguments = model.arguments | {"depth": len(kept), "num_heads": [heads[index] for index in kept]}
+    heads, states = zip(*active, strict=True) if (active := model.active(width)) else ((), ())
     like = model.pos_embed
     small = MatMamba(
-        **arguments,
+        **model.architecture.of_blocks(heads, states).as_arguments(),
         trained_widths=("full",),
         ssd_backend=model.ssd_backend,
         device=like.device,
         dtype=like.dtype,
     )
-    small.load_state_dict(_submodel_state(model, heads))
+    small.load_state_dict(leading_tensors(model, width))
     small.pretrained_cfg = copy.deepcopy(model.pretrained_cfg)
     return small.train(model.training)
 
 
-@torch.no_grad()
-def _submodel_state(model: MatMamba, heads: tuple[int, ...]) -> dict[str, Tensor]:
+def leading_tensors(model: MatMamba, width: WidthLike) -> dict[str, Tensor]:
+    """State dict of the extracted model, as views of that of `model` wherever memory allows."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("blocks.")}
-    kept = (block for block in zip(model.stack, heads, strict=True) if block[1])
+    kept = (block for block in zip(model.stack, model.active(width), strict=True) if block[1][0])
     for index, (block, active) in enumerate(kept):
-        weights: MixerWeights = block.mixer.weights().first(active)
-        state |= {f"blocks.{index}.norm.{name}": tensor for name, tensor in block.norm.state_dict().items()}
-        state |= {
-            f"blocks.{index}.mixer.{field.name}": getattr(weights, field.name) for field in fields(weights)
-        }
+        state |= {f"blocks.{index}.{name}": tensor for name, tensor in block.leading(*active).items()}
     return state

@@ -1,0 +1,221 @@
+"""What a model is: its constructor arguments, checked, and resolved to one entry for each block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from timm.layers import to_2tuple
+
+from ..layers import SCANS, scans_of_blocks
+
+POOLS = ("token", "avg", "")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Constructor arguments of a `MatMamba`. What is given as one number holds for every block.
+
+    Attributes:
+        img_size, patch_size: height and width in pixels, or one number for both. in_chans: channels.
+        num_classes: outputs of the head; 0 for none. global_pool: "token", "avg" (patch tokens) or "" (none).
+        embed_dim: D. depth: blocks.
+        num_heads: heads of each block; by default as many as `expand` asks for.
+        expand: channels of a Mamba2 mixer over D; 2 by default.
+        head_dim, d_state, d_conv: Mamba2's P, N and convolution taps.
+        heads_per_group: consecutive heads that share B and C; by default all of them do.
+        bias: whether Mamba2's projections have biases.
+        scan: "raster", "flip", "cross" or "bidirectional" (see `layers.SCANS`), or what each block does.
+        mean_token: whether a scan reads the mean of the patch tokens first. reg_tokens: register tokens.
+        attention_blocks: blocks that mix tokens by attention instead, from 0. attn_head_dim: P of those.
+        nested_attention: whether their attention is nested; if not, only their MLP is.
+        mlp_ratio: hidden units of an MLP behind the mixer, over D; 0 for none.
+        drop_rate: dropout before the head. proj_drop_rate: dropout of each update. drop_path_rate: stochastic
+            depth of the last block, growing linearly from 0.
+        dynamic_img_size: whether images of other sizes are taken, with interpolated positions.
+        chunk_size: largest chunk of the scan, in tokens.
+
+    Raises:
+        ValueError, TypeError: an argument that cannot work, named in the message.
+    """
+
+    img_size: int | Sequence[int] = 224
+    patch_size: int | Sequence[int] = 16
+    in_chans: int = 3
+    num_classes: int = 1000
+    global_pool: str = "token"
+    embed_dim: int = 512
+    depth: int = 20
+    num_heads: int | Sequence[int] | None = None
+    expand: float | None = None
+    head_dim: int = 16
+    d_state: int | Sequence[int] = 128
+    d_conv: int = 4
+    heads_per_group: int | None = None
+    bias: bool = False
+    scan: str | Sequence[str] = "raster"
+    mean_token: bool = False
+    reg_tokens: int = 0
+    attention_blocks: Sequence[int] = ()
+    attn_head_dim: int = 32
+    nested_attention: bool = True
+    mlp_ratio: float | Sequence[float] = 0.0
+    drop_rate: float = 0.0
+    proj_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    dynamic_img_size: bool = False
+    chunk_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise TypeError(f"{name} is {value!r}: it must be a whole number")
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}: it can be {least} or more")
+        for name in ("drop_rate", "proj_drop_rate", "drop_path_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it can be from 0 to below 1")
+        require_pool(self.global_pool)
+        attention = tuple(sorted({*self.attention_blocks}))
+        if any(not 0 <= block < self.depth for block in attention):
+            raise ValueError(f"attention_blocks {list(attention)}: blocks are numbered 0 to {self.depth - 1}")
+        scans_of_blocks(self.scan, self.depth)
+        require_whole_patches(self.img_size, self.patch_size)
+        self._set(
+            img_size=tuple(to_2tuple(self.img_size)), patch_size=tuple(to_2tuple(self.patch_size)),
+            attention_blocks=attention, scan=self.scan if isinstance(self.scan, str) else tuple(self.scan),
+        )  # fmt: skip
+        # One after the other, because each counts on those before it.
+        self._set(num_heads=self._heads_of_blocks(), expand=None)
+        self._set(d_state=self._states_of_blocks())
+        self._set(mlp_ratio=self._mlp_ratios_of_blocks())
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _heads_of_blocks(self) -> tuple[int, ...]:
+        if self.num_heads is not None:
+            if self.expand is not None and self._by_width(self.expand) != self.num_heads:
+                raise ValueError(
+                    f"expand {self.expand} and num_heads {self.num_heads} do not agree: give one"
+                )
+            return _per_block("num_heads", self.num_heads, self.depth, least=1)
+        mamba = self._by_width(2 if self.expand is None else self.expand)
+        attention = self.embed_dim // self.attn_head_dim
+        of_blocks = (attention if block in self.attention_blocks else mamba for block in range(self.depth))
+        return _per_block("num_heads", tuple(of_blocks), self.depth, least=1)
+
+    def _by_width(self, expand: float) -> int:
+        heads = expand * self.embed_dim / self.head_dim
+        if heads != int(heads) or heads < 1:
+            raise ValueError(
+                f"expand {expand}: embed_dim {self.embed_dim}: no whole number of heads of {self.head_dim}"
+            )
+        return int(heads)
+
+    def _states_of_blocks(self) -> tuple[int, ...]:
+        states = (self.d_state,) * self.depth if isinstance(self.d_state, int) else tuple(self.d_state)
+        kept = (0 if block in self.attention_blocks else state for block, state in enumerate(states))
+        checked = _per_block("d_state", tuple(kept), self.depth, least=0)
+        if any(state == 0 and block not in self.attention_blocks for block, state in enumerate(checked)):
+            raise ValueError(f"d_state {self.d_state}: a scan needs a state of at least 1")
+        return checked
+
+    def _mlp_ratios_of_blocks(self) -> tuple[float, ...]:
+        ratios = self.mlp_ratio if isinstance(self.mlp_ratio, Sequence) else (self.mlp_ratio,) * self.depth
+        if len(ratios) != self.depth or any(ratio < 0 for ratio in ratios):
+            raise ValueError(f"mlp_ratio {self.mlp_ratio} is not {self.depth} numbers of at least 0")
+        for block, ratio in enumerate(ratios):
+            hidden, heads = ratio * self.embed_dim, self.heads[block]
+            if abs(hidden - round(hidden)) > 1e-6 or round(hidden) % heads:
+                raise ValueError(
+                    f"mlp_ratio {ratio:g}: {hidden:g} hidden units cannot be shared by the {heads} heads of"
+                    f" block {block}"
+                )
+            if not ratio and not self.nested_attention and block in self.attention_blocks:
+                raise ValueError(
+                    f"nested_attention False leaves nothing nested in block {block}: give an mlp_ratio"
+                )
+        if self.attention_blocks and not self.nested_attention and self.embed_dim % self.attn_head_dim:
+            raise ValueError(f"attn_head_dim {self.attn_head_dim} does not divide embed_dim {self.embed_dim}")
+        return tuple(map(float, ratios))
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Heads of each block."""
+        assert isinstance(self.num_heads, tuple)
+        return self.num_heads
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        """State size of each block; 0 for attention."""
+        assert isinstance(self.d_state, tuple)
+        return self.d_state
+
+    @property
+    def scans(self) -> tuple[str, ...]:
+        """What each block does, keys of `layers.BLOCK_SCANS`."""
+        return scans_of_blocks(self.scan, self.depth)
+
+    def hidden(self, block: int) -> int:
+        """Hidden units of a block's MLP; 0 for none."""
+        assert isinstance(self.mlp_ratio, tuple)
+        return round(self.mlp_ratio[block] * self.embed_dim)
+
+    def of_blocks(self, heads: Sequence[int], states: Sequence[int]) -> Architecture:
+        """The architecture with fewer active heads and states; blocks with none are left out."""
+        kept = [block for block, active in enumerate(heads) if active]
+        scans = tuple(self.scans[block] for block in kept)
+        ratios = [self.hidden(block) / self.embed_dim * heads[block] / self.heads[block] for block in kept]
+        return replace(
+            self,
+            depth=len(kept),
+            num_heads=tuple(heads[block] for block in kept),
+            d_state=tuple(states[block] for block in kept),
+            mlp_ratio=tuple(ratios),
+            attention_blocks=tuple(new for new, block in enumerate(kept) if block in self.attention_blocks),
+            # By name where it says the same, because published checkpoints are known by it.
+            scan=next((name for name in SCANS if scans_of_blocks(name, len(kept)) == scans), scans),
+        )
+
+    def changed(self, **arguments: Any) -> Architecture:
+        """The architecture with some arguments changed."""
+        return replace(self, **arguments)
+
+    def as_arguments(self) -> dict[str, Any]:
+        """The arguments that give this architecture again, as JSON has them."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+
+_LEAST = {
+    "in_chans": 1, "num_classes": 0, "embed_dim": 1, "depth": 0, "head_dim": 1, "d_conv": 1, "reg_tokens": 0,
+    "attn_head_dim": 1, "heads_per_group": 1, "chunk_size": 1,
+}  # fmt: skip
+
+
+def require_pool(global_pool: str) -> str:
+    """The name of a pooling, if there is one like that."""
+    if global_pool not in POOLS:
+        raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
+    return global_pool
+
+
+def require_whole_patches(img_size: Any, patch_size: Any) -> None:
+    """Raise `ValueError` unless patches fill the image."""
+    size, patch = to_2tuple(img_size), to_2tuple(patch_size)
+    if any(part < 1 or whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
+        raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
+
+
+def _per_block(name: str, value: int | Sequence[int], depth: int, least: int) -> tuple[int, ...]:
+    counts = (value,) * depth if isinstance(value, int) else tuple(value)
+    if len(counts) != depth or any(not isinstance(count, int) or count < least for count in counts):
+        raise ValueError(
+            f"{name} {list(counts)} is not {depth} whole numbers of at least {least}, one for each block"
+        )
+    return counts
