@@ -9,7 +9,7 @@ from matmamba_datasets import torchvision_compat as _torchvision_compat  # noqa:
 from .allocator import keep_freed_memory
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from .models import MatMamba
-from .official import load_official
+from .official import load_official, save_official, to_official
 from .submodel import extract
 from .width import Width, WidthError
 
@@ -25,4 +25,6 @@ __all__ = [
     "load_checkpoint",
     "load_official",
     "save_checkpoint",
+    "save_official",
+    "to_official",
 ]

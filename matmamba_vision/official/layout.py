@@ -1,88 +1,59 @@
-"""The published MatMamba-Vision checkpoints (ScaledFoundations/MatMamba), read into our weight layout."""
+"""The published layout of the weights, and ours: names, and projections packed as [z | x | B | C | dt]."""
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
 
-from .models import MatMamba
 
-# The published code fixes these, whatever its config says.
-_EXPAND, _HEADS = 2, 64
-
-
-def load_official(state_dict: dict[str, Tensor], config: dict[str, Any]) -> MatMamba:
-    """A model with the weights of a published checkpoint, in evaluation mode.
-
-    Args:
-        state_dict: tensors under the published names, projections packed as [z | x | B | C | dt].
-        config: the published constructor arguments: d_model, n_layer, n_classes, patch_size, image_size and
-            ssm_cfg with d_state.
+def pack(ours: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """The published state dict that holds our weights of `depth` blocks.
 
     Raises:
-        ValueError: a key of `config` is missing, or tensors are missing, left over or of another shape.
+        ValueError: one of our tensors is missing, or has no place in the published layout.
     """
     try:
-        model = _empty_model(config)
+        theirs = {name: ours[our_name] for name, our_name in _kept(depth).items()}
+        for index in range(depth):
+            mixer = pack_mixer(_below(f"blocks.{index}.mixer.", ours))
+            theirs |= {f"layers.{index}.mixer.{name}": tensor for name, tensor in mixer.items()}
     except KeyError as error:
-        raise ValueError(f"config of the published model lacks {error}") from error
-    remaining = dict(state_dict)
-    try:
-        ours = _convert(remaining, model)
-    except KeyError as error:
-        raise ValueError(f"state dict of the published model lacks {error}") from error
-    if remaining:
-        raise ValueError(f"state dict of the published model has unknown tensors: {sorted(remaining)[:5]}")
-    try:
-        model.load_state_dict(ours)
-    except RuntimeError as error:
-        raise ValueError(f"state dict does not fit the config: {error}") from error
-    return model.eval()
+        raise ValueError(f"the published layout needs {error}, which the model lacks") from error
+    if left := sorted(ours.keys() - unpack(theirs, depth).keys()):
+        raise ValueError(f"the published layout has no place for {left[:5]}")
+    return theirs
 
 
-def _empty_model(config: dict[str, Any]) -> MatMamba:
-    dim = config["d_model"]
-    return MatMamba(
-        img_size=config["image_size"],
-        patch_size=config["patch_size"],
-        num_classes=config["n_classes"],
-        embed_dim=dim,
-        depth=config["n_layer"],
-        num_heads=_HEADS,
-        head_dim=_EXPAND * dim // _HEADS,
-        d_state=config["ssm_cfg"].get("d_state", 128),
-    )
-
-
-def _convert(theirs: dict[str, Tensor], model: MatMamba) -> dict[str, Tensor]:
-    """Our state dict, emptying `theirs` of what was used."""
-    ours = {name: theirs.pop(name) for name in ("cls_token", "pos_embed")}
-    for their_name, name in (("patch_embed.proj", "patch_embed.proj"), ("norm_f", "norm"), ("head", "head")):
-        ours |= {f"{name}.{part}": theirs.pop(f"{their_name}.{part}") for part in ("weight", "bias")}
-    for index, block in enumerate(model.stack):
-        prefix = f"layers.{index}."
-        ours |= {
-            f"blocks.{index}.norm.{part}": theirs.pop(f"{prefix}norm.{part}") for part in ("weight", "bias")
-        }
-        mixer = {name: theirs.pop(f"{prefix}mixer.{name}") for name in _PACKED}
-        heads, head_dim = block.mixer.norm.shape
-        unpacked = unpack_mixer(mixer, heads, head_dim)
-        ours |= {f"blocks.{index}.mixer.{name}": tensor for name, tensor in unpacked.items()}
+def unpack(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Our state dict, as views, from a published one that is complete."""
+    ours = {our_name: theirs[name] for name, our_name in _kept(depth).items()}
+    for index in range(depth):
+        mixer = unpack_mixer(_below(f"layers.{index}.mixer.", theirs))
+        ours |= {f"blocks.{index}.mixer.{name}": tensor for name, tensor in mixer.items()}
     return ours
 
 
-_PACKED = (
-    "in_proj.weight", "conv1d.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight",
-    "out_proj.weight",
-)  # fmt: skip
+def pack_mixer(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The published packed tensors of a mixer from head-first ones (see `layers.MixerWeights`)."""
+    z, x = ours["in_z"].flatten(0, 1), ours["in_x"].flatten(0, 1)
+    return {
+        "in_proj.weight": torch.cat([z, x, ours["in_BC"], ours["in_dt"]]),
+        "conv1d.weight": torch.cat([ours["conv_x"].flatten(0, 1), ours["conv_BC"]]).unsqueeze(1),
+        "conv1d.bias": torch.cat([ours["conv_x_bias"].flatten(), ours["conv_BC_bias"]]),
+        "dt_bias": ours["dt_bias"],
+        "A_log": ours["A_log"],
+        "D": ours["D"],
+        "norm.weight": ours["norm"].flatten(),
+        "out_proj.weight": ours["out"].flatten(1),
+    }
 
 
-def unpack_mixer(packed: dict[str, Tensor], heads: int, head_dim: int) -> dict[str, Tensor]:
-    """Head-first tensors of a mixer (see `layers.MixerWeights`) from the published packed ones."""
-    inner, per_head = heads * head_dim, (heads, head_dim)
+def unpack_mixer(packed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Head-first tensors of a mixer (see `layers.MixerWeights`), as views of the published packed ones."""
+    heads, inner = len(packed["D"]), len(packed["norm.weight"])
+    per_head = (heads, inner // heads)
     rows = packed["in_proj.weight"]
-    z, x, BC, dt = rows.split([inner, inner, rows.shape[0] - 2 * inner - heads, heads])
+    z, x, BC, dt = rows.split([inner, inner, len(rows) - 2 * inner - heads, heads])
     kernel, bias = packed["conv1d.weight"].squeeze(1), packed["conv1d.bias"]
     return {
         "in_z": z.unflatten(0, per_head),
@@ -99,3 +70,17 @@ def unpack_mixer(packed: dict[str, Tensor], heads: int, head_dim: int) -> dict[s
         "norm": packed["norm.weight"].unflatten(0, per_head),
         "out": packed["out_proj.weight"].unflatten(1, per_head),
     }
+
+
+def _kept(depth: int) -> dict[str, str]:
+    """Published name to ours, of the tensors that are the same in both."""
+    modules = {"patch_embed.proj": "patch_embed.proj", "norm_f": "norm", "head": "head"}
+    modules |= {f"layers.{index}.norm": f"blocks.{index}.norm" for index in range(depth)}
+    parts = {
+        f"{name}.{part}": f"{ours}.{part}" for name, ours in modules.items() for part in ("weight", "bias")
+    }
+    return {"cls_token": "cls_token", "pos_embed": "pos_embed"} | parts
+
+
+def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
