@@ -202,8 +202,8 @@ def table(result: Mapping[str, Any]) -> str:
     settings = result["settings"]
     about = (
         f"{settings['epochs']} epochs of CIFAR-10's 50,000 training images, batch {settings['batch']};"
-        f" 10,000 test images; 1-NN against the first {settings['gallery']:,} training images, at full width (for"
-        " the 1/8 model alone by itself)."
+        f" 10,000 test images; 1-NN against the first {settings['gallery']:,} training images, encoded at"
+        " full width (for the 1/8 model alone by itself)."
     )
     return "\n".join([*lines, "", *textwrap.wrap(about, 110), ""])
 

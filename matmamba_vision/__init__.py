@@ -9,7 +9,7 @@ from matmamba_datasets import torchvision_compat as _torchvision_compat  # noqa:
 from .allocator import keep_freed_memory
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from .models import MatMamba, extract
-from .official import load_official
+from .official import load_official, save_official, to_official
 from .width import Width, WidthError
 
 __version__ = "0.1.0"
@@ -24,4 +24,6 @@ __all__ = [
     "load_checkpoint",
     "load_official",
     "save_checkpoint",
+    "save_official",
+    "to_official",
 ]

@@ -50,7 +50,6 @@ def save_checkpoint(
     The header holds architecture, arguments, trained widths, input settings, class names and `run`.
     """
     file = checkpoint_file(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
     cfg = model.pretrained_cfg or {}
     header = {
         "architecture": cfg.get("architecture", ""),
@@ -60,13 +59,9 @@ def save_checkpoint(
         "classes": list(classes),
         "run": run or {},
     }
-    partial = file.with_name(file.name + ".partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     # Not by save_file, which makes files that only their owner can read.
-    partial.write_bytes(save(tensors, metadata={_HEADER: json.dumps(header)}))
-    _flush(partial)
-    partial.replace(file)
-    _flush(file.parent)
+    write_whole({file: save(tensors, metadata={_HEADER: json.dumps(header)})})
     return file
 
 
@@ -93,6 +88,18 @@ def checkpoint_file(path: Path | str) -> Path:
     """The file meant by a run's folder or by a file's own path."""
     path = Path(path)
     return path if path.suffix == ".safetensors" else path / FILE_NAME
+
+
+def write_whole(contents: dict[Path, bytes]) -> None:
+    """Write files that belong together: none is replaced before all of them are on the disk."""
+    partials = {file: file.with_name(file.name + ".partial") for file in contents}
+    for file, partial in partials.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(contents[file])
+        _flush(partial)
+    for file, partial in partials.items():
+        partial.replace(file)
+        _flush(file.parent)
 
 
 def _read_header(file: Path) -> dict[str, Any]:
