@@ -119,7 +119,7 @@ def _save_folder(
     require_architecture(small)
     with TemporaryDirectory() as scratch:
         file = Path(scratch) / ONNX
-        onnx = _write_onnx(small, file) if args.onnx else None
+        onnx = _write_onnx(small, file, console) if args.onnx else None
         accuracy = _accuracy(args, replace(parent, model=small), console)
         (latency,) = measure_latency(small, ["full"], LATENCY_BATCH)
         facts = Facts(small, parent, width, difference, latency, LATENCY_BATCH, accuracy, onnx)
@@ -130,8 +130,10 @@ def _save_folder(
     return said + _describe(accuracy)
 
 
-def _write_onnx(small: MatMamba, file: Path) -> float:
-    export_onnx(small, file)
+def _write_onnx(small: MatMamba, file: Path, console: Console) -> float:
+    # Minutes for a model of 20 blocks.
+    with console.status("exporting to ONNX"):
+        export_onnx(small, file)
     return check_onnx(small, file)
 
 
