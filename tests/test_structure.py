@@ -28,7 +28,7 @@ ORDER = (
     "evaluate",
     "cli",
 )
-SAME_FLOOR = {"official": "checkpoint"}
+SAME_FLOOR = {"official": "checkpoint", "export": "checkpoint", "hub": "checkpoint"}
 
 
 def modules(package: str) -> list[tuple[str, Path]]:
@@ -112,7 +112,7 @@ def test_the_folders_shadow_no_package(folder: str) -> None:
 @pytest.mark.parametrize(
     ("package", "absent"),
     [
-        ("matmamba_vision", ["triton", "faiss", "mamba_ssm", "matplotlib", "sklearn"]),
+        ("matmamba_vision", ["triton", "faiss", "mamba_ssm", "matplotlib", "sklearn", "onnx", "onnxruntime"]),
         ("matmamba_retrieval", ["torch", "timm", "torchvision"]),
         ("matmamba_datasets", ["faiss", "sklearn", "pyarrow"]),
     ],

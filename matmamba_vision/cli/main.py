@@ -17,12 +17,18 @@ COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
     "train": "train a model at all its widths",
     "validate": "measure a checkpoint at each width",
-    "extract": "write one width as a smaller checkpoint",
+    "extract": "write one width as a smaller model",
     "index": "add images to a gallery",
     "search": "find the images of a gallery that are most like others",
 }
 # Which extra brings a package that may be missing.
-EXTRAS = {"pyarrow": "data", "sklearn": "data"}
+EXTRAS = {
+    "pyarrow": "data",
+    "sklearn": "data",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+}
 _EXAMPLES = """\
 matmamba train --data.name folder --data.root PHOTOS --output RUN
 matmamba index --checkpoint RUN --images PHOTOS --gallery G

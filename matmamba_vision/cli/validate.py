@@ -12,14 +12,26 @@ examples:
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from matmamba_datasets import BrokenTally, DataConfig, Images, eval_transform, make_loader, open_splits
+from matmamba_datasets import (
+    Batch,
+    BrokenTally,
+    DataConfig,
+    Images,
+    Splits,
+    eval_transform,
+    make_loader,
+    open_splits,
+)
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from ..width import Width
 from .arguments import parse
 from .measure import measure_widths, widths_table
 from .progress import watch
@@ -50,26 +62,49 @@ def run(arguments: list[str]) -> None:
     checkpoint = load_checkpoint(args.checkpoint)
     model = checkpoint.model
     widths = [model.width(width) for width in args.widths] or list(model.trained_widths)
-    splits = open_splits(_data(args, checkpoint))
-    if splits.train.classes != checkpoint.classes:
-        raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
-    batches = [_watched(images, args, checkpoint, console) for images in (splits.train, splits.held_out)]
-    rows = measure_widths(model, widths, *batches)
+    splits = open_data(checkpoint, data_config(checkpoint, args.name, args.root))
+    rows = measure_checkpoint(checkpoint, widths, splits, console, args.batch_size, args.workers)
     if args.json:
         print(json.dumps({"checkpoint": str(checkpoint.path), "widths": rows}, indent=2))
     else:
         console.print(widths_table(rows))
 
 
-def _data(args: Args, checkpoint: Checkpoint) -> DataConfig:
+def data_config(checkpoint: Checkpoint, name: str, root: str) -> DataConfig:
+    """The data settings of the training run, with another name or folder if given."""
     known = OmegaConf.merge(OmegaConf.structured(DataConfig), checkpoint.run.get("data", {}))
     config: DataConfig = OmegaConf.to_object(known)  # type: ignore[assignment]
-    config.name, config.root = args.name or config.name, args.root or config.root
+    config.name, config.root = name or config.name, root or config.root
     return config
 
 
-def _watched(images: Images, args: Args, checkpoint: Checkpoint, console: Console):  # type: ignore[no-untyped-def]
-    transform = eval_transform(checkpoint.model.input)
-    loader = make_loader(images, transform, args.batch_size, workers=args.workers)
+def open_data(checkpoint: Checkpoint, config: DataConfig) -> Splits:
+    """The data set on which a checkpoint can be measured.
+
+    Raises:
+        CheckpointError: its classes are not those of the checkpoint.
+        DataError: see `open_splits`.
+    """
+    splits = open_splits(config)
+    if splits.train.classes != checkpoint.classes:
+        raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
+    return splits
+
+
+def measure_checkpoint(
+    checkpoint: Checkpoint,
+    widths: Sequence[Width],
+    splits: Splits,
+    console: Console,
+    batch_size: int,
+    workers: int,
+) -> list[dict[str, Any]]:
+    """`measure_widths` on images prepared as the model wants them; `DataError` if too many are broken."""
     allowed = checkpoint.run.get("data", {}).get("max_broken", DataConfig().max_broken)
-    return watch(console, "encoding", loader, BrokenTally(len(images), allowed))
+
+    def batches(images: Images) -> Iterator[Batch]:
+        transform = eval_transform(checkpoint.model.input)
+        loader = make_loader(images, transform, batch_size, workers=workers)
+        return watch(console, "encoding", loader, BrokenTally(len(images), allowed))
+
+    return measure_widths(checkpoint.model, widths, batches(splits.train), batches(splits.held_out))
