@@ -6,6 +6,7 @@ wherever a checkpoint does.
 examples:
   matmamba extract --checkpoint runs/photos --width 1/4 --output runs/photos-quarter
   matmamba extract --checkpoint runs/photos --width 4-4-8-16 --output small.safetensors
+  matmamba extract --checkpoint runs/photos --width runs/photos/select/slice.yaml --output runs/photos-slice
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from ..checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from ..evaluate import count_macs, count_parameters
 from ..models import MatMamba
 from ..submodel import extract
+from ..width import Width
 from .arguments import parse
 from .config import ConfigError
+from .slices import named_width
 
 
 @dataclass
 class Args:
     # Run folder or checkpoint file of the nested model.
     checkpoint: Path
-    # A share such as 1/4, or a head count per block such as 4-4-8-16.
+    # A share such as 1/4, a head count per block such as 4-4-8-16, or a YAML file of `matmamba select`.
     width: str
     # Folder or .safetensors file to write.
     output: Path
@@ -43,9 +46,9 @@ def run(arguments: list[str]) -> None:
     if file.exists() and not args.overwrite:
         raise ConfigError(f"{file} exists: choose another --output, or --overwrite")
     parent = load_checkpoint(args.checkpoint)
-    width = parent.model.width(args.width)
+    width = named_width(args.width, parent)
     small = extract(parent.model, width)
-    difference = _largest_difference(small, parent.model, args.width)
+    difference = _largest_difference(small, parent.model, width)
     save_checkpoint(file, small, parent.classes, parent.run)
     Console().print(
         f"{file}: width {parent.model.label(width)}, {count_parameters(small):,} of"
@@ -57,7 +60,7 @@ def run(arguments: list[str]) -> None:
 
 
 @torch.inference_mode()
-def _largest_difference(small: MatMamba, parent: MatMamba, width: str) -> float:
+def _largest_difference(small: MatMamba, parent: MatMamba, width: Width) -> float:
     images = torch.randn(
         8, parent.in_chans, *parent.patch_embed.img_size, generator=torch.Generator().manual_seed(0)
     )
