@@ -96,7 +96,7 @@ def _draw_panel(
 def _scale(axes: Axes, candidates: Sequence[Candidate], budget: Budget) -> None:
     """Plain numbers, on a logarithmic axis where costs grow by factors."""
     costs = [budget.limit, *(known.cost for known in candidates)]
-    if max(costs) > 3 * min(costs):
+    if max(costs) > 3 * min(costs) > 0:
         axes.set_xscale("log")
         axes.set_xlim(min(costs) / 1.15, max(costs) * 1.15)
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))

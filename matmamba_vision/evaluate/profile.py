@@ -64,7 +64,8 @@ class LatencyProfile:
         saved = 0.0
         for kind, levels, savings in zip(self._kinds, self._levels, self._savings, strict=True):
             saved += np.interp([width.heads[block] for block in kind], levels, savings).sum()
-        return float(self._full - saved)
+        # On a machine that is busy with other things, savings can add up to more than there is.
+        return max(0.0, float(self._full - saved))
 
 
 def _reduced(full: Width, kind: Sequence[int], heads: int) -> Width:
