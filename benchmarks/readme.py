@@ -52,18 +52,31 @@ def render(text: str) -> str:
 def models_table() -> str:
     """Parameters and multiply-adds of every registered model at its trained widths."""
     rows = []
-    for name in timm.list_models("matmamba_*", module="registry"):
+    for name in timm.list_models(module="registry"):
         model = timm.create_model(name, device="meta")
         assert isinstance(model, matmamba_vision.MatMamba)
-        head_dim = model.stack[0].mixer.norm.shape[1]
-        size = f"{model.embed_dim} / {len(model.heads)} / {model.heads[0]} x {head_dim}"
-        parameters = " / ".join(
-            f"{count_parameters(model, width) / 1e6:.2f}" for width in model.trained_widths
-        )
-        gmacs = " / ".join(f"{count_macs(model, width) / 1e9:.2g}" for width in model.trained_widths)
+        widths = model.trained_widths
+        size = f"{model.embed_dim} / {len(model.heads)}, {blocks_in_words(model)}"
+        parameters = " / ".join(f"{count_parameters(model, width) / 1e6:.2f}" for width in widths)
+        gmacs = " / ".join(f"{count_macs(model, width) / 1e9:.2g}" for width in widths)
         rows.append((f"`{name}`", size, parameters, gmacs))
-    names = ("model", "dim / blocks / heads", "parameters, M, at full / 1/2 / 1/4 / 1/8", "GMACs")
+    names = ("model", "dim / blocks", "parameters, M, at full / 1/2 / 1/4 / 1/8", "GMACs")
     return markdown(names, rows)
+
+
+def blocks_in_words(model: matmamba_vision.MatMamba) -> str:
+    """What is nested in the blocks, such as "24 heads x 16, 3 with 8 attention heads x 24"."""
+    known, words = model.architecture, []
+    mamba = [heads for block, heads in enumerate(model.heads) if block not in known.attention_blocks]
+    if mamba:
+        words.append(f"{mamba[0]} heads x {known.head_dim}")
+    if known.attention_blocks:
+        heads = model.stack[known.attention_blocks[0]].mixer.heads
+        some = f"{len(known.attention_blocks)} with " if mamba else ""
+        words.append(f"{some}{heads} attention heads x {known.attn_head_dim}")
+    if known.hidden(0):
+        words.append(f"MLP of {known.hidden(0)} in {model.heads[0]} parts")
+    return ", ".join(words)
 
 
 def demo_tables(results: dict[str, Any]) -> str:

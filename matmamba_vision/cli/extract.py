@@ -9,6 +9,7 @@ examples:
   matmamba extract --checkpoint runs/photos --width 1/4 --output runs/photos-quarter
   matmamba extract --checkpoint runs/photos --width 1/4 --output runs/photos-quarter --onnx --overwrite
   matmamba extract --checkpoint runs/photos --width 4-4-8-16 --output small.safetensors
+  matmamba extract --checkpoint runs/photos --width runs/photos/select/slice.yaml --output runs/photos-slice
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from ..width import Width
 from .arguments import parse
 from .card import Facts, Measured, write_card
 from .config import ConfigError
-from .validate import data_config, measure_checkpoint, open_data
+from .data import data_config, open_data
+from .slices import named_width
+from .validate import measure_checkpoint
 
 # Largest difference of a logit from the parent's. Cut weights give the same bits, but a library may choose to
 # multiply them in another order.
@@ -42,7 +45,7 @@ LATENCY_BATCH = 1
 class Args:
     # Run folder or checkpoint file of the nested model.
     checkpoint: Path
-    # A share such as 1/4, or a head count per block such as 4-4-8-16.
+    # A share such as 1/4, a head count per block such as 4-4-8-16, or a YAML file of `matmamba select`.
     width: str
     # Folder or .safetensors file to write.
     output: Path
@@ -68,7 +71,7 @@ def run(arguments: list[str]) -> None:
     console = Console()
     _require_free(args)
     parent = load_checkpoint(args.checkpoint)
-    width = parent.model.width(args.width)
+    width = named_width(args.width, parent)
     small = extract(parent.model, width)
     difference = _checked_difference(small, parent.model, width)
     said = (
@@ -152,11 +155,11 @@ def _accuracy(args: Args, small: Checkpoint, console: Console) -> Measured | str
 
 
 def _measure(args: Args, small: Checkpoint, console: Console) -> Measured:
-    config = data_config(small, args.data_name, args.data_root)
-    splits = open_data(small, config)
+    name = data_config(small, args.data_name, args.data_root).name
+    splits = open_data(small, args.data_name, args.data_root)
     full = [small.model.width("full")]
     (row,) = measure_checkpoint(small, full, splits, console, args.batch_size, args.workers)
-    return Measured(config.name, len(splits.train), len(splits.held_out), row)
+    return Measured(name, len(splits.train), len(splits.held_out), row)
 
 
 def _describe(accuracy: Measured | str) -> str:

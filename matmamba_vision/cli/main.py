@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
     "train": "train a model at all its widths",
     "validate": "measure a checkpoint at each width",
+    "select": "find the best width within a budget",
     "extract": "write one width as a smaller model",
     "index": "add images to a gallery",
     "search": "find the images of a gallery that are most like others",

@@ -55,6 +55,7 @@ from ..train import (
 )
 from .arguments import parse
 from .config import ConfigError, TrainConfig, as_plain, check_config, load_config, save_config
+from .device import limit_threads, resolve_device
 from .progress import Meter, counted, meter
 
 # Below this many images, accuracy on a class says little.
@@ -98,9 +99,9 @@ def train(config: TrainConfig, console: Console) -> Path:
     splits = open_splits(config.data)
     _warn_of_small_classes(splits, console)
     _prepare_torch(config)
-    model = build_model(config.model, len(splits.train.classes)).to(_device(config.device))
+    model = build_model(config.model, len(splits.train.classes)).to(resolve_device(config.device))
     objective = NestedObjective(config.objective, model.embed_dim, model.num_classes).to(
-        _device(config.device)
+        resolve_device(config.device)
     )
     optimiser = make_optimiser(config.optim, model, objective)
     if config.compile:
@@ -263,15 +264,4 @@ def _prepare_torch(config: TrainConfig) -> None:
     random.seed(config.seed)
     np.random.seed(config.seed)  # noqa: NPY002  timm's augmentation draws from it
     torch.manual_seed(config.seed)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        # A tensor there, because a device may have a name and yet not exist.
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    limit_threads(config.threads)

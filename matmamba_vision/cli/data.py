@@ -1,0 +1,50 @@
+"""The images that a checkpoint is measured on: those of its training run, unless flags name others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from matmamba_datasets import (
+    Batch,
+    BrokenTally,
+    DataConfig,
+    Images,
+    Splits,
+    eval_transform,
+    make_loader,
+    open_splits,
+)
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from ..checkpoint import Checkpoint, CheckpointError
+from .progress import watch
+
+
+def data_config(checkpoint: Checkpoint, name: str = "", root: str = "") -> DataConfig:
+    """The data settings of the training run, with another name or folder if given."""
+    known = OmegaConf.merge(OmegaConf.structured(DataConfig), checkpoint.run.get("data", {}))
+    config: DataConfig = OmegaConf.to_object(known)  # type: ignore[assignment]
+    config.name, config.root = name or config.name, root or config.root
+    return config
+
+
+def open_data(checkpoint: Checkpoint, name: str = "", root: str = "") -> Splits:
+    """The splits of the data set of the training run, or of the one that is named.
+
+    Raises:
+        DataError: data set missing or unreadable. CheckpointError: it has other classes than the checkpoint.
+    """
+    splits = open_splits(data_config(checkpoint, name, root))
+    if splits.train.classes != checkpoint.classes:
+        raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
+    return splits
+
+
+def watched_batches(
+    console: Console, description: str, checkpoint: Checkpoint, images: Images, batch_size: int, workers: int
+) -> Iterator[Batch]:
+    """Batches prepared as the model wants them, with a bar; `DataError` if too many images are broken."""
+    loader = make_loader(images, eval_transform(checkpoint.model.input), batch_size, workers=workers)
+    allowed = checkpoint.run.get("data", {}).get("max_broken", DataConfig().max_broken)
+    return watch(console, description, loader, BrokenTally(len(images), allowed))

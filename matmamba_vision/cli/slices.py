@@ -1,0 +1,70 @@
+"""Slices: a chosen width of a checkpoint as a YAML file, which `matmamba select` writes and others read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..checkpoint import Checkpoint
+from ..width import Width, WidthError
+from .config import ConfigError
+
+SLICE_FILE = "slice.yaml"
+_SUFFIXES = (".yaml", ".yml")
+
+
+def named_width(wanted: str, checkpoint: Checkpoint) -> Width:
+    """The width of `checkpoint` that a flag names: what `model.width` takes, or a slice's YAML file.
+
+    Raises:
+        WidthError: the model has no such width. ConfigError: see `read_slice`.
+    """
+    if wanted.endswith(_SUFFIXES):
+        return read_slice(Path(wanted), checkpoint)
+    return checkpoint.model.width(wanted)
+
+
+def write_slice(file: Path, width: Width, checkpoint: Checkpoint, about: dict[str, Any]) -> None:
+    """Write the width, the digest of its checkpoint, and what is known of it; all of it or nothing."""
+    own = {name: list(counts) for name, counts in asdict(width).items() if counts}
+    content = {"label": checkpoint.model.label(width), **own, "checkpoint": checkpoint.digest, **about}
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
+    partial.replace(file)
+
+
+def read_slice(file: Path, checkpoint: Checkpoint) -> Width:
+    """The width that `write_slice` wrote.
+
+    Raises:
+        ConfigError: the file is missing, is no slice, or is one of another checkpoint.
+    """
+    content = _read(file)
+    if content["checkpoint"] != checkpoint.digest:
+        raise ConfigError(
+            f"{file} is a slice of another checkpoint than {checkpoint.path}"
+            f" (SHA-256 {str(content['checkpoint'])[:12]}, not {checkpoint.digest[:12]})"
+        )
+    try:
+        counts = {field.name: tuple(content[field.name]) for field in fields(Width) if field.name in content}
+        return checkpoint.model.width(Width(**counts))
+    except (TypeError, WidthError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ConfigError(f"no slice {file}")
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    missing = {"heads", "checkpoint"} - set(content if isinstance(content, dict) else {})
+    if missing:
+        raise ConfigError(
+            f"{file} is not a slice: it has no {' and no '.join(sorted(missing, reverse=True))}"
+        )
+    return content
