@@ -8,13 +8,16 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time,$(BENCHMARKS))
 
-.PHONY: demo test slow lint format record readme bench clean
+.PHONY: demo test test-timm slow lint format record readme bench clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
 
 test: $(READY)  ## all tests that need nothing special
 	$(BIN)/python -m pytest $(FLAGS)
+
+test-timm: $(READY)  ## timm's own tests of models, fetched in the installed version, on every variant
+	$(BIN)/python tests/timm_contract.py $(FLAGS)
 
 slow: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m slow $(FLAGS)

@@ -13,6 +13,7 @@ import safetensors
 import timm
 import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from .models import MatMamba
 
@@ -54,7 +55,7 @@ def save_checkpoint(
     header = {
         "architecture": cfg.get("architecture", ""),
         "arguments": model.arguments,
-        "trained_widths": [list(width.heads) for width in model.trained_widths],
+        "trained_widths": [model.label(width) for width in model.trained_widths],
         "input": {key: cfg[key] for key in _INPUT_KEYS if key in cfg},
         "classes": list(classes),
         "run": run or {},
@@ -69,7 +70,8 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     """Read a checkpoint file, or the one in a run's folder.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not a checkpoint of this project.
+        CheckpointError: the file is missing, damaged, not a checkpoint of this project, or holds numbers that
+            are not finite.
     """
     file = checkpoint_file(path)
     if not file.is_file():
@@ -77,7 +79,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     header = _read_header(file)
     try:
         model = _build(header)
-        model.load_state_dict(load_file(file))
+        model.load_state_dict(_finite(load_file(file)))
     except (RuntimeError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{file} does not hold the model that its header describes: {error}") from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -113,6 +115,13 @@ def _read_header(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     return header
+
+
+def _finite(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    return state
 
 
 def _build(header: dict[str, Any]) -> MatMamba:

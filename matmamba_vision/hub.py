@@ -78,9 +78,7 @@ def save_for_hub(
 
 
 def _save_config(file: Path, model: MatMamba, classes: tuple[str, ...]) -> None:
-    smaller = [model.label(width) for width in model.trained_widths[1:]]
-    arguments = model.arguments | {"trained_widths": ["full", *smaller]}
-    save_config_for_hf(model, str(file), {"label_names": list(classes)}, arguments)
+    save_config_for_hf(model, str(file), {"label_names": list(classes)})
 
 
 def _publish(partial: Path, folder: Path) -> None:

@@ -117,7 +117,7 @@ def _scan_in(
         x_BLHP, BC_BLX, dt_BLH = order.arrange(x_BLHP), order.arrange(BC_BLX), order.arrange(dt_BLH)
     BC_BLX = ops.conv_silu(BC_BLX, weights.conv_BC, weights.conv_BC_bias)
     x_BLHP = ops.conv_silu(x_BLHP, weights.conv_x, weights.conv_x_bias)
-    A_H = -weights.A_log.float().exp()
+    A_H = _rates(weights)
     groups = setting.groups(len(A_H))
     parts = []
     for h, BC_BLN in zip(groups, BC_BLX.chunk(len(groups), dim=-1), strict=True):
@@ -156,9 +156,14 @@ def _mix_packed(u_BLD: Tensor, weights: MixerWeights, inner: Callable[..., Tenso
         torch.mm(u_BLD.flatten(0, 1), part.T, out=into)
     kernel_XK = torch.cat([weights.conv_x.flatten(0, 1), weights.conv_BC])
     bias_X = torch.cat([weights.conv_x_bias.flatten(), weights.conv_BC_bias])
-    A_H, norm_I = -weights.A_log.float().exp(), weights.norm.flatten()
+    A_H, norm_I = _rates(weights), weights.norm.flatten()
     y_BLI = inner(packed_BLE, kernel_XK, bias_X, weights.dt_bias, A_H, weights.D, norm_I, NORM_EPSILON)
     return linear(y_BLI, weights.out.flatten(1))
+
+
+def _rates(weights: MixerWeights) -> Tensor:
+    """A, in float32 at least: halves are too coarse for the decay over many tokens."""
+    return -weights.A_log.to(torch.promote_types(weights.A_log.dtype, torch.float32)).exp()
 
 
 def _per_head(u_BLD: Tensor, projection_HPD: Tensor, bias_HP: Tensor | None) -> Tensor:

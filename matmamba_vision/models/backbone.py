@@ -14,10 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from ..layers import Block, Mixer, scan_orders
 from ..width import Width, WidthLike, resolve_width
 from .architecture import Architecture
+from .features import as_asked, blocks_asked_for
 from .parts import make_block, make_patch_embed
 from .sizes import positions_for, require_size
 
 FORMATS = ("NCHW", "NLC")
+# torch.fx takes them as a whole: what they do depends on their arguments.
+for _name in ("positions_for", "require_size", "scan_orders"):
+    torch.fx.wrap(_name)
 
 
 class Backbone(nn.Module):
@@ -64,6 +68,27 @@ class Backbone(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments that give this architecture again, as JSON has them."""
         return self.architecture.as_arguments()
+
+    # What timm notes about a model to save it. It notes what a model was made of; these say what it is now.
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        smaller = [self.label(width) for width in self.trained_widths[1:]]
+        return self.arguments | {"trained_widths": ["full", *smaller]}
+
+    @_model_args.setter
+    def _model_args(self, noted: dict[str, Any]) -> None:
+        pass
+
+    @property
+    def _traits(self) -> dict[str, Any]:
+        strict = not self.architecture.dynamic_img_size
+        size = tuple(self.patch_embed.img_size)
+        return {"img_size": size, "fixed_input_size": strict, "first_conv": "patch_embed.proj"}
+
+    @_traits.setter
+    def _traits(self, noted: dict[str, Any]) -> None:
+        pass
 
     @property
     def stack(self) -> list[Block]:
@@ -161,7 +186,7 @@ class Backbone(nn.Module):
         on_grid = grid if output_fmt == "NCHW" else None
         features = [self._patches(behind, on_grid) for behind in found]
         others = [self._others(behind) for behind in found] if return_prefix_tokens else None
-        return _as_asked(tokens, features, others, output_dict)
+        return as_asked(tokens, features, others, output_dict)
 
     def _patches(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Patch tokens (B, h w, D), or (B, D, h, w) on a grid."""
@@ -262,26 +287,3 @@ def _largest_first(widths: tuple[Width, ...], full: Width) -> tuple[Width, ...]:
             f"trained_widths {labels}: give different ones, full first, then from large to small"
         )
     return widths
-
-
-def blocks_asked_for(indices: int | Sequence[int] | None, depth: int) -> list[int]:
-    """Blocks by number: the last n, those of a list (negative ones from the end), or all.
-
-    Raises:
-        ValueError: there is no such block.
-    """
-    asked = depth if indices is None else indices
-    blocks = range(-asked, 0) if isinstance(asked, int) else asked
-    if not blocks or not all(-depth <= block < depth for block in blocks):
-        raise ValueError(f"indices {indices}: the model has blocks 0 to {depth - 1}")
-    return [block % depth for block in blocks]
-
-
-def _as_asked(tokens: Tensor | None, features: list[Any], others: list[Tensor] | None, by_name: bool) -> Any:
-    if by_name:
-        names = ("image_features", "image_intermediates", "image_intermediates_prefix")
-        named = dict(zip(names, (tokens, features, others), strict=True))
-        return {name: value for name, value in named.items() if value is not None}
-    if others is not None:
-        features = list(zip(features, others, strict=True))
-    return features if tokens is None else (tokens, features)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ..width import Width, WidthLike
 from .architecture import Architecture, require_pool
-from .backbone import Backbone, blocks_asked_for
+from .backbone import Backbone
+from .features import blocks_asked_for
 
 TRAINED_WIDTHS = ("full", "1/2", "1/4", "1/8")
 # Parameters that are vectors per channel or per head, whatever their shape.

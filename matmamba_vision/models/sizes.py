@@ -6,12 +6,9 @@ from typing import Any
 
 import torch
 from timm.layers import resample_abs_pos_embed
-from timm.models import register_notrace_function
 from torch import Tensor
 
 
-# torch.fx takes it as a whole: what it does depends on the grids.
-@register_notrace_function  # type: ignore[untyped-decorator]
 def positions_for(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Positions (1, L, D) of patches and class token on another grid, interpolated (bicubic, antialiased).
 
@@ -24,8 +21,6 @@ def positions_for(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int])
     return torch.cat([patches, pos_embed[:, -1:]], dim=1)
 
 
-# torch.fx takes it as a whole: what it asks depends on its arguments.
-@register_notrace_function  # type: ignore[untyped-decorator]
 def require_size(size: Any, trained: Any, patch: Any, dynamic: bool) -> None:
     """Raise `ValueError` unless images of `size` are taken."""
     if not dynamic and tuple(size) != tuple(trained):

@@ -8,6 +8,7 @@ must not look at values, that of `masked`.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import accumulate
 
 import torch
@@ -43,7 +44,7 @@ def ssd_chunked(
     dtype = torch.promote_types(x_BLHP.dtype, torch.float32)
     x, dt, A, B, C, D = (tensor.to(dtype) for tensor in (x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H))
     # Autocast would do the products in half precision, whose range the decays do not fit.
-    with torch.autocast(x_BLHP.device.type, enabled=False):
+    with nullcontext() if x_BLHP.is_meta else torch.autocast(x_BLHP.device.type, enabled=False):
         if not _may_look_at_values(x_BLHP):
             return ssd_masked(x, dt, A, B, C, D, chunk_size).to(x_BLHP.dtype)
         return _by_decay(x, dt, A, B, C, D, chunk_size).to(x_BLHP.dtype)

@@ -29,7 +29,9 @@ def resolve_for(name: str, like: Tensor, head_dim: int, state_dim: int) -> Backe
     if torch.compiler.is_compiling():
         return _COMPILED[name]
     device = like.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+    # Tensors without data know no autocast.
+    autocasts = not like.is_meta and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocasts else like.dtype
     return resolve(require_known(name), Setting(device, dtype, head_dim, state_dim))
 
 

@@ -17,6 +17,7 @@ from matmamba_vision import (
     save_checkpoint,
 )
 from safetensors.torch import load_file, save_file
+from small import SMALL
 
 GOLDEN = Path(__file__).parents[1] / "data" / "official_tiny.safetensors"
 
@@ -42,6 +43,22 @@ def test_a_checkpoint_comes_back_whole(nano: MatMamba, tmp_path: Path) -> None:
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(loaded.model(images, width="1/4"), nano(images, width="1/4"))
     assert load_checkpoint(file).digest == loaded.digest
+
+
+def test_trained_widths_of_states_come_back(tmp_path: Path) -> None:
+    model = MatMamba(**SMALL, trained_widths=("full", "1/2:1/2", "8-0-2"))
+    save_checkpoint(tmp_path, model)
+    assert load_checkpoint(tmp_path).model.trained_widths == model.trained_widths
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused_by_name(
+    nano: MatMamba, tmp_path: Path, value: float
+) -> None:
+    nano.stack[1].mixer.norm.data[3, 0] = value
+    save_checkpoint(tmp_path, nano)
+    with pytest.raises(CheckpointError, match=r"blocks.1.mixer.norm .*not finite"):
+        load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("width", ["1/4", [2, 0, 8, 16]], ids=str)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import timm
+import timm.optim
 import torch
 from matmamba_vision import MatMamba, extract
 from matmamba_vision.evaluate import count_macs, count_parameters, measure_latency, predict
