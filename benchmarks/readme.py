@@ -1,6 +1,7 @@
-"""Write what is generated: README.md's tables of models and of the demo's results, and the benchmark report.
+"""Write what is generated: README.md's tables of models and results, and the benchmark report.
 
-The demo's results are recorded by `make demo record`, those of the report by `make bench`.
+The demo's results are recorded by `make demo record`, those of the report by `make bench`, the ablation's by
+benchmarks/ablation.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import ablation
 import matmamba_vision
 import report
 import timm
@@ -19,7 +21,8 @@ from matmamba_vision.evaluate import count_macs, count_parameters
 from report import markdown
 
 ROOT = Path(__file__).parents[1]
-DEMO = Path(__file__).parent / "results" / "demo"
+RESULTS = Path(__file__).parent / "results"
+DEMO = RESULTS / "demo"
 RECORDED = ("results.json", "widths.png", "retrieval.png", "examples.png")
 
 
@@ -42,7 +45,8 @@ def main() -> None:
 def render(text: str) -> str:
     """The README with each block between `<!-- begin NAME -->` and `<!-- end NAME -->` made anew."""
     results = json.loads((DEMO / "results.json").read_text())
-    blocks = {"models": models_table(), "demo": demo_tables(results)}
+    trained = json.loads((RESULTS / "ablation.json").read_text())
+    blocks = {"models": models_table(), "ablation": ablation.table(trained), "demo": demo_tables(results)}
     for name, block in blocks.items():
         pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
         text = re.sub(pattern, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)

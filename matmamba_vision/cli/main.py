@@ -19,6 +19,7 @@ COMMANDS = {
     "validate": "measure a checkpoint at each width",
     "select": "find the best width within a budget",
     "extract": "write one width as a smaller model",
+    "timm": "run a script of timm with these models registered",
     "index": "add images to a gallery",
     "search": "find the images of a gallery that are most like others",
 }

@@ -16,7 +16,7 @@ import argparse
 import json
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,21 +118,15 @@ def train(config: TrainConfig, console: Console) -> Path:
 
 def build_model(config: ModelConfig, classes: int) -> MatMamba:
     """A fresh model of a registered variant; `ConfigError` if there is none of that name."""
-    known = ", ".join(timm.list_models("matmamba_*"))
+    known = ", ".join(timm.list_models(module="registry"))
     if not timm.is_model(config.name):
         raise ConfigError(f"unknown model {config.name!r}: one of {known}")
-    changed: dict[str, Any] = {"img_size": config.img_size, "patch_size": config.patch_size}
+    arguments: dict[str, Any] = {name: value for name, value in asdict(config).items() if value is not None}
+    arguments |= {"num_classes": classes, "model_name": arguments.pop("name")}
     if config.img_size:
-        changed["pretrained_cfg_overlay"] = {"input_size": (3, config.img_size, config.img_size)}
-    arguments = {
-        "num_classes": classes,
-        "drop_path_rate": config.drop_path_rate,
-        "proj_drop_rate": config.proj_drop_rate,
-        "trained_widths": config.trained_widths,
-        **{name: value for name, value in changed.items() if value is not None},
-    }
+        arguments["pretrained_cfg_overlay"] = {"input_size": (3, config.img_size, config.img_size)}
     try:
-        model = timm.create_model(config.name, **arguments)
+        model = timm.create_model(**arguments)
     except TypeError:
         model = None
     if not isinstance(model, MatMamba):

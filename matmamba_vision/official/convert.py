@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -18,6 +19,7 @@ from .config import arguments_of, config_of
 from .layout import pack, unpack
 from .source import CONFIG, PICKLED, SUFFIXES, Config, locate, read_config, read_weights
 
+_VARIANT = "matmamba_small_patch16_224"
 _WRAPPERS = ("model", "state_dict")
 # Added by DistributedDataParallel and by torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
@@ -98,7 +100,8 @@ def _encode(state: dict[str, Tensor], suffix: str) -> bytes:
 
 
 def _build(state: Any, config: Mapping[str, Any]) -> MatMamba:
-    model = MatMamba(**arguments_of(config))
+    # By a name that timm knows, so that whatever is made of the model can be saved for timm.
+    model: MatMamba = timm.create_model(_VARIANT, **arguments_of(config))  # type: ignore[assignment]
     depth = len(model.heads)
     theirs = _fitting(_unwrapped(state), pack(model.state_dict(), depth))
     model.load_state_dict(unpack(theirs, depth))

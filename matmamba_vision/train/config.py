@@ -15,12 +15,20 @@ class ModelConfig:
     img_size: int | None = None
     # Patch size in pixels; None keeps the model's own.
     patch_size: int | None = None
+    # Scan order, None for the model's own: raster, flip, cross or bidirectional.
+    scan: str | None = None
+    # Whether a scan reads the mean of the patches first; None for the model's own.
+    mean_token: bool | None = None
+    # Register tokens; None for the model's own.
+    reg_tokens: int | None = None
+    # Hidden units of an MLP in each block, over the embedding dim; None for the model's own.
+    mlp_ratio: float | None = None
     # Stochastic depth of the last block.
     drop_path_rate: float = 0.0
     # Dropout of each block's update.
     proj_drop_rate: float = 0.0
-    # Widths in the training loss, full first, each a share of the heads.
-    trained_widths: list[str] = field(default_factory=lambda: ["full", "1/2", "1/4", "1/8"])
+    # Widths in the training loss, full first, such as: full 1/2 1/4 1/8; None for the model's own.
+    trained_widths: list[str] | None = None
 
 
 @dataclass

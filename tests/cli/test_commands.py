@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from matmamba_datasets import DataConfig, open_splits
 from matmamba_retrieval import Gallery
 from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import COMMANDS, main
+from matmamba_vision.evaluate import count_parameters
 
 TINY = ["--model.img-size", "16", "--data.batch-size", "8", "--optim.epochs", "2", "--optim.lr", "0.003"]
 Snapshot = dict[str, bytes]
@@ -45,6 +47,27 @@ def indexed(run: Path, photos: Path, tmp_path: Path) -> Path:
     gallery = tmp_path / "gallery"
     assert main(["index", "--checkpoint", str(run), "--images", str(photos), "--gallery", str(gallery)]) == 0
     return gallery
+
+
+def test_a_script_of_timm_knows_our_models(tmp_path: Path) -> None:
+    """It sees its own arguments, what lies beside it, and the models at any width."""
+    (tmp_path / "beside.py").write_text("NAME = 'matmamba_nano_patch4_32'")
+    script = tmp_path / "count.py"
+    script.write_text(
+        "import sys, timm, beside\n"
+        "model = timm.create_model(beside.NAME, width=sys.argv[1], num_classes=10)\n"
+        "print(__name__, sum(p.numel() for p in model.parameters()))"
+    )
+    start = "import sys; from matmamba_vision.cli.main import main; sys.exit(main())"
+    said = subprocess.run(
+        [sys.executable, "-c", start, "timm", str(script), "1/4"], capture_output=True, text=True, check=True
+    )
+    full = timm.create_model("matmamba_nano_patch4_32", num_classes=10)
+    assert said.stdout.split() == ["__main__", str(count_parameters(full, "1/4"))]
+
+
+def test_a_missing_script_is_named(fails: Callable[..., str]) -> None:
+    assert "no_such.py" in fails("timm", "no_such.py")
 
 
 @pytest.fixture

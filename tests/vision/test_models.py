@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import timm
@@ -10,6 +11,7 @@ import timm.optim
 import torch
 from matmamba_vision import MatMamba, extract
 from matmamba_vision.evaluate import count_macs, count_parameters, measure_latency, predict
+from matmamba_vision.layers import Mixer
 from matmamba_vision.models import default_cfgs
 from small import SMALL
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,6 +21,15 @@ PARAMETERS = {
     "matmamba_base_patch16_224": (134_716_136, 71_021_416, 39_174_056, 23_250_376),
 }
 VARIANTS = ("matmamba_nano_patch4_32", "matmamba_tiny_patch16_224", *PARAMETERS)
+
+
+COUNTED: list[dict[str, object]] = [
+    {},
+    {"scan": "flip", "mean_token": True, "reg_tokens": 4},
+    {"scan": "bidirectional", "heads_per_group": 4, "bias": True},
+    {"attention_blocks": [1], "mlp_ratio": 2.0},
+    {"attention_blocks": [0, 1, 2], "mlp_ratio": 4.0, "nested_attention": False},
+]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -116,19 +127,27 @@ def test_vectors_have_no_weight_decay(model: MatMamba) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("width", ["full", "1/2", [8, 0, 2]], ids=str)
+@pytest.mark.parametrize("width", ["full", "1/2:1/2", [8, 0, 2]], ids=str)
 @pytest.mark.parametrize("size", [32, 64])
-def test_counted_macs_agree_with_an_independent_counter(width: object, size: int) -> None:
+@pytest.mark.parametrize("kind", COUNTED, ids=str)
+def test_counted_macs_agree_with_an_independent_counter(
+    kind: dict[str, object], width: object, size: int
+) -> None:
     """torch counts the matrix products and convolutions that run, but no multiplications."""
-    model = MatMamba(
-        img_size=size, patch_size=4, embed_dim=128, depth=3, num_heads=8, d_state=32, num_classes=10
-    )
+    shape = {"embed_dim": 128, "depth": 3, "num_heads": 8, "d_state": 32, "num_classes": 10}
+    model = MatMamba(img_size=size, patch_size=4, **shape, **kind)
     for block in model.stack:
         # Slow decays, for which chunks are as large as they get.
-        block.mixer.A_log.fill_(-3)
-    # The counter knows this product, but not done in place.
-    in_place = {torch.ops.aten.baddbmm_: lambda c, a, b, **_: 2 * math.prod(a) * b[-1]}
-    counter = FlopCounterMode(display=False, custom_mapping=in_place)
+        if isinstance(block.mixer, Mixer):
+            block.mixer.A_log.fill_(-3)
+    # What the counter does not know: a product in place, and attention on a CPU.
+    unknown = {
+        torch.ops.aten.baddbmm_: lambda c, a, b, **_: 2 * math.prod(a) * b[-1],
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, *_, **__: (
+            4 * math.prod(q) * k[-2]
+        ),
+    }
+    counter = FlopCounterMode(display=False, custom_mapping=unknown)
     with counter:
         model.eval()(torch.randn(1, 3, size, size), width=width)
     assert count_macs(model, width) == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
@@ -153,6 +172,35 @@ def test_predictions_keep_the_mode_of_the_model(model: MatMamba, images: torch.T
     assert model.training
     assert full.embeddings.shape == (8, 32)
     assert small.top1 == (small.classes == small.labels).mean()
+
+
+@torch.no_grad()
+def test_16384_tokens_are_no_hindrance() -> None:
+    """Memory is measured by benchmarks/peak_memory.py."""
+    model = MatMamba(**{**SMALL, "img_size": 512, "scan": "cross", "depth": 3}).eval()
+    assert model(torch.randn(1, 3, 512, 512)).isfinite().all()
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "kind",
+    [{}, {"scan": "cross", "mean_token": True, "reg_tokens": 2}, {"attention_blocks": [1], "mlp_ratio": 2.0}],
+    ids=str,
+)
+def test_a_model_is_one_graph_for_each_width_whatever_the_batch(kind: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model = MatMamba(**SMALL, **kind).eval()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    graphs = torch._dynamo.utils.counters["stats"]
+    for count, width in enumerate(("full", "1/4"), start=1):
+        compiled = torch.compile(partial(model, width=model.width(width)), fullgraph=True)
+        for batch in (4, 3, 6):
+            images = torch.randn(batch, 3, 16, 16)
+            torch._dynamo.maybe_mark_dynamic(images, 0)
+            torch.testing.assert_close(compiled(images), model(images, width=width), rtol=1e-4, atol=1e-5)
+        assert graphs["unique_graphs"] == count
 
 
 @pytest.mark.slow

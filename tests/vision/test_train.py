@@ -19,6 +19,7 @@ from matmamba_vision.train import (
 )
 from matmamba_vision.train.loop import accumulate
 from matmamba_vision.train.objective import alignment, distillation
+from small import SMALL
 from torch.nn import functional as F
 
 PLAIN = ObjectiveConfig(mrl=0, distillation=0, alignment=0, label_smoothing=0, mrl_dims=[4, 8, 64])
@@ -52,6 +53,29 @@ def train(model: MatMamba, objective: NestedObjective, loader: list[Batch], conf
     listener = Listener()
     fit(model, objective, loader, make_optimiser(config, model, objective), config, listener)
     return listener
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"scan": "flip", "mean_token": True, "reg_tokens": 1, "bias": True},
+        {"scan": "bidirectional", "heads_per_group": 2},
+        {"attention_blocks": [1], "mlp_ratio": 2.0},
+        {"attention_blocks": [0, 1, 2], "mlp_ratio": 2.0, "nested_attention": False},
+        {"trained_widths": ("full",)},
+        {"trained_widths": ("full", "8-0-4", "1/2:1/2", "1/8")},
+    ],
+    ids=str,
+)
+def test_every_kind_of_model_is_trained_alike(kind: dict[str, object], images: torch.Tensor) -> None:
+    """All trained widths learn four images by heart, by the same objective."""
+    torch.manual_seed(0)
+    model = MatMamba(**SMALL, **kind)
+    objective = NestedObjective(ObjectiveConfig(label_smoothing=0), model.embed_dim, model.num_classes)
+    train(model, objective, [Batch(images, LABELS)], OptimConfig(epochs=60, lr=1e-2, warmup_epochs=0))
+    with torch.no_grad():
+        for width in model.trained_widths:
+            assert torch.equal(model.eval()(images, width).argmax(1), LABELS), model.label(width)
 
 
 def test_gradients_are_those_of_the_mean_over_widths(model: MatMamba, images: torch.Tensor) -> None:
