@@ -399,7 +399,9 @@ def test_an_interrupted_training_says_what_is_there(photos: Path, tmp_path: Path
     command = [
         sys.executable,
         "-c",
-        "import sys; from matmamba_vision.cli import main; sys.exit(main(sys.argv[1:]))",
+        # A shell's background jobs ignore interrupts, and so would this one.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from matmamba_vision.cli import main; sys.exit(main(sys.argv[1:]))",
     ]
     command += [
         "train",

@@ -190,7 +190,7 @@ def test_onnx_is_checked_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("onnxruntime")
+
     extract = ("0-0-2", "--no-measure", "--onnx")
     small = tmp_path / "small"
     assert extracts(*extract) == 0
