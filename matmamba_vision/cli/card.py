@@ -130,9 +130,9 @@ _CARD = Template("""---
 $metadata---
 # $name
 
-An image classifier whose pooled features are an embedding for retrieval: the leading heads of a nested Mamba2
-network (MatMamba, arXiv 2410.06718), cut out by `matmamba extract`. It is an ordinary network; nothing nested
-is left.
+An image classifier whose pooled features are an embedding for retrieval: the leading heads of a network with
+nested blocks (MatMamba, arXiv 2410.06718), cut out by `matmamba extract`. It is an ordinary network; nothing
+nested is left.
 
 | | |
 | --- | --- |
