@@ -21,13 +21,19 @@ CARD, ONNX, CONFIG = "README.md", "model.onnx", "config.json"
 FILES = (FILE_NAME, CARD, ONNX, CONFIG)
 
 
-def occupied(folder: Path) -> Path | None:
+def occupied(folder: Path, overwrite: bool = False) -> Path | None:
     """What stands in the way of a new folder: a file that it would replace, or else a folder not empty.
+
+    Args:
+        overwrite: whether an earlier such folder may be replaced. A model card alone is none: somebody's own.
 
     Raises:
         NotADirectoryError: `folder` is a file.
     """
     present = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    if overwrite:
+        own = CARD in present and not {FILE_NAME, CONFIG} & present
+        return folder / CARD if own else None
     ours = next((folder / name for name in FILES if name in present), None)
     return ours or (folder if present else None)
 
@@ -60,7 +66,7 @@ def save_for_hub(
     """
     require_architecture(model)
     folder = Path(folder).resolve()
-    if (taken := occupied(folder)) and not overwrite:
+    if taken := occupied(folder, overwrite):
         raise FileExistsError(f"{taken} exists")
     partial = folder.with_name(folder.name + ".partial")
     # What a killed process left.

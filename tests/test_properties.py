@@ -36,6 +36,9 @@ def architectures(draw: st.DrawFn) -> dict[str, Any]:
         "global_pool": draw(st.sampled_from(["token", "avg"])),
         "mlp_ratio": mlp_ratio, "chunk_size": draw(st.sampled_from([2, 4, 64])),
     }  # fmt: skip
+    if len(attention) == depth:
+        # Refused, because no block scans.
+        arguments |= {"scan": "raster", "mean_token": False}
     if mlp_ratio and dim % arguments["attn_head_dim"] == 0:
         arguments["nested_attention"] = draw(st.booleans())
     return arguments

@@ -70,6 +70,7 @@ def _architecture(facts: Facts) -> str:
 def _metadata(name: str, accuracy: Measured | str) -> dict[str, Any]:
     known: dict[str, Any] = {
         "library_name": "timm",
+        "license": "apache-2.0",
         "pipeline_tag": "image-classification",
         "tags": ["timm", "image-classification", "image-feature-extraction", "matmamba"],
     }
@@ -91,7 +92,7 @@ def _origin(facts: Facts) -> dict[str, str]:
     heads = ("-".join(map(str, counts)) for counts in (facts.width.heads, parent.heads))
     return {
         "parent, SHA-256": f"`{facts.parent.digest}`",
-        "width": f"{parent.label(facts.width)}: {' of '.join(heads)} heads, block by block",
+        "width": f"{parent.label(facts.width)}: {' of '.join(heads)} heads or parts of an MLP, by block",
         "images": " x ".join(map(str, model.input["input_size"])),
         "classes": f"{model.num_classes}, named in `config.json`",
     }
@@ -131,8 +132,8 @@ $metadata---
 # $name
 
 An image classifier whose pooled features are an embedding for retrieval: the leading heads of a network with
-nested blocks (MatMamba, arXiv 2410.06718), cut out by `matmamba extract`. It is an ordinary network; nothing
-nested is left.
+nested blocks (MatMamba, arXiv 2410.06718; with MLPs, MatFormer, arXiv 2310.07707), cut out by `matmamba
+extract` of the Python package matmamba-vision. It is an ordinary network of its own.
 
 | | |
 | --- | --- |
@@ -148,7 +149,8 @@ $difference
 
 ## Use
 
-With timm 1.0.16 or newer, from this folder, or as `hf-hub:OWNER/NAME` from the Hub:
+Install matmamba-vision first (`pip install .` in a clone of its repository). With timm 1.0.16 or newer, from
+this folder, or as `hf-hub:OWNER/NAME` from the Hub:
 
 ```python
 import matmamba_vision  # registers the architecture
@@ -176,6 +178,6 @@ In ONNX Runtime, batches of any size:
 import onnxruntime
 
 session = onnxruntime.InferenceSession("FOLDER/model.onnx")
-(logits,) = session.run(["logits"], {"images": images})  # (B, C, S, S) float32, prepared as above
+(logits,) = session.run(["logits"], {"images": images.numpy()})  # (B, C, S, S) float32, prepared as above
 ```
 """

@@ -95,8 +95,11 @@ def _require_free(args: Args) -> None:
     file = checkpoint_file(args.output)
     if _is_file(args) and args.onnx:
         raise ConfigError(f"--onnx needs a folder: --output {args.output} is a single file")
-    taken = (file if file.exists() else None) if _is_file(args) else occupied(args.output)
-    if taken and not args.overwrite:
+    if _is_file(args):
+        taken = file if file.exists() and not args.overwrite else None
+    else:
+        taken = occupied(args.output, args.overwrite)
+    if taken:
         raise ConfigError(f"{taken} exists: choose another --output, or --overwrite")
     if file.resolve() == checkpoint_file(args.checkpoint).resolve():
         raise ConfigError(

@@ -234,6 +234,7 @@ def _against_rule(selection: Selection) -> str:
     other = f"{selection.label(choice.rule)} by {choice.rule.origin}"
     on_other = f"on images held back: {gain:+.4f} ± {error:.4f} nats per image"
     if choice.chosen is choice.found:
-        return f"it beats the best without search, {other}, {on_other}"
+        clearly = "it beats" if gain > error else "it is no worse than, but not clearly better than,"
+        return f"{clearly} the best without search, {other}, {on_other}"
     found = selection.label(choice.found)
     return f"the search found {found}, which does not beat {other} {on_other}; so that is used"

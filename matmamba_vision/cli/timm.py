@@ -25,7 +25,9 @@ def run(arguments: list[str]) -> None:
         sys.exit(0)
     script = Path(arguments[0])
     if not script.is_file():
-        raise ConfigError(f"no script {script}: timm's are in its repository")
+        raise ConfigError(
+            f"no script {script}: timm's are in its repository, github.com/huggingface/pytorch-image-models"
+        )
     # timm's scripts set up their own, and would be heard twice.
     logging.getLogger().handlers.clear()
     sys.argv = [*arguments]

@@ -117,20 +117,19 @@ def train(config: TrainConfig, console: Console) -> Path:
 
 
 def build_model(config: ModelConfig, classes: int) -> MatMamba:
-    """A fresh model of a registered variant; `ConfigError` if there is none of that name."""
-    known = ", ".join(timm.list_models(module="registry"))
-    if not timm.is_model(config.name):
-        raise ConfigError(f"unknown model {config.name!r}: one of {known}")
+    """A fresh model of a registered variant; `ConfigError` if there is none of that name, or none like that."""
+    known = timm.list_models(module="registry")
+    if config.name not in known:
+        raise ConfigError(f"model {config.name!r} is none with nested widths: take one of {', '.join(known)}")
     arguments: dict[str, Any] = {name: value for name, value in asdict(config).items() if value is not None}
     arguments |= {"num_classes": classes, "model_name": arguments.pop("name")}
     if config.img_size:
         arguments["pretrained_cfg_overlay"] = {"input_size": (3, config.img_size, config.img_size)}
     try:
         model = timm.create_model(**arguments)
-    except TypeError:
-        model = None
-    if not isinstance(model, MatMamba):
-        raise ConfigError(f"model {config.name!r} has no nested widths: take one of {known}")
+    except TypeError as error:
+        raise ConfigError(f"model: {error}") from error
+    assert isinstance(model, MatMamba)
     return model
 
 
@@ -235,7 +234,11 @@ def _scan_backend(model: MatMamba) -> str:
 
 def _loaders(config: TrainConfig, model: MatMamba, splits: Splits) -> tuple[Loader, Loader]:
     data = config.data
-    augmented, plain = train_transform(model.input, data.augment), eval_transform(model.input)
+    try:
+        augmented, plain = train_transform(model.input, data.augment), eval_transform(model.input)
+    except AssertionError as error:
+        # timm's way of refusing a policy.
+        raise ConfigError(f"data.augment.auto_augment {data.augment.auto_augment!r}: {error}") from error
     return (
         make_loader(
             splits.train, augmented, data.batch_size, workers=data.workers, shuffle=True, seed=config.seed

@@ -9,8 +9,7 @@ from typing import Any
 from timm.layers import to_2tuple
 
 from ..layers import SCANS, scans_of_blocks
-
-POOLS = ("token", "avg", "")
+from .checks import check_types, require_pool, require_whole_patches
 
 
 @dataclass(frozen=True)
@@ -68,29 +67,43 @@ class Architecture:
     chunk_size: int = 64
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise TypeError(f"{name} is {value!r}: it must be a whole number")
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}: it can be {least} or more")
         for name in ("drop_rate", "proj_drop_rate", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it can be from 0 to below 1")
         require_pool(self.global_pool)
-        attention = tuple(sorted({*self.attention_blocks}))
-        if any(not 0 <= block < self.depth for block in attention):
-            raise ValueError(f"attention_blocks {list(attention)}: blocks are numbered 0 to {self.depth - 1}")
-        scans_of_blocks(self.scan, self.depth)
         require_whole_patches(self.img_size, self.patch_size)
+        attention = tuple(self.attention_blocks)
+        if len({*attention}) < len(attention) or any(not 0 <= block < self.depth for block in attention):
+            raise ValueError(
+                f"attention_blocks {list(attention)} are not different blocks of 0 to {self.depth - 1}"
+            )
+        self._require_an_effect(attention)
+        scans_of_blocks(self.scan, self.depth)
         self._set(
             img_size=tuple(to_2tuple(self.img_size)), patch_size=tuple(to_2tuple(self.patch_size)),
-            attention_blocks=attention, scan=self.scan if isinstance(self.scan, str) else tuple(self.scan),
+            attention_blocks=tuple(sorted(attention)),
+            scan=self.scan if isinstance(self.scan, str) else tuple(self.scan),
         )  # fmt: skip
         # One after the other, because each counts on those before it.
         self._set(num_heads=self._heads_of_blocks(), expand=None)
         self._set(d_state=self._states_of_blocks())
         self._set(mlp_ratio=self._mlp_ratios_of_blocks())
+
+    def _require_an_effect(self, attention: tuple[int, ...]) -> None:
+        """Refuse what is asked of Mamba2 blocks, or of attention, where there are none."""
+        if self.depth and len(attention) == self.depth:
+            asked = {
+                "scan": self.scan != "raster" and {*self.scans} != {"rows"},
+                "mean_token": self.mean_token,
+            }
+            for name, is_asked in asked.items():
+                if is_asked:
+                    raise ValueError(f"{name} {getattr(self, name)!r}: no block scans, all mix by attention")
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -127,13 +140,13 @@ class Architecture:
     def _mlp_ratios_of_blocks(self) -> tuple[float, ...]:
         ratios = self.mlp_ratio if isinstance(self.mlp_ratio, Sequence) else (self.mlp_ratio,) * self.depth
         if len(ratios) != self.depth or any(ratio < 0 for ratio in ratios):
-            raise ValueError(f"mlp_ratio {self.mlp_ratio} is not {self.depth} numbers of at least 0")
+            raise ValueError(f"mlp_ratio {self.mlp_ratio}: it can be 0 or more, one number or {self.depth}")
         for block, ratio in enumerate(ratios):
             hidden, heads = ratio * self.embed_dim, self.heads[block]
             if abs(hidden - round(hidden)) > 1e-6 or round(hidden) % heads:
                 raise ValueError(
                     f"mlp_ratio {ratio:g}: {hidden:g} hidden units cannot be shared by the {heads} heads of"
-                    f" block {block}"
+                    f" block {block}: it can be a multiple of {heads / self.embed_dim:g}"
                 )
             if not ratio and not self.nested_attention and block in self.attention_blocks:
                 raise ValueError(
@@ -170,13 +183,18 @@ class Architecture:
         kept = [block for block, active in enumerate(heads) if active]
         scans = tuple(self.scans[block] for block in kept)
         ratios = [self.hidden(block) / self.embed_dim * heads[block] / self.heads[block] for block in kept]
+        attention = tuple(new for new, block in enumerate(kept) if block in self.attention_blocks)
+        if len(attention) == len(kept):
+            # Where no block scans, nothing is said about scans.
+            scans = ("rows",) * len(kept)
         return replace(
             self,
             depth=len(kept),
             num_heads=tuple(heads[block] for block in kept),
             d_state=tuple(states[block] for block in kept),
             mlp_ratio=tuple(ratios),
-            attention_blocks=tuple(new for new, block in enumerate(kept) if block in self.attention_blocks),
+            attention_blocks=attention,
+            mean_token=self.mean_token and len(attention) < len(kept),
             # By name where it says the same, because published checkpoints are known by it.
             scan=next((name for name in SCANS if scans_of_blocks(name, len(kept)) == scans), scans),
         )
@@ -196,20 +214,6 @@ _LEAST = {
     "in_chans": 1, "num_classes": 0, "embed_dim": 1, "depth": 0, "head_dim": 1, "d_conv": 1, "reg_tokens": 0,
     "attn_head_dim": 1, "heads_per_group": 1, "chunk_size": 1,
 }  # fmt: skip
-
-
-def require_pool(global_pool: str) -> str:
-    """The name of a pooling, if there is one like that."""
-    if global_pool not in POOLS:
-        raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
-    return global_pool
-
-
-def require_whole_patches(img_size: Any, patch_size: Any) -> None:
-    """Raise `ValueError` unless patches fill the image."""
-    size, patch = to_2tuple(img_size), to_2tuple(patch_size)
-    if any(part < 1 or whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
-        raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
 
 
 def _per_block(name: str, value: int | Sequence[int], depth: int, least: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import Block, Mixer, scan_orders
-from ..width import Width, WidthLike, resolve_width
+from ..width import Width, WidthError, WidthLike, resolve_width
 from .architecture import Architecture
 from .features import as_asked, blocks_asked_for
 from .parts import make_block, make_patch_embed
@@ -62,7 +62,13 @@ class Backbone(nn.Module):
         blocks = [make_block(architecture, block, ssd_backend, place) for block in range(architecture.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim, **place)
-        self.trained_widths = _largest_first(tuple(map(self.width, trained_widths)), self.full)
+        self.trained_widths = _largest_first(self._resolved(trained_widths), self.full)
+
+    def _resolved(self, trained_widths: Sequence[WidthLike]) -> tuple[Width, ...]:
+        try:
+            return tuple(map(self.width, trained_widths))
+        except WidthError as error:
+            raise WidthError(f"num_heads and trained_widths do not agree: {error}") from error
 
     @property
     def arguments(self) -> dict[str, Any]:

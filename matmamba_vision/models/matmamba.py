@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..width import Width, WidthLike
-from .architecture import Architecture, require_pool
+from .architecture import Architecture
 from .backbone import Backbone
+from .checks import require_pool
 from .features import blocks_asked_for
 
 TRAINED_WIDTHS = ("full", "1/2", "1/4", "1/8")

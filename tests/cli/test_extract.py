@@ -153,6 +153,14 @@ def test_only_its_own_files_are_replaced(
     assert load_checkpoint(small).model.heads == (4, 4, 4)
 
 
+def test_a_page_of_ones_own_is_never_replaced(extracts: Callable[..., int], tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    (small / "README.md").write_text("mine")
+    assert extracts("1/4", "--no-measure", "--overwrite") == 2
+    assert contents(small) == {str(small / "README.md"): b"mine"}
+
+
 @pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
 def test_a_folder_is_written_whole_or_not_at_all(
     error: BaseException, extracts: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

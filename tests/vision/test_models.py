@@ -64,6 +64,41 @@ def test_unknown_arguments_are_refused() -> None:
         timm.create_model("matmamba_nano_patch4_32", ssd_backend="fast")
 
 
+WRONG: dict[str, list[object]] = {
+    "img_size": [30, 0, "32", (32, 16, 8)], "patch_size": [0, 5, "a"], "in_chans": [0, "3"],
+    "depth": [-1, 1.5],
+    "embed_dim": ["a", 0], "num_heads": [[1, 2], 0, 2.5], "expand": [1.37, "2"], "head_dim": [0],
+    "d_state": [0, 1.5, [8]], "d_conv": [0], "heads_per_group": [0, 1.5], "bias": ["no"],
+    "scan": [5, "spiral"], "trained_widths": [("full", "1/16")],
+    "mean_token": ["yes"], "reg_tokens": [-1, 1.5], "attention_blocks": [[99], 2, ["a"], [1, 1]],
+    "attn_head_dim": [0], "nested_attention": ["x"], "mlp_ratio": [-1, 0.3, math.nan, "a", True],
+    "drop_rate": [1, "a"], "drop_path_rate": ["a", -0.1], "dynamic_img_size": ["no"], "chunk_size": [0],
+    "global_pool": ["max"], "num_classes": [-1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values], ids=str
+)
+def test_wrong_arguments_are_named(name: str, value: object) -> None:
+    arguments = {**SMALL, name: value}
+    if name == "expand":
+        del arguments["num_heads"]
+    with pytest.raises((ValueError, TypeError), match=name):
+        MatMamba(**arguments)
+
+
+@pytest.mark.parametrize("asked", [{"scan": "flip"}, {"mean_token": True}], ids=str)
+def test_what_has_no_effect_is_refused(asked: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(asked))}.*no block scans"):
+        timm.create_model("matvit_nano_patch4_32", **asked)
+
+
+def test_extraction_leaves_attention_alone_without_a_scan(images: torch.Tensor) -> None:
+    model = MatMamba(**SMALL, attention_blocks=[1], scan="flip", mean_token=True).eval()
+    assert torch.equal(extract(model, [0, 4, 0])(images), model(images, width=[0, 4, 0]))
+
+
 @pytest.mark.parametrize("dim", [0, 33, -1])
 def test_a_dim_beyond_the_embedding_is_refused(model: MatMamba, images: torch.Tensor, dim: int) -> None:
     with pytest.raises(ValueError, match=str(dim)):
