@@ -117,7 +117,7 @@ def train(config: TrainConfig, console: Console) -> Path:
 
 
 def build_model(config: ModelConfig, classes: int) -> MatMamba:
-    """A fresh model of a registered variant; `ConfigError` if there is none of that name, or none like that."""
+    """A fresh model of a registered variant; `ConfigError` if there is none of that name or like that."""
     known = timm.list_models(module="registry")
     if config.name not in known:
         raise ConfigError(f"model {config.name!r} is none with nested widths: take one of {', '.join(known)}")

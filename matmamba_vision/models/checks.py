@@ -61,12 +61,12 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         "a whole number, or one for each block",
     ),
     (("bias", "mean_token", "nested_attention", "dynamic_img_size"), _is_bool, "True or False"),
-    (("drop_rate", "proj_drop_rate", "drop_path_rate"), _is_number, "a number"),
-    (("expand",), lambda value: value is None or _is_number(value), "a number"),
+    (("drop_rate", "proj_drop_rate", "drop_path_rate"), _is_number, "a finite number"),
+    (("expand",), lambda value: value is None or _is_number(value), "a finite number"),
     (
         ("mlp_ratio",),
         lambda value: _is_number(value) or _all(_is_number, value),
-        "a number, or one for each block",
+        "a finite number, or one for each block",
     ),
     (
         ("scan",),

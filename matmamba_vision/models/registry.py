@@ -73,6 +73,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: MatMamba) -> dict
 def _create(
     variant: str, pretrained: bool, size: dict[str, Any], width: WidthLike | None = None, **given: Any
 ) -> nn.Module:
+    if given.get("expand") is not None:
+        # Instead of the variant's own number of heads.
+        size = {name: value for name, value in size.items() if name != "num_heads"}
     if width is None:
         return _build(MatMamba, variant, pretrained, **{**size, **given})
     # What timm makes of a model is made of the submodel: weights are loaded before it is taken out.

@@ -88,6 +88,13 @@ def test_wrong_arguments_are_named(name: str, value: object) -> None:
         MatMamba(**arguments)
 
 
+def test_heads_can_be_asked_for_by_expansion() -> None:
+    model = timm.create_model("matmamba_nano_patch4_32", expand=3)
+    assert model.heads == (24,) * 4
+    with pytest.raises(ValueError, match="expand 3 and num_heads 8 do not agree"):
+        timm.create_model("matmamba_nano_patch4_32", expand=3, num_heads=8)
+
+
 @pytest.mark.parametrize("asked", [{"scan": "flip"}, {"mean_token": True}], ids=str)
 def test_what_has_no_effect_is_refused(asked: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(asked))}.*no block scans"):
