@@ -38,8 +38,8 @@ def architectures(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
     if len(attention) == depth:
         # Refused, because no block scans.
-        arguments |= {"scan": "raster", "mean_token": False}
-    if mlp_ratio and dim % arguments["attn_head_dim"] == 0:
+        arguments |= {"scan": "raster", "mean_token": False, "heads_per_group": None, "bias": False}
+    if attention and mlp_ratio and dim % arguments["attn_head_dim"] == 0:
         arguments["nested_attention"] = draw(st.booleans())
     return arguments
 

@@ -100,10 +100,14 @@ class Architecture:
             asked = {
                 "scan": self.scan != "raster" and {*self.scans} != {"rows"},
                 "mean_token": self.mean_token,
+                "heads_per_group": self.heads_per_group is not None,
+                "bias": self.bias,
             }
             for name, is_asked in asked.items():
                 if is_asked:
                     raise ValueError(f"{name} {getattr(self, name)!r}: no block scans, all mix by attention")
+        if self.depth and not attention and not self.nested_attention:
+            raise ValueError("nested_attention False: no block mixes by attention")
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -184,9 +188,9 @@ class Architecture:
         scans = tuple(self.scans[block] for block in kept)
         ratios = [self.hidden(block) / self.embed_dim * heads[block] / self.heads[block] for block in kept]
         attention = tuple(new for new, block in enumerate(kept) if block in self.attention_blocks)
-        if len(attention) == len(kept):
-            # Where no block scans, nothing is said about scans.
-            scans = ("rows",) * len(kept)
+        some_scan = len(attention) < len(kept)
+        # Where no block scans, nothing is said about scans.
+        scans = scans if some_scan else ("rows",) * len(kept)
         return replace(
             self,
             depth=len(kept),
@@ -194,7 +198,10 @@ class Architecture:
             d_state=tuple(states[block] for block in kept),
             mlp_ratio=tuple(ratios),
             attention_blocks=attention,
-            mean_token=self.mean_token and len(attention) < len(kept),
+            mean_token=self.mean_token and some_scan,
+            heads_per_group=self.heads_per_group if some_scan else None,
+            bias=self.bias and some_scan,
+            nested_attention=self.nested_attention or not attention,
             # By name where it says the same, because published checkpoints are known by it.
             scan=next((name for name in SCANS if scans_of_blocks(name, len(kept)) == scans), scans),
         )

@@ -95,10 +95,14 @@ def test_heads_can_be_asked_for_by_expansion() -> None:
         timm.create_model("matmamba_nano_patch4_32", expand=3, num_heads=8)
 
 
-@pytest.mark.parametrize("asked", [{"scan": "flip"}, {"mean_token": True}], ids=str)
+@pytest.mark.parametrize(
+    "asked", [{"scan": "flip"}, {"mean_token": True}, {"heads_per_group": 2}, {"bias": True}], ids=str
+)
 def test_what_has_no_effect_is_refused(asked: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(asked))}.*no block scans"):
         timm.create_model("matvit_nano_patch4_32", **asked)
+    with pytest.raises(ValueError, match="nested_attention"):
+        MatMamba(**SMALL, nested_attention=False)
 
 
 def test_extraction_leaves_attention_alone_without_a_scan(images: torch.Tensor) -> None:
