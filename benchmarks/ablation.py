@@ -170,7 +170,8 @@ def train_row(name: str, seed: int, epochs: int, runs: Path, data: Path) -> Path
     seconds = time.monotonic() - start
     gallery = Batches(train[0][:GALLERY], train[1][:GALLERY])
     widths = measure_widths(model, model.trained_widths, gallery, Batches(*held_out))
-    write_json(file, {"name": name, "seed": seed, "seconds": round(seconds), "widths": widths})
+    known = {"name": name, "seed": seed, "seconds": round(seconds), "commit": environment()["commit"]}
+    write_json(file, {**known, "widths": widths})
     return file
 
 
@@ -179,7 +180,8 @@ def collect(runs: Path, epochs: int) -> dict[str, Any]:
     found = [json.loads(file.read_text()) for file in runs.glob(f"*-epochs{epochs}.json")]
     found.sort(key=lambda row: ([*ROWS].index(row["name"]), row["seed"]))
     common = {"epochs": epochs, "batch": BATCH, "lr": OPTIM.lr, "gallery": GALLERY, "model": SMALL}
-    return {**environment(), "settings": common, "rows": found}
+    # Each row was trained by the commit that it names, if it does.
+    return {"collected_by": environment(), "settings": common, "rows": found}
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -27,7 +27,10 @@ def architectures(draw: st.DrawFn) -> dict[str, Any]:
     mlp_ratio = draw(st.sampled_from([0.0, heads * 0.5]))
     arguments = {
         "img_size": (8, 12), "patch_size": 4, "num_classes": 3, "embed_dim": dim, "depth": depth,
-        "num_heads": heads, "head_dim": head_dim, "d_state": draw(st.sampled_from([2, 6, 8])),
+        "num_heads": heads, "head_dim": head_dim,
+        "num_heads": heads, "head_dim": head_dim,
+        "expand": draw(st.sampled_from([None, expand])) if dim * expand == heads * head_dim else None,
+        "d_state": draw(st.sampled_from([2, 6, 8])),
         "d_conv": draw(st.integers(1, 4)), "heads_per_group": draw(st.sampled_from([None, 1, 2, 3])),
         "bias": draw(st.booleans()), "mean_token": draw(st.booleans()),
         "reg_tokens": draw(st.integers(0, 3)),

@@ -1,6 +1,6 @@
 """Runs timm's own model tests, unmodified, on our models.
 
-    python tests/timm_contract.py [--width 1/4] [pytest arguments]
+    python tests/timm_contract.py [--width 1/4] [--record] [pytest arguments]
 
 The file `tests/test_models.py` comes with timm's source distribution of the installed version, which pip
 fetches. This module is the plugin that makes timm list our models alone, treated as timm treats its vision
@@ -10,10 +10,11 @@ out: PyTorch has given it up, and it cannot follow widths; torch.export takes it
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,20 @@ from typing import Any
 import matmamba_vision  # noqa: F401  first, because timm imports torchvision
 import pytest
 import timm
+from matmamba_vision.evaluate.environment import environment
 from matmamba_vision.models import default_cfgs
 
+OUTCOME = pytest.StashKey[str]()
 OURS = tuple(sorted(default_cfgs))
 # timm's tests look for vision transformers by this pattern among others.
 LIKE_VIT = "vit_*"
+RECORD = Path(__file__).parents[1] / "benchmarks" / "results" / "timm_contract.json"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """A width for all models."""
     parser.addoption("--width", help="test the extracted submodels, such as 1/4")
+    parser.addoption("--record", action="store_true", help=f"keep the outcomes in {RECORD.name}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,6 +74,28 @@ def _is_ours(item: pytest.Item) -> bool:
     return (
         callspec is not None and callspec.params.get("model_name") in OURS and "torchscript" not in item.name
     )
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Keep the outcome with the test, for the record."""
+    report = (yield).get_result()
+    if report.when == "call":
+        item.stash[OUTCOME] = report.outcome
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Add the outcomes to the record: by width, variant and test, each with the commit that was tested."""
+    if not session.config.getoption("--record"):
+        return
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    width, commit = session.config.getoption("--width") or "full", environment()["commit"]
+    for item in session.items:
+        if OUTCOME in item.stash:
+            of_variant = record.setdefault(width, {}).setdefault(item.callspec.params["model_name"], {})
+            name = item.originalname
+            of_variant[name] = {"outcome": item.stash[OUTCOME], "timm": timm.__version__, "commit": commit}
+    RECORD.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
 def fetch(folder: Path) -> Path:
