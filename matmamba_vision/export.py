@@ -23,12 +23,6 @@ class ExportError(ValueError):
     """An exported model that does not compute what it was exported from."""
 
 
-def random_images(model: MatMamba, count: int) -> Tensor:
-    """(count, in_chans, S, S) normally distributed images that fit `model`, the same for each call."""
-    shape = (count, model.in_chans, *model.patch_embed.img_size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.pos_embed)
-
-
 def largest_difference(one: Tensor, other: Tensor) -> float:
     """Largest absolute difference of two tensors of equal shape; not a number if either holds such."""
     return float((one - other).abs().max())
@@ -42,7 +36,7 @@ def export_program(model: MatMamba) -> ExportedProgram:
     """
     was_training = model.training
     # Of two images, because a batch of one would be recorded as a constant.
-    images, batch = random_images(model, 2), Dim("batch", min=1)
+    images, batch = model.random_images(2), Dim("batch", min=1)
     try:
         return torch.export.export(model.eval(), (images,), dynamic_shapes=({0: batch},))
     finally:
@@ -92,7 +86,7 @@ def check_onnx(model: MatMamba, file: Path | str, batch_sizes: Sequence[int] = (
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     differences = []
     for size in batch_sizes:
-        images = random_images(model, size)
+        images = model.random_images(size)
         (logits,) = session.run(["logits"], {"images": images.cpu().numpy()})
         differences.append(largest_difference(torch.from_numpy(logits), model(images).cpu()))
     # As a tensor, because its maximum keeps what is not a number.

@@ -28,7 +28,6 @@ def architectures(draw: st.DrawFn) -> dict[str, Any]:
     arguments = {
         "img_size": (8, 12), "patch_size": 4, "num_classes": 3, "embed_dim": dim, "depth": depth,
         "num_heads": heads, "head_dim": head_dim,
-        "num_heads": heads, "head_dim": head_dim,
         "expand": draw(st.sampled_from([None, expand])) if dim * expand == heads * head_dim else None,
         "d_state": draw(st.sampled_from([2, 6, 8])),
         "d_conv": draw(st.integers(1, 4)), "heads_per_group": draw(st.sampled_from([None, 1, 2, 3])),

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, save_checkpoint
 from ..evaluate import count_macs, count_parameters, measure_latency
-from ..export import check_onnx, export_onnx, largest_difference, random_images
+from ..export import check_onnx, export_onnx, largest_difference
 from ..hub import ONNX, occupied, require_architecture, save_for_hub
 from ..models import MatMamba, extract
 from ..width import Width
@@ -109,7 +109,7 @@ def _require_free(args: Args) -> None:
 
 @torch.inference_mode()
 def _checked_difference(small: MatMamba, parent: MatMamba, width: Width) -> float:
-    images = random_images(parent, 8)
+    images = parent.random_images(8)
     difference = largest_difference(small(images), parent(images, width))
     if not difference <= TOLERANCE:
         label = parent.label(width)

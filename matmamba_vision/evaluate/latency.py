@@ -31,9 +31,7 @@ def measure_latency(
     model: MatMamba, widths: Sequence[WidthLike], batch_size: int = 1, repeats: int = 20, warm_up: int = 3
 ) -> list[Latency]:
     """Latency of the extracted submodel of each width on the device of `model`, the widths taken in turn."""
-    like = model.pos_embed
-    shape = (batch_size, model.in_chans, *model.patch_embed.img_size)
-    images = torch.randn(shape, device=like.device, dtype=like.dtype)
+    images = model.random_images(batch_size)
     submodels = [extract(model, width).eval() for width in widths]
     ms = [[_time(submodel, images) for submodel in submodels] for _ in range(warm_up + repeats)][warm_up:]
     quartiles = np.percentile(np.array(ms), [50, 25, 75], axis=0).T

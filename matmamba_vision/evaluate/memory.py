@@ -27,12 +27,10 @@ def measure_memory(model: MatMamba, width: WidthLike, batch_size: int = 1) -> tu
     """
     submodel = extract(model, width).eval()
     weights = list(submodel.state_dict().values())
-    like = model.pos_embed
-    shape = (batch_size, model.in_chans, *model.patch_embed.img_size)
-    images = torch.randn(shape, device=like.device, dtype=like.dtype)
+    images = model.random_images(batch_size)
     # The first forward may make what later ones keep.
     submodel(images)
-    peak = _peak_on_gpu if like.is_cuda else _peak_of_tensors
+    peak = _peak_on_gpu if images.is_cuda else _peak_of_tensors
     return sum(tensor.nbytes for tensor in weights), peak(lambda: submodel(images), [images, *weights])
 
 

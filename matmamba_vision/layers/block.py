@@ -108,13 +108,9 @@ class Block(nn.Module):
         """The block's tensors at a width by name: what an extracted block has."""
         tensors: dict[str, Tensor] = {}
         for name, layer in self.layers():
-            norm = self.norm if name == "mixer" else self.mlp_norm
-            prefix = "norm" if name == "mixer" else "mlp_norm"
-            tensors |= {
-                f"{prefix}.{part}": tensor for part, tensor in norm.state_dict(keep_vars=True).items()
-            }
             tensors |= {f"{name}.{part}": tensor for part, tensor in layer.leading(heads, state).items()}
-        return tensors
+        # Norms belong to every width.
+        return tensors | {name: tensor for name, tensor in self.named_parameters() if "norm." in name}
 
     def macs(self, tokens: int, heads: int, state: int) -> int:
         """Multiply-adds of one sequence at a width; 0 where the block is skipped."""

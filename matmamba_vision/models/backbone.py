@@ -126,6 +126,11 @@ class Backbone(nn.Module):
             for block in range(len(self.blocks))
         ]
 
+    def random_images(self, count: int) -> Tensor:
+        """(count, in_chans, S, S) normally distributed images that fit the model, the same in each call."""
+        shape = (count, self.in_chans, *self.patch_embed.img_size)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.pos_embed)
+
     def width(self, wanted: WidthLike) -> Width:
         """The `Width` meant by "full", "1/4", 0.25 or a head count per block; `WidthError` if none is."""
         return resolve_width(wanted, self.full)

@@ -19,10 +19,7 @@ def compile_widths(model: MatMamba, batch_size: int) -> Iterator[tuple[str, floa
         The width's label, and the seconds that it took.
     """
     model.compile_blocks()
-    like = model.pos_embed
-    noise = torch.Generator(like.device).manual_seed(0)
-    shape = (batch_size, model.in_chans, *model.patch_embed.img_size)
-    images = torch.randn(shape, generator=noise, device=like.device, dtype=like.dtype)
+    images = model.random_images(batch_size)
     for width in model.trained_widths:
         start = time.perf_counter()
         with torch.random.fork_rng():
