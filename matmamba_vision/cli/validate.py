@@ -23,7 +23,7 @@ from rich.console import Console
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..width import Width
 from .arguments import parse
-from .data import open_data, watched_batches
+from .held_out import open_data, watched_batches
 from .measure import measure_widths, widths_table
 from .slices import named_width
 
