@@ -1,12 +1,13 @@
 """What training and evaluation need of a batch of images, wherever it comes from."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 
 class LabelledBatch(Protocol):
-    """(B, C, S, S) images and (B,) class indices, as many as its length."""
+    """(B, C, S, S) images, (B,) class indices and ids, as many as its length."""
 
     @property
     def images(self) -> Tensor:
@@ -16,6 +17,11 @@ class LabelledBatch(Protocol):
     @property
     def labels(self) -> Tensor:
         """Class indices."""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """What the images are called."""
         ...
 
     def __len__(self) -> int: ...

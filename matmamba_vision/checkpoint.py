@@ -98,10 +98,10 @@ def write_whole(contents: dict[Path, bytes]) -> None:
     for file, partial in partials.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(contents[file])
-        _flush(partial)
+        flush(partial)
     for file, partial in partials.items():
         partial.replace(file)
-        _flush(file.parent)
+        flush(file.parent)
 
 
 def _read_header(file: Path) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _build(header: dict[str, Any]) -> MatMamba:
     return model
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Force a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

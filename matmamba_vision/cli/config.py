@@ -13,7 +13,15 @@ from matmamba_datasets import DataConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..train import ModelConfig, ObjectiveConfig, OptimConfig
+from ..train import (
+    EngineConfig,
+    MixConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    SaveConfig,
+    ScheduleConfig,
+)
 
 
 class ConfigError(ValueError):
@@ -39,14 +47,26 @@ class TrainConfig:
     compile: bool = False
     # Measure accuracy on the held-out images every so many epochs, and at the end.
     eval_every: int = 10
+    # Steps whose mean becomes a row of metrics.jsonl.
+    log_every: int = 50
+    # Where metrics go besides: tensorboard, wandb, or auto for those that are installed.
+    trackers: list[str] = field(default_factory=lambda: ["auto"])
     # The model.
     model: ModelConfig = field(default_factory=ModelConfig)
     # The images.
     data: DataConfig = field(default_factory=DataConfig)
     # The loss: weights of its terms, each summed over the trained widths.
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    # Which trained widths a step trains.
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    # Mixup and CutMix.
+    mix: MixConfig = field(default_factory=MixConfig)
     # Optimiser and schedule; names are timm's.
     optim: OptimConfig = field(default_factory=OptimConfig)
+    # Precision, accumulation and processes.
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    # What is kept to resume from, and as the best.
+    save: SaveConfig = field(default_factory=SaveConfig)
 
 
 def load_config(file: Path) -> TrainConfig:
@@ -81,6 +101,16 @@ _BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.augment.ratio", lambda value: 0 < value[0] <= value[1], "two positive numbers, in order"),
     ("data.augment.hflip", lambda value: 0 <= value <= 1, "from 0 to 1"),
     ("data.augment.re_prob", lambda value: 0 <= value <= 1, "from 0 to 1"),
+    ("log_every", lambda value: value >= 1, "1 or more"),
+    ("schedule.between", lambda value: value >= 0, "0 or more"),
+    ("mix.mixup", lambda value: value >= 0, "0 (none) or more"),
+    ("mix.cutmix", lambda value: value >= 0, "0 (none) or more"),
+    ("mix.prob", lambda value: 0 <= value <= 1, "from 0 to 1"),
+    ("mix.switch_prob", lambda value: 0 <= value <= 1, "from 0 to 1"),
+    ("engine.accumulate", lambda value: value >= 1, "1 or more"),
+    ("save.every_steps", lambda value: value >= 1, "1 or more"),
+    ("save.keep", lambda value: value >= 1, "1 or more"),
+    ("optim.ema", lambda value: 0 <= value < 1, "0 (none) to below 1"),
     ("objective.label_smoothing", lambda value: 0 <= value < 1, "from 0 to below 1"),
     ("objective.temperature", lambda value: value > 0, "above 0"),
     ("objective.mrl_dims", lambda value: all(dim >= 1 for dim in value), "1 or more each"),

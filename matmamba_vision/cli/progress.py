@@ -23,12 +23,19 @@ class Meter:
         self._task = progress.add_task(description, total=total, rate="", note="")
         self._start, self._done = time.monotonic(), 0
         self._said = self._start
+        self._skipped = 0
+
+    def skip(self, images: int) -> None:
+        """Count `images` that were done before, and not at this rate."""
+        self._skipped = images
+        self._done += images
+        self._progress.update(self._task, advance=images)
 
     def advance(self, images: int, note: str = "") -> None:
         """Count `images` more, and show a short note."""
         self._done += images
         now = time.monotonic()
-        rate = self._done / max(1e-9, now - self._start)
+        rate = (self._done - self._skipped) / max(1e-9, now - self._start)
         self._progress.update(self._task, advance=images, rate=f"{rate:,.0f} images/s", note=note)
         if self._progress.disable and now - self._said > LINE_SECONDS:
             self._said = now

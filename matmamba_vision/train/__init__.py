@@ -1,21 +1,50 @@
 """Joint training of all widths."""
 
 from .compilation import compile_widths
-from .config import ModelConfig, ObjectiveConfig, OptimConfig
-from .loop import Hooks, StepReport, fit
-from .objective import NestedObjective, Teacher
+from .config import (
+    EngineConfig,
+    MixConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    SaveConfig,
+    ScheduleConfig,
+)
+from .engine import LostProcessError, make_accelerator, named_losses
+from .folder import RunFolder, RunFolderError
+from .loop import Hooks, Position, StepReport, fit
+from .objective import NestedObjective, Teacher, Trainee
 from .optimiser import make_optimiser, make_scheduler
+from .saving import ResumeError, Saves
+from .schedule import WidthSchedule
+from .training import Training, prepare_training
 
 __all__ = [
+    "EngineConfig",
     "Hooks",
+    "LostProcessError",
+    "MixConfig",
     "ModelConfig",
     "NestedObjective",
     "ObjectiveConfig",
     "OptimConfig",
+    "Position",
+    "ResumeError",
+    "RunFolder",
+    "RunFolderError",
+    "SaveConfig",
+    "Saves",
+    "ScheduleConfig",
     "StepReport",
     "Teacher",
+    "Trainee",
+    "Training",
+    "WidthSchedule",
     "compile_widths",
     "fit",
+    "make_accelerator",
     "make_optimiser",
     "make_scheduler",
+    "named_losses",
+    "prepare_training",
 ]

@@ -43,12 +43,67 @@ class ObjectiveConfig:
     mrl: float = 1.0
     # Prefix lengths; those not shorter than the embedding are left out.
     mrl_dims: list[int] = field(default_factory=lambda: [8, 16, 32, 64, 128, 256, 512])
-    # Distillation from the next larger width.
+    # Weight of each of mrl_dims, in their order; equal ones by default.
+    mrl_weights: list[float] = field(default_factory=list)
+    # Distillation from a larger width.
     distillation: float = 1.0
+    # Which one: the next larger of the step, or the largest.
+    teacher: str = "next"
     # Temperature of the distillation.
     temperature: float = 1.0
     # Alignment of a width's embedding with the full width's, mean over the prefixes.
     alignment: float = 1.0
+    # Weight of each trained width's loss, in their order; equal ones by default.
+    width_weights: list[float] = field(default_factory=list)
+
+
+@dataclass
+class ScheduleConfig:
+    """Which trained widths a step trains; a function of its number, so that a resumed run draws the same."""
+
+    # all; sandwich: the largest, the smallest and some between; one: a random one (MatFormer); published:
+    # one per batch in turn, as many batches accumulated as there are widths (MatMamba).
+    kind: str = "all"
+    # Widths that a sandwich draws between the largest and the smallest.
+    between: int = 2
+
+
+@dataclass
+class MixConfig:
+    """Mixed images and labels, by timm's Mixup; all widths of a step see the same."""
+
+    # Alpha of Mixup; 0 for none.
+    mixup: float = 0.0
+    # Alpha of CutMix; 0 for none.
+    cutmix: float = 0.0
+    # Share of batches that are mixed.
+    prob: float = 1.0
+    # Share of the mixed batches that take CutMix, where both are on.
+    switch_prob: float = 0.5
+
+
+@dataclass
+class EngineConfig:
+    """How a step is computed; processes and their ranks come from torchrun or accelerate launch."""
+
+    # fp32, bf16 or fp16.
+    precision: str = "fp32"
+    # Batches whose gradients are added up for one step.
+    accumulate: int = 1
+    # Shard parameters, gradients and optimiser over the processes (FSDP) instead of copying them (DDP).
+    fsdp: bool = False
+
+
+@dataclass
+class SaveConfig:
+    """When a run is saved, and what is kept."""
+
+    # Steps between two checkpoints within an epoch; at the end of each epoch there is one anyway.
+    every_steps: int = 1000
+    # Newest checkpoints that are kept to resume from.
+    keep: int = 2
+    # What best.safetensors is the best of: mean top-1 of the trained widths, or that of one, such as 1/4.
+    best: str = "mean"
 
 
 @dataclass
@@ -69,3 +124,5 @@ class OptimConfig:
     epochs: int = 100
     # Epochs of linear warm-up, at most a fifth of the run.
     warmup_epochs: float = 5.0
+    # Decay of a moving average of the weights, which is then what is measured and kept; 0 for none.
+    ema: float = 0.0

@@ -1,40 +1,66 @@
-"""The training loop."""
+"""The training loop: the widths of a step, one after the other, then one step of the optimiser."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sized
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..batch import LabelledBatch
-from ..models import MatMamba
-from .config import OptimConfig
-from .objective import NestedObjective
-from .optimiser import make_scheduler
+from .chance import seed_everything
+from .guard import Entry, require_finite, require_finite_gradient
+from .objective import Teacher
+from .training import Training
 
 
-class Batches(Iterable[LabelledBatch], Sized, Protocol):
-    """A loader that knows its length and can be iterated once for each epoch."""
+class Batches(Protocol):
+    """A loader whose batches depend on the epoch and their place in it alone."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[LabelledBatch]:
+        """The batches of an epoch, from the one numbered `first` on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is: `batch` batches of `epoch` are used, and `step` steps are taken; all count from 0."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What happened in one step.
+    """What happened in one step, on average over processes.
 
     Attributes:
-        step: number of the step, from 0. epoch: number of the epoch, from 0. images: in the batch. lr:
-            learning rate. losses: weighted terms by name, mean over widths, and "loss", their sum.
+        step: number of the step, from 0. epoch: number of the epoch, from 0. images: in the batches of this
+            process, times processes. lr: largest learning rate. loss: sum of the weighted terms, mean over
+            widths. widths: the same of each width, by label. terms: each term, mean over widths. grad_norm:
+            norm of the gradient before it is clipped. data_seconds: waited for images. compute_seconds: the
+            rest.
     """
 
     step: int
     epoch: int
     images: int
     lr: float
-    losses: dict[str, float]
+    loss: float
+    widths: dict[str, float]
+    terms: dict[str, float]
+    grad_norm: float
+    data_seconds: float
+    compute_seconds: float
 
 
 class Hooks:
@@ -43,79 +69,132 @@ class Hooks:
     def on_batch(self, batch: LabelledBatch) -> None:
         """A batch was read and is about to be used."""
 
-    def on_step(self, report: StepReport) -> None:
-        """A step was taken."""
+    def on_step(self, report: StepReport, position: Position) -> None:
+        """A step was taken; from `position` the run would go on."""
 
-    def on_epoch(self, epoch: int) -> None:
-        """An epoch, numbered from 0, is over; the model may be used, its mode is set again afterwards."""
+    def on_epoch(self, position: Position) -> None:
+        """An epoch is over, all of its batches are used; the model may be, its mode is set again afterwards.
+
+        A run that goes on from `position` calls this again first.
+        """
 
 
-def fit(
-    model: MatMamba,
-    objective: NestedObjective,
-    loader: Batches,
-    optimiser: torch.optim.Optimizer,
-    config: OptimConfig,
-    hooks: Hooks,
-) -> None:
-    """Train `model` at all its trained widths, in place, on the device where it is.
+def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | None = None) -> None:
+    """Train in place, from `position` to the last epoch.
 
-    Args:
-        optimiser: over the parameters of both, see `make_optimiser`.
+    Everything random in a step is a function of seed, step and process, so that a run that goes on from a
+    saved position takes the same steps as one that was never stopped.
 
     Raises:
-        FloatingPointError: the loss is not finite; the message names step and width.
+        FloatingPointError: a loss or the gradient is not finite; the message names step, width and images.
     """
-    scheduler = make_scheduler(config, optimiser, len(loader))
-    step = 0
-    for epoch in range(config.epochs):
-        model.train()
-        for batch in loader:
-            hooks.on_batch(batch)
-            scheduler.step_update(step)
-            if len(batch):
-                losses = _step(model, objective, optimiser, batch, config.clip_grad, step)
-                hooks.on_step(StepReport(step, epoch, len(batch), optimiser.param_groups[0]["lr"], losses))
-            step += 1
-        hooks.on_epoch(epoch)
+    position = position or Position()
+    for epoch in range(position.epoch, training.epochs):
+        training.trainee.train()
+        started = time.perf_counter()
+        for batches in _groups(loader.batches(epoch, position.batch), training.accumulate, hooks):
+            waited = time.perf_counter() - started
+            report = _step(training, batches, position, waited)
+            position = replace(position, batch=position.batch + len(batches), step=position.step + 1)
+            if report:
+                hooks.on_step(report, position)
+            started = time.perf_counter()
+        hooks.on_epoch(position)
+        position = Position(epoch + 1, 0, position.step)
+
+
+def _groups(batches: Iterator[LabelledBatch], size: int, hooks: Hooks) -> Iterator[list[LabelledBatch]]:
+    """The batches of each step; the last step of an epoch can have fewer."""
+    group: list[LabelledBatch] = []
+    for batch in batches:
+        hooks.on_batch(batch)
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _step(
-    model: MatMamba,
-    objective: NestedObjective,
-    optimiser: torch.optim.Optimizer,
-    batch: LabelledBatch,
-    clip_grad: float,
-    step: int,
-) -> dict[str, float]:
-    device = model.pos_embed.device
-    optimiser.zero_grad()
-    losses = accumulate(model, objective, batch.images.to(device), batch.labels.to(device), step)
-    if clip_grad:
-        parameters = [*model.parameters(), *objective.parameters()]
-        torch.nn.utils.clip_grad_norm_(parameters, clip_grad)
-    optimiser.step()
-    return losses
+    training: Training, batches: Sequence[LabelledBatch], position: Position, waited: float
+) -> StepReport | None:
+    """One step; None if there is no image to take it with."""
+    started, step = time.perf_counter(), position.step
+    images = sum(map(len, batches)) * training.ranks
+    if not images and training.ranks == 1:
+        return None
+    seed_everything(training.seed, step, training.rank)
+    training.scheduler.step_update(step)
+    losses = accumulate(training, batches, step)
+    grad_norm = training.clip()
+    widths, terms = losses.summary(training, grad_norm)
+    training.update(step)
+    lr = max(group["lr"] for group in training.optimiser.param_groups)
+    seconds = time.perf_counter() - started
+    return StepReport(
+        step,
+        position.epoch,
+        images,
+        lr,
+        sum(terms.values()),
+        widths,
+        terms,
+        float(grad_norm),
+        waited,
+        seconds,
+    )
 
 
-def accumulate(
-    model: MatMamba, objective: NestedObjective, images: Tensor, labels: Tensor, step: int = 0
-) -> dict[str, float]:
-    """Forward and backward of each trained width at once, largest first: gradients of the mean over widths.
+class Losses:
+    """Losses of a step by width and term, kept on the device until all are there, then read at once."""
 
-    Returns:
-        The terms by name, mean over widths, and their sum "loss".
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self._entries: list[Entry] = []
+        self._values: list[Tensor] = []
 
-    Raises:
-        FloatingPointError: the loss of a width is not finite.
+    def add(self, width: str, terms: dict[str, Tensor], ids: Sequence[str]) -> None:
+        """Note the terms of a width on the images with these ids."""
+        self._entries.append(Entry(width, tuple(terms), ids))
+        self._values += [term.detach().float() for term in terms.values()]
+
+    def summary(self, training: Training, grad_norm: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+        """Loss of each width, mean over batches, and each term, mean over both.
+
+        Raises:
+            FloatingPointError: one of them, or the gradient, is not finite.
+        """
+        own = torch.stack(self._values)
+        mean = training.accelerator.reduce(own, "mean") if training.ranks > 1 else own
+        require_finite(self.step, own, mean, self._entries)
+        if not training.scaled:
+            require_finite_gradient(self.step, float(grad_norm), self._entries)
+        values, widths, terms = iter(mean.tolist()), dict[str, list[float]](), dict[str, float]()
+        for entry in self._entries:
+            found = {name: next(values) for name in entry.terms}
+            widths.setdefault(entry.width, []).append(sum(found.values()))
+            for name, value in found.items():
+                terms[name] = terms.get(name, 0.0) + value / len(self._entries)
+        return {width: sum(losses) / len(losses) for width, losses in widths.items()}, terms
+
+
+def accumulate(training: Training, batches: Sequence[LabelledBatch], step: int = 0) -> Losses:
+    """Forward and backward of each width of the step at once, largest first: one set of activations alive.
+
+    The gradients are those of the weighted mean over widths and batches. Processes exchange them once, in the
+    last backward.
     """
-    teacher, totals, count = None, dict[str, float](), len(model.trained_widths)
-    for width in model.trained_widths:
-        terms, teacher = objective(model, images, labels, width, teacher)
-        loss = torch.stack(list(terms.values())).sum() / count
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}, width {model.label(width)}")
-        loss.backward()
-        for name, term in (*terms.items(), ("loss", loss * count)):
-            totals[name] = totals.get(name, 0.0) + term.item() / count
-    return totals
+    losses = Losses(step)
+    for number, batch in enumerate(batches):
+        images, labels = training.prepare_batch(batch)
+        widths = training.schedule.widths(step, number)
+        teacher: Teacher | None = None
+        for width in widths:
+            last = number == len(batches) - 1 and width is widths[-1]
+            with nullcontext() if last else training.accelerator.no_sync(training.trainee):
+                terms, teacher = training.trainee(images, labels, width, teacher)
+                share = training.weights[width] / len(widths) / len(batches) if len(batch) else 0.0
+                training.accelerator.backward(torch.stack([*terms.values()]).sum() * share)
+            losses.add(training.model.label(width), terms, batch.ids)
+    return losses

@@ -96,9 +96,17 @@ def test_a_run_leaves_what_it_promises(run: Path, photos: Path) -> None:
     ]
     assert checkpoint.run["data"]["root"] == str(photos)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2]
-    assert set(rows[-1]["top1"]) == {"full", "1/2", "1/4", "1/8"}
-    assert {"cross_entropy", "mrl", "distillation", "alignment", "loss"} <= set(rows[0])
+    assert [(row["event"], row["epoch"]) for row in rows] == [
+        ("step", 1), ("epoch", 1), ("step", 2), ("epoch", 2),
+    ]  # fmt: skip
+    assert set(rows[-1]["top1"]) == set(rows[0]["widths"]) == {"full", "1/2", "1/4", "1/8"}
+    assert set(rows[0]["terms"]) == {"cross_entropy", "mrl", "distillation", "alignment"}
+    assert rows[0]["loss"] == pytest.approx(sum(rows[0]["terms"].values()))
+    assert rows[0]["data_seconds"] > 0
+    assert rows[0]["compute_seconds"] > 0
+    assert (run / "best.safetensors").is_file()
+    assert list((run / "tensorboard").glob("events*"))
+    assert "widths/1/8" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
     assert (run / "config.yaml").is_file()
     environment = json.loads((run / "environment.json").read_text())
     assert "torch" in environment["versions"]
@@ -418,14 +426,15 @@ def test_an_interrupted_training_says_what_is_there(photos: Path, tmp_path: Path
     ]
     command += ["--threads", "1", "--output", str(tmp_path / "x")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "x" / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text()):
+    model = tmp_path / "x" / "model.safetensors"
+    while not model.exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     said, complaint = process.communicate()
     assert process.returncode == 130
     assert "is that of epoch" in said
+    assert "go on with --resume auto" in said
     assert "Traceback" not in complaint
     load_checkpoint(tmp_path / "x")
 

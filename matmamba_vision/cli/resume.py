@@ -1,0 +1,81 @@
+"""Finding what a run goes on from, and whether it is the same run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import is_tensorboard_available, is_wandb_available
+
+from ..checkpoint import checkpoint_file
+from ..train import ResumeError, Saves
+from ..train.saving import read_state
+from .config import ConfigError, TrainConfig, as_plain
+
+# Keys that change nothing about the losses of a run.
+FREE = (
+    "output", "overwrite", "device", "threads", "compile", "eval_every", "trackers", "save", "data.workers",
+    "data.root",
+)  # fmt: skip
+TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
+
+Found = tuple[Path, dict[str, Any]]
+
+
+def find_checkpoint(config: TrainConfig, saves: Saves, resume: str) -> Found | None:
+    """The checkpoint that `--resume` means, with its state; None to start.
+
+    Raises:
+        ConfigError: there is a run, and it is neither to be resumed nor replaced. ResumeError: no such
+            checkpoint, a damaged one, or one of a run with other settings.
+    """
+    if resume == "no":
+        if (saves.all() or checkpoint_file(config.output).exists()) and not config.overwrite:
+            raise ConfigError(
+                f"{config.output} holds a finished or interrupted run: go on with --resume auto, choose"
+                " another --output, or --overwrite"
+            )
+        return None
+    found = saves.newest() if resume == "auto" else (Path(resume), read_state(Path(resume)))
+    if found:
+        require_same_run(found[0], found[1]["config"], as_plain(config))
+    return found
+
+
+def require_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise `ResumeError` listing the keys in which the configuration of a checkpoint differs."""
+    # As JSON has it, which knows no tuples.
+    before, now = _flat(saved), _flat(json.loads(json.dumps(wanted)))
+    names = [name for name in dict.fromkeys([*before, *now]) if not _is_free(name)]
+    differing = [
+        f"{name}: {before.get(name)} there, {now.get(name)} here"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        listed = "\n  ".join(differing)
+        raise ResumeError(f"{path} is of a run with other settings:\n  {listed}")
+
+
+def trackers_of(wanted: Sequence[str]) -> list[str]:
+    """Names of trackers for Accelerate; `ConfigError` for one that is unknown or not installed."""
+    names = list(TRACKERS) if list(wanted) == ["auto"] else list(wanted)
+    for name in names:
+        if name not in TRACKERS:
+            raise ConfigError(f"trackers: {name!r} is none of auto, {', '.join(TRACKERS)}")
+        if not TRACKERS[name]() and list(wanted) != ["auto"]:
+            raise ConfigError(f"trackers: this needs {name}: pip install {name}")
+    return [name for name in names if TRACKERS[name]()]
+
+
+def _is_free(name: str) -> bool:
+    return any(name == free or name.startswith(f"{free}.") for free in FREE)
+
+
+def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
+    return found

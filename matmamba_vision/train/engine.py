@@ -1,0 +1,72 @@
+"""Devices, precision and processes, by Accelerate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from .config import EngineConfig
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+DEVICES = ("auto", "cpu", "cuda")
+# What collectives say when a process at the other end is gone.
+_LOST = (
+    "closed by peer",
+    "connection reset",
+    "timed out",
+    "timeout",
+    "broken pipe",
+    "remote process",
+)
+
+
+class LostProcessError(ConnectionError):
+    """Another process of the run does not answer any more."""
+
+
+def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -> Accelerator:
+    """The `Accelerator` of this process; ranks and addresses come from torchrun or accelerate launch.
+
+    Args:
+        device: auto, cpu or cuda. known: further arguments of `Accelerator`.
+
+    Raises:
+        ValueError: no such precision, or no such device here.
+    """
+    if engine.precision not in PRECISIONS:
+        raise ValueError(f"engine.precision {engine.precision!r} is none of {', '.join(PRECISIONS)}")
+    # Accelerate keeps one state per process; a later run in it may want another precision.
+    AcceleratorState._reset_state(reset_partial_state=not _distributed())
+    if engine.fsdp:
+        known["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["Block"]
+        )
+    else:
+        known["kwargs_handlers"] = [DistributedDataParallelKwargs()]
+    accelerator = Accelerator(mixed_precision=PRECISIONS[engine.precision], cpu=device == "cpu", **known)
+    if engine.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("engine.precision fp16 needs a GPU: a CPU can compute in bf16")
+    if engine.fsdp and accelerator.distributed_type != DistributedType.FSDP:
+        raise ValueError("engine.fsdp needs several processes with a GPU each: start them by torchrun")
+    return accelerator
+
+
+def _distributed() -> bool:
+    return bool(PartialState._shared_state) and PartialState().num_processes > 1
+
+
+@contextmanager
+def named_losses() -> Iterator[None]:
+    """Turn what a collective says when another process is gone into `LostProcessError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _distributed() and any(sign in str(error).lower() for sign in _LOST):
+            reason = str(error).strip().splitlines()[0]
+            raise LostProcessError(f"another process of this run is gone ({reason})") from error
+        raise

@@ -1,0 +1,96 @@
+"""The folder of a run: who may write to it, and the metrics in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+METRICS = "metrics.jsonl"
+
+
+class RunFolderError(ValueError):
+    """A folder that this run cannot use; the message says why."""
+
+
+class RunFolder:
+    """The folder of one run, held by one process at a time.
+
+    Raises:
+        RunFolderError: another process writes to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = _hold(path / ".lock")
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines: a row for some steps and for each epoch."""
+        return self.path / METRICS
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row to the metrics."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rewind(self, size: int) -> None:
+        """Forget the metrics beyond `size` bytes: of what a run did after the checkpoint it resumes from."""
+        if size < self.size():
+            os.truncate(self.metrics, size)
+
+    def size(self) -> int:
+        """Bytes of metrics."""
+        return self.metrics.stat().st_size if self.metrics.is_file() else 0
+
+    def write_csv(self) -> None:
+        """Write the metrics once more, as a table with a column for each number."""
+        rows = [_flat(json.loads(line)) for line in self.metrics.read_text().splitlines()]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        partial = self.path / "metrics.csv.partial"
+        with partial.open("w", newline="") as file:
+            table = csv.DictWriter(file, columns)
+            table.writeheader()
+            table.writerows(rows)
+        partial.replace(self.path / "metrics.csv")
+
+    def release(self) -> None:
+        """Let another process have it; a folder that nothing was written to goes away."""
+        self._lock.close()
+        if {path.name for path in self.path.iterdir()} <= {".lock"}:
+            shutil.rmtree(self.path)
+
+
+def _hold(file: Path) -> IO[str]:
+    """Lock a file while it stays open; the system unlocks it when the process ends, however it ends."""
+    opened = file.open("a+")
+    try:
+        import fcntl
+
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        # No such locks on Windows.
+        return opened
+    except OSError as error:
+        opened.seek(0)
+        owner = opened.read().strip() or "another process"
+        opened.close()
+        raise RunFolderError(
+            f"{file.parent} is in use by {owner}: wait for it, or choose another --output"
+        ) from error
+    opened.truncate(0)
+    opened.write(f"process {os.getpid()}")
+    opened.flush()
+    return opened
+
+
+def _flat(row: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        found |= _flat(value, f"{before}{name}/") if isinstance(value, Mapping) else {before + name: value}
+    return found

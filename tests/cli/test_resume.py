@@ -1,0 +1,198 @@
+"""Runs that end in all kinds of ways, and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from killed_runs import config
+from matmamba_vision.cli import main
+from matmamba_vision.cli.config import ConfigError, TrainConfig, save_config
+from matmamba_vision.cli.train import train
+from matmamba_vision.train import ResumeError, RunFolder, RunFolderError, Saves
+from rich.console import Console
+from safetensors.torch import load_file
+
+PROGRAM = Path(__file__).parents[1] / "killed_runs.py"
+# What a row says besides how long things took.
+KEPT = ("event", "step", "epoch", "lr", "loss", "widths", "terms", "grad_norm", "top1")
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{name: row[name] for name in KEPT if name in row} for row in map(json.loads, lines)]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert rows(one) == rows(other)
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.fixture(scope="module")
+def short() -> TrainConfig:
+    """One epoch of five steps."""
+    made = config(Path("unused"), 1)
+    made.optim.epochs = 1
+    return made
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, short: TrainConfig) -> TrainConfig:
+    """A run that came to its end."""
+    made = replace(short, output=str(tmp_path_factory.mktemp("finished") / "run"))
+    train(made, Console(quiet=True))
+    return made
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path: Path, ranks: int) -> None:
+    """Killed within an epoch, while saving, between epochs: losses and weights are equal to the bit."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(tmp_path), str(ranks)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.stdout.endswith("done\n"), done.stdout[-3000:] + done.stderr[-3000:]
+    assert_same_run(tmp_path / "unbroken", tmp_path / "broken")
+    assert len(rows(tmp_path / "broken")) == 12
+    if ranks > 1:
+        assert "lost: another process of this run is gone" in done.stdout
+
+
+def start(made: TrainConfig, folder: Path) -> subprocess.Popen[str]:
+    save_config(made, folder / "config.yaml")
+    command = [sys.executable, "-m", "matmamba_vision", "train", "--config", str(folder / "config.yaml")]
+    return subprocess.Popen(
+        [*command, "--resume", "auto"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_a_run_that_is_told_to_stop_saves_first(
+    tmp_path: Path, finished: TrainConfig, short: TrainConfig
+) -> None:
+    made = replace(short, output=str(tmp_path / "run"))
+    process = start(made, tmp_path)
+    saves = Saves(tmp_path / "run" / "checkpoints")
+    deadline = time.monotonic() + 120
+    while not saves.all() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "go on with --resume auto" in said
+    train(made, Console(quiet=True), "auto")
+    assert_same_run(Path(finished.output), tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, finished: TrainConfig, short: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One flipped bit in the newest: the one before it is taken, and the end is the same."""
+    made = replace(short, output=str(tmp_path / "run"))
+    train(made, Console(quiet=True))
+    newest = Saves(tmp_path / "run" / "checkpoints").all()[-1]
+    content = bytearray((newest / "optimizer.bin").read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / "optimizer.bin").write_bytes(content)
+    train(made, Console(quiet=True), "auto")
+    assert "optimizer.bin is not what was written" in caplog.text
+    assert_same_run(Path(finished.output), tmp_path / "run")
+    with pytest.raises(ResumeError, match=r"no-such is damaged"):
+        train(made, Console(quiet=True), str(tmp_path / "no-such"))
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: TrainConfig) -> None:
+    before = rows(Path(finished.output)), weights(Path(finished.output))
+    train(finished, Console(quiet=True), "auto")
+    assert rows(Path(finished.output)) == before[0]
+    assert all(
+        torch.equal(tensor, before[1][name]) for name, tensor in weights(Path(finished.output)).items()
+    )
+
+
+def test_a_run_with_other_settings_is_not_continued(finished: TrainConfig) -> None:
+    """The differing keys are listed; those that change no loss may differ."""
+    other = replace(finished, seed=1, threads=2, optim=replace(finished.optim, lr=0.5))
+    with pytest.raises(ResumeError, match="other settings") as caught:
+        train(other, Console(quiet=True), "auto")
+    assert str(caught.value).splitlines()[1:] == [
+        "  seed: 0 there, 1 here",
+        "  optim.lr: 0.003 there, 0.5 here",
+    ]
+
+
+def test_a_run_is_neither_replaced_nor_continued_unasked(finished: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match="--resume auto"):
+        train(finished, Console(quiet=True))
+
+
+def test_a_folder_in_use_is_left_alone(finished: TrainConfig) -> None:
+    before, folder = rows(Path(finished.output)), RunFolder(Path(finished.output))
+    with pytest.raises(RunFolderError, match=rf"in use by process {os.getpid()}"):
+        train(finished, Console(quiet=True), "auto")
+    folder.release()
+    assert rows(Path(finished.output)) == before
+    RunFolder(Path(finished.output)).release()
+
+
+def test_a_failed_start_leaves_nothing(tmp_path: Path, short: TrainConfig) -> None:
+    made = replace(short, output=str(tmp_path / "run"), save=replace(short.save, best="1/3"))
+    with pytest.raises(ConfigError, match=r"save\.best '1/3' is neither mean nor one of full, 1/2, 1/4, 1/8"):
+        train(made, Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint(
+    tmp_path: Path, finished: TrainConfig, short: TrainConfig
+) -> None:
+    """Files may not grow beyond 1 MB from the second checkpoint on."""
+    made = replace(short, output=str(tmp_path / "run"))
+    program = f"""
+import resource, signal
+from pathlib import Path
+from rich.console import Console
+from matmamba_vision.cli.config import load_config
+from matmamba_vision.cli.train import train
+from matmamba_vision.train import Saves
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+save = Saves.save
+def limited(self, *args):
+    if self.all():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+    return save(self, *args)
+Saves.save = limited
+train(load_config(Path({str(tmp_path / "config.yaml")!r})), Console())
+"""
+    save_config(made, tmp_path / "config.yaml")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert re.search(
+        r"OSError: cannot save .*step-00000004: .*; .*step-00000002 is the last good one", done.stderr
+    )
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
+    train(made, Console(quiet=True), "auto")
+    assert_same_run(Path(finished.output), tmp_path / "run")
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["train", "--output", str(tmp_path / "file" / "run"), "--data.name", "digits"]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
