@@ -37,7 +37,8 @@ def expand(pattern: str) -> list[str]:
     else:
         parts = found[1].split(",")
     before, after = pattern[: found.start()], pattern[found.end() :]
-    return [place for part in parts for place in expand(before + part + after)]
+    # Inner braces come first: what stands beside them in a list comes up more than once.
+    return list(dict.fromkeys(place for part in parts for place in expand(before + part + after)))
 
 
 def list_places(pattern: str) -> list[str]:
