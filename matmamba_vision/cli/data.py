@@ -139,8 +139,10 @@ def run(arguments: list[str]) -> int:
 
 def _prepare(arguments: list[str]) -> int:
     args = parse(PrepareArgs, "data prepare", _PREPARE, arguments)
-    _require_least({"--shard-mb": args.shard_mb}, above=0)
-    _require_least({"--max-size": args.max_size, "--workers": args.workers})
+    _require("--shard-mb", args.shard_mb, args.shard_mb > 0, "above 0")
+    _require("--max-size", args.max_size, args.max_size >= 0, "0 (any) or more")
+    _require("--max-broken", args.max_broken, 0 <= args.max_broken <= 1, "from 0 to 1")
+    _require("--workers", args.workers, args.workers >= 0, "0 or more")
     console = Console(highlight=False)
     root = args.root if is_url(args.root) or not args.root else str(Path(args.root).absolute())
     settings = PrepareSettings(args.name, root, args.held_out, args.shard_mb, args.max_size)
@@ -157,7 +159,7 @@ def _prepare(arguments: list[str]) -> int:
 
 def _verify(arguments: list[str]) -> int:
     args = parse(VerifyArgs, "data verify", _VERIFY, arguments)
-    _require_least({"--workers": args.workers})
+    _require("--workers", args.workers, args.workers >= 0, "0 or more")
     console = Console(highlight=False)
     damaged = _damaged(args, console) if args.name == "shards" else {}
     broken: dict[str, str] = {}
@@ -200,8 +202,10 @@ def _decode(console: Console, name: str, images: Images, workers: int) -> dict[s
 
 def _speed(arguments: list[str]) -> int:
     args = parse(SpeedArgs, "data speed", _SPEED, arguments)
-    _require_least({"--input-size": args.input_size, "--batch-size": args.batch_size}, above=0)
-    _require_least({"--workers": min(args.workers, default=0)})
+    _require("--input-size", args.input_size, args.input_size > 0, "above 0")
+    _require("--batch-size", args.batch_size, args.batch_size > 0, "above 0")
+    fewest = min(args.workers, default=0)
+    _require("--workers", fewest, fewest >= 0, "0 or more")
     images = open_splits(args.config()).train
     transform = train_transform(
         {"input_size": (3, args.input_size, args.input_size)}, AugmentConfig(draft=args.draft)
@@ -243,10 +247,9 @@ def _list_broken(console: Console, broken: dict[str, str], what: str) -> None:
         console.print(f"{len(broken)} files {what}:\n{listing}", markup=False, soft_wrap=True)
 
 
-def _require_least(flags: dict[str, float], above: float = -1) -> None:
-    for flag, value in flags.items():
-        if value <= above:
-            raise ConfigError(f"{flag} is {value}: it can be {'above 0' if above == 0 else '0 or more'}")
+def _require(flag: str, value: float, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise ConfigError(f"{flag} is {value:g}: it can be {allowed}")
 
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {
