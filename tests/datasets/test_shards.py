@@ -20,6 +20,7 @@ from matmamba_datasets import (
     open_images,
     open_splits,
 )
+from matmamba_datasets.prepare import Preparation
 from matmamba_datasets.remote import expand
 from PIL import Image
 
@@ -133,6 +134,29 @@ def test_remote_shards_are_those_of_the_folder(
     again = make_loader(there.train, eval_transform({"input_size": (3, 8, 8)}), 3, workers=1)
     assert sum(map(len, again)) == len(here.train)
     assert {file: file.stat().st_mtime_ns for file in cache.iterdir()} == copies
+
+
+def test_a_shard_that_cannot_be_fetched_is_broken_images(sharded: Path, tmp_path: Path) -> None:
+    """In a worker, too; what can be fetched is read."""
+    remote = fsspec.filesystem("memory")
+    remote.put(f"{sharded}/*", f"/{tmp_path.name}/")
+    train = open_shards(f"memory://{tmp_path.name}", cache=str(tmp_path / "cache")).train
+    remote.rm(f"/{tmp_path.name}/train-000001.tar")
+    batches = list(make_loader(train, eval_transform({"input_size": (3, 8, 8)}), 4, workers=1))
+    broken = [error for batch in batches for error in batch.broken]
+    assert len(broken) == train.groups[1]
+    assert all("train-000001.tar#" in error.name and "cannot fetch" in error.reason for error in broken)
+
+
+def test_copies_of_shards_that_were_made_anew_are_not_used(
+    sharded: Path, prepare: Callable[..., Preparation], tmp_path: Path
+) -> None:
+    remote, url = fsspec.filesystem("memory"), f"memory://{tmp_path.name}"
+    for folder in (sharded, prepare("small", max_size=16).output):
+        remote.put(f"{folder}/*", f"/{tmp_path.name}/")
+        splits = open_shards(url, cache=str(tmp_path / "cache"))
+        stored = splits.train.stored(0)
+        assert stored == open_shards(folder).train.stored(0)
 
 
 def test_a_url_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
