@@ -106,8 +106,8 @@ def _matrix(cells: Sequence[Row], name: str, title: str) -> Table:
 
 
 def _comparisons(rows: Sequence[Row]) -> Table:
-    names = ("width", "less", "top-1", "p", "mAP@10", "p")
-    table = _table(names, "differences; p by McNemar and by sign flips", left=2)
+    names = ("width", "against", "top-1", "p", "mAP@10", "p")
+    table = _table(names, "differences; p: McNemar, sign flips", left=2)
     for row in rows:
         cells = [
             text

@@ -97,8 +97,6 @@ def draw_calibration(rows: Sequence[Mapping[str, Any]]) -> bytes:
     for number, row in enumerate(rows):
         line, column = divmod(number, across)
         _draw_diagram(grid[2 * line, column], grid[2 * line + 1, column], row)
-    for axes in grid[1::2].flat:
-        axes.set_xlabel("confidence", fontsize=9)
     for number in range(len(rows), down * across):
         line, column = divmod(number, across)
         grid[2 * line, column].set_axis_off()
@@ -106,7 +104,9 @@ def draw_calibration(rows: Sequence[Mapping[str, Any]]) -> bytes:
     for upper, lower in zip(grid[::2, 0], grid[1::2, 0], strict=True):
         upper.set_ylabel("accuracy", fontsize=9)
         lower.set_ylabel("images, %", fontsize=9)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    legend = grid[0, 0].get_legend_handles_labels()
+    # One diagram is too narrow for a line of three.
+    figure.legend(*legend, loc="outside lower center", ncols=3 if across > 1 else 1, fontsize=9)
     return _png(figure)
 
 
@@ -132,6 +132,10 @@ def _draw_diagram(upper: Axes, lower: Axes, row: Mapping[str, Any]) -> None:
     upper.set(xlim=(0, 1), ylim=(0, 1.03))
     upper.set_title(f"{_short(row['width'])}: ECE {row['ece']:.3f}", fontsize=10)
     lower.bar(left, 100 * counts / counts.sum(), width, align="edge", color="grey")
+    lower.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
+    lower.set_xlabel("confidence", fontsize=9)
+    # Here too, where another width is below.
+    lower.tick_params(labelbottom=True)
     for axes in (upper, lower):
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
