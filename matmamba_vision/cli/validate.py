@@ -4,7 +4,8 @@ Classification: top-1, top-5, expected calibration error (15 bins), negative log
 Retrieval, the held-out images asked, the training images the gallery, same class relevant: 1-NN and kNN
 accuracy (votes weighted by exp(similarity / 0.07)), mAP@10 (MRL's, divided by 10) and hit@10, for each width
 of the query, width of the gallery and embedding dim. Cost: parameters, multiply-adds, latency of one image.
-All with 95 % bootstrap intervals over the held-out images; widths are tested against each other in pairs.
+What is a mean over the held-out images has a 95 % bootstrap interval; widths are tested against each other
+in pairs, each p for one test alone.
 The folder receives results.json, results.csv, heatmap.png and calibration.png. Data settings are those of
 the training run unless flags change them.
 
@@ -31,6 +32,7 @@ from rich.console import Console
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..evaluate import Predictions, predict
 from ..evaluate.environment import environment
+from ..evaluate.significance import RESAMPLES
 from ..width import Width
 from .arguments import parse
 from .config import ConfigError
@@ -191,7 +193,12 @@ def _validate(
         "digest": checkpoint.digest,
         "data": {"name": data.name, "root": data.root},
         "images": images,
-        "settings": {"knn": list(plan.knn), "dims": list(plan.dims), "seed": plan.seed},
+        "settings": {
+            "knn": list(plan.knn),
+            "dims": list(plan.dims),
+            "seed": plan.seed,
+            "resamples": RESAMPLES,
+        },
         **tables,
         "seconds": {"encode": round(middle - start, 2), "assess": round(end - middle, 2)},
         **environment(),

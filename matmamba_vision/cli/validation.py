@@ -116,7 +116,9 @@ class _Assessment:
 
     def _retrieval(self) -> list[Row]:
         label = self._model.label
-        found = with_intervals(list(self._cells.values()), self._plan.seed)
+        # Of tens of thousands of images it takes half a minute.
+        with self._console.status("resampling images"):
+            found = with_intervals(list(self._cells.values()), self._plan.seed)
         return [
             {"query_width": label(query), "gallery_width": label(gallery), "dim": dim} | quality
             for (query, gallery, dim), quality in zip(self._cells, found, strict=True)
