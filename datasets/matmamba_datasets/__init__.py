@@ -5,7 +5,7 @@ from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: sk
 
 from .decode import BrokenImageError, read_image
 from .loader import Batch, BrokenTally, Loader, make_loader
-from .registry import DATASETS, DataConfig, open_folder_or_parquet, open_splits
+from .registry import DATASETS, DataConfig, open_images, open_splits
 from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset
 from .transforms import AugmentConfig, eval_transform, train_transform
 
@@ -25,7 +25,7 @@ __all__ = [
     "Subset",
     "eval_transform",
     "make_loader",
-    "open_folder_or_parquet",
+    "open_images",
     "open_splits",
     "read_image",
     "train_transform",

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from .sample import Sample
+from .sample import Images
 
 
-class Digits:
+class Digits(Images):
     """8 x 8 greyscale scans, 10 classes, no download. Transforms enlarge them to the size a model takes."""
 
     def __init__(self) -> None:
@@ -23,10 +23,10 @@ class Digits:
         self.classes = tuple(str(digit) for digit in range(10))
         self.ids: Sequence[str] = [f"digits/{index:04d}" for index in range(len(self.labels))]
         self.paths: Sequence[str] = self.ids
+        self.groups = (len(self.labels),)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
-        image = Image.fromarray(self._pixels[index]).convert("RGB")
-        return Sample(image, int(self.labels[index]), self.ids[index])
+    def stored(self, index: int) -> Image.Image:
+        return Image.fromarray(self._pixels[index]).convert("RGB")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .decode import read_image
-from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset, split_by_id
+from .decode import BrokenImageError
+from .sample import NO_LABEL, DataError, Images, Splits, Subset, given_splits, split_by_id
+from .texts import Packed, Prefixed
 
 TRAIN_NAMES = ("train", "training")
 HELD_OUT_NAMES = ("val", "valid", "validation", "test")
@@ -17,7 +18,7 @@ HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
-class Folder:
+class Folder(Images):
     """All files below `root`. The first folder below `root` is the class; files beside those have no label.
 
     Ids are paths relative to `root`, with "/" on every system. Hidden files and folders are left out.
@@ -33,41 +34,47 @@ class Folder:
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"no such folder: {self.root}")
-        self.ids: Sequence[str] = sorted(_relative_paths(self.root))
-        if not self.ids:
+        found = sorted(relative_paths(self.root))
+        if not found:
             raise DataError(f"no files in {self.root}")
-        self.paths: Sequence[str] = [str((self.root / image_id).absolute()) for image_id in self.ids]
-        owners = [image_id.split("/")[0] if "/" in image_id else None for image_id in self.ids]
-        found = {owner for owner in owners if owner is not None}
-        self.classes = classes or tuple(sorted(found))
-        if unknown := found - set(self.classes):
+        self.ids: Sequence[str] = Packed.of(found)
+        self.paths: Sequence[str] = Prefixed([f"{self.root.absolute()}{os.sep}"], self.ids)
+        self.groups = (len(found),)
+        owners = [image_id.split("/")[0] if "/" in image_id else None for image_id in found]
+        names = {owner for owner in owners if owner is not None}
+        self.classes = classes or tuple(sorted(names))
+        if unknown := names - set(self.classes):
             raise DataError(f"{self.root} has unknown classes: {', '.join(sorted(unknown)[:5])}")
-        index_of = {name: index for index, name in enumerate(self.classes)}
-        labels = [NO_LABEL if owner is None else index_of[owner] for owner in owners]
-        self.labels = np.array(labels, dtype=np.int64)
+        index_of: dict[str | None, int] = {name: index for index, name in enumerate(self.classes)}
+        self.labels = np.array([index_of.get(owner, NO_LABEL) for owner in owners], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Sample:
-        return Sample(read_image(self.paths[index]), int(self.labels[index]), self.ids[index])
+    def stored(self, index: int) -> bytes:
+        path = self.paths[index]
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise BrokenImageError(path, error.strerror or str(error)) from error
 
 
 def open_folder(root: Path | str, held_out: float) -> Splits:
     """Splits of an image folder with one folder per class: `train/` and `val/` if there, else split by id.
 
     Raises:
-        DataError: fewer than two classes, or a held-out class that is not trained.
+        DataError: fewer than two classes, or a class that is in one of the given splits only.
     """
     root = Path(root)
-    train_root, held_out_root = _named_part(root, TRAIN_NAMES), _named_part(root, HELD_OUT_NAMES)
+    train_root, held_out_root = named_part(root, TRAIN_NAMES), named_part(root, HELD_OUT_NAMES)
     if train_root is None or held_out_root is None:
-        return split_by_id(_labelled(Folder(root)), held_out)
-    train = _labelled(Folder(train_root))
-    return Splits(train, _labelled(Folder(held_out_root, train.classes)))
+        return split_by_id(labelled(Folder(root)), held_out)
+    train = labelled(Folder(train_root))
+    return given_splits(train, labelled(Folder(held_out_root, train.classes)), root)
 
 
-def _labelled(images: Folder) -> Images:
+def labelled(images: Folder) -> Images:
+    """The images that have a class; `DataError` if there are fewer than two classes."""
     if len(images.classes) < 2:
         raise DataError(
             f"{images.root} needs a folder for each of two or more classes, with the images in them"
@@ -76,13 +83,18 @@ def _labelled(images: Folder) -> Images:
     return images if len(inside) == len(images) else Subset(images, inside)
 
 
-def _named_part(root: Path, names: tuple[str, ...]) -> Path | None:
+def named_part(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The first folder of one of these names in `root`."""
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _relative_paths(root: Path) -> Iterator[str]:
+def relative_paths(root: Path) -> Iterator[str]:
+    """The files below a folder, without hidden ones and those of operating systems."""
+    # Strings, because a million path objects would take seconds.
+    start = len(f"{root}{os.sep}")
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = f"{folder}{os.sep}"[start:].replace(os.sep, "/")
         for name in files:
             if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
-                yield (Path(folder) / name).relative_to(root).as_posix()
+                yield inside + name

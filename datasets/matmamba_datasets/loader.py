@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .decode import BrokenImageError
-from .sample import DataError, Images
+from .order import Plan
+from .randomness import seeded
+from .sample import DataError, Images, read_sample
 from .transforms import Transform
 
 
@@ -19,13 +24,14 @@ class Batch:
     """Some images of a collection, without the broken ones; it can be empty.
 
     Attributes:
-        images: (B, C, S, S). labels: (B,) int64. indices: (B,) int64, positions in the collection.
-        broken: the images that could not be decoded.
+        images: (B, C, S, S). labels: (B,) int64. indices: (B,) int64, positions in the collection. ids: their
+            ids there. broken: the images that could not be decoded.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
+    ids: list[str]
     broken: list[BrokenImageError]
 
     def __len__(self) -> int:
@@ -63,75 +69,113 @@ class BrokenTally:
         return "\n".join(lines + ([f"  ... and {more} more"] if more > 0 else []))
 
 
-class _Transformed(Dataset[tuple[Tensor, int, int] | BrokenImageError]):
-    def __init__(self, images: Images, transform: Transform) -> None:
-        self.images, self.transform = images, transform
+@dataclass(frozen=True)
+class _Item:
+    """A transformed image, its label, its position in the collection and its id."""
 
-    def __len__(self) -> int:
-        return len(self.images)
+    image: Tensor
+    label: int
+    index: int
+    id: str
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int] | BrokenImageError:
+
+class _Transformed(Dataset[_Item | BrokenImageError]):
+    """Images by (epoch, index): the epoch comes with each request, so that running workers learn of it."""
+
+    def __init__(self, images: Images, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+        self.draft = transform.draft if isinstance(transform, Transform) else None
+
+    def __getitem__(self, request: tuple[int, int]) -> _Item | BrokenImageError:
+        epoch, index = request
         try:
-            sample = self.images[index]
+            sample = read_sample(self.images, index, self.draft)
         except BrokenImageError as error:
             return error
-        return self.transform(sample.image), sample.label, index
+        with seeded(self.seed, epoch, index):
+            return _Item(self.transform(sample.image), sample.label, index, sample.id)
 
 
-def _collate(items: list[tuple[Tensor, int, int] | BrokenImageError]) -> Batch:
-    good = [item for item in items if not isinstance(item, BrokenImageError)]
-    broken = [item for item in items if isinstance(item, BrokenImageError)]
-    images = torch.stack([image for image, _, _ in good]) if good else torch.empty(0)
-    labels = torch.tensor([label for _, label, _ in good], dtype=torch.int64)
-    return Batch(images, labels, torch.tensor([index for _, _, index in good], dtype=torch.int64), broken)
+def _collate(items: list[_Item | BrokenImageError]) -> Batch:
+    good = [item for item in items if isinstance(item, _Item)]
+    return Batch(
+        torch.stack([item.image for item in good]) if good else torch.empty(0),
+        torch.tensor([item.label for item in good], dtype=torch.int64),
+        torch.tensor([item.index for item in good], dtype=torch.int64),
+        [item.id for item in good],
+        [item for item in items if isinstance(item, BrokenImageError)],
+    )
+
+
+class _Requests(Sampler[list[tuple[int, int]]]):
+    """What the next pass asks for; torch's loader takes it from here when the pass begins."""
+
+    def __init__(self) -> None:
+        self.epoch, self.steps = 0, list[NDArray[np.int64]]()
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.epoch
+        return ([(epoch, index) for index in step.tolist()] for step in self.steps)
 
 
 class Loader:
-    """Iterable over the batches of a collection, the same ones for the same seed and epoch.
+    """The batches of a collection: a function of the seed, the epoch and the position, of nothing else.
 
     Attributes:
         images: the collection.
     """
 
     def __init__(
-        self, images: Images, loader: DataLoader[Batch], order: torch.Generator | None, seed: int
+        self, images: Images, transform: Callable[[Image.Image], Tensor], plan: Plan, seed: int, workers: int
     ) -> None:
-        self.images, self._loader, self._order, self._seed = images, loader, order, seed
-        self._epoch = 0
+        self.images, self._plan, self._requests = images, plan, _Requests()
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Transformed(images, transform, seed),  # type: ignore[arg-type]
+            batch_sampler=self._requests,
+            num_workers=workers,
+            collate_fn=_collate,
+            # torch draws a number for each pass: not from the generator that dropout draws from.
+            generator=torch.Generator(),
+            persistent_workers=workers > 0,
+        )
 
     def __len__(self) -> int:
-        return len(self._loader)
+        """Batches per epoch of this rank; all ranks have as many."""
+        return len(self._plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._order is not None:
-            self._order.manual_seed(self._seed + self._epoch)
-        self._epoch += 1
+        return self.batches(epoch=0)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from position `first` on; earlier ones are not read.
+
+        They equal those of an unbroken pass bit for bit, whatever the number of workers. With workers, one
+        pass at a time: a new one ends the one before.
+        """
+        self._requests.epoch, self._requests.steps = epoch, self._plan.steps(epoch, first)
         return iter(self._loader)
 
 
 def make_loader(
     images: Images,
-    transform: Transform,
+    transform: Callable[[Image.Image], Tensor],
     batch_size: int,
     *,
     workers: int = 0,
     shuffle: bool = False,
     seed: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Loader:
-    """Loader over `images`; `shuffle`: in an order given by `seed` and epoch, without a last partial batch.
+    """Loader over `images`.
+
+    In order, each image is seen exactly once over all ranks. Shuffled, the order is given by `seed` and
+    epoch, and the last step is left out if it is not full.
 
     Args:
-        workers: processes that decode; 0 decodes in this one.
+        batch_size: images per step and rank. workers: processes that decode; 0 decodes in this one. seed: of
+            order and augmentation, 0 or more. rank, ranks: which of how many processes this is; of each
+            step's images every process takes a piece, in order.
     """
-    order = torch.Generator() if shuffle else None
-    loader: DataLoader[Batch] = DataLoader(
-        _Transformed(images, transform),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        shuffle=shuffle,
-        drop_last=shuffle and len(images) > batch_size,
-        generator=order,
-        num_workers=workers,
-        collate_fn=_collate,
-        persistent_workers=workers > 0,
-    )
-    return Loader(images, loader, order, seed)
+    plan = Plan(images, batch_size, shuffle=shuffle, seed=seed, rank=rank, ranks=ranks)
+    return Loader(images, transform, plan, seed, workers)

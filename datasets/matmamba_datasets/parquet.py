@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +11,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .decode import read_image
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
-from .sample import NO_LABEL, DataError, Sample, Splits, split_by_id
+from .sample import (
+    CLASSES,
+    NO_LABEL,
+    DataError,
+    Images,
+    Splits,
+    class_names,
+    given_splits,
+    require_labels,
+    split_by_id,
+)
+from .texts import Packed, Prefixed
+
+# Encoded images that a process keeps in memory at most, in bytes.
+MEMORY = 2**30
 
 
-class Parquet:
-    """The rows of some Parquet files, in the order of the files. The encoded images stay in memory.
+class Parquet(Images):
+    """The rows of some Parquet files of one folder, in the order of the files.
+
+    Encoded images stay in memory if all of them are less than `memory` bytes. Else the row groups that were
+    read last stay, and the images are shuffled in groups of these: to train on much more than fits, `matmamba
+        data
+    prepare` makes shards, which need no memory.
 
     Ids are "file#row". Class names come from `classes.json` (a list, or an object with a list under "names"
     or "classes") beside the files, or are the numbers themselves.
@@ -27,43 +44,63 @@ class Parquet:
         DataError: a file that cannot be read, or that has no `image` column of that schema.
     """
 
-    def __init__(self, files: list[Path]) -> None:
-        tables = [_read(file) for file in files]
-        self._bytes = pa.chunked_array([chunk for table in tables for chunk in table["image"].chunks])
-        self.ids: Sequence[str] = [
-            f"{file.name}#{row}"
-            for file, table in zip(files, tables, strict=True)
-            for row in range(len(table))
+    def __init__(self, files: list[Path], memory: int = MEMORY) -> None:
+        metadata = [_metadata(file) for file in files]
+        # Where each row group lies: its file, and its number there.
+        self._places = [
+            (file, number)
+            for file, known in zip(files, metadata, strict=True)
+            for number in range(known.num_row_groups)
         ]
-        self.paths: Sequence[str] = [
-            f"{file.absolute()}#{row}"
-            for file, table in zip(files, tables, strict=True)
-            for row in range(len(table))
-        ]
-        self.labels = np.concatenate([_labels(table) for table in tables])
-        self.classes = _class_names(files[0].parent, int(self.labels.max(initial=NO_LABEL)) + 1)
+        sizes = [known.row_group(number) for known in metadata for number in range(known.num_row_groups)]
+        self._ends = np.cumsum([size.num_rows for size in sizes], dtype=np.int64)
+        self._memory, self._kept = memory, OrderedDict[int, pa.ChunkedArray]()
+        rows = (
+            f"{file.name}#{row}" for file, m in zip(files, metadata, strict=True) for row in range(m.num_rows)
+        )
+        self.ids: Sequence[str] = Packed.of(rows)
+        self.paths: Sequence[str] = Prefixed([f"{files[0].parent.absolute()}/"], self.ids)
+        self.labels = np.concatenate([_labels(file) for file in files])
+        names = files[0].with_name(CLASSES)
+        self.classes = class_names(names.read_bytes() if names.is_file() else None, self.labels)
+        fits = sum(size.total_byte_size for size in sizes) <= memory
+        self.groups: Sequence[int] = (len(self.ids),) if fits else [size.num_rows for size in sizes]
+        # Read here, so that worker processes share it.
+        for group in range(len(sizes) if fits else 0):
+            self._rows(group)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Sample:
-        encoded = io.BytesIO(self._bytes[index].as_py() or b"")
-        return Sample(read_image(encoded, self.ids[index]), int(self.labels[index]), self.ids[index])
+    def stored(self, index: int) -> bytes:
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        rows = self._rows(group)
+        return rows[index - int(self._ends[group]) + len(rows)].as_py() or b""
+
+    def _rows(self, group: int) -> pa.ChunkedArray:
+        """The encoded images of a row group, which is kept; the one that was used longest ago makes room."""
+        if group not in self._kept:
+            self._kept[group] = _images(*self._places[group])
+        self._kept.move_to_end(group)
+        while sum(rows.nbytes for rows in self._kept.values()) > self._memory and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+        return self._kept[group]
 
 
 def open_parquet(root: Path | str, held_out: float) -> Splits:
     """Splits of a folder of Parquet files: by file names (`train-*`, `test-*` or `validation-*`), else by id.
 
     Raises:
-        DataError: no Parquet file there, or no labels.
+        DataError: no Parquet file there, no labels, or a class that is in one of the given splits only.
     """
     files = parquet_files(Path(root))
     train = [file for file in files if file.name.startswith(TRAIN_NAMES)]
     val = [file for file in files if file.name.startswith(HELD_OUT_NAMES)]
-    splits = Splits(Parquet(train), Parquet(val)) if train and val else split_by_id(Parquet(files), held_out)
-    if any((part.labels == NO_LABEL).any() for part in (splits.train, splits.held_out)):
-        raise DataError(f"{root}: images without a `label` cannot be trained on")
-    return splits
+    if train and val:
+        return given_splits(Parquet(train), Parquet(val), root)
+    images = Parquet(files)
+    require_labels(images, root)
+    return split_by_id(images, held_out)
 
 
 def parquet_files(root: Path) -> list[Path]:
@@ -74,29 +111,29 @@ def parquet_files(root: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path) -> pa.Table:
-    """Encoded images, and labels if there are any."""
+def _metadata(file: Path) -> pq.FileMetaData:
     try:
-        table = pq.read_table(file)
+        known = pq.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"cannot read {file}: {error}") from error
+    schema = known.schema_arrow
+    kind = schema.field("image").type if "image" in schema.names else None
+    if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        raise DataError(f"{file} has no column `image: struct<bytes, path>`")
+    return known.metadata
+
+
+def _images(file: Path, group: int) -> pa.ChunkedArray:
+    """The encoded images of one row group."""
     try:
-        encoded = pc.struct_field(table["image"], "bytes")
-    except (KeyError, pa.ArrowException) as error:
-        raise DataError(f"{file} has no column `image: struct<bytes, path>`") from error
-    columns = {"image": encoded} | ({"label": table["label"]} if "label" in table.column_names else {})
-    return pa.table(columns)
+        table = pq.ParquetFile(file).read_row_group(group, columns=["image"])
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {file}: {error}") from error
+    return pc.struct_field(table["image"], "bytes")
 
 
-def _labels(table: pa.Table) -> np.ndarray:
-    if "label" not in table.column_names:
-        return np.full(len(table), NO_LABEL, dtype=np.int64)
-    return table["label"].to_numpy().astype(np.int64)
-
-
-def _class_names(folder: Path, count: int) -> tuple[str, ...]:
-    file = folder / "classes.json"
-    names = json.loads(file.read_text()) if file.is_file() else []
-    if isinstance(names, dict):
-        names = names.get("names") or names.get("classes") or []
-    return tuple(map(str, names)) if len(names) >= count else tuple(map(str, range(count)))
+def _labels(file: Path) -> np.ndarray:
+    if "label" not in pq.read_schema(file).names:
+        return np.full(pq.read_metadata(file).num_rows, NO_LABEL, dtype=np.int64)
+    labels = pq.read_table(file, columns=["label"])["label"]
+    return labels.fill_null(NO_LABEL).to_numpy().astype(np.int64)

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .cifar import open_cifar
 from .folder import Folder, open_folder
+from .imagenet import open_imagenet
 from .sample import DataError, Images, Splits, split_by_id
+from .shards import all_shards, open_shards
 from .transforms import AugmentConfig
 
 
@@ -15,9 +18,10 @@ from .transforms import AugmentConfig
 class DataConfig:
     """What to train on and how to read it."""
 
-    # digits, folder or parquet.
+    # digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
     name: str = "digits"
-    # Folder of the data set; digits need none.
+    # Folder of the data set; digits need none. Shards can also be named by URL or pattern:
+    # s3://bucket/photos, PHOTOS/train-{000000..000009}.tar.
     root: str = ""
     # Share of each class that is held out where the data set has no split of its own.
     held_out: float = 0.2
@@ -27,6 +31,8 @@ class DataConfig:
     workers: int = 0
     # Share of images that may be unreadable before the run stops.
     max_broken: float = 0.01
+    # Folder where remote shards are copied to when they are first read; by default ~/.cache/matmamba.
+    cache: str = ""
     # Augmentation of training images; names are timm's.
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -47,7 +53,11 @@ def _open_parquet(config: DataConfig) -> Splits:
 DATASETS: dict[str, Callable[[DataConfig], Splits]] = {
     "digits": _open_digits,
     "folder": lambda config: open_folder(config.root, config.held_out),
+    "imagenet": lambda config: open_imagenet(config.root),
+    "shards": lambda config: open_shards(config.root, config.held_out, config.cache),
     "parquet": _open_parquet,
+    "cifar10": lambda config: open_cifar(config.root, "cifar10"),
+    "cifar100": lambda config: open_cifar(config.root, "cifar100"),
 }
 
 
@@ -66,15 +76,17 @@ def open_splits(config: DataConfig) -> Splits:
     return DATASETS[config.name](config)
 
 
-def open_folder_or_parquet(path: Path | str) -> Images:
-    """All images below a folder, or in a Parquet file or a folder of them, to be indexed.
+def open_images(path: Path | str) -> Images:
+    """All images of a place, to be indexed: a folder of images, shards or Parquet files, or one such file.
 
     Raises:
         DataError: nothing there.
     """
-    path = Path(path)
-    if path.is_file() or (path.is_dir() and any(path.glob("*.parquet"))):
+    place = Path(path)
+    if str(path).endswith(".tar") or (place.is_dir() and any(place.glob("*.tar"))):
+        return all_shards(str(path))
+    if place.is_file() or (place.is_dir() and any(place.glob("*.parquet"))):
         from .parquet import Parquet, parquet_files
 
-        return Parquet(parquet_files(path))
-    return Folder(path)
+        return Parquet(parquet_files(place))
+    return Folder(place)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .decode import Draft, read_image
+from .texts import Picked
+
 NO_LABEL = -1
+# Beside Parquet files and shards: class names in the order of their labels.
+CLASSES = "classes.json"
 
 
 class DataError(ValueError):
@@ -37,44 +44,121 @@ class Images(Protocol):
 
     Attributes:
         classes: class names. ids: one per image. labels: (n,) int64. paths: where each image can be found
-            again.
+            again. groups: how many images lie together in each place that is best read from one end to the
+            other (a shard); a single group where every image is read as easily as any other.
     """
 
     classes: tuple[str, ...]
     ids: Sequence[str]
     labels: NDArray[np.int64]
     paths: Sequence[str]
+    groups: Sequence[int]
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
         """Decode one image; raises `BrokenImageError` if it cannot be decoded."""
+        return read_sample(self, index)
+
+    def stored(self, index: int) -> bytes | Image.Image:
+        """The image's file, or its pixels where there is none; `BrokenImageError` if it cannot be read."""
         ...
 
 
-class Subset:
+def read_sample(images: Images, index: int, draft: Draft | None = None) -> Sample:
+    """Decode one image of a collection, smaller than it is stored where `draft` allows that.
+
+    Raises:
+        BrokenImageError: it cannot be decoded.
+    """
+    stored = images.stored(index)
+    if isinstance(stored, bytes):
+        stored = read_image(io.BytesIO(stored), images.paths[index], draft)
+    return Sample(stored, int(images.labels[index]), images.ids[index])
+
+
+class Subset(Images):
     """The images of a collection at the given indices."""
 
     def __init__(self, images: Images, indices: Sequence[int] | NDArray[np.int64]) -> None:
         self._images, self._indices = images, np.asarray(indices, dtype=np.int64)
         self.classes = images.classes
-        self.ids: Sequence[str] = [images.ids[index] for index in self._indices]
-        self.paths: Sequence[str] = [images.paths[index] for index in self._indices]
+        self.ids: Sequence[str] = Picked(images.ids, self._indices)
+        self.paths: Sequence[str] = Picked(images.paths, self._indices)
         self.labels = images.labels[self._indices]
+        self.groups = _groups_of(self._indices, images.groups)
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self._images[int(self._indices[index])]
+    def stored(self, index: int) -> bytes | Image.Image:
+        return self._images.stored(int(self._indices[index]))
+
+
+def _groups_of(indices: NDArray[np.int64], groups: Sequence[int]) -> Sequence[int]:
+    """How many of the indices lie in each group; one group of all where they are not in order."""
+    if np.any(np.diff(indices) < 0):
+        return (len(indices),)
+    ends = np.searchsorted(indices, np.cumsum(groups))
+    return tuple(int(count) for count in np.diff(ends, prepend=0) if count)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Images to learn from, which are also the gallery, and held-out images, which are also the queries."""
+    """Images to learn from, which are also the gallery, and held-out images, which are also the queries.
+
+    Attributes:
+        ours: whether the split was made by id; then a class of one image is not held out.
+    """
 
     train: Images
     held_out: Images
+    ours: bool = False
+
+
+def given_splits(train: Images, held_out: Images, source: object) -> Splits:
+    """The splits that a data set came with.
+
+    Raises:
+        DataError: images without a label, or a class that has images in one of the splits only.
+    """
+    for images in (train, held_out):
+        require_labels(images, source)
+    trained, asked = (set(np.unique(images.labels).tolist()) for images in (train, held_out))
+    for missing, lacking in ((trained - asked, "held-out"), (asked - trained, "training")):
+        if missing:
+            names = [dict(enumerate(train.classes)).get(label, str(label)) for label in sorted(missing)]
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise DataError(f"{source}: no {lacking} images of the class {', '.join(names[:5])}{more}")
+    return Splits(train, held_out)
+
+
+def require_labels(images: Images, source: object) -> None:
+    """Raise `DataError` if an image has no label."""
+    if len(bare := np.flatnonzero(images.labels == NO_LABEL)):
+        raise DataError(
+            f"{source}: images without a `label` cannot be trained on, {len(bare)} such as"
+            f" {images.ids[int(bare[0])]}"
+        )
+
+
+def class_names(content: bytes | None, labels: NDArray[np.int64]) -> tuple[str, ...]:
+    """Class names from what `classes.json` holds, or the numbers themselves where it names too few.
+
+    Args:
+        content: a list in JSON, or an object with one under "names" or "classes"; None if there is no file.
+
+    Raises:
+        DataError: it is not JSON.
+    """
+    try:
+        names = json.loads(content or b"[]")
+    except ValueError as error:
+        raise DataError(f"{CLASSES} is not JSON: {error}") from error
+    if isinstance(names, dict):
+        names = names.get("names") or names.get("classes") or []
+    count = int(labels.max(initial=NO_LABEL)) + 1
+    return tuple(map(str, names if len(names) >= count else range(count)))
 
 
 def split_by_id(images: Images, share: float) -> Splits:
@@ -83,11 +167,11 @@ def split_by_id(images: Images, share: float) -> Splits:
     At least one image of a class is held out if it has two. It depends on ids alone, never on order or on
     chance.
     """
-    hashes = [hashlib.sha256(image_id.encode()).digest() for image_id in images.ids]
+    hashes = [hashlib.sha256(image_id.encode(errors="surrogateescape")).digest() for image_id in images.ids]
     held_out: list[int] = []
     for label in np.unique(images.labels):
         members = sorted(np.flatnonzero(images.labels == label), key=lambda index: hashes[index])
         count = max(round(share * len(members)), 1) if len(members) > 1 else 0
         held_out += [int(index) for index in members[:count]]
     train = np.setdiff1d(np.arange(len(images)), held_out)
-    return Splits(Subset(images, train), Subset(images, sorted(held_out)))
+    return Splits(Subset(images, train), Subset(images, sorted(held_out)), ours=True)

@@ -1,17 +1,70 @@
-"""Image transforms, all of them timm's."""
+"""Image transforms, all of them timm's, and how small an image may be decoded for them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from PIL import Image
 from timm.data import create_transform
+from timm.data.constants import DEFAULT_CROP_PCT
 from torch import Tensor
 
-Transform: TypeAlias = Callable[[Image.Image], Tensor]
+from .decode import Draft
+
 _INPUT_KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From an image to (C, S, S).
+
+    Attributes:
+        steps: timm's transform. draft: how much smaller a JPEG may be decoded, None for not at all.
+    """
+
+    steps: Callable[[Image.Image], Tensor]
+    draft: Draft | None = None
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.steps(image)
+
+
+@dataclass(frozen=True)
+class CropDraft:
+    """By how much an image may be smaller so that the smallest random crop is not smaller than the input.
+
+    A crop takes at least the share `area` of the image's area, at an aspect ratio up to `ratio`; so its
+    shorter edge is at least sqrt(area x width x height / ratio), or the image's shorter edge where that is
+    less (Szegedy et al., Going deeper with convolutions, section 6; timm's RandomResizedCrop).
+
+    Attributes:
+        edge: longer edge of the model's input in pixels.
+    """
+
+    edge: int
+    area: float
+    ratio: float
+
+    def __call__(self, size: tuple[int, int]) -> int:
+        shorter = min(math.sqrt(self.area * size[0] * size[1] / self.ratio), *size)
+        return int(shorter / self.edge)
+
+
+@dataclass(frozen=True)
+class ResizeDraft:
+    """By how much an image may be smaller so that its shorter edge is still no smaller than it is resized to.
+
+    Attributes:
+        edge: the longer edge that images are resized to, in pixels.
+    """
+
+    edge: int
+
+    def __call__(self, size: tuple[int, int]) -> int:
+        return min(size) // self.edge
 
 
 @dataclass
@@ -30,6 +83,10 @@ class AugmentConfig:
     auto_augment: str = ""
     # Probability of random erasing.
     re_prob: float = 0.0
+    # Decode large JPEGs at 1/2, 1/4 or 1/8 of their size where even the smallest random crop then has at
+    # least the model's input size: faster, and nothing is enlarged that would have been shrunk. Other
+    # formats, and images that are not large enough, are decoded as they are.
+    draft: bool = True
 
 
 def train_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transform:
@@ -39,7 +96,7 @@ def train_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transfo
         input: a model's data configuration, as `timm.data.resolve_data_config` gives it.
     """
     known = {key: input[key] for key in _INPUT_KEYS if key in input and not key.startswith("crop")}
-    return create_transform(
+    steps = create_transform(
         **known,
         is_training=True,
         scale=(augment.scale[0], augment.scale[1]),
@@ -49,9 +106,24 @@ def train_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transfo
         auto_augment=augment.auto_augment or None,
         re_prob=augment.re_prob,
     )
+    widest = max(augment.ratio[1], 1 / augment.ratio[0])
+    draft = CropDraft(_edge(input), augment.scale[0], widest) if augment.draft else None
+    return Transform(steps, draft)
 
 
-def eval_transform(input: Mapping[str, Any]) -> Transform:
-    """Deterministic transform from an image to (C, S, S): resize, centre crop, normalise."""
+def eval_transform(input: Mapping[str, Any], draft: bool = False) -> Transform:
+    """Deterministic transform from an image to (C, S, S): resize, centre crop, normalise.
+
+    Args:
+        draft: decode JPEGs at 1/2, 1/4 or 1/8 where they are resized to less than that anyway. Faster for
+            large photos, but pixels differ by a little: off, so that figures and embeddings do not depend on
+                it.
+    """
     known = {key: input[key] for key in _INPUT_KEYS if key in input}
-    return create_transform(**known, is_training=False)
+    steps = create_transform(**known, is_training=False)
+    resized = math.floor(_edge(input) / (known.get("crop_pct") or DEFAULT_CROP_PCT))
+    return Transform(steps, ResizeDraft(resized) if draft else None)
+
+
+def _edge(input: Mapping[str, Any]) -> int:
+    return max(input["input_size"][1:])

@@ -31,7 +31,7 @@ from ..width import Width
 from .arguments import parse
 from .card import Facts, Measured, write_card
 from .config import ConfigError
-from .data import data_config, open_data
+from .held_out import data_config, open_data
 from .slices import named_width
 from .validate import measure_checkpoint
 

@@ -24,7 +24,7 @@ from matmamba_datasets import (
     Subset,
     eval_transform,
     make_loader,
-    open_folder_or_parquet,
+    open_images,
 )
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.embedder import Embedder
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> None:
     args = parse(Args, "index", __doc__, arguments)
     console = Console()
     checkpoint = load_checkpoint(args.checkpoint)
-    images = open_folder_or_parquet(args.images)
+    images = open_images(args.images)
     added, tally = index_images(args, checkpoint, images, console)
     with Gallery(args.gallery) as gallery:
         console.print(f"{args.gallery}: {added} images added, {len(gallery)} in all", soft_wrap=True)

@@ -38,8 +38,8 @@ from ..evaluate.score import Score, score
 from ..width import Width
 from .arguments import parse
 from .config import ConfigError
-from .data import open_data, watched_batches
 from .device import limit_threads, resolve_device
+from .held_out import open_data, watched_batches
 from .progress import meter
 from .selection import Selection, print_selection, write_selection
 from .slices import SLICE_FILE

@@ -36,8 +36,8 @@ from ..evaluate.significance import RESAMPLES
 from ..width import Width
 from .arguments import parse
 from .config import ConfigError
-from .data import data_config, open_data, watched_batches
 from .device import limit_threads, resolve_device
+from .held_out import data_config, open_data, watched_batches
 from .measure import measure_widths
 from .slices import named_width
 from .validation import Encoded, Plan, assess

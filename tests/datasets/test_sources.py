@@ -16,7 +16,7 @@ from matmamba_datasets import (
     DataError,
     Images,
     Splits,
-    open_folder_or_parquet,
+    open_images,
     open_splits,
 )
 from PIL import Image
@@ -69,16 +69,22 @@ def test_a_new_image_moves_few_others(photos: Path) -> None:
 
 def test_given_splits_are_kept(photos: Path, tmp_path: Path) -> None:
     root = tmp_path / "given"
-    (root / "val").mkdir(parents=True)
-    photos.rename(root / "train")
-    (root / "train" / "dark" / "00.jpg").rename(root / "train" / "kept.jpg")
-    (root / "val" / "dark").mkdir()
-    (root / "train" / "kept.jpg").rename(root / "val" / "dark" / "00.jpg")
+    photos.rename(root)
+    for part in ("train", "val"):
+        for name in ("dark", "bright"):
+            (root / part / name).mkdir(parents=True)
+    for file in [*root.glob("dark/*"), *root.glob("bright/*")]:
+        part = "val" if file.stem in ("00", "01") else "train"
+        file.rename(root / part / file.parent.name / file.name)
     splits = open_splits(DataConfig(name="folder", root=str(root)))
-    assert list(splits.held_out.ids) == ["dark/00.jpg"]
+    assert list(splits.held_out.ids) == ["bright/01.jpg", "dark/00.jpg"]
     assert splits.held_out.classes == splits.train.classes
-    assert splits.held_out[0].label == splits.train.classes.index("dark")
+    assert splits.held_out[1].label == splits.train.classes.index("dark")
+    (root / "val" / "dark" / "00.jpg").rename(root / "val" / "bright" / "00.jpg")
+    with pytest.raises(DataError, match=r"no held-out images of the class dark"):
+        open_splits(DataConfig(name="folder", root=str(root)))
     (root / "val" / "dark").rename(root / "val" / "unknown")
+    (root / "val" / "bright" / "00.jpg").rename(root / "val" / "unknown" / "00.jpg")
     with pytest.raises(DataError, match="unknown"):
         open_splits(DataConfig(name="folder", root=str(root)))
 
@@ -87,7 +93,7 @@ def test_a_folder_to_index_needs_no_classes(photos: Path) -> None:
     (photos / ".hidden.jpg").write_bytes(b"")
     (photos / "Thumbs.db").write_bytes(b"")
     (photos / "dark" / "00.jpg").rename(photos / "loose.jpg")
-    images = open_folder_or_parquet(photos)
+    images = open_images(photos)
     assert len(images) == 24
     assert images[images.ids.index("loose.jpg")].label == -1
     assert Path(images.paths[0]).is_absolute()
@@ -115,8 +121,8 @@ def test_parquet_keeps_its_splits_and_names(parquet: Path) -> None:
     require_consistent(splits.train)
     assert splits.train.ids[6] == "train-1.parquet#0"
     assert splits.train[8].image.getpixel((0, 0)) == (40, 0, 0)
-    assert len(open_folder_or_parquet(parquet)) == 15
-    assert len(open_folder_or_parquet(parquet / "test-0.parquet")) == 4
+    assert len(open_images(parquet)) == 15
+    assert len(open_images(parquet / "test-0.parquet")) == 4
 
 
 def test_parquet_without_splits_is_split_by_id(parquet: Path) -> None:
@@ -129,7 +135,7 @@ def test_parquet_without_splits_is_split_by_id(parquet: Path) -> None:
 def test_a_broken_row_is_named(parquet: Path) -> None:
     row = {"image": {"bytes": b"no", "path": None}, "label": 0}
     pq.write_table(pa.Table.from_pylist([row]), parquet / "train-2.parquet")
-    images = open_folder_or_parquet(parquet / "train-2.parquet")
+    images = open_images(parquet / "train-2.parquet")
     with pytest.raises(BrokenImageError, match=r"train-2\.parquet#0"):
         images[0]
 
@@ -139,7 +145,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
     pq.write_table(pa.table({"label": [1]}), tmp_path / "other.parquet")
     wrong = [
-        (DataConfig(name="imagenet"), "'imagenet'.*digits, folder, parquet"),
+        (DataConfig(name="mnist"), "'mnist'.*digits, folder, imagenet, shards, parquet, cifar10, cifar100"),
         (DataConfig(name="folder"), "data.root"),
         (DataConfig(name="folder", root=str(tmp_path / "none")), "none"),
         (DataConfig(name="folder", root=str(tmp_path / "empty")), "empty"),

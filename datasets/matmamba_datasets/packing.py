@@ -1,0 +1,111 @@
+"""Images as they go into shards: their own files where these can be kept, and keys for them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from .decode import BrokenImageError, read_image
+from .sample import Images
+from .tars import IMAGE_SUFFIXES
+from .texts import Packed
+
+# Of images that are made smaller.
+JPEG_QUALITY = 95
+_SUFFIX_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image's file for a shard, its position in the collection, and what its name ends with."""
+
+    index: int
+    content: bytes
+    suffix: str
+
+
+def entries(
+    images: Images, order: NDArray[Any], max_size: int, workers: int
+) -> Iterator[Entry | BrokenImageError]:
+    """The images at the positions in `order`, each decoded once to see that it is whole.
+
+    Args:
+        max_size: longer side in pixels beyond which an image is made smaller; 0 for none. workers: processes.
+    """
+    loader = DataLoader(
+        _Entries(images, max_size),
+        batch_size=16,
+        sampler=order.tolist(),
+        num_workers=workers,
+        collate_fn=list,
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        yield from batch
+
+
+class _Entries(Dataset[Entry | BrokenImageError]):
+    def __init__(self, images: Images, max_size: int) -> None:
+        self.images, self.max_size = images, max_size
+
+    def __getitem__(self, index: int) -> Entry | BrokenImageError:
+        try:
+            return Entry(index, *_pack(self.images, index, self.max_size))
+        except BrokenImageError as error:
+            return error
+
+
+def _pack(images: Images, index: int, max_size: int) -> tuple[bytes, str]:
+    """File and suffix: the file that is stored, byte for byte, unless it is too large or there is none."""
+    stored = images.stored(index)
+    if isinstance(stored, Image.Image):
+        return _encode(_shrink(stored, max_size), "PNG")
+    image = read_image(io.BytesIO(stored), images.paths[index])
+    if max_size and max(image.size) > max_size:
+        return _encode(_shrink(image, max_size), "JPEG")
+    with Image.open(io.BytesIO(stored)) as opened:
+        kind = str(opened.format)
+    suffix = _SUFFIX_OF_FORMAT.get(kind, kind.lower())
+    # What few programs read becomes a PNG.
+    return (stored, suffix) if suffix in IMAGE_SUFFIXES else _encode(image, "PNG")
+
+
+def _shrink(image: Image.Image, max_size: int) -> Image.Image:
+    if max_size:
+        image.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
+    return image
+
+
+def _encode(image: Image.Image, kind: str) -> tuple[bytes, str]:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"quality": JPEG_QUALITY} if kind == "JPEG" else {}))
+    return buffer.getvalue(), _SUFFIX_OF_FORMAT.get(kind, kind.lower())
+
+
+def shard_keys(ids: Iterable[str]) -> Packed:
+    """A key for each image: its id without the suffix and without other dots, which would end a key."""
+    return Packed.of(_unique(map(_key, ids)))
+
+
+def _key(image_id: str) -> str:
+    folder, slash, name = image_id.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    name = stem if dot and suffix.lower() in IMAGE_SUFFIXES else name
+    return f"{folder}{slash}{name.replace('.', '_') or '_'}"
+
+
+def _unique(keys: Iterable[str]) -> Iterator[str]:
+    """A key that was there already gets underscores, as for `a.jpg` and `a.png`."""
+    seen = set()
+    for key in keys:
+        while key in seen:
+            key += "_"
+        seen.add(key)
+        yield key

@@ -1,0 +1,99 @@
+"""Files by path or by any URL that fsspec knows; remote ones are copied here once, as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import fsspec  # type: ignore[import-untyped]
+from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+from .sample import DataError
+
+CACHE = "~/.cache/matmamba"
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is not a path of this machine."""
+    return "://" in place
+
+
+def join(folder: str, name: str) -> str:
+    """The place of a file in a folder."""
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def expand(pattern: str) -> list[str]:
+    """Places that a pattern with braces names: `{000..012}` counts, `{a,b}` lists; braces can be nested."""
+    if not (found := _BRACES.search(pattern)):
+        return [pattern]
+    if limits := _RANGE.fullmatch(found[1]):
+        width = len(limits[1])
+        parts = [str(number).zfill(width) for number in range(int(limits[1]), int(limits[2]) + 1)]
+    else:
+        parts = found[1].split(",")
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return [place for part in parts for place in expand(before + part + after)]
+
+
+def list_places(pattern: str) -> list[str]:
+    """Sorted places that match a pattern with `*`.
+
+    Raises:
+        DataError: the place cannot be listed.
+    """
+    if not is_url(pattern):
+        return sorted(str(path) for path in Path(pattern).parent.glob(Path(pattern).name))
+    try:
+        system, path = url_to_fs(pattern)
+        return sorted(system.unstrip_protocol(found) for found in system.glob(path))
+    # Each file system has errors of its own.
+    except Exception as error:
+        raise DataError(f"cannot list {pattern}: {error}") from error
+
+
+def read_small(place: str) -> bytes | None:
+    """A small file's content, None if there is no such file.
+
+    Raises:
+        DataError: it is there but cannot be read, or the place cannot be reached.
+    """
+    try:
+        with fsspec.open(place, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise DataError(f"cannot read {place}: {error}") from error
+
+
+def local_copy(place: str, cache: str = "") -> Path:
+    """Where a file lies on this machine: itself, or a copy of a remote one, made when it is first needed.
+
+    Args:
+        cache: folder of the copies, which stay; `CACHE` by default.
+
+    Raises:
+        DataError: it cannot be fetched.
+    """
+    if not is_url(place):
+        return Path(place)
+    name = f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{place.rstrip('/').rsplit('/', 1)[-1]}"
+    copy = Path(cache or CACHE).expanduser() / name
+    if not copy.is_file():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes may fetch it: each under a name of its own, and the last one stays.
+        partial = copy.with_name(f"{copy.name}.{os.getpid()}")
+        try:
+            system, path = url_to_fs(place)
+            system.get_file(path, str(partial))
+            partial.replace(copy)
+        except Exception as error:
+            raise DataError(f"cannot fetch {place}: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+    return copy

@@ -1,0 +1,212 @@
+"""WebDataset shards, here or at any URL that fsspec knows, read like any other collection."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .decode import BrokenImageError
+from .folder import HELD_OUT_NAMES, TRAIN_NAMES
+from .remote import expand, is_url, join, list_places, local_copy, read_small
+from .sample import (
+    CLASSES,
+    DataError,
+    Images,
+    Splits,
+    class_names,
+    given_splits,
+    require_labels,
+    split_by_id,
+)
+from .tars import Members, scan_tar
+from .texts import Prefixed
+
+# What `matmamba data prepare` writes beside the shards, so that opening them reads none of them.
+INDEX, INDEX_FORMAT = "index.json", 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file and what is in it.
+
+    Attributes:
+        place: path or URL. bytes, sha256: of the file as it was written; None and "" if nobody wrote it down.
+            ours: whether it is of a split that was made by id.
+    """
+
+    place: str
+    members: Members
+    bytes: int | None = None
+    sha256: str = ""
+    ours: bool = False
+
+    def damage(self, cache: str = "") -> str:
+        """What is wrong with the file as a whole by its size and checksum, "" if nothing is known to be."""
+        file = local_copy(self.place, cache)
+        if fault := size_fault(self, file):
+            return fault
+        if self.sha256 and sha256_of(file) != self.sha256:
+            return f"its SHA-256 is not that of {INDEX}: some bytes were changed"
+        return ""
+
+
+def size_fault(shard: Shard, file: Path) -> str:
+    """How the size of a shard's file differs from what was written, "" if it does not."""
+    found = file.stat().st_size if file.is_file() else 0
+    if shard.bytes is None or found == shard.bytes:
+        return ""
+    return f"it has {found} bytes where {INDEX} says {shard.bytes}: truncated, changed or missing"
+
+
+def sha256_of(file: Path) -> str:
+    """Checksum of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while piece := opened.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+class Shards(Images):
+    """The images of some shards. Any of them is read by its offset; ids are the keys in the tar files.
+
+    Where two shards have the same key, ids are "shard/key". Class names come from `classes.json` beside the
+    shards, or are the numbers themselves.
+
+    Args:
+        cache: folder where remote shards are copied to when they are first needed.
+
+    Raises:
+        DataError: a shard that is not as long as its index says.
+    """
+
+    def __init__(self, shards: Sequence[Shard], classes: tuple[str, ...], cache: str = "") -> None:
+        self._shards, self._cache, self.classes = tuple(shards), cache, classes
+        for shard in shards:
+            if not is_url(shard.place) and (fault := size_fault(shard, Path(shard.place))):
+                raise DataError(f"{shard.place}: {fault}")
+        self.groups: Sequence[int] = [len(shard.members) for shard in shards]
+        self._ends = np.cumsum(self.groups)
+        self._members = Members.joined([shard.members for shard in shards])
+        self.labels = self._members.labels
+        self.ids: Sequence[str] = self._members.ids
+        if not all(shard.sha256 for shard in shards) and len(set(self.ids)) < len(self.ids):
+            stems = [f"{Path(shard.place).stem}/" for shard in shards]
+            self.ids = Prefixed(stems, self.ids, self.groups)
+        places = [place if is_url(place) else str(Path(place).absolute()) for place in self.places]
+        self.paths: Sequence[str] = Prefixed(
+            [f"{place}#" for place in places], self._members.ids, self.groups
+        )
+
+    @property
+    def places(self) -> list[str]:
+        """Paths or URLs of the shards."""
+        return [shard.place for shard in self._shards]
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def stored(self, index: int) -> bytes:
+        shard = self._shards[int(np.searchsorted(self._ends, index, side="right"))]
+        file, size = local_copy(shard.place, self._cache), int(self._members.sizes[index])
+        try:
+            with file.open("rb") as opened:
+                opened.seek(int(self._members.offsets[index]))
+                content = opened.read(size)
+        except OSError as error:
+            raise BrokenImageError(self.paths[index], error.strerror or str(error)) from error
+        if len(content) < size:
+            raise BrokenImageError(self.paths[index], "the shard is truncated")
+        return content
+
+
+def open_shards(root: str, held_out: float, cache: str = "") -> Splits:
+    """Splits of shards: by file names (`train-*`, `val-*`), else by id.
+
+    Args:
+        root: folder or URL of a folder, or a pattern of tar files: `URL/train-{000000..000009}.tar`,
+            `PATH/*.tar`.
+
+    Raises:
+        DataError: no shards there, one that is unreadable or truncated, no labels, or a class that is in one
+            of the given splits only.
+    """
+    shards = find_shards(root, cache)
+    classes = _classes(shards)
+    train, val = (
+        [shard for shard in shards if _file_name(shard.place).startswith(names)]
+        for names in (TRAIN_NAMES, HELD_OUT_NAMES)
+    )
+    if train and val:
+        parts = Shards(train, classes, cache), Shards(val, classes, cache)
+        return Splits(*parts, ours=True) if shards[0].ours else given_splits(*parts, root)
+    images = Shards(shards, classes, cache)
+    require_labels(images, root)
+    return split_by_id(images, held_out)
+
+
+def all_shards(root: str, cache: str = "") -> Shards:
+    """The images of all shards at a place, as `open_shards` finds them."""
+    shards = find_shards(root, cache)
+    return Shards(shards, _classes(shards), cache)
+
+
+def find_shards(root: str, cache: str = "") -> list[Shard]:
+    """The shards at a place, by their index or by their headers; `DataError` as for `open_shards`."""
+    places, known = [], dict[str, Shard]()
+    for part in expand(root):
+        is_pattern = part.endswith(".tar")
+        folder = part.rpartition("/")[0] or "." if is_pattern else part
+        if not any(place.startswith(join(folder, "")) for place in known):
+            known |= read_index(folder)
+        if not is_pattern:
+            places += list(known) or list_places(join(folder, "*.tar"))
+        else:
+            places += list_places(part) if "*" in part else [join(folder, _file_name(part))]
+    if not places:
+        raise DataError(f"no shards (*.tar) in {root}")
+    return [known.get(place) or Shard(place, scan_tar(local_copy(place, cache), place)) for place in places]
+
+
+def read_index(folder: str) -> dict[str, Shard]:
+    """The shards that a folder's index lists, by place; none if there is no index.
+
+    Raises:
+        DataError: the index is damaged, or of a format that is not known.
+    """
+    content = read_small(join(folder, INDEX))
+    if content is None:
+        return {}
+    shards = {}
+    try:
+        index = json.loads(content)
+        if index["format"] != INDEX_FORMAT:
+            raise ValueError(f"format {index['format']} is not known")
+        for name, listed in index["splits"].items():
+            members = Members.load(io.BytesIO(read_small(join(folder, f"{name}.npz")) or b""))
+            start = 0
+            for row in listed:
+                place, stop = join(folder, row["file"]), start + row["images"]
+                part = members.part(start, stop)
+                shards[place] = Shard(place, part, row["bytes"], row["sha256"], index["ours"])
+                start = stop
+    # Damaged files make numpy and zipfile raise nearly anything.
+    except Exception as error:
+        raise DataError(f"cannot read {join(folder, INDEX)} and what belongs to it: {error}") from error
+    return shards
+
+
+def _classes(shards: Sequence[Shard]) -> tuple[str, ...]:
+    labels = np.concatenate([shard.members.labels for shard in shards])
+    folder = shards[0].place.rpartition("/")[0] or "."
+    return class_names(read_small(join(folder, CLASSES)), labels)
+
+
+def _file_name(place: str) -> str:
+    return place.rsplit("/", 1)[-1]
