@@ -37,23 +37,26 @@ def expand(pattern: str) -> list[str]:
     else:
         parts = found[1].split(",")
     before, after = pattern[: found.start()], pattern[found.end() :]
-    return [place for part in parts for place in expand(before + part + after)]
+    # Inner braces come first: what stands beside them in a list comes up more than once.
+    return list(dict.fromkeys(place for part in parts for place in expand(before + part + after)))
 
 
-def list_places(pattern: str) -> list[str]:
-    """Sorted places that match a pattern with `*`.
+def list_places(folder: str, pattern: str) -> list[str]:
+    """The places of the files in a folder whose names match a pattern with `*`, sorted.
 
     Raises:
-        DataError: the place cannot be listed.
+        DataError: the folder cannot be listed.
     """
-    if not is_url(pattern):
-        return sorted(str(path) for path in Path(pattern).parent.glob(Path(pattern).name))
-    try:
-        system, path = url_to_fs(pattern)
-        return sorted(system.unstrip_protocol(found) for found in system.glob(path))
-    # Each file system has errors of its own.
-    except Exception as error:
-        raise DataError(f"cannot list {pattern}: {error}") from error
+    if not is_url(folder):
+        found = [path.name for path in Path(folder).glob(pattern)]
+    else:
+        try:
+            system, path = url_to_fs(join(folder, pattern))
+            found = [place.rsplit("/", 1)[-1] for place in system.glob(path)]
+        # Each file system has errors of its own.
+        except Exception as error:
+            raise DataError(f"cannot list {folder}: {error}") from error
+    return [join(folder, name) for name in sorted(found)]
 
 
 def read_small(place: str) -> bytes | None:
@@ -71,18 +74,20 @@ def read_small(place: str) -> bytes | None:
         raise DataError(f"cannot read {place}: {error}") from error
 
 
-def local_copy(place: str, cache: str = "") -> Path:
+def local_copy(place: str, cache: str = "", version: str = "") -> Path:
     """Where a file lies on this machine: itself, or a copy of a remote one, made when it is first needed.
 
     Args:
-        cache: folder of the copies, which stay; `CACHE` by default.
+        cache: folder of the copies, which stay; `CACHE` by default. version: tells a remote file from what
+            was there before under the same name, if that is known.
 
     Raises:
         DataError: it cannot be fetched.
     """
     if not is_url(place):
         return Path(place)
-    name = f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{place.rstrip('/').rsplit('/', 1)[-1]}"
+    key = hashlib.sha256(f"{place}#{version}".encode()).hexdigest()[:16]
+    name = f"{key}-{place.rstrip('/').rsplit('/', 1)[-1]}"
     copy = Path(cache or CACHE).expanduser() / name
     if not copy.is_file():
         copy.parent.mkdir(parents=True, exist_ok=True)

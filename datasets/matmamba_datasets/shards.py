@@ -46,9 +46,13 @@ class Shard:
     sha256: str = ""
     ours: bool = False
 
+    def file(self, cache: str = "") -> Path:
+        """The file on this machine; `DataError` if it is remote and cannot be fetched."""
+        return local_copy(self.place, cache, self.sha256)
+
     def damage(self, cache: str = "") -> str:
         """What is wrong with the file as a whole by its size and checksum, "" if nothing is known to be."""
-        file = local_copy(self.place, cache)
+        file = self.file(cache)
         if fault := size_fault(self, file):
             return fault
         if self.sha256 and sha256_of(file) != self.sha256:
@@ -114,13 +118,13 @@ class Shards(Images):
 
     def stored(self, index: int) -> bytes:
         shard = self._shards[int(np.searchsorted(self._ends, index, side="right"))]
-        file, size = local_copy(shard.place, self._cache), int(self._members.sizes[index])
+        size = int(self._members.sizes[index])
         try:
-            with file.open("rb") as opened:
+            with shard.file(self._cache).open("rb") as opened:
                 opened.seek(int(self._members.offsets[index]))
                 content = opened.read(size)
-        except OSError as error:
-            raise BrokenImageError(self.paths[index], error.strerror or str(error)) from error
+        except (OSError, DataError) as error:
+            raise BrokenImageError(self.paths[index], str(error)) from error
         if len(content) < size:
             raise BrokenImageError(self.paths[index], "the shard is truncated")
         return content
@@ -159,18 +163,20 @@ def all_shards(root: str, cache: str = "") -> Shards:
 
 def find_shards(root: str, cache: str = "") -> list[Shard]:
     """The shards at a place, by their index or by their headers; `DataError` as for `open_shards`."""
-    places, known = [], dict[str, Shard]()
+    places, indexes = list[str](), dict[str, dict[str, Shard]]()
     for part in expand(root):
         is_pattern = part.endswith(".tar")
         folder = part.rpartition("/")[0] or "." if is_pattern else part
-        if not any(place.startswith(join(folder, "")) for place in known):
-            known |= read_index(folder)
-        if not is_pattern:
-            places += list(known) or list_places(join(folder, "*.tar"))
+        if folder not in indexes:
+            indexes[folder] = read_index(folder)
+        if is_pattern:
+            name = _file_name(part)
+            places += list_places(folder, name) if "*" in name else [join(folder, name)]
         else:
-            places += list_places(part) if "*" in part else [join(folder, _file_name(part))]
+            places += list(indexes[folder]) or list_places(folder, "*.tar")
     if not places:
         raise DataError(f"no shards (*.tar) in {root}")
+    known = {place: shard for index in indexes.values() for place, shard in index.items()}
     return [known.get(place) or Shard(place, scan_tar(local_copy(place, cache), place)) for place in places]
 
 

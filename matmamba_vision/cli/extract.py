@@ -55,7 +55,7 @@ class Args:
     onnx: bool = False
     # Measure accuracy for the model card.
     measure: bool = True
-    # Data set by name, if not the one of the training run: digits, folder or parquet.
+    # Data set by name, as for `matmamba data`, if not the one of the training run.
     data_name: str = ""
     # Folder of the data set, if not the one of the training run.
     data_root: str = ""

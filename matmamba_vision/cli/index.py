@@ -44,7 +44,7 @@ COMMIT_ROWS, COMMIT_SECONDS = 4096, 10
 class Args:
     # Run folder or checkpoint file.
     checkpoint: Path
-    # Folder of images, Parquet file, or folder of Parquet files.
+    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard.
     images: Path
     # Folder of the gallery.
     gallery: Path

@@ -1,4 +1,7 @@
-"""Dispatch to the commands. Each is a module with a dataclass `Args` and a function `run(arguments)`."""
+"""Dispatch to the commands. Each is a module with a dataclass `Args` and a function `run(arguments)`.
+
+`run` returns nothing, or the exit status.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ COMMANDS = {
     "validate": "measure a checkpoint at each width",
     "select": "find the best width within a budget",
     "extract": "write one width as a smaller model",
+    "data": "convert a data set to shards, check one, or measure how fast it is read",
     "timm": "run a script of timm with these models registered",
     "index": "add images to a gallery",
     "search": "find the images of a gallery that are most like others",
@@ -38,7 +42,7 @@ matmamba search --gallery G query.jpg --k 10"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for bad input, 130 if interrupted."""
+    """Run one command; returns the exit status: 0, 1 for faults found, 2 for bad input, 130 if stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments[:1]
     arguments = arguments[debug:]
@@ -70,8 +74,7 @@ def _run(name: str, arguments: list[str]) -> int:
         raise ValueError(f"unknown command {name!r}: one of {', '.join(COMMANDS)}")
     keep_freed_memory()
     command = importlib.import_module(f".{name}", __package__)
-    command.run(arguments)
-    return 0
+    return command.run(arguments) or 0
 
 
 def _explain(error: Exception) -> str:

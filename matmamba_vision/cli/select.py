@@ -55,7 +55,7 @@ class Args:
     output: Path | None = None
     # Replace a slice that is already there.
     overwrite: bool = False
-    # Data set by name, if not the one of the training run: digits, folder or parquet.
+    # Data set by name, as for `matmamba data`, if not the one of the training run.
     name: str = ""
     # Folder of the data set, if not the one of the training run.
     root: str = ""

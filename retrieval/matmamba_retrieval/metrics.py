@@ -1,7 +1,7 @@
 """Retrieval metrics as pure functions of arrays. Elsewhere one name means many things; these say which.
 
 `relevant` is (nq, k) bool: whether each hit has the query's class, best hit first. `relevant_total` is (nq,):
-how many images of the gallery have it. Every function returns the mean over queries.
+how many images of the gallery have it. Functions return the mean over queries, unless they say (nq,).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
 TIE = 1e-3
+# Of the votes of neighbours: InstDisc (arXiv 1805.01978) and DINO (arXiv 2104.14294).
+VOTE_TEMPERATURE = 0.07
 
 
 def top1(relevant: Bools) -> float:
@@ -22,7 +24,30 @@ def top1(relevant: Bools) -> float:
 
 def map_at_k(relevant: Bools) -> float:
     """MRL's mAP@k (arXiv 2205.13147), the headline: precision at each hit's rank, summed, divided by k."""
-    return float((_precision_at_hits(relevant).sum(1) / relevant.shape[1]).mean())
+    return float(average_precision(relevant).mean())
+
+
+def average_precision(relevant: Bools) -> NDArray[np.float64]:
+    """(nq,) what `map_at_k` is the mean of: precision at each hit's rank, summed, divided by k."""
+    precision: NDArray[np.float64] = _precision_at_hits(relevant)
+    return precision.sum(1) / relevant.shape[1]
+
+
+def knn_classes(D: Floats, neighbours: Ints, temperature: float = VOTE_TEMPERATURE) -> Ints:
+    """(nq,) classes that the k nearest neighbours vote for (InstDisc, arXiv 1805.01978, section 3.4; DINO).
+
+    A neighbour's vote weighs exp(similarity / temperature); of equal classes the nearest neighbour's wins.
+
+    Args:
+        D: (nq, k) cosine similarities, best first. neighbours: (nq, k) classes of the neighbours.
+    """
+    weights = np.exp(D.astype(np.float64) / temperature)
+    # For each neighbour the votes of its class. A loop, because a table of classes would be larger.
+    votes = np.zeros_like(weights)
+    for rank in range(D.shape[1]):
+        votes += weights[:, rank, None] * (neighbours == neighbours[:, rank, None])
+    winners: Ints = np.take_along_axis(neighbours, votes.argmax(1)[:, None], axis=1)[:, 0]
+    return winners
 
 
 def map_at_k_min(relevant: Bools, relevant_total: Ints) -> float:

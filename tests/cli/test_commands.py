@@ -278,7 +278,7 @@ def test_extract_and_validate(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert (alone["params"], alone["top1"]) == (quarter["params"], quarter["top1"])
     assert quarter["params"] < full["params"]
     assert quarter["gmacs"] < full["gmacs"]
-    assert set(full) == {"width", "heads", "params", "gmacs", "top1", "knn1", "map10", "encode_ms"}
+    assert set(full) >= {"width", "heads", "params", "gmacs", "top1", "knn1", "map10", "encode_ms"}
     assert main(["validate", "--checkpoint", str(run)]) == 0
 
 

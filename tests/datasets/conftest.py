@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from matmamba_datasets import DataConfig, open_splits
 from matmamba_datasets.prepare import Preparation, PrepareSettings
 
-
-def prepare(photos: Path, output: Path, shard_mb: float = 0.015, workers: int = 0) -> Path:
-    """Shards of a folder of images."""
-    splits = open_splits(DataConfig(name="folder", root=str(photos)))
-    settings = PrepareSettings("folder", str(photos), 0.2, shard_mb)
-    Preparation(splits, settings, output, max_broken=0.2).run(workers, lambda images: None)
-    return output
+Prepare: TypeAlias = Callable[..., Preparation]
 
 
 @pytest.fixture
-def sharded(photos: Path, tmp_path: Path) -> Path:
+def prepare(photos: Path, tmp_path: Path) -> Prepare:
+    """Write the photos as several shards, into a folder of `tmp_path`."""
+
+    def run(
+        output: str = "shards",
+        workers: int = 0,
+        max_broken: float = 0.2,
+        shard_mb: float = 0.015,
+        **more: int,
+    ) -> Preparation:
+        splits = open_splits(DataConfig(name="folder", root=str(photos)))
+        settings = PrepareSettings("folder", str(photos), 0.2, shard_mb, **more)
+        preparation = Preparation(splits, settings, tmp_path / output, max_broken)
+        preparation.run(workers, lambda images: None)
+        return preparation
+
+    return run
+
+
+@pytest.fixture
+def sharded(prepare: Prepare) -> Path:
     """The photos in several shards."""
-    return prepare(photos, tmp_path / "shards")
+    return prepare().output

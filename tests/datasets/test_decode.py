@@ -1,14 +1,27 @@
-"""Decoding: any mode, upright, without losing light; broken files by name."""
+"""Decoding: any mode, upright, without losing light, smaller where that is enough; broken files by name."""
 
 from __future__ import annotations
 
+import math
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matmamba_datasets import BrokenImageError, read_image
+import torch
+from matmamba_datasets import (
+    AugmentConfig,
+    BrokenImageError,
+    eval_transform,
+    make_loader,
+    open_images,
+    read_image,
+    train_transform,
+)
+from matmamba_datasets.transforms import Transform
 from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F"])
@@ -60,3 +73,87 @@ def test_an_image_too_large_to_decode_is_broken(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(BrokenImageError, match=r"x\.png"):
         read_image(tmp_path / "x.png")
+
+
+INPUT = {"input_size": (3, 32, 32), "interpolation": "bicubic", "crop_pct": 0.5}
+
+
+def decoded_sizes(
+    transform: Transform, folder: Path, kind: str
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Sizes of images as they are stored and as they are decoded for a transform."""
+    sizes = [(31, 31), (64, 64), (127, 300), (128, 128), (256, 500), (1000, 700), (2000, 40), (511, 513)]
+    found = []
+    for size in sizes:
+        file = folder / f"x.{kind}"
+        Image.effect_noise(size, 60).convert("RGB").save(file)
+        assert read_image(file).size == size
+        found.append((size, read_image(file, draft=transform.draft).size))
+    return found
+
+
+def smallest_crop(size: tuple[int, int], augment: AugmentConfig) -> int:
+    """The smallest edge that timm's random crop can have, by trying many."""
+    random.seed(0)
+    image = Image.new("L", size)
+    crops = (
+        RandomResizedCropAndInterpolation.get_params(image, augment.scale, augment.ratio) for _ in range(999)
+    )
+    return min(min(height, width) for _, _, height, width in crops)
+
+
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.35, 1.0), (1.0, 1.0)])
+def test_reduced_decoding_leaves_enough_for_every_crop(scale: tuple[float, float], tmp_path: Path) -> None:
+    augment = AugmentConfig(scale=scale)
+    transform = train_transform(INPUT, augment)
+    reduced = 0
+    for stored, decoded in decoded_sizes(transform, tmp_path, "jpg"):
+        factor = round(stored[0] / decoded[0])
+        assert factor in (1, 2, 4, 8)
+        assert decoded == tuple(-(-edge // factor) for edge in stored)
+        if factor > 1:
+            reduced += 1
+            assert smallest_crop(decoded, augment) >= 32
+        elif min(stored) >= 64:
+            # Half would not have been enough in the worst case.
+            halved = math.sqrt(scale[0] * stored[0] * stored[1] * 0.75) / 2
+            assert min(halved, *(edge / 2 for edge in stored)) < 32
+    assert reduced >= 2
+    assert transform(Image.new("RGB", (40, 40))).shape == (3, 32, 32)
+
+
+def test_other_formats_and_settings_decode_as_stored(tmp_path: Path) -> None:
+    """Evaluation decodes fully too, unless it is asked for less; then nothing is enlarged."""
+    for kind in ("png", "webp", "bmp"):
+        drafted = train_transform(INPUT, AugmentConfig(scale=(1.0, 1.0)))
+        assert all(stored == decoded for stored, decoded in decoded_sizes(drafted, tmp_path, kind))
+    for transform in (train_transform(INPUT, AugmentConfig(draft=False)), eval_transform(INPUT)):
+        assert all(stored == decoded for stored, decoded in decoded_sizes(transform, tmp_path, "jpg"))
+    sizes = decoded_sizes(eval_transform(INPUT, draft=True), tmp_path, "jpg")
+    assert all(stored == decoded or min(decoded) >= 64 for stored, decoded in sizes)
+    assert sum(stored != decoded for stored, decoded in sizes) == 4
+
+
+def test_reduced_decoding_shows_the_same_image_upright(tmp_path: Path) -> None:
+    """Of a smooth picture that lies on its side: a quarter of the size, nearly the same pixels."""
+    ramp = np.add.outer(np.arange(400), np.arange(300)) / 700 * 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(ramp.astype(np.uint8)).convert("RGB").save(tmp_path / "x.jpg", exif=exif, quality=95)
+    full, quarter = (read_image(tmp_path / "x.jpg", draft=draft) for draft in (None, lambda size: 7))
+    assert (full.size, quarter.size) == ((400, 300), (100, 75))
+    assert np.abs(np.asarray(full.resize((100, 75))).astype(int) - np.asarray(quarter)).mean() < 2
+
+
+def test_loaders_decode_at_the_reduced_size(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.effect_noise((512, 512), 60).convert("RGB").save(tmp_path / "photos" / "x.jpg")
+    seen = []
+
+    def steps(image: Image.Image) -> torch.Tensor:
+        seen.append(image.size)
+        return torch.empty(0)
+
+    for draft in (None, lambda size: 4):
+        list(make_loader(open_images(tmp_path / "photos"), Transform(steps, draft), 1))
+    assert seen == [(512, 512), (128, 128)]

@@ -19,6 +19,7 @@ from matmamba_datasets import (
     open_images,
     open_splits,
 )
+from matmamba_datasets.parquet import Parquet
 from PIL import Image
 
 
@@ -123,6 +124,21 @@ def test_parquet_keeps_its_splits_and_names(parquet: Path) -> None:
     assert splits.train[8].image.getpixel((0, 0)) == (40, 0, 0)
     assert len(open_images(parquet)) == 15
     assert len(open_images(parquet / "test-0.parquet")) == 4
+
+
+def test_parquet_beyond_memory_is_read_by_row_groups(parquet: Path) -> None:
+    """The same images; those that were not read lately are not kept, and lie in groups."""
+    files = sorted(parquet.glob("*.parquet"))
+    for file in files:
+        pq.write_table(pq.read_table(file), file, row_group_size=2)
+    whole, part = Parquet(files), Parquet(files, memory=200)
+    assert whole.groups == (15,)
+    assert part.groups == [2, 2, 2, 2, 2, 2, 2, 1]
+    assert part.ids == whole.ids
+    for index in np.random.default_rng(0).permutation(15).tolist():
+        assert part.stored(index) == whole.stored(index)
+        assert len(part._kept) <= 2
+    assert len(whole._kept) == 8
 
 
 def test_parquet_without_splits_is_split_by_id(parquet: Path) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from ir_measures import AP, RR, P, R, Success
 from matmamba_retrieval import metrics
+from sklearn.neighbors import KNeighborsClassifier
+from small import unit_vectors
 
 K = 8
 
@@ -72,3 +74,33 @@ def test_ann_recall_counts_ties() -> None:
     assert metrics.ann_recall(exact, exact) == 1
     assert metrics.ann_recall(np.array([[0.9, 0.8, 0.6999]]), exact) == 1
     assert metrics.ann_recall(np.array([[0.9, 0.5, -np.inf]]), exact) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_votes_agree_with_scikit_learn(k: int) -> None:
+    """Of classes and vectors by chance, so that neighbours disagree."""
+    xb, xq = unit_vectors(300, 8), unit_vectors(200, 8, seed=1)
+    labels = np.random.default_rng(2).integers(6, size=300)
+
+    def weights(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) / 0.07)
+
+    oracle = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weights).fit(xb, labels)
+    similarities = xq @ xb.T
+    nearest = np.argsort(-similarities, axis=1)[:, :k]
+    D = np.take_along_axis(similarities, nearest, axis=1)
+    found = metrics.knn_classes(D, labels[nearest])
+    assert (found == oracle.predict(xq)).all()
+    if k > 1:
+        assert (found != labels[nearest[:, 0]]).any()
+
+
+def test_equal_votes_go_to_the_nearest() -> None:
+    D = np.full((1, 4), 0.5, dtype=np.float32)
+    assert metrics.knn_classes(D, np.array([[3, 1, 1, 3]])).tolist() == [3]
+
+
+def test_close_neighbours_outvote_many_distant_ones() -> None:
+    D = np.array([[0.9, 0.5, 0.5, 0.5]])
+    assert metrics.knn_classes(D, np.array([[7, 2, 2, 2]])).tolist() == [7]
+    assert metrics.knn_classes(D, np.array([[7, 2, 2, 2]]), temperature=10).tolist() == [2]

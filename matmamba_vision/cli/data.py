@@ -1,0 +1,259 @@
+"""Convert a data set to shards, check one, or measure how fast it is read.
+
+  matmamba data prepare   write WebDataset shards of any data set
+  matmamba data verify    decode every image, check the checksums of shards, list what is broken
+  matmamba data speed     measure images/s with the training transform
+
+examples:
+  matmamba data prepare --name folder --root PHOTOS --output SHARDS
+  matmamba data verify --name shards --root SHARDS
+  matmamba data speed --name shards --root SHARDS --workers 0 2 4
+
+Each has more examples: `matmamba data prepare --help`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matmamba_datasets import (
+    AugmentConfig,
+    BrokenTally,
+    DataConfig,
+    DataError,
+    Images,
+    Loader,
+    make_loader,
+    open_splits,
+    train_transform,
+)
+from matmamba_datasets.prepare import Preparation, PrepareSettings
+from matmamba_datasets.remote import is_url
+from matmamba_datasets.shards import find_shards
+from matmamba_datasets.verify import damaged_shards, decode_all
+from rich.console import Console
+from rich.table import Table
+
+from .arguments import parse
+from .config import ConfigError
+from .progress import meter
+
+_PREPARE = """Write a data set as WebDataset shards, train-*.tar and val-*.tar.
+
+Beside the shards lie classes.json and index.json (counts, sizes, SHA-256), with which they open at once.
+Image files are copied byte for byte; every image is decoded once, and broken ones are left out and listed.
+The same command continues a run that was stopped, and gives the same shards as an unbroken one. Then:
+matmamba train --data.name shards --data.root SHARDS
+
+examples:
+  matmamba data prepare --name folder --root PHOTOS --output SHARDS
+  matmamba data prepare --name imagenet --root ILSVRC --output SHARDS --max-size 512 --workers 8
+  matmamba data prepare --name parquet --root cifar10 --output SHARDS --shard-mb 64
+"""
+_VERIFY = """Decode every image of a data set, and check the checksums of shards. What is broken is listed.
+
+The exit status is 0 if all is well, 1 if anything is broken, 2 if the data set cannot be opened.
+
+examples:
+  matmamba data verify --name folder --root PHOTOS --workers 4
+  matmamba data verify --name shards --root SHARDS
+  matmamba data verify --name shards --root "s3://bucket/photos/train-{000000..000099}.tar"
+"""
+_SPEED = """Measure how many training images a second are read, decoded and augmented, without a model.
+
+examples:
+  matmamba data speed --name folder --root PHOTOS --workers 0 2 4
+  matmamba data speed --name shards --root SHARDS --input-size 384 --no-draft --json
+"""
+
+
+@dataclass(kw_only=True)
+class Source:
+    """A data set."""
+
+    # Data set by name: digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
+    name: str
+    # Its folder; digits need none. Shards can also be named by URL or pattern.
+    root: str = ""
+    # Share of each class that is held out where the data set has no split of its own.
+    held_out: float = 0.2
+    # Folder where remote shards are copied to; by default ~/.cache/matmamba.
+    cache: str = ""
+
+    def config(self) -> DataConfig:
+        """As the registry takes it."""
+        return DataConfig(name=self.name, root=self.root, held_out=self.held_out, cache=self.cache)
+
+
+@dataclass(kw_only=True)
+class PrepareArgs(Source):
+    # Folder to write; it can hold what a stopped run of the same command left.
+    output: Path
+    # Size at which a shard is full, in 10^6 bytes.
+    shard_mb: float = 256
+    # Longer side in pixels beyond which an image is made smaller, encoded as JPEG of quality 95; 0 for none.
+    max_size: int = 0
+    # Share of images that may be unreadable before the run stops.
+    max_broken: float = 0.01
+    # Processes that decode images; 0 decodes in the main one.
+    workers: int = 0
+
+
+@dataclass(kw_only=True)
+class VerifyArgs(Source):
+    # Processes that decode images; 0 decodes in the main one.
+    workers: int = 0
+
+
+@dataclass(kw_only=True)
+class SpeedArgs(Source):
+    # Numbers of processes that decode images, measured in turn; 0 decodes in the main one.
+    workers: list[int] = field(default_factory=lambda: [0])
+    # Height and width of the images that the model takes, in pixels.
+    input_size: int = 224
+    # Images per batch.
+    batch_size: int = 64
+    # How long to measure each.
+    seconds: float = 5.0
+    # Decode large JPEGs at a reduced size, as training does.
+    draft: bool = True
+    # Print JSON instead of a table.
+    json: bool = False
+
+
+def run(arguments: list[str]) -> int:
+    """Dispatch to the action; returns the exit status."""
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        print(f"usage: matmamba data {{{','.join(_ACTIONS)}}} ...\n\n{__doc__}")
+        sys.exit(0)
+    if name not in _ACTIONS:
+        raise ConfigError(f"unknown action {name!r} of matmamba data: one of {', '.join(_ACTIONS)}")
+    return _ACTIONS[name](rest)
+
+
+def _prepare(arguments: list[str]) -> int:
+    args = parse(PrepareArgs, "data prepare", _PREPARE, arguments)
+    _require("--shard-mb", args.shard_mb, args.shard_mb > 0, "above 0")
+    _require("--max-size", args.max_size, args.max_size >= 0, "0 (any) or more")
+    _require("--max-broken", args.max_broken, 0 <= args.max_broken <= 1, "from 0 to 1")
+    _require("--workers", args.workers, args.workers >= 0, "0 or more")
+    console = Console(highlight=False)
+    root = args.root if is_url(args.root) or not args.root else str(Path(args.root).absolute())
+    settings = PrepareSettings(args.name, root, args.held_out, args.shard_mb, args.max_size)
+    preparation = Preparation(open_splits(args.config()), settings, args.output, args.max_broken)
+    with meter(console, "preparing", preparation.remaining) as bar:
+        splits = preparation.run(args.workers, bar.advance)
+    for name, shards in splits.items():
+        images, size = (sum(shard[key] for shard in shards) for key in ("images", "bytes"))
+        console.print(f"{name}: {images:,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
+    _list_broken(console, preparation.broken, "were left out")
+    console.print(f"next: matmamba train --data.name shards --data.root {args.output}", soft_wrap=True)
+    return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    args = parse(VerifyArgs, "data verify", _VERIFY, arguments)
+    _require("--workers", args.workers, args.workers >= 0, "0 or more")
+    console = Console(highlight=False)
+    damaged = _damaged(args, console) if args.name == "shards" else {}
+    broken: dict[str, str] = {}
+    try:
+        splits = open_splits(args.config())
+        for name, images in (("training", splits.train), ("held-out", splits.held_out)):
+            found = _decode(console, name, images, args.workers)
+            console.print(f"{name}: {len(images):,} images, {len(found)} broken", soft_wrap=True)
+            broken |= found
+    except DataError:
+        # What is damaged as a whole cannot be opened, and is the reason.
+        if not damaged:
+            raise
+    for listed, what in ((damaged, "(shards) are damaged"), (broken, "are broken")):
+        _list_broken(console, listed, what)
+    return 1 if damaged or broken else 0
+
+
+def _damaged(args: VerifyArgs, console: Console) -> dict[str, str]:
+    """What is wrong with shards as files, by place."""
+    shards, faults = find_shards(args.root, args.cache), {}
+    with meter(console, "checking shards", len(shards)) as bar:
+        for place, fault in damaged_shards(shards, args.cache):
+            bar.advance(1)
+            if fault:
+                faults[place] = fault
+    summed = sum(bool(shard.sha256) for shard in shards)
+    console.print(f"{len(shards)} shards, {summed} with a checksum, {len(faults)} damaged", soft_wrap=True)
+    return faults
+
+
+def _decode(console: Console, name: str, images: Images, workers: int) -> dict[str, str]:
+    broken: dict[str, str] = {}
+    with meter(console, f"decoding {name} images", len(images)) as bar:
+        for faults in decode_all(images, workers):
+            broken |= {fault.name: fault.reason for fault in faults if fault is not None}
+            bar.advance(len(faults), f"{len(broken)} broken" if broken else "")
+    return broken
+
+
+def _speed(arguments: list[str]) -> int:
+    args = parse(SpeedArgs, "data speed", _SPEED, arguments)
+    _require("--input-size", args.input_size, args.input_size > 0, "above 0")
+    _require("--batch-size", args.batch_size, args.batch_size > 0, "above 0")
+    fewest = min(args.workers, default=0)
+    _require("--workers", fewest, fewest >= 0, "0 or more")
+    images = open_splits(args.config()).train
+    transform = train_transform(
+        {"input_size": (3, args.input_size, args.input_size)}, AugmentConfig(draft=args.draft)
+    )
+    rows = []
+    for workers in args.workers:
+        loader = make_loader(images, transform, args.batch_size, workers=workers, shuffle=True)
+        rows.append({"workers": workers, "images_per_second": round(_rate(loader, args.seconds), 1)})
+    if args.json:
+        print(json.dumps({"name": args.name, "draft": args.draft, "rates": rows}))
+        return 0
+    table = Table("workers", "images/s", title=f"{args.name}, {args.input_size} px")
+    for row in rows:
+        table.add_row(str(row["workers"]), f"{row['images_per_second']:,.0f}")
+    Console().print(table)
+    return 0
+
+
+def _rate(loader: Loader, seconds: float) -> float:
+    """Images/s over at least so many seconds, after the batch with which the workers start."""
+    tally, epoch, done = BrokenTally(len(loader.images), 1.0), 0, 0
+    next(loader.batches(epoch))
+    start = time.monotonic()
+    while True:
+        for batch in loader.batches(epoch):
+            tally.add(batch.broken)
+            done += len(batch)
+            elapsed = time.monotonic() - start
+            if elapsed >= seconds and done:
+                return done / elapsed
+        if not done:
+            raise DataError(f"no image can be read\n{tally.listing()}")
+        epoch += 1
+
+
+def _list_broken(console: Console, broken: dict[str, str], what: str) -> None:
+    if broken:
+        listing = BrokenTally(0, 1.0, found=broken).listing(most=len(broken))
+        console.print(f"{len(broken)} files {what}:\n{listing}", markup=False, soft_wrap=True)
+
+
+def _require(flag: str, value: float, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise ConfigError(f"{flag} is {value:g}: it can be {allowed}")
+
+
+_ACTIONS: dict[str, Callable[[list[str]], int]] = {
+    "prepare": _prepare,
+    "verify": _verify,
+    "speed": _speed,
+}
