@@ -110,7 +110,7 @@ def test_importance_that_does_not_fit_is_named(model: MatMamba) -> None:
 def test_half_the_heads_of_a_trained_model_are_the_better_half() -> None:
     """An ordinary Mamba2, trained at full width alone: its most important halves against its least."""
     torch.manual_seed(0)
-    small = {"img_size": 16, "embed_dim": 64, "depth": 2, "num_classes": 10}
+    small = {"img_size": 16, "embed_dim": 64, "depth": 3, "num_classes": 10}
     overlay = {"input_size": (3, 16, 16)}
     model = timm.create_model("mamba2_nano_patch4_32", pretrained_cfg_overlay=overlay, **small)
     assert isinstance(model, MatMamba)
@@ -121,7 +121,8 @@ def test_half_the_heads_of_a_trained_model_are_the_better_half() -> None:
     for found in (importance_of_weights(model), importance_of_gradients(model, batches[:4])):
         best = sort_heads(model, found)
         worst = sort_heads(model, {name: -values for name, values in found.items()})
-        assert _loss_of_half(best, held_out) < 0.9 * _loss_of_half(worst, held_out)
+        losses = [_loss_of_half(ordered, held_out) for ordered in (best, worst)]
+        assert losses[0] < 0.8 * losses[1]
         assert predict(best, held_out, ["1/2"])[0].top1 > 0.7
 
 
