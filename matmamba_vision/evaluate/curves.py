@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def read_metrics(file: Path) -> list[Row]:
 
 def _draw_losses(axes: Axes, steps: Sequence[Row]) -> None:
     for width in _names(steps, "widths"):
-        _draw_line(axes, steps, lambda row, width=width: row["widths"].get(width), width)
+        _draw_line(axes, steps, [row["widths"].get(width) for row in steps], width)
     axes.set(title="loss of each width", ylabel="loss")
     if axes.lines:
         axes.legend(fontsize=8)
@@ -94,10 +94,11 @@ def _draw_top1(axes: Axes, epochs: Sequence[Row]) -> None:
 
 
 def _draw_rates(axes: Axes, steps: Sequence[Row]) -> None:
-    _draw_line(axes, steps, lambda row: row.get("lr"), "learning rate")
+    _draw_line(axes, steps, [row.get("lr") for row in steps], "learning rate")
     axes.set(title="learning rate and gradient norm", ylabel="learning rate")
     other = axes.twinx()
-    _draw_line(other, steps, lambda row: row.get("grad_norm"), "gradient norm", color="C1", alpha=0.5)
+    norms = [row.get("grad_norm") for row in steps]
+    _draw_line(other, steps, norms, "gradient norm", color="C1", alpha=0.5)
     other.set_ylabel("gradient norm")
     other.set_ylim(bottom=0)
     # The noisy one behind.
@@ -108,7 +109,7 @@ def _draw_rates(axes: Axes, steps: Sequence[Row]) -> None:
 
 def _draw_seconds(axes: Axes, steps: Sequence[Row]) -> None:
     for key, name in (("data_seconds", "waiting for images"), ("compute_seconds", "computing")):
-        _draw_line(axes, steps, lambda row, key=key: row.get(key), name)
+        _draw_line(axes, steps, [row.get(key) for row in steps], name)
     axes.set(title="seconds of a step", ylabel="seconds")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
@@ -121,9 +122,10 @@ def _names(rows: Iterable[Row], key: str) -> list[str]:
 
 
 def _draw_line(
-    axes: Axes, steps: Sequence[Row], value: Callable[[Row], float | None], label: str, **style: Any
+    axes: Axes, steps: Sequence[Row], values: Sequence[float | None], label: str, **style: Any
 ) -> None:
-    known = [(row["epoch"], value(row)) for row in steps if value(row) is not None]
+    rows = zip(steps, values, strict=True)
+    known = [(row["epoch"], value) for row, value in rows if value is not None]
     if known:
         axes.plot(*_thinned(np.array(known, dtype=np.float64)), label=label, **style)
 
