@@ -16,14 +16,18 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .models import MatMamba
+from .models.shipped import HEADER, read_header, shipped_file, shipped_variants
 
 FILE_NAME = "model.safetensors"
-_HEADER = "matmamba"
 _INPUT_KEYS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, or of another model; the message names the file."""
+
+
+class ForeignFileError(CheckpointError):
+    """A file of weights that this project did not write."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,18 @@ def save_checkpoint(
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     # Not by save_file, which makes files that only their owner can read.
-    write_whole({file: save(tensors, metadata={_HEADER: json.dumps(header)})})
+    write_whole({file: save(tensors, metadata={HEADER: json.dumps(header)})})
     return file
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint file, or the one in a run's folder.
+    """Read a checkpoint file, the one in a run's folder, or the one that is shipped for a registered name.
 
     Raises:
         CheckpointError: the file is missing, damaged, not a checkpoint of this project, or holds numbers that
             are not finite.
     """
-    file = checkpoint_file(path)
-    if not file.is_file():
-        raise CheckpointError(f"no checkpoint at {file}")
+    file = _existing(path)
     header = _read_header(file)
     try:
         model = _build(header)
@@ -92,6 +94,16 @@ def checkpoint_file(path: Path | str) -> Path:
     return path if path.suffix == ".safetensors" else path / FILE_NAME
 
 
+def _existing(path: Path | str) -> Path:
+    """The file to read; what lies in the file system goes before what is shipped under the same name."""
+    if (file := checkpoint_file(path)).is_file():
+        return file
+    if shipped := shipped_file(str(path)):
+        return shipped
+    names = ", ".join(shipped_variants()) or "none"
+    raise CheckpointError(f"no checkpoint at {file}, nor among the names whose weights are shipped: {names}")
+
+
 def write_whole(contents: dict[Path, bytes]) -> None:
     """Write files that belong together: none is replaced before all of them are on the disk."""
     partials = {file: file.with_name(file.name + ".partial") for file in contents}
@@ -106,15 +118,13 @@ def write_whole(contents: dict[Path, bytes]) -> None:
 
 def _read_header(file: Path) -> dict[str, Any]:
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            header: dict[str, Any] = json.loads((opened.metadata() or {})[_HEADER])
+        return read_header(file)
     except KeyError as error:
-        raise CheckpointError(
-            f"{file} was not written by this project: its header has no {_HEADER!r}"
+        raise ForeignFileError(
+            f"{file} was not written by this project: its header has no {HEADER!r}"
         ) from error
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
-    return header
 
 
 def _finite(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ def save_for_hub(
     partial.mkdir(parents=True)
     try:
         save_checkpoint(partial, model, classes, run)
-        _save_config(partial / CONFIG, model, classes)
+        save_timm_config(partial / CONFIG, model, classes)
         (partial / CARD).write_text(card)
         for file in attach:
             shutil.copy(file, partial)
@@ -83,7 +83,13 @@ def save_for_hub(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _save_config(file: Path, model: MatMamba, classes: tuple[str, ...]) -> None:
+def save_timm_config(file: Path, model: MatMamba, classes: tuple[str, ...]) -> None:
+    """Write the file by which timm loads the weights beside it.
+
+    Raises:
+        ValueError: timm does not know the model by name.
+    """
+    require_architecture(model)
     save_config_for_hf(model, str(file), {"label_names": list(classes)})
 
 

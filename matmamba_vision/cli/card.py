@@ -49,6 +49,9 @@ class Facts:
     onnx: float | None = None
 
 
+_LICENSE = {"license": "apache-2.0"}
+
+
 def write_card(facts: Facts) -> str:
     """Markdown with the metadata that the Hugging Face Hub reads."""
     name = f"{_architecture(facts)} at width {facts.parent.model.label(facts.width)}"
@@ -67,24 +70,35 @@ def _architecture(facts: Facts) -> str:
     return str((facts.model.pretrained_cfg or {})["architecture"])
 
 
-def _metadata(name: str, accuracy: Measured | str) -> dict[str, Any]:
+def hub_metadata(name: str, data: str, accuracies: dict[str, float]) -> dict[str, Any]:
+    """What the Hugging Face Hub reads at the head of a card.
+
+    Args:
+        data: name of the data set. accuracies: on its held-out images, by title; none for not measured.
+    """
     known: dict[str, Any] = {
         "library_name": "timm",
-        "license": "apache-2.0",
         "pipeline_tag": "image-classification",
         "tags": ["timm", "image-classification", "image-feature-extraction", "matmamba"],
     }
-    if isinstance(accuracy, str):
+    if not accuracies:
         return known
-    names = {"top1": "top-1 accuracy", "knn1": "1-NN accuracy"}
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"type": accuracy.data, "name": accuracy.data, "split": "held out"},
+        "dataset": {"type": data, "name": data, "split": "held out"},
         "metrics": [
-            {"type": "accuracy", "name": title, "value": accuracy.row[key]} for key, title in names.items()
+            {"type": "accuracy", "name": title, "value": value} for title, value in accuracies.items()
         ],
     }
     return known | {"model-index": [{"name": name, "results": [result]}]}
+
+
+def _metadata(name: str, accuracy: Measured | str) -> dict[str, Any]:
+    if isinstance(accuracy, str):
+        return _LICENSE | hub_metadata(name, "", {})
+    names = {"top1": "top-1 accuracy", "knn1": "1-NN accuracy"}
+    measured = {title: accuracy.row[key] for key, title in names.items()}
+    return _LICENSE | hub_metadata(name, accuracy.data, measured)
 
 
 def _origin(facts: Facts) -> dict[str, str]:

@@ -106,7 +106,7 @@ def _config(args: Args) -> TrainConfig:
 
 
 def _index(folder: Path, checkpoint: Checkpoint, splits: Splits, console: Console) -> Gallery:
-    args = IndexArgs(checkpoint.path, Path("digits"), folder, dims=SHORTLIST_DIMS)
+    args = IndexArgs(Path("digits"), folder, checkpoint.path, dims=SHORTLIST_DIMS)
     index_images(args, checkpoint, splits.train, console)
     return Gallery(folder)
 

@@ -4,6 +4,7 @@ The gallery is created if it is not there, and remembers its checkpoint. Images 
 the same command continues a run that was stopped, or adds what is new in a folder.
 
 examples:
+  matmamba index --images PHOTOS --gallery G
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G
   matmamba index --checkpoint runs/photos --images MORE --gallery G --prefix more/
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory HNSW32
@@ -36,18 +37,20 @@ from ..checkpoint import Checkpoint, load_checkpoint
 from .arguments import parse
 from .progress import watch
 
+# Good for a first gallery, before anything is trained.
+SHIPPED = "matmamba_nano_patch4_32"
 DEFAULT_DIM = 32
 COMMIT_ROWS, COMMIT_SECONDS = 4096, 10
 
 
 @dataclass
 class Args:
-    # Run folder or checkpoint file.
-    checkpoint: Path
     # Folder of images, of Parquet files or of shards, or a single Parquet file or shard.
     images: Path
     # Folder of the gallery.
     gallery: Path
+    # Run folder, checkpoint file, or the name of a model whose weights are shipped.
+    checkpoint: Path = Path(SHIPPED)
     # Put before each image's id, which is its path below the folder: keeps two folders apart.
     prefix: str = ""
     # Embedding dims over which shortlist indexes are built; by default 32, or those that the gallery has.

@@ -39,7 +39,7 @@ from matmamba_datasets import (
 from rich.console import Console
 
 from ..checkpoint import checkpoint_file
-from ..evaluate import predict
+from ..evaluate.accuracy import evaluate_widths
 from ..models import MatMamba
 from ..train import (
     ModelConfig,
@@ -172,8 +172,7 @@ def _measure(training: Training, loader: Loader, config: TrainConfig) -> Any:
         widths = training.model.trained_widths
         # Measured now and then: not worth graphs of its own.
         with torch.compiler.set_stance("force_eager"):
-            predictions = predict(model, counted(loader, tally), widths)
-        return {model.label(width): found.top1 for width, found in zip(widths, predictions, strict=True)}
+            return evaluate_widths(model, counted(loader, tally), widths)
 
     return measured
 

@@ -1,4 +1,4 @@
-"""Memory that a width needs to encode, counted allocation by allocation."""
+"""Memory that a width needs to encode, and a model to be trained, counted allocation by allocation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,27 @@ def measure_memory(model: MatMamba, width: WidthLike, batch_size: int = 1) -> tu
     return sum(tensor.nbytes for tensor in weights), peak(lambda: submodel(images), [images, *weights])
 
 
-def _peak_on_gpu(work: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
+def measure_training_memory(model: MatMamba, batch_size: int) -> int:
+    """Most bytes that forward and backward of the full width hold at once, beside weights and gradients.
+
+    Activations, and what is computed with them for a while; the images are not counted. Counted as
+    `measure_memory` does. Weights and random state stay as they are, gradients are lost.
+    """
+    images = model.random_images(batch_size)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    known = [images, *model.state_dict().values(), *(tensor.grad for tensor in model.parameters())]
+    was_training = model.training
+    model.train()
+    with torch.random.fork_rng():
+        peak = _peak_on_gpu if images.is_cuda else _peak_of_tensors
+        found = peak(lambda: model(images).float().square().mean().backward(), known)
+    model.zero_grad()
+    model.train(was_training)
+    return found
+
+
+def _peak_on_gpu(work: Callable[[], object], known: Iterable[Tensor]) -> int:
     device = next(iter(known)).device
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -43,7 +63,7 @@ def _peak_on_gpu(work: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _peak_of_tensors(work: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
+def _peak_of_tensors(work: Callable[[], object], known: Iterable[Tensor]) -> int:
     with _Allocations(known) as allocations:
         work()
     return allocations.peak

@@ -20,6 +20,7 @@ class Attention(Nested):
         nested: whether fewer heads may be active; if not, all always are (MatFormer, arXiv 2310.07707).
     """
 
+    writes, reads, of_layer = "out", ("qkv",), ("out_bias",)
     qkv: Tensor  # (H, 3P, D): query, key, value of each head
     qkv_bias: Tensor  # (H, 3P)
     out: Tensor  # (D, H, P)

@@ -180,6 +180,8 @@ class Mixer(Nested):
             causal convolution. setting: how it computes. bias: whether the projections have biases.
     """
 
+    writes, reads, of_layer = "out", ("in_x", "in_z", "norm"), ("out_bias",)
+    of_groups = _OF_GROUPS
     norm: Tensor
     in_BC: Tensor
 
@@ -198,6 +200,7 @@ class Mixer(Nested):
         super().__init__()
         require_known(setting.backend)
         self.heads, self.state_dim, self.setting = heads, state_dim, setting
+        self.group_size = setting.heads_per_group
         rows = 2 * state_dim * len(setting.groups(heads))
         shapes: dict[str, tuple[int, ...]] = {
             "in_z": (heads, head_dim, dim),

@@ -19,6 +19,7 @@ class Mlp(Nested):
         dim: D, size of the residual stream. hidden: F, all hidden units. heads: H, heads of the block.
     """
 
+    writes, reads, of_layer = "fc2", ("fc1",), ("fc2_bias",)
     fc1: Tensor  # (F, D)
     fc1_bias: Tensor  # (F,)
     fc2: Tensor  # (D, F)

@@ -1,8 +1,18 @@
 """Models registered with timm."""
 
 from .architecture import Architecture
+from .importance import importance_of_gradients, importance_of_weights, sort_heads
 from .matmamba import MatMamba
 from .registry import default_cfgs
 from .submodel import extract, leading_tensors
 
-__all__ = ["Architecture", "MatMamba", "default_cfgs", "extract", "leading_tensors"]
+__all__ = [
+    "Architecture",
+    "MatMamba",
+    "default_cfgs",
+    "extract",
+    "importance_of_gradients",
+    "importance_of_weights",
+    "leading_tensors",
+    "sort_heads",
+]

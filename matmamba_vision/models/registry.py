@@ -1,7 +1,7 @@
 """The variants known to `timm.create_model`.
 
 Every variant takes the attributes of `Architecture` as arguments, and `width`: with it, the extracted
-submodel is made.
+submodel is made. Pretrained weights of some variants come with the package, see `shipped`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..width import WidthLike
 from .matmamba import MatMamba
+from .shipped import shipped_arguments, shipped_cfg
 from .sizes import positions_for
 from .submodel import extract
 
@@ -36,25 +37,26 @@ def _cfg(size: int, **overrides: Any) -> dict[str, Any]:
     }
 
 
+# Where timm can find weights.
+_SOURCES = ("url", "file", "state_dict", "hf_hub_id")
 _NANO = _cfg(32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
-default_cfgs = generate_default_cfgs(
-    {
-        "matmamba_nano_patch4_32": _NANO,
-        "matmamba_tiny_patch16_224": _cfg(224),
-        "matmamba_small_patch16_224": _cfg(224),
-        "matmamba_base_patch16_224": _cfg(224),
-        "matmamba_hybrid_nano_patch4_32": _NANO,
-        "matmamba_hybrid_tiny_patch16_224": _cfg(224),
-        "matmamba_hybrid_small_patch16_224": _cfg(224),
-        "matvit_nano_patch4_32": _NANO,
-        "matvit_tiny_patch16_224": _cfg(224),
-        "matvit_small_patch16_224": _cfg(224),
-        "matvit_base_patch16_224": _cfg(224),
-        "mamba2_nano_patch4_32": _NANO,
-        "mamba2_tiny_patch16_224": _cfg(224),
-        "mamba2_small_patch16_224": _cfg(224),
-    }
-)
+_CFGS = {
+    "matmamba_nano_patch4_32": _NANO,
+    "matmamba_tiny_patch16_224": _cfg(224),
+    "matmamba_small_patch16_224": _cfg(224),
+    "matmamba_base_patch16_224": _cfg(224),
+    "matmamba_hybrid_nano_patch4_32": _NANO,
+    "matmamba_hybrid_tiny_patch16_224": _cfg(224),
+    "matmamba_hybrid_small_patch16_224": _cfg(224),
+    "matvit_nano_patch4_32": _NANO,
+    "matvit_tiny_patch16_224": _cfg(224),
+    "matvit_small_patch16_224": _cfg(224),
+    "matvit_base_patch16_224": _cfg(224),
+    "mamba2_nano_patch4_32": _NANO,
+    "mamba2_tiny_patch16_224": _cfg(224),
+    "mamba2_small_patch16_224": _cfg(224),
+}
+default_cfgs = generate_default_cfgs({variant: cfg | shipped_cfg(variant) for variant, cfg in _CFGS.items()})
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: MatMamba) -> dict[str, Tensor]:
@@ -73,6 +75,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: MatMamba) -> dict
 def _create(
     variant: str, pretrained: bool, size: dict[str, Any], width: WidthLike | None = None, **given: Any
 ) -> nn.Module:
+    if pretrained and not _has_own_source(given):
+        size = size | shipped_arguments(variant)
     if given.get("expand") is not None:
         # Instead of the variant's own number of heads.
         size = {name: value for name, value in size.items() if name != "num_heads"}
@@ -85,6 +89,12 @@ def _create(
     small = extract(_build(MatMamba, variant, pretrained, **{**size, **given}), width)
     cfg = {"pretrained_cfg": small.pretrained_cfg, "num_classes": small.num_classes}
     return _build(lambda **_: small, variant, False, **cfg, **wrapped)
+
+
+def _has_own_source(given: dict[str, Any]) -> bool:
+    """Whether the weights are other ones than the variant's."""
+    overlay = given.get("pretrained_cfg_overlay") or {}
+    return bool(given.get("pretrained_cfg")) or any(overlay.get(key) for key in _SOURCES)
 
 
 def _build(model_cls: Any, variant: str, pretrained: bool, **given: Any) -> Any:

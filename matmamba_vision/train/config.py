@@ -29,6 +29,19 @@ class ModelConfig:
     proj_drop_rate: float = 0.0
     # Widths in the training loss, full first, such as: full 1/2 1/4 1/8; None for the model's own.
     trained_widths: list[str] | None = None
+    # Checkpoint (run folder, file, or the name of a shipped model) to start from: fine-tuning. The
+    # architecture is the checkpoint's; name is ignored.
+    init: str | None = None
+    # Sort the heads of the starting checkpoint by importance, so that leading heads matter most: a nested
+    # model from an ordinary Mamba2.
+    sort_heads: bool = False
+    # Initial bias of a new classifier, such as -log(classes) with a loss of independent classes, which then
+    # starts with every class as probable as one in all; None for 0.
+    head_bias: float | None = None
+    # Recompute blocks in the backward pass: less memory, more time.
+    grad_checkpointing: bool = False
+    # Dropout before the classifier.
+    drop_rate: float = 0.0
 
 
 @dataclass
@@ -126,3 +139,14 @@ class OptimConfig:
     warmup_epochs: float = 5.0
     # Decay of a moving average of the weights, which is then what is measured and kept; 0 for none.
     ema: float = 0.0
+    # Factor on the learning rate from each block to the one before it, such as 0.75; None for the same rate.
+    layer_decay: float | None = None
+    # Decay of the optimiser's averages, such as 0.9 0.95; None for the optimiser's own.
+    betas: tuple[float, float] | None = None
+    # Course of the learning rate behind the warm-up: cosine, tanh, linear or poly (a square) down to min_lr,
+    # step (a tenth of it after each third), constant.
+    sched: str = "cosine"
+    # Epochs at the end of the run that stay at min_lr.
+    cooldown_epochs: float = 0
+    # Learning rate at the start of the warm-up.
+    warmup_lr: float = 1e-6
