@@ -23,6 +23,7 @@ from ..ops import resolve_for
 from ..train import Hooks, Position, ResumeError, RunFolder, Saves, StepReport, Training
 from .config import TrainConfig, as_plain, save_config
 from .progress import Meter
+from .run_card import RunFacts, save_run_card
 from .stop import Stop
 
 BEST = "best.safetensors"
@@ -36,8 +37,8 @@ class Recorder(Hooks):
     All processes of a run have one, because all of them hold a part of its state; the first one writes.
 
     Args:
-        measure: top-1 by width of a model on held-out images. folder: None in all processes but the first.
-        saves: checkpoints to resume from. bar: progress over images.
+        held_out: number of held-out images. measure: top-1 by width of a model on them. folder: None in all
+            processes but the first. saves: checkpoints to resume from.
     """
 
     def __init__(
@@ -45,13 +46,13 @@ class Recorder(Hooks):
         config: TrainConfig,
         training: Training,
         loader: Loader,
-        classes: tuple[str, ...],
+        held_out: int,
         measure: Callable[[MatMamba], dict[str, float]],
         folder: RunFolder | None,
         saves: Saves,
         console: Console,
     ) -> None:
-        self.config, self.training, self.loader, self.classes = config, training, loader, classes
+        self.config, self.training, self.loader, self.held_out = config, training, loader, held_out
         self.measure, self.folder, self.saves, self.console = measure, folder, saves, console
         self.tally = BrokenTally(len(loader.images), config.data.max_broken, "--data.max-broken")
         self.window: list[dict[str, Any]] = []
@@ -132,6 +133,7 @@ class Recorder(Hooks):
             row["top1"] = self.measure(self.training.kept_model())
         self._keep(row)
         self._write(row)
+        self._draw(row)
         self._print(row)
 
     def _begin(self, step: int) -> None:
@@ -190,12 +192,27 @@ class Recorder(Hooks):
         if not self.folder:
             return
         run, self.kept_epoch = as_plain(self.config), row["epoch"]
-        save_checkpoint(self.folder.path, model, self.classes, run)
+        classes = self.loader.images.classes
+        save_checkpoint(self.folder.path, model, classes, run)
         if "top1" in row:
             found = self._figure(row["top1"])
             if found > self.best:
                 self.best = found
-                save_checkpoint(self.folder.path / BEST, model, self.classes, run)
+                save_checkpoint(self.folder.path / BEST, model, classes, run)
+
+    def _draw(self, row: dict[str, Any]) -> None:
+        """Curves, table and model card, whenever there is something new about accuracy."""
+        if self.folder and "top1" in row:
+            from ..evaluate.curves import draw_curves
+
+            self.folder.write_csv()
+            draw_curves(self.folder.metrics, self.folder.path / "curves.png")
+            images, data = self.loader.images, self.config.data
+            facts = RunFacts(
+                self.training.kept_model(), images.classes, data.name, len(images), self.held_out,
+                as_plain(self.config), row["top1"],
+            )  # fmt: skip
+            save_run_card(self.folder.path, facts)
 
     def _figure(self, top1: dict[str, float]) -> float:
         wanted = self.config.save.best

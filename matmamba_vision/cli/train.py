@@ -16,14 +16,14 @@ examples:
 from __future__ import annotations
 
 import argparse
+import math
 import random
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import timm
 import torch
 import tyro
 from accelerate import Accelerator
@@ -42,12 +42,12 @@ from ..checkpoint import checkpoint_file
 from ..evaluate.accuracy import evaluate_widths
 from ..models import MatMamba
 from ..train import (
-    ModelConfig,
     NestedObjective,
     Position,
     RunFolder,
     Saves,
     Training,
+    build_model,
     compile_widths,
     fit,
     make_accelerator,
@@ -57,6 +57,7 @@ from ..train import (
 from .arguments import parse
 from .config import ConfigError, TrainConfig, check_config, load_config
 from .device import limit_threads
+from .dry_run import Plan, describe
 from .progress import counted, meter
 from .recorder import Recorder
 from .resume import find_checkpoint, trackers_of
@@ -85,6 +86,9 @@ def run(arguments: list[str]) -> None:
     default = Args(file, run=load_config(file)) if file else Args()
     args = parse(Args, "train", __doc__, arguments, default)
     console = Console()
+    if args.dry_run:
+        plan(args.run, console)
+        return
     output = train(args.run, console, args.resume)
     console.print(f"checkpoint: {checkpoint_file(output)}", soft_wrap=True)
     console.print(
@@ -108,7 +112,6 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
     )
     console.quiet = not accelerator.is_main_process
     _warn_of_small_classes(splits, console)
-    _prepare_torch(config)
     with ExitStack() as stack:
         stack.enter_context(named_losses())
         folder = RunFolder(output) if accelerator.is_main_process else None
@@ -117,11 +120,35 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
         training, loaders = _prepare(config, splits, accelerator, console)
         measure = _measure(training, loaders[1], config)
         recorder = Recorder(
-            config, training, loaders[0], splits.train.classes, measure, folder, saves, console
+            config, training, loaders[0], len(splits.held_out), measure, folder, saves, console
         )
         position = recorder.restore(*found) if found else Position()
         _run(recorder, position, stack)
     return output
+
+
+def plan(config: TrainConfig, console: Console) -> None:
+    """Print what a run would do; nothing is written."""
+    check_config(config)
+    splits = open_splits(config.data)
+    accelerator = make_accelerator(config.engine, config.device)
+    training, loaders = _prepare(config, splits, accelerator, console)
+    model, optimiser = training.model, training.optimiser.optimizer  # type: ignore[attr-defined]
+    facts = Plan(
+        config.model.init or config.model.name,
+        f"{config.data.name} {config.data.root}".strip(),
+        len(splits.train),
+        len(splits.held_out),
+        config.data.batch_size,
+        math.ceil(len(loaders[0]) / config.engine.accumulate),
+        training.schedule.in_words(model.label),
+        training.ranks,
+        config.engine.accumulate,
+    )
+    with accelerator.autocast():
+        tables = describe(facts, config.optim, model, optimiser)
+    if accelerator.is_main_process:
+        console.print(tables)
 
 
 def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:
@@ -135,13 +162,12 @@ def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:
     bar.skip(position.epoch * images + position.batch * config.data.batch_size * training.ranks)
     recorder.bar = bar
     fit(training, loader, recorder, position)
-    if recorder.folder:
-        recorder.folder.write_csv()
 
 
 def _prepare(
     config: TrainConfig, splits: Splits, accelerator: Accelerator, console: Console
 ) -> tuple[Training, tuple[Loader, Loader]]:
+    _prepare_torch(config)
     model = build_model(config.model, len(splits.train.classes)).to(accelerator.device)
     objective = NestedObjective(config.objective, model.embed_dim, model.num_classes)
     if config.compile:
@@ -175,23 +201,6 @@ def _measure(training: Training, loader: Loader, config: TrainConfig) -> Any:
             return evaluate_widths(model, counted(loader, tally), widths)
 
     return measured
-
-
-def build_model(config: ModelConfig, classes: int) -> MatMamba:
-    """A fresh model of a registered variant; `ConfigError` if there is none of that name or like that."""
-    known = timm.list_models(module="registry")
-    if config.name not in known:
-        raise ConfigError(f"model {config.name!r} is none with nested widths: take one of {', '.join(known)}")
-    arguments: dict[str, Any] = {name: value for name, value in asdict(config).items() if value is not None}
-    arguments |= {"num_classes": classes, "model_name": arguments.pop("name")}
-    if config.img_size:
-        arguments["pretrained_cfg_overlay"] = {"input_size": (3, config.img_size, config.img_size)}
-    try:
-        model = timm.create_model(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"model: {error}") from error
-    assert isinstance(model, MatMamba)
-    return model
 
 
 def _compile(model: MatMamba, batch_size: int, console: Console) -> None:

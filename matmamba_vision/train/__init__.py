@@ -1,5 +1,6 @@
 """Joint training of all widths."""
 
+from .build import build_model
 from .compilation import compile_widths
 from .config import (
     EngineConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "Trainee",
     "Training",
     "WidthSchedule",
+    "build_model",
     "compile_widths",
     "fit",
     "make_accelerator",

@@ -66,6 +66,17 @@ class WidthSchedule:
             )
         self.config, self.trained, self.seed = config, tuple(trained), seed
 
+    def in_words(self, label: Callable[[Width], str]) -> str:
+        """What a step trains."""
+        names = " ".join(map(label, self.trained))
+        between = f"{min(self.config.between, len(self.trained[1:-1]))} drawn"
+        return {
+            "all": f"all of {names}",
+            "sandwich": f"the first, the last and {between} between, of {names}",
+            "one": f"one drawn of {names}",
+            "published": f"one for each batch in turn, of {names}",
+        }[self.config.kind]
+
     def widths(self, step: int, batch: int = 0) -> tuple[Width, ...]:
         """The widths of a batch, numbered from 0 within its step."""
         # One draw for all batches of a step: its loss is that of the drawn networks.
