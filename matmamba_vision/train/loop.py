@@ -94,7 +94,7 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
         started = time.perf_counter()
         for batches in _groups(loader.batches(epoch, position.batch), training.accumulate, hooks):
             waited = time.perf_counter() - started
-            report = _step(training, batches, position, waited)
+            report = take_step(training, batches, position, waited)
             position = replace(position, batch=position.batch + len(batches), step=position.step + 1)
             if report:
                 hooks.on_step(report, position)
@@ -116,10 +116,14 @@ def _groups(batches: Iterator[LabelledBatch], size: int, hooks: Hooks) -> Iterat
         yield group
 
 
-def _step(
+def take_step(
     training: Training, batches: Sequence[LabelledBatch], position: Position, waited: float
 ) -> StepReport | None:
-    """One step; None if there is no image to take it with."""
+    """One step; None if there is no image to take it with.
+
+    Args:
+        batches: those of the step. waited: seconds that it took to read them.
+    """
     started, step = time.perf_counter(), position.step
     images = sum(map(len, batches)) * training.ranks
     if not images and training.ranks == 1:
