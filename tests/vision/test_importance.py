@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import matmamba_vision  # noqa: F401  registers the models
@@ -33,9 +34,18 @@ KINDS: dict[str, dict[str, Any]] = {
 TOLERANCE = 1e-12
 
 
-def labelled(images: torch.Tensor) -> Batch:
-    count = len(images)
-    return Batch(images, torch.tensor([0, 1, 2, 3])[:count], torch.arange(count), [])
+@dataclass
+class Labelled:
+    """A batch of which image i is of class i."""
+
+    images: torch.Tensor
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return torch.arange(len(self.images))
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 @pytest.fixture(params=KINDS, ids=str)
@@ -54,7 +64,7 @@ def test_full_width_computes_the_same(varied: MatMamba, images: torch.Tensor, by
     found = (
         importance_of_weights(varied)
         if by == "weights"
-        else importance_of_gradients(varied, [labelled(images)])
+        else importance_of_gradients(varied, [Labelled(images)])
     )
     before = {name: tensor.clone() for name, tensor in varied.state_dict().items()}
     ordered = sort_heads(varied, found)
@@ -83,7 +93,7 @@ def test_sorting_what_is_sorted_changes_no_bit(varied: MatMamba) -> None:
 
 def test_importance_by_gradients_is_that_of_a_gate(model: MatMamba, images: torch.Tensor) -> None:
     """Head 5 of the second block behind a gate of 1: the square of the loss's derivative by the gate."""
-    found = importance_of_gradients(model, [labelled(images), labelled(images[:0]), labelled(images)])
+    found = importance_of_gradients(model, [Labelled(images), Labelled(images[:0]), Labelled(images)])
     out = model.stack[1].mixer.out
     weights = out.detach().clone()
 
