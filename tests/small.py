@@ -1,6 +1,9 @@
 """Small things that tests make."""
 
+from dataclasses import dataclass
+
 import numpy as np
+from torch import Tensor
 
 SMALL = {
     "img_size": 16,
@@ -18,3 +21,18 @@ def unit_vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
     """(count, dim) float32 vectors of length 1."""
     x = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@dataclass
+class LabelledImages:
+    """A batch of images (B, C, S, S) with labels (B,), and ids that say which is which."""
+
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"image {index}" for index in range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self.images)

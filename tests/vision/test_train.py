@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,23 +31,11 @@ from matmamba_vision.train import (
 from matmamba_vision.train.loop import accumulate
 from matmamba_vision.train.objective import alignment, distillation
 from small import SMALL
+from small import LabelledImages as Batch
 from torch.nn import functional as F
 
 PLAIN = ObjectiveConfig(mrl=0, distillation=0, alignment=0, label_smoothing=0, mrl_dims=[4, 8, 64])
 LABELS = torch.tensor([0, 1, 2, 3])
-
-
-@dataclass
-class Batch:
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    @property
-    def ids(self) -> list[str]:
-        return [f"image {index}" for index in range(len(self))]
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 class Loader(list[Batch]):
