@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
-BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step compiled_block peak_memory latency
+BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step compiled_block peak_memory nested_cost latency
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time,$(BENCHMARKS))
 

@@ -9,6 +9,7 @@ weights and how often gradients were exchanged.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import interpreter  # noqa: F401
 import torch
@@ -44,7 +45,7 @@ class RandomBatches:
     def __len__(self) -> int:
         return BATCHES
 
-    def batches(self, epoch: int, first: int = 0):
+    def batches(self, epoch: int, first: int = 0) -> Iterator[LabelledImages]:
         for index in range(first, BATCHES):
             chance = torch.Generator().manual_seed(100 * epoch + index)
             images = torch.randn(IMAGES, 3, 16, 16, generator=chance)
@@ -97,8 +98,8 @@ def main() -> None:
         shard_on_cpu()
     training, heard, exchanges = prepared(EngineConfig(accumulate=2, fsdp=kind == "fsdp")), Losses(), []
     if kind == "ddp":
-
-        def counted(group: object, bucket: dist.GradBucket):
+        # Without annotations, which torch would compare as text.
+        def counted(group, bucket):
             exchanges.append(bucket.index())
             return allreduce_hook(group, bucket)
 

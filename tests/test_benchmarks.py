@@ -16,6 +16,7 @@ import block_time
 import gpu
 import latency
 import measuring
+import nested_cost
 import peak_memory
 import peers
 import published
@@ -38,6 +39,7 @@ TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (against_vit, {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]}),
     (block_time, {"shape": SHAPE}),
     (latency, {"models": [NANO]}),
+    (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),
     (small_gallery, {"counts": [50]}),
     (width_time, {"name": NANO, "batch": 2}),
 )

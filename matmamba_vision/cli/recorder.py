@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from matmamba_datasets import BrokenTally, DataError, Loader
@@ -25,6 +26,7 @@ from .config import TrainConfig, as_plain, save_config
 from .progress import Meter
 from .run_card import RunFacts, save_run_card
 from .stop import Stop
+from .trackers import PROJECT, tracker_settings, trackers_of
 
 BEST = "best.safetensors"
 # Columns of a step's row that are numbers of their own.
@@ -56,7 +58,7 @@ class Recorder(Hooks):
         self.measure, self.folder, self.saves, self.console = measure, folder, saves, console
         self.tally = BrokenTally(len(loader.images), config.data.max_broken, "--data.max-broken")
         self.window: list[dict[str, Any]] = []
-        self.best, self.begun, self.kept_epoch = -1.0, False, 0
+        self.best, self.begun, self.kept_epoch, self.run_id = -1.0, False, 0, uuid4().hex
         self.before, self.started = 0.0, time.monotonic()
         self.stop = Stop(training.accelerator)
         self.bar: Meter | None = None
@@ -77,6 +79,7 @@ class Recorder(Hooks):
             "metrics_bytes": self.folder.size() if self.folder else 0,
             "window": self.window,
             "best": self.best,
+            "run_id": self.run_id,
             "seconds": self.seconds,
             "broken": self.tally.found,
         }
@@ -89,6 +92,7 @@ class Recorder(Hooks):
                 " a run is continued by as many"
             )
         self.training.accelerator.load_state(str(path))
+        self.run_id = state["run_id"]
         self._begin(state["position"]["step"])
         if self.folder:
             self.folder.rewind(state["metrics_bytes"])
@@ -142,9 +146,9 @@ class Recorder(Hooks):
         Not before there is something to keep, so that a failed start leaves nothing.
         """
         self.begun = True
-        self.training.accelerator.init_trackers(
-            "tensorboard", init_kwargs={"tensorboard": {"purge_step": step}}
-        )
+        accelerator, output = self.training.accelerator, Path(self.config.output)
+        settings = tracker_settings(trackers_of(self.config.trackers), output, self.run_id, step)
+        accelerator.init_trackers(PROJECT, init_kwargs=settings)
         if self.folder and not step:
             self.saves.clear()
             self.folder.metrics.write_text("")

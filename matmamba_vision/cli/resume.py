@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from accelerate.utils import is_tensorboard_available, is_wandb_available
 
 from ..checkpoint import checkpoint_file
 from ..train import ResumeError, Saves
@@ -19,7 +17,6 @@ FREE = (
     "output", "overwrite", "device", "threads", "compile", "eval_every", "trackers", "save", "data.workers",
     "data.root",
 )  # fmt: skip
-TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 
 Found = tuple[Path, dict[str, Any]]
 
@@ -57,17 +54,6 @@ def require_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, 
     if differing:
         listed = "\n  ".join(differing)
         raise ResumeError(f"{path} is of a run with other settings:\n  {listed}")
-
-
-def trackers_of(wanted: Sequence[str]) -> list[str]:
-    """Names of trackers for Accelerate; `ConfigError` for one that is unknown or not installed."""
-    names = list(TRACKERS) if list(wanted) == ["auto"] else list(wanted)
-    for name in names:
-        if name not in TRACKERS:
-            raise ConfigError(f"trackers: {name!r} is none of auto, {', '.join(TRACKERS)}")
-        if not TRACKERS[name]() and list(wanted) != ["auto"]:
-            raise ConfigError(f"trackers: this needs {name}: pip install {name}")
-    return [name for name in names if TRACKERS[name]()]
 
 
 def _is_free(name: str) -> bool:

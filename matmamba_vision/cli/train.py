@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import tyro
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 from matmamba_datasets import (
     BrokenTally,
     Loader,
@@ -60,7 +61,8 @@ from .device import limit_threads
 from .dry_run import Plan, describe
 from .progress import counted, meter
 from .recorder import Recorder
-from .resume import find_checkpoint, trackers_of
+from .resume import find_checkpoint
+from .trackers import trackers_of
 
 # Below this many images, accuracy on a class says little.
 FEW = 5
@@ -107,8 +109,9 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
     output, saves = Path(config.output), Saves(Path(config.output) / "checkpoints", config.save.keep)
     found = find_checkpoint(config, saves, resume)
     splits = open_splits(config.data)
+    places = ProjectConfiguration(str(output), str(output / "tensorboard"))
     accelerator = make_accelerator(
-        config.engine, config.device, log_with=trackers_of(config.trackers), project_dir=str(output)
+        config.engine, config.device, log_with=trackers_of(config.trackers), project_config=places
     )
     console.quiet = not accelerator.is_main_process
     _warn_of_small_classes(splits, console)

@@ -105,7 +105,7 @@ def test_a_run_leaves_what_it_promises(run: Path, photos: Path) -> None:
     assert rows[0]["data_seconds"] > 0
     assert rows[0]["compute_seconds"] > 0
     assert (run / "best.safetensors").is_file()
-    assert list((run / "tensorboard").glob("events*"))
+    assert list((run / "tensorboard").rglob("events*"))
     assert "widths/1/8" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
     assert (run / "config.yaml").is_file()
     environment = json.loads((run / "environment.json").read_text())

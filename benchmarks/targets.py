@@ -1,0 +1,203 @@
+"""The ratios of the benchmark report, and what they should be: data, which report.py reads and judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Results = Mapping[str, dict[str, Any]]
+Spread = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured ratio and its target.
+
+    Attributes:
+        what: the comparison, in words.
+        file: stem of the JSON file. case: name of the case there, or of several, up to a comma. ratio: its
+            name; "" for the worst one.
+        at_most, at_least: the target, one of them, or neither for what is told as information.
+        aim: what would be better still.
+    """
+
+    what: str
+    file: str
+    case: str
+    ratio: str = ""
+    at_most: float | None = None
+    at_least: float | None = None
+    aim: float | None = None
+
+    def read(self, results: Results) -> Spread | None:
+        """Median and quartiles, or None if it was not measured."""
+        ratios = {}
+        for case in results.get(self.file, {}).get("cases", ()):
+            if f"{case['name']},".startswith(f"{self.case},"):
+                ratios |= {(case["name"], name): found for name, found in case["ratios"].items()}
+        if self.ratio:
+            return ratios.get((self.case, self.ratio))
+        ranked = sorted(ratios.values(), key=lambda found: found["median"])
+        return ranked[-1 if self.at_most else 0] if ranked else None
+
+    def target(self) -> str:
+        """Such as "at most 1.6, aim 1.35"."""
+        if self.at_most is None and self.at_least is None:
+            return "-"
+        bound = f"at most {self.at_most}" if self.at_most else f"at least {self.at_least}"
+        return bound + (f", aim {self.aim}" if self.aim else "")
+
+    def verdict(self, found: Spread | None) -> str:
+        """Reached, short by how much, or not run; by the median."""
+        if found is None:
+            return "not run"
+        missing = 0.0
+        if self.at_most is not None:
+            missing = found["median"] / self.at_most - 1
+        elif self.at_least is not None:
+            missing = 1 - found["median"] / self.at_least
+        else:
+            return "information"
+        return "reached" if missing <= 0 else f"**short by {max(0.1, 100 * missing):.1f} %**"
+
+
+SMALL = "matmamba_small_patch16_224"
+CPU_ROWS = (
+    Row(
+        "block, 197 tokens: time over that of its matrix products",
+        "block_time",
+        "width full",
+        at_most=1.6,
+        aim=1.35,
+    ),
+    *(
+        Row(f"block at width {part}: the same", "block_time", f"width {part}")
+        for part in ("1/2", "1/4", "1/8")
+    ),
+    Row("block: time over that of a ViT block", "block_time", "attention", "block / ViT block"),
+    Row("block: time over that of attention alone", "block_time", "attention", "block / attention"),
+    Row(
+        "mixer: time of the transformers library over ours, their default chunk",
+        "transformers_mixer",
+        "mixer",
+        "chunk 256 / ours",
+        at_least=5,
+    ),
+    Row("mixer: the same, their best chunk", "transformers_mixer", "mixer", at_least=5),
+    Row(
+        "small, 224 px: images/s over a ViT of equal parameters",
+        "against_vit",
+        f"{SMALL}, 224 px",
+        at_least=0.85,
+        aim=1.0,
+    ),
+    Row("small, 1,024 px, 1 image: the same", "against_vit", f"{SMALL}, 1024 px", at_least=2.0),
+    Row("tiny, 224 px: the same", "against_vit", "matmamba_tiny_patch16_224, 224 px"),
+    Row("base, 224 px: the same", "against_vit", "matmamba_base_patch16_224, 224 px"),
+    *(
+        Row(
+            f"width {part}: share of the time over share of the multiply-adds",
+            "width_time",
+            "nested",
+            part,
+            at_most=1.15,
+        )
+        for part in ("1/2", "1/4", "1/8")
+    ),
+    *(
+        Row(f"width {part}, extracted: the same", "width_time", "extracted", part)
+        for part in ("1/2", "1/4", "1/8")
+    ),
+    *(
+        Row(
+            f"on 1 thread: small, {pixels} px: images/s over a ViT",
+            "against_vit_1_thread",
+            f"{SMALL}, {pixels} px",
+        )
+        for pixels in (224, 1024)
+    ),
+    *(
+        Row(f"on 1 thread: width {part}: time over multiply-adds", "width_time_1_thread", "nested", part)
+        for part in ("1/2", "1/4", "1/8")
+    ),
+    Row(
+        "training step of a block: time of the first version over the present",
+        "training_step",
+        "one process",
+        at_least=2.5,
+    ),
+    Row("training step: the same, each with its own allocator", "training_step", "each in its own way"),
+    *(
+        Row(f"torch.compile: eager over compiled, {use}, worst width", "compiled_block", use)
+        for use in ("inference", "training")
+    ),
+    Row(
+        "training step at four widths over four separate models, with data",
+        "nested_cost",
+        "steps with their data",
+        "nested step, four widths / four separate steps",
+        at_most=0.95,
+    ),
+    Row(
+        "the same, computation alone",
+        "nested_cost",
+        "computation alone",
+        "nested step, four widths / four separate steps",
+    ),
+    Row(
+        "one width a step: time over separate models, with data",
+        "nested_cost",
+        "steps with their data",
+        "nested steps, one width each / four separate steps",
+        at_most=1.05,
+    ),
+    Row(
+        "data loading in the training process: share of a nested step of tiny",
+        "nested_cost",
+        "data loading",
+        "data / nested step with data",
+        at_most=0.1,
+    ),
+    Row(
+        "data loading: share of a step of tiny at full width alone",
+        "nested_cost",
+        "data loading",
+        "data / full width alone with data",
+        at_most=0.1,
+    ),
+    Row(
+        "memory of a training step at four widths over full width alone",
+        "nested_cost",
+        "peak memory",
+        "four widths / full width alone",
+        at_most=1.15,
+    ),
+    Row("memory, inference: 16,385 tokens over 4,097", "peak_memory", "inference", at_most=4.4),
+    Row("memory, training: the same, two blocks", "peak_memory", "training", at_most=4.4),
+)
+GPU_ROWS = (
+    Row("width: share of the time over share of the multiply-adds, worst", "gpu", "widths", at_most=1.15),
+    Row("memory, inference and training: 16,385 tokens over 4,097, worst", "gpu", "memory", at_most=4.4),
+    *(
+        Row(
+            f"{name}, {use}: time of the published block on mamba-ssm over ours, worst width",
+            "gpu",
+            f"published, {name}, {use}",
+            at_least=1.5,
+        )
+        for name in ("small", "base")
+        for use in ("training", "inference")
+    ),
+    *(
+        Row(
+            f"small, {pixels:,} px: images/s over a ViT of equal parameters with flash attention, worst of "
+            "inference and training",
+            "gpu",
+            f"{SMALL}, {pixels} px",
+            at_least=bound,
+        )
+        for pixels, bound in ((224, 1.0), (1024, 2.0))
+    ),
+    Row("scan: share of the measured bandwidth or matrix rate that bounds it", "gpu", "scan", at_least=0.6),
+)
