@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
@@ -40,6 +41,10 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
     """
     if engine.precision not in PRECISIONS:
         raise ValueError(f"engine.precision {engine.precision!r} is none of {', '.join(PRECISIONS)}")
+    if device not in DEVICES:
+        raise ValueError(f"device {device!r} is none of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' cannot be used: torch finds no GPU here")
     # Accelerate keeps one state per process; a later run in it may want another precision.
     AcceleratorState._reset_state(reset_partial_state=not _distributed())
     if engine.fsdp:
