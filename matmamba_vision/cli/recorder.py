@@ -115,7 +115,9 @@ class Recorder(Hooks):
         self.window.append(asdict(report))
         if self.bar:
             widths = "  ".join(f"{width} {loss:.3f}" for width, loss in report.widths.items())
-            self.bar.advance(report.images, f"epoch {report.epoch + 1} step {report.step + 1} loss {widths}")
+            spent = f"data {report.data_seconds:.2f} s compute {report.compute_seconds:.2f} s"
+            note = f"epoch {report.epoch + 1} step {report.step + 1} loss {widths}  {spent}"
+            self.bar.advance(report.images, note)
         if len(self.window) == self.config.log_every:
             self._write_window(position)
         if self.stop.asked():

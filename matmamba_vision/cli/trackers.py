@@ -29,7 +29,7 @@ def trackers_of(wanted: Sequence[str]) -> list[str]:
 
 
 def tracker_settings(names: Sequence[str], output: Path, run_id: str, step: int) -> dict[str, Any]:
-    """What each tracker is told; if a run goes on from `step`, what its log has of later steps is forgotten."""
+    """What each tracker is told; of a run that goes on from `step`, its log forgets later steps."""
     settings: dict[str, Any] = {"tensorboard": {"purge_step": step}}
     if "wandb" in names:
         # Without an account it would ask for one: then the log stays in the folder, to be sent later.
