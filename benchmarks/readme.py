@@ -15,7 +15,6 @@ from typing import Any
 
 import ablation
 import matmamba_vision
-import nested_quality
 import report
 import timm
 from matmamba_vision.evaluate import count_macs, count_parameters
@@ -47,11 +46,9 @@ def render(text: str) -> str:
     """The README with each block between `<!-- begin NAME -->` and `<!-- end NAME -->` made anew."""
     results = json.loads((DEMO / "results.json").read_text())
     trained = json.loads((RESULTS / "ablation.json").read_text())
-    quality = json.loads((RESULTS / "nested_quality.json").read_text())
     blocks = {
         "models": models_table(),
         "ablation": ablation.table(trained),
-        "nested": nested_quality.table(quality),
         "demo": demo_tables(results),
     }
     for name, block in blocks.items():

@@ -28,7 +28,7 @@ ORDER = (
     "evaluate",
     "cli",
 )
-SAME_FLOOR = {"official": "checkpoint", "export": "checkpoint", "hub": "checkpoint"}
+SAME_FLOOR = {"official": "checkpoint", "export": "checkpoint", "hub": "checkpoint", "__main__": "cli"}
 
 
 def modules(package: str) -> list[tuple[str, Path]]:

@@ -128,31 +128,42 @@ def prepare_training(
     engine = engine or EngineConfig()
     accelerator = accelerator or make_accelerator(engine)
     widths = WidthSchedule(schedule or ScheduleConfig(), model.trained_widths, seed, engine.accumulate)
-    weights = weights_of("width_weights", objective.config.width_weights, model.trained_widths)
-    shares = [weight * len(weights) / sum(weights) for weight in weights]
+    weights = _width_weights(model, objective)
+    if optim.ema and engine.fsdp:
+        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
+    model, objective = model.to(accelerator.device), objective.to(accelerator.device)
+    # Copies of the model before it is wrapped.
+    ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
+    whole = copy.deepcopy(model) if engine.fsdp else None
+    trainee, optimiser = _wrap(model, objective, optim, accelerator)
+    if ema is not None:
+        accelerator.register_for_checkpointing(ema)
+    scheduler = make_scheduler(optim, optimiser.optimizer, math.ceil(batches_per_epoch / engine.accumulate))
+    return Training(
+        model, objective, trainee, accelerator, optimiser, scheduler, widths, weights,
+        make_mix(mix or MixConfig(), model.num_classes), ema, whole, optim.epochs, optim.clip_grad,
+        engine.accumulate, seed,
+    )  # fmt: skip
+
+
+def _wrap(
+    model: MatMamba, objective: NestedObjective, optim: OptimConfig, accelerator: Accelerator
+) -> tuple[nn.Module, Any]:
+    """Both modules for the processes of the run, and their optimiser."""
     if accelerator.ddp_handler:
         # A width that skips a block leaves its parameters without a gradient.
         skips = any(0 in width.heads for width in model.trained_widths)
         accelerator.ddp_handler.find_unused_parameters = skips
-    # A copy of the model before it is wrapped.
-    model, objective = model.to(accelerator.device), objective.to(accelerator.device)
-    if optim.ema and engine.fsdp:
-        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
-    ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
-    whole = copy.deepcopy(model) if engine.fsdp else None
-    trainee, optimiser = accelerator.prepare(
-        Trainee(model, objective), make_optimiser(optim, model, objective)
-    )
-    steps = math.ceil(batches_per_epoch / engine.accumulate)
-    training = Training(
-        model, objective, trainee, accelerator, optimiser,
-        make_scheduler(optim, optimiser.optimizer, steps), widths,
-        dict(zip(model.trained_widths, shares, strict=True)), make_mix(mix or MixConfig(), model.num_classes),
-        ema, whole, optim.epochs, optim.clip_grad, engine.accumulate, seed,
-    )  # fmt: skip
-    if ema is not None:
-        accelerator.register_for_checkpointing(ema)
-    return training
+    optimiser = make_optimiser(optim, model, objective)
+    wrapped: tuple[nn.Module, Any] = accelerator.prepare(Trainee(model, objective), optimiser)
+    return wrapped
+
+
+def _width_weights(model: MatMamba, objective: NestedObjective) -> dict[Width, float]:
+    """The weight of each trained width, 1 on average."""
+    weights = weights_of("width_weights", objective.config.width_weights, model.trained_widths)
+    shares = [weight * len(weights) / sum(weights) for weight in weights]
+    return dict(zip(model.trained_widths, shares, strict=True))
 
 
 def make_mix(config: MixConfig, num_classes: int) -> Any:
