@@ -214,8 +214,10 @@ class Recorder(Hooks):
             self.folder.write_csv()
             draw_curves(self.folder.metrics, self.folder.path / "curves.png")
             images, data = self.loader.images, self.config.data
+            # The folder's name says more than its format.
+            name = f"{Path(data.root).name} ({data.name})" if data.root else data.name
             facts = RunFacts(
-                self.training.kept_model(), images.classes, data.name, len(images), self.held_out,
+                self.training.kept_model(), images.classes, name, len(images), self.held_out,
                 as_plain(self.config), row["top1"],
             )  # fmt: skip
             save_run_card(self.folder.path, facts)
