@@ -169,8 +169,11 @@ class Recorder(Hooks):
         row |= {name: float(np.mean([step[name] for step in self.window])) for name in _NUMBERS}
         spent = sum(step["data_seconds"] + step["compute_seconds"] for step in self.window)
         row["images_per_second"] = sum(step["images"] for step in self.window) / max(spent, 1e-9)
-        for group in ("widths", "terms"):
-            names = dict.fromkeys(name for step in self.window for name in step[group])
+        trained = map(self.training.model.label, self.training.model.trained_widths)
+        # Widths in their order, whatever the first step drew.
+        for group, first in (("widths", trained), ("terms", ())):
+            found = [name for step in self.window for name in step[group]]
+            names = [name for name in dict.fromkeys((*first, *found)) if name in found]
             row[group] = {name: _mean_of(name, group, self.window) for name in names}
         self.window.clear()
         self._write(row)

@@ -79,14 +79,10 @@ def _draw_losses(axes: Axes, steps: Sequence[Row]) -> None:
 def _draw_top1(axes: Axes, epochs: Sequence[Row]) -> None:
     axes.set(title="top-1 on held-out images", ylabel="top-1")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for key, style, note in (("top1", "-", ""), ("ema_top1", "--", ", averaged weights")):
-        measured = [row for row in epochs if row.get(key)]
-        # The same colours for the same widths; one dashed line explains them all.
-        axes.set_prop_cycle(None)
-        for number, width in enumerate(_names(measured, key)):
-            points = [(row["epoch"], row[key][width]) for row in measured if width in row[key]]
-            label = width + note if number == 0 or not note else None
-            axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=label)
+    measured = [row for row in epochs if row.get("top1")]
+    for width in _names(measured, "top1"):
+        points = [(row["epoch"], row["top1"][width]) for row in measured if width in row["top1"]]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=width)
     if axes.lines:
         axes.legend(fontsize=8)
     else:

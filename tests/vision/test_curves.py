@@ -48,14 +48,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def test_each_panel_draws_what_it_says(tmp_path: Path, drawn: list[Figure]) -> None:
-    measured = {"top1": {"full": 0.6, "1/2": 0.5}, "ema_top1": {"full": 0.7, "1/2": 0.6}}
+    measured = {"top1": {"full": 0.6, "1/2": 0.5}}
     rows = [*map(step, range(20)), epoch(1, top1={}), epoch(2, **measured), epoch(4, **measured)]
     draw_curves(write(tmp_path / "metrics.jsonl", *rows), tmp_path / "curves.png")
     losses, top1, rates, seconds, norms = drawn[0].axes
     assert [line.get_label() for line in losses.lines] == ["full", "1/2"]
     np.testing.assert_allclose(losses.lines[1].get_ydata(), [3 - n / 100 for n in range(20)])
     np.testing.assert_allclose(losses.lines[0].get_xdata(), [n / 10 for n in range(20)])
-    assert [line.get_ydata()[0] for line in top1.lines] == [0.6, 0.5, 0.7, 0.6]
+    assert [line.get_ydata()[0] for line in top1.lines] == [0.6, 0.5]
     assert list(top1.lines[0].get_xdata()) == [2, 4]
     assert rates.lines[0].get_ydata()[5] == 1e-3
     assert norms.lines[0].get_ydata()[5] == 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import timm
 import torch
 from matmamba_vision import CheckpointError, MatMamba, load_checkpoint, save_checkpoint
+from matmamba_vision.cli.config import as_plain, load_config
 from matmamba_vision.cli.main import main
 from matmamba_vision.models import registry, shipped
 
@@ -108,3 +110,30 @@ def test_images_can_be_indexed_before_any_training(photos: Path, tmp_path: Path)
     gallery = tmp_path / "gallery"
     assert main(["index", "--images", str(photos), "--gallery", str(gallery)]) == 0
     assert main(["search", "--gallery", str(gallery), str(photos / "dark" / "00.jpg")]) == 0
+
+
+def test_some_weights_are_shipped() -> None:
+    assert NAME in shipped.shipped_variants()
+
+
+@pytest.mark.parametrize("variant", shipped.shipped_variants())
+def test_shipped_weights_have_their_card_config_and_results(variant: str) -> None:
+    """Results are those of these very weights, and no file names a folder of the machine that trained."""
+    file = shipped.FOLDER / f"{variant}.safetensors"
+    assert file.stat().st_size <= 16 * 2**20
+    checkpoint = load_checkpoint(variant)
+    results = json.loads(file.with_suffix(".json").read_text())
+    assert results["digest"] == checkpoint.digest
+    assert [row["width"] for row in results["widths"]] == ["full", "1/2", "1/4", "1/8"]
+    card = file.with_suffix(".md").read_text()
+    assert all(f"{row['top1']:.4f}" in card for row in results["widths"])
+    config = load_config(file.with_suffix(".yaml"))
+    assert json.loads(json.dumps(as_plain(config))) == checkpoint.run
+    assert config.model.name == variant
+    assert not Path(config.output).is_absolute()
+    assert not Path(config.data.root).is_absolute()
+    model = timm.create_model(variant, pretrained=True)
+    assert all(
+        torch.equal(tensor, model.state_dict()[name])
+        for name, tensor in checkpoint.model.state_dict().items()
+    )
