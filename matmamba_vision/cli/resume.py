@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checkpoint import checkpoint_file
 from ..train import ResumeError, Saves
+from ..train.folder import flat
 from ..train.saving import read_state
 from .config import ConfigError, TrainConfig, as_plain
 
@@ -44,7 +45,7 @@ def find_checkpoint(config: TrainConfig, saves: Saves, resume: str) -> Found | N
 def require_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise `ResumeError` listing the keys in which the configuration of a checkpoint differs."""
     # As JSON has it, which knows no tuples.
-    before, now = _flat(saved), _flat(json.loads(json.dumps(wanted)))
+    before, now = flat(saved, "."), flat(json.loads(json.dumps(wanted)), ".")
     names = [name for name in dict.fromkeys([*before, *now]) if not _is_free(name)]
     differing = [
         f"{name}: {before.get(name)} there, {now.get(name)} here"
@@ -58,10 +59,3 @@ def require_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, 
 
 def _is_free(name: str) -> bool:
     return any(name == free or name.startswith(f"{free}.") for free in FREE)
-
-
-def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
-    return found

@@ -50,7 +50,7 @@ class RunFolder:
 
     def write_csv(self) -> None:
         """Write the metrics once more, as a table with a column for each number."""
-        rows = [_flat(json.loads(line)) for line in self.metrics.read_text().splitlines()]
+        rows = [flat(json.loads(line), "/") for line in self.metrics.read_text().splitlines()]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         partial = self.path / "metrics.csv.partial"
         with partial.open("w", newline="") as file:
@@ -89,8 +89,10 @@ def _hold(file: Path) -> IO[str]:
     return opened
 
 
-def _flat(row: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flat(row: Mapping[str, Any], separator: str, before: str = "") -> dict[str, Any]:
+    """Entries of nested mappings in one, by names that are joined."""
     found: dict[str, Any] = {}
     for name, value in row.items():
-        found |= _flat(value, f"{before}{name}/") if isinstance(value, Mapping) else {before + name: value}
+        inner = isinstance(value, Mapping)
+        found |= flat(value, separator, f"{before}{name}{separator}") if inner else {before + name: value}
     return found
