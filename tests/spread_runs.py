@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import interpreter  # noqa: F401
 import torch
-import torch.distributed as dist
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from matmamba_vision import MatMamba
@@ -26,6 +25,7 @@ from matmamba_vision.train import (
     Position,
     StepReport,
     Training,
+    end_training,
     fit,
     make_accelerator,
     prepare_training,
@@ -110,7 +110,7 @@ def main() -> None:
         wrapped = type(training.trainee).__name__
         found = {"widths": heard.widths, "weights": weights, "exchanges": exchanges, "wrapped": wrapped}
         torch.save(found, output)
-    dist.destroy_process_group()
+    end_training(training.accelerator)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ from ..train import (
     Training,
     build_model,
     compile_widths,
+    end_training,
     fit,
     make_accelerator,
     named_losses,
@@ -158,7 +159,7 @@ def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:
     """Train from a position on, with a bar, until the end or until asked to stop."""
     training, config, loader = recorder.training, recorder.config, recorder.loader
     images = len(loader.images)
-    stack.callback(training.accelerator.end_training)
+    stack.callback(end_training, training.accelerator)
     stack.callback(recorder.summarise)
     stack.enter_context(recorder.stop)
     bar = stack.enter_context(meter(recorder.console, "training", config.optim.epochs * images))

@@ -11,7 +11,7 @@ from .config import (
     SaveConfig,
     ScheduleConfig,
 )
-from .engine import LostProcessError, make_accelerator, named_losses
+from .engine import LostProcessError, end_training, make_accelerator, named_losses
 from .folder import RunFolder, RunFolderError
 from .loop import Hooks, Position, StepReport, fit
 from .objective import NestedObjective, Teacher, Trainee
@@ -43,6 +43,7 @@ __all__ = [
     "WidthSchedule",
     "build_model",
     "compile_widths",
+    "end_training",
     "fit",
     "make_accelerator",
     "make_optimiser",

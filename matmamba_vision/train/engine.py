@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from .config import EngineConfig
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+SETTLE_SECONDS = 0.2
 DEVICES = ("auto", "cpu", "cuda")
 # What collectives say when a process at the other end is gone.
 _LOST = (
@@ -63,6 +65,15 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
 
 def _distributed() -> bool:
     return bool(PartialState._shared_state) and PartialState().num_processes > 1
+
+
+def end_training(accelerator: Accelerator) -> None:
+    """Close the trackers, and leave the other processes."""
+    if accelerator.num_processes > 1:
+        # Gloo's threads take Python's lock to let go of the last tensors; its destructor waits for them with
+        # that lock held, for ever. So they are given the time to.
+        time.sleep(SETTLE_SECONDS)
+    accelerator.end_training()
 
 
 @contextmanager

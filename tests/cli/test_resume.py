@@ -67,7 +67,7 @@ def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path: Path, ranks: int) ->
         [sys.executable, str(PROGRAM), str(tmp_path), str(ranks)],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=300,
         check=False,
     )
     assert done.stdout.endswith("done\n"), done.stdout[-3000:] + done.stderr[-3000:]
