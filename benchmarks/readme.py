@@ -1,7 +1,7 @@
 """Write what is generated: README.md's tables of models and results, and the benchmark report.
 
-The demo's results are recorded by `make demo record`, those of the report by `make bench`, the ablation's by
-benchmarks/ablation.py.
+The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the small models
+by benchmarks/ablation.py and benchmarks/nested_quality.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import ablation
 import matmamba_vision
+import nested_quality
 import report
 import timm
 from matmamba_vision.evaluate import count_macs, count_parameters
@@ -46,8 +47,10 @@ def render(text: str) -> str:
     """The README with each block between `<!-- begin NAME -->` and `<!-- end NAME -->` made anew."""
     results = json.loads((DEMO / "results.json").read_text())
     trained = json.loads((RESULTS / "ablation.json").read_text())
+    quality = json.loads((RESULTS / "nested_quality.json").read_text())
     blocks = {
         "models": models_table(),
+        "nested": nested_quality.table(quality),
         "ablation": ablation.table(trained),
         "demo": demo_tables(results),
     }
