@@ -1,7 +1,7 @@
 """Write what is generated: README.md's tables of models and results, and the benchmark report.
 
-The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the small models
-by benchmarks/ablation.py and benchmarks/nested_quality.py.
+The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
+small models by benchmarks/ablation.py and benchmarks/nested_quality.py.
 """
 
 from __future__ import annotations
