@@ -1,4 +1,7 @@
-"""The laws of the design: what must hold of every model, backend and gallery."""
+"""The laws of the design: what must hold of every model, backend and gallery.
+
+The one of resumed runs stands in cli/test_resume.py.
+"""
 
 from __future__ import annotations
 
