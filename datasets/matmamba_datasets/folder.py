@@ -68,7 +68,10 @@ def open_folder(root: Path | str, held_out: float) -> Splits:
     root = Path(root)
     train_root, held_out_root = named_part(root, TRAIN_NAMES), named_part(root, HELD_OUT_NAMES)
     if train_root is None or held_out_root is None:
-        return split_by_id(labelled(Folder(root)), held_out)
+        # Only one of the two folders: what it holds is split.
+        only = train_root or held_out_root
+        alone = only is not None and [path for path in root.iterdir() if path.is_dir()] == [only]
+        return split_by_id(labelled(Folder(only if alone and only else root)), held_out)
     train = labelled(Folder(train_root))
     return given_splits(train, labelled(Folder(held_out_root, train.classes)), root)
 

@@ -58,8 +58,9 @@ class BrokenTally:
         if len(self.found) > self.allowed * self.total:
             share = 100 * len(self.found) / self.total
             raise DataError(
-                f"{len(self.found)} of {self.total} files cannot be read: {share:.1f} %, more than the"
-                f" {100 * self.allowed:g} % allowed by {self.setting}\n{self.listing()}"
+                f"{len(self.found)} of {self.total} files cannot be read so far: {share:.1f} %, more than the"
+                f" {100 * self.allowed:g} % allowed by {self.setting}; `matmamba data verify` lists all\n"
+                f"{self.listing()}"
             )
 
     def listing(self, most: int = 20) -> str:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from matmamba_datasets import (
     AugmentConfig,
@@ -153,7 +154,9 @@ def _prepare(arguments: list[str]) -> int:
         images, size = (sum(shard[key] for shard in shards) for key in ("images", "bytes"))
         console.print(f"{name}: {images:,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
     _list_broken(console, preparation.broken, "were left out")
-    console.print(f"next: matmamba train --data.name shards --data.root {args.output}", soft_wrap=True)
+    console.print(
+        f"next: matmamba train --data.name shards --data.root {quote(str(args.output))}", soft_wrap=True
+    )
     return 0
 
 

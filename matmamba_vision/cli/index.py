@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from matmamba_datasets import (
@@ -35,6 +36,7 @@ from rich.console import Console
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from .arguments import parse
+from .device import limit_threads
 from .progress import watch
 
 # Good for a first gallery, before anything is trained.
@@ -63,12 +65,15 @@ class Args:
     batch_size: int = 64
     # Processes that decode images.
     workers: int = 0
+    # Threads that encode; 0 for as many as torch takes.
+    threads: int = 0
 
 
 def run(arguments: list[str]) -> None:
     """Index, build the shortlists, print a summary."""
     args = parse(Args, "index", __doc__, arguments)
     console = Console()
+    limit_threads(args.threads)
     checkpoint = load_checkpoint(args.checkpoint)
     images = open_images(args.images)
     added, tally = index_images(args, checkpoint, images, console)
@@ -78,7 +83,7 @@ def run(arguments: list[str]) -> None:
         console.print(
             f"{len(tally.found)} files were left out:\n{tally.listing()}", markup=False, soft_wrap=True
         )
-    console.print(f"next: matmamba search --gallery {args.gallery} IMAGE", soft_wrap=True)
+    console.print(f"next: matmamba search --gallery {quote(str(args.gallery))} IMAGE", soft_wrap=True)
 
 
 def index_images(

@@ -74,6 +74,7 @@ class Recorder(Hooks):
         """What makes the run go on as if it had never stopped."""
         return {
             "position": asdict(position),
+            "trained": position.epoch + 1 == self.config.optim.epochs and position.batch == len(self.loader),
             "processes": self.training.ranks,
             "config": as_plain(self.config),
             "metrics_bytes": self.folder.size() if self.folder else 0,
@@ -203,7 +204,7 @@ class Recorder(Hooks):
         run, self.kept_epoch = as_plain(self.config), row["epoch"]
         classes = self.loader.images.classes
         save_checkpoint(self.folder.path, model, classes, run)
-        if "top1" in row:
+        if row.get("top1"):
             found = self._figure(row["top1"])
             if found > self.best:
                 self.best = found
@@ -236,7 +237,8 @@ class Recorder(Hooks):
         left = timedelta(seconds=round(self.seconds / done * (epochs - done)))
         self.console.print(
             f"epoch {done}/{epochs}  {rate:,.0f} images/s  {left} left  loss {row['loss'] or 0:.3f}"
-            + (f"  held-out top-1: {accuracy}" if accuracy else ""),
+            + (f"  held-out top-1: {accuracy}" if accuracy else "")
+            + ("" if self.held_out else "  no held-out images, accuracy not measured"),
             soft_wrap=True,
             highlight=False,
         )
@@ -249,7 +251,8 @@ class Recorder(Hooks):
             self.console.print(f"{file} is that of epoch {self.kept_epoch} of {epochs}", soft_wrap=True)
         if saved and self.kept_epoch < epochs:
             self.console.print(f"saved: {saved[-1]}; go on with --resume auto", soft_wrap=True)
-        if self.tally.found:
+        # More of them were listed by the error that ended the run.
+        if 0 < len(self.tally.found) <= self.tally.allowed * self.tally.total:
             self.console.print(
                 f"{len(self.tally.found)} unreadable files were left out:\n{self.tally.listing()}",
                 markup=False,

@@ -54,7 +54,10 @@ def require_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, 
     ]
     if differing:
         listed = "\n  ".join(differing)
-        raise ResumeError(f"{path} is of a run with other settings:\n  {listed}")
+        raise ResumeError(
+            f"{path} is of a run with other settings; to start from its weights, give --model.init and"
+            f" another --output:\n  {listed}"
+        )
 
 
 def _is_free(name: str) -> bool:

@@ -21,6 +21,7 @@ import random
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import numpy as np
@@ -62,7 +63,7 @@ from .device import limit_threads
 from .dry_run import Plan, describe
 from .progress import counted, meter
 from .recorder import Recorder
-from .resume import find_checkpoint
+from .resume import Found, find_checkpoint
 from .trackers import trackers_of
 
 # Below this many images, accuracy on a class says little.
@@ -90,12 +91,13 @@ def run(arguments: list[str]) -> None:
     args = parse(Args, "train", __doc__, arguments, default)
     console = Console()
     if args.dry_run:
-        plan(args.run, console)
+        plan(args.run, console, args.resume)
         return
     output = train(args.run, console, args.resume)
     console.print(f"checkpoint: {checkpoint_file(output)}", soft_wrap=True)
     console.print(
-        f"next: matmamba index --checkpoint {output} --images FOLDER --gallery GALLERY", soft_wrap=True
+        f"next: matmamba index --checkpoint {quote(str(output))} --images FOLDER --gallery GALLERY",
+        soft_wrap=True,
     )
 
 
@@ -108,7 +110,6 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
     """
     check_config(config)
     output, saves = Path(config.output), Saves(Path(config.output) / "checkpoints", config.save.keep)
-    found = find_checkpoint(config, saves, resume)
     splits = open_splits(config.data)
     places = ProjectConfiguration(str(output), str(output / "tensorboard"))
     accelerator = make_accelerator(
@@ -121,6 +122,8 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
         folder = RunFolder(output) if accelerator.is_main_process else None
         if folder:
             stack.callback(folder.release)
+        found = find_checkpoint(config, saves, resume)
+        console.print(_start_in_words(found), soft_wrap=True, highlight=False)
         training, loaders = _prepare(config, splits, accelerator, console)
         measure = _measure(training, loaders[1], config)
         recorder = Recorder(
@@ -131,9 +134,19 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
     return output
 
 
-def plan(config: TrainConfig, console: Console) -> None:
+def _start_in_words(found: Found | None) -> str:
+    if found is None:
+        return "from the start"
+    position = found[1]["position"]
+    if found[1]["trained"]:
+        return f"{found[0]} is the end of the training: only measured once more"
+    return f"going on from {found[0]}: epoch {position['epoch'] + 1}, {position['step']} steps taken"
+
+
+def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
     """Print what a run would do; nothing is written."""
     check_config(config)
+    found = find_checkpoint(config, Saves(Path(config.output) / "checkpoints"), resume)
     splits = open_splits(config.data)
     accelerator = make_accelerator(config.engine, config.device)
     training, loaders = _prepare(config, splits, accelerator, console)
@@ -153,6 +166,7 @@ def plan(config: TrainConfig, console: Console) -> None:
         tables = describe(facts, config.optim, model, optimiser)
     if accelerator.is_main_process:
         console.print(tables)
+        console.print(f"{config.output}: {_start_in_words(found)}", soft_wrap=True, highlight=False)
 
 
 def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:
@@ -199,6 +213,8 @@ def _measure(training: Training, loader: Loader, config: TrainConfig) -> Any:
     tally = BrokenTally(len(loader.images), config.data.max_broken, "--data.max-broken")
 
     def measured(model: MatMamba) -> dict[str, float]:
+        if not len(loader.images):
+            return {}
         widths = training.model.trained_widths
         # Measured now and then: not worth graphs of its own.
         with torch.compiler.set_stance("force_eager"):

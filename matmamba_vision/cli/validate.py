@@ -53,7 +53,8 @@ class Args:
     # Folder to write; by default the folder `validate` beside the checkpoint. An earlier validation there is
     # replaced.
     output: Path | None = None
-    # Data set by name, if not the one of the training run: digits, folder or parquet.
+    # Data set by name, if not the one of the training run: digits, folder, imagenet,
+    # shards, parquet, cifar10 or cifar100.
     name: str = ""
     # Folder of the data set, if not the one of the training run.
     root: str = ""
@@ -214,7 +215,12 @@ def _encode(args: Args, plan: Plan, checkpoint: Checkpoint, splits: Splits, cons
         )
         found = predict(checkpoint.model, batches, widths)
         if not found:
-            raise DataError(f"no image of the {what} can be read")
+            said = (
+                f"no image of the {what} can be read"
+                if len(images)
+                else f"there are no images for the {what}"
+            )
+            raise DataError(f"{said}: name others by --name and --root")
         return dict(zip(widths, found, strict=True))
 
     # A probe learns from the training images at the width that it is for.

@@ -21,13 +21,16 @@ class RunFolder:
     """The folder of one run, held by one process at a time.
 
     Raises:
-        RunFolderError: another process writes to it.
+        RunFolderError: another process writes to it, or it cannot be written to.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = _hold(path / ".lock")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _hold(path / ".lock")
+        except OSError as error:
+            raise RunFolderError(f"cannot write to the folder {path}: {error.strerror or error}") from error
 
     @property
     def metrics(self) -> Path:

@@ -61,8 +61,8 @@ class WidthSchedule:
             raise ValueError(f"schedule.kind {config.kind!r} is none of {', '.join(SCHEDULES)}")
         if config.kind == "published" and accumulate % len(trained):
             raise ValueError(
-                f"schedule.kind published takes a width for each batch of a step: engine.accumulate is"
-                f" {accumulate}, not a multiple of the {len(trained)} trained widths"
+                "schedule.kind published takes a width for each batch of a step: engine.accumulate is"
+                f" {accumulate}, not a multiple of the {len(trained)} trained widths: take {len(trained)}"
             )
         self.config, self.trained, self.seed = config, tuple(trained), seed
 

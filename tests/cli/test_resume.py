@@ -196,3 +196,27 @@ def test_an_unwritable_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "file").write_text("")
     assert main(["train", "--output", str(tmp_path / "file" / "run"), "--data.name", "digits"]) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_run_that_is_going_on_is_said_to_be(
+    finished: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(finished, Console(soft_wrap=True), "auto")
+    assert "step-00000005 is the end of the training: only measured once more" in capsys.readouterr().out
+    assert main(["train", "--output", finished.output, "--dry-run"]) == 2
+    assert "--resume auto" in capsys.readouterr().err
+
+
+def test_without_held_out_images_nothing_is_measured(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in photos.iterdir():
+        for extra in sorted(folder.iterdir())[1:]:
+            extra.unlink()
+    source = ["--data.name", "folder", "--data.root", str(photos), "--data.batch-size", "2"]
+    flags = [*source, "--model.img-size", "8", "--optim.epochs", "1", "--output", str(tmp_path / "run")]
+    assert main(["train", *flags]) == 0
+    assert "no held-out images, accuracy not measured" in capsys.readouterr().out
+    assert "Accuracy was not measured" in (tmp_path / "run" / "README.md").read_text()
+    assert main(["validate", "--checkpoint", str(tmp_path / "run")]) == 2
+    assert "there are no images for the queries: name others by --name and --root" in capsys.readouterr().err

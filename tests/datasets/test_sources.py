@@ -175,3 +175,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, photos: Path) -> None:
     for config, message in wrong:
         with pytest.raises(DataError, match=message):
             open_splits(config)
+
+
+def test_a_training_folder_alone_is_split(photos: Path, tmp_path: Path) -> None:
+    """PHOTOS/train/ without PHOTOS/val/ is PHOTOS/ with the classes."""
+    (tmp_path / "whole").mkdir()
+    photos.rename(tmp_path / "whole" / "train")
+    splits = open_splits(DataConfig(name="folder", root=str(tmp_path / "whole")))
+    assert splits.train.classes == ("bright", "dark")
+    assert (len(splits.train), len(splits.held_out)) == (20, 4)
