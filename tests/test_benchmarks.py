@@ -13,6 +13,7 @@ from typing import Any
 
 import against_vit
 import block_time
+import gallery_safety
 import gpu
 import latency
 import measuring
@@ -39,6 +40,7 @@ FOLDER = Path(report.__file__).parent
 TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (against_vit, {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]}),
     (block_time, {"shape": SHAPE}),
+    (gallery_safety, {}),
     (latency, {"models": [NANO]}),
     (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),
     (small_gallery, {"counts": [50]}),
