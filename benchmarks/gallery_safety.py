@@ -4,8 +4,8 @@
 
 2,000 writers are killed with SIGKILL while they add, replace, delete, compact, merge, build indexes and move
 to another model; it ends with an error at the first image that is lost or half written. 1,000 times a bit is
-flipped in one of a gallery's files, or the file is cut short; what came of it is counted. The tests do the same
-on fewer. Writes results/gallery_safety.json.
+flipped in one of a gallery's files, or the file is cut short; what came of it is counted. The tests do the
+same on fewer. Writes results/gallery_safety.json.
 """
 
 from __future__ import annotations
