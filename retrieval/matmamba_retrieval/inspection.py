@@ -15,12 +15,12 @@ from .catalog import Catalog
 from .database import damaged_pages, open_database, rewrite_database
 from .errors import GalleryError
 from .files import require_checksum
-from .gallery import Gallery, hold_to_write
+from .gallery import hold_to_write
 from .records import Generation, Row, SegmentRecord
 from .segments import Segments, checked_blocks, write_segment
 from .shortlist import build_index, save_index
 from .snapshot import CATALOG, SEGMENTS, SHORTLISTS
-from .staging import key_count
+from .staging import key_count, sweep
 
 log = logging.getLogger(__name__)
 # Images to (n, D) normalised vectors at a width.
@@ -135,12 +135,11 @@ def repair(folder: Path | str, encode: Encode | None = None) -> list[str]:
             for generation in catalog.generations().values():
                 done += _repair_segments(folder, catalog, generation, encode)
                 done += _repair_shortlists(folder, catalog, generation)
+            swept = sweep(catalog, folder)
         finally:
             catalog.close()
     finally:
         lock.release()
-    with Gallery(folder, write=True) as gallery:
-        swept = gallery.sweep()
     return done + ([f"removed {swept} files that nothing speaks of"] if swept else [])
 
 
