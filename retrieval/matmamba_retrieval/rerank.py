@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import faiss
@@ -13,8 +14,11 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Vectors = NDArray[np.floating]
 NO_KEY = -1
-# Candidates scored at once: their float32 vectors of 512 dims are 8 MiB, which the last cache holds.
-PAIRS_AT_ONCE = 4096
+_LOW = 0xFFFFFFFF
+# Numbers widened at once: what the allocator would take from the system each time anew costs more than the work.
+FLOATS_AT_ONCE = 131_072
+# A thread costs as much as some parts.
+PARTS_A_THREAD = 8
 
 
 def widen(x: Vectors) -> Floats:
@@ -64,29 +68,45 @@ def rerank(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors], k: int
     """
     D = np.full((len(xq), k), -np.inf, dtype=np.float32)
     I = np.full((len(xq), k), NO_KEY, dtype=np.int64)  # noqa: E741
+    # Ascending keys are read faster, and one query's then need no search for those that occur twice.
     xq, candidates = np.ascontiguousarray(xq, dtype=np.float32), np.sort(candidates, axis=1)
     shown = min(k, candidates.shape[1])
-    step = max(1, PAIRS_AT_ONCE // max(1, candidates.shape[1]))
-    for first in range(0, len(xq) if shown else 0, step):
-        part = slice(first, first + step)
-        scores = score(xq[part], candidates[part], read)
-        # The keys ascend, and a stable sort leaves equal scores in that order.
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :shown]
-        D[part, :shown] = np.take_along_axis(scores, best, 1)
-        I[part, :shown] = np.take_along_axis(candidates[part], best, 1)
+    step = max(1, FLOATS_AT_ONCE // max(1, candidates.shape[1] * xq.shape[1]))
+
+    def part(first: int) -> None:
+        some = slice(first, first + step)
+        scores = score(xq[some], candidates[some], read)
+        D[some, :shown], I[some, :shown] = best_of(scores, candidates[some], shown)
+
+    starts = range(0, len(xq) if shown else 0, step)
+    threads = min(faiss.omp_get_max_threads(), len(starts) // PARTS_A_THREAD)
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, starts))
+    else:
+        for first in starts:
+            part(first)
     return D, I
 
 
 def score(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors]) -> Floats:
     """(nq, K) cosine similarities of (nq, d) queries with their candidates (nq, K); -inf for `NO_KEY`."""
     keys, places = _distinct(candidates)
-    scores = np.full(candidates.shape, -np.inf, dtype=np.float32)
-    if len(keys):
-        xb = prefix(read(keys), xq.shape[1])
+    if not len(keys):
+        return np.full(candidates.shape, -np.inf, dtype=np.float32)
+    return pair_scores(xq, prefix(read(keys), xq.shape[1]), places)
+
+
+def pair_scores(xq: Floats, xb: Floats, places: Ints) -> Floats:
+    """(nq, K) inner products of queries (nq, d) with the rows of xb (n, d) at their places (nq, K); -inf at -1.
+
+    A dot product for each pair: in a matrix product, the last bits may depend on the number of rows.
+    """
+    xq, places = np.ascontiguousarray(xq), np.ascontiguousarray(places)
+    scores = np.empty(places.shape, dtype=np.float32)
+    with one_thread():
         arrays = map(faiss.swig_ptr, (scores, xq, xb, places))
-        with one_thread():
-            # A dot product for each pair: in a matrix product, the last bits may depend on the number of rows.
-            faiss.fvec_inner_products_by_idx(*arrays, xq.shape[1], len(xq), candidates.shape[1])
+        faiss.fvec_inner_products_by_idx(*arrays, xq.shape[1], *places.shape)
     return scores
 
 
@@ -109,6 +129,31 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(threads)
+
+
+def best_of(scores: Floats, keys: Ints, k: int) -> tuple[Floats, Ints]:
+    """The k greatest of each row of (nq, K) scores, best first, with their keys; equal ones by ascending key.
+
+    Both are packed into one integer, so that a partial sort, which NumPy vectorises, gives the exact order.
+    Where the score is -inf, the key is `NO_KEY`.
+    """
+    if keys.size and keys.max() > _LOW:
+        order = np.lexsort((keys, -scores))[:, :k]
+        D, I = np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)  # noqa: E741
+    else:
+        bits = (scores + np.float32(0)).view(np.int32)  # -0 becomes 0: they are equal
+        packed = (~_ordered(bits)).astype(np.int64) << 32 | keys & _LOW
+        if k < packed.shape[1]:
+            packed = np.partition(packed, k, axis=1)[:, :k]
+        packed.sort(axis=1)
+        D = _ordered(~(packed >> 32).astype(np.int32)).view(np.float32)
+        I = packed & _LOW  # noqa: E741
+    return D, np.where(-np.inf == D, NO_KEY, I)
+
+
+def _ordered(bits: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Bits of floats as integers in the same order; twice is back again."""
+    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
 
 
 def exact_candidates(xq: Floats, blocks: Iterable[tuple[int, Vectors]], k: int) -> Ints:
