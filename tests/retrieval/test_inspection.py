@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from damaged_galleries import answers, damage_and_restore, some_gallery
 from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.inspection import repair, verify
+from matmamba_retrieval.inspection import repair, verify, verify_vectors
 from small import unit_vectors
 
 
@@ -90,3 +92,41 @@ def test_files_of_killed_processes_are_removed(gallery: Gallery) -> None:
     assert verify(gallery.folder) == []
     Gallery(gallery.folder, write=True).close()
     assert not [*gallery.folder.rglob("half*")]
+
+
+def test_images_that_changed_are_named(gallery: Gallery) -> None:
+    def encode(rows: Sequence[Row], width: str) -> np.ndarray:
+        xb = gallery.segments.read(np.array([*gallery.keys_of([row.id for row in rows]).values()]))
+        changed = xb.astype(np.float32)
+        changed[[row.id == "id7" for row in rows]] *= -1
+        return changed
+
+    (found,) = verify_vectors(gallery, encode, 1000)
+    assert "'id7'" in found.what
+    assert found.file == Path("/photos/7.jpg")
+    named = [verify_vectors(gallery, encode, 30, seed) for seed in range(40)]
+    assert 0 < sum(map(bool, named)) < 40
+
+
+@pytest.mark.parametrize("what", ["vectors", "index", "catalogue"])
+def test_a_full_disk_changes_nothing(gallery: Gallery, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, files = answers(gallery.folder), sorted(gallery.folder.rglob("*"))
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if what == "catalogue":
+        (pages,) = gallery.catalog.run("PRAGMA page_count")[0]
+        gallery.catalog.run(f"PRAGMA max_page_count = {pages}")
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    rows = [Row(f"new{n}", "x" * 200) for n in range(500)]
+    with pytest.raises(GalleryError, match=r"full|No space left"):
+        gallery.build_shortlist(4) if what == "index" else gallery.add(rows, unit_vectors(500, 32))
+    monkeypatch.undo()
+    assert answers(gallery.folder) == before
+    assert sorted(gallery.folder.rglob("*")) == files
+    if what == "catalogue":
+        gallery.catalog.run("PRAGMA max_page_count = 1000000")
+    gallery.add(rows, unit_vectors(500, 32))
+    assert verify(gallery.folder) == []
