@@ -1,0 +1,61 @@
+"""How strategies look through a gallery: its index, its vectors, and how many of them were compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from .gallery import Gallery
+from .hits import Bools, Cost
+from .queries import Floats, Ints
+from .rerank import NO_KEY
+
+Blocks = Iterator[tuple[int, NDArray[np.floating]]]
+
+
+def find_shortlist(
+    gallery: Gallery, xq: Floats, length: int, allowed: Bools | None, width: str, index: str, effort: int | None
+) -> Ints:
+    """(nq, length) keys by the gallery's index over the dims that the queries have."""
+    keys = gallery.search_shortlist(xq, length if allowed is None else len(gallery))
+    if allowed is None:
+        return keys
+    keys = np.where((keys != NO_KEY) & allowed[keys], keys, NO_KEY)
+    order = np.argsort(keys == NO_KEY, axis=1, kind="stable")
+    return np.take_along_axis(keys, order, axis=1)[:, :length]
+
+
+def selected_blocks(gallery: Gallery, allowed: Bools | None, dim: int) -> tuple[Ints | None, Blocks]:
+    """Stored vectors in blocks; where there is a selection, of its keys alone, numbered from 0: key by number."""
+    if allowed is None:
+        return None, gallery.segments.blocks()
+    return np.flatnonzero(allowed), _chosen(gallery, allowed, dim)
+
+
+def _chosen(gallery: Gallery, allowed: Bools, dim: int) -> Blocks:
+    number = 0
+    for first, xb in gallery.segments.blocks():
+        chosen = xb[allowed[first : first + len(xb)]]
+        if len(chosen):
+            yield number, chosen
+        number += len(chosen)
+
+
+@contextmanager
+def compared_by(gallery: Gallery, dim: int, cost: Cost, queries: int, rows: int) -> Iterator[None]:
+    """Count what the first stage compares while the block runs: FAISS's own counts, or all rows of a flat index."""
+    before = _counted()
+    yield
+    found = (_counted() - before) / max(1, queries)
+    vectors = found if found else float(rows)
+    cost.compare("shortlist", vectors, dim)
+    cost.bytes_read += vectors * dim * 4
+
+
+def _counted() -> int:
+    """Distances that FAISS computed in HNSW graphs and in inverted lists since the process began."""
+    return int(faiss.cvar.hnsw_stats.ndis + faiss.cvar.indexIVF_stats.ndis)
