@@ -111,7 +111,7 @@ class Funnel:
         steps = zip((*self.dims[1:], self.gallery.spec.dim), (*self.lengths[1:], k), widths, strict=True)
         for dim, length, width in steps:
             last = (encoder.at(width), candidates.shape[1])
-            D, candidates = _rerank(self.gallery, last[0], candidates, dim, length, cost)
+            D, candidates = rerank_step(self.gallery, last[0], candidates, dim, length, cost)
         cost.candidates += last[1]
         by_full = np.full(len(queries), widths[-1] == "full")
         return Hits(D, candidates, shortlist, cost, by_full, selection.reason(k))
@@ -217,9 +217,10 @@ def _exact(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None) -> tuple
     return rerank(xq, candidates, gallery.segments.read, k)
 
 
-def _rerank(
+def rerank_step(
     gallery: Gallery, xq: Floats, candidates: Ints, dim: int, length: int, cost: Cost
 ) -> tuple[Floats, Ints]:
+    """D and I (nq, length) of the candidates by their leading `dim` coordinates; what it takes is counted."""
     with cost.timed("rerank", len(xq)):
         D, I = rerank(prefix(xq, dim), candidates, gallery.segments.read, length)  # noqa: E741
     cost.compare("rerank", candidates.shape[1], dim)
