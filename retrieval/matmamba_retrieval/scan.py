@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
@@ -14,6 +15,7 @@ from .hits import Bools, Cost
 from .queries import Floats, Ints
 from .rerank import NO_KEY
 
+FLOAT32, FLOAT16 = 4, 2
 Blocks = Iterator[tuple[int, NDArray[np.floating]]]
 
 
@@ -59,3 +61,23 @@ def compared_by(gallery: Gallery, dim: int, cost: Cost, queries: int, rows: int)
 def _counted() -> int:
     """Distances that FAISS computed in HNSW graphs and in inverted lists since the process began."""
     return int(faiss.cvar.hnsw_stats.ndis + faiss.cvar.indexIVF_stats.ndis)
+
+
+@dataclass(frozen=True)
+class IndexChoice:
+    """An index of a gallery, and how much of it is searched."""
+
+    dim: int
+    name: str = ""
+    effort: int | None = None
+
+
+def index_choices(gallery: Gallery, dims: Sequence[int]) -> list[IndexChoice]:
+    """The indexes over these dims."""
+    return [IndexChoice(dim) for dim in dims]
+
+
+def index_bytes(gallery: Gallery, dim: int | None) -> int:
+    """Bytes of an index; without one, of the vectors that exact search compares."""
+    rows = len(gallery)
+    return rows * (gallery.spec.dim * FLOAT16 if dim is None else dim * FLOAT32)

@@ -1,0 +1,138 @@
+"""Experiments: a grid of strategies as a file gives it, and the list of settings that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from .errors import GalleryError
+from .planner import funnel_schedule
+from .settings import Settings
+
+
+@dataclass
+class FunnelSteps:
+    """A schedule of a funnel; without lengths, they halve from `length`, and without dims, these double.
+
+    Attributes:
+        widths: query widths of the steps after the first, the last included; by default all full.
+    """
+
+    dims: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    widths: list[str] = field(default_factory=list)
+
+
+@dataclass
+class IndexSettings:
+    """An index to build: its name or FAISS factory string, and the efforts to search it with.
+
+    Attributes:
+        efforts: nprobe or efSearch; by default what the index has.
+    """
+
+    index: str = ""
+    efforts: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Grid:
+    """What `matmamba evaluate` tries. Every combination that makes sense is one row.
+
+    Attributes:
+        k: hits wanted. query_widths, gallery_widths: labels; empty for the trained ones and for full.
+            dims: of the first stage. shortlists: lengths of the first stage. strategies: which are tried.
+            funnels: schedules. indexes: of the first stage. gate_dims, gate_shortlists: of gated strategies; by
+            default the last of dims and shortlists. gate_losses: targets that gates are calibrated to, in
+            points of 1-NN and mAP. calibration: share of the queries that only calibrate.
+    """
+
+    k: int = 10
+    query_widths: list[str] = field(default_factory=list)
+    gallery_widths: list[str] = field(default_factory=lambda: ["full"])
+    dims: list[int] = field(default_factory=lambda: [16, 32, 64])
+    shortlists: list[int] = field(default_factory=lambda: [50, 200, 1000])
+    strategies: list[str] = field(default_factory=lambda: ["single-shot", "shortlist", "funnel", "gated"])
+    funnels: list[FunnelSteps] = field(default_factory=list)
+    indexes: list[IndexSettings] = field(default_factory=lambda: [IndexSettings()])
+    gate_dims: list[int] = field(default_factory=list)
+    gate_shortlists: list[int] = field(default_factory=list)
+    gate_losses: list[float] = field(default_factory=lambda: [0.1])
+    calibration: float = 0.5
+
+
+def settings_of(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> list[tuple[Settings, float]]:
+    """The strategies of a grid, each once, with the loss that its gate may have, in points (0 without a gate).
+
+    Args:
+        widths: of the queries, full first. dim: of full-length embeddings. rows: of the gallery; longer
+            shortlists are cut to them.
+    """
+    found: dict[tuple[Settings, float], None] = {}
+    for strategy in grid.strategies:
+        if strategy not in _MAKERS:
+            raise GalleryError(f"unknown strategy {strategy!r}: one of {', '.join(_MAKERS)}")
+        found |= dict.fromkeys(_MAKERS[strategy](grid, widths, dim, rows))
+    return list(found)
+
+
+Tried = Iterator[tuple[Settings, float]]
+
+
+def _single_shots(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    for width in widths:
+        yield Settings(query_width=width), 0.0
+
+
+def _first_stages(grid: Grid, widths: Sequence[str], strategy: str) -> Iterator[Settings]:
+    """Without dims and lengths, which the caller has: here, those of `Settings` that all strategies share."""
+    for width, stored, index in product(widths, grid.gallery_widths, grid.indexes):
+        for effort in index.efforts or [None]:
+            where = {"gallery_width": stored, "index": index.index, "effort": effort}
+            yield Settings(strategy, width, (1,), (1,), **where)  # type: ignore[arg-type]
+
+
+def _shortlists(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    for first in _first_stages(grid, widths, "shortlist"):
+        for d, length in _stages(grid.dims, grid.shortlists, dim, rows):
+            yield _at(first, (d,), (length,)), 0.0
+
+
+def _gates(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    for first in _first_stages(grid, [width for width in widths if width != "full"], "gated"):
+        dims, lengths = grid.gate_dims or grid.dims[-1:], grid.gate_shortlists or grid.shortlists[-1:]
+        stages = _stages(dims, lengths, dim, rows)
+        for (d, length), loss, again in product(stages, grid.gate_losses, (False, True)):
+            yield _at(first, (d,), (length,), again=again), loss
+
+
+def _funnels(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    for first in _first_stages(grid, widths, "funnel"):
+        for steps in grid.funnels:
+            if steps.dims and max(steps.dims) <= dim:
+                lengths = tuple(min(length, rows) for length in steps.lengths)
+                yield _at(first, tuple(steps.dims), lengths, tuple(steps.widths)), 0.0
+        if not grid.funnels:
+            for d, length in _stages(grid.dims, grid.shortlists, dim, rows):
+                dims, lengths = funnel_schedule(d, dim, length, grid.k)
+                if len(dims) > 1:
+                    yield _at(first, dims, lengths), 0.0
+
+
+def _stages(dims: Sequence[int], lengths: Sequence[int], longest: int, rows: int) -> list[tuple[int, int]]:
+    return [(dim, min(length, rows)) for dim, length in product(dims, lengths) if dim <= longest]
+
+
+def _at(
+    first: Settings,
+    dims: tuple[int, ...],
+    lengths: tuple[int, ...],
+    widths: tuple[str, ...] = (),
+    again: bool = False,
+) -> Settings:
+    where = (first.gallery_width, first.index, first.effort)
+    return Settings(first.strategy, first.query_width, dims, lengths, widths, *where, None, again)
+
+
+_MAKERS = {"single-shot": _single_shots, "shortlist": _shortlists, "funnel": _funnels, "gated": _gates}
