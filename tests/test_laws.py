@@ -163,7 +163,7 @@ def test_law_6_a_shortlist_of_everything_is_single_shot(gallery: Gallery, seed: 
 WRITER = """
 import sys, numpy as np
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
-gallery = Gallery(sys.argv[1])
+gallery = Gallery(sys.argv[1], write=True)
 print("ready", flush=True)
 while True:
     start = len(gallery)

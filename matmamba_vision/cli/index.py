@@ -123,7 +123,7 @@ class _Writer:
             spec,
             checkpoint_path,
         )
-        self.gallery = Gallery(args.gallery) if Gallery.exists(args.gallery) else None
+        self.gallery = Gallery(args.gallery, write=True) if Gallery.exists(args.gallery) else None
         if self.gallery is not None:
             self.gallery.require(spec)
         self.added = 0
@@ -134,7 +134,7 @@ class _Writer:
     def missing(self, images: Images) -> Subset:
         """The images that the gallery does not have."""
         ids = [self.prefix + image_id for image_id in images.ids]
-        known = self.gallery.paths_of(ids) if self.gallery is not None else {}
+        known = self._paths_of(ids)
         for image_id, path in zip(ids, images.paths, strict=True):
             if known.get(image_id, path) != path:
                 raise GalleryError(
@@ -142,6 +142,13 @@ class _Writer:
                     " --prefix NAME keeps two folders apart"
                 )
         return Subset(images, [index for index, image_id in enumerate(ids) if image_id not in known])
+
+    def _paths_of(self, ids: list[str]) -> dict[str, str]:
+        """Where the images came from, by id, of those that the gallery has."""
+        if self.gallery is None:
+            return {}
+        keys = self.gallery.keys_of(ids)
+        return dict(zip(keys, (row.path for row in self.gallery.rows(keys.values())), strict=True))
 
     def add(self, images: Images, batch: Batch, xb: NDArray[np.float32]) -> None:
         """Take a batch; commit when enough rows or seconds have gathered."""

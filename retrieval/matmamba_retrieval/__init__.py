@@ -3,9 +3,9 @@
 Array names are FAISS's: `xb` stored vectors, `xq` queries, `D` scores, `I` keys, `nq`, `k`.
 """
 
-from .catalog import Row
 from .errors import GalleryError
 from .gallery import Gallery
+from .records import Row
 from .rerank import prefix, rerank
 from .spec import EmbeddingSpec
 from .strategies import Encoded, EncodedQueries, Funnel, Hits, Queries, Shortlist, SingleShot, Strategy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 
 import numpy as np
@@ -31,7 +33,9 @@ class Embedder:
 
     def spec(self, width: str = "full") -> EmbeddingSpec:
         """What embeddings of a width are made of, at full length."""
-        return EmbeddingSpec(self.digest, self.model.label(width), self.model.embed_dim)
+        described = json.dumps(self.model.input, sort_keys=True, default=str)
+        transform = hashlib.sha256(described.encode()).hexdigest()
+        return EmbeddingSpec(self.digest, self.model.label(width), self.model.embed_dim, transform)
 
     def macs(self, width: str) -> float:
         """Multiply-adds for one image."""

@@ -5,25 +5,53 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from .errors import GalleryError
 
+READ_BYTES = 1 << 20
 
-def write_new(folder: Path, suffix: str, content: bytes | memoryview) -> tuple[str, str]:
-    """Write a file under a name never used before, flushed to the disk; returns its name and SHA-256."""
-    folder.mkdir(exist_ok=True)
-    file = folder / f"{uuid.uuid4().hex}{suffix}"
-    with file.open("xb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
+
+def write_new(folder: Path, suffix: str, parts: Iterable[bytes | memoryview]) -> tuple[str, str]:
+    """Write a file under a name never used before, flushed to the disk; returns its name and SHA-256.
+
+    Raises:
+        GalleryError: the folder cannot be written to, or the disk is full; nothing is left behind.
+    """
+    file, digest = folder / f"{uuid.uuid4().hex}{suffix}", hashlib.sha256()
+    try:
+        folder.mkdir(exist_ok=True)
+        with file.open("xb") as opened:
+            for part in parts:
+                opened.write(part)
+                digest.update(part)
+            opened.flush()
+            os.fsync(opened.fileno())
+        flush_folder(folder)
+    except BaseException as error:
+        file.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise GalleryError(f"cannot write to {folder}: {error.strerror or error}") from error
+        raise
+    return file.name, digest.hexdigest()
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the disk take in which files a folder has."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return file.name, hashlib.sha256(content).hexdigest()
+
+
+def remove_others(folder: Path, known: Collection[str]) -> int:
+    """Remove the files that a process left when it was killed: those not known; returns how many."""
+    strangers = [file for file in folder.glob("*") if file.name not in known]
+    for file in strangers:
+        file.unlink(missing_ok=True)
+    return len(strangers)
 
 
 def require_checksum(file: Path, sha256: str) -> None:
@@ -31,9 +59,11 @@ def require_checksum(file: Path, sha256: str) -> None:
     found = hashlib.sha256()
     try:
         with file.open("rb") as opened:
-            while part := opened.read(1 << 20):
+            while part := opened.read(READ_BYTES):
                 found.update(part)
     except FileNotFoundError as error:
         raise GalleryError(f"{file} is missing") from error
+    except OSError as error:
+        raise GalleryError(f"{file} cannot be read: {error.strerror or error}") from error
     if found.hexdigest() != sha256:
         raise GalleryError(f"{file} is damaged: its checksum is not the one recorded")

@@ -2,65 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalog import Catalog, Row
+from .catalog import PARTIAL, Catalog
+from .changes import add_images, delete_images
 from .errors import GalleryError
+from .files import remove_others
+from .locks import Busy, Lock
+from .records import Row, SegmentRecord, ShortlistRecord
 from .segments import Segments, write_segment
-from .shortlist import build_index, load_index, save_index, search_index
+from .shortlist import build_index, save_index
+from .snapshot import CATALOG, LOCKS, SEGMENTS, SHORTLISTS, Snapshot
 from .spec import EmbeddingSpec
+from .staging import drop_old
 
-CATALOG, SEGMENTS, SHORTLIST = "catalog.sqlite", "segments", "shortlist"
 # A stored vector may differ from unit length by this much: float16 rounding and room for other encoders.
 UNIT_TOLERANCE = 1e-2
+Vectors = NDArray[np.floating]
 
 
-class Gallery:
+class Gallery(Snapshot):
     """Indexed images: a catalogue, immutable segments of float16 vectors, FAISS indexes over prefixes.
 
-    Attributes:
-        folder: where it is. spec: what made its vectors. checkpoint_path: where the checkpoint was.
+    Opened for reading it is a snapshot. One process at a time opens it for writing, and sees its own changes.
 
     Raises:
-        GalleryError: no gallery there, or its files are damaged.
+        GalleryError: no gallery there, another process writes to it, or its files are damaged; or the version
+            asked for does not exist, or no longer.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        self._catalog = Catalog(self.folder / CATALOG)
-        self.spec, self.checkpoint_path = self._catalog.spec, self._catalog.checkpoint_path
-        self._segments = Segments(self.folder / SEGMENTS, self._catalog.segments(), self.spec.dim)
-        self._segments.require_sizes()
-        self._indexes: dict[int, faiss.Index] = {}
-
-    @staticmethod
-    def create(folder: Path | str, spec: EmbeddingSpec, checkpoint_path: str = "") -> Gallery:
-        """A new, empty gallery; `GalleryError` if the folder holds anything."""
+    def __init__(self, folder: Path | str, *, write: bool = False, version: int | None = None) -> None:
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise GalleryError(f"{folder} exists and is not a gallery: choose another place")
-        folder.mkdir(parents=True, exist_ok=True)
-        Catalog.create(folder / CATALOG, spec, checkpoint_path).close()
-        return Gallery(folder)
+        if write and version is not None:
+            raise GalleryError(f"version {version} of {folder} can be read, not written to")
+        catalog = Catalog(folder / CATALOG, write=write)
+        self._writing = hold_to_write(folder) if write else None
+        try:
+            super().__init__(folder, catalog, version)
+            if write:
+                self.sweep()
+        except BaseException:
+            self.close()
+            raise
 
     @staticmethod
-    def open_or_create(folder: Path | str, spec: EmbeddingSpec, checkpoint_path: str = "") -> Gallery:
-        """The gallery in a folder, made if there is none; `GalleryError` if another checkpoint made it."""
-        if not Gallery.exists(folder):
-            return Gallery.create(folder, spec, checkpoint_path)
-        gallery = Gallery(folder)
-        gallery.require(spec)
-        return gallery
+    def create(
+        folder: Path | str, spec: EmbeddingSpec, checkpoint_path: str = "", widths: Sequence[str] = ()
+    ) -> Gallery:
+        """A new, empty gallery, open for writing; `GalleryError` if the folder holds anything.
 
-    def require(self, spec: EmbeddingSpec) -> None:
-        """Raise `GalleryError` if embeddings of `spec` cannot be compared with those stored here."""
-        self.spec.require(spec, f"{self.folder}, made with {self.checkpoint_path or 'another model'},")
+        Args:
+            widths: labels of further widths of which each image gets a vector.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(map(_foreign, folder.iterdir()))):
+            raise GalleryError(f"{folder} exists and is not a gallery: choose another place")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GalleryError(f"cannot make {folder}: {error.strerror or error}") from error
+        Catalog.create(folder / CATALOG, spec, checkpoint_path, widths)
+        return Gallery(folder, write=True)
+
+    @staticmethod
+    def open_or_create(
+        folder: Path | str, spec: EmbeddingSpec, checkpoint_path: str = "", widths: Sequence[str] = ()
+    ) -> Gallery:
+        """The gallery in a folder, open for writing, made if there is none.
+
+        Raises:
+            GalleryError: another checkpoint made it, or it has vectors of other widths than asked for.
+        """
+        if not Gallery.exists(folder):
+            return Gallery.create(folder, spec, checkpoint_path, widths)
+        gallery = Gallery(folder, write=True)
+        try:
+            gallery.require(spec)
+            gallery.require_widths(widths or gallery.generation.widths)
+        except BaseException:
+            gallery.close()
+            raise
+        return gallery
 
     @staticmethod
     def exists(folder: Path | str) -> bool:
@@ -76,32 +104,127 @@ class Gallery:
         self.close()
 
     def close(self) -> None:
-        """Release its files."""
-        self._catalog.close()
+        """Release its files and locks."""
+        super().close()
+        if self._writing is not None:
+            self._writing.release()
 
-    def __len__(self) -> int:
-        return len(self._segments)
+    def require_writer(self) -> None:
+        """Raise `GalleryError` if it was opened for reading."""
+        if self._writing is None:
+            raise GalleryError(f"{self.folder} was opened for reading: nothing was changed")
 
-    def add(self, rows: Sequence[Row], xb: NDArray[np.floating]) -> None:
+    def require_widths(self, widths: Sequence[str]) -> None:
+        """Raise `GalleryError` if `widths` are not the further widths of which it has vectors."""
+        stored = self.generation.widths
+        if set(widths) != set(stored):
+            names = [", ".join(some) or "no further width" for some in (stored, widths)]
+            raise GalleryError(f"{self.folder} has vectors of {names[0]}, not of {names[1]}")
+
+    def add(
+        self,
+        rows: Sequence[Row],
+        xb: Vectors,
+        small: Mapping[str, Vectors] | None = None,
+        *,
+        replace: bool = False,
+    ) -> None:
         """Add images with their vectors, all of them or none; they are on the disk when this returns.
 
         Args:
             rows: ids must be new. xb: (n, D) L2-normalised vectors of the gallery's spec, stored as float16.
+            small: for each further width of the gallery, (n, D) vectors. replace: images with the same ids
+                are deleted in the same moment.
 
         Raises:
-            GalleryError: an id is not new, or vectors of the wrong shape, not finite or not normalised.
+            GalleryError: an id is given twice or not new, vectors of the wrong shape, not finite or not
+                normalised, or a width is missing; the gallery was opened for reading; the disk is full.
         """
-        self._check(rows, xb)
-        if len(rows):
-            name, sha256 = write_segment(self.folder / SEGMENTS, xb)
-            try:
-                self._catalog.add(rows, name, sha256)
-            except BaseException:
-                (self.folder / SEGMENTS / name).unlink(missing_ok=True)
-                raise
-            self._segments.refresh(self._catalog.segments())
+        self.require_writer()
+        by_width = {self.spec.width: xb, **(small or {})}
+        self.require_widths([*(small or {})])
+        for vectors in by_width.values():
+            self._check(rows, vectors)
+        if not len(rows):
+            return
+        written: list[SegmentRecord] = []
+        try:
+            for width, vectors in by_width.items():
+                written.append(self._write(width, vectors))
+            add_images(self.catalog, self.generation.number, rows, written, replace=replace)
+        except BaseException:
+            for record in written:
+                (self.folder / SEGMENTS / record.file).unlink(missing_ok=True)
+            raise
+        self.refresh()
 
-    def _check(self, rows: Sequence[Row], xb: NDArray[np.floating]) -> None:
+    def upsert(self, rows: Sequence[Row], xb: Vectors, small: Mapping[str, Vectors] | None = None) -> None:
+        """Add images, in the place of those with the same ids: see `add`."""
+        self.add(rows, xb, small, replace=True)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete images, all of them or none, and return how many; `GalleryError` if one is not there."""
+        self.require_writer()
+        count = delete_images(self.catalog, self.generation.number, list(dict.fromkeys(ids)))
+        self.refresh()
+        return count
+
+    def save_plan(self, plan: Any) -> None:
+        """Keep a plan, a JSON object, or forget it with None."""
+        self.require_writer()
+        self.catalog.save_plan(self.generation.number, plan)
+
+    def build_shortlist(self, dim: int, factory: str = "", width: str = "") -> None:
+        """Build and save the FAISS index over the leading `dim` coordinates of all images.
+
+        Args:
+            factory: FAISS factory string; by default that of the index it replaces, else "Flat".
+            width: whose vectors; by default those of the gallery's spec.
+
+        Raises:
+            GalleryError: `dim` is not in 1..D, the gallery is empty, or FAISS refuses `factory`.
+        """
+        self.require_writer()
+        if not 1 <= dim <= self.spec.dim:
+            raise GalleryError(f"shortlist dim {dim} is not in 1..{self.spec.dim}")
+        if not self.key_count:
+            raise GalleryError(f"{self.folder} is empty")
+        width = width or self.spec.width
+        old = [record for record in self.shortlists() if (record.dim, record.width) == (dim, width)]
+        factory = factory or (old[0].recipe if old else "Flat")
+        name = f"{factory}-{dim}" + (f"@{width}" if width != self.spec.width else "")
+        record = self.make_shortlist(self.segments_of(width), name, width, dim, factory)
+        with self.catalog.transaction():
+            for replaced in old:
+                self.catalog.drop_shortlist(self.generation.number, replaced.name)
+            self.catalog.put_shortlist(self.generation.number, record)
+        self.refresh()
+        self.sweep()
+
+    def make_shortlist(
+        self, segments: Segments, name: str, width: str, dim: int, recipe: str
+    ) -> ShortlistRecord:
+        """Build an index over all of `segments` and write its file; it counts when the catalogue knows it."""
+        index = build_index(segments, len(segments), dim, recipe)
+        record = save_index(self.folder / SHORTLISTS, index, name, width, dim, recipe)
+        self._indexes[record.file] = index
+        return record
+
+    def sweep(self) -> int:
+        """Remove what nobody needs: old generations, replaced files and those of killed processes.
+
+        Returns how many files.
+        """
+        self.require_writer()
+        drop_old(self.catalog, self.folder)
+        known = self.catalog.files()
+        return sum(remove_others(self.folder / name, known) for name in (SEGMENTS, SHORTLISTS))
+
+    def _write(self, width: str, vectors: Vectors) -> SegmentRecord:
+        where = self.folder / SEGMENTS
+        return write_segment(where, width, self.key_count, [vectors], len(vectors), self.spec.dim)
+
+    def _check(self, rows: Sequence[Row], xb: Vectors) -> None:
         if xb.shape != (len(rows), self.spec.dim):
             raise GalleryError(f"vectors have shape {xb.shape}, not {(len(rows), self.spec.dim)}")
         lengths = np.linalg.norm(xb.astype(np.float32), axis=1)
@@ -110,62 +233,17 @@ class Gallery:
         if len(bad):
             raise GalleryError(f"vector of {rows[bad[0]].id!r} has length {lengths[bad[0]]}, not 1")
 
-    def paths_of(self, ids: Iterable[str]) -> dict[str, str]:
-        """Path by id, of those ids that the gallery has."""
-        return self._catalog.paths_of(ids)
 
-    def rows(self, keys: Iterable[int]) -> list[Row]:
-        """The images with these keys, in this order."""
-        return self._catalog.rows(keys)
+def _foreign(file: Path) -> bool:
+    """Whether a file is not what a kill left of an earlier attempt to make a gallery."""
+    return not file.name.startswith(Path(CATALOG).with_suffix(PARTIAL).name)
 
-    def labels(self) -> list[str | None]:
-        """Labels of all images, by key."""
-        return self._catalog.labels()
 
-    @property
-    def segments(self) -> Segments:
-        """The vectors, by key."""
-        return self._segments
-
-    def shortlist_dims(self) -> list[int]:
-        """Dims of the prefixes that have an index, ascending."""
-        return self._catalog.shortlist_dims()
-
-    def build_shortlist(self, dim: int, factory: str = "") -> None:
-        """Build and save the FAISS index over the leading `dim` coordinates of all images.
-
-        Args:
-            factory: FAISS factory string; by default that of the index it replaces, else "Flat".
-
-        Raises:
-            GalleryError: `dim` is not in 1..D, the gallery is empty, or FAISS refuses `factory`.
-        """
-        if not 1 <= dim <= self.spec.dim:
-            raise GalleryError(f"shortlist dim {dim} is not in 1..{self.spec.dim}")
-        self._segments.refresh(self._catalog.segments())
-        if not len(self):
-            raise GalleryError(f"{self.folder} is empty")
-        old = self._catalog.shortlist(dim)
-        factory = factory or (old.factory if old else "Flat")
-        index = build_index(self._segments, len(self), dim, factory)
-        save_index(self._catalog, self.folder / SHORTLIST, index, dim, factory)
-        self._indexes[dim] = index
-
-    def search_shortlist(self, xq: NDArray[np.float32], shortlist: int) -> NDArray[np.int64]:
-        """(nq, K) keys whose prefixes are nearest to (nq, dim) normalised ones, by the index over that dim.
-
-        Raises:
-            GalleryError: no index over that dim.
-        """
-        return search_index(self._index(xq.shape[1]), self._segments, xq, shortlist)
-
-    def _index(self, dim: int) -> faiss.Index:
-        if dim not in self._indexes:
-            record = self._catalog.shortlist(dim)
-            if record is None:
-                built = ", ".join(map(str, self.shortlist_dims())) or "none"
-                raise GalleryError(f"{self.folder} has no shortlist index over {dim} dims (built: {built})")
-            # Since we opened the gallery, another process may have added images and built this index.
-            self._segments.refresh(self._catalog.segments())
-            self._indexes[dim] = load_index(self._catalog, self.folder / SHORTLIST, record, self._segments)
-        return self._indexes[dim]
+def hold_to_write(folder: Path) -> Lock:
+    """The lock of the one who writes; `GalleryError` if another process has it."""
+    try:
+        return Lock(folder / LOCKS / "writer")
+    except Busy as error:
+        raise GalleryError(f"another process writes to {folder}: wait for it to end") from error
+    except OSError as error:
+        raise GalleryError(f"cannot write to {folder}: {error.strerror or error}") from error

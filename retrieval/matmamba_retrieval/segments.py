@@ -1,72 +1,179 @@
-"""Immutable files of float16 vectors, read by memory map."""
+"""Immutable files of float16 vectors, read by memory map, each block of rows checked when first read."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalog import SegmentRecord
 from .errors import GalleryError
-from .files import require_checksum, write_new
+from .files import write_new
+from .records import SegmentRecord
 
 Vectors = NDArray[np.float16]
 BLOCK_ROWS = 65_536
+# Bytes under one CRC-32: little to read for one row, and 4 bytes for each are kept in the catalogue.
+CHECK_BYTES = 16_384
+# A larger segment would only make merging it again dearer.
+SEGMENT_ROWS = 1_048_576
 
 
-def write_segment(folder: Path, xb: NDArray[np.floating]) -> tuple[str, str]:
-    """Write (n, D) vectors as float16; returns file name and SHA-256."""
-    buffer = io.BytesIO()
-    np.save(buffer, xb.astype(np.float16))
-    return write_new(folder, ".npy", buffer.getbuffer())
+def rows_per_check(dim: int) -> int:
+    """Rows of `dim` float16 under one CRC-32."""
+    return max(1, CHECK_BYTES // (2 * dim))
+
+
+def write_segment(
+    folder: Path, width: str, start: int, blocks: Iterable[NDArray[np.floating]], rows: int, dim: int
+) -> SegmentRecord:
+    """Write vectors, given in blocks (n, D), as one file of `rows` rows of float16 in NumPy's format.
+
+    Raises:
+        GalleryError: the disk is full, or the folder cannot be written to.
+    """
+    checks: list[NDArray[np.uint32]] = []
+
+    def parts() -> Iterator[memoryview | bytes]:
+        yield _header(rows, dim)
+        for part in _whole_checks(blocks, rows_per_check(dim)):
+            checks.append(_checksums(part, rows_per_check(dim)))
+            yield part.data.cast("B")
+
+    file, sha256 = write_new(folder, ".npy", parts())
+    return SegmentRecord(width, start, rows, file, sha256, np.concatenate(checks).astype("<u4").tobytes())
+
+
+def checked_blocks(
+    folder: Path, record: SegmentRecord, dim: int
+) -> Iterator[tuple[int, int, Vectors | None]]:
+    """A segment's blocks as (first row, last + 1, rows), with None for rows that are not what was written."""
+    every, file = rows_per_check(dim), folder / record.file
+    with file.open("rb") if file.is_file() else io.BytesIO() as opened:
+        opened.seek(len(_header(record.rows, dim)))
+        for number, check in enumerate(np.frombuffer(record.checks, dtype="<u4")):
+            first, last = number * every, min((number + 1) * every, record.rows)
+            part = opened.read(2 * dim * (last - first))
+            whole = len(part) == 2 * dim * (last - first) and zlib.crc32(part) == check
+            yield first, last, np.frombuffer(part, dtype="<f2").reshape(-1, dim) if whole else None
+
+
+def _header(rows: int, dim: int) -> bytes:
+    header = io.BytesIO()
+    about = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
+
+
+def _whole_checks(blocks: Iterable[NDArray[np.floating]], every: int) -> Iterator[Vectors]:
+    """The same rows as float16, in blocks whose lengths, but for the last, are multiples of `every`."""
+    left: Vectors | None = None
+    for block in blocks:
+        part = np.ascontiguousarray(block, dtype="<f2")
+        part = part if left is None or not len(left) else np.concatenate([left, part])
+        whole = len(part) // every * every
+        if whole:
+            yield part[:whole]
+        left = part[whole:]
+    if left is not None and len(left):
+        yield np.ascontiguousarray(left)
+
+
+def _checksums(rows: Vectors, every: int) -> NDArray[np.uint32]:
+    starts = range(0, len(rows), every)
+    return np.array([zlib.crc32(rows[start : start + every].data) for start in starts], dtype=np.uint32)
+
+
+class _Segment:
+    """One file, mapped; remembers which of its blocks were checked."""
+
+    def __init__(self, file: Path, record: SegmentRecord, dim: int) -> None:
+        self.file, self.record, self._every = file, record, rows_per_check(dim)
+        self._checks = np.frombuffer(record.checks, dtype="<u4")
+        self._checked = np.zeros(len(self._checks), dtype=bool)
+        size, offset = file.stat().st_size if file.is_file() else 0, len(_header(record.rows, dim))
+        if size != offset + 2 * dim * record.rows:
+            raise GalleryError(f"{file} is {'damaged: it has another length' if size else 'missing'}")
+        # As a plain array: reading rows of NumPy's own subclass costs more.
+        self._rows = np.asarray(np.memmap(file, "<f2", "r", offset, (record.rows, dim)))
+
+    def read(self, rows: NDArray[np.int64]) -> Vectors:
+        blocks = rows // self._every
+        if not self._checked[blocks].all():
+            for block in np.unique(blocks[~self._checked[blocks]]):
+                self._check(int(block))
+        return self._rows[rows]
+
+    def slice(self, first: int, last: int) -> Vectors:
+        for block in range(first // self._every, -(-last // self._every)):
+            if not self._checked[block]:
+                self._check(block)
+        return self._rows[first:last]
+
+    def _check(self, block: int) -> None:
+        first = block * self._every
+        if zlib.crc32(self._rows[first : first + self._every].data) != self._checks[block]:
+            last = min(first + self._every, self.record.rows) - 1
+            raise GalleryError(
+                f"{self.file} is damaged in rows {first} to {last}:"
+                " `matmamba gallery repair` encodes them again"
+            )
+        self._checked[block] = True
 
 
 class Segments:
-    """The vectors of all segments as if they were one array. A segment is checked when it is first read."""
+    """The vectors of all segments of a width as if they were one array of `rows` rows of `dim` coordinates.
 
-    def __init__(self, folder: Path, records: list[SegmentRecord], dim: int) -> None:
-        self._folder, self._dim = folder, dim
-        self.refresh(records)
-        self._open: dict[int, Vectors] = {}
+    Raises:
+        GalleryError: a file is missing or too short; its content is checked when it is read.
+    """
+
+    def __init__(self, folder: Path, records: list[SegmentRecord], dim: int, rows: int | None = None) -> None:
+        self.dim, self._folder = dim, folder
+        self._open: dict[str, _Segment] = {}
+        self.refresh(records, rows)
 
     def __len__(self) -> int:
-        return sum(record.rows for record in self._records)
+        return self._count
 
-    def refresh(self, records: list[SegmentRecord]) -> None:
-        """Take in the segments that were committed since, here or by another process."""
-        self._records = records
+    def refresh(self, records: list[SegmentRecord], rows: int | None = None) -> None:
+        """Take in what was committed since: the first `rows` rows of these segments."""
+        self._open = {
+            record.file: self._open.get(record.file) or _Segment(self._folder / record.file, record, self.dim)
+            for record in records
+        }
+        self._parts = list(self._open.values())
         self._starts = np.array([record.start for record in records], dtype=np.int64)
-
-    def require_sizes(self) -> None:
-        """Raise `GalleryError` if a file is missing or too short; its content is checked when it is read."""
-        for record in self._records:
-            file = self._folder / record.file
-            found, least = file.stat().st_size if file.is_file() else 0, record.rows * self._dim * 2
-            if found < least:
-                raise GalleryError(f"{file} is {'damaged: it was cut short' if found else 'missing'}")
+        stored = records[-1].start + records[-1].rows if records else 0
+        self._count = stored if rows is None else rows
 
     def read(self, keys: NDArray[np.int64]) -> Vectors:
-        """(n, D) float16 vectors of some keys, in this order; `GalleryError` if a file is lost or damaged."""
-        xb = np.empty((len(keys), self._dim), dtype=np.float16)
+        """(n, D) float16 vectors of some keys, in this order.
+
+        Raises:
+            GalleryError: a file is damaged where it is read, or a key is beyond the last.
+        """
+        if not len(keys):
+            return np.empty((0, self.dim), dtype=np.float16)
+        if not 0 <= keys.min() <= keys.max() < self._count:
+            raise GalleryError(f"keys {keys.min()} to {keys.max()} are not all in 0..{self._count - 1}")
+        if len(self._parts) == 1:
+            return self._parts[0].read(keys)
+        xb = np.empty((len(keys), self.dim), dtype=np.float16)
         owners = np.searchsorted(self._starts, keys, side="right") - 1
         for owner in np.unique(owners):
             mine = owners == owner
-            xb[mine] = self._segment(int(owner))[keys[mine] - self._starts[owner]]
+            xb[mine] = self._parts[owner].read(keys[mine] - self._starts[owner])
         return xb
 
-    def blocks(self, first: int = 0) -> Iterator[tuple[int, Vectors]]:
-        """All vectors from key `first` on, as (key of the first row, rows) in blocks of bounded size."""
-        for number, record in enumerate(self._records):
-            for row in range(max(0, first - record.start), record.rows, BLOCK_ROWS):
-                yield record.start + row, self._segment(number)[row : row + BLOCK_ROWS]
-
-    def _segment(self, number: int) -> Vectors:
-        if number not in self._open:
-            record = self._records[number]
-            file = self._folder / record.file
-            require_checksum(file, record.sha256)
-            self._open[number] = np.load(file, mmap_mode="r")
-        return self._open[number]
+    def blocks(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, Vectors]]:
+        """The vectors of the keys `first` to `end`, as (key of the first row, rows) in bounded blocks."""
+        end = self._count if end is None else min(end, self._count)
+        for segment in self._parts:
+            start = segment.record.start
+            last = min(segment.record.rows, end - start)
+            for row in range(max(0, first - start), last, BLOCK_ROWS):
+                yield start + row, segment.slice(row, min(row + BLOCK_ROWS, last))

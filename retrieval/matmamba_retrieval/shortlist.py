@@ -9,9 +9,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalog import Catalog, ShortlistRecord
 from .errors import GalleryError
 from .files import require_checksum, write_new
+from .records import ShortlistRecord
 from .rerank import NO_KEY, prefix
 from .segments import Segments
 
@@ -49,27 +49,22 @@ def empty_index(dim: int, factory: str) -> faiss.Index:
         raise GalleryError(f"FAISS knows no index {factory!r} over {dim} dims") from error
 
 
-def save_index(catalog: Catalog, folder: Path, index: faiss.Index, dim: int, factory: str) -> ShortlistRecord:
-    """Write an index and commit it; the file of an older one over the same prefix is removed afterwards."""
-    old = catalog.shortlist(dim)
-    name, sha256 = write_new(folder, ".faiss", faiss.serialize_index(index).tobytes())
-    record = ShortlistRecord(dim, factory, int(index.ntotal), name, sha256)
-    catalog.put_shortlist(record)
-    if old is not None:
-        (folder / old.file).unlink(missing_ok=True)
-    return record
+def save_index(
+    folder: Path, index: faiss.Index, name: str, width: str, dim: int, factory: str
+) -> ShortlistRecord:
+    """Write an index under a name never used before; it counts when the catalogue knows of it."""
+    file, sha256 = write_new(folder, ".faiss", [faiss.serialize_index(index).data])
+    return ShortlistRecord(name, width, dim, factory, int(index.ntotal), file, sha256)
 
 
-def load_index(catalog: Catalog, folder: Path, record: ShortlistRecord, segments: Segments) -> faiss.Index:
+def load_index(folder: Path, record: ShortlistRecord, segments: Segments) -> faiss.Index:
     """Read an index; one that is lost or damaged is built again from the vectors, with a warning."""
     try:
         require_checksum(folder / record.file, record.sha256)
         return faiss.read_index(str(folder / record.file))
     except GalleryError as error:
-        log.warning("%s; building it again from the vectors", error)
-    index = build_index(segments, record.rows, record.dim, record.factory)
-    save_index(catalog, folder, index, record.dim, record.factory)
-    return index
+        log.warning("%s; building it again from the vectors (`matmamba gallery repair` keeps it)", error)
+    return build_index(segments, min(record.rows, len(segments)), record.dim, record.recipe)
 
 
 def search_index(

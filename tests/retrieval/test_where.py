@@ -1,0 +1,421 @@
+"""Filters: what they mean, by a second evaluator in Python, and that nothing but a filter gets through."""
+
+from __future__ import annotations
+
+import json
+import operator
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matmamba_retrieval import GalleryError
+from matmamba_retrieval.where import MOST_COMPARISONS, MOST_NESTED, compile_where
+
+FIELDS = ("year", "score", "camera.model", "odd name", "étage", "label", "nothing")
+SIGNS = {
+    "=": operator.eq,
+    "<>": operator.ne,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    id: str
+    path: str
+    label: str | None
+    metadata: dict[str, Any]
+
+    def value(self, name: str) -> Any:
+        """What a name of a filter stands for; None if absent."""
+        if name in ("id", "path", "label"):
+            return getattr(self, name)
+        found: Any = self.metadata
+        for part in name.removeprefix("metadata.").replace('"', "").split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return int(found) if isinstance(found, bool) else found
+
+
+# As SQL writes it, and its meaning for an image: True, False, or None for unknown.
+@dataclass(frozen=True)
+class Filter:
+    sql: str
+    holds: Any
+
+
+def selected(images: list[Image], text: str, fields: tuple[str, ...] = FIELDS) -> list[str]:
+    """Ids that a filter finds, by SQLite."""
+    db = sqlite3.connect(":memory:")
+    db.execute(
+        "CREATE TABLE images (key INTEGER PRIMARY KEY, id TEXT NOT NULL, path TEXT NOT NULL, label TEXT,"
+        " metadata TEXT NOT NULL)"
+    )
+    rows = [(i.id, i.path, i.label, json.dumps(i.metadata, ensure_ascii=False)) for i in images]
+    db.executemany("INSERT INTO images (id, path, label, metadata) VALUES (?, ?, ?, ?)", rows)
+    db.execute("PRAGMA query_only = ON")
+    condition, parameters = compile_where(text, fields)
+    return [row[0] for row in db.execute(f"SELECT id FROM images WHERE {condition} ORDER BY key", parameters)]
+
+
+words = st.sampled_from(["", "a", "A", "cat", "Cat", "it's", "5", "100%", "a_b", "é", "--", "; DROP", "日本"])
+numbers = st.integers(-5, 5) | st.sampled_from([0.5, -2.25, 2**53 + 1, 2**62, 1e300])
+scalars = words | numbers
+names = st.sampled_from(
+    [
+        "id",
+        "path",
+        "label",
+        "year",
+        "score",
+        "camera.model",
+        '"odd name"',
+        "étage",
+        "metadata.label",
+        "nothing",
+    ]
+)
+images = st.lists(
+    st.builds(
+        lambda path, label, year, score, model, odd, floor, other: (
+            path,
+            label,
+            {
+                key: value
+                for key, value in {
+                    "year": year,
+                    "score": score,
+                    "camera": model if model is None else {"model": model},
+                    "odd name": odd,
+                    "étage": floor,
+                    "label": other,
+                }.items()
+                if value is not None
+            },
+        ),
+        words,
+        st.none() | words,
+        *[st.none() | scalars | st.booleans()] * 3,
+        *[st.none() | scalars] * 3,
+    ),
+    min_size=1,
+    max_size=8,
+).map(lambda found: [Image(f"image {n}", *parts) for n, parts in enumerate(found)])
+
+
+def quoted(value: Any) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+
+
+def compared(left: Any, sign: str, right: Any) -> bool | None:
+    if left is None or right is None or isinstance(left, str) != isinstance(right, str):
+        return None
+    return SIGNS[sign](left, right)
+
+
+def is_column(name: str) -> bool:
+    return name in ("id", "path", "label")
+
+
+def with_value(name: str, sign: str, value: Any, mirrored: bool) -> Filter:
+    value = str(value) if is_column(name) else value
+    if mirrored:
+        return Filter(
+            f"{quoted(value)} {sign} {name}", lambda image: compared(value, sign, image.value(name))
+        )
+    return Filter(f"{name} {sign} {quoted(value)}", lambda image: compared(image.value(name), sign, value))
+
+
+def between(name: str, low: Any, high: Any) -> Filter:
+    low, high = (str(low), str(high)) if is_column(name) else (low, high)
+    both = with_value(name, ">=", low, False), with_value(name, "<=", high, False)
+    return Filter(
+        f"{name} BETWEEN {quoted(low)} AND {quoted(high)}",
+        lambda image: conjunction([part.holds(image) for part in both]),
+    )
+
+
+def listed(name: str, values: list[Any], negated: bool) -> Filter:
+    values = [str(value) for value in values] if is_column(name) else values
+    mixed = len({isinstance(value, str) for value in values}) == 2
+
+    def holds(image: Image) -> bool | None:
+        found = image.value(name)
+        if found is None or (not mixed and isinstance(found, str) != isinstance(values[0], str)):
+            return None
+        return any(
+            found == value and isinstance(found, str) == isinstance(value, str) for value in values
+        ) != (negated)
+
+    return Filter(f"{name} {'NOT ' * negated}IN ({', '.join(map(quoted, values))})", holds)
+
+
+def like(name: str, start: str, negated: bool) -> Filter:
+    pattern = start.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+
+    def folded(text: str) -> str:
+        return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+
+    def holds(image: Image) -> bool | None:
+        found = image.value(name)
+        return folded(found).startswith(folded(start)) != negated if isinstance(found, str) else None
+
+    return Filter(f"{name} {'NOT ' * negated}LIKE {quoted(pattern)} ESCAPE '!'", holds)
+
+
+def conjunction(parts: list[bool | None]) -> bool | None:
+    return False if False in parts else None if None in parts else True
+
+
+def disjunction(parts: list[bool | None]) -> bool | None:
+    return True if True in parts else None if None in parts else False
+
+
+def joined(parts: list[Filter], sign: str) -> Filter:
+    together = conjunction if sign == "AND" else disjunction
+    return Filter(
+        f" {sign} ".join(f"({part.sql})" for part in parts),
+        lambda image: together([part.holds(image) for part in parts]),
+    )
+
+
+def negated(part: Filter) -> Filter:
+    def holds(image: Image) -> bool | None:
+        found = part.holds(image)
+        return None if found is None else not found
+
+    return Filter(f"NOT ({part.sql})", holds)
+
+
+leaves = (
+    st.builds(with_value, names, st.sampled_from(list(SIGNS)), scalars, st.booleans())
+    | st.builds(
+        lambda a, sign, b: Filter(
+            f"{a} {sign} {b}", lambda image: compared(image.value(a), sign, image.value(b))
+        ),
+        names,
+        st.sampled_from(list(SIGNS)),
+        names,
+    )
+    | st.builds(between, names, scalars, scalars)
+    | st.builds(listed, names, st.lists(scalars, min_size=1, max_size=4), st.booleans())
+    | st.builds(like, names, words, st.booleans())
+    | st.builds(
+        lambda name, negative: Filter(
+            f"{name} IS {'NOT ' * negative}NULL", lambda image: (image.value(name) is None) != negative
+        ),
+        names,
+        st.booleans(),
+    )
+)
+filters = st.recursive(
+    leaves,
+    lambda inner: (
+        st.builds(joined, st.lists(inner, min_size=2, max_size=4), st.sampled_from(["AND", "OR"]))
+        | st.builds(negated, inner)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(images, filters)
+def test_a_filter_means_what_its_parts_mean(images: list[Image], where: Filter) -> None:
+    wanted = [image.id for image in images if where.holds(image) is True]
+    assert selected(images, where.sql) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("year >= 2020 AND label = 'cat'", ["a"]),
+        ("label = 'cat' OR label = 'dog' AND year = 2019", ["a", "b", "c"]),
+        ("NOT label = 'cat'", ["b"]),
+        ("year = 2e3 + 0", None),
+        ("year > 9", ["a", "b"]),
+        ("label == 'dog'", ["b"]),
+        ("flag = TRUE", ["a"]),
+        ("flag = 0", ["b"]),
+        ("LABEL = 'dog'", ["b"]),
+        ("tags LIKE '%\"wet\"%'", ["a"]),
+        ("'2019' = metadata.label", ["c"]),
+        ("label <> metadata.label", ["c"]),
+        ("id IN ('a', 'c', 'never')", ["a", "c"]),
+        ("path LIKE '%/B.JPG'", ["b"]),
+        ("year NOTNULL", ["a", "b"]),
+    ],
+)
+def test_filters_as_people_write_them(text: str, found: list[str] | None) -> None:
+    images = [
+        Image("a", "x/a.jpg", "cat", {"year": 2021, "flag": True, "tags": ["wet", "warm"]}),
+        Image("b", "x/b.jpg", "dog", {"year": 2019, "flag": False}),
+        Image("c", "x/c.jpg", "cat", {"label": "2019"}),
+    ]
+    fields = ("year", "flag", "tags", "label")
+    if found is None:
+        with pytest.raises(GalleryError, match="2e3 \\+ 0"):
+            selected(images, text, fields)
+    else:
+        assert selected(images, text, fields) == found
+
+
+HOSTILE = [
+    "1 = 1; DROP TABLE images",
+    "label = 'a' -- and no more",
+    "label = 'a' /* nor here */",
+    "/* nor */ label = 'a'",
+    "label = 'a' UNION SELECT id FROM images",
+    "id IN (SELECT id FROM images)",
+    "EXISTS (SELECT 1)",
+    "label = (SELECT 'a')",
+    "load_extension('x') = 1",
+    "lower(label) = 'a'",
+    "label || 'a' = 'b'",
+    "year + 1 > 2",
+    "year & 1 = 1",
+    "CASE WHEN year = 1 THEN 1 END = 1",
+    "CAST(year AS TEXT) = '1'",
+    "label COLLATE nocase = 'a'",
+    "label GLOB '*'",
+    "label REGEXP 'a'",
+    "label MATCH 'a'",
+    "label LIKE id",
+    "label LIKE 'a' LIKE 'b'",
+    "label LIKE ANY ('a', 'b')",
+    "label LIKE 'a' ESCAPE 'ab'",
+    f"label LIKE '{'%a' * 600}'",
+    "label IN ()",
+    "label IN (id, 'a')",
+    "label IN images",
+    "label IS 'a'",
+    "label = NULL",
+    "label IN ('a', NULL)",
+    "year = ?",
+    "year = :year",
+    "year = @year",
+    "year = x'00'",
+    "year = 1e999",
+    "year IN (1, 1e999)",
+    "metadata = '{}'",
+    "key = 1",
+    "rowid = 1",
+    "images.id = 'a'",
+    "main.images.id = 'a'",
+    "year -> 'a' = 1",
+    "year",
+    "1",
+    "1 = 1",
+    "'a' = 'a'",
+    "TRUE",
+    "NULL",
+    "*",
+    "year = 1 = 1",
+    "1 < year < 3",
+    "year = 1 ORDER BY id",
+    "year = 1 LIMIT 1",
+    "SELECT 1",
+    "PRAGMA query_only = OFF",
+    "ATTACH 'x' AS y",
+    "DELETE FROM images",
+    "",
+    "   ",
+    "(",
+    "year = 'open",
+    "year = 1)",
+    'year = "open',
+    "label = 'a\0b'",
+    "label = '\udcff'",
+    f"{'(' * 5000}year = 1{')' * 5000}",
+    f"{'(' * (MOST_NESTED + 1)}year = 1{')' * (MOST_NESTED + 1)}",
+    f"{'NOT ' * 5000}year = 1",
+    f"year = {'-' * 5000}1",
+    f"year = {'- ' * 5000}1",
+    "a" + ".a" * 5000 + " = 1",
+    " AND ".join(["year = 1"] * (MOST_COMPARISONS + 1)),
+    "year = 1" + " " * 1_000_001,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=[str(n) for n in range(len(HOSTILE))])
+def test_all_that_is_more_than_a_filter_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(GalleryError) as raised:
+        compile_where(text, ["year"])
+    assert len(str(raised.value)) < 600
+    assert "\n" not in str(raised.value)
+
+
+# fmt: off
+PIECES = [
+    "year", "label", "'a'", "1", "=", "<", "AND", "OR", "NOT", "(", ")", "IN", ",", "LIKE",
+    "IS", "NULL", "SELECT", "FROM", "images", ";", "--", "/*", "*/", "||", "+", "-", ".", "::",
+    "->", "?", "BETWEEN", "ESCAPE", "x'00'", "lower(", "CASE", "END", "@a", "$1", "[", "]", "{", "}",
+    '"', "`",
+]
+# fmt: on
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(PIECES),
+        max_size=12,
+    ).map(" ".join)
+    | st.text(max_size=40)
+)
+def test_any_text_is_refused_or_selects(text: str) -> None:
+    """And what selects holds no word of ours: texts are parameters, the rest is written anew."""
+    images = [Image("a", "p", "a", {"year": 1})]
+    try:
+        condition, parameters = compile_where(text, ["year"])
+    except GalleryError:
+        return
+    assert set(selected(images, text, ("year",))) <= {"a"}
+    assert condition.count("?") == len(parameters)
+    assert not {"'a'", "--", ";", "/*", "lower", "FROM images"} & set(condition.split())
+
+
+def test_values_and_keys_are_parameters() -> None:
+    text = "\"odd name\" = 'x' AND score > 7.5 AND label IN ('p', 'q') AND id LIKE '%r%'"
+    condition, parameters = compile_where(text, FIELDS)
+    assert {"x", 7.5, '["p", "q"]', "%r%", '$."odd name"', '$."score"'} == set(parameters)
+    assert not any(word in condition for word in ("odd", "7.5", "'p'", "%r%"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lable = 'a'", "'lable', which is none of id, path, label, camera.model, year; did you mean label"),
+        ("Year = 1", "did you mean year"),
+        ("camera.modle = 'x'", "did you mean camera.model"),
+        ("label = kitten", "text takes single quotes: 'kitten'"),
+        ('label = "kitten"', "text takes single quotes: 'kitten'"),
+        ("label = 3", "label is text, in 'label = 3': compare it with '3'"),
+        ("id IN ('a', 3)", "compare it with '3'"),
+        ("year = NULL", "IS NULL"),
+        ("label = 'a' GROUP BY id", "goes wrong at 'GROUP BY'"),
+        ("lower(label) = 'a'", "cannot hold 'LOWER\\(label\\)'"),
+        ("year LIKE 3", "LIKE takes a text"),
+    ],
+)
+def test_a_mistake_is_named(text: str, message: str) -> None:
+    with pytest.raises(GalleryError, match=message):
+        compile_where(text, ["year", "camera.model"])
+
+
+def test_a_long_list_of_ids_and_a_long_chain_are_answered() -> None:
+    images = [Image(str(n), "", None, {"year": n}) for n in range(40)]
+    ids = ", ".join(f"'{n}'" for n in range(0, 80_000, 2))
+    assert len(selected(images, f"id IN ({ids})")) == 20
+    chain = " OR ".join(f"year = {n}" for n in range(20, 20 + MOST_COMPARISONS))
+    assert len(selected(images, chain)) == 20
+
+
+def test_a_field_whose_name_json_escapes_is_refused() -> None:
+    with pytest.raises(GalleryError, match="cannot name the field"):
+        compile_where('"a\\b" = 1', ["a\\b"])
