@@ -13,6 +13,7 @@ examples:
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -97,19 +98,18 @@ def index_images(
     """
     embedder = Embedder(checkpoint)
     dims = _require_dims(args, embedder.model.embed_dim)
-    writer = _Writer(args, embedder.spec(), str(checkpoint.path.absolute()))
-    missing = writer.missing(images)
     tally = BrokenTally(len(images), args.max_broken)
-    transform = eval_transform(checkpoint.model.input)
-    loader = make_loader(missing, transform, args.batch_size, workers=args.workers)
-    for batch in watch(console, "indexing", loader, tally):
-        if len(batch):
-            writer.add(missing, batch, embedder.embed(batch.images))
-    writer.flush()
-    if writer.gallery is None:
-        raise GalleryError(f"{args.images} has no readable images:\n{tally.listing()}")
-    _build_shortlists(writer.gallery, dims, args.factory, writer.added)
-    writer.gallery.close()
+    with closing(_Writer(args, embedder.spec(), str(checkpoint.path.absolute()))) as writer:
+        missing = writer.missing(images)
+        transform = eval_transform(checkpoint.model.input)
+        loader = make_loader(missing, transform, args.batch_size, workers=args.workers)
+        for batch in watch(console, "indexing", loader, tally):
+            if len(batch):
+                writer.add(missing, batch, embedder.embed(batch.images))
+        writer.flush()
+        if writer.gallery is None:
+            raise GalleryError(f"{args.images} has no readable images:\n{tally.listing()}")
+        _build_shortlists(writer.gallery, dims, args.factory, writer.added)
     return writer.added, tally
 
 
@@ -124,15 +124,20 @@ class _Writer:
             checkpoint_path,
         )
         self.gallery = Gallery(args.gallery, write=True) if Gallery.exists(args.gallery) else None
-        if self.gallery is not None:
-            self.gallery.require(spec)
         self.added = 0
         self._rows: list[Row] = []
         self._vectors: list[NDArray[np.float32]] = []
         self._committed = time.monotonic()
 
+    def close(self) -> None:
+        """Let others write to the gallery."""
+        if self.gallery is not None:
+            self.gallery.close()
+
     def missing(self, images: Images) -> Subset:
-        """The images that the gallery does not have."""
+        """The images that the gallery does not have; `GalleryError` if another model made it."""
+        if self.gallery is not None:
+            self.gallery.require(self.spec)
         ids = [self.prefix + image_id for image_id in images.ids]
         known = self._paths_of(ids)
         for image_id, path in zip(ids, images.paths, strict=True):

@@ -115,7 +115,7 @@ class Backbone(nn.Module):
     def input(self) -> dict[str, Any]:
         """How images are to be prepared: timm's data configuration (size, mean, std, interpolation, crop)."""
         size = (self.in_chans, *self.patch_embed.img_size)
-        return resolve_data_config({"input_size": size}, model=self)  # type: ignore[no-untyped-call]
+        return resolve_data_config({"input_size": size}, self.pretrained_cfg or {})  # type: ignore[no-untyped-call]
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
