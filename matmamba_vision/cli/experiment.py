@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,16 @@ ADDED_AT_ONCE = 65_536
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One split, encoded at some widths: (n, D) by width label, (n,) labels, and which images these are."""
+    """One split, encoded at some widths: (n, D) by width label, (n,) labels, and which images these are.
+
+    Attributes:
+        name: digest of what made it.
+    """
 
     by_width: dict[str, NDArray[np.float32]]
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
+    name: str
 
     def at(self, width: str) -> Embeddings:
         """Embeddings of a width with their labels."""
@@ -44,7 +50,8 @@ class Experiment:
 
     Attributes:
         stored, asked: training and held-out images. queries: the held-out ones, as strategies take them, with
-            the milliseconds of one image. labels: class name of each query.
+            the milliseconds of one image. labels: class name of each query. name: of the held-out images, as
+            they were encoded.
     """
 
     gallery: Gallery
@@ -52,6 +59,15 @@ class Experiment:
     asked: Side
     queries: EncodedQueries
     labels: list[str]
+    name: str
+
+    def __enter__(self) -> Experiment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.gallery.close()
 
 
 class Workshop:
@@ -82,18 +98,17 @@ class Workshop:
         names = splits.train.classes
         labels = [names[label] for label in asked.labels]
         gallery = self._gallery(splits.train, stored, data)
-        return Experiment(gallery, stored, asked, self._queries(asked), labels)
+        return Experiment(gallery, stored, asked, self._queries(asked), labels, asked.name)
 
-    def _side(
-        self, part: str, images: Images, data: Mapping[str, Any], widths: Sequence[str]
-    ) -> Side:
+    def _side(self, part: str, images: Images, data: Mapping[str, Any], widths: Sequence[str]) -> Side:
         wanted = {"checkpoint": self._checkpoint.digest, "images": len(images), "part": part, **data}
-        file = self._folder / f"{part}-{_digest(wanted | {'widths': list(widths)})}.npz"
+        name = _digest(wanted | {"widths": list(widths)})
+        file = self._folder / f"{part}-{name}.npz"
         if file.is_file():
             with np.load(file, allow_pickle=False) as known:
                 by_width = {width: known[f"width {width}"] for width in widths}
-                return Side(by_width, known["labels"], known["indices"])
-        side = self._encode(part, images, widths)
+                return Side(by_width, known["labels"], known["indices"], name)
+        side = self._encode(part, images, widths, name)
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = file.with_name("partial.npz")
         vectors = {f"width {width}": side.by_width[width] for width in widths}
@@ -101,7 +116,7 @@ class Workshop:
         partial.replace(file)
         return side
 
-    def _encode(self, part: str, images: Images, widths: Sequence[str]) -> Side:
+    def _encode(self, part: str, images: Images, widths: Sequence[str], name: str) -> Side:
         batches = watched_batches(
             self._console, f"encoding {part}", self._checkpoint, images, self._batch_size, self._workers
         )
@@ -116,7 +131,7 @@ class Workshop:
         if not found:
             raise DataError(f"no image for the {part} can be read: name others by --name and --root")
         by_width = {width: known.embeddings for width, known in zip(widths, found, strict=True)}
-        return Side(by_width, found[0].labels, np.concatenate(indices))
+        return Side(by_width, found[0].labels, np.concatenate(indices), name)
 
     def _gallery(self, images: Images, side: Side, data: Mapping[str, Any]) -> Gallery:
         """Made whole beside its place, then moved there: one that is there is complete."""
@@ -125,12 +140,15 @@ class Workshop:
         if not Gallery.exists(place):
             partial = place.with_name(place.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            with Gallery.create(partial, self._embedder.spec(), str(self._checkpoint.path.absolute())) as made:
+            more = [width for width in side.by_width if width != "full"]
+            path = str(self._checkpoint.path.absolute())
+            with Gallery.create(partial, self._embedder.spec(), path, more) as made:
                 for start in range(0, len(side.labels), ADDED_AT_ONCE):
                     chosen = slice(start, start + ADDED_AT_ONCE)
-                    made.add(_rows(images, side, chosen), side.by_width["full"][chosen])
+                    small = {width: side.by_width[width][chosen] for width in more}
+                    made.add(_rows(images, side, chosen), side.by_width["full"][chosen], small)
             partial.replace(place)
-        return Gallery(place)
+        return Gallery(place, write=True)
 
     def _queries(self, side: Side) -> EncodedQueries:
         with self._console.status("measuring latency"):

@@ -20,6 +20,8 @@ COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
     "train": "train a model at all its widths",
     "validate": "measure a checkpoint at each width",
+    "evaluate": "run a grid of search strategies, and plot quality against cost",
+    "plan": "find the best way to search a gallery on this machine",
     "select": "find the best width within a budget",
     "extract": "write one width as a smaller model",
     "data": "convert a data set to shards, check one, or measure how fast it is read",

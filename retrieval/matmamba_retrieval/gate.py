@@ -113,7 +113,34 @@ def depth(k: int) -> int:
     return max(k + 1, NEIGHBOURS)
 
 
-def margins(rule: str, gallery: Gallery, D: Floats, I: Ints, k: int) -> Values:  # noqa: E741
+class Classes:
+    """Numbers of the classes of a gallery's images, read once for each of its versions."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery, self._version = gallery, -1
+        self._by_key: Ints = np.empty(0, dtype=np.int64)
+
+    def of(self, I: Ints) -> Ints:  # noqa: E741
+        """Classes of hits, `NO_KEY` where there is no hit; images without a label share none.
+
+        Raises:
+            GalleryError: the gallery has no labels.
+        """
+        if self._version != self._gallery.version.number:
+            self._version, self._by_key = self._gallery.version.number, self._read()
+        return np.where(I == NO_KEY, NO_KEY, self._by_key[I])
+
+    def _read(self) -> Ints:
+        names = self._gallery.labels()
+        number = {name: index for index, name in enumerate(dict.fromkeys(names)) if name is not None}
+        if not number:
+            raise GalleryError(f"{self._gallery.folder} has no labels, which the rule of this gate needs")
+        # Below NO_KEY, and each once.
+        codes = (-2 - key if name is None else number[name] for key, name in enumerate(names))
+        return np.fromiter(codes, dtype=np.int64, count=len(names))
+
+
+def margins(rule: str, classes: Classes, D: Floats, I: Ints, k: int) -> Values:  # noqa: E741
     """(nq,) margins from `depth(k)` hits of the small width, or as many as there are.
 
     Raises:
@@ -121,24 +148,9 @@ def margins(rule: str, gallery: Gallery, D: Floats, I: Ints, k: int) -> Values: 
     """
     if D.shape[1] <= k:
         missing = ((0, 0), (0, k + 1 - D.shape[1]))
-        D, I = np.pad(D, missing, constant_values=-np.inf), np.pad(I, missing, constant_values=NO_KEY)  # noqa: E741
-    classes = classes_of(gallery, I) if rule in OF_LABELS else np.full_like(I, NO_KEY)
-    if rule in OF_LABELS and I.size and not (classes >= 0).any():
-        raise GalleryError(f"gate rule {rule!r} needs labels, and the hits in {gallery.folder} have none")
-    return RULES[rule](D, classes, k)
-
-
-def classes_of(gallery: Gallery, I: Ints) -> Ints:  # noqa: E741
-    """Numbers of the classes of hits, `NO_KEY` where there is no hit; images without a label share none."""
-    keys, places = np.unique(I, return_inverse=True)
-    known = keys[keys != NO_KEY]
-    names = [row.label for row in gallery.rows(known)]
-    number = {name: index for index, name in enumerate(dict.fromkeys(names)) if name is not None}
-    # Below NO_KEY, and each once.
-    codes = [number.get(name, -2 - index) if name is not None else -2 - index for index, name in enumerate(names)]
-    found = np.full(len(keys), NO_KEY, dtype=np.int64)
-    found[keys != NO_KEY] = codes
-    return found[places].reshape(I.shape)
+        D = np.pad(D, missing, constant_values=-np.inf)
+        I = np.pad(I, missing, constant_values=NO_KEY)  # noqa: E741
+    return RULES[rule](D, classes.of(I) if rule in OF_LABELS else np.full_like(I, NO_KEY), k)
 
 
 @dataclass(frozen=True)
@@ -162,8 +174,8 @@ class Calibration:
 def calibrate(by_rule: Mapping[str, Values], small: Values, full: Values, target: float) -> Calibration:
     """The rule and threshold that send the fewest queries to the full width at a loss within the target.
 
-    For each rule the queries are ordered by margin. From all at full width, ever fewer are, until a loss first
-    exceeds the target: a lucky threshold beyond that is not taken. Of rules that send equally many, the
+    For each rule the queries are ordered by margin. From all at full width, ever fewer are, until a loss
+    first exceeds the target: a lucky threshold beyond that is not taken. Of rules that send equally many, the
     first is taken.
 
     Args:

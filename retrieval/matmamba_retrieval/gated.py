@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from functools import cached_property
 
 from .gallery import Gallery
-from .gate import Gate, depth, margins
+from .gate import Classes, Gate, depth, margins
 from .hits import Bools, Cost, Hits
 from .queries import Floats, Ints, Queries
 from .strategies import Encoder, Shortlist, rerank_step, select
@@ -39,15 +38,22 @@ class Gated:
         select(self.gallery, k, allowed)
         small = self.small(queries, k, allowed)
         with small.cost.timed("gate", len(queries)):
-            hard = self.gate.hard(margins(self.gate.rule, self.gallery, small.D, small.I, k))
+            hard = self.gate.hard(margins(self.gate.rule, self.classes, small.D, small.I, k))
         return self.combine(queries, small, hard, k, allowed)
+
+    @cached_property
+    def classes(self) -> Classes:
+        """Of the gallery's images."""
+        return Classes(self.gallery)
 
     def small(self, queries: Queries, k: int, allowed: Bools | None = None) -> Hits:
         """What the small width finds: as many hits as the gate looks at for k, where there are."""
         most = min(depth(k), len(self.gallery), max(k, self.shortlist))
         return self._first().with_widths(self.query_width).search(queries, most, allowed)
 
-    def combine(self, queries: Queries, small: Hits, hard: Ints, k: int, allowed: Bools | None = None) -> Hits:
+    def combine(
+        self, queries: Queries, small: Hits, hard: Ints, k: int, allowed: Bools | None = None
+    ) -> Hits:
         """The answers of the small width, those at `hard` replaced by answers of the full width."""
         D, I, by_full = small.D[:, :k].copy(), small.I[:, :k].copy(), small.by_full.copy()  # noqa: E741
         # A copy, because the same first answers may meet several gates.

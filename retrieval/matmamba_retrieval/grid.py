@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from .errors import GalleryError
 from .planner import funnel_schedule
 from .settings import Settings
 
+# In a schedule, the width of the first step.
+SAME = "same"
+
 
 @dataclass
 class FunnelSteps:
-    """A schedule of a funnel; without lengths, they halve from `length`, and without dims, these double.
+    """A schedule of a funnel.
 
     Attributes:
-        widths: query widths of the steps after the first, the last included; by default all full.
+        dims, lengths: of each step but the last. widths: query widths of the steps after the first, the last
+            included; "same" for the width of the first; by default all full.
     """
 
     dims: list[int] = field(default_factory=list)
@@ -43,8 +47,8 @@ class Grid:
     Attributes:
         k: hits wanted. query_widths, gallery_widths: labels; empty for the trained ones and for full.
             dims: of the first stage. shortlists: lengths of the first stage. strategies: which are tried.
-            funnels: schedules. indexes: of the first stage. gate_dims, gate_shortlists: of gated strategies; by
-            default the last of dims and shortlists. gate_losses: targets that gates are calibrated to, in
+            funnels: schedules. indexes: of the first stage. gate_dims, gate_shortlists: of gated strategies;
+            by default the last of dims and shortlists. gate_losses: targets that gates are calibrated to, in
             points of 1-NN and mAP. calibration: share of the queries that only calibrate.
     """
 
@@ -63,7 +67,7 @@ class Grid:
 
 
 def settings_of(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> list[tuple[Settings, float]]:
-    """The strategies of a grid, each once, with the loss that its gate may have, in points (0 without a gate).
+    """The strategies of a grid, each once, with the loss that its gate may have in points, 0 without one.
 
     Args:
         widths: of the queries, full first. dim: of full-length embeddings. rows: of the gallery; longer
@@ -86,17 +90,17 @@ def _single_shots(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tri
 
 
 def _first_stages(grid: Grid, widths: Sequence[str], strategy: str) -> Iterator[Settings]:
-    """Without dims and lengths, which the caller has: here, those of `Settings` that all strategies share."""
+    """What all strategies share; dims and lengths are to be put in place."""
     for width, stored, index in product(widths, grid.gallery_widths, grid.indexes):
-        for effort in index.efforts or [None]:
-            where = {"gallery_width": stored, "index": index.index, "effort": effort}
-            yield Settings(strategy, width, (1,), (1,), **where)  # type: ignore[arg-type]
+        efforts: list[int | None] = [*index.efforts] or [None]
+        for effort in efforts:
+            yield Settings(strategy, width, (1,), (1,), (), stored, index.index, effort)
 
 
 def _shortlists(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
     for first in _first_stages(grid, widths, "shortlist"):
         for d, length in _stages(grid.dims, grid.shortlists, dim, rows):
-            yield _at(first, (d,), (length,)), 0.0
+            yield replace(first, dims=(d,), lengths=(length,)), 0.0
 
 
 def _gates(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
@@ -104,7 +108,7 @@ def _gates(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
         dims, lengths = grid.gate_dims or grid.dims[-1:], grid.gate_shortlists or grid.shortlists[-1:]
         stages = _stages(dims, lengths, dim, rows)
         for (d, length), loss, again in product(stages, grid.gate_losses, (False, True)):
-            yield _at(first, (d,), (length,), again=again), loss
+            yield replace(first, dims=(d,), lengths=(length,), again=again), loss
 
 
 def _funnels(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
@@ -112,27 +116,18 @@ def _funnels(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
         for steps in grid.funnels:
             if steps.dims and max(steps.dims) <= dim:
                 lengths = tuple(min(length, rows) for length in steps.lengths)
-                yield _at(first, tuple(steps.dims), lengths, tuple(steps.widths)), 0.0
+                dims = tuple(steps.dims)
+                later = tuple(first.query_width if width == SAME else width for width in steps.widths)
+                yield replace(first, dims=dims, lengths=lengths, widths=later), 0.0
         if not grid.funnels:
             for d, length in _stages(grid.dims, grid.shortlists, dim, rows):
                 dims, lengths = funnel_schedule(d, dim, length, grid.k)
                 if len(dims) > 1:
-                    yield _at(first, dims, lengths), 0.0
+                    yield replace(first, dims=dims, lengths=lengths), 0.0
 
 
 def _stages(dims: Sequence[int], lengths: Sequence[int], longest: int, rows: int) -> list[tuple[int, int]]:
     return [(dim, min(length, rows)) for dim, length in product(dims, lengths) if dim <= longest]
-
-
-def _at(
-    first: Settings,
-    dims: tuple[int, ...],
-    lengths: tuple[int, ...],
-    widths: tuple[str, ...] = (),
-    again: bool = False,
-) -> Settings:
-    where = (first.gallery_width, first.index, first.effort)
-    return Settings(first.strategy, first.query_width, dims, lengths, widths, *where, None, again)
 
 
 _MAKERS = {"single-shot": _single_shots, "shortlist": _shortlists, "funnel": _funnels, "gated": _gates}

@@ -1,5 +1,4 @@
-"""The planner: tries strategies on a gallery, and chooses the cheapest that is good enough, or the best within
-a budget."""
+"""The planner: tries strategies on a gallery, and chooses the fastest that is good enough."""
 
 from __future__ import annotations
 
@@ -107,17 +106,17 @@ def _lengths(gallery: Gallery, k: int) -> list[int]:
 
 
 def _of_length(gallery: Gallery, width: str, choice: IndexChoice, length: int, k: int) -> Iterator[Settings]:
-    where = {"query_width": width, "index": choice.name, "effort": choice.effort}
-    yield Settings("shortlist", dims=(choice.dim,), lengths=(length,), **where)
+    listed = Settings("shortlist", width, (choice.dim,), (length,), index=choice.name, effort=choice.effort)
+    yield listed
     dims, lengths = funnel_schedule(choice.dim, gallery.spec.dim, length, k)
     if len(dims) > 1 and length >= 4 * k:
-        yield Settings("funnel", dims=dims, lengths=lengths, **where)
+        yield replace(listed, strategy="funnel", dims=dims, lengths=lengths)
     if width != "full":
-        yield Settings("gated", dims=(choice.dim,), lengths=(length,), again=True, **where)
+        yield replace(listed, strategy="gated", again=True)
 
 
 def funnel_schedule(dim: int, full: int, length: int, k: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Dims that double below the full one, and lengths that halve but never fall under k (arXiv 2205.13147)."""
+    """Dims that double below the full one, and lengths that halve but never fall under k (MRL's funnel)."""
     dims = [dim]
     while 2 * dims[-1] < full:
         dims.append(2 * dims[-1])
@@ -154,7 +153,7 @@ class Planner:
         self._calibration, self._reported = (whole.take(np.sort(half)) for half in halves)
 
     def run(self, wanted: Sequence[Settings]) -> Iterator[Row | None]:
-        """A row for each of them; None for one that need not be measured: a longer list than one that does."""
+        """A row for each of them; None for one that need not be measured: a shorter list was enough."""
         done: set[tuple[Any, ...]] = set()
         for settings in wanted:
             kind = (settings.strategy, settings.query_width, settings.dims, settings.index, settings.effort)
@@ -168,9 +167,7 @@ class Planner:
 
     def _ends(self, row: Row) -> bool:
         """Whether longer lists would only cost more: the targets are met, or a budget is spent."""
-        met = bool(self.goal.targets) and all(
-            row[name] >= value for name, value in self.goal.targets.items()
-        )
+        met = bool(self.goal.targets) and all(row[name] >= value for name, value in self.goal.targets.items())
         return met or any(row[name] > value for name, value in self.goal.budgets.items())
 
     def measure(self, settings: Settings) -> Row:

@@ -20,10 +20,16 @@ Blocks = Iterator[tuple[int, NDArray[np.floating]]]
 
 
 def find_shortlist(
-    gallery: Gallery, xq: Floats, length: int, allowed: Bools | None, width: str, index: str, effort: int | None
+    gallery: Gallery,
+    xq: Floats,
+    length: int,
+    allowed: Bools | None,
+    width: str,
+    index: str,
+    effort: int | None,
 ) -> Ints:
     """(nq, length) keys by the gallery's index over the dims that the queries have."""
-    keys = gallery.search_shortlist(xq, length if allowed is None else len(gallery))
+    keys = gallery.search_shortlist(xq, length if allowed is None else gallery.key_count)
     if allowed is None:
         return keys
     keys = np.where((keys != NO_KEY) & allowed[keys], keys, NO_KEY)
@@ -32,7 +38,7 @@ def find_shortlist(
 
 
 def selected_blocks(gallery: Gallery, allowed: Bools | None, dim: int) -> tuple[Ints | None, Blocks]:
-    """Stored vectors in blocks; where there is a selection, of its keys alone, numbered from 0: key by number."""
+    """Stored vectors in blocks; of a selection its keys alone, numbered from 0, and the keys by number."""
     if allowed is None:
         return None, gallery.segments.blocks()
     return np.flatnonzero(allowed), _chosen(gallery, allowed, dim)
@@ -48,19 +54,20 @@ def _chosen(gallery: Gallery, allowed: Bools, dim: int) -> Blocks:
 
 
 @contextmanager
-def compared_by(gallery: Gallery, dim: int, cost: Cost, queries: int, rows: int) -> Iterator[None]:
-    """Count what the first stage compares while the block runs: FAISS's own counts, or all rows of a flat index."""
+def compared_by(gallery: Gallery, dim: int, cost: Cost, queries: int) -> Iterator[None]:
+    """Count what the first stage compares in the block: as FAISS counts, or all rows of a flat index."""
     before = _counted()
     yield
     found = (_counted() - before) / max(1, queries)
-    vectors = found if found else float(rows)
+    vectors = found if found else float(gallery.key_count)
     cost.compare("shortlist", vectors, dim)
     cost.bytes_read += vectors * dim * 4
 
 
 def _counted() -> int:
     """Distances that FAISS computed in HNSW graphs and in inverted lists since the process began."""
-    return int(faiss.cvar.hnsw_stats.ndis + faiss.cvar.indexIVF_stats.ndis)
+    known = faiss.cvar
+    return int(known.hnsw_stats.ndis + known.indexIVF_stats.ndis)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,14 @@ def index_choices(gallery: Gallery, dims: Sequence[int]) -> list[IndexChoice]:
     return [IndexChoice(dim) for dim in dims]
 
 
+def ensure_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
+    """Build an index over the leading dims of the vectors of a width, unless it is there."""
+    built = {(record.dim, record.width) for record in gallery.shortlists()}
+    if (dim, width) not in built:
+        gallery.build_shortlist(dim, index, width)
+
+
 def index_bytes(gallery: Gallery, dim: int | None) -> int:
     """Bytes of an index; without one, of the vectors that exact search compares."""
-    rows = len(gallery)
+    rows = gallery.key_count
     return rows * (gallery.spec.dim * FLOAT16 if dim is None else dim * FLOAT32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -68,7 +68,7 @@ class Settings:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Settings:
-        """The settings that `to_json` gave; `GalleryError` naming a key that is unknown or of a wrong type."""
+        """The settings that `to_json` gave; `GalleryError` naming a key that is unknown or of wrong type."""
         known = dict(values)
         for name in ("dims", "lengths", "widths"):
             if name in known:
@@ -108,7 +108,7 @@ class Plan:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Plan:
-        """The plan that `to_json` gave; `GalleryError` naming a key that is unknown, missing, of a wrong type."""
+        """The plan that `to_json` gave; `GalleryError` naming a key that is unknown or of another type."""
         known = dict(values)
         if "settings" in known:
             known["settings"] = Settings.from_json(known["settings"])
@@ -134,14 +134,16 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-_TYPES = {
+_TYPES: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "int": _whole,
     "float": lambda value: _whole(value) or isinstance(value, float),
     "bool": lambda value: isinstance(value, bool),
     "int | None": lambda value: value is None or _whole(value),
     "tuple[int, ...]": lambda value: isinstance(value, tuple) and all(map(_whole, value)),
-    "tuple[str, ...]": lambda value: isinstance(value, tuple) and all(isinstance(item, str) for item in value),
+    "tuple[str, ...]": lambda value: (
+        isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    ),
     "Gate | None": lambda value: value is None or isinstance(value, Gate),
     "Settings": lambda value: isinstance(value, Settings),
     "EmbeddingSpec": lambda value: isinstance(value, EmbeddingSpec),

@@ -1,4 +1,4 @@
-"""Ways to answer a query, from exact and dear to cheap: each answers as `Strategy` says, and counts its cost."""
+"""Ways to answer a query, from exact and dear to cheap; each counts what it spends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from .queries import Encoded, EncodedQueries, Floats, Ints, Queries
 from .rerank import NO_KEY, exact_candidates, prefix, rerank
 from .scan import compared_by, find_shortlist, selected_blocks
 
-__all__ = ["Cost", "Encoded", "EncodedQueries", "Funnel", "Hits", "Queries", "Shortlist", "SingleShot", "Strategy"]
+__all__ = [
+    "Cost",
+    "Encoded",
+    "EncodedQueries",
+    "Funnel",
+    "Hits",
+    "Queries",
+    "Shortlist",
+    "SingleShot",
+    "Strategy",
+]
 # So many queries meet a block of vectors at once: their scores take 64 MiB.
 QUERIES_AT_ONCE = 256
 
@@ -118,9 +128,15 @@ class Funnel:
 
     def _shortlist(self, xq: Floats, k: int, selection: Selection, cost: Cost) -> Ints:
         dim, length = self.dims[0], min(self.lengths[0], selection.count)
-        with cost.timed("shortlist", len(xq)), compared_by(self.gallery, dim, cost, len(xq), selection.count):
+        with cost.timed("shortlist", len(xq)), compared_by(self.gallery, dim, cost, len(xq)):
             shortlist = find_shortlist(
-                self.gallery, prefix(xq, dim), length, selection.allowed, self.gallery_width, self.index, self.effort
+                self.gallery,
+                prefix(xq, dim),
+                length,
+                selection.allowed,
+                self.gallery_width,
+                self.index,
+                self.effort,
             )
             return self._complete(shortlist, xq, min(k, selection.count), length, selection)
 
@@ -171,10 +187,12 @@ def select(gallery: Gallery, k: int, allowed: Bools | None) -> Selection:
     """What may be answered; `GalleryError` if `k` is not in 1..number of images."""
     if not 1 <= k <= len(gallery):
         raise GalleryError(f"k = {k} is not in 1..{len(gallery)}, the number of images in {gallery.folder}")
+    live = gallery.allowed()
     if allowed is None:
-        return Selection(None, len(gallery))
-    if allowed.shape != (len(gallery),) or allowed.dtype != np.bool_:
-        raise GalleryError(f"a selection is {allowed.dtype} {allowed.shape}, not bool {(len(gallery),)}")
+        return Selection(live, len(gallery))
+    if allowed.shape != (gallery.key_count,) or allowed.dtype != np.bool_:
+        raise GalleryError(f"a selection is {allowed.dtype} {allowed.shape}, not bool {(gallery.key_count,)}")
+    allowed = allowed if live is None else allowed & live
     return Selection(allowed, int(allowed.sum()))
 
 

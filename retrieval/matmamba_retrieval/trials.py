@@ -41,7 +41,7 @@ class Trial:
 
 
 def cost_row(hits: Hits) -> dict[str, Any]:
-    """Cost per query: multiply-adds and milliseconds of encoder and search apart, all queries in one batch."""
+    """Cost per query: multiply-adds and milliseconds, encoder and search apart, all queries in one batch."""
     cost = hits.cost
     return {
         "encoder_macs": cost.macs,
@@ -67,7 +67,10 @@ class Bench:
         self, gallery: Gallery, queries: EncodedQueries, k: int, labels: Sequence[str] | None = None
     ) -> None:
         self.gallery, self.queries, self.k, self.labels = gallery, queries, k, labels
-        self._asked, self._stored = (None, None) if labels is None else _codes(labels, gallery.labels())
+        self._asked: Ints | None = None
+        self._stored: Ints | None = None
+        if labels is not None:
+            self._asked, self._stored = _codes(labels, gallery.labels())
         self.exact = SingleShot(gallery).search(queries, k)
         self.reference = self.qualities(self.exact)
 
@@ -109,9 +112,7 @@ class Bench:
         small = gated.small(self.queries, self.k)
         full = gated.combine(self.queries, small, np.arange(len(self.queries)), self.k)
         usable = [rule for rule in RULES if self._stored is not None or rule not in OF_LABELS]
-        by_rule = {
-            rule: margins(rule, self.gallery, small.D, small.I, self.k) for rule in rules or usable
-        }
+        by_rule = {rule: margins(rule, gated.classes, small.D, small.I, self.k) for rule in rules or usable}
         losses = [self._losses(hits, qualities) for hits in (small, full)]
         return calibrate(by_rule, losses[0], losses[1], target)
 
