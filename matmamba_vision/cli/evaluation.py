@@ -112,11 +112,12 @@ class Evaluation:
     def _row(self, reported: Bench, calibrating: Bench, settings: Settings, loss: float) -> Row:
         about: Row = {}
         if settings.strategy == "gated":
-            found = calibrating.calibrate(settings, loss / 100, ("knn1", "map"))
+            found = calibrating.calibrate(settings, loss / 100, self._grid.gate_qualities)
             settings = replace(settings, gate=found.gate)
             about = {
                 "gate_loss": loss,
                 "calibrated": {
+                    "qualities": list(self._grid.gate_qualities),
                     "share": found.share,
                     "losses": list(found.losses),
                     "bounds": list(found.bounds),
@@ -159,6 +160,6 @@ class Evaluation:
     def _name(self, settings: Settings, loss: float) -> str:
         """Of a row: all that decides what is in it."""
         experiment, grid = self._experiment, self._grid
-        known = [settings.to_json(), loss, grid.k, grid.calibration, self._seed]
+        known = [settings.to_json(), loss, grid.gate_qualities, grid.k, grid.calibration, self._seed]
         known += [str(experiment.gallery.folder), experiment.name, len(experiment.queries)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

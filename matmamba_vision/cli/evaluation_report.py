@@ -109,6 +109,7 @@ def first_stage(row: Row) -> str:
     parts += [row["index"]] * (row["index"] not in ("", "Flat"))
     parts += [f"effort {row['effort']}"] * (row["effort"] is not None)
     parts += [f"then {', '.join(row['widths'])}"] * bool(row["widths"])
+    parts += [f"expanded by {row['expand']}"] * bool(row["expand"])
     if row["gate"]:
         parts.append(f"{row['gate']['rule']} for {row['gate_loss']:g}")
         parts += ["asked again"] * row["again"]

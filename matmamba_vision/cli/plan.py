@@ -33,7 +33,7 @@ import numpy as np
 from matmamba_datasets import NO_LABEL, BrokenTally, DataError, eval_transform, make_loader, open_images
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError
 from matmamba_retrieval.embedder import Embedder
-from matmamba_retrieval.planner import Goal, Planner, candidates, pareto_rows
+from matmamba_retrieval.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
 from matmamba_retrieval.scan import ensure_index
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -56,7 +56,7 @@ QUERIES = 1000
 class Args:
     # Folder of the gallery.
     gallery: Path
-    # Query images: a folder, Parquet files or shards. Others than those of the gallery, which find themselves.
+    # Query images: a folder, Parquet files or shards; not those of the gallery, which find themselves.
     queries: Path
     # What a strategy has to reach, such as recall=0.99; see above.
     target: list[str] = field(default_factory=list)
@@ -177,7 +177,7 @@ def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], cons
     for dim in dims:
         with console.status(f"building an index over {dim} dims"):
             ensure_index(gallery, dim, gallery.spec.width, "")
-    wanted = candidates(gallery, widths, args.k, dims)
+    wanted = candidates(gallery, widths, args.k, dims, planner.goal.quality in OF_LABELS)
     rows = []
     with meter(console, "trying strategies", len(wanted)) as bar:
         for row in planner.run(wanted):

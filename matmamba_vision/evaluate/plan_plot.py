@@ -20,7 +20,8 @@ def draw_plan(rows: Sequence[Row], chosen: Row, quality: str, goal: str) -> byte
     figure = Figure(figsize=(11, 5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     known = colours_of(rows)
-    for axes, cost, title in zip(panels, ("ms", "gmacs"), ("ms", "multiply-adds, billions"), strict=True):
+    titles = ("ms of one query, encoder and search", "billion multiply-adds per query")
+    for axes, cost, title in zip(panels, ("ms", "gmacs"), titles, strict=True):
         front = front_of([(row[cost], row[quality]) for row in rows], least=True)
         axes.step(*zip(*front, strict=True), where="post", color="black", linewidth=1, alpha=0.6)
         for width, colour in known.items():
@@ -28,7 +29,7 @@ def draw_plan(rows: Sequence[Row], chosen: Row, quality: str, goal: str) -> byte
             mark_rows(axes, mine, lambda row, cost=cost: row[cost], lambda row: row[quality], colour)  # type: ignore[misc]
         place = chosen[cost], chosen[quality]
         axes.scatter(*place, s=190, facecolors="none", edgecolors=CHOSEN, linewidths=2)
-        axes.set(xscale="log", xlabel=f"{title} of one query, encoder and search")
+        axes.set(xscale="log", xlabel=title)
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())

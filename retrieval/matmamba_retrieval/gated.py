@@ -20,7 +20,8 @@ class Gated:
     Attributes:
         query_width, dim, shortlist, gallery_width, index, effort: of the first stage, as in `Shortlist`.
         gate: by default all queries fail it. again: whether a query that fails searches the index once more,
-            by its full-width embedding, instead of reranking the shortlist of the small one.
+            by its full-width embedding, instead of reranking the shortlist of the small one. expand: of the
+            small width's answer, as in `Shortlist`.
     """
 
     gallery: Gallery
@@ -32,6 +33,7 @@ class Gated:
     effort: int | None = None
     gate: Gate = field(default_factory=Gate)
     again: bool = False
+    expand: int = 0
 
     def search(self, queries: Queries, k: int, allowed: Bools | None = None) -> Hits:
         """Answer by the small width, then the doubtful ones by the full width; `by_full` says which."""
@@ -74,13 +76,14 @@ class Gated:
             self.gallery_width,
             self.index,
             self.effort,
+            self.expand,
         )
 
     def _full(
         self, queries: Queries, shortlist: Ints, k: int, allowed: Bools | None
     ) -> tuple[Floats, Ints, Cost]:
         if self.again:
-            first = replace(self._first(), query_width="full", gallery_width="full")
+            first = replace(self._first(), query_width="full", gallery_width="full", expand=0)
             hits = first.search(queries, k, allowed)
             return hits.D, hits.I, hits.cost
         cost = Cost()

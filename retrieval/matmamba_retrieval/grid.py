@@ -20,12 +20,14 @@ class FunnelSteps:
 
     Attributes:
         dims, lengths: of each step but the last. widths: query widths of the steps after the first, the last
-            included; "same" for the width of the first; by default all full.
+            included; "same" for the width of the first; by default all full. expand: nearest candidates that
+            the query of the last step is averaged with.
     """
 
     dims: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     widths: list[str] = field(default_factory=list)
+    expand: int = 0
 
 
 @dataclass
@@ -49,7 +51,9 @@ class Grid:
             dims: of the first stage. shortlists: lengths of the first stage. strategies: which are tried.
             funnels: schedules. indexes: of the first stage. gate_dims, gate_shortlists: of gated strategies;
             by default the last of dims and shortlists. gate_losses: targets that gates are calibrated to, in
-            points of 1-NN and mAP. calibration: share of the queries that only calibrate.
+            points of each of gate_qualities. expands, gate_expands: nearest candidates that a query is
+            averaged with, of shortlists, and of what the small width of a gate answers. calibration: share
+            of the queries that only calibrate.
     """
 
     k: int = 10
@@ -63,6 +67,9 @@ class Grid:
     gate_dims: list[int] = field(default_factory=list)
     gate_shortlists: list[int] = field(default_factory=list)
     gate_losses: list[float] = field(default_factory=lambda: [0.1])
+    gate_qualities: list[str] = field(default_factory=lambda: ["knn1", "map"])
+    expands: list[int] = field(default_factory=lambda: [0])
+    gate_expands: list[int] = field(default_factory=lambda: [0, 50])
     calibration: float = 0.5
 
 
@@ -99,16 +106,18 @@ def _first_stages(grid: Grid, widths: Sequence[str], strategy: str) -> Iterator[
 
 def _shortlists(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
     for first in _first_stages(grid, widths, "shortlist"):
-        for d, length in _stages(grid.dims, grid.shortlists, dim, rows):
-            yield replace(first, dims=(d,), lengths=(length,)), 0.0
+        stages = _stages(grid.dims, grid.shortlists, dim, rows)
+        for (d, length), expand in product(stages, grid.expands):
+            yield replace(first, dims=(d,), lengths=(length,), expand=expand), 0.0
 
 
 def _gates(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    dims, lengths = grid.gate_dims or grid.dims[-1:], grid.gate_shortlists or grid.shortlists[-1:]
+    stages = _stages(dims, lengths, dim, rows)
     for first in _first_stages(grid, [width for width in widths if width != "full"], "gated"):
-        dims, lengths = grid.gate_dims or grid.dims[-1:], grid.gate_shortlists or grid.shortlists[-1:]
-        stages = _stages(dims, lengths, dim, rows)
-        for (d, length), loss, again in product(stages, grid.gate_losses, (False, True)):
-            yield replace(first, dims=(d,), lengths=(length,), again=again), loss
+        tried = product(stages, grid.gate_expands, (False, True), grid.gate_losses)
+        for (d, length), expand, again, loss in tried:
+            yield replace(first, dims=(d,), lengths=(length,), again=again, expand=expand), loss
 
 
 def _funnels(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
@@ -118,7 +127,8 @@ def _funnels(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
                 lengths = tuple(min(length, rows) for length in steps.lengths)
                 dims = tuple(steps.dims)
                 later = tuple(first.query_width if width == SAME else width for width in steps.widths)
-                yield replace(first, dims=dims, lengths=lengths, widths=later), 0.0
+                known = replace(first, dims=dims, lengths=lengths, widths=later)
+                yield replace(known, expand=steps.expand), 0.0
         if not grid.funnels:
             for d, length in _stages(grid.dims, grid.shortlists, dim, rows):
                 dims, lengths = funnel_schedule(d, dim, length, grid.k)

@@ -32,6 +32,8 @@ BUDGETS = {
 OF_LABELS = ("knn1", "map")
 # Shortlists are tried at these lengths, times k / 10 for larger k.
 LENGTHS = (50, 100, 200, 500, 1000, 2000)
+# Nearest candidates that the query of a gate's small width is averaged with.
+EXPAND = 50
 # Queries that are asked alone for the latency of each strategy.
 ALONE = 30
 
@@ -86,17 +88,20 @@ def _pair(text: str) -> tuple[str, float]:
         raise GalleryError(f"{text!r} is not a name and a number, such as recall=0.99") from error
 
 
-def candidates(gallery: Gallery, widths: Sequence[str], k: int, dims: Sequence[int]) -> list[Settings]:
+def candidates(
+    gallery: Gallery, widths: Sequence[str], k: int, dims: Sequence[int], labelled: bool = False
+) -> list[Settings]:
     """Strategies to try: single-shot; shortlists and gates by width, index, effort and length; funnels.
 
     Args:
-        widths: labels, full first. dims: of indexes that are built.
+        widths: labels, full first. dims: of indexes that are built. labelled: whether hits of the right class
+            are wanted, rather than those of single-shot.
     """
     found = [Settings(query_width=width) for width in widths]
     for width in widths:
         for choice in index_choices(gallery, dims):
             for length in _lengths(gallery, k):
-                found += _of_length(gallery, width, choice, length, k)
+                found += _of_length(gallery, width, choice, length, k, labelled)
     return found
 
 
@@ -105,7 +110,9 @@ def _lengths(gallery: Gallery, k: int) -> list[int]:
     return [length for length in scaled if length < len(gallery)] or [len(gallery)]
 
 
-def _of_length(gallery: Gallery, width: str, choice: IndexChoice, length: int, k: int) -> Iterator[Settings]:
+def _of_length(
+    gallery: Gallery, width: str, choice: IndexChoice, length: int, k: int, labelled: bool
+) -> Iterator[Settings]:
     listed = Settings("shortlist", width, (choice.dim,), (length,), index=choice.name, effort=choice.effort)
     yield listed
     dims, lengths = funnel_schedule(choice.dim, gallery.spec.dim, length, k)
@@ -113,6 +120,9 @@ def _of_length(gallery: Gallery, width: str, choice: IndexChoice, length: int, k
         yield replace(listed, strategy="funnel", dims=dims, lengths=lengths)
     if width != "full":
         yield replace(listed, strategy="gated", again=True)
+        # Better than other hits of single-shot, but other hits.
+        if labelled and length > EXPAND:
+            yield replace(listed, strategy="gated", again=True, expand=EXPAND)
 
 
 def funnel_schedule(dim: int, full: int, length: int, k: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -154,9 +164,9 @@ class Planner:
 
     def run(self, wanted: Sequence[Settings]) -> Iterator[Row | None]:
         """A row for each of them; None for one that need not be measured: a shorter list was enough."""
-        done: set[tuple[Any, ...]] = set()
+        done: set[Settings] = set()
         for settings in wanted:
-            kind = (settings.strategy, settings.query_width, settings.dims, settings.index, settings.effort)
+            kind = replace(settings, lengths=(1,) * len(settings.lengths))
             if kind in done:
                 yield None
                 continue

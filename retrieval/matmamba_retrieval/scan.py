@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -51,6 +51,16 @@ def _chosen(gallery: Gallery, allowed: Bools, dim: int) -> Blocks:
         if len(chosen):
             yield number, chosen
         number += len(chosen)
+
+
+def expanded(xq: Floats, I: Ints, read: Callable[[Ints], NDArray[np.floating]]) -> Floats:  # noqa: E741
+    """(nq, D) means of each query and the stored vectors of its hits, normalised."""
+    sums = xq.copy()
+    for row, keys in zip(sums, I, strict=True):
+        row += read(keys[keys != NO_KEY]).sum(0, dtype=np.float32)
+    lengths: Floats = np.linalg.norm(sums, axis=1, keepdims=True)
+    sums /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    return sums
 
 
 @contextmanager

@@ -40,6 +40,7 @@ class Settings:
     effort: int | None = None
     gate: Gate | None = None
     again: bool = False
+    expand: int = 0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -56,11 +57,13 @@ class Settings:
             return SingleShot(gallery, self.query_width)
         where = (self.gallery_width, self.index, self.effort)
         if self.strategy == "funnel":
-            return Funnel(gallery, self.query_width, self.dims, self.lengths, self.widths, *where)
+            return Funnel(
+                gallery, self.query_width, self.dims, self.lengths, self.widths, *where, self.expand
+            )
         first = (gallery, self.query_width, self.dims[0], self.lengths[0], *where)
         if self.strategy == "shortlist":
-            return Shortlist(*first)
-        return Gated(*first, self.gate or Gate(), self.again)
+            return Shortlist(*first, self.expand)
+        return Gated(*first, self.gate or Gate(), self.again, self.expand)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds them."""

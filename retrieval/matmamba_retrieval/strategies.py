@@ -12,7 +12,7 @@ from .gallery import Gallery
 from .hits import Bools, Cost, Hits, Strategy
 from .queries import Encoded, EncodedQueries, Floats, Ints, Queries
 from .rerank import NO_KEY, exact_candidates, prefix, rerank
-from .scan import compared_by, find_shortlist, selected_blocks
+from .scan import compared_by, expanded, find_shortlist, selected_blocks
 
 __all__ = [
     "Cost",
@@ -60,6 +60,8 @@ class Shortlist:
         gallery_width: of the vectors that the index holds: "full", or a width that the gallery stores
             besides. index: name of the index, if not the only one of that dim. effort: how much of an
             approximate index is searched (nprobe, efSearch); by default what the index was built with.
+            expand: nearest candidates that the query is averaged with before it is compared a last time
+            (average query expansion: Chum et al., ICCV 2007); 0 for none.
     """
 
     gallery: Gallery
@@ -69,6 +71,7 @@ class Shortlist:
     gallery_width: str = "full"
     index: str = ""
     effort: int | None = None
+    expand: int = 0
 
     def search(self, queries: Queries, k: int, allowed: Bools | None = None) -> Hits:
         """Shortlist, then rerank by full-width, full-length embeddings."""
@@ -85,6 +88,7 @@ class Shortlist:
             self.gallery_width,
             self.index,
             self.effort,
+            self.expand,
         )
 
 
@@ -98,7 +102,8 @@ class Funnel:
     Attributes:
         query_width: of the first step. dims: dims of each step before the last. lengths: candidates that each
             of these steps keeps. widths: query widths of the steps after the first, the last included; by
-            default all full. gallery_width, index, effort: of the first step, as in `Shortlist`.
+            default all full. gallery_width, index, effort: of the first step, and expand: of the last, as in
+            `Shortlist`.
     """
 
     gallery: Gallery
@@ -109,6 +114,7 @@ class Funnel:
     gallery_width: str = "full"
     index: str = ""
     effort: int | None = None
+    expand: int = 0
 
     def search(self, queries: Queries, k: int, allowed: Bools | None = None) -> Hits:
         """Shortlist, then rerank step by step."""
@@ -118,13 +124,20 @@ class Funnel:
         encoder = Encoder(self.gallery, queries, cost)
         shortlist = self._shortlist(encoder.at(self.query_width), k, selection, cost)
         candidates = shortlist
-        steps = zip((*self.dims[1:], self.gallery.spec.dim), (*self.lengths[1:], k), widths, strict=True)
-        for dim, length, width in steps:
-            last = (encoder.at(width), candidates.shape[1])
-            D, candidates = rerank_step(self.gallery, last[0], candidates, dim, length, cost)
-        cost.candidates += last[1]
+        for dim, length, width in zip(self.dims[1:], self.lengths[1:], widths[:-1], strict=True):
+            candidates = rerank_step(self.gallery, encoder.at(width), candidates, dim, length, cost)[1]
+        D, I = self._last(encoder.at(widths[-1]), candidates, k, cost)  # noqa: E741
         by_full = np.full(len(queries), widths[-1] == "full")
-        return Hits(D, candidates, shortlist, cost, by_full, selection.reason(k))
+        return Hits(D, I, shortlist, cost, by_full, selection.reason(k))
+
+    def _last(self, xq: Floats, candidates: Ints, k: int, cost: Cost) -> tuple[Floats, Ints]:
+        dim = self.gallery.spec.dim
+        if self.expand:
+            nearest = rerank_step(self.gallery, xq, candidates, dim, self.expand, cost)[1]
+            with cost.timed("rerank", len(xq)):
+                xq = expanded(xq, nearest, self.gallery.segments.read)
+        cost.candidates += candidates.shape[1]
+        return rerank_step(self.gallery, xq, candidates, dim, k, cost)
 
     def _shortlist(self, xq: Floats, k: int, selection: Selection, cost: Cost) -> Ints:
         dim, length = self.dims[0], min(self.lengths[0], selection.count)
