@@ -137,9 +137,9 @@ def table(result: Mapping[str, Any]) -> str:
     best = f"single-shot: 1-NN {100 * full['knn1']:.2f} %, mAP@10 {100 * full['map']:.2f} %"
     return (
         f"{result['data']}: gallery {images['gallery']:,} images, {images['queries']:,} queries,"
-        f" {images['calibration']:,} others that calibrate; {best}. Points lost against it, with 95 % bootstrap"
-        " intervals; by full: queries that the full width answered; encoder: multiply-adds against those of the"
-        " full width.\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        f" {images['calibration']:,} others that calibrate; {best}. Points lost against it, with 95 %"
+        " bootstrap intervals; by full: queries that the full width answered; encoder: multiply-adds against"
+        " those of the full width.\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
     )
 
 

@@ -115,7 +115,9 @@ def _line(axes: Axes, rows: Sequence[Row], name: str, title: str, style: str) ->
     x = [row["encoder_macs"] for row in ordered]
     y = np.array([100 * row[name] for row in ordered])
     low, high = 100 * np.array([row[f"{name}_interval"] for row in ordered]).T
-    axes.errorbar(x, y, yerr=[y - low, high - y], fmt=style, capsize=3, label=title, alpha=0.85)
+    axes.errorbar(
+        x, y, yerr=np.maximum(0, [y - low, high - y]), fmt=style, capsize=3, label=title, alpha=0.85
+    )
     for row, place in zip(ordered, zip(x, y, strict=True), strict=True):
         axes.annotate(row["query_width"], place, xytext=(6, -11), textcoords="offset points", fontsize=8)
 

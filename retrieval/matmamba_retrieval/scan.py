@@ -37,14 +37,14 @@ def find_shortlist(
     return np.take_along_axis(keys, order, axis=1)[:, :length]
 
 
-def selected_blocks(gallery: Gallery, allowed: Bools | None, dim: int) -> tuple[Ints | None, Blocks]:
+def selected_blocks(gallery: Gallery, allowed: Bools | None) -> tuple[Ints | None, Blocks]:
     """Stored vectors in blocks; of a selection its keys alone, numbered from 0, and the keys by number."""
     if allowed is None:
         return None, gallery.segments.blocks()
-    return np.flatnonzero(allowed), _chosen(gallery, allowed, dim)
+    return np.flatnonzero(allowed), _chosen(gallery, allowed)
 
 
-def _chosen(gallery: Gallery, allowed: Bools, dim: int) -> Blocks:
+def _chosen(gallery: Gallery, allowed: Bools) -> Blocks:
     number = 0
     for first, xb in gallery.segments.blocks():
         chosen = xb[allowed[first : first + len(xb)]]

@@ -240,8 +240,9 @@ def _split(xq: Floats) -> Iterator[Floats]:
 
 
 def _exact(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None) -> tuple[Floats, Ints]:
-    dim = xq.shape[1]
-    keys, blocks = selected_blocks(gallery, allowed, dim)
+    keys, blocks = selected_blocks(gallery, allowed)
+    if keys is not None and not len(keys):
+        return rerank(xq, np.empty((len(xq), 0), dtype=np.int64), gallery.segments.read, k)
     candidates = exact_candidates(xq, blocks, k)
     if keys is not None:
         candidates = np.where(candidates == NO_KEY, NO_KEY, keys[candidates])
