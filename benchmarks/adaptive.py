@@ -94,10 +94,10 @@ def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint, console
 def grids(experiment: Experiment, dim: int) -> list[tuple[Grid, list[Any]]]:
     """What is tried: shortlists, funnels, and gates for both metrics and for 1-NN alone."""
     widths, rows = list(experiment.queries.by_width), len(experiment.gallery)
-    dims = [known for known in (32, 64, dim // 2, dim) if known <= dim]
-    lengths = [200, 1000, 2000, 5000]
+    dims = [known for known in (32, dim) if known <= dim]
+    lengths = [200, 1000, 2000]
     alone = FunnelSteps([dim], [2000], ["same"], EXPAND)
-    funnels = [FunnelSteps([32, 64], [1000, 400]), FunnelSteps([32, 64], [5000, 2000]), alone]
+    funnels = [FunnelSteps([32, 64], [1000, 400]), alone]
     whole = Grid(
         dims=sorted(set(dims)),
         shortlists=lengths,
@@ -106,7 +106,7 @@ def grids(experiment: Experiment, dim: int) -> list[tuple[Grid, list[Any]]]:
         gate_dims=[dim],
         gate_shortlists=[1000],
         gate_losses=[GATED],
-        gate_expands=[0, EXPAND, 2 * EXPAND],
+        gate_expands=[0, EXPAND],
     )
     nearest = Grid(strategies=["gated"], gate_dims=[dim], gate_shortlists=[1000], gate_losses=[GATED])
     nearest.gate_qualities = ["knn1"]

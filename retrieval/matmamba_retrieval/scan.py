@@ -29,7 +29,9 @@ def find_shortlist(
     effort: int | None,
 ) -> Ints:
     """(nq, length) keys by the gallery's index over the dims that the queries have."""
-    keys = gallery.search_shortlist(xq, length if allowed is None else gallery.key_count)
+    # So many that are not allowed may come before one that is.
+    others = 0 if allowed is None else int(len(allowed) - allowed.sum())
+    keys = gallery.search_shortlist(xq, min(gallery.key_count, length + others))
     if allowed is None:
         return keys
     keys = np.where((keys != NO_KEY) & allowed[keys], keys, NO_KEY)

@@ -120,6 +120,12 @@ class Plan:
         return _filled(Plan, known, "plan")
 
 
+def planned(gallery: Gallery) -> Strategy | None:
+    """The strategy of the gallery's plan, None if it has none; `GalleryError` if the plan does not fit."""
+    known = gallery.plan
+    return None if known is None else Plan.from_json(known).strategy(gallery)
+
+
 def _filled(kind: type[T], values: Mapping[str, Any], what: str) -> T:
     names = {known.name: known for known in fields(kind)}  # type: ignore[arg-type]
     if unknown := values.keys() - names.keys():

@@ -12,7 +12,7 @@ from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Funnel, G
 from matmamba_retrieval.gate import Gate
 from matmamba_retrieval.gated import Gated
 from matmamba_retrieval.grid import FunnelSteps, Grid, IndexSettings, settings_of
-from matmamba_retrieval.settings import Plan, Settings
+from matmamba_retrieval.settings import Plan, Settings, planned
 from small import unit_vectors
 
 EXAMPLES = [
@@ -38,11 +38,14 @@ def test_settings_open_what_they_say(gallery: Gallery) -> None:
 
 
 def test_a_saved_plan_searches_as_it_did(gallery: Gallery) -> None:
+    assert planned(gallery) is None
     vectors = unit_vectors(4, 32, seed=1), unit_vectors(4, 32, seed=2)
     queries = EncodedQueries({"full": Encoded(vectors[0], 1, 1), "1/8": Encoded(vectors[1], 1, 1)})
     settings = Settings("gated", "1/8", (8,), (60,), gate=Gate("class", 0.01))
     gallery.save_plan(Plan(settings, gallery.spec, 10, "recall >= 0.9").to_json())
-    found = Plan.from_json(gallery.plan).strategy(gallery).search(queries, 5)
+    strategy = planned(gallery)
+    assert strategy is not None
+    found = strategy.search(queries, 5)
     assert np.array_equal(found.I, settings.open(gallery).search(queries, 5).I)
 
 
