@@ -13,6 +13,7 @@ from typing import Any
 
 import against_vit
 import block_time
+import gallery_safety
 import gpu
 import latency
 import measuring
@@ -106,6 +107,16 @@ def test_each_script_runs(script: ModuleType, tiny: dict[str, Any], tmp_path: Pa
     assert all(case["warm_up"] == 1 and case["repeats"] == 3 for case in in_turn)
     assert all(found["median"] > 0 for case in result["cases"] for found in case["sides"].values())
     assert all(found["low"] <= found["high"] for case in result["cases"] for found in case["ratios"].values())
+
+
+def test_the_script_about_safety_counts_what_it_did(tmp_path: Path) -> None:
+    gallery_safety.main(["--quick", "--output", str(tmp_path / "result.json")])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert sum(result["killed_writers"]["counts"].values()) == result["killed_writers"]["times"] == 20
+    damaged = result["damaged_files"]["counts"]
+    assert damaged["flip"] + damaged["truncation"] == 20
+    assert damaged["undetected"] == damaged["silently another answer"] == 0
+    assert result["opening"]["deleted"] == 20
 
 
 def test_a_quick_run_writes_nothing_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -71,16 +71,29 @@ def rewrite_database(file: Path) -> None:
     new.unlink(missing_ok=True)
     try:
         with naming(file):
-            database = _connect(file, apsw.SQLITE_OPEN_READWRITE)
-            database.execute(f"VACUUM INTO 'file:{new}?vfs={CHECKED_VFS}'")
-            database.close()
-        if damaged_pages(new):
-            raise GalleryError(f"{new} could not be written without damage")
+            _copy_tables(file, new)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
     file.rename(old)
     new.rename(file)
+
+
+def _copy_tables(file: Path, new: Path) -> None:
+    """Not SQLite's VACUUM: that reads the indexes, too."""
+    database = _connect(file, apsw.SQLITE_OPEN_READWRITE)
+    made = list(database.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    tables = [(name, sql) for kind, name, sql in made if kind == "table"]
+    create_database(new, ";".join(sql for _, sql in tables))
+    database.execute("ATTACH ? AS new", (str(new),))
+    copies = [f"INSERT INTO new.{name} SELECT * FROM main.{name}" for name, _ in tables]
+    try:
+        database.execute(";".join(["BEGIN", *copies, "COMMIT"]))
+    finally:
+        database.close(force=True)
+    rewritten = _connect(new, apsw.SQLITE_OPEN_READWRITE)
+    rewritten.execute(";".join(sql for kind, _, sql in made if kind == "index"))
+    rewritten.close()
 
 
 def damaged_pages(file: Path) -> list[str]:

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from .catalog import PARTIAL, Catalog
 from .changes import add_images, delete_images
 from .errors import GalleryError
-from .files import remove_others
 from .locks import Busy, Lock
 from .records import Row, SegmentRecord, ShortlistRecord
 from .segments import Segments, write_segment
 from .shortlist import build_index, save_index
 from .snapshot import CATALOG, LOCKS, SEGMENTS, SHORTLISTS, Snapshot
 from .spec import EmbeddingSpec
-from .staging import drop_old
+from .staging import sweep
 
 # A stored vector may differ from unit length by this much: float16 rounding and room for other encoders.
 UNIT_TOLERANCE = 1e-2
@@ -216,9 +215,7 @@ class Gallery(Snapshot):
         Returns how many files.
         """
         self.require_writer()
-        drop_old(self.catalog, self.folder)
-        known = self.catalog.files()
-        return sum(remove_others(self.folder / name, known) for name in (SEGMENTS, SHORTLISTS))
+        return sweep(self.catalog, self.folder)
 
     def _write(self, width: str, vectors: Vectors) -> SegmentRecord:
         where = self.folder / SEGMENTS

@@ -15,14 +15,16 @@ from .catalog import Catalog
 from .database import damaged_pages, open_database, rewrite_database
 from .errors import GalleryError
 from .files import require_checksum
-from .gallery import Gallery, hold_to_write
+from .gallery import hold_to_write
 from .records import Generation, Row, SegmentRecord
 from .segments import Segments, checked_blocks, write_segment
 from .shortlist import build_index, save_index
-from .snapshot import CATALOG, SEGMENTS, SHORTLISTS
-from .staging import key_count
+from .snapshot import CATALOG, SEGMENTS, SHORTLISTS, Snapshot
+from .staging import key_count, sweep
 
 log = logging.getLogger(__name__)
+# Cosine from which on two vectors are of the same image and model: room for float16 and for other batches.
+SAME_IMAGE = 0.999
 # Images to (n, D) normalised vectors at a width.
 Encode = Callable[[Sequence[Row], str], NDArray[np.floating]]
 
@@ -61,6 +63,25 @@ def verify(folder: Path | str) -> list[Damage]:
         found = found or [Damage(folder / CATALOG, str(error), "a copy of it")]
     finally:
         catalog.close()
+    return found
+
+
+def verify_vectors(gallery: Snapshot, encode: Encode, count: int, seed: int = 0) -> list[Damage]:
+    """Encode some images again, by chance, and compare with what is stored; the images that differ.
+
+    Args:
+        count: how many, at most as many as there are.
+    """
+    chance = np.random.default_rng(seed)
+    keys = np.sort(chance.permutation(gallery.live_keys())[:count])
+    rows, found = gallery.rows(keys), []
+    for width in (gallery.spec.width, *gallery.generation.widths):
+        stored = gallery.segments_of(width).read(keys).astype(np.float32)
+        similar = (stored * encode(rows, width)).sum(1)
+        for row, similarity in zip(rows, similar, strict=True):
+            if not similarity >= SAME_IMAGE:
+                what = f"{row.id!r}: its image gives a vector of cosine {similarity:.3f}, width {width}"
+                found.append(Damage(Path(row.path), what, "that image as it was, or upsert"))
     return found
 
 
@@ -135,12 +156,11 @@ def repair(folder: Path | str, encode: Encode | None = None) -> list[str]:
             for generation in catalog.generations().values():
                 done += _repair_segments(folder, catalog, generation, encode)
                 done += _repair_shortlists(folder, catalog, generation)
+            swept = sweep(catalog, folder)
         finally:
             catalog.close()
     finally:
         lock.release()
-    with Gallery(folder, write=True) as gallery:
-        swept = gallery.sweep()
     return done + ([f"removed {swept} files that nothing speaks of"] if swept else [])
 
 

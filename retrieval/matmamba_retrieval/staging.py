@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .catalog import Catalog
+from .files import remove_others
 from .locks import Busy
-from .snapshot import LOCKS, generation_lock, hold_generation
+from .snapshot import LOCKS, SEGMENTS, SHORTLISTS, generation_lock, hold_generation
 from .spec import EmbeddingSpec
 
 Ints = NDArray[np.int64]
@@ -102,3 +103,10 @@ def drop_old(catalog: Catalog, folder: Path) -> None:
         if lock is not None:
             (folder / LOCKS / generation_lock(number)).unlink(missing_ok=True)
             lock.release()
+
+
+def sweep(catalog: Catalog, folder: Path) -> int:
+    """Forget old generations, and remove the files that the catalogue does not speak of; returns how many."""
+    drop_old(catalog, folder)
+    known = catalog.files()
+    return sum(remove_others(folder / name, known) for name in (SEGMENTS, SHORTLISTS))

@@ -1,0 +1,132 @@
+"""Damage: every flipped bit is found, none changes an answer in silence, what is derived is restored."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from damaged_galleries import answers, damage_and_restore, some_gallery
+from matmamba_retrieval import Gallery, GalleryError, Row
+from matmamba_retrieval.inspection import repair, verify, verify_vectors
+from small import unit_vectors
+
+
+def test_damage_anywhere_is_found_and_answers_nothing_else(tmp_path: Path) -> None:
+    counts = damage_and_restore(some_gallery(tmp_path / "gallery"), 150)
+    assert (
+        counts["undetected"] == counts["silently another answer"] == counts["derived and not restored"] == 0
+    )
+    assert sum(counts[kind] for kind in ("flip", "truncation")) == 150
+    assert min(counts["flip"], counts["truncation"], counts["error"], counts["restored"]) > 10, counts
+
+
+def test_a_whole_gallery_has_no_damage(gallery: Gallery) -> None:
+    assert verify(gallery.folder) == []
+    gallery.close()
+    assert repair(gallery.folder) == []
+    with pytest.raises(GalleryError, match="no gallery at"):
+        verify(gallery.folder / "elsewhere")
+
+
+def test_damaged_vectors_are_encoded_again_from_their_images(gallery: Gallery) -> None:
+    before, xb = answers(gallery.folder), unit_vectors(300, 32)
+    xb[250:260] = xb[0:10]
+    gallery.close()
+    files = sorted((gallery.folder / "segments").iterdir())
+    asked: list[str] = []
+
+    def encode(rows: Sequence[Row], width: str) -> np.ndarray:
+        asked.extend(row.id for row in rows)
+        return xb[[int(row.id[2:]) for row in rows]]
+
+    files[0].unlink()
+    content = bytearray(files[1].read_bytes())
+    content[-1] ^= 128
+    files[1].write_bytes(content)
+    assert [entry.remedy for entry in verify(gallery.folder)] == ["the images of these rows"] * 2
+    assert repair(gallery.folder) == []
+    assert len(verify(gallery.folder)) == 2
+    assert [said.split()[0] for said in repair(gallery.folder, encode)] == ["wrote", "wrote", "removed"]
+    assert 100 <= len(asked) <= 200
+    assert verify(gallery.folder) == []
+    assert answers(gallery.folder) == before
+
+
+def test_a_catalogue_is_written_anew_where_only_its_indexes_are_damaged(gallery: Gallery) -> None:
+    before = answers(gallery.folder)
+    (page,) = gallery.catalog.run("SELECT rootpage FROM sqlite_master WHERE name = 'live'")[0]
+    gallery.close()
+    file = gallery.folder / "catalog.sqlite"
+    content = bytearray(file.read_bytes())
+    content[4096 * page - 700] ^= 1
+    file.write_bytes(content)
+    assert "page" in verify(gallery.folder)[0].what
+    assert "anew" in repair(gallery.folder)[0]
+    assert verify(gallery.folder) == []
+    assert answers(gallery.folder) == before
+
+
+def test_a_catalogue_whose_images_are_damaged_is_not_repaired_in_silence(gallery: Gallery) -> None:
+    (page,) = gallery.catalog.run("SELECT rootpage FROM sqlite_master WHERE name = 'images'")[0]
+    gallery.close()
+    file = gallery.folder / "catalog.sqlite"
+    content = bytearray(file.read_bytes())
+    content[4096 * page - random.Random(0).randrange(20, 4000)] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(GalleryError, match=r"catalog\.sqlite is damaged"):
+        repair(gallery.folder)
+    assert file.read_bytes() == content
+    with pytest.raises(GalleryError, match=r"catalog\.sqlite is damaged"):
+        answers(gallery.folder)
+
+
+def test_files_of_killed_processes_are_removed(gallery: Gallery) -> None:
+    gallery.close()
+    (gallery.folder / "segments" / "half.npy").write_bytes(b"half")
+    (gallery.folder / "shortlist" / "half.faiss").write_bytes(b"half")
+    assert verify(gallery.folder) == []
+    Gallery(gallery.folder, write=True).close()
+    assert not [*gallery.folder.rglob("half*")]
+
+
+def test_images_that_changed_are_named(gallery: Gallery) -> None:
+    def encode(rows: Sequence[Row], width: str) -> np.ndarray:
+        xb = gallery.segments.read(np.array([*gallery.keys_of([row.id for row in rows]).values()]))
+        changed = xb.astype(np.float32)
+        changed[[row.id == "id7" for row in rows]] *= -1
+        return changed
+
+    (found,) = verify_vectors(gallery, encode, 1000)
+    assert "'id7'" in found.what
+    assert found.file == Path("/photos/7.jpg")
+    named = [verify_vectors(gallery, encode, 30, seed) for seed in range(40)]
+    assert 0 < sum(map(bool, named)) < 40
+
+
+@pytest.mark.parametrize("what", ["vectors", "index", "catalogue"])
+def test_a_full_disk_changes_nothing(gallery: Gallery, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, files = answers(gallery.folder), sorted(gallery.folder.rglob("*"))
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if what == "catalogue":
+        (pages,) = gallery.catalog.run("PRAGMA page_count")[0]
+        gallery.catalog.run(f"PRAGMA max_page_count = {pages}")
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    rows = [Row(f"new{n}", "x" * 200) for n in range(500)]
+    with pytest.raises(GalleryError, match=r"full|No space left"):
+        gallery.build_shortlist(4) if what == "index" else gallery.add(rows, unit_vectors(500, 32))
+    monkeypatch.undo()
+    assert answers(gallery.folder) == before
+    assert sorted(gallery.folder.rglob("*")) == files
+    if what == "catalogue":
+        gallery.catalog.run("PRAGMA max_page_count = 1000000")
+    gallery.add(rows, unit_vectors(500, 32))
+    assert verify(gallery.folder) == []
