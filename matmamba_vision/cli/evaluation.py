@@ -55,22 +55,16 @@ class Evaluation:
             "queries": len(self._reported),
             "calibration": len(self._calibrating),
         }
-        self._build(wanted)
         dims = sorted({dim for dim in self._grid.dims if dim < full} | {full})
         return {"images": images, "exact": self._exact(dims), "rows": self._rows(wanted)}
 
-    def _build(self, wanted: Sequence[tuple[Settings, float]]) -> None:
+    def _build(self, settings: Settings) -> None:
+        """The indexes that a strategy needs; they replace others over the same dims."""
         gallery = self._experiment.gallery
-        stages = {
-            (settings.dims[0], settings.gallery_width, settings.index)
-            for settings, _ in wanted
-            if settings.dims
-        }
-        # An escalated query asks the index of the full width.
-        stages |= {(dim, "full", index) for dim, _, index in stages}
-        for dim, width, index in sorted(stages):
-            with self._console.status(f"building an index over {dim} dims of width {width}"):
-                ensure_index(gallery, dim, width, index)
+        # A query that escalates asks the index of the full width.
+        widths = {settings.gallery_width, "full"} if settings.again else {settings.gallery_width}
+        for width in sorted(widths) if settings.dims else ():
+            ensure_index(gallery, settings.dims[0], width, settings.index)
 
     def _exact(self, dims: Sequence[int]) -> list[Row]:
         """Quality of exact search by each query width, gallery width and dim, without rerank."""
@@ -98,9 +92,12 @@ class Evaluation:
         calibrating = whole.take(self._calibrating)
         count = len(self._reported)
         with meter(self._console, "trying strategies, queries", len(wanted) * count) as bar:
-            for number, (settings, loss) in enumerate(wanted):
+            # By index, so that each is built once.
+            ordered = sorted(wanted, key=lambda tried: tried[0].index)
+            for number, (settings, loss) in enumerate(ordered):
                 name = self._name(settings, loss)
                 if name not in known:
+                    self._build(settings)
                     known[name] = self._row(reported, calibrating, settings, loss)
                     with self._file.open("a") as opened:
                         opened.write(json.dumps({"name": name, "row": known[name]}) + "\n")

@@ -10,9 +10,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import GalleryError
 from .gallery import Gallery
 from .hits import Bools, Cost
 from .queries import Floats, Ints
+from .records import ShortlistRecord
 from .rerank import NO_KEY
 
 FLOAT32, FLOAT16 = 4, 2
@@ -28,7 +30,12 @@ def find_shortlist(
     index: str,
     effort: int | None,
 ) -> Ints:
-    """(nq, length) keys by the gallery's index over the dims that the queries have."""
+    """(nq, length) keys by the gallery's index over the dims that the queries have.
+
+    Raises:
+        GalleryError: no index over these dims of that width, or another than is named.
+    """
+    require_index(gallery, xq.shape[1], width, index)
     # So many that are not allowed may come before one that is.
     others = 0 if allowed is None else int(len(allowed) - allowed.sum())
     keys = gallery.search_shortlist(xq, min(gallery.key_count, length + others))
@@ -92,15 +99,38 @@ class IndexChoice:
 
 
 def index_choices(gallery: Gallery, dims: Sequence[int]) -> list[IndexChoice]:
-    """The indexes over these dims."""
-    return [IndexChoice(dim) for dim in dims]
+    """The indexes over these dims, as they are built."""
+    records = [_record(gallery, dim, gallery.spec.width) for dim in dims]
+    return [IndexChoice(record.dim, record.recipe) for record in records if record is not None]
 
 
 def ensure_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
-    """Build an index over the leading dims of the vectors of a width, unless it is there."""
-    built = {(record.dim, record.width) for record in gallery.shortlists()}
-    if (dim, width) not in built:
+    """Build an index over the leading dims of the vectors of a width, unless it is there.
+
+    It replaces another one over the same dims of that width.
+    """
+    record = _record(gallery, dim, width)
+    if record is None or index not in ("", record.recipe):
         gallery.build_shortlist(dim, index, width)
+
+
+def require_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
+    """Raise `GalleryError` if there is no such index; "" for any over these dims of that width."""
+    record = _record(gallery, dim, width)
+    if record is None:
+        known = [f"{other.dim} dims of width {other.width}" for other in gallery.shortlists()]
+        built = ", ".join(known) or "none"
+        raise GalleryError(
+            f"{gallery.folder} has no shortlist index over {dim} dims of width {width} (built: {built})"
+        )
+    if index not in ("", record.recipe):
+        raise GalleryError(
+            f"the index of {gallery.folder} over {dim} dims is {record.recipe!r}, not {index!r}"
+        )
+
+
+def _record(gallery: Gallery, dim: int, width: str) -> ShortlistRecord | None:
+    return next((known for known in gallery.shortlists() if (known.dim, known.width) == (dim, width)), None)
 
 
 def index_bytes(gallery: Gallery, dim: int | None) -> int:
