@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import adaptive
 import against_vit
 import block_time
 import gallery_safety
@@ -281,3 +282,44 @@ def test_without_a_gpu_it_says_so() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(SystemExit, match="no GPU"):
         gpu.main([])
+
+
+def searched(width: str, strategy: str, **values: Any) -> dict[str, Any]:
+    """A row as benchmarks/adaptive.py has it."""
+    dims = [] if strategy == "single-shot" else [32]
+    known = {"query_width": width, "strategy": strategy, "dims": dims, "lengths": [200] * len(dims)}
+    known |= {"widths": [], "gallery_width": "full", "index": "", "effort": None, "gate": None, "expand": 0}
+    known |= {"knn1": 0.6, "map": 0.5, "knn1_loss": 0.0, "map_loss": 0.0, "by_full": 1.0, "again": False}
+    known |= {"encoder_macs": 1e6, "search_macs": 1e6, "knn1_loss_interval": [0, 0]}
+    return known | {"map_loss_interval": [0, 0]} | values
+
+
+def test_the_table_of_strategies_shows_the_cheapest_that_are_good_enough() -> None:
+    def gated(macs: float, met: bool = True) -> dict[str, Any]:
+        calibrated = {"met": met, "qualities": ["knn1", "map"]}
+        gate = {"rule": "vote", "threshold": 0.5}
+        return searched("1/8", "gated", encoder_macs=macs, gate=gate, gate_loss=0.1, calibrated=calibrated)
+
+    rows = [
+        searched("full", "single-shot"),
+        searched("1/8", "single-shot", knn1_loss=0.08),
+        searched("1/8", "shortlist", map_loss=0.02),
+        searched("1/8", "shortlist", lengths=[2000], search_macs=3e6),
+        searched("1/8", "shortlist", lengths=[1000], search_macs=2e6, map_loss=0.004),
+        searched("1/8", "shortlist", lengths=[500], search_macs=1.5e6, map_loss=0.006),
+        gated(5e5),
+        gated(4e5),
+        gated(3e5, met=False),
+    ]
+    found = [(title, row["lengths"], row["encoder_macs"]) for title, row in adaptive.chosen(rows)]
+    assert found == [
+        ("single-shot", [], 1e6),
+        ("small width alone", [], 1e6),
+        ("shortlist of 200", [200], 1e6),
+        ("cheapest within 0.5", [1000], 1e6),
+        ("gated", [200], 4e5),
+    ]
+    images = {"gallery": 9, "queries": 5, "calibration": 4}
+    text = adaptive.table({"data": "photos", "images": images, "rows": rows})
+    assert "| 1/8 | gated | 200 by 32; vote for 0.1 | 0.00 (0.00 to 0.00) |" in text
+    assert "| 40 % | 1.0 |" in text

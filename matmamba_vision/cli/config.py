@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from matmamba_datasets import DataConfig
@@ -26,6 +26,9 @@ from ..train import (
 
 class ConfigError(ValueError):
     """A configuration with an unknown key or a value of the wrong type; the message names file and key."""
+
+
+C = TypeVar("C")
 
 
 @dataclass
@@ -70,7 +73,12 @@ class TrainConfig:
 
 
 def load_config(file: Path) -> TrainConfig:
-    """A run's configuration from a YAML file, defaults elsewhere.
+    """A run's configuration from a YAML file, defaults elsewhere; `ConfigError` as `load_into`."""
+    return load_into(TrainConfig, file)
+
+
+def load_into(kind: type[C], file: Path) -> C:
+    """An instance of a dataclass from a YAML file, defaults elsewhere.
 
     Raises:
         ConfigError: the file is missing or not YAML, or a key is unknown or of the wrong type.
@@ -78,8 +86,8 @@ def load_config(file: Path) -> TrainConfig:
     if not file.is_file():
         raise ConfigError(f"no config file {file}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(file))
-        return cast("TrainConfig", OmegaConf.to_object(merged))
+        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(file))
+        return cast("C", OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error

@@ -20,12 +20,17 @@ COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
     "train": "train a model at all its widths",
     "validate": "measure a checkpoint at each width",
+    "evaluate": "run a grid of search strategies, and plot quality against cost",
+    "plan": "find the best way to search a gallery on this machine",
     "select": "find the best width within a budget",
     "extract": "write one width as a smaller model",
     "data": "convert a data set to shards, check one, or measure how fast it is read",
     "timm": "run a script of timm with these models registered",
     "index": "add images to a gallery",
     "search": "find the images of a gallery that are most like others",
+    "duplicates": "find near-duplicates in a gallery",
+    "knn-label": "suggest labels, and find suspicious ones",
+    "gallery": "look into a gallery, change it, keep it whole, carry it elsewhere",
 }
 # Which extra brings a package that may be missing.
 EXTRAS = {
@@ -73,7 +78,7 @@ def _run(name: str, arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}: one of {', '.join(COMMANDS)}")
     keep_freed_memory()
-    command = importlib.import_module(f".{name}", __package__)
+    command = importlib.import_module(f".{name.replace('-', '_')}", __package__)
     return command.run(arguments) or 0
 
 

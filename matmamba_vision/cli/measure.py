@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import faiss
+import numpy as np
 from matmamba_retrieval import metrics, prefix
 from numpy.typing import NDArray
 from rich.table import Table
 
 from ..batch import LabelledBatch
-from ..evaluate import Predictions, count_macs, count_parameters, measure_latency, predict
+from ..evaluate import count_macs, count_parameters, measure_latency, predict
 from ..models import MatMamba
 from ..width import Width
 
 Values = NDArray[Any]
 K = 10
+
+
+class Labelled(Protocol):
+    """Embeddings (n, D), L2-normalised, of images with labels (n,)."""
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]: ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """`Labelled`, and nothing else."""
+
+    embeddings: NDArray[np.float32]
+    labels: NDArray[np.int64]
 
 
 def measure_widths(
@@ -54,7 +74,7 @@ def cost_row(model: MatMamba, width: Width) -> dict[str, Any]:
 
 
 def retrieval_values(
-    asked: Predictions, stored: Predictions, dim: int, votes: Sequence[int] = ()
+    asked: Labelled, stored: Labelled, dim: int, votes: Sequence[int] = ()
 ) -> dict[str, Values]:
     """What each query finds by exact search in the gallery; relevant = same class.
 

@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
-from matmamba_datasets import DataError, Images, Splits, Subset
+from matmamba_datasets import DataError, Images, Splits
 from rich.console import Console
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
@@ -37,6 +36,7 @@ from ..width import Width
 from .arguments import parse
 from .config import ConfigError
 from .device import limit_threads, resolve_device
+from .experiment import some
 from .held_out import data_config, open_data, watched_batches
 from .measure import measure_widths
 from .slices import named_width
@@ -97,7 +97,7 @@ def run(arguments: list[str]) -> None:
     checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.device))
     plan = _plan(args, checkpoint)
     splits = open_data(checkpoint, args.name, args.root)
-    splits = Splits(_some(splits.train, args), splits.held_out)
+    splits = Splits(some(splits.train, args.gallery_images, args.seed), splits.held_out)
     output = args.output or checkpoint_file(args.checkpoint).parent / "validate"
     # Before the work, so that a folder that cannot be written costs none.
     output.mkdir(parents=True, exist_ok=True)
@@ -166,14 +166,6 @@ def _dims(args: Args, checkpoint: Checkpoint) -> list[int]:
     powers = [SMALLEST_DIM << power for power in range(longest.bit_length())]
     known = checkpoint.run.get("objective", {}).get("mrl_dims") or powers
     return sorted({*(dim for dim in known if dim < longest), longest})
-
-
-def _some(images: Images, args: Args) -> Images:
-    count = args.gallery_images
-    if count is None or count >= len(images):
-        return images
-    chosen = np.random.default_rng(args.seed).choice(len(images), count, replace=False)
-    return Subset(images, np.sort(chosen))
 
 
 def _validate(

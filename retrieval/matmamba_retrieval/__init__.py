@@ -5,8 +5,11 @@ Array names are FAISS's: `xb` stored vectors, `xq` queries, `D` scores, `I` keys
 
 from .errors import GalleryError
 from .gallery import Gallery
+from .gate import Gate
+from .gated import Gated
 from .records import Row
 from .rerank import prefix, rerank
+from .settings import Plan, Settings
 from .spec import EmbeddingSpec
 from .strategies import Encoded, EncodedQueries, Funnel, Hits, Queries, Shortlist, SingleShot, Strategy
 
@@ -17,9 +20,13 @@ __all__ = [
     "Funnel",
     "Gallery",
     "GalleryError",
+    "Gate",
+    "Gated",
     "Hits",
+    "Plan",
     "Queries",
     "Row",
+    "Settings",
     "Shortlist",
     "SingleShot",
     "Strategy",

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import GalleryError
+from .queries import Encoded, Ints
 from .spec import EmbeddingSpec
-from .strategies import Encoded
 
 BATCH = 256
 
@@ -86,3 +86,11 @@ class ImageQueries:
             ms = 1e3 * (time.perf_counter() - start) / max(1, len(xq))
             self._encoded[width] = Encoded(xq, self._embedder.macs(width), ms)
         return self._encoded[width]
+
+    def take(self, which: Ints) -> ImageQueries:
+        """Some of them, by position; widths that were encoded already are not encoded again."""
+        taken = ImageQueries(self._embedder, self._images[torch.from_numpy(which)])
+        taken._encoded = {
+            width: Encoded(known.xq[which], known.macs, known.ms) for width, known in self._encoded.items()
+        }
+        return taken

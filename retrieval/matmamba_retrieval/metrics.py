@@ -87,8 +87,20 @@ def ann_recall(D: Floats, D_exact: Floats) -> float:
         D: (nq, k) exact scores of the hits found, -inf where none was found. D_exact: (nq, k) scores of the
             exact hits, best first.
     """
-    threshold = D_exact[:, -1:] - TIE * np.abs(D_exact[:, -1:])
-    return float((threshold <= D).mean())
+    return float(ann_recalls(D, D_exact).mean())
+
+
+def ann_recalls(D: Floats, D_exact: Floats) -> NDArray[np.float64]:
+    """(nq,) what `ann_recall` is the mean of. Where there are fewer than k exact hits, of those there are."""
+    there = np.isfinite(D_exact)
+    least = np.where(there, D_exact, np.inf).min(1, keepdims=True)
+    found = np.isfinite(D) & (least - TIE * np.abs(least) <= D)
+    return np.minimum(found.sum(1), there.sum(1)) / np.maximum(1, there.sum(1))
+
+
+def same_first(I: Ints, I_exact: Ints) -> NDArray[np.bool_]:  # noqa: E741
+    """(nq,) whether the first hit is the exact one."""
+    return I[:, 0] == I_exact[:, 0]
 
 
 def _precision_at_hits(relevant: Bools) -> NDArray[np.float64]:

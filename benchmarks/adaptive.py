@@ -1,0 +1,192 @@
+"""What small queries cost and lose: every query width by every strategy, against single-shot at full width.
+
+    .venv/bin/python benchmarks/adaptive.py --data TINYIMAGENET --checkpoint runs/tinyimagenet --runs DIR
+
+The training images are the gallery, the held-out ones are asked, relevant is the same class. Half of the
+held-out images calibrate gates; all figures are of the other half. Embeddings, gallery and finished rows are
+kept in --runs, and a run that was stopped goes on. Writes results/adaptive.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import torch
+from matmamba_datasets import Splits
+from matmamba_retrieval.grid import FunnelSteps, Grid, settings_of
+from matmamba_vision import keep_freed_memory
+from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
+from matmamba_vision.cli.evaluation import Evaluation
+from matmamba_vision.cli.evaluation_report import first_stage
+from matmamba_vision.cli.experiment import Experiment, Workshop, some
+from matmamba_vision.cli.held_out import open_data
+from matmamba_vision.evaluate.environment import environment
+from measuring import RESULTS, write_json
+from rich.console import Console
+
+Row = dict[str, Any]
+RESULT = RESULTS / "adaptive.json"
+# What is to be reached: points lost by a reranked query at the smallest width, by a gated one, and the share
+# of the encoder's multiply-adds that the gate may spend.
+RERANKED, GATED, SHARE = 0.5, 0.1, 0.6
+EXPAND = 50
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Encode, try, print the table, and write."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    faiss.omp_set_num_threads(options.threads)
+    keep_freed_memory()
+    console = Console(highlight=False)
+    checkpoint = load_checkpoint(options.checkpoint)
+    with open_experiment(options, checkpoint, console) as experiment:
+        tables = [
+            Evaluation(experiment, grid, 0, options.runs, console).tables(wanted, checkpoint.model.embed_dim)
+            for grid, wanted in grids(experiment, checkpoint.model.embed_dim)
+        ]
+    result = {
+        "command": f"benchmarks/adaptive.py --data {Path(options.data).name.upper()} --runs RUNS",
+        "data": Path(options.data).name,
+        "checkpoint": str(options.checkpoint),
+        "digest": checkpoint.digest,
+        "images": tables[0]["images"],
+        "targets": {"reranked": RERANKED, "gated": GATED, "share": SHARE},
+        **environment(),
+        "exact": tables[0]["exact"],
+        "rows": [row for found in tables for row in found["rows"]],
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.output, result)
+    options.output.with_suffix(".md").write_text(table(result) + "\n")
+    print(table(result))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="folder of Parquet files")
+    parser.add_argument("--checkpoint", default="matmamba_nano_patch4_32", help="run, file or shipped model")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for what is kept")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gallery-images", type=int, help="most images in the gallery")
+    parser.add_argument("--queries", type=int, help="most held-out images")
+    return parser.parse_args(arguments)
+
+
+def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint, console: Console) -> Experiment:
+    """Images encoded at every trained width, and the gallery at the full and at the smallest one."""
+    splits = open_data(checkpoint, "parquet", options.data)
+    splits = Splits(some(splits.train, options.gallery_images, 0), some(splits.held_out, options.queries, 0))
+    widths = [checkpoint.model.label(width) for width in checkpoint.model.trained_widths]
+    workshop = Workshop(options.runs, checkpoint, console, batch_size=128, workers=0)
+    data = {"name": "parquet", "root": str(options.data), "images": options.gallery_images}
+    return workshop.open(splits, data, widths, ["full", widths[-1]])
+
+
+def grids(experiment: Experiment, dim: int) -> list[tuple[Grid, list[Any]]]:
+    """What is tried: shortlists, funnels, and gates for both metrics and for 1-NN alone."""
+    widths, rows = list(experiment.queries.by_width), len(experiment.gallery)
+    dims = [known for known in (32, dim) if known <= dim]
+    lengths = [200, 1000, 2000]
+    alone = FunnelSteps([dim], [2000], ["same"], EXPAND)
+    funnels = [FunnelSteps([32, 64], [1000, 400]), alone]
+    whole = Grid(
+        dims=sorted(set(dims)),
+        shortlists=lengths,
+        strategies=["single-shot", "shortlist", "funnel", "gated"],
+        funnels=funnels,
+        gate_dims=[dim],
+        gate_shortlists=[1000],
+        gate_losses=[GATED],
+        gate_expands=[0, EXPAND],
+    )
+    nearest = Grid(strategies=["gated"], gate_dims=[dim], gate_shortlists=[1000], gate_losses=[GATED])
+    nearest.gate_qualities = ["knn1"]
+    return [(grid, settings_of(grid, widths, dim, rows)) for grid in (whole, nearest)]
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """For each query width: alone, reranked as cheaply as the target allows, gated; and single-shot."""
+    rows = chosen(result["rows"])
+    full = next(row for title, row in rows if title == "single-shot")
+    names = (
+        "query",
+        "strategy",
+        "first stage",
+        "1-NN lost",
+        "mAP@10 lost",
+        "by full",
+        "encoder",
+        "search MMACs",
+    )
+    lines = [names, ("---",) * len(names)]
+    for title, row in rows:
+        lost = (points(row, name) for name in ("knn1_loss", "map_loss"))
+        share = f"{100 * row['encoder_macs'] / full['encoder_macs']:.0f} %"
+        cost = (f"{100 * row['by_full']:.0f} %", share, f"{row['search_macs'] / 1e6:.1f}")
+        lines.append((row["query_width"], title, first_stage(row), *lost, *cost))
+    images = result["images"]
+    best = f"single-shot: 1-NN {100 * full['knn1']:.2f} %, mAP@10 {100 * full['map']:.2f} %"
+    return (
+        f"{result['data']}: gallery {images['gallery']:,} images, {images['queries']:,} queries,"
+        f" {images['calibration']:,} others that calibrate; {best}. Points lost against it, with 95 %"
+        " bootstrap intervals; by full: queries that the full width answered; encoder: multiply-adds against"
+        " those of the full width.\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    )
+
+
+def chosen(rows: Sequence[Row]) -> list[tuple[str, Row]]:
+    """Rows to show, with what they are."""
+    found = []
+    for width in dict.fromkeys(row["query_width"] for row in rows):
+        mine = [row for row in rows if row["query_width"] == width]
+        alone = next(row for row in mine if row["strategy"] == "single-shot")
+        found.append(("single-shot" if width == "full" else "small width alone", alone))
+        found += [("alone, expanded", row) for row in mine if row["strategy"] == "funnel" and row["expand"]]
+        found += [(f"shortlist of {row['lengths'][0]}", row) for row in mine if _is_usual(row)]
+        shortest = _cheapest(mine)
+        if shortest is not None and not _is_usual(shortest):
+            found.append((f"cheapest within {RERANKED}", shortest))
+        gates = [row for row in mine if row["gate"] and row["calibrated"]["met"]]
+        for qualities in dict.fromkeys(len(row["calibrated"]["qualities"]) for row in gates):
+            for expand in dict.fromkeys(row["expand"] for row in gates):
+                known = [
+                    row
+                    for row in gates
+                    if len(row["calibrated"]["qualities"]) == qualities and row["expand"] == expand
+                ]
+                what = "gated" + (", for 1-NN alone" if qualities == 1 else "")
+                found += [(what, row) for row in sorted(known, key=lambda row: row["encoder_macs"])[:1]]
+    return found
+
+
+def _is_usual(row: Row) -> bool:
+    return row["strategy"] == "shortlist" and row["dims"] == [32] and row["lengths"] == [200]
+
+
+def _cheapest(rows: Sequence[Row]) -> Row | None:
+    """The shortlist of least search work whose losses are within the target."""
+    known = [
+        row
+        for row in rows
+        if row["strategy"] == "shortlist" and 100 * max(row["knn1_loss"], row["map_loss"]) <= RERANKED
+    ]
+    return min(known, key=lambda row: row["search_macs"], default=None)
+
+
+def points(row: Row, name: str) -> str:
+    """Points with their interval."""
+    low, high = row[f"{name}_interval"]
+    return f"{100 * row[name] + 0.0:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+if __name__ == "__main__":
+    main()

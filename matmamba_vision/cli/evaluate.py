@@ -1,0 +1,151 @@
+"""Run a grid of search strategies on labelled images, and draw what they reach against what they spend.
+
+The training images are the gallery, the held-out ones are asked, same class relevant. Tried is every
+combination of the grid: single-shot, shortlist + rerank, funnel and gated, by query width, gallery width, dim
+of the first stage, shortlist and index; each against single-shot at full width. A part of the queries only
+calibrates gates. The grid is a YAML file; the one that is shipped, configs/retrieval/adaptive.yaml, has the
+shape of MRL's adaptive and funnel tables, AdANNS's and MatMamba's query-encoder figure.
+
+1-NN: class of the first hit. mAP@k: precision at each hit's rank, summed, divided by k (MRL). recall: share
+of the k hits of single-shot. Intervals: 95 % bootstrap. Multiply-adds of the search: the dims of every vector
+that is compared. ms: mean of queries that are asked one by one, the encoder's as measured for one image.
+
+The folder receives results.json, results.csv and plots; embeddings, gallery and rows that are done already
+are kept there, so that the same command goes on where it was stopped.
+
+examples:
+  matmamba evaluate --checkpoint runs/photos
+  matmamba evaluate --name parquet --root CIFAR10 --queries 2000
+  matmamba evaluate --checkpoint runs/photos --grid my.yaml --output runs/photos/mine --json
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+from matmamba_datasets import Splits
+from matmamba_retrieval.grid import Grid, settings_of
+from rich.console import Console
+
+from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from ..evaluate.environment import environment
+from ..evaluate.significance import RESAMPLES
+from .arguments import parse
+from .config import ConfigError, load_into, shipped_config
+from .device import limit_threads, resolve_device
+from .evaluation import Evaluation
+from .evaluation_report import print_evaluation, write_evaluation
+from .experiment import Workshop, some
+from .held_out import data_config, open_data
+from .index import SHIPPED
+from .slices import named_width
+
+SHIPPED_GRID = "retrieval/adaptive.yaml"
+
+
+@dataclass
+class Args:
+    # Run folder, checkpoint file, or the name of a model whose weights are shipped.
+    checkpoint: Path = Path(SHIPPED)
+    # The grid as a YAML file; by default the one that is shipped.
+    grid: Path | None = None
+    # Folder to write; by default the folder `evaluate` beside the checkpoint, or runs/evaluate for a shipped
+    # one.
+    output: Path | None = None
+    # Data set by name, if not the one of the training run: digits, folder, imagenet,
+    # shards, parquet, cifar10 or cifar100.
+    name: str = ""
+    # Folder of the data set, if not the one of the training run.
+    root: str = ""
+    # Most images in the gallery, picked by chance; by default all.
+    gallery_images: int | None = None
+    # Most held-out images that are asked, picked by chance; by default all.
+    queries: int | None = None
+    # Images encoded at once.
+    batch_size: int = 64
+    # Processes that decode images.
+    workers: int = 0
+    # cpu, cuda, or auto for whichever is there.
+    device: str = "auto"
+    # Threads that encode and search; 0 for as many as there are.
+    threads: int = 0
+    # Seed of the choice of images, of the split of queries and of the resampling.
+    seed: int = 0
+    # Print JSON instead of tables.
+    json: bool = False
+
+
+def run(arguments: list[str]) -> None:
+    """Encode, try, write the folder, print tables or JSON."""
+    args = parse(Args, "evaluate", __doc__, arguments)
+    _check(args)
+    limit_threads(args.threads)
+    if args.threads:
+        faiss.omp_set_num_threads(args.threads)
+    console = Console(stderr=args.json, highlight=False)
+    grid = load_into(Grid, args.grid or shipped_config(SHIPPED_GRID))
+    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.device))
+    widths, gallery_widths = _widths(grid, checkpoint)
+    splits = open_data(checkpoint, args.name, args.root)
+    splits = Splits(
+        some(splits.train, args.gallery_images, args.seed), some(splits.held_out, args.queries, args.seed)
+    )
+    wanted = settings_of(grid, widths, checkpoint.model.embed_dim, len(splits.train))
+    output = args.output or _beside(args.checkpoint)
+    # Before the work, so that a folder that cannot be written costs none.
+    output.mkdir(parents=True, exist_ok=True)
+    workshop = Workshop(output / "encoded", checkpoint, console, args.batch_size, args.workers)
+    with workshop.open(splits, _data(args, checkpoint), widths, gallery_widths) as experiment:
+        evaluation = Evaluation(experiment, grid, args.seed, output / "encoded", console)
+        tables = evaluation.tables(wanted, checkpoint.model.embed_dim)
+    results = _results(args, grid, checkpoint) | tables
+    write_evaluation(output, results)
+    if args.json:
+        print(json.dumps(results, indent=2))
+    else:
+        print_evaluation(console, results, output)
+
+
+def _check(args: Args) -> None:
+    least = {"batch_size": 1, "gallery_images": 1, "queries": 2}
+    for name in (*least, "workers", "threads", "seed"):
+        value, low = getattr(args, name), least.get(name, 0)
+        if value is not None and value < low:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}: it can be {low} or more")
+
+
+def _widths(grid: Grid, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """Labels of the query widths, full first, and of the gallery widths."""
+    model = checkpoint.model
+
+    def labels(names: list[str]) -> list[str]:
+        return [model.label(named_width(name, checkpoint)) for name in names]
+
+    asked = labels(grid.query_widths) or [model.label(width) for width in model.trained_widths]
+    grid.gallery_widths = list(dict.fromkeys(labels(grid.gallery_widths)))
+    return list(dict.fromkeys(["full", *asked])), grid.gallery_widths
+
+
+def _beside(checkpoint: Path) -> Path:
+    file = checkpoint_file(checkpoint)
+    return Path("runs/evaluate") if checkpoint == Path(SHIPPED) else file.parent / "evaluate"
+
+
+def _data(args: Args, checkpoint: Checkpoint) -> dict[str, Any]:
+    data = data_config(checkpoint, args.name, args.root)
+    return {"name": data.name, "root": data.root, "seed": args.seed, "held_out": data.held_out}
+
+
+def _results(args: Args, grid: Grid, checkpoint: Checkpoint) -> dict[str, Any]:
+    data = data_config(checkpoint, args.name, args.root)
+    return {
+        "checkpoint": str(checkpoint.path),
+        "digest": checkpoint.digest,
+        "data": {"name": data.name, "root": data.root},
+        "settings": {"k": grid.k, "seed": args.seed, "resamples": RESAMPLES},
+        **environment(),
+    }

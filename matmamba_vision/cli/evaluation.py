@@ -1,0 +1,162 @@
+"""What `matmamba evaluate` finds out: a row for each strategy of a grid, and exact search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matmamba_retrieval.grid import Grid
+from matmamba_retrieval.scan import ensure_index, index_bytes
+from matmamba_retrieval.settings import Settings
+from matmamba_retrieval.trials import Bench, latencies
+from rich.console import Console
+
+from ..evaluate.significance import with_intervals
+from .experiment import Experiment
+from .measure import retrieval_values
+from .progress import meter
+
+Row = dict[str, Any]
+# Queries that are asked alone, for the latency of each strategy.
+ALONE = 50
+ROWS_FILE = "rows.jsonl"
+
+
+class Evaluation:
+    """Tries strategies; finished rows are kept in a file, and not tried again.
+
+    Args:
+        folder: of that file. seed: of the split of queries, and of the resampling.
+    """
+
+    def __init__(self, experiment: Experiment, grid: Grid, seed: int, folder: Path, console: Console) -> None:
+        self._experiment, self._grid, self._seed, self._console = experiment, grid, seed, console
+        self._file = folder / ROWS_FILE
+        count = len(experiment.queries)
+        order = np.random.default_rng(seed).permutation(count)
+        # At least one query on either side.
+        first = min(count - 1, max(1, round(grid.calibration * count)))
+        self._calibrating, self._reported = np.sort(order[:first]), np.sort(order[first:])
+
+    def tables(self, wanted: Sequence[tuple[Settings, float]], full: int) -> dict[str, Any]:
+        """Rows of strategies, exact search by width and dim, and numbers of images, as plain values.
+
+        Args:
+            wanted: strategies, and the loss in points that their gates may have. full: dim of embeddings.
+        """
+        experiment = self._experiment
+        images = {
+            "gallery": len(experiment.gallery),
+            "queries": len(self._reported),
+            "calibration": len(self._calibrating),
+        }
+        dims = sorted({dim for dim in self._grid.dims if dim < full} | {full})
+        return {"images": images, "exact": self._exact(dims), "rows": self._rows(wanted)}
+
+    def _build(self, settings: Settings) -> None:
+        """The indexes that a strategy needs; they replace others over the same dims."""
+        gallery = self._experiment.gallery
+        # A query that escalates asks the index of the full width.
+        widths = {settings.gallery_width, "full"} if settings.again else {settings.gallery_width}
+        for width in sorted(widths) if settings.dims else ():
+            ensure_index(gallery, settings.dims[0], width, settings.index)
+
+    def _exact(self, dims: Sequence[int]) -> list[Row]:
+        """Quality of exact search by each query width, gallery width and dim, without rerank."""
+        asked, stored = self._experiment.asked, self._experiment.stored
+        cells = [
+            (query, gallery, dim) for query in asked.by_width for gallery in stored.by_width for dim in dims
+        ]
+        values = []
+        for query, gallery, dim in cells:
+            with self._console.status(f"exact search: query {query}, gallery {gallery}, {dim} dims"):
+                found = retrieval_values(asked.at(query), stored.at(gallery), dim)
+                chosen = ("knn1", "map10")
+                values.append({name: found[name][self._reported] for name in chosen})
+        quality = with_intervals(values, self._seed)
+        macs = {width: known.macs for width, known in self._experiment.queries.by_width.items()}
+        return [
+            {"query_width": query, "gallery_width": gallery, "dim": dim, "encoder_macs": macs[query]} | found
+            for (query, gallery, dim), found in zip(cells, quality, strict=True)
+        ]
+
+    def _rows(self, wanted: Sequence[tuple[Settings, float]]) -> list[Row]:
+        experiment, known = self._experiment, self._known()
+        whole = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
+        reported = whole.take(self._reported)
+        calibrating = whole.take(self._calibrating)
+        count = len(self._reported)
+        with meter(self._console, "trying strategies, queries", len(wanted) * count) as bar:
+            # By index, so that each is built once.
+            ordered = sorted(wanted, key=lambda tried: tried[0].index)
+            for number, (settings, loss) in enumerate(ordered):
+                name = self._name(settings, loss)
+                if name not in known:
+                    self._build(settings)
+                    known[name] = self._row(reported, calibrating, settings, loss)
+                    with self._file.open("a") as opened:
+                        opened.write(json.dumps({"name": name, "row": known[name]}) + "\n")
+                    bar.advance(count, f"{settings.strategy} {number + 1}/{len(wanted)}")
+                else:
+                    bar.skip(count)
+        return [known[self._name(*each)] for each in wanted]
+
+    def _row(self, reported: Bench, calibrating: Bench, settings: Settings, loss: float) -> Row:
+        about: Row = {}
+        if settings.strategy == "gated":
+            found = calibrating.calibrate(settings, loss / 100, self._grid.gate_qualities)
+            settings = replace(settings, gate=found.gate)
+            about = {
+                "gate_loss": loss,
+                "calibrated": {
+                    "qualities": list(self._grid.gate_qualities),
+                    "share": found.share,
+                    "losses": list(found.losses),
+                    "bounds": list(found.bounds),
+                    "met": found.met,
+                },
+            }
+        trial = reported.trial(settings)
+        lost = {
+            f"{name}_loss": reported.reference[name].astype(float) - trial.values[name]
+            for name in ("knn1", "map")
+        }
+        (quality,) = with_intervals([trial.values | lost], self._seed)
+        alone = latencies(settings, reported.gallery, reported.queries, reported.k, ALONE)
+        gallery = reported.gallery
+        vectors, index = gallery.spec.dim * 2, 0.0
+        if settings.dims:
+            index = index_bytes(gallery, settings.dims[0]) / gallery.key_count
+        cost = {
+            "ms": float(alone.sum(1).mean()),
+            "ms_quartiles": np.percentile(alone.sum(1), [25, 50, 75]).tolist(),
+            "one_search_ms": float(alone[:, 1].mean()),
+            "queries_per_second": 1e3 / float(alone[:, 1].mean()),
+            "index_bytes_per_image": index,
+            "bytes_per_image": vectors + index,
+        }
+        return trial.row() | quality | about | cost
+
+    def _known(self) -> dict[str, Row]:
+        """Rows that are done; a line that a kill cut short is none."""
+        found: dict[str, Row] = {}
+        if self._file.is_file():
+            for line in self._file.read_text().splitlines():
+                try:
+                    known = json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+                found[known["name"]] = known["row"]
+        return found
+
+    def _name(self, settings: Settings, loss: float) -> str:
+        """Of a row: all that decides what is in it."""
+        experiment, grid = self._experiment, self._grid
+        known = [settings.to_json(), loss, grid.gate_qualities, grid.k, grid.calibration, self._seed]
+        known += [str(experiment.gallery.folder), experiment.name, len(experiment.queries)]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

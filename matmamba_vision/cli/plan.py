@@ -1,0 +1,218 @@
+"""Find the best way to search a gallery: measured here, with this model, on your queries.
+
+Tries single-shot, shortlists, funnels and gates over the trained widths, dims, indexes and shortlist lengths.
+Half of the queries calibrate gates, the other half are measured. With targets, the fastest strategy that
+reaches them is chosen; with budgets alone, the one that finds most of what single-shot finds. The plan is
+saved in the gallery, and `matmamba search` uses it.
+
+targets, at least:
+  recall=0.99     share of the k hits that single-shot finds
+  same1=0.99      share of queries whose first hit is the one of single-shot
+  knn1=0.7        share of queries whose first hit has their class; needs labelled queries
+  map=0.6         mAP@k (MRL); needs labelled queries
+budgets, at most:
+  ms=5            milliseconds of one query, encoder and search
+  gmacs=0.5       multiply-adds per query, encoder and search, billions
+  memory_mb=64    MiB of the index, or of the vectors that single-shot compares
+
+examples:
+  matmamba plan --gallery G --queries PHOTOS --target recall=0.99
+  matmamba plan --gallery G --queries PHOTOS --budget ms=5 memory_mb=64 --dims 16 32 64
+  matmamba plan --gallery G --queries LABELLED --target knn1=0.7 --plot plan.png --json
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from matmamba_datasets import NO_LABEL, BrokenTally, DataError, eval_transform, make_loader, open_images
+from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError
+from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
+from matmamba_retrieval.scan import ensure_index
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ..checkpoint import Checkpoint, load_checkpoint
+from ..evaluate import measure_latency
+from .arguments import parse
+from .config import ConfigError
+from .device import limit_threads, resolve_device
+from .evaluation_report import first_stage
+from .experiment import some
+from .progress import meter, watch
+
+Row = dict[str, Any]
+QUERIES = 1000
+
+
+@dataclass
+class Args:
+    # Folder of the gallery.
+    gallery: Path
+    # Query images: a folder, Parquet files or shards; not those of the gallery, which find themselves.
+    queries: Path
+    # What a strategy has to reach, such as recall=0.99; see above.
+    target: list[str] = field(default_factory=list)
+    # What it may spend, such as ms=5; see above.
+    budget: list[str] = field(default_factory=list)
+    # Hits for each query.
+    k: int = 10
+    # Widths that may encode a query first; by default those that were trained.
+    widths: list[str] = field(default_factory=list)
+    # Dims of the first stage to try; by default those that the gallery has. Indexes that lack are built.
+    dims: list[int] = field(default_factory=list)
+    # Most queries, picked by chance.
+    most: int = QUERIES
+    # Where the checkpoint is, if it was moved.
+    checkpoint: Path | None = None
+    # Draw what was tried, with the Pareto front, into this PNG.
+    plot: Path | None = None
+    # Images encoded at once.
+    batch_size: int = 64
+    # Processes that decode images.
+    workers: int = 0
+    # cpu, cuda, or auto for whichever is there.
+    device: str = "auto"
+    # Threads that encode and search; 0 for as many as there are.
+    threads: int = 0
+    # Seed of the choice and of the halves of the queries.
+    seed: int = 0
+    # Print JSON instead of a table.
+    json: bool = False
+
+
+def run(arguments: list[str]) -> None:
+    """Measure, choose, save, print."""
+    args = parse(Args, "plan", __doc__, arguments)
+    goal = Goal.parse(args.target, args.budget)
+    _check(args)
+    limit_threads(args.threads)
+    if args.threads:
+        faiss.omp_set_num_threads(args.threads)
+    console = Console(stderr=args.json, highlight=False)
+    with Gallery(args.gallery, write=True) as gallery:
+        checkpoint = _load(args, gallery)
+        embedder = Embedder(checkpoint)
+        gallery.require_queries(embedder.spec())
+        queries, labels = _encode(args, checkpoint, embedder, console)
+        planner = Planner(gallery, queries, args.k, goal, labels, args.seed)
+        rows = _try(args, gallery, planner, list(queries.by_width), console)
+        chosen = planner.choose(rows)
+        plan = planner.plan(chosen)
+        gallery.save_plan(plan.to_json())
+    front = pareto_rows(rows, "ms", goal.quality)
+    if args.plot:
+        # Here, because importing it takes most of a second.
+        from ..evaluate.plan_plot import draw_plan
+
+        args.plot.write_bytes(draw_plan(rows, chosen, goal.quality, str(goal)))
+    if args.json:
+        print(json.dumps({"plan": plan.to_json(), "front": front, "tried": len(rows)}, indent=2))
+    else:
+        _print(console, args, rows, front, chosen, goal)
+
+
+def _check(args: Args) -> None:
+    for name, least in (
+        ("k", 1),
+        ("most", 2),
+        ("batch_size", 1),
+        ("workers", 0),
+        ("threads", 0),
+        ("seed", 0),
+    ):
+        if getattr(args, name) < least:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} is {getattr(args, name)}: it can be {least} or more")
+    if args.plot and not args.plot.absolute().parent.is_dir():
+        raise ConfigError(f"--plot {args.plot}: there is no folder {args.plot.parent}")
+
+
+def _load(args: Args, gallery: Gallery) -> Checkpoint:
+    path = args.checkpoint or Path(gallery.checkpoint_path)
+    if args.checkpoint is None and not path.exists():
+        raise ConfigError(
+            f"the checkpoint of {args.gallery} is no longer at {path}: name it with --checkpoint"
+        )
+    return load_checkpoint(path, resolve_device(args.device))
+
+
+def _encode(
+    args: Args, checkpoint: Checkpoint, embedder: Embedder, console: Console
+) -> tuple[EncodedQueries, list[str] | None]:
+    """Queries at each width, with the milliseconds of one image; their class names, if all have one."""
+    model = checkpoint.model
+    wanted = [model.width(width) for width in args.widths] or list(model.trained_widths)
+    widths = list(dict.fromkeys(["full", *map(model.label, wanted)]))
+    images = some(open_images(args.queries), args.most, args.seed)
+    loader = make_loader(images, eval_transform(model.input), args.batch_size, workers=args.workers)
+    parts: dict[str, list[Any]] = {width: [] for width in widths}
+    labels: list[int] = []
+    for batch in watch(console, "encoding queries", loader, BrokenTally(len(images), 1.0)):
+        if len(batch):
+            labels += batch.labels.tolist()
+            for width, part in parts.items():
+                part.append(embedder.embed(batch.images, width))
+    if not labels:
+        raise DataError(f"{args.queries}: no image can be read")
+    with console.status("measuring latency"):
+        times = measure_latency(model, widths)
+    encoded = {
+        width: Encoded(np.concatenate(parts[width]), embedder.macs(width), time.median)
+        for width, time in zip(widths, times, strict=True)
+    }
+    known = None if NO_LABEL in labels else [images.classes[label] for label in labels]
+    return EncodedQueries(encoded), known
+
+
+def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], console: Console) -> list[Row]:
+    dims = sorted(set(args.dims)) or gallery.shortlist_dims() or [min(32, gallery.spec.dim)]
+    for dim in dims:
+        with console.status(f"building an index over {dim} dims"):
+            ensure_index(gallery, dim, gallery.spec.width, "")
+    wanted = candidates(gallery, widths, args.k, dims, planner.goal.quality in OF_LABELS)
+    rows = []
+    with meter(console, "trying strategies", len(wanted)) as bar:
+        for row in planner.run(wanted):
+            if row is None:
+                bar.skip(1)
+            else:
+                rows.append(row)
+                bar.advance(1, f"{row['strategy']}, query {row['query_width']}")
+    if not rows:
+        raise GalleryError(f"{args.gallery}: there was nothing to try")
+    return rows
+
+
+def _print(console: Console, args: Args, rows: list[Row], front: list[Row], chosen: Row, goal: Goal) -> None:
+    quality = goal.quality
+    console.print(
+        f"{goal}: {len(rows)} strategies tried; the Pareto front, and what was chosen", soft_wrap=True
+    )
+    shown = front if chosen in front else sorted([*front, chosen], key=lambda row: row["ms"])
+    names = ("", "strategy", "query", "first stage", quality, "full", "MMACs", "index MiB", "ms")
+    table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.columns[1].no_wrap = True
+    for column in table.columns[4:]:
+        column.justify, column.no_wrap = "right", True
+    for row in shown:
+        table.add_row(
+            "→" if row is chosen else "",
+            row["strategy"],
+            row["query_width"],
+            first_stage(row),
+            f"{row[quality]:.4f}",
+            f"{100 * row['by_full']:.0f} %",
+            f"{1e3 * row['gmacs']:,.1f}",
+            f"{row['memory_mb']:,.1f}",
+            f"{row['ms']:.2f}",
+        )
+    console.print(table)
+    console.print(f"saved in {args.gallery}: matmamba search uses it", soft_wrap=True)

@@ -1,0 +1,139 @@
+"""How strategies look through a gallery: its index, its vectors, and how many of them were compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GalleryError
+from .gallery import Gallery
+from .hits import Bools, Cost
+from .queries import Floats, Ints
+from .records import ShortlistRecord
+from .rerank import NO_KEY
+
+FLOAT32, FLOAT16 = 4, 2
+Blocks = Iterator[tuple[int, NDArray[np.floating]]]
+
+
+def find_shortlist(
+    gallery: Gallery,
+    xq: Floats,
+    length: int,
+    allowed: Bools | None,
+    width: str,
+    index: str,
+    effort: int | None,
+) -> Ints:
+    """(nq, length) keys by the gallery's index over the dims that the queries have.
+
+    Raises:
+        GalleryError: no index over these dims of that width, or another than is named.
+    """
+    require_index(gallery, xq.shape[1], width, index)
+    # So many that are not allowed may come before one that is.
+    others = 0 if allowed is None else int(len(allowed) - allowed.sum())
+    keys = gallery.search_shortlist(xq, min(gallery.key_count, length + others))
+    if allowed is None:
+        return keys
+    keys = np.where((keys != NO_KEY) & allowed[keys], keys, NO_KEY)
+    order = np.argsort(keys == NO_KEY, axis=1, kind="stable")
+    return np.take_along_axis(keys, order, axis=1)[:, :length]
+
+
+def selected_blocks(gallery: Gallery, allowed: Bools | None) -> tuple[Ints | None, Blocks]:
+    """Stored vectors in blocks; of a selection its keys alone, numbered from 0, and the keys by number."""
+    if allowed is None:
+        return None, gallery.segments.blocks()
+    return np.flatnonzero(allowed), _chosen(gallery, allowed)
+
+
+def _chosen(gallery: Gallery, allowed: Bools) -> Blocks:
+    number = 0
+    for first, xb in gallery.segments.blocks():
+        chosen = xb[allowed[first : first + len(xb)]]
+        if len(chosen):
+            yield number, chosen
+        number += len(chosen)
+
+
+def expanded(xq: Floats, I: Ints, read: Callable[[Ints], NDArray[np.floating]]) -> Floats:  # noqa: E741
+    """(nq, D) means of each query and the stored vectors of its hits, normalised."""
+    sums = xq.copy()
+    for row, keys in zip(sums, I, strict=True):
+        row += read(keys[keys != NO_KEY]).sum(0, dtype=np.float32)
+    lengths: Floats = np.linalg.norm(sums, axis=1, keepdims=True)
+    sums /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    return sums
+
+
+@contextmanager
+def compared_by(gallery: Gallery, dim: int, cost: Cost, queries: int) -> Iterator[None]:
+    """Count what the first stage compares in the block: as FAISS counts, or all rows of a flat index."""
+    before = _counted()
+    yield
+    found = (_counted() - before) / max(1, queries)
+    vectors = found if found else float(gallery.key_count)
+    cost.compare("shortlist", vectors, dim)
+    cost.bytes_read += vectors * dim * 4
+
+
+def _counted() -> int:
+    """Distances that FAISS computed in HNSW graphs and in inverted lists since the process began."""
+    known = faiss.cvar
+    return int(known.hnsw_stats.ndis + known.indexIVF_stats.ndis)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class IndexChoice:
+    """An index of a gallery, and how much of it is searched."""
+
+    dim: int
+    name: str = ""
+    effort: int | None = None
+
+
+def index_choices(gallery: Gallery, dims: Sequence[int]) -> list[IndexChoice]:
+    """The indexes over these dims, as they are built."""
+    records = [_record(gallery, dim, gallery.spec.width) for dim in dims]
+    return [IndexChoice(record.dim, record.recipe) for record in records if record is not None]
+
+
+def ensure_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
+    """Build an index over the leading dims of the vectors of a width, unless it is there.
+
+    It replaces another one over the same dims of that width.
+    """
+    record = _record(gallery, dim, width)
+    if record is None or index not in ("", record.recipe):
+        gallery.build_shortlist(dim, index, width)
+
+
+def require_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
+    """Raise `GalleryError` if there is no such index; "" for any over these dims of that width."""
+    record = _record(gallery, dim, width)
+    if record is None:
+        known = [f"{other.dim} dims of width {other.width}" for other in gallery.shortlists()]
+        built = ", ".join(known) or "none"
+        raise GalleryError(
+            f"{gallery.folder} has no shortlist index over {dim} dims of width {width} (built: {built})"
+        )
+    if index not in ("", record.recipe):
+        raise GalleryError(
+            f"the index of {gallery.folder} over {dim} dims is {record.recipe!r}, not {index!r}"
+        )
+
+
+def _record(gallery: Gallery, dim: int, width: str) -> ShortlistRecord | None:
+    return next((known for known in gallery.shortlists() if (known.dim, known.width) == (dim, width)), None)
+
+
+def index_bytes(gallery: Gallery, dim: int | None) -> int:
+    """Bytes of an index; without one, of the vectors that exact search compares."""
+    rows = gallery.key_count
+    return rows * (gallery.spec.dim * FLOAT16 if dim is None else dim * FLOAT32)

@@ -1,0 +1,171 @@
+"""`matmamba evaluate` as a user runs it: its figures against others, what it leaves behind, and going on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from matmamba_retrieval.trials import Bench
+from matmamba_vision import save_checkpoint
+from matmamba_vision.cli import evaluation_report, experiment
+from matmamba_vision.cli.main import main
+from PIL import Image
+from small import SMALL
+
+FILES = {
+    "results.json",
+    "results.csv",
+    "quality_macs.png",
+    "quality_ms.png",
+    "recall_qps.png",
+    "query_encoder.png",
+    "memory.png",
+}
+GRID = """
+k: 3
+query_widths: [1/8]
+dims: [4, 16, 64]
+shortlists: [6, 100]
+gallery_widths: [full, 1/8]
+funnels: [{dims: [4, 8], lengths: [8, 5], widths: [same, full], expand: 2}]
+gate_dims: [16]
+gate_losses: [5]
+gate_expands: [0, 2]
+"""
+
+
+@pytest.fixture
+def checkpoint(photos: Path, tmp_path: Path) -> Path:
+    """Of an untrained model, of a run on the photos."""
+    torch.manual_seed(0)
+    cfg = {"input_size": (3, 16, 16)}
+    model = timm.create_model(
+        "matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **SMALL | {"num_classes": 2}
+    )
+    run = {"data": {"name": "folder", "root": str(photos), "max_broken": 1.0, "held_out": 0.4}}
+    save_checkpoint(tmp_path / "run", model, ("bright", "dark"), run)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def evaluate(checkpoint: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run the command with the grid; returns its results.json."""
+    (tmp_path / "grid.yaml").write_text(GRID)
+
+    def run(*flags: str) -> dict[str, Any]:
+        known = ["--checkpoint", str(checkpoint), "--grid", str(tmp_path / "grid.yaml"), "--threads", "1"]
+        assert main(["evaluate", *known, *flags]) == 0
+        return json.loads((checkpoint / "evaluate" / "results.json").read_text())
+
+    return run
+
+
+def test_a_grid_is_tried_and_written(
+    evaluate: Callable[..., dict[str, Any]], checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = evaluate()
+    printed = capsys.readouterr().out
+    folder = checkpoint / "evaluate"
+    assert {file.name for file in folder.iterdir() if file.is_file()} == FILES
+    for name in FILES:
+        if name.endswith(".png"):
+            Image.open(folder / name).verify()
+    rows = results["rows"]
+    for strategy in ("single-shot", "shortlist", "funnel", "gated"):
+        assert any(row["strategy"] == strategy for row in rows)
+        assert strategy in printed
+    with (folder / "results.csv").open() as opened:
+        lines = list(csv.DictReader(opened))
+    assert [float(line["recall"]) for line in lines] == [row["recall"] for row in rows]
+    check_rows(results)
+
+
+def check_rows(results: dict[str, Any]) -> None:
+    images, rows = results["images"], results["rows"]
+    reference = next(row for row in rows if row["strategy"] == "single-shot")
+    exact = {
+        (cell["query_width"], cell["gallery_width"]): cell for cell in results["exact"] if cell["dim"] == 32
+    }
+    for row in rows:
+        low, high = row["map_interval"]
+        assert low <= row["map"] <= high
+        assert row["knn1_loss"] == pytest.approx(reference["knn1"] - row["knn1"], abs=1e-6)
+        assert row["queries_per_second"] > 0
+        if row["strategy"] == "single-shot":
+            assert row["knn1"] == pytest.approx(exact[row["query_width"], "full"]["knn1"])
+        elif row["strategy"] == "shortlist" and row["lengths"] == [images["gallery"]]:
+            # The shortlist is the gallery: law 6.
+            assert (row["recall"], row["knn1_loss"]) == (1, 0)
+        elif row["strategy"] == "gated":
+            assert row["calibrated"]["qualities"] == ["knn1", "map"]
+            small = next(
+                other
+                for other in rows
+                if other["strategy"] == "single-shot" and other["query_width"] == row["query_width"]
+            )
+            macs = small["encoder_macs"] + row["by_full"] * reference["encoder_macs"]
+            assert row["encoder_macs"] == pytest.approx(macs)
+
+
+def test_what_was_done_is_not_done_again(
+    evaluate: Callable[..., dict[str, Any]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is encoded, only rows that lack are tried: here the last one, which a kill cut short.
+
+    And the queries that calibrate are never those that are reported.
+    """
+    taken: list[np.ndarray] = []
+    take = Bench.take
+    monkeypatch.setattr(Bench, "take", lambda bench, which: taken.append(which) or take(bench, which))
+    first = evaluate()
+    images, (reported, calibrating) = first["images"], taken
+    assert not set(reported) & set(calibrating)
+    assert (len(reported), len(calibrating)) == (images["queries"], images["calibration"])
+    kept = checkpoint / "evaluate" / "encoded" / "rows.jsonl"
+    kept.write_text(kept.read_text()[:-40])
+    tried: list[str] = []
+    trial = Bench.trial
+    monkeypatch.setattr(
+        Bench, "trial", lambda bench, settings: tried.append(settings.strategy) or trial(bench, settings)
+    )
+
+    def fail(*_: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(experiment, "predict", fail)
+    monkeypatch.setattr(evaluation_report, "PLOTS", {})
+    second = evaluate()
+    assert tried == [first["rows"][-1]["strategy"]]
+    assert second["rows"][:-1] == first["rows"][:-1]
+    assert second["rows"][-1]["recall"] == first["rows"][-1]["recall"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("speed: 3", "speed"),
+        ("dims: [eight]", "dims"),
+        ("strategies: [magic]", "'magic'"),
+        ("query_widths: [1/3]", "1/3"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_named(
+    checkpoint: Path, tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = tmp_path / "wrong.yaml"
+    grid.write_text(text)
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--grid", str(grid)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (checkpoint / "evaluate").exists()
+
+
+def test_a_flag_that_cannot_work_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--queries", "1"]) == 2
+    assert "--queries is 1: it can be 2 or more" in capsys.readouterr().err
