@@ -8,14 +8,15 @@ along the coordinates, steeply for centres and gently for residuals; then it is 
 
 So a prefix names the class early, and orders the neighbours within it late. What was to be met is what is
 published of a real MRL embedding (text-embedding-3-large, 1M DBpedia texts, by
-supabase.com/blog/matryoshka-embeddings): with an HNSW index, 1/6 of the dims and a shortlist of 8 k lead to 0.99
-of the exact k nearest, half the dims alone to 0.89. Here, with 1M rows and exact search by the prefix, it is 0.97
-and 0.70: somewhat harder. results/million.json has the measured shares (`prefix_recall`).
+supabase.com/blog/matryoshka-embeddings): with an HNSW index, 1/6 of the dims and a shortlist of 8 k lead to
+0.99 of the exact k nearest, half the dims alone to 0.89. Here, with 1M rows and exact search by the prefix,
+it is 0.97 and 0.70: somewhat harder. results/million.json has the measured shares (`prefix_recall`).
 
-Not modelled: classes of unequal size, and that a query encoded at a small width is another vector than at full
-width. There are about as many classes as an inverted file has cells, which suits every side that has cells.
+Not modelled: classes of unequal size, and that a query encoded at a small width is another vector than at
+full width. There are about as many classes as an inverted file has cells, which suits every side that has
+cells.
 
-Blocks are drawn from seeds of their own, so that any rows can be made alone and the number of rows changes none.
+Blocks are drawn from seeds of their own: any rows can be made alone, and the number of rows changes none.
 """
 
 from __future__ import annotations

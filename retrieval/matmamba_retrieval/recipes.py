@@ -1,4 +1,4 @@
-"""Ways to index a prefix: their names, and which one suits how many rows, how much memory and which recall."""
+"""Ways to index a prefix, by name, and which one suits the rows, the memory and the recall."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ RECIPES: dict[str, Recipe] = {
         lambda dim: dim + 8, None, 0.99,
     ),
     "adanns-opq": Recipe(
-        "the prefix that is best for a budget of bytes a row (arXiv 2305.19435, section 4.2): adanns-opq:BYTES",
-        lambda dim: 8 + 8, None, 0.9,
+        "the best prefix for so many bytes a row (arXiv 2305.19435, section 4.2): adanns-opq:BYTES",
+        lambda dim: 8, None, 0.9,
     ),
 }  # fmt: skip
 
@@ -102,7 +102,8 @@ def choose(rows: int, dim: int, budget: float = math.inf, recall: float = 0.99) 
     """The name of the recipe that is fastest within a memory budget and reaches a recall.
 
     Args:
-        budget: bytes for the index. recall: wanted share of the k nearest by the prefix in a shortlist of 10 k.
+        budget: bytes for the index. recall: wanted share of the k nearest by the prefix in a shortlist of
+            10 k.
 
     Raises:
         GalleryError: none fits.

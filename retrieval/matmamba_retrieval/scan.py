@@ -86,7 +86,7 @@ def compared_by(gallery: Gallery, dim: int, cost: Cost, queries: int) -> Iterato
 def _counted() -> int:
     """Distances that FAISS computed in HNSW graphs and in inverted lists since the process began."""
     known = faiss.cvar
-    return int(known.hnsw_stats.ndis + known.indexIVF_stats.ndis)  # type: ignore[attr-defined]
+    return int(known.hnsw_stats.ndis + known.indexIVF_stats.ndis)
 
 
 @dataclass(frozen=True)

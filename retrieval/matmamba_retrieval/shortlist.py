@@ -1,4 +1,4 @@
-"""Shortlist indexes of a gallery: built from its vectors, kept in files, searched with what is newer than they."""
+"""Shortlist indexes of a gallery: built from its vectors, kept in files, searched with newer rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from .segments import Segments
 from .shortlist_index import Allowed, ShortlistIndex, tune
 
 log = logging.getLogger(__name__)
-# Training takes at most this many vectors and bytes: FAISS uses 256 a centroid at most, and memory is bounded.
+# Training takes at most so many vectors and bytes: FAISS uses 256 a centroid, and memory is bounded.
 TRAINING_ROWS, TRAINING_BYTES = 262_144, 256 << 20
-# The effort of a search is chosen by this many stored vectors: their 10 nearest are to be in a shortlist of 100.
+# The effort of a search is chosen by so many stored vectors: their 10 nearest shall be in a shortlist of 100.
 TUNING_QUERIES, TUNING_K, TUNING_SHORTLIST = 64, 10, 100
 # So few rows that a filter leaves are compared one by one: a graph or cells would mostly meet others.
 FEW_ALLOWED = 2_000
 CHUNK_ROWS = 4_096
+# AdANNS-OPQ is trained and judged by so many vectors for each prefix that it tries.
+JUDGING_ROWS = 65_536
 
 
 def build_index(
@@ -77,7 +79,7 @@ def save_index(
 
 
 def load_index(folder: Path, record: ShortlistRecord, segments: Segments) -> ShortlistIndex:
-    """Read an index; one that is lost, damaged or not ours is built again from the vectors, with a warning."""
+    """Read an index; one that is lost, damaged or foreign is built again from the vectors, with a warning."""
     try:
         return _read(folder / record.file, record)
     except (GalleryError, RuntimeError) as error:
@@ -122,18 +124,32 @@ def search_index(
         return _compared(segments, xq, shortlist, np.flatnonzero(allowed[:count]))[1]
     wanted = min(shortlist, known)
     scores, keys = index.search(xq, wanted, effort, allowed)
-    effort = effort or index.effort
-    for wider in [*(e for e in index.efforts if e == 8 * effort), *index.efforts[-1:]]:
-        short = keys[:, -1] == NO_KEY
-        if short.any():
-            scores[short], keys[short] = index.search(xq[short], wanted, wider, allowed)
-    short = keys[:, -1] == NO_KEY
-    if short.any():
-        rows = np.arange(index.ntotal) if allowed is None else np.flatnonzero(allowed[: index.ntotal])
-        scores[short], keys[short] = _compared(segments, xq[short], wanted, rows)
+    if (keys[:, -1] == NO_KEY).any():
+        _fill(index, segments, xq, scores, keys, allowed, effort or index.effort)
+    if index.ntotal == count:
+        return keys
     newer = np.arange(index.ntotal, count)
     newer = newer if allowed is None else newer[allowed[index.ntotal : count]]
     return _compared(segments, xq, shortlist, newer, (scores, keys))[1] if len(newer) else keys
+
+
+def _fill(
+    index: ShortlistIndex,
+    segments: Segments,
+    xq: Floats,
+    scores: Floats,
+    keys: Ints,
+    allowed: Allowed | None,
+    effort: int,
+) -> None:
+    """Search again, ever wider, where the cells or the walk ran dry; at last compare all that is allowed."""
+    for wider in [*(e for e in index.efforts if e == 8 * effort), *index.efforts[-1:], 0]:
+        short = keys[:, -1] == NO_KEY
+        if short.any() and wider:
+            scores[short], keys[short] = index.search(xq[short], keys.shape[1], wider, allowed)
+        elif short.any():
+            rows = np.arange(index.ntotal) if allowed is None else np.flatnonzero(allowed[: index.ntotal])
+            scores[short], keys[short] = _compared(segments, xq[short], keys.shape[1], rows)
 
 
 def _compared(
@@ -165,14 +181,16 @@ def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistI
             raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, scan)} dims, not of {dim}")
         xt = _sample(segments, rows, dim)
         return ShortlistIndex(TwoPrefixes.train(xt, cluster, scan, cells(rows)).index, dim, recipe)
-    return _trained_opq(_sample(segments, rows, dim), dim, recipe, (numbers or [8])[0])
+    return _trained_opq(_sample(segments, rows, dim), dim, recipe, (numbers or [min(8, dim // 2)])[0])
 
 
 def _trained_opq(xt: Floats, dim: int, recipe: str, bytes_a_row: int) -> ShortlistIndex:
-    dims = [dim >> n for n in range(dim.bit_length()) if (dim >> n) % bytes_a_row == 0]
-    dims = [tried for tried in dims if tried >= bytes_a_row]
+    halves = [dim >> n for n in range(dim.bit_length())]
+    dims = [tried for tried in halves if tried >= 2 * bytes_a_row and tried % (2 * bytes_a_row) == 0]
     if not dims:
-        raise GalleryError(f"{recipe!r}: no prefix of {dim} dims or fewer is a multiple of its bytes")
+        raise GalleryError(
+            f"{recipe!r}: neither {dim} dims nor a half of them is a multiple of twice its bytes"
+        )
     xq = xt[:TUNING_QUERIES]
     exact = faiss.knn(xq, xt, min(TUNING_K, len(xt)), metric=faiss.METRIC_INNER_PRODUCT)[1]
     return ShortlistIndex(opq_index(xt, xq, exact, bytes_a_row, dims), dim, recipe)

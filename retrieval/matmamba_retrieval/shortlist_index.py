@@ -46,6 +46,16 @@ class ShortlistIndex:
         return isinstance(self._core, (faiss.IndexIVF, faiss.IndexHNSW, *exhaustive))
 
     @property
+    def _ties_are_exact(self) -> bool:
+        """Whether equal scores mean equal vectors or codes, all of which a search meets.
+
+        Fast scan adds up bytes, so that many scores are equal by chance; and a walk through a graph does not
+        meet all that tie.
+        """
+        graphs_and_bytes = (faiss.IndexHNSW, faiss.IndexFastScan, faiss.IndexIVFFastScan)
+        return not isinstance(self._core, graphs_and_bytes)
+
+    @property
     def efforts(self) -> list[int]:
         """Sensible efforts, ascending: cells to look into (nprobe) or length of the walk (efSearch)."""
         if isinstance(self._core, faiss.IndexIVF):
@@ -56,7 +66,7 @@ class ShortlistIndex:
 
     @property
     def effort(self) -> int:
-        """The effort that a search takes unless told otherwise, kept in FAISS's file; 0 where there is none."""
+        """The effort of a search unless told otherwise, kept in FAISS's file; 0 where there is none."""
         if isinstance(self._core, faiss.IndexIVF):
             return int(self._core.nprobe)
         return int(self._core.hnsw.efSearch) if isinstance(self._core, faiss.IndexHNSW) else 0
@@ -82,7 +92,8 @@ class ShortlistIndex:
     ) -> tuple[Floats, Ints]:
         """The nearest allowed keys of (nq, dim) normalised prefixes: scores and keys (nq, K), best first.
 
-        Equal scores are in the order of the keys. Where fewer were found, -inf and `NO_KEY`.
+        Equal scores are in the order of the keys, but in graphs and fast scan, where they are no sign of
+        equal vectors and the order is FAISS's. Where fewer were found, -inf and `NO_KEY`.
 
         Args:
             effort: see `efforts`. allowed: (ntotal or more,) which keys may be found.
@@ -90,15 +101,15 @@ class ShortlistIndex:
         wanted = min(shortlist, self.ntotal)
         if not self.filters and allowed is not None:
             return self._search_and_drop(xq, wanted, effort, allowed)
+        if not self._ties_are_exact:
+            return self._search(xq, wanted, effort, allowed)
         asked = min(wanted + 1, self.ntotal)
-        # A walk through a graph does not meet all that tie, so it cannot say which of them come first.
-        most = wanted + 1 if isinstance(self._core, faiss.IndexHNSW) else MOST_TIES * wanted
         while True:
             D, I = self._search(xq, asked, effort, allowed)  # noqa: E741
             tied = asked > wanted and (D[:, wanted - 1] == D[:, -1]).any() and D[:, -1].max() > -np.inf
-            if not tied or asked == self.ntotal or asked >= most:
+            if not tied or asked == self.ntotal or asked >= MOST_TIES * wanted:
                 return best_of(D, I, wanted)
-            asked = min(4 * asked, self.ntotal, most)
+            asked = min(4 * asked, self.ntotal, MOST_TIES * wanted)
 
     def _search_and_drop(self, xq: Floats, wanted: int, effort: int, allowed: Allowed) -> tuple[Floats, Ints]:
         """As many as are needed for enough to be left over when the others are dropped."""
