@@ -131,9 +131,8 @@ def measure(scratch: Path, rows: int, plan: Plan) -> dict[str, Any]:
 def made_gallery(folder: Path, data: Structured, rows: int) -> Gallery:
     """The gallery of these vectors, made once; one that was left unfinished is completed."""
     gallery = Gallery.open_or_create(folder, EmbeddingSpec("0" * 64, "full", data.dim))
-    for first, xb in data.blocks(rows):
-        if first >= gallery.key_count:
-            gallery.add([Row(f"{key:08d}", "") for key in range(first, first + len(xb))], xb)
+    for first, xb in data.blocks(rows, gallery.key_count):
+        gallery.add([Row(f"{key:08d}", "") for key in range(first, first + len(xb))], xb)
     merge_segments(gallery)
     return gallery
 

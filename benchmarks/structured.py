@@ -53,7 +53,7 @@ class Structured:
         return rng.standard_normal((self.classes, self.dim), dtype=np.float32) * self._spectrum(1.5)
 
     def block(self, number: int, rows: int = BLOCK_ROWS) -> Floats:
-        """(rows, dim) unit vectors: the first `rows` of this block."""
+        """(rows, dim) unit vectors, drawn from the seed of this block."""
         rng = np.random.default_rng((self.seed, number))
         x = rng.standard_normal((rows, self.dim), dtype=np.float32)
         x *= np.float32(0.8) * self._spectrum(0.75)
@@ -61,10 +61,11 @@ class Structured:
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         return x
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, Floats]]:
-        """All `rows` vectors as (key of the first, rows) in blocks of bounded size."""
-        for first in range(0, rows, BLOCK_ROWS):
-            yield first, self.block(first // BLOCK_ROWS, min(BLOCK_ROWS, rows - first))
+    def blocks(self, rows: int, start: int = 0) -> Iterator[tuple[int, Floats]]:
+        """The vectors `start` to `rows` as (key of the first, rows), in blocks of bounded size."""
+        for number in range(start // BLOCK_ROWS, -(-rows // BLOCK_ROWS)):
+            first, last = max(start, number * BLOCK_ROWS), min(rows, (number + 1) * BLOCK_ROWS)
+            yield first, self.block(number)[first - number * BLOCK_ROWS : last - number * BLOCK_ROWS]
 
     def queries(self, nq: int) -> Floats:
         """(nq, dim) unit vectors that no gallery holds."""
