@@ -131,7 +131,7 @@ class Evaluation:
         gallery = reported.gallery
         vectors, index = gallery.spec.dim * 2, 0.0
         if settings.dims:
-            index = index_bytes(gallery, settings.dims[0]) / gallery.key_count
+            index = index_bytes(gallery, settings.dims[0], settings.gallery_width) / gallery.key_count
         cost = {
             "ms": float(alone.sum(1).mean()),
             "ms_quartiles": np.percentile(alone.sum(1), [25, 50, 75]).tolist(),

@@ -16,8 +16,9 @@ from .hits import Bools, Cost
 from .queries import Floats, Ints
 from .records import ShortlistRecord
 from .rerank import NO_KEY
+from .snapshot import SHORTLISTS
 
-FLOAT32, FLOAT16 = 4, 2
+FLOAT16 = 2
 Blocks = Iterator[tuple[int, NDArray[np.floating]]]
 
 
@@ -73,14 +74,14 @@ def expanded(xq: Floats, I: Ints, read: Callable[[Ints], NDArray[np.floating]]) 
 
 
 @contextmanager
-def compared_by(gallery: Gallery, dim: int, cost: Cost, queries: int) -> Iterator[None]:
+def compared_by(gallery: Gallery, dim: int, width: str, cost: Cost, queries: int) -> Iterator[None]:
     """Count what the first stage compares in the block: as FAISS counts, or all rows of a flat index."""
     before = _counted()
     yield
     found = (_counted() - before) / max(1, queries)
     vectors = found if found else float(gallery.key_count)
     cost.compare("shortlist", vectors, dim)
-    cost.bytes_read += vectors * dim * 4
+    cost.bytes_read += vectors * index_bytes(gallery, dim, width) / gallery.key_count
 
 
 def _counted() -> int:
@@ -133,7 +134,9 @@ def _record(gallery: Gallery, dim: int, width: str) -> ShortlistRecord | None:
     return next((known for known in gallery.shortlists() if (known.dim, known.width) == (dim, width)), None)
 
 
-def index_bytes(gallery: Gallery, dim: int | None) -> int:
-    """Bytes of an index; without one, of the vectors that exact search compares."""
-    rows = gallery.key_count
-    return rows * (gallery.spec.dim * FLOAT16 if dim is None else dim * FLOAT32)
+def index_bytes(gallery: Gallery, dim: int | None, width: str = "") -> int:
+    """Bytes of an index, as its file has them; without one, of the vectors that exact search compares."""
+    record = None if dim is None else _record(gallery, dim, width or gallery.spec.width)
+    if record is None:
+        return gallery.key_count * gallery.spec.dim * FLOAT16
+    return (gallery.folder / SHORTLISTS / record.file).stat().st_size
