@@ -113,7 +113,7 @@ def test_the_folders_shadow_no_package(folder: str) -> None:
     ("package", "absent"),
     [
         ("matmamba_vision", ["triton", "faiss", "mamba_ssm", "matplotlib", "sklearn", "onnx", "onnxruntime"]),
-        ("matmamba_retrieval", ["torch", "timm", "torchvision"]),
+        ("matmamba_retrieval", ["torch", "timm", "torchvision", "pyarrow"]),
         ("matmamba_datasets", ["faiss", "sklearn", "pyarrow"]),
     ],
 )

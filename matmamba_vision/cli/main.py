@@ -28,6 +28,9 @@ COMMANDS = {
     "timm": "run a script of timm with these models registered",
     "index": "add images to a gallery",
     "search": "find the images of a gallery that are most like others",
+    "duplicates": "find near-duplicates in a gallery",
+    "knn-label": "suggest labels, and find suspicious ones",
+    "gallery": "look into a gallery, change it, keep it whole, carry it elsewhere",
 }
 # Which extra brings a package that may be missing.
 EXTRAS = {
@@ -75,7 +78,7 @@ def _run(name: str, arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}: one of {', '.join(COMMANDS)}")
     keep_freed_memory()
-    command = importlib.import_module(f".{name}", __package__)
+    command = importlib.import_module(f".{name.replace('-', '_')}", __package__)
     return command.run(arguments) or 0
 
 

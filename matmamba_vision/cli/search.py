@@ -1,36 +1,53 @@
 """Find the images of a gallery that are most like some query images.
 
+A query is an image file, a folder of them, a file:// URL, or `-` for one image on standard input. --like ID
+asks with an image of the gallery, without encoding anything, and leaves that image out of its answer. --not
+takes a file or an id that answers should not be like: the query vector becomes query - weight * mean of
+these, normalised again, at each width (Rocchio's relevance feedback); ids among them are not answered.
+
+A filter (--where) works inside the search: k hits are found among the images that fulfil the condition, or
+the answer says why there are fewer. It is SQL over id, path, label and metadata: comparisons, LIKE, IN,
+BETWEEN, IS NULL, AND, OR, NOT. Queries that cannot be read are named, the others are answered, and the exit
+status is 1; it is 2 if there are no others.
+
 single-shot encodes the query at full width and compares it with every image. shortlist encodes it by a
 small width, finds candidates by a short prefix in FAISS, and reranks them by full-width, full-length
-embeddings; funnel reranks in steps. auto takes single-shot up to 10,000 images, where the exact answer
-takes milliseconds, and shortlist beyond. Scores are cosine similarities of full-length embeddings.
+embeddings; funnel reranks in steps. auto does what `matmamba plan` chose for this gallery; without a plan it
+takes single-shot up to 10,000 images, where the exact answer takes milliseconds, and shortlist beyond. Scores
+are cosine similarities of full-length embeddings.
 
 examples:
   matmamba search --gallery G query.jpg
-  matmamba search --gallery G a.jpg b.png --k 5 --json
-  matmamba search --gallery G query.jpg --strategy shortlist
+  matmamba search --gallery G a.jpg b.png PHOTOS --k 5 --json
+  matmamba search --gallery G query.jpg --html hits.html
+  matmamba search --gallery G - < query.jpg
+  matmamba search --gallery G --like cats/0001.jpg --not dogs/0002.jpg
+  matmamba search --gallery G query.jpg --where "label = 'cat' AND year >= 2020" --min-score 0.8
   matmamba search --gallery G query.jpg --strategy shortlist --query-width 1/4 --dim 64 --shortlist 500
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import torch
+import numpy as np
 import tyro
-from matmamba_datasets import eval_transform, read_image
-from matmamba_retrieval import Funnel, Gallery, Hits, Row, Shortlist, SingleShot, Strategy
+from matmamba_datasets import BrokenImageError, eval_transform
+from matmamba_retrieval import Funnel, Gallery, GalleryError, Queries, Shortlist, SingleShot, Strategy
 from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval.examples import Joined, Stored
+from matmamba_retrieval.settings import Plan
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from torch import Tensor
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from .answers import as_json, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
+from .asked import Asked, asked_images, key_of, local_path, read_batch
+from .searching import Answer, Search
 
 # Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
 # measured by benchmarks/small_gallery.py.
@@ -39,10 +56,22 @@ SMALL_GALLERY = 10_000
 
 @dataclass
 class Args:
-    # Query images.
-    queries: Annotated[list[Path], tyro.conf.Positional]
+    # Query images: files, folders, file:// URLs, or - for one on standard input.
+    queries: Annotated[list[str], tyro.conf.Positional]
     # Folder of the gallery.
     gallery: Path
+    # Id of an image of the gallery to find more like; can be given several times.
+    like: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
+    # File, or id of the gallery, that answers should not be like; can be given several times.
+    away: Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(name="not")] = field(
+        default_factory=list
+    )
+    # How far queries are moved away from those.
+    not_weight: float = 0.5
+    # Condition that hits have to fulfil, in SQL.
+    where: str = ""
+    # Cosine similarity below which images are no hits.
+    min_score: float | None = None
     # Hits for each query, at most as many as the gallery has; by default 10, or fewer in a smaller gallery.
     k: int | None = None
     # How to search, see above.
@@ -57,23 +86,97 @@ class Args:
     checkpoint: Path | None = None
     # Print JSON instead of tables.
     json: bool = False
+    # Write a page with the pictures, which holds everything and opens from disk.
+    html: Path | None = None
 
 
-def run(arguments: list[str]) -> None:
-    """Search and print."""
+def run(arguments: list[str]) -> int:
+    """Search and print; returns the exit status, 1 if a query could not be read."""
     args = parse(Args, "search", __doc__, arguments)
-    if not args.queries:
+    if not args.queries and not args.like:
         raise ValueError("no query image given: matmamba search --gallery G IMAGE ...")
     with Gallery(args.gallery) as gallery:
+        asked = asked_images(args.queries, sys.stdin.buffer)
+        liked = np.array([key_of(gallery, image_id) for image_id in args.like], dtype=np.int64)
         checkpoint = _load(args, gallery)
         embedder = Embedder(checkpoint)
-        gallery.require(embedder.spec())
-        k = min(10, len(gallery)) if args.k is None else args.k
-        strategy = _strategy(args, gallery, checkpoint, k)
-        hits = strategy.search(embedder.queries(_read_queries(args.queries, checkpoint)), k)
-        rows = [gallery.rows(keys) for keys in hits.I]
-    show = _print_json if args.json else _print_tables
-    show(args, strategy, hits, rows)
+        gallery.require_queries(embedder.spec())
+        search = _search(args, gallery, checkpoint, embedder)
+        transform = eval_transform(checkpoint.model.input)
+
+        def answers() -> Iterator[Answer]:
+            yield from search.images(asked, transform, embedder.queries)
+            yield from search.more_like(liked)
+
+        return _show(args, search, answers())
+
+
+def _search(args: Args, gallery: Gallery, checkpoint: Checkpoint, embedder: Embedder) -> Search:
+    k = min(10, len(gallery)) if args.k is None else args.k
+    if not 1 <= k <= len(gallery):
+        raise GalleryError(f"k = {k} is not in 1..{len(gallery)}, the number of images in {gallery.folder}")
+    # An image of the gallery that is asked with is found first, and left out.
+    strategy = _strategy(args, gallery, checkpoint, min(k + bool(args.like), len(gallery)))
+    allowed = gallery.allowed(args.where or None)
+    negatives, keys = _negatives(args, gallery, embedder)
+    if len(keys):
+        allowed = np.ones(gallery.key_count, dtype=bool) if allowed is None else allowed.copy()
+        allowed[keys] = False
+    return Search(gallery, strategy, k, allowed, negatives, args.not_weight, args.min_score)
+
+
+def _negatives(args: Args, gallery: Gallery, embedder: Embedder) -> tuple[Queries | None, np.ndarray]:
+    """What queries are moved away from, and keys of those in the gallery."""
+    keys, files = [], []
+    for name in args.away:
+        if local_path(name).is_file():
+            files.append(Asked(name, local_path(name)))
+        elif known := gallery.keys_of([name]):
+            keys.append(known[name])
+        else:
+            raise GalleryError(f"--not {name!r} is neither a file nor an id of {args.gallery}")
+    _, images, broken = read_batch(files, eval_transform(embedder.model.input))
+    for position, reason in broken.items():
+        raise BrokenImageError(files[position].name, reason)
+    found = np.array(keys, dtype=np.int64)
+    parts: list[Queries] = [Stored(gallery, found)] if keys else []
+    parts += [embedder.queries(images)] if files else []
+    return (Joined(parts) if parts else None), found
+
+
+def _show(args: Args, search: Search, answers: Iterator[Answer]) -> int:
+    console = Console(highlight=False)
+    kept, broken = list[Answer](), list[Answer]()
+    pages = (
+        write_page(args.html, answers, _intro(args, search)) if args.html else ((None, a) for a in answers)
+    )
+    for page, answer in pages:
+        broken += [answer] if answer.error else []
+        if args.json:
+            kept.append(answer)
+        elif not answer.error or search.answered:
+            print_answer(console, answer)
+        if page is not None:
+            page.facts.update(
+                {"strategy": strategy_text(search.strategy), "per query": spent_text(search.cost)}
+            )
+    if broken and not search.answered:
+        raise BrokenImageError(broken[0].name, broken[0].error)
+    if args.json:
+        print(as_json(kept, search.strategy, search.cost))
+    else:
+        console.print(strategy_text(search.strategy), soft_wrap=True)
+        console.print(f"spent per query: {spent_text(search.cost)}", soft_wrap=True)
+    for answer in broken:
+        print(f"matmamba: {answer.name} cannot be read: {answer.error}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _intro(args: Args, search: Search) -> str:
+    filtered = f", where {args.where}" if args.where else ""
+    return (
+        f"The {search.k} images most like each query, of {len(search.gallery):,} in {args.gallery}{filtered}."
+    )
 
 
 def _load(args: Args, gallery: Gallery) -> Checkpoint:
@@ -86,6 +189,11 @@ def _load(args: Args, gallery: Gallery) -> Checkpoint:
 
 
 def _strategy(args: Args, gallery: Gallery, checkpoint: Checkpoint, k: int) -> Strategy:
+    if args.strategy == "auto" and not (args.query_width or args.dim or args.shortlist) and gallery.plan:
+        plan = Plan.from_json(gallery.plan)
+        # Made for another k, it may keep too few candidates.
+        if min(plan.settings.lengths, default=k) >= k:
+            return plan.strategy(gallery)
     if args.strategy == "single-shot" or (args.strategy == "auto" and len(gallery) <= SMALL_GALLERY):
         return SingleShot(gallery, checkpoint.model.label(args.query_width or "full"))
     width = checkpoint.model.label(args.query_width or checkpoint.model.trained_widths[-1])
@@ -102,63 +210,3 @@ def funnel_steps(dim: int, full_dim: int, length: int, k: int) -> tuple[tuple[in
     while 2 * dims[-1] < full_dim:
         dims.append(2 * dims[-1])
     return tuple(dims), (length, *(max(k, length >> step) for step in range(1, len(dims))))
-
-
-def _read_queries(files: list[Path], checkpoint: Checkpoint) -> Tensor:
-    transform = eval_transform(checkpoint.model.input)
-    return torch.stack([transform(read_image(file)) for file in files])
-
-
-def _print_json(args: Args, strategy: Strategy, hits: Hits, rows: list[list[Row]]) -> None:
-    answers = [
-        {
-            "query": str(query),
-            "hits": [_hit(rank, *found) for rank, found in enumerate(zip(scores, images, strict=True))],
-        }
-        for query, scores, images in zip(args.queries, hits.D, rows, strict=True)
-    ]
-    print(json.dumps({"strategy": _settings(strategy), "cost": _cost(hits), "answers": answers}, indent=2))
-
-
-def _hit(rank: int, score: float, row: Row) -> dict[str, Any]:
-    return {"rank": rank + 1, "score": float(score), "id": row.id, "path": row.path, "label": row.label}
-
-
-def _settings(strategy: Strategy) -> dict[str, Any]:
-    name = {SingleShot: "single-shot", Shortlist: "shortlist", Funnel: "funnel"}[type(strategy)]
-    return {"name": name, **{key: value for key, value in vars(strategy).items() if key != "gallery"}}
-
-
-def _cost(hits: Hits) -> dict[str, Any]:
-    cost = hits.cost
-    ms = {stage: round(value, 3) for stage, value in cost.ms.items()}
-    return {
-        "encoder_gmacs": cost.macs / 1e9,
-        "candidates": cost.candidates,
-        "bytes_read": cost.bytes_read,
-        "ms": ms,
-    }
-
-
-def _print_tables(args: Args, strategy: Strategy, hits: Hits, rows: list[list[Row]]) -> None:
-    console = Console(highlight=False)
-    for query, scores, images in zip(args.queries, hits.D, rows, strict=True):
-        table = Table(box=None, pad_edge=False)
-        for name, justify in (("", "right"), ("score", "right"), ("label", "left")):
-            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        table.add_column("image", overflow="fold")
-        for rank, (score, row) in enumerate(zip(scores, images, strict=True)):
-            table.add_row(str(rank + 1), f"{score:.4f}", row.label or "", escape(row.id))
-        console.print(f"[bold]{escape(str(query))}[/bold]", soft_wrap=True)
-        console.print(table)
-    settings = _settings(strategy)
-    shown = "".join(
-        f", {name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items() if name != "name"
-    )
-    stages = ", ".join(f"{stage} {ms:.2f} ms" for stage, ms in hits.cost.ms.items())
-    console.print(f"{settings['name']}{shown}", soft_wrap=True)
-    console.print(f"spent per query: {hits.cost.macs / 1e6:,.1f} MMACs to encode; {stages}", soft_wrap=True)
-
-
-def _plain(value: Any) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -43,15 +43,24 @@ def add_images(
 
 
 def _insert(catalog: Catalog, generation: int, start: int, rows: Sequence[Row], version: int) -> None:
+    described = [_metadata(row) for row in rows]
     catalog.run_many(
         "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
         (
-            (generation, start + place, row.id, row.path, row.label, json.dumps(dict(row.metadata)), version)
-            for place, row in enumerate(rows)
+            (generation, start + place, row.id, row.path, row.label, metadata, version)
+            for place, (row, metadata) in enumerate(zip(rows, described, strict=True))
         ),
     )
     names = {name for row in rows if row.metadata for name in _names(row.metadata)}
     catalog.run_many("INSERT OR IGNORE INTO fields VALUES (?)", ((name,) for name in sorted(names)))
+
+
+def _metadata(row: Row) -> str:
+    try:
+        # Letters as they are: conditions look up the names of metadata in this text.
+        return json.dumps(dict(row.metadata), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise GalleryError(f"the metadata of {row.id!r} are not JSON: {error}") from error
 
 
 def delete_images(catalog: Catalog, generation: int, ids: Sequence[str]) -> int:

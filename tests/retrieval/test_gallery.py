@@ -40,6 +40,8 @@ def test_vectors_and_rows_come_back(gallery: Gallery) -> None:
         ([Row("new", "")], unit_vectors(2, 32), r"\(2, 32\)"),
         ([Row("ok", ""), Row("long", "")], unit_vectors(2, 32) * np.array([[1], [3]]), "'long'"),
         ([Row("nan", "")], np.full((1, 32), np.nan), "'nan'"),
+        ([Row("m", "", None, {"x": float("nan")})], unit_vectors(1, 32), "metadata of 'm' are not JSON"),
+        ([Row("m", "", None, {"x": {1, 2}})], unit_vectors(1, 32), "metadata of 'm' are not JSON"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(

@@ -97,13 +97,13 @@ def test_metadata_comes_back_and_filters(gallery: Gallery) -> None:
     metadata = {
         "year": 2021,
         "place": {"city": "Ulm", "at": [1.5, -2]},
-        "note": "naïve 'quote'",
+        "größe": "naïve 'quote'",
         "gone": None,
     }
     gallery.add([Row("m", "m.jpg", None, metadata)], unit_vectors(1, 32, 3))
     assert gallery.rows([300]) == [Row("m", "m.jpg", None, metadata)]
-    assert gallery.fields() == ["gone", "note", "place", "place.at", "place.city", "year"]
-    mask = gallery.allowed("year >= 2020 AND place.city = 'Ulm'")
+    assert gallery.fields() == ["gone", "größe", "place", "place.at", "place.city", "year"]
+    mask = gallery.allowed("year >= 2020 AND place.city = 'Ulm' AND größe LIKE 'na%'")
     assert mask is not None
     assert np.flatnonzero(mask).tolist() == [300]
     gallery.delete(["id0"])

@@ -1,0 +1,138 @@
+"""Answers of a search as a table, as JSON and as a page of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from matmamba_retrieval import Row, SingleShot, Strategy
+from matmamba_retrieval.hits import Cost
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .page import Card, Page, Section
+from .pictures import Pictures
+from .searching import Answer
+
+
+def settings_of(strategy: Strategy) -> dict[str, Any]:
+    """Name and settings of a strategy, without those that are not set."""
+    name = "single-shot" if isinstance(strategy, SingleShot) else type(strategy).__name__.lower()
+    assert is_dataclass(strategy)
+    values = {
+        known.name: getattr(strategy, known.name) for known in fields(strategy) if known.name != "gallery"
+    }
+    chosen = {key: value for key, value in values.items() if value not in ("", (), None)}
+    plain = {key: asdict(value) if is_dataclass(value) else value for key, value in chosen.items()}
+    return {"name": name, **plain}
+
+
+def cost_of(cost: Cost) -> dict[str, Any]:
+    """What was spent per query, for JSON; `macs` and `ms` by stage."""
+    return {
+        "encoder_gmacs": cost.macs / 1e9,
+        "candidates": cost.candidates,
+        "bytes_read": cost.bytes_read,
+        "macs": {"encode": cost.macs, **cost.search_macs},
+        "ms": {stage: round(value, 3) for stage, value in cost.ms.items()},
+    }
+
+
+def spent_text(cost: Cost) -> str:
+    """Milliseconds and multiply-adds by stage."""
+    macs = {"encode": cost.macs, **cost.search_macs}
+    stages = [
+        f"{stage} {ms:.2f} ms, {macs.get(stage, 0.0) / 1e6:,.3f} MMACs" for stage, ms in cost.ms.items()
+    ]
+    return "; ".join(stages) or "nothing"
+
+
+def strategy_text(strategy: Strategy) -> str:
+    """Name and settings on one line."""
+    settings = settings_of(strategy)
+    parts = [
+        f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items() if name != "name"
+    ]
+    return ", ".join([str(settings["name"]), *parts])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_plain(each)}" for name, each in value.items())
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def as_json(answers: Iterable[Answer], strategy: Strategy, cost: Cost) -> str:
+    """All of it; numbers that a program needs are not rounded."""
+    listed = [_answer(answer) for answer in answers]
+    return json.dumps({"strategy": settings_of(strategy), "cost": cost_of(cost), "answers": listed}, indent=2)
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    if answer.error:
+        return {"query": answer.name, "error": answer.error, "hits": []}
+    hits = [{"rank": rank, "score": score, **row_of(row)} for rank, (score, row) in enumerate(answer.hits, 1)]
+    found = {"query": answer.name, "by_full_width": answer.by_full, "hits": hits}
+    return found | ({"reason": answer.reason} if answer.reason else {})
+
+
+def row_of(row: Row) -> dict[str, Any]:
+    """An image of a gallery, for JSON."""
+    shown = {"id": row.id, "path": row.path, "label": row.label}
+    return shown | ({"metadata": dict(row.metadata)} if row.metadata else {})
+
+
+def print_answer(console: Console, answer: Answer) -> None:
+    """A table of the hits, or why there are none."""
+    console.print(f"[bold]{escape(answer.name)}[/bold]", soft_wrap=True)
+    if answer.error:
+        console.print(f"cannot be read: {escape(answer.error)}", soft_wrap=True)
+        return
+    if answer.hits:
+        console.print(_table(answer))
+    if answer.reason:
+        console.print(escape(answer.reason), soft_wrap=True)
+
+
+def _table(answer: Answer) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (("", "right"), ("score", "right"), ("label", "left")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("id", overflow="fold")
+    table.add_column("path", overflow="fold")
+    for rank, (score, row) in enumerate(answer.hits, 1):
+        table.add_row(str(rank), f"{score:.4f}", escape(row.label or ""), escape(row.id), escape(row.path))
+    return table
+
+
+def write_page(file: Path, answers: Iterable[Answer], intro: str) -> Iterator[tuple[Page, Answer]]:
+    """Write answers to a page as they pass; what is known at the end can be added to its facts."""
+    pictures = Pictures()
+    with Page(file, "Search results", intro) as page:
+        for answer in answers:
+            page.write(_section(answer, pictures))
+            yield page, answer
+
+
+def _section(answer: Answer, pictures: Pictures) -> Section:
+    path = answer.source if isinstance(answer.source, str) else ""
+    if answer.error:
+        return Section(answer.name, note=f"cannot be read: {answer.error}", warning=True)
+    lead = Card(pictures.data_url(answer.source), "query", path=path, mark="lead")
+    cards = [
+        image_card(pictures, row, score, badge=f"{rank}  ·  {score:.3f}")
+        for rank, (score, row) in enumerate(answer.hits, 1)
+    ]
+    return Section(answer.name, cards, lead, answer.reason)
+
+
+def image_card(
+    pictures: Pictures, row: Row, score: float | None = None, badge: str = "", mark: str = ""
+) -> Card:
+    """An image of a gallery: its label, or its id where it has none, stands first."""
+    title, detail = (row.label, row.id) if row.label else (row.id, "")
+    return Card(pictures.data_url(row.path), title, detail, row.path, score, badge, mark)

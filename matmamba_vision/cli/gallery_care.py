@@ -1,0 +1,132 @@
+"""`matmamba gallery verify`, `repair` and `compact`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from matmamba_datasets import BrokenImageError, eval_transform
+from matmamba_retrieval import Gallery, GalleryError, Row, inspection, renewal
+from matmamba_retrieval.embedder import Embedder
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ..checkpoint import load_checkpoint
+from .arguments import parse
+from .pictures import Pictures
+
+_VERIFY = """Read every byte of a gallery and compare it with its checksum.
+
+With --images some images, taken by chance, are encoded again besides, and compared with their vectors: a file
+that was replaced by another picture is found so. The exit status is 0 if all is well, 1 if anything is
+damaged, 2 if there is no gallery.
+
+examples:
+  matmamba gallery verify G
+  matmamba gallery verify G --images 100
+"""
+_REPAIR = """Build again what a gallery can build again: indexes from vectors, vectors from images.
+
+Vectors are encoded again from the image files if the checkpoint is where it was, or is named. What is left
+damaged is listed, and the exit status is 1.
+
+examples:
+  matmamba gallery repair G
+  matmamba gallery repair G --checkpoint runs/photos
+"""
+_COMPACT = """Leave out for good what was deleted, and put the vectors in few files.
+
+Who reads the gallery meanwhile keeps what they opened. Older versions can no longer be opened.
+
+examples:
+  matmamba gallery compact G
+"""
+
+
+@dataclass
+class Args:
+    # Folder of the gallery.
+    gallery: Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass
+class RepairArgs(Args):
+    # Where the checkpoint is, if it was moved.
+    checkpoint: Path | None = None
+
+
+@dataclass
+class VerifyArgs(RepairArgs):
+    # Images to encode again.
+    images: int = 0
+
+
+def verify(arguments: list[str]) -> int:
+    """List what is damaged."""
+    args = parse(VerifyArgs, "gallery verify", _VERIFY, arguments)
+    if args.images < 0:
+        raise GalleryError(f"--images is {args.images}: it can be 0 or more")
+    damages = inspection.verify(args.gallery)
+    if args.images and not damages:
+        with Gallery(args.gallery) as gallery:
+            damages = inspection.verify_vectors(gallery, _Encoder(args), args.images)
+    return _report(args.gallery, damages, Console(highlight=False))
+
+
+def _report(folder: Path, damages: list[inspection.Damage], console: Console) -> int:
+    for damage in damages:
+        console.print(
+            f"{damage.file} {damage.what}; to restore it: {damage.remedy}", markup=False, soft_wrap=True
+        )
+    if not damages:
+        console.print(f"{folder}: every byte is as it was written", markup=False, soft_wrap=True)
+    return 1 if damages else 0
+
+
+def repair(arguments: list[str]) -> int:
+    """Restore what can be restored, and list what is left."""
+    args = parse(RepairArgs, "gallery repair", _REPAIR, arguments)
+    console = Console(highlight=False)
+    for done in inspection.repair(args.gallery, _Encoder(args)):
+        console.print(done, markup=False, soft_wrap=True)
+    return _report(args.gallery, inspection.verify(args.gallery), console)
+
+
+class _Encoder:
+    """Vectors of images that are read again; the model is loaded when the first is needed."""
+
+    def __init__(self, args: RepairArgs) -> None:
+        self._args, self._pictures = args, Pictures()
+        self._embedder: Embedder | None = None
+
+    def __call__(self, rows: Sequence[Row], width: str) -> NDArray[np.float32]:
+        embedder = self._embedder = self._embedder or self._load()
+        transform = eval_transform(embedder.model.input)
+        try:
+            images = torch.stack([transform(self._pictures.read(row.path)) for row in rows])
+        except BrokenImageError as error:
+            raise GalleryError(f"an image cannot be encoded again: {error}") from error
+        return embedder.embed(images, width)
+
+    def _load(self) -> Embedder:
+        with Gallery(self._args.gallery) as gallery:
+            embedder = Embedder(load_checkpoint(self._args.checkpoint or Path(gallery.checkpoint_path)))
+            gallery.require(embedder.spec(gallery.spec.width))
+        return embedder
+
+
+def compact(arguments: list[str]) -> int:
+    """Make a gallery small again."""
+    args = parse(Args, "gallery compact", _COMPACT, arguments)
+    console = Console(highlight=False)
+    with Gallery(args.gallery, write=True) as gallery:
+        gone = renewal.compact(gallery)
+        console.print(
+            f"{args.gallery}: {gone:,} deleted images left out, {len(gallery):,} images", soft_wrap=True
+        )
+    return 0

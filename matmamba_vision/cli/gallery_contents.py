@@ -1,0 +1,197 @@
+"""`matmamba gallery info`, `list` and `delete`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from matmamba_retrieval import Gallery, GalleryError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .answers import row_of
+from .arguments import parse
+
+_INFO = """What a gallery holds, what made it, and what it takes on the disk.
+
+examples:
+  matmamba gallery info G
+  matmamba gallery info G --json
+"""
+_LIST = """List the images of a gallery in the order in which they were added.
+
+The condition is SQL over id, path, label and metadata, as in `matmamba search`.
+
+examples:
+  matmamba gallery list G
+  matmamba gallery list G --where "label = 'cat' AND path LIKE '%/2024/%'" --limit 1000
+  matmamba gallery list G --format csv > images.csv
+  matmamba gallery list G --where "label IS NULL" --format ids
+"""
+_DELETE = """Delete images from a gallery, by id or by condition. Their files are never touched.
+
+Without --yes nothing is deleted; what would be is shown. Deleted images stay in older versions of the
+gallery, and on the disk, until `matmamba gallery compact`.
+
+examples:
+  matmamba gallery delete G --ids cats/0001.jpg cats/0002.jpg --yes
+  matmamba gallery delete G --where "path LIKE '/old/%'"
+"""
+# Images that are read at once.
+_AT_ONCE = 4096
+
+
+@dataclass
+class InfoArgs:
+    # Folder of the gallery.
+    gallery: Annotated[Path, tyro.conf.Positional]
+    # Print JSON instead of a table.
+    json: bool = False
+
+
+@dataclass
+class ListArgs:
+    # Folder of the gallery.
+    gallery: Annotated[Path, tyro.conf.Positional]
+    # Condition that images have to fulfil, in SQL.
+    where: str = ""
+    # Images to list at most; 0 for all, which is the default of every format but table (there 50).
+    limit: int | None = None
+    # A table, a JSON object on each line, CSV, or ids alone.
+    format: Literal["table", "json", "csv", "ids"] = "table"
+
+
+@dataclass
+class DeleteArgs:
+    # Folder of the gallery.
+    gallery: Annotated[Path, tyro.conf.Positional]
+    # Ids of the images to delete.
+    ids: list[str] = field(default_factory=list)
+    # Condition that images to delete fulfil, in SQL.
+    where: str = ""
+    # Delete them.
+    yes: bool = False
+
+
+def info(arguments: list[str]) -> int:
+    """Print what a gallery is."""
+    args = parse(InfoArgs, "gallery info", _INFO, arguments)
+    with Gallery(args.gallery) as gallery:
+        about = describe(gallery)
+    if args.json:
+        print(json.dumps(about, indent=2))
+        return 0
+    width = max(map(len, about))
+    for name, value in about.items():
+        print(f"{name.replace('_', ' '):{width}}  {_readable(value)}")
+    return 0
+
+
+def describe(gallery: Gallery) -> dict[str, Any]:
+    """What a gallery holds, as JSON; sizes in bytes."""
+    labels = {label for label in gallery.labels() if label is not None}
+    return {
+        "folder": str(gallery.folder),
+        "images": len(gallery),
+        "deleted": gallery.key_count - len(gallery),
+        "labels": len(labels),
+        "metadata": gallery.fields(),
+        "version": gallery.version.number,
+        "changed": gallery.version.time,
+        "versions": [version.number for version in gallery.versions()],
+        "checkpoint": gallery.checkpoint_path,
+        "spec": asdict(gallery.spec),
+        "further_widths": list(gallery.generation.widths),
+        "indexes": [
+            {"name": index.name, "dim": index.dim, "width": index.width, "images": index.rows}
+            for index in gallery.shortlists()
+        ],
+        "plan": gallery.plan,
+        "bytes": sum(file.stat().st_size for file in gallery.folder.rglob("*") if file.is_file()),
+    }
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list) and value and isinstance(value[0], int):
+        return f"{value[0]} to {value[-1]}"
+    if isinstance(value, list):
+        return ", ".join(_readable(each) for each in value) or "none"
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_readable(each)}" for name, each in value.items())
+    return "none" if value in (None, "") else str(value)
+
+
+def show(arguments: list[str]) -> int:
+    """List images."""
+    args = parse(ListArgs, "gallery list", _LIST, arguments)
+    limit = args.limit if args.limit is not None else 50 if args.format == "table" else 0
+    if limit < 0:
+        raise GalleryError(f"--limit is {limit}: it can be 0 (all) or more")
+    with Gallery(args.gallery) as gallery:
+        keys = _keys(gallery, args.where)
+        shown = keys[:limit] if limit else keys
+        for start in range(0, len(shown), _AT_ONCE):
+            _print_rows(gallery, shown[start : start + _AT_ONCE], args.format, header=start == 0)
+    if args.format == "table":
+        more = f", {len(shown)} shown: --limit 0 shows all" if len(shown) < len(keys) else ""
+        Console(highlight=False).print(f"{len(keys):,} images{more}")
+    return 0
+
+
+def _keys(gallery: Gallery, where: str) -> np.ndarray:
+    allowed = gallery.allowed(where or None)
+    return gallery.live_keys() if allowed is None else np.flatnonzero(allowed)
+
+
+def _print_rows(gallery: Gallery, keys: np.ndarray, kind: str, header: bool) -> None:
+    rows = gallery.rows(keys)
+    if kind == "ids":
+        print("\n".join(row.id for row in rows))
+    elif kind == "json":
+        print("\n".join(json.dumps(row_of(row), ensure_ascii=False) for row in rows))
+    elif kind == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerows([("id", "path", "label", "metadata")] if header else [])
+        for row in rows:
+            metadata = json.dumps(dict(row.metadata), ensure_ascii=False) if row.metadata else ""
+            writer.writerow((row.id, row.path, row.label, metadata))
+    else:
+        table = Table(box=None, pad_edge=False, show_header=header)
+        for name in ("label", "id", "path", "metadata"):
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            metadata = json.dumps(dict(row.metadata), ensure_ascii=False) if row.metadata else ""
+            table.add_row(*map(escape, (row.label or "", row.id, row.path, metadata)))
+        Console(highlight=False).print(table)
+
+
+def delete(arguments: list[str]) -> int:
+    """Delete images, or show which."""
+    args = parse(DeleteArgs, "gallery delete", _DELETE, arguments)
+    if bool(args.ids) == bool(args.where):
+        raise GalleryError("name the images to delete either by --ids or by --where")
+    console = Console(highlight=False)
+    with Gallery(args.gallery, write=args.yes) as gallery:
+        ids = args.ids or [row.id for row in gallery.rows(_keys(gallery, args.where))]
+        known = gallery.keys_of(ids)
+        for image_id in ids:
+            if image_id not in known:
+                raise GalleryError(f"{args.gallery} has no image of id {image_id!r}: nothing was deleted")
+        if args.yes and ids:
+            count = gallery.delete(ids)
+            console.print(f"{count} images deleted, {len(gallery)} left; their files are untouched")
+            return 0
+    for image_id in ids[:20]:
+        console.print(escape(image_id), soft_wrap=True)
+    more = f" ({len(ids) - 20} not shown)" if len(ids) > 20 else ""
+    console.print(f"{len(ids)} images{more}; nothing was deleted" + (": --yes deletes them" if ids else ""))
+    return 0
