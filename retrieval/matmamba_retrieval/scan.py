@@ -16,6 +16,7 @@ from .hits import Bools, Cost
 from .queries import Floats, Ints
 from .records import ShortlistRecord
 from .rerank import NO_KEY
+from .shortlist import load_index, search_index
 from .snapshot import SHORTLISTS
 
 FLOAT16 = 2
@@ -36,10 +37,15 @@ def find_shortlist(
     Raises:
         GalleryError: no index over these dims of that width, or another than is named.
     """
-    require_index(gallery, xq.shape[1], width, index)
+    record = require_index(gallery, xq.shape[1], width, index)
+    if effort is not None:
+        raise GalleryError(f"the index {record.recipe!r} takes no effort of {effort}")
     # So many that are not allowed may come before one that is.
     others = 0 if allowed is None else int(len(allowed) - allowed.sum())
-    keys = gallery.search_shortlist(xq, min(gallery.key_count, length + others))
+    segments, indexes = gallery.segments_of(width), gallery._indexes
+    if record.file not in indexes:
+        indexes[record.file] = load_index(gallery.folder / SHORTLISTS, record, segments)
+    keys = search_index(indexes[record.file], segments, xq, min(gallery.key_count, length + others))
     if allowed is None:
         return keys
     keys = np.where((keys != NO_KEY) & allowed[keys], keys, NO_KEY)
@@ -115,8 +121,8 @@ def ensure_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
         gallery.build_shortlist(dim, index, width)
 
 
-def require_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
-    """Raise `GalleryError` if there is no such index; "" for any over these dims of that width."""
+def require_index(gallery: Gallery, dim: int, width: str, index: str) -> ShortlistRecord:
+    """The index of that name, "" for any over these dims of that width; `GalleryError` if there is none."""
     record = _record(gallery, dim, width)
     if record is None:
         known = [f"{other.dim} dims of width {other.width}" for other in gallery.shortlists()]
@@ -128,6 +134,7 @@ def require_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
         raise GalleryError(
             f"the index of {gallery.folder} over {dim} dims is {record.recipe!r}, not {index!r}"
         )
+    return record
 
 
 def _record(gallery: Gallery, dim: int, width: str) -> ShortlistRecord | None:
