@@ -110,7 +110,9 @@ def grids(experiment: Experiment, dim: int) -> list[tuple[Grid, list[Any]]]:
     )
     nearest = Grid(strategies=["gated"], gate_dims=[dim], gate_shortlists=[1000], gate_losses=[GATED])
     nearest.gate_qualities = ["knn1"]
-    return [(grid, settings_of(grid, widths, dim, rows)) for grid in (whole, nearest)]
+    sure = Grid(strategies=["gated"], gate_dims=[dim], gate_shortlists=[1000], gate_losses=[RERANKED])
+    sure.gate_sure = True
+    return [(grid, settings_of(grid, widths, dim, rows)) for grid in (whole, nearest, sure)]
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -155,16 +157,18 @@ def chosen(rows: Sequence[Row]) -> list[tuple[str, Row]]:
         shortest = _cheapest(mine)
         if shortest is not None and not _is_usual(shortest):
             found.append((f"cheapest within {RERANKED}", shortest))
-        gates = [row for row in mine if row["gate"] and row["calibrated"]["met"]]
-        for qualities in dict.fromkeys(len(row["calibrated"]["qualities"]) for row in gates):
-            for expand in dict.fromkeys(row["expand"] for row in gates):
-                known = [
-                    row
-                    for row in gates
-                    if len(row["calibrated"]["qualities"]) == qualities and row["expand"] == expand
-                ]
-                what = "gated" + (", for 1-NN alone" if qualities == 1 else "")
-                found += [(what, row) for row in sorted(known, key=lambda row: row["encoder_macs"])[:1]]
+        gates: dict[tuple[Any, ...], list[Row]] = {}
+        for row in mine:
+            if row["gate"] and row["calibrated"]["met"]:
+                kind = (
+                    len(row["calibrated"]["qualities"]),
+                    row["calibrated"].get("sure", False),
+                    row["expand"],
+                )
+                gates.setdefault(kind, []).append(row)
+        for (qualities, _, _), known in gates.items():
+            what = "gated" + (", for 1-NN alone" if qualities == 1 else "")
+            found.append((what, min(known, key=lambda row: row["encoder_macs"])))
     return found
 
 

@@ -16,9 +16,11 @@ import against_vit
 import block_time
 import gallery_safety
 import gpu
+import indexing
 import latency
 import measuring
 import nested_cost
+import numpy as np
 import peak_memory
 import peers
 import published
@@ -323,3 +325,15 @@ def test_the_table_of_strategies_shows_the_cheapest_that_are_good_enough() -> No
     text = adaptive.table({"data": "photos", "images": images, "rows": rows})
     assert "| 1/8 | gated | 200 by 32; vote for 0.1 | 0.00 (0.00 to 0.00) |" in text
     assert "| 40 % | 1.0 |" in text
+
+
+def test_indexing_is_measured_in_slices_and_in_its_own_memory(tmp_path: Path) -> None:
+    """A rate that halves shows; what the command takes is counted; both ways of indexing photos run."""
+    passed = [(rows, rows / 100 if rows <= 500 else 5 + (rows - 500) / 50) for rows in range(0, 1001, 10)]
+    assert indexing.slices(passed, 1000) == [100] * 5 + [50] * 5
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2000, 64)).astype(np.float32))
+    found = indexing.index_once(tmp_path / "x.npy", tmp_path / "gallery", 2000, "IVF4,PQ8x4fs")
+    assert found["kept"]
+    assert 0 < found["mib_before"]["own"] <= found["peak_mib"]["own"] <= found["peak_mib"]["all"]
+    case = indexing.overlap(4, Plan(warm_up=0, repeats=1))
+    assert case["ratios"]["gain by overlap"]["median"] > 0

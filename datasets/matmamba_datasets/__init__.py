@@ -7,6 +7,7 @@ from .decode import BrokenImageError, read_image
 from .loader import Batch, BrokenTally, Loader, make_loader
 from .registry import DATASETS, DataConfig, open_images, open_splits
 from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset
+from .stored import StoredImages
 from .transforms import AugmentConfig, eval_transform, train_transform
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Loader",
     "Sample",
     "Splits",
+    "StoredImages",
     "Subset",
     "eval_transform",
     "make_loader",

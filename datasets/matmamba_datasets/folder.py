@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,19 +35,26 @@ class Folder(Images):
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"no such folder: {self.root}")
-        found = sorted(relative_paths(self.root))
-        if not found:
+        # Numbers of the owners as they come, because a million strings would take a hundred megabytes.
+        numbers, seen = array("q"), dict[str | None, int]()
+
+        def noted() -> Iterator[str]:
+            for path in relative_paths(self.root):
+                owner = path.split("/", 1)[0] if "/" in path else None
+                numbers.append(seen.setdefault(owner, len(seen)))
+                yield path
+
+        self.ids: Sequence[str] = Packed.of(noted())
+        if not numbers:
             raise DataError(f"no files in {self.root}")
-        self.ids: Sequence[str] = Packed.of(found)
         self.paths: Sequence[str] = Prefixed([f"{self.root.absolute()}{os.sep}"], self.ids)
-        self.groups = (len(found),)
-        owners = [image_id.split("/")[0] if "/" in image_id else None for image_id in found]
-        names = {owner for owner in owners if owner is not None}
+        self.groups = (len(numbers),)
+        names = {owner for owner in seen if owner is not None}
         self.classes = classes or tuple(sorted(names))
         if unknown := names - set(self.classes):
             raise DataError(f"{self.root} has unknown classes: {', '.join(sorted(unknown)[:5])}")
         index_of: dict[str | None, int] = {name: index for index, name in enumerate(self.classes)}
-        self.labels = np.array([index_of.get(owner, NO_LABEL) for owner in owners], dtype=np.int64)
+        self.labels = np.array([index_of.get(owner, NO_LABEL) for owner in seen], dtype=np.int64)[numbers]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,13 +99,30 @@ def named_part(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def relative_paths(root: Path) -> Iterator[str]:
-    """The files below a folder, without hidden ones and those of operating systems."""
-    # Strings, because a million path objects would take seconds.
-    start = len(f"{root}{os.sep}")
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = f"{folder}{os.sep}"[start:].replace(os.sep, "/")
-        for name in files:
-            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
-                yield inside + name
+def relative_paths(root: Path | str, inside: str = "") -> Iterator[str]:
+    """The files below a folder in the order of their paths, without hidden ones and those of systems.
+
+    Only one folder's names at a time are in memory. Folders that cannot be read count as empty.
+    """
+    try:
+        with os.scandir(os.path.join(root, inside)) as found:  # noqa: PTH118  strings, for speed
+            # With "/", so that folders stand among the files where what is in them belongs.
+            entries = sorted(
+                (f"{entry.name}/" if entry.is_dir() else entry.name, _kind(entry)) for entry in found
+            )
+    except OSError:
+        return
+    for name, kind in entries:
+        if kind == "folder":
+            yield from relative_paths(root, inside + name)
+        elif kind == "file":
+            yield inside + name
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """ "folder", "file", or "" for what is left out: links to folders, hidden entries, files of systems."""
+    if entry.name.startswith(".") or (entry.is_dir() and entry.is_symlink()):
+        return ""
+    if entry.is_dir():
+        return "folder"
+    return "" if entry.name.lower() in _SYSTEM_FILES else "file"

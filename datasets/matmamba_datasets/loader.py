@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .decode import BrokenImageError
-from .order import Plan
+from .order import Plan, Rest
 from .randomness import seeded
 from .sample import DataError, Images, read_sample
 from .transforms import Transform
@@ -127,7 +127,12 @@ class Loader:
     """
 
     def __init__(
-        self, images: Images, transform: Callable[[Image.Image], Tensor], plan: Plan, seed: int, workers: int
+        self,
+        images: Images,
+        transform: Callable[[Image.Image], Tensor],
+        plan: Plan | Rest,
+        seed: int,
+        workers: int,
     ) -> None:
         self.images, self._plan, self._requests = images, plan, _Requests()
         self._loader: DataLoader[Batch] = DataLoader(
@@ -167,6 +172,7 @@ def make_loader(
     seed: int = 0,
     rank: int = 0,
     ranks: int = 1,
+    left: NDArray[np.int64] | None = None,
 ) -> Loader:
     """Loader over `images`.
 
@@ -176,7 +182,10 @@ def make_loader(
     Args:
         batch_size: images per step and rank. workers: processes that decode; 0 decodes in this one. seed: of
             order and augmentation, 0 or more. rank, ranks: which of how many processes this is; of each
-            step's images every process takes a piece, in order.
+            step's images every process takes a piece, in order. left: the positions that an interrupted pass
+            in order has not seen, ascending; each step takes those of its images.
     """
-    plan = Plan(images, batch_size, shuffle=shuffle, seed=seed, rank=rank, ranks=ranks)
+    plan: Plan | Rest = Plan(images, batch_size, shuffle=shuffle, seed=seed, rank=rank, ranks=ranks)
+    if left is not None:
+        plan = Rest(left, batch_size)
     return Loader(images, transform, plan, seed, workers)

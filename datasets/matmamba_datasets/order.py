@@ -72,3 +72,28 @@ class Plan:
             np.array_split(order[start : start + self._step], self._ranks)[self._rank]
             for start in range(first * self._step, len(self) * self._step, self._step)
         ]
+
+
+class Rest:
+    """The steps of a pass in order of which some images were seen before: each takes those that are left.
+
+    So an image meets in its batch the same others as in an unbroken pass, if steps were seen as a whole.
+
+    Args:
+        left: positions that are still to be seen, ascending. batch_size: images per step of the whole pass.
+    """
+
+    def __init__(self, left: NDArray[np.int64], batch_size: int) -> None:
+        self._steps = [step for step in np.split(left, _changes(left // batch_size)) if len(step)]
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def steps(self, epoch: int, first: int = 0) -> list[NDArray[np.int64]]:
+        """Positions in the collection, a step each, from step `first` on; the same in each epoch."""
+        return self._steps[first:]
+
+
+def _changes(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where a value differs from the one before."""
+    return np.flatnonzero(np.diff(values)) + 1

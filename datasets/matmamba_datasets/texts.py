@@ -7,6 +7,7 @@ only looks at them, because looking changes their reference counts. These hold a
 from __future__ import annotations
 
 from abc import abstractmethod
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import overload
 
@@ -53,11 +54,11 @@ class Packed(Texts):
     @classmethod
     def of(cls, texts: Iterable[str]) -> Packed:
         """Pack strings; file names that are not UTF-8 come back as the system gave them."""
-        letters, ends = bytearray(), []
+        letters, ends = bytearray(), array("q")
         for text in texts:
             letters += text.encode(errors="surrogateescape")
             ends.append(len(letters))
-        return cls(np.frombuffer(bytes(letters), np.uint8), np.array(ends, np.int64))
+        return cls(np.frombuffer(letters, np.uint8), np.array(ends, np.int64))
 
     @classmethod
     def joined(cls, parts: Sequence[Packed]) -> Packed:

@@ -32,7 +32,7 @@ from .compare import Compared, compare_strategies, pick_examples, retrieval_tabl
 from .config import ConfigError, TrainConfig, load_config, shipped_config
 from .goals import goals_table, judge, require_goals
 from .index import Args as IndexArgs
-from .index import index_images
+from .indexing import index_images
 from .measure import measure_widths, widths_table
 from .train import train
 
@@ -106,7 +106,7 @@ def _config(args: Args) -> TrainConfig:
 
 
 def _index(folder: Path, checkpoint: Checkpoint, splits: Splits, console: Console) -> Gallery:
-    args = IndexArgs(Path("digits"), folder, checkpoint.path, dims=SHORTLIST_DIMS)
+    args = IndexArgs(folder, Path("digits"), checkpoint=checkpoint.path, dims=SHORTLIST_DIMS)
     index_images(args, checkpoint, splits.train, console)
     return Gallery(folder)
 

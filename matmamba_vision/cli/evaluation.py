@@ -109,12 +109,15 @@ class Evaluation:
     def _row(self, reported: Bench, calibrating: Bench, settings: Settings, loss: float) -> Row:
         about: Row = {}
         if settings.strategy == "gated":
-            found = calibrating.calibrate(settings, loss / 100, self._grid.gate_qualities)
+            found = calibrating.calibrate(
+                settings, loss / 100, self._grid.gate_qualities, sure=self._grid.gate_sure
+            )
             settings = replace(settings, gate=found.gate)
             about = {
                 "gate_loss": loss,
                 "calibrated": {
                     "qualities": list(self._grid.gate_qualities),
+                    "sure": self._grid.gate_sure,
                     "share": found.share,
                     "losses": list(found.losses),
                     "bounds": list(found.bounds),
@@ -131,7 +134,7 @@ class Evaluation:
         gallery = reported.gallery
         vectors, index = gallery.spec.dim * 2, 0.0
         if settings.dims:
-            index = index_bytes(gallery, settings.dims[0]) / gallery.key_count
+            index = index_bytes(gallery, settings.dims[0], settings.gallery_width) / gallery.key_count
         cost = {
             "ms": float(alone.sum(1).mean()),
             "ms_quartiles": np.percentile(alone.sum(1), [25, 50, 75]).tolist(),
@@ -158,5 +161,6 @@ class Evaluation:
         """Of a row: all that decides what is in it."""
         experiment, grid = self._experiment, self._grid
         known = [settings.to_json(), loss, grid.gate_qualities, grid.k, grid.calibration, self._seed]
+        known += ["sure"] * grid.gate_sure
         known += [str(experiment.gallery.folder), experiment.name, len(experiment.queries)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

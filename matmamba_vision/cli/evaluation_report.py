@@ -112,6 +112,7 @@ def first_stage(row: Row) -> str:
     parts += [f"expanded by {row['expand']}"] * bool(row["expand"])
     if row["gate"]:
         parts.append(f"{row['gate']['rule']} for {row['gate_loss']:g}")
+        parts += ["surely"] * row["calibrated"].get("sure", False)
         parts += ["asked again"] * row["again"]
         parts += ["not reached"] * (not row["calibrated"]["met"])
     return "; ".join(filter(None, parts)) or "-"

@@ -17,7 +17,7 @@ budgets, at most:
 
 examples:
   matmamba plan --gallery G --queries PHOTOS --target recall=0.99
-  matmamba plan --gallery G --queries PHOTOS --budget ms=5 memory_mb=64 --dims 16 32 64
+  matmamba plan --gallery G --queries PHOTOS --budget ms=5 memory_mb=64 --dims 16 32 --indexes Flat HNSW32
   matmamba plan --gallery G --queries LABELLED --target knn1=0.7 --plot plan.png --json
 """
 
@@ -35,6 +35,7 @@ from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError
 from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
 from matmamba_retrieval.scan import ensure_index
+from matmamba_retrieval.settings import Settings
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -68,6 +69,9 @@ class Args:
     widths: list[str] = field(default_factory=list)
     # Dims of the first stage to try; by default those that the gallery has. Indexes that lack are built.
     dims: list[int] = field(default_factory=list)
+    # Indexes to try over these dims, by name or FAISS factory string, such as flat hnsw ivf; by default those
+    # that are built. Of those over the same dims, the chosen one stays.
+    indexes: list[str] = field(default_factory=list)
     # Most queries, picked by chance.
     most: int = QUERIES
     # Where the checkpoint is, if it was moved.
@@ -106,6 +110,8 @@ def run(arguments: list[str]) -> None:
         rows = _try(args, gallery, planner, list(queries.by_width), console)
         chosen = planner.choose(rows)
         plan = planner.plan(chosen)
+        for dim in plan.settings.dims[:1]:
+            ensure_index(gallery, dim, gallery.spec.width, plan.settings.index)
         gallery.save_plan(plan.to_json())
     front = pareto_rows(rows, "ms", goal.quality)
     if args.plot:
@@ -173,19 +179,24 @@ def _encode(
 
 
 def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], console: Console) -> list[Row]:
+    """A row for each strategy; indexes over the same dims take turns, each replacing the other."""
     dims = sorted(set(args.dims)) or gallery.shortlist_dims() or [min(32, gallery.spec.dim)]
-    for dim in dims:
-        with console.status(f"building an index over {dim} dims"):
-            ensure_index(gallery, dim, gallery.spec.width, "")
-    wanted = candidates(gallery, widths, args.k, dims, planner.goal.quality in OF_LABELS)
-    rows = []
-    with meter(console, "trying strategies", len(wanted)) as bar:
-        for row in planner.run(wanted):
-            if row is None:
-                bar.skip(1)
-            else:
-                rows.append(row)
-                bar.advance(1, f"{row['strategy']}, query {row['query_width']}")
+    rows: list[Row] = []
+    known: set[Settings] = set()
+    for name in dict.fromkeys(args.indexes or [""]):
+        for dim in dims:
+            with console.status(f"building {name or 'the'} index over {dim} dims"):
+                ensure_index(gallery, dim, gallery.spec.width, name)
+        labelled = planner.goal.quality in OF_LABELS
+        wanted = [s for s in candidates(gallery, widths, args.k, dims, labelled) if s not in known]
+        known.update(wanted)
+        with meter(console, f"trying strategies {name}".rstrip(), len(wanted)) as bar:
+            for row in planner.run(wanted):
+                if row is None:
+                    bar.skip(1)
+                else:
+                    rows.append(row)
+                    bar.advance(1, f"{row['strategy']}, query {row['query_width']}")
     if not rows:
         raise GalleryError(f"{args.gallery}: there was nothing to try")
     return rows

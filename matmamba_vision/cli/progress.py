@@ -16,10 +16,14 @@ LINE_SECONDS = 10
 
 
 class Meter:
-    """Progress over images, with images/s and time left: a bar on a terminal, else a line now and then."""
+    """Progress over images, with images/s and time left: a bar on a terminal, else a line now and then.
 
-    def __init__(self, progress: Progress, description: str, total: int) -> None:
-        self._progress, self._description, self._total = progress, description, total
+    Args:
+        unit: what is counted.
+    """
+
+    def __init__(self, progress: Progress, description: str, total: int, unit: str = "images") -> None:
+        self._unit, self._progress, self._description, self._total = unit, progress, description, total
         self._task = progress.add_task(description, total=total, rate="", note="")
         self._start, self._done = time.monotonic(), 0
         self._said = self._start
@@ -36,17 +40,17 @@ class Meter:
         self._done += images
         now = time.monotonic()
         rate = (self._done - self._skipped) / max(1e-9, now - self._start)
-        self._progress.update(self._task, advance=images, rate=f"{rate:,.0f} images/s", note=note)
+        self._progress.update(self._task, advance=images, rate=f"{rate:,.0f} {self._unit}/s", note=note)
         if self._progress.disable and now - self._said > LINE_SECONDS:
             self._said = now
             left = timedelta(seconds=round((self._total - self._done) / rate))
             done = f"{self._description} {self._done:,}/{self._total:,}"
-            line = f"{done}  {rate:,.0f} images/s  {left} left  {note}"
+            line = f"{done}  {rate:,.0f} {self._unit}/s  {left} left  {note}"
             self._progress.console.print(line.rstrip(), soft_wrap=True, highlight=False)
 
 
 @contextmanager
-def meter(console: Console, description: str, total: int) -> Iterator[Meter]:
+def meter(console: Console, description: str, total: int, unit: str = "images") -> Iterator[Meter]:
     """Show progress while the block runs; nothing stays of the bar."""
     columns = (
         TextColumn("{task.description}"),
@@ -58,7 +62,7 @@ def meter(console: Console, description: str, total: int) -> Iterator[Meter]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Meter(progress, description, total)
+        yield Meter(progress, description, total, unit)
 
 
 def counted(loader: Loader, tally: BrokenTally) -> Iterator[Batch]:

@@ -237,7 +237,7 @@ class Catalog:
             if key < version.keys
         }
         query = (
-            "SELECT id, key FROM images WHERE generation = ? AND removed > ? AND key < ?"
+            "SELECT id, key FROM images INDEXED BY gone WHERE generation = ? AND removed > ? AND key < ?"
             " AND id IN (SELECT value FROM json_each(?))"
         )
         values = (version.generation, version.number, version.keys, json.dumps(wanted))
@@ -263,7 +263,7 @@ class Catalog:
 
     def removed(self, version: Version) -> Ints:
         """Keys of the images that were deleted in a version or before."""
-        query = "SELECT key FROM images WHERE generation = ? AND removed <= ? AND key < ?"
+        query = "SELECT key FROM images INDEXED BY gone WHERE generation = ? AND removed <= ? AND key < ?"
         rows = self.run(query, (version.generation, version.number, version.keys))
         return np.array([key for (key,) in rows], dtype=np.int64)
 

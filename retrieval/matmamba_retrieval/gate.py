@@ -6,7 +6,9 @@ whose loss against single-shot is at most a target.
 
 What calibration promises holds for the queries that it saw. For others of the same kind the loss is a mean
 over a sample, whose one-sided 95 % bound stands beside it: with few queries, or a small target, it is far
-above the target.
+above the target, and choosing rule and threshold by the same queries adds to that. Calibration that is to be
+sure demands that the bound be within the target (fixed-sequence testing, Angelopoulos et al.,
+arXiv 2110.01052): it sends more queries to the full width.
 """
 
 from __future__ import annotations
@@ -171,7 +173,9 @@ class Calibration:
     met: bool
 
 
-def calibrate(by_rule: Mapping[str, Values], small: Values, full: Values, target: float) -> Calibration:
+def calibrate(
+    by_rule: Mapping[str, Values], small: Values, full: Values, target: float, sure: bool = False
+) -> Calibration:
     """The rule and threshold that send the fewest queries to the full width at a loss within the target.
 
     For each rule the queries are ordered by margin. From all at full width, ever fewer are, until a loss
@@ -180,29 +184,35 @@ def calibrate(by_rule: Mapping[str, Values], small: Values, full: Values, target
 
     Args:
         by_rule: (n,) margins of each query by rule. small, full: (n, M) what each query loses of M qualities
-            against single-shot, answered by the small width, and by the full width.
+            against single-shot, answered by the small width, and by the full width. sure: hold the bounds,
+            rather than the losses, against the target.
     """
     if not by_rule or not len(small):
         raise GalleryError("a gate needs a rule and queries to calibrate it on")
-    found = [_calibrate(rule, values, small, full, target) for rule, values in by_rule.items()]
+    found = [_calibrate(rule, values, small, full, target, sure) for rule, values in by_rule.items()]
     return min(found, key=lambda calibration: (not calibration.met, calibration.share))
 
 
-def _calibrate(rule: str, margins: Values, small: Values, full: Values, target: float) -> Calibration:
+def _calibrate(
+    rule: str, margins: Values, small: Values, full: Values, target: float, sure: bool
+) -> Calibration:
     count, order = len(margins), np.argsort(margins, kind="stable")
-    ordered = margins[order]
-    dear = np.vstack([np.zeros((1, full.shape[1])), full[order].cumsum(0)])
-    cheap = np.vstack([small[order][::-1].cumsum(0)[::-1], np.zeros((1, small.shape[1]))])
-    # The loss when the first 0, 1, ... n are encoded at full width; equal margins share their fate.
-    losses = (dear + cheap) / count
+    ordered, dear, cheap = margins[order], full[order], small[order]
+    losses = _means(dear, cheap)
+    bounds = losses + ONE_SIDED_95 * np.sqrt(np.maximum(0, _means(dear**2, cheap**2) - losses**2) / count)
+    # Equal margins share their fate.
     possible = np.r_[True, ordered[1:] > ordered[:-1], True]
     # Sums in another order may differ in the last bits.
-    bad = possible & (losses.max(1) > target + 1e-12)
+    bad = possible & ((bounds if sure else losses).max(1) > target + 1e-12)
     fewest = int(np.flatnonzero(bad)[-1]) + 1 if bad.any() else 0
     met = fewest <= count
     first = int(np.flatnonzero(possible[fewest:])[0]) + fewest if met else count
-    threshold = float(ordered[first]) if first < count else EVERY
-    each = np.vstack([full[order][:first], small[order][first:]])
-    spread = ONE_SIDED_95 * each.std(0) / np.sqrt(count)
-    bounds = tuple(map(float, losses[first] + spread))
-    return Calibration(Gate(rule, threshold), first / count, tuple(map(float, losses[first])), bounds, met)
+    gate = Gate(rule, float(ordered[first]) if first < count else EVERY)
+    lost, bound = (tuple(map(float, values[first])) for values in (losses, bounds))
+    return Calibration(gate, first / count, lost, bound, met)
+
+
+def _means(dear: Values, cheap: Values) -> Values:
+    """(n + 1, M) means where the first 0, 1, ... n have the first values, and the others the second."""
+    none = np.zeros((1, dear.shape[1]))
+    return (np.vstack([none, dear.cumsum(0)]) + np.vstack([cheap[::-1].cumsum(0)[::-1], none])) / len(dear)

@@ -51,9 +51,9 @@ class Grid:
             dims: of the first stage. shortlists: lengths of the first stage. strategies: which are tried.
             funnels: schedules. indexes: of the first stage. gate_dims, gate_shortlists: of gated strategies;
             by default the last of dims and shortlists. gate_losses: targets that gates are calibrated to, in
-            points of each of gate_qualities. expands, gate_expands: nearest candidates that a query is
-            averaged with, of shortlists, and of what the small width of a gate answers. calibration: share
-            of the queries that only calibrate.
+            points of each of gate_qualities; gate_sure: with 95 % certainty. expands, gate_expands: nearest
+            candidates that a query is averaged with, of shortlists, and of what the small width of a gate
+            answers. calibration: share of the queries that only calibrate.
     """
 
     k: int = 10
@@ -68,6 +68,7 @@ class Grid:
     gate_shortlists: list[int] = field(default_factory=list)
     gate_losses: list[float] = field(default_factory=lambda: [0.1])
     gate_qualities: list[str] = field(default_factory=lambda: ["knn1", "map"])
+    gate_sure: bool = False
     expands: list[int] = field(default_factory=lambda: [0])
     gate_expands: list[int] = field(default_factory=lambda: [0, 50])
     calibration: float = 0.5

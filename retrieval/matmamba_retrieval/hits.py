@@ -26,8 +26,8 @@ class Cost:
 
     Attributes:
         macs: encoder multiply-adds. search_macs: multiply-adds by stage: shortlist, rerank. candidates:
-            vectors scored at full length. bytes_read: of vectors and flat indexes. ms: milliseconds by
-            stage: encode, shortlist, rerank.
+            vectors scored at full length. bytes_read: of vectors, and of the index by its mean row. ms:
+            milliseconds by stage: encode, shortlist, gate, rerank.
     """
 
     macs: float = 0.0

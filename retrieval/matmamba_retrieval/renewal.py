@@ -54,8 +54,11 @@ class Renewal:
             self._put(part, {width: self._read(width, part) for width in (self.spec.width, *self.widths)})
 
     def finish(self) -> None:
-        """Build the FAISS indexes that the gallery has, then make this its current generation."""
-        indexes = [self._build(record) for record in self.gallery.shortlists()]
+        """Build the FAISS indexes that the gallery has, then make this its current generation.
+
+        Those over more dims than the new vectors have, or of widths that it does not have, are left out.
+        """
+        indexes = [self._build(record) for record in self.gallery.shortlists() if self._fits(record)]
         with self._catalog.transaction():
             for record in indexes:
                 self._catalog.put_shortlist(self._number, record)
@@ -83,6 +86,9 @@ class Renewal:
     def _read(self, width: str, keys: Ints) -> Iterator[Vectors]:
         for first in range(0, len(keys), BLOCK_ROWS):
             yield self.gallery.segments_of(width).read(keys[first : first + BLOCK_ROWS])
+
+    def _fits(self, record: ShortlistRecord) -> bool:
+        return record.dim <= self.spec.dim and record.width in (self.spec.width, *self.widths)
 
     def _build(self, record: ShortlistRecord) -> ShortlistRecord:
         records = self._catalog.segments(self._number, record.width)

@@ -16,8 +16,10 @@ from .hits import Bools, Cost
 from .queries import Floats, Ints
 from .records import ShortlistRecord
 from .rerank import NO_KEY
+from .shortlist import load_index, search_index
+from .snapshot import SHORTLISTS
 
-FLOAT32, FLOAT16 = 4, 2
+FLOAT16 = 2
 Blocks = Iterator[tuple[int, NDArray[np.floating]]]
 
 
@@ -35,10 +37,15 @@ def find_shortlist(
     Raises:
         GalleryError: no index over these dims of that width, or another than is named.
     """
-    require_index(gallery, xq.shape[1], width, index)
+    record = require_index(gallery, xq.shape[1], width, index)
+    if effort is not None:
+        raise GalleryError(f"the index {record.recipe!r} takes no effort of {effort}")
     # So many that are not allowed may come before one that is.
     others = 0 if allowed is None else int(len(allowed) - allowed.sum())
-    keys = gallery.search_shortlist(xq, min(gallery.key_count, length + others))
+    segments, indexes = gallery.segments_of(width), gallery._indexes
+    if record.file not in indexes:
+        indexes[record.file] = load_index(gallery.folder / SHORTLISTS, record, segments)
+    keys = search_index(indexes[record.file], segments, xq, min(gallery.key_count, length + others))
     if allowed is None:
         return keys
     keys = np.where((keys != NO_KEY) & allowed[keys], keys, NO_KEY)
@@ -73,14 +80,14 @@ def expanded(xq: Floats, I: Ints, read: Callable[[Ints], NDArray[np.floating]]) 
 
 
 @contextmanager
-def compared_by(gallery: Gallery, dim: int, cost: Cost, queries: int) -> Iterator[None]:
+def compared_by(gallery: Gallery, dim: int, width: str, cost: Cost, queries: int) -> Iterator[None]:
     """Count what the first stage compares in the block: as FAISS counts, or all rows of a flat index."""
     before = _counted()
     yield
     found = (_counted() - before) / max(1, queries)
     vectors = found if found else float(gallery.key_count)
     cost.compare("shortlist", vectors, dim)
-    cost.bytes_read += vectors * dim * 4
+    cost.bytes_read += vectors * index_bytes(gallery, dim, width) / gallery.key_count
 
 
 def _counted() -> int:
@@ -114,8 +121,8 @@ def ensure_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
         gallery.build_shortlist(dim, index, width)
 
 
-def require_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
-    """Raise `GalleryError` if there is no such index; "" for any over these dims of that width."""
+def require_index(gallery: Gallery, dim: int, width: str, index: str) -> ShortlistRecord:
+    """The index of that name, "" for any over these dims of that width; `GalleryError` if there is none."""
     record = _record(gallery, dim, width)
     if record is None:
         known = [f"{other.dim} dims of width {other.width}" for other in gallery.shortlists()]
@@ -127,13 +134,16 @@ def require_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
         raise GalleryError(
             f"the index of {gallery.folder} over {dim} dims is {record.recipe!r}, not {index!r}"
         )
+    return record
 
 
 def _record(gallery: Gallery, dim: int, width: str) -> ShortlistRecord | None:
     return next((known for known in gallery.shortlists() if (known.dim, known.width) == (dim, width)), None)
 
 
-def index_bytes(gallery: Gallery, dim: int | None) -> int:
-    """Bytes of an index; without one, of the vectors that exact search compares."""
-    rows = gallery.key_count
-    return rows * (gallery.spec.dim * FLOAT16 if dim is None else dim * FLOAT32)
+def index_bytes(gallery: Gallery, dim: int | None, width: str = "") -> int:
+    """Bytes of an index, as its file has them; without one, of the vectors that exact search compares."""
+    record = None if dim is None else _record(gallery, dim, width or gallery.spec.width)
+    if record is None:
+        return gallery.key_count * gallery.spec.dim * FLOAT16
+    return (gallery.folder / SHORTLISTS / record.file).stat().st_size

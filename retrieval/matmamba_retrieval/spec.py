@@ -30,7 +30,7 @@ class EmbeddingSpec:
         if other.checkpoint != self.checkpoint:
             raise GalleryError(
                 f"{what} was made by another checkpoint:"
-                f" digest {self.checkpoint[:12]}, not {other.checkpoint[:12]}"
+                f" {_named(self.checkpoint)}, not {_named(other.checkpoint)}"
             )
         if other.transform != self.transform:
             raise GalleryError(
@@ -45,3 +45,8 @@ class EmbeddingSpec:
         self.require(other, what)
         if other.width != self.width:
             raise GalleryError(f"{what} has embeddings of width {self.width}, not {other.width}")
+
+
+def _named(checkpoint: str) -> str:
+    """A digest in short; in full the name of a model that is not ours."""
+    return checkpoint if ":" in checkpoint else f"digest {checkpoint[:12]}"

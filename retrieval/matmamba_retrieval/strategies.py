@@ -141,17 +141,11 @@ class Funnel:
 
     def _shortlist(self, xq: Floats, k: int, selection: Selection, cost: Cost) -> Ints:
         dim, length = self.dims[0], min(self.lengths[0], selection.count)
-        with cost.timed("shortlist", len(xq)), compared_by(self.gallery, dim, cost, len(xq)):
-            shortlist = find_shortlist(
-                self.gallery,
-                prefix(xq, dim),
-                length,
-                selection.allowed,
-                self.gallery_width,
-                self.index,
-                self.effort,
-            )
-            return self._complete(shortlist, xq, min(k, selection.count), length, selection)
+        where = (self.gallery_width, self.index, self.effort)
+        counted = compared_by(self.gallery, dim, self.gallery_width, cost, len(xq))
+        with cost.timed("shortlist", len(xq)), counted:
+            found = find_shortlist(self.gallery, prefix(xq, dim), length, selection.allowed, *where)
+            return self._complete(found, xq, min(k, selection.count), length, selection)
 
     def _complete(self, shortlist: Ints, xq: Floats, least: int, length: int, selection: Selection) -> Ints:
         """Where an approximate index found fewer than k images that may be answered, the exact ones."""

@@ -100,12 +100,18 @@ class Bench:
         return Trial(settings, hits, self.qualities(hits))
 
     def calibrate(
-        self, settings: Settings, target: float, qualities: Sequence[str], rules: Sequence[str] = ()
+        self,
+        settings: Settings,
+        target: float,
+        qualities: Sequence[str],
+        rules: Sequence[str] = (),
+        sure: bool = False,
     ) -> Calibration:
         """The gate with which `settings` lose at most `target` of each quality against single-shot here.
 
         Args:
-            rules: to choose from; by default all, or without labels those that need none.
+            rules: to choose from; by default all, or without labels those that need none. sure: as for
+                `calibrate`.
         """
         gated = replace(settings, gate=None).open(self.gallery)
         assert isinstance(gated, Gated)
@@ -114,7 +120,7 @@ class Bench:
         usable = [rule for rule in RULES if self._stored is not None or rule not in OF_LABELS]
         by_rule = {rule: margins(rule, gated.classes, small.D, small.I, self.k) for rule in rules or usable}
         losses = [self._losses(hits, qualities) for hits in (small, full)]
-        return calibrate(by_rule, losses[0], losses[1], target)
+        return calibrate(by_rule, losses[0], losses[1], target, sure)
 
     def _losses(self, hits: Hits, qualities: Sequence[str]) -> NDArray[np.float64]:
         found = self.qualities(hits)

@@ -214,9 +214,8 @@ def test_a_killed_run_is_continued_by_the_same_command(run: Path, photos: Path, 
     for number in range(400):
         shutil.copy(photos / "dark" / "00.jpg", photos / "dark" / f"copy{number:03d}.jpg")
     slow = (
-        "import time; import matmamba_vision.cli.index as index; index.COMMIT_SECONDS = 0\n"
-        "add = index._Writer.add\n"
-        "index._Writer.add = lambda *args: (add(*args), time.sleep(0.2))\n"
+        "import time; from matmamba_retrieval.overlap import Intake; add = Intake.add\n"
+        "Intake.add = lambda self, *args: (setattr(self, '_seconds', 0), add(self, *args), time.sleep(0.2))\n"
         "import sys; from matmamba_vision.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = ["index", "--checkpoint", str(run), "--images", str(photos), "--gallery", str(gallery)]

@@ -64,6 +64,18 @@ def test_labels_of_folders_are_a_target_too(
         assert gallery.shortlist_dims() == [4, 8]
 
 
+def test_indexes_are_tried_in_turn_and_the_chosen_one_stays(
+    indexed: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    flags = ("--indexes", "HNSW4", "Flat", "--budget", "memory_mb=1", "--k", "3", "--json")
+    assert plan(indexed, photos, *flags) == 0
+    settings = json.loads(capsys.readouterr().out)["plan"]["settings"]
+    with Gallery(indexed) as gallery:
+        assert Plan.from_json(gallery.plan).settings.index == settings["index"]
+        assert settings["index"] in ("", *(record.recipe for record in gallery.shortlists()))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from matmamba_datasets import (
     open_images,
     open_splits,
 )
+from matmamba_datasets.folder import Folder, relative_paths
 from matmamba_datasets.parquet import Parquet
 from PIL import Image
 
@@ -184,3 +186,29 @@ def test_a_training_folder_alone_is_split(photos: Path, tmp_path: Path) -> None:
     splits = open_splits(DataConfig(name="folder", root=str(tmp_path / "whole")))
     assert splits.train.classes == ("bright", "dark")
     assert (len(splits.train), len(splits.held_out)) == (20, 4)
+
+
+def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    """Also where a folder's name is the beginning of another name."""
+    names = ["a/x", "a-b/x", "a.png", "a/b/c", "a0/x", "b", "a/.hidden/x", ".x", "a/Thumbs.db", "ab"]
+    for name in names:
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).touch()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "root" / "a")
+    found = list(relative_paths(tmp_path / "root"))
+    assert found == sorted(
+        name for name in names if "/." not in name and name[0] != "." and "Thumbs" not in name
+    )
+
+
+def test_listing_a_folder_takes_little_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Beside the letters of the paths, 48 bytes for each image at most."""
+    count, letters = 50_000, len("class/0000000.jpg")
+    paths = (f"class/{number:07d}.jpg" for number in range(count))
+    monkeypatch.setattr("matmamba_datasets.folder.relative_paths", lambda root: paths)
+    tracemalloc.start()
+    images = Folder(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(images) == count
+    assert peak < (letters + 48) * count

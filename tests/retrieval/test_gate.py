@@ -91,6 +91,19 @@ def test_calibration_finds_the_fewest_below_which_no_larger_share_loses_more(
         assert max(found.losses) <= target + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_calibration_that_is_to_be_sure_holds_the_bound_to_the_target(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    margins = rng.random(2000)
+    small = (rng.random((2000, 1)) < 0.3 * (1 - margins[:, None])).astype(float)
+    none = np.zeros_like(small)
+    plain, sure = (calibrate({"gap": margins}, small, none, 0.05, sure=sure) for sure in (False, True))
+    assert plain.share < sure.share < 1
+    assert plain.bounds[0] > 0.05 >= sure.bounds[0] > sure.losses[0]
+    each = np.where(margins < sure.gate.threshold, 0, small[:, 0])
+    assert sure.bounds[0] == pytest.approx(each.mean() + 1.6449 * each.std() / np.sqrt(2000))
+
+
 def test_calibration_keeps_the_rule_that_sends_fewest() -> None:
     small = np.array([[1.0], [0.0], [0.0], [0.0]])
     good, bad = np.array([0.0, 1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0, 0.0])

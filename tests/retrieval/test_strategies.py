@@ -219,3 +219,28 @@ def test_images_that_are_taken_are_encoded_alone(
     assert np.array_equal(taken.encode("1/8").xq, small[[2, 0]])
     assert np.allclose(taken.encode("full").xq, embed(images[[2, 0]], "full"))
     assert sizes == [("full", 2)]
+
+
+def test_an_index_of_a_small_width_holds_vectors_of_that_width(
+    tmp_path: Path, spec: EmbeddingSpec, queries: EncodedQueries
+) -> None:
+    xb, small = unit_vectors(300, 32), unit_vectors(300, 32, seed=7)
+    with Gallery.create(tmp_path / "two", spec, widths=("1/8",)) as gallery:
+        gallery.add([Row(str(key), str(key)) for key in range(300)], xb, {"1/8": small})
+        gallery.build_shortlist(8)
+        with pytest.raises(GalleryError, match=r"over 8 dims of width 1/8 \(built: 8 dims of width full\)"):
+            Shortlist(gallery, "1/8", 8, 20, gallery_width="1/8").search(queries, 5)
+        gallery.build_shortlist(8, width="1/8")
+        found = {
+            width: Shortlist(gallery, "1/8", 8, 20, gallery_width=width).search(queries, 5).shortlist
+            for width in ("full", "1/8")
+        }
+    for width, stored in (("full", xb), ("1/8", small)):
+        near = prefix(queries.by_width["1/8"].xq, 8) @ prefix(stored.astype(np.float16), 8).T
+        expected = np.argsort(-near, axis=1)[:, :20]
+        assert (np.sort(found[width], axis=1) == np.sort(expected, axis=1)).all()
+
+
+def test_another_index_than_is_named_is_refused(gallery: Gallery, queries: EncodedQueries) -> None:
+    with pytest.raises(GalleryError, match="over 8 dims is 'Flat', not 'HNSW32'"):
+        Shortlist(gallery, "1/8", 8, 20, index="HNSW32").search(queries, 5)

@@ -1,0 +1,160 @@
+"""From images, or vectors made elsewhere, into a gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from matmamba_datasets import NO_LABEL, BrokenTally, Images
+from matmamba_retrieval import GalleryError, Row
+from matmamba_retrieval.annotations import Annotations
+from matmamba_retrieval.destination import Destination, parse_shard
+from matmamba_retrieval.distinct import first_repeated
+from matmamba_retrieval.importing import VectorFile, checked, elsewhere, open_vectors
+from matmamba_retrieval.merging import merge_segments
+from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ..checkpoint import Checkpoint
+from .encoding import Encoder
+from .progress import meter
+from .shortlists import build_shortlists, require_dims
+
+if TYPE_CHECKING:
+    from .index import Args
+
+T = TypeVar("T")
+
+
+def index_images(
+    args: Args, checkpoint: Checkpoint, images: Images, console: Console
+) -> tuple[int, BrokenTally]:
+    """Add what the gallery lacks, then build its shortlists; returns images added, and the broken ones.
+
+    Raises:
+        GalleryError: the gallery was made by another checkpoint, or has an id under another path.
+        DataError: more files are broken than allowed.
+    """
+    encoder = Encoder.of(checkpoint, args.widths, args.batch_size, args.workers)
+    spec, path = encoder.embedder.spec(), str(checkpoint.path.absolute())
+    dims = require_dims(args.dims, args.factory, spec.dim)
+    part = parse_shard(args.shard, len(images), args.batch_size)
+    describe = _Describe(args, images)
+    tally = BrokenTally(len(part), args.max_broken)
+    target = Destination(args.gallery, spec, path, encoder.widths, upsert=args.upsert, shard=args.shard)
+    with closing(target):
+        # Of a gallery that was there before, all its widths.
+        encoder = Encoder.of(checkpoint, target.widths, args.batch_size, args.workers)
+        left = target.missing(images.ids, images.paths, args.prefix, part)
+        with intake(target.commit) as writer, meter(console, "indexing", len(part)) as bar:
+            bar.skip(len(part) - len(left))
+            for batch, vectors in encoder.encode(images, left, tally, bar):
+                target.open()
+                writer.add(describe.rows(batch.indices.numpy()), vectors)
+        if args.shard:
+            target.open()
+        if target.gallery is None:
+            raise GalleryError(f"{args.images} has no readable images:\n{tally.listing()}")
+        _finish(target, dims, args, writer.committed)
+    return writer.committed, tally
+
+
+def _finish(target: Destination, dims: Sequence[int], args: Args, added: int) -> None:
+    gallery = target.open()
+    merge_segments(gallery)
+    if not args.shard:
+        build_shortlists(gallery, dims, args.factory, added)
+
+
+@contextmanager
+def intake(commit: Commit[T], rows: int = COMMIT_ROWS) -> Iterator[Intake[T]]:
+    """What collects and commits; when the block ends all is safe, also if it is interrupted or fails."""
+    writer = Intake(commit, rows)
+    with closing(writer):
+        try:
+            yield writer
+        finally:
+            writer.flush()
+
+
+class _Describe:
+    """What a gallery keeps with each image of a collection.
+
+    Raises:
+        GalleryError: the file of metadata is damaged, or speaks of images that are not in the collection.
+    """
+
+    def __init__(self, args: Args, images: Images) -> None:
+        self._images, self._prefix = images, args.prefix
+        self._known = None if args.metadata is None else Annotations(args.metadata)
+        if self._known is not None:
+            by_path = self._known.by == "path"
+            self._known.require_known(images.paths if by_path else (self._prefix + one for one in images.ids))
+
+    def rows(self, positions: NDArray[np.int64]) -> list[Row]:
+        """The images at these positions."""
+        found = [self._row(int(position)) for position in positions]
+        return found if self._known is None else annotated(found, self._known)
+
+    def _row(self, index: int) -> Row:
+        label = int(self._images.labels[index])
+        name = None if label == NO_LABEL else self._images.classes[label]
+        return Row(self._prefix + self._images.ids[index], self._images.paths[index], name)
+
+
+def annotated(rows: Sequence[Row], known: Annotations) -> list[Row]:
+    """The same images with what a file says about them; a column `label` there is their label."""
+    entries = known.of([getattr(row, known.by) for row in rows])
+    found = []
+    for row, entry in zip(rows, entries, strict=True):
+        label = entry.pop("label", row.label)
+        name = label if label is None or isinstance(label, str) else str(label)
+        found.append(Row(row.id, row.path, name, {**row.metadata, **entry}))
+    return found
+
+
+def index_vectors(args: Args, console: Console) -> int:
+    """Add the vectors of a file that the gallery lacks, then build its shortlists; returns how many.
+
+    Raises:
+        GalleryError: the file is damaged or has an id twice, vectors are not of length 1, or the gallery was
+            made by another model.
+    """
+    assert args.vectors is not None
+    file = open_vectors(args.vectors, args.ids)
+    if file.left_out:
+        console.print(f"columns that are not taken: {', '.join(file.left_out)}", soft_wrap=True, markup=False)
+    dims = require_dims(args.dims, args.factory, file.dim)
+    if (twice := first_repeated(file.ids)) is not None:
+        raise GalleryError(f"{file.file}: the id {twice!r} is there twice")
+    part = parse_shard(args.shard, len(file))
+    known = _annotations(args, file)
+    target = Destination(args.gallery, elsewhere(file, args.model_name), upsert=args.upsert, shard=args.shard)
+    with closing(target):
+        with (
+            # Every part is large enough to be committed alone.
+            intake(target.commit_new, rows=1) as writer,
+            meter(console, "indexing", len(part), "vectors") as bar,
+        ):
+            for rows, xb in file.parts(part):
+                named = [replace(row, id=args.prefix + row.id) for row in rows]
+                unit = checked(file.file, named, xb, normalise=args.normalise)
+                writer.add(named if known is None else annotated(named, known), {target.spec.width: unit})
+                bar.advance(len(rows))
+        _finish(target, dims, args, writer.committed)
+    return writer.committed
+
+
+def _annotations(args: Args, file: VectorFile) -> Annotations | None:
+    """What the file of metadata says about the images whose vectors these are."""
+    if args.metadata is None:
+        return None
+    known = Annotations(args.metadata)
+    if known.by != "id":
+        raise GalleryError(f"{args.metadata}: vectors are found by a column id, not path")
+    known.require_known(args.prefix + one for part in file.ids() for one in part)
+    return known
