@@ -188,7 +188,7 @@ class Gallery(Snapshot):
 
         Args:
             factory: a name of `RECIPES`, a FAISS factory string, or "auto"; by default what the index that it
-                replaces was built by, else "flat". width: whose vectors; by default those of the gallery's
+                replaces was built by, else "Flat". width: whose vectors; by default those of the gallery's
                 spec. recall: share of the nearest by the prefix that a shortlist of ten times as many shall
                 hold; it sets the effort of a search. memory_bytes: for the index, if "auto" chooses it.
 
@@ -203,7 +203,7 @@ class Gallery(Snapshot):
             raise GalleryError(f"{self.folder} is empty")
         width = width or self.spec.width
         old = [record for record in self.shortlists() if (record.dim, record.width) == (dim, width)]
-        recipe = factory or (old[0].recipe if old else "flat")
+        recipe = factory or (old[0].recipe if old else "Flat")
         if recipe == AUTO:
             recipe = choose(self.key_count, dim, memory_bytes, recall)
         name = f"{recipe}-{dim}" + (f"@{width}" if width != self.spec.width else "")

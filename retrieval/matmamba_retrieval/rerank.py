@@ -77,7 +77,10 @@ def rerank(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors], k: int
     def part(first: int) -> None:
         some = slice(first, first + step)
         scores = score(xq[some], candidates[some], read)
-        D[some, :shown], I[some, :shown] = best_of(scores, candidates[some], shown)
+        # The keys ascend, and a stable sort leaves equal scores in that order.
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :shown]
+        rows = np.arange(len(scores))[:, None]
+        D[some, :shown], I[some, :shown] = scores[rows, best], candidates[some][rows, best]
 
     starts = range(0, len(xq) if shown else 0, step)
     threads = min(faiss.omp_get_max_threads(), len(starts) // PARTS_A_THREAD)

@@ -207,19 +207,21 @@ class Snapshot:
 
         Args:
             allowed: (key count,) see `allowed`; None allows all that the index has, deleted ones too.
-            effort: see `search_index`. width: whose vectors the index is over; by default the spec's.
+            effort: see `search_index`. width: whose vectors the index is over; by default the spec's, or any.
 
         Raises:
             GalleryError: no index over that dim.
         """
-        record = self._shortlist_record(xq.shape[1], width or self.spec.width)
+        record = self._shortlist_record(xq.shape[1], width)
         index, segments = self.shortlist_index(record), self.segments_of(record.width)
         return search_index(index, segments, xq, shortlist, allowed, effort)
 
     def _shortlist_record(self, dim: int, width: str) -> ShortlistRecord:
-        for record in self.shortlists():
-            if (record.dim, record.width) == (dim, width):
-                return record
+        found = {record.width: record for record in self.shortlists() if record.dim == dim}
+        if width:
+            found = {width: found[width]} if width in found else {}
+        if found:
+            return found.get(self.spec.width, next(iter(found.values())))
         built = ", ".join(map(str, self.shortlist_dims())) or "none"
         raise GalleryError(f"{self.folder} has no shortlist index over {dim} dims (built: {built})")
 
