@@ -34,6 +34,7 @@ from structured import Structured, exact_keys, overlap
 K, RECALL, EFC = 10, 0.99, 64
 ROWS, QUERIES, SINGLE = 1_000_000, 1000, 50
 IVF = ("IVF1024,PQ128x4fsr", "IVF1024,PQ256x4fsr", "IVF4096,PQ256x4fsr")
+DIMS = (64, 96, 128)
 PCA_IVF = ("PCA128,IVF1024,PQ128x4fsr",)
 REFINED = (80, 100, 120, 140, 160, 200, 250, 300, 350, 370, 400, 450, 500, 650, 800)
 IP = faiss.METRIC_INNER_PRODUCT
@@ -200,7 +201,7 @@ def refine_setting(index: Any, probes: int, refined: int) -> Search:
 def our_side(gallery: Gallery) -> Side:
     """`ivfpq` over prefixes: dims, cells looked into, and lengths of the shortlist."""
     settings, sizes, start = {}, [], time.perf_counter()
-    for dim in (64, 96, 128):
+    for dim in DIMS:
         gallery.build_shortlist(dim, "ivfpq")
         sizes.append(gallery.shortlist_index(gallery.shortlists()[-1]).memory)
         for effort in (2, 4, 8):

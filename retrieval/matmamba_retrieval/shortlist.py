@@ -16,7 +16,7 @@ from .recipes import AUTO, cells, choose, factory_of, split
 from .records import ShortlistRecord
 from .rerank import NO_KEY, Floats, Ints, best_of, pair_scores, prefix
 from .segments import Segments
-from .shortlist_index import Allowed, ShortlistIndex, tune
+from .shortlist_index import Allowed, ShortlistIndex, gpus, tune
 
 log = logging.getLogger(__name__)
 # Training takes at most so many vectors and bytes: FAISS uses 256 a centroid, and memory is bounded.
@@ -51,6 +51,7 @@ def build_index(
             add(prefix(xb, dim if index.is_two_prefixes else index.faiss_index.d))
         if index.efforts:
             _tune(index, segments, rows, recall)
+        index.use_gpu()
     except RuntimeError as error:
         reason = str(error).splitlines()[-1]
         raise GalleryError(
@@ -99,7 +100,9 @@ def _read(file: Path, record: ShortlistRecord) -> ShortlistIndex:
         faiss.set_deserialization_vector_byte_limit(limit)
     if index.ntotal != record.rows:
         raise GalleryError(f"{file} holds {index.ntotal} rows, not {record.rows}")
-    return ShortlistIndex(index, record.dim, record.recipe)
+    found = ShortlistIndex(index, record.dim, record.recipe)
+    found.use_gpu()
+    return found
 
 
 def search_index(
@@ -173,6 +176,9 @@ def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistI
     if factory is not None:
         index = empty_index(dim, factory)
         if not index.is_trained:
+            if gpus() and isinstance(index, faiss.IndexIVF):
+                # k-means is most of the time that training takes.
+                index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(dim))
             index.train(_sample(segments, rows, dim))
         return ShortlistIndex(index, dim, recipe)
     if name == "adanns-ivf":

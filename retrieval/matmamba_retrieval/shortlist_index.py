@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import faiss
@@ -12,6 +13,7 @@ from .adanns import TwoPrefixes
 from .rerank import NO_KEY, Floats, Ints, best_of, prefix
 
 Allowed = NDArray[np.bool_]
+log = logging.getLogger(__name__)
 # From 20 queries on FAISS takes matrix products, whose last bits depend on the number of queries.
 FLAT_QUERIES = 19
 # How many times as many candidates are asked for, at most, to see all that tie with the last.
@@ -28,6 +30,7 @@ class ShortlistIndex:
     def __init__(self, faiss_index: Any, dim: int, recipe: str) -> None:
         self.faiss_index, self.dim, self.recipe = faiss_index, dim, recipe
         self._core = _core(faiss_index)
+        self._on_gpu: Any = None
 
     @property
     def ntotal(self) -> int:
@@ -87,6 +90,15 @@ class ShortlistIndex:
         """Its file."""
         return faiss.serialize_index(self.faiss_index)
 
+    def use_gpu(self) -> bool:
+        """Search on all GPUs that FAISS sees, if it was built for them and knows this kind there."""
+        if self._on_gpu is None and gpus():
+            try:
+                self._on_gpu = faiss.index_cpu_to_all_gpus(self.faiss_index)
+            except RuntimeError as error:
+                log.info("FAISS searches %s on the CPU: %s", self.recipe, str(error).splitlines()[-1])
+        return self._on_gpu is not None
+
     def search(
         self, xq: Floats, shortlist: int, effort: int = 0, allowed: Allowed | None = None
     ) -> tuple[Floats, Ints]:
@@ -132,9 +144,11 @@ class ShortlistIndex:
         # The prefix may be shorter than the queries: AdANNS-OPQ has chosen it.
         xq = prefix(xq, self.faiss_index.d)
         parameters = self._parameters(effort, selector)
+        # FAISS filters on the CPU alone.
+        searched = self.faiss_index if selector is not None or self._on_gpu is None else self._on_gpu
         step = FLAT_QUERIES if isinstance(self._core, faiss.IndexFlat) else max(1, len(xq))
         parts = [
-            self.faiss_index.search(xq[first : first + step], shortlist, params=parameters)
+            searched.search(xq[first : first + step], shortlist, params=parameters)
             for first in range(0, max(1, len(xq)), step)
         ]
         D, I = (np.concatenate(found) for found in zip(*parts, strict=True))  # noqa: E741
@@ -151,6 +165,11 @@ class ShortlistIndex:
         if isinstance(self._core, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(efSearch=effort or self.effort, sel=selector)
         return faiss.SearchParameters(sel=selector) if selector is not None else None
+
+
+def gpus() -> int:
+    """How many GPUs FAISS sees; 0 if it was built without."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "index_cpu_to_all_gpus") else 0
 
 
 def _core(index: Any) -> Any:
