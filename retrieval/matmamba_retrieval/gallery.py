@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from .catalog import PARTIAL, Catalog
 from .changes import add_images, delete_images
 from .errors import GalleryError
 from .locks import Busy, Lock
+from .recipes import AUTO, choose
 from .records import Row, SegmentRecord, ShortlistRecord
 from .segments import Segments, write_segment
 from .shortlist import build_index, save_index
@@ -173,15 +175,26 @@ class Gallery(Snapshot):
         self.require_writer()
         self.catalog.save_plan(self.generation.number, plan)
 
-    def build_shortlist(self, dim: int, factory: str = "", width: str = "") -> None:
-        """Build and save the FAISS index over the leading `dim` coordinates of all images.
+    def build_shortlist(
+        self,
+        dim: int,
+        factory: str = "",
+        width: str = "",
+        *,
+        recall: float = 0.99,
+        memory_bytes: float = math.inf,
+    ) -> None:
+        """Build and save the index over the leading `dim` coordinates of all images.
 
         Args:
-            factory: FAISS factory string; by default that of the index it replaces, else "Flat".
-            width: whose vectors; by default those of the gallery's spec.
+            factory: a name of `RECIPES`, a FAISS factory string, or "auto"; by default what the index that it
+                replaces was built by, else "Flat". width: whose vectors; by default those of the gallery's
+                spec. recall: share of the nearest by the prefix that a shortlist of ten times as many shall
+                hold; it sets the effort of a search. memory_bytes: for the index, if "auto" chooses it.
 
         Raises:
-            GalleryError: `dim` is not in 1..D, the gallery is empty, or FAISS refuses `factory`.
+            GalleryError: `dim` is not in 1..D, the gallery is empty, FAISS refuses `factory`, or "auto" finds
+                no index that small.
         """
         self.require_writer()
         if not 1 <= dim <= self.spec.dim:
@@ -190,9 +203,11 @@ class Gallery(Snapshot):
             raise GalleryError(f"{self.folder} is empty")
         width = width or self.spec.width
         old = [record for record in self.shortlists() if (record.dim, record.width) == (dim, width)]
-        factory = factory or (old[0].recipe if old else "Flat")
-        name = f"{factory}-{dim}" + (f"@{width}" if width != self.spec.width else "")
-        record = self.make_shortlist(self.segments_of(width), name, width, dim, factory)
+        recipe = factory or (old[0].recipe if old else "Flat")
+        if recipe == AUTO:
+            recipe = choose(self.key_count, dim, memory_bytes, recall)
+        name = f"{recipe}-{dim}" + (f"@{width}" if width != self.spec.width else "")
+        record = self.make_shortlist(self.segments_of(width), name, width, dim, recipe, recall)
         with self.catalog.transaction():
             for replaced in old:
                 self.catalog.drop_shortlist(self.generation.number, replaced.name)
@@ -201,10 +216,10 @@ class Gallery(Snapshot):
         self.sweep()
 
     def make_shortlist(
-        self, segments: Segments, name: str, width: str, dim: int, recipe: str
+        self, segments: Segments, name: str, width: str, dim: int, recipe: str, recall: float = 0.99
     ) -> ShortlistRecord:
         """Build an index over all of `segments` and write its file; it counts when the catalogue knows it."""
-        index = build_index(segments, len(segments), dim, recipe)
+        index = build_index(segments, len(segments), dim, recipe, recall)
         record = save_index(self.folder / SHORTLISTS, index, name, width, dim, recipe)
         self._indexes[record.file] = index
         return record

@@ -16,7 +16,7 @@ from .hits import Bools, Cost
 from .queries import Floats, Ints
 from .records import ShortlistRecord
 from .rerank import NO_KEY
-from .shortlist import load_index, search_index
+from .shortlist import search_index
 from .snapshot import SHORTLISTS
 
 FLOAT16 = 2
@@ -38,19 +38,11 @@ def find_shortlist(
         GalleryError: no index over these dims of that width, or another than is named.
     """
     record = require_index(gallery, xq.shape[1], width, index)
-    if effort is not None:
+    found = gallery.shortlist_index(record)
+    if effort is not None and not found.efforts:
         raise GalleryError(f"the index {record.recipe!r} takes no effort of {effort}")
-    # So many that are not allowed may come before one that is.
-    others = 0 if allowed is None else int(len(allowed) - allowed.sum())
-    segments, indexes = gallery.segments_of(width), gallery._indexes
-    if record.file not in indexes:
-        indexes[record.file] = load_index(gallery.folder / SHORTLISTS, record, segments)
-    keys = search_index(indexes[record.file], segments, xq, min(gallery.key_count, length + others))
-    if allowed is None:
-        return keys
-    keys = np.where((keys != NO_KEY) & allowed[keys], keys, NO_KEY)
-    order = np.argsort(keys == NO_KEY, axis=1, kind="stable")
-    return np.take_along_axis(keys, order, axis=1)[:, :length]
+    wanted = min(gallery.key_count, length)
+    return search_index(found, gallery.segments_of(width), xq, wanted, allowed, effort or 0)
 
 
 def selected_blocks(gallery: Gallery, allowed: Bools | None) -> tuple[Ints | None, Blocks]:
@@ -93,7 +85,7 @@ def compared_by(gallery: Gallery, dim: int, width: str, cost: Cost, queries: int
 def _counted() -> int:
     """Distances that FAISS computed in HNSW graphs and in inverted lists since the process began."""
     known = faiss.cvar
-    return int(known.hnsw_stats.ndis + known.indexIVF_stats.ndis)  # type: ignore[attr-defined]
+    return int(known.hnsw_stats.ndis + known.indexIVF_stats.ndis)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .locks import Busy, Lock
 from .records import Generation, Row, ShortlistRecord, Version
 from .segments import Segments
 from .shortlist import load_index, search_index
+from .shortlist_index import ShortlistIndex
 from .spec import EmbeddingSpec
 
 CATALOG, SEGMENTS, SHORTLISTS, LOCKS = "catalog.sqlite", "segments", "shortlist", "locks"
@@ -40,7 +41,7 @@ class Snapshot:
         self.folder, self.catalog = folder, catalog
         self._held: Lock | None = None
         self._segments: dict[str, Segments] = {}
-        self._indexes: dict[str, Any] = {}
+        self._indexes: dict[str, ShortlistIndex] = {}
         self._see(version)
 
     def close(self) -> None:
@@ -193,23 +194,42 @@ class Snapshot:
         """Dims of the prefixes that have an index, ascending."""
         return sorted({record.dim for record in self.shortlists()})
 
-    def search_shortlist(self, xq: NDArray[np.float32], shortlist: int) -> NDArray[np.int64]:
+    def search_shortlist(
+        self,
+        xq: NDArray[np.float32],
+        shortlist: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+        effort: int = 0,
+        width: str = "",
+    ) -> NDArray[np.int64]:
         """(nq, K) keys whose prefixes are nearest to (nq, dim) normalised ones, by the index over that dim.
+
+        Args:
+            allowed: (key count,) see `allowed`; None allows all that the index has, deleted ones too.
+            effort: see `search_index`. width: whose vectors the index is over; by default the spec's, or any.
 
         Raises:
             GalleryError: no index over that dim.
         """
-        return search_index(self._index(xq.shape[1]), self.segments, xq, shortlist)
+        record = self._shortlist_record(xq.shape[1], width)
+        index, segments = self.shortlist_index(record), self.segments_of(record.width)
+        return search_index(index, segments, xq, shortlist, allowed, effort)
 
-    def _index(self, dim: int) -> Any:
-        record = next((record for record in self.shortlists() if record.dim == dim), None)
-        if record is None:
-            built = ", ".join(map(str, self.shortlist_dims())) or "none"
-            raise GalleryError(f"{self.folder} has no shortlist index over {dim} dims (built: {built})")
+    def _shortlist_record(self, dim: int, width: str) -> ShortlistRecord:
+        found = {record.width: record for record in self.shortlists() if record.dim == dim}
+        if width:
+            found = {width: found[width]} if width in found else {}
+        if found:
+            return found.get(self.spec.width, next(iter(found.values())))
+        built = ", ".join(map(str, self.shortlist_dims())) or "none"
+        raise GalleryError(f"{self.folder} has no shortlist index over {dim} dims (built: {built})")
+
+    def shortlist_index(self, record: ShortlistRecord) -> ShortlistIndex:
+        """One of its `shortlists()`, read into memory when first asked for."""
         if record.file not in self._indexes:
-            self._indexes[record.file] = load_index(
-                self.folder / SHORTLISTS, record, self.segments_of(record.width)
-            )
+            where = self.folder / SHORTLISTS
+            self._indexes[record.file] = load_index(where, record, self.segments_of(record.width))
         return self._indexes[record.file]
 
 

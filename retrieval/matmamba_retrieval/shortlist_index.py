@@ -1,0 +1,172 @@
+"""One FAISS index over a prefix: how it is searched, filtered, and how much effort a search takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from .adanns import TwoPrefixes
+from .rerank import NO_KEY, Floats, Ints, best_of, prefix
+
+Allowed = NDArray[np.bool_]
+# From 20 queries on FAISS takes matrix products, whose last bits depend on the number of queries.
+FLAT_QUERIES = 19
+# How many times as many candidates are asked for, at most, to see all that tie with the last.
+MOST_TIES = 16
+
+
+class ShortlistIndex:
+    """A built index.
+
+    Attributes:
+        faiss_index: FAISS's own. dim: of the queries that it takes. recipe: what it was built by.
+    """
+
+    def __init__(self, faiss_index: Any, dim: int, recipe: str) -> None:
+        self.faiss_index, self.dim, self.recipe = faiss_index, dim, recipe
+        self._core = _core(faiss_index)
+
+    @property
+    def ntotal(self) -> int:
+        """Rows in it: the keys below."""
+        return int(self.faiss_index.ntotal)
+
+    @property
+    def is_two_prefixes(self) -> bool:
+        """Whether it makes its cells by another prefix than it compares."""
+        return isinstance(self.faiss_index, faiss.IndexIVFIndependentQuantizer)
+
+    @property
+    def filters(self) -> bool:
+        """Whether FAISS can leave out rows while it searches this kind."""
+        exhaustive = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexRaBitQ)
+        return isinstance(self._core, (faiss.IndexIVF, faiss.IndexHNSW, *exhaustive))
+
+    @property
+    def _ties_are_exact(self) -> bool:
+        """Whether equal scores mean equal vectors or codes, all of which a search meets.
+
+        Fast scan adds up bytes, so that many scores are equal by chance; and a walk through a graph does not
+        meet all that tie.
+        """
+        graphs_and_bytes = (faiss.IndexHNSW, faiss.IndexFastScan, faiss.IndexIVFFastScan)
+        return not isinstance(self._core, graphs_and_bytes)
+
+    @property
+    def efforts(self) -> list[int]:
+        """Sensible efforts, ascending: cells to look into (nprobe) or length of the walk (efSearch)."""
+        if isinstance(self._core, faiss.IndexIVF):
+            return [effort for effort in (2**n for n in range(20)) if effort < self._core.nlist] + [
+                self._core.nlist
+            ]
+        return [16, 32, 64, 128, 256, 512, 1024] if isinstance(self._core, faiss.IndexHNSW) else []
+
+    @property
+    def effort(self) -> int:
+        """The effort of a search unless told otherwise, kept in FAISS's file; 0 where there is none."""
+        if isinstance(self._core, faiss.IndexIVF):
+            return int(self._core.nprobe)
+        return int(self._core.hnsw.efSearch) if isinstance(self._core, faiss.IndexHNSW) else 0
+
+    @effort.setter
+    def effort(self, effort: int) -> None:
+        if isinstance(self._core, faiss.IndexIVF):
+            self._core.nprobe = effort
+        elif isinstance(self._core, faiss.IndexHNSW):
+            self._core.hnsw.efSearch = effort
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes in memory, near enough those of its file."""
+        return len(self.serialize())
+
+    def serialize(self) -> NDArray[np.uint8]:
+        """Its file."""
+        return faiss.serialize_index(self.faiss_index)
+
+    def search(
+        self, xq: Floats, shortlist: int, effort: int = 0, allowed: Allowed | None = None
+    ) -> tuple[Floats, Ints]:
+        """The nearest allowed keys of (nq, dim) normalised prefixes: scores and keys (nq, K), best first.
+
+        Equal scores are in the order of the keys, but in graphs and fast scan, where they are no sign of
+        equal vectors and the order is FAISS's. Where fewer were found, -inf and `NO_KEY`.
+
+        Args:
+            effort: see `efforts`. allowed: (ntotal or more,) which keys may be found.
+        """
+        wanted = min(shortlist, self.ntotal)
+        if not self.filters and allowed is not None:
+            return self._search_and_drop(xq, wanted, effort, allowed)
+        if not self._ties_are_exact:
+            return self._search(xq, wanted, effort, allowed)
+        asked = min(wanted + 1, self.ntotal)
+        while True:
+            D, I = self._search(xq, asked, effort, allowed)  # noqa: E741
+            tied = asked > wanted and (D[:, wanted - 1] == D[:, -1]).any() and D[:, -1].max() > -np.inf
+            if not tied or asked == self.ntotal or asked >= MOST_TIES * wanted:
+                return best_of(D, I, wanted)
+            asked = min(4 * asked, self.ntotal, MOST_TIES * wanted)
+
+    def _search_and_drop(self, xq: Floats, wanted: int, effort: int, allowed: Allowed) -> tuple[Floats, Ints]:
+        """As many as are needed for enough to be left over when the others are dropped."""
+        share = max(1e-9, float(allowed[: self.ntotal].mean()))
+        D, I = self.search(xq, min(self.ntotal, int(2 * wanted / share) + 16), effort)  # noqa: E741
+        D[~allowed[I] | (I == NO_KEY)] = -np.inf
+        return best_of(D, I, wanted)
+
+    def _search(
+        self, xq: Floats, shortlist: int, effort: int, allowed: Allowed | None
+    ) -> tuple[Floats, Ints]:
+        """FAISS's own answer as cosine similarities, or what stands for them."""
+        selector, bits = None, None
+        if allowed is not None:
+            bits = np.packbits(allowed[: self.ntotal], bitorder="little")
+            selector = faiss.IDSelectorBitmap(bits)
+        xq = np.ascontiguousarray(xq, dtype=np.float32)
+        if self.is_two_prefixes:
+            return TwoPrefixes(self.faiss_index).search(xq, shortlist, effort or self.effort, selector)
+        # The prefix may be shorter than the queries: AdANNS-OPQ has chosen it.
+        xq = prefix(xq, self.faiss_index.d)
+        parameters = self._parameters(effort, selector)
+        step = FLAT_QUERIES if isinstance(self._core, faiss.IndexFlat) else max(1, len(xq))
+        parts = [
+            self.faiss_index.search(xq[first : first + step], shortlist, params=parameters)
+            for first in range(0, max(1, len(xq)), step)
+        ]
+        D, I = (np.concatenate(found) for found in zip(*parts, strict=True))  # noqa: E741
+        if isinstance(self._core, faiss.IndexLSH):
+            # The expected cosine of two vectors that differ in so many signs (Charikar 2002).
+            D = np.cos(np.pi * D / self._core.nbits).astype(np.float32)
+        D[I == NO_KEY] = -np.inf
+        return D, I
+
+    def _parameters(self, effort: int, selector: Any) -> Any:
+        """FAISS's parameters of one search; None if this kind takes none."""
+        if isinstance(self._core, faiss.IndexIVF):
+            return faiss.SearchParametersIVF(nprobe=effort or self.effort, sel=selector)
+        if isinstance(self._core, faiss.IndexHNSW):
+            return faiss.SearchParametersHNSW(efSearch=effort or self.effort, sel=selector)
+        return faiss.SearchParameters(sel=selector) if selector is not None else None
+
+
+def _core(index: Any) -> Any:
+    """What searches, behind rotations."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _core(index.index)
+    if isinstance(index, faiss.IndexIVFIndependentQuantizer):
+        return faiss.downcast_index(index.index_ivf)
+    return index
+
+
+def tune(index: ShortlistIndex, xq: Floats, exact: Ints, shortlist: int, recall: float) -> None:
+    """Set the effort to the least whose shortlist holds a share `recall` of the exact keys (nq, k)."""
+    for effort in index.efforts:
+        index.effort = effort
+        _, found = index.search(xq, shortlist)
+        if np.mean([np.isin(truth, row).mean() for row, truth in zip(found, exact, strict=True)]) >= recall:
+            return
