@@ -111,7 +111,8 @@ def first_stage(row: Row) -> str:
     parts += [f"then {', '.join(row['widths'])}"] * bool(row["widths"])
     parts += [f"expanded by {row['expand']}"] * bool(row["expand"])
     if row["gate"]:
-        parts.append(f"{row['gate']['rule']} for {row['gate_loss']:g}")
+        target = f" for {row['gate_loss']:g}" if "gate_loss" in row else ""  # a plan has one for all its rows
+        parts.append(row["gate"]["rule"] + target)
         parts += ["surely"] * row["calibrated"].get("sure", False)
         parts += ["asked again"] * row["again"]
         parts += ["not reached"] * (not row["calibrated"]["met"])

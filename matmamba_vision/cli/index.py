@@ -7,7 +7,7 @@ examples:
   matmamba index --images PHOTOS --gallery G
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G
   matmamba index --checkpoint runs/photos --images MORE --gallery G --prefix more/
-  matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory HNSW32
+  matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory auto
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --widths 1/8 --metadata photos.csv
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G2 --shard 2/4
   matmamba index --vectors clip.parquet --model-name clip-vit-b32 --gallery C --normalise
@@ -53,7 +53,9 @@ class Args:
     widths: list[str] = field(default_factory=list)
     # Embedding dims over which shortlist indexes are built; by default 32, or those that the gallery has.
     dims: list[int] = field(default_factory=list)
-    # FAISS factory string of the shortlist indexes; by default Flat, or what the gallery has.
+    # Kind of the shortlist indexes: flat, hnsw, ivf, ivfpq, sq8, rabitq, binary, adanns-ivf:CELLS:COMPARED,
+    # adanns-opq:BYTES, or a FAISS factory string; auto chooses by the number of images. By default Flat, or
+    # what the gallery has.
     factory: str = ""
     # CSV file or JSON lines with what is known about the images, found by a column id or path.
     metadata: Path | None = None

@@ -26,6 +26,8 @@ TUNING_QUERIES, TUNING_K, TUNING_SHORTLIST = 64, 10, 100
 # So few rows that a filter leaves are compared one by one: a graph or cells would mostly meet others.
 FEW_ALLOWED = 2_000
 CHUNK_ROWS = 4_096
+# Of the tables of residual product quantisers (FAISS's precomputed_table_max_bytes).
+TABLE_BYTES = 2 << 30
 # AdANNS-OPQ is trained and judged by so many vectors for each prefix that it tries.
 JUDGING_ROWS = 65_536
 
@@ -92,8 +94,8 @@ def _read(file: Path, record: ShortlistRecord) -> ShortlistIndex:
     # First: FAISS's files carry no checksum, and its reader is not made for hostile ones.
     require_checksum(file, record.sha256)
     limit = faiss.get_deserialization_vector_byte_limit()
-    # No array in it can be longer than the file.
-    faiss.set_deserialization_vector_byte_limit(file.stat().st_size)
+    # No array in it can be longer than the file; the limit is also one for the tables that FAISS derives.
+    faiss.set_deserialization_vector_byte_limit(file.stat().st_size + TABLE_BYTES)
     try:
         index = faiss.read_index(str(file))
     finally:
