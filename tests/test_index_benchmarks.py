@@ -34,7 +34,7 @@ def test_longer_prefixes_know_more() -> None:
         overlap(exact_keys(iter([prefix(xb, dim)]), prefix(xq, dim), 20), exact) for dim in (8, 16, 32, 64)
     ]
     assert shares == sorted(shares)
-    assert shares[0] < 0.7 < 0.95 < shares[-1]
+    assert shares[0] < 0.7 < 0.9 < shares[-1]
 
 
 def test_overlap_is_a_share_of_the_exact_keys() -> None:

@@ -241,7 +241,7 @@ def test_a_recipe_that_cannot_be_is_named(stored: Gallery, recipe: str) -> None:
 def test_a_gpu_is_used_where_faiss_has_one(
     stored: Gallery, built: dict[str, ShortlistIndex], xq: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With stand-ins for what FAISS's GPU build adds: a copy elsewhere, which knows fewer kinds and no filters."""
+    """With stand-ins for FAISS's GPU functions: a copy elsewhere, of fewer kinds and without filters."""
     elsewhere: list[object] = []
 
     def to_gpus(index: faiss.Index) -> faiss.Index:
