@@ -1,4 +1,4 @@
-"""How indexing rate, latency at a fixed recall and memory grow with the gallery: `ivfpq` over 64 of 512 dims.
+"""How indexing rate, latency at a fixed recall and memory grow with the gallery: "auto" over 64 of 512 dims.
 
 One gallery grows from size to size (structured.py). At each: the rate of adding, merging segments and
 building the index, together in images a second; then, with the least shortlist whose ann_recall@10 is at
@@ -95,7 +95,7 @@ def measure(gallery: Gallery, rows: int, before: dict[str, Any] | None) -> dict[
     with own_memory() as peak:
         seconds = {"add": (before or {}).get("add_seconds", 0.0) + grow(gallery, data, rows)}
         seconds["merge"] = (before or {}).get("merge_seconds", 0.0) + timed(lambda: merge_segments(gallery))
-        seconds["build"] = timed(lambda: gallery.build_shortlist(DIM, "ivfpq"))
+        seconds["build"] = timed(lambda: gallery.build_shortlist(DIM, "auto"))
         index = gallery.shortlist_index(gallery.shortlists()[0])
         exact = exact_keys((prefix(xb, 512) for _, xb in gallery.segments.blocks()), xq, K)
         length, recall = least_length(gallery, xq, exact)
