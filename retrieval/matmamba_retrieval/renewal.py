@@ -56,9 +56,12 @@ class Renewal:
     def finish(self) -> None:
         """Build the FAISS indexes that the gallery has, then make this its current generation.
 
-        Those over more dims than the new vectors have, or of widths that it does not have, are left out.
+        Those over more dims than the new vectors have, or of widths that it does not have, are left out; and
+        all of them if no image is left.
         """
-        indexes = [self._build(record) for record in self.gallery.shortlists() if self._fits(record)]
+        images = staging.key_count(self._catalog, self._number)
+        records = [record for record in self.gallery.shortlists() if images and self._fits(record)]
+        indexes = [self._build(record) for record in records]
         with self._catalog.transaction():
             for record in indexes:
                 self._catalog.put_shortlist(self._number, record)

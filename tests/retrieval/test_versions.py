@@ -135,6 +135,17 @@ def test_compacting_keeps_all_that_is_live(gallery: Gallery) -> None:
     ]
 
 
+def test_compacting_may_leave_nothing(gallery: Gallery) -> None:
+    gallery.build_shortlist(16, "ivfpq")
+    gallery.delete([f"id{n}" for n in range(300)])
+    assert gallery.search_shortlist(np.eye(1, 16, dtype=np.float32), 3, allowed=gallery.allowed()).size == 0
+    assert compact(gallery) == 300
+    assert (len(gallery), gallery.key_count, gallery.shortlists()) == (0, 0, [])
+    gallery.add([Row("id1", "")], unit_vectors(1, 32))
+    gallery.build_shortlist(16)
+    assert gallery.search_shortlist(np.eye(1, 16, dtype=np.float32), 3).tolist() == [[0]]
+
+
 def test_an_interrupted_renewal_goes_on_where_it_was(gallery: Gallery) -> None:
     """Also when images were deleted, replaced and added in between."""
     new, xb = EmbeddingSpec("c" * 64, "full", 16), unit_vectors(400, 16, 5)
