@@ -34,7 +34,8 @@ from structured import Structured, exact_keys, overlap
 K, RECALL, EFC = 10, 0.99, 64
 ROWS, QUERIES, SINGLE = 1_000_000, 1000, 50
 IVF = ("IVF1024,PQ128x4fsr", "IVF1024,PQ256x4fsr", "IVF4096,PQ256x4fsr")
-DIMS = (64, 96, 128)
+DIMS = (64, 128, 192, 256)
+LENGTHS = (70, 80, 85, 90, 95, 100, 105, 110, 120, 125, 130, 135, 140, 150, 160, 180, 200, 220, 240, 260)
 PCA_IVF = ("PCA128,IVF1024,PQ128x4fsr",)
 REFINED = (80, 100, 120, 140, 160, 200, 250, 300, 350, 370, 400, 450, 500, 650, 800)
 IP = faiss.METRIC_INNER_PRODUCT
@@ -205,7 +206,7 @@ def our_side(gallery: Gallery) -> Side:
         gallery.build_shortlist(dim, "ivfpq")
         sizes.append(gallery.shortlist_index(gallery.shortlists()[-1]).memory)
         for effort in (2, 4, 8):
-            for length in (80, 100, 110, 120, 125, 130, 135, 140, 150, 160, 180, 200, 220, 240, 260):
+            for length in LENGTHS:
                 settings[f"{dim} dims, effort {effort}, shortlist {length}"] = our_setting(
                     gallery, dim, effort, length
                 )

@@ -189,8 +189,8 @@ class Gallery(Snapshot):
         Args:
             factory: a name of `RECIPES`, a FAISS factory string, or "auto"; by default what the index that it
                 replaces was built by, else "Flat". width: whose vectors; by default those of the gallery's
-                spec. recall: share of the nearest by the prefix that a shortlist of ten times as many shall
-                hold; it sets the effort of a search. memory_bytes: for the index, if "auto" chooses it.
+                spec. recall: share of what the greatest effort would find that a search shall find.
+                memory_bytes: for the index, if "auto" chooses it.
 
         Raises:
             GalleryError: `dim` is not in 1..D, the gallery is empty, FAISS refuses `factory`, or "auto" finds

@@ -38,8 +38,8 @@ def build_index(
     """An index over the normalised `dim` leading coordinates of the first `rows` keys.
 
     Args:
-        recipe: a name of `RECIPES`, a FAISS factory string, or "auto". recall: share of the nearest by the
-            prefix that a shortlist of ten times as many shall hold: it sets the effort of a search. budget:
+        recipe: a name of `RECIPES`, a FAISS factory string, or "auto". recall: share of what a search of all
+            cells would find that a search shall find: it sets its effort; for "auto", see `choose`. budget:
             bytes, for "auto".
 
     Raises:
@@ -213,11 +213,14 @@ def _sample(segments: Segments, rows: int, dim: int) -> Floats:
 
 
 def _tune(index: ShortlistIndex, segments: Segments, rows: int, recall: float) -> None:
+    """By stored vectors, whose nearest others at full length are to be found by their prefixes."""
     keys = np.sort(np.random.default_rng(1).choice(rows, min(rows, TUNING_QUERIES), replace=False))
-    xq = prefix(segments.read(keys), index.dim)
-    nearest = faiss.ResultHeap(len(xq), min(rows, TUNING_K), keep_max=True)
+    xq, dim = segments.read(keys), segments.dim
+    nearest = faiss.ResultHeap(len(xq), min(rows, TUNING_K + 1), keep_max=True)
     for first, xb in segments.blocks(0, rows):
-        D, I = faiss.knn(xq, prefix(xb, index.dim), nearest.k, metric=faiss.METRIC_INNER_PRODUCT)  # noqa: E741
+        D, I = faiss.knn(  # noqa: E741
+            prefix(xq, dim), prefix(xb, dim), nearest.k, metric=faiss.METRIC_INNER_PRODUCT
+        )
         nearest.add_result(D, np.where(I >= 0, I + first, I))
     nearest.finalize()
-    tune(index, xq, nearest.I, TUNING_SHORTLIST, recall)
+    tune(index, prefix(xq, index.dim), nearest.I[:, 1:], TUNING_SHORTLIST, recall)

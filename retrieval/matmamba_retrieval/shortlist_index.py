@@ -183,9 +183,17 @@ def _core(index: Any) -> Any:
 
 
 def tune(index: ShortlistIndex, xq: Floats, exact: Ints, shortlist: int, recall: float) -> None:
-    """Set the effort to the least whose shortlist holds a share `recall` of the exact keys (nq, k)."""
+    """Set the effort to the least that finds a share `recall` of what the greatest effort finds.
+
+    Args:
+        xq: (nq, dim) queries. exact: (nq, k) keys to be found in shortlists of this length.
+    """
+    shares = {}
     for effort in index.efforts:
-        index.effort = effort
-        _, found = index.search(xq, shortlist)
-        if np.mean([np.isin(truth, row).mean() for row, truth in zip(found, exact, strict=True)]) >= recall:
-            return
+        _, found = index.search(xq, shortlist, effort)
+        shares[effort] = np.mean(
+            [np.isin(truth, row).mean() for row, truth in zip(found, exact, strict=True)]
+        )
+    index.effort = min(
+        effort for effort, share in shares.items() if share >= recall * shares[index.efforts[-1]]
+    )
