@@ -189,7 +189,7 @@ class Gallery(Snapshot):
         Args:
             factory: a name of `RECIPES`, a FAISS factory string, or "auto"; by default what the index that it
                 replaces was built by, else "Flat". width: whose vectors; by default those of the gallery's
-                spec. recall: share of what the greatest effort would find that a search shall find.
+                spec. recall: aimed at by a shortlist long enough: it sets the effort of a search.
                 memory_bytes: for the index, if "auto" chooses it.
 
         Raises:

@@ -21,8 +21,9 @@ from .shortlist_index import Allowed, ShortlistIndex, gpus, tune
 log = logging.getLogger(__name__)
 # Training takes at most so many vectors and bytes: FAISS uses 256 a centroid, and memory is bounded.
 TRAINING_ROWS, TRAINING_BYTES = 262_144, 256 << 20
-# The effort of a search is chosen by so many stored vectors: their 10 nearest shall be in a shortlist of 100.
-TUNING_QUERIES, TUNING_K, TUNING_SHORTLIST = 64, 10, 100
+# The effort of a search is chosen by so many stored vectors: their 10 nearest shall be in a shortlist of 100,
+# but for a tenth of what may be lost in all, as the prefix and the codes lose the rest.
+TUNING_QUERIES, TUNING_K, TUNING_SHORTLIST, TUNING_LOSS = 256, 10, 100, 0.1
 # So few rows that a filter leaves are compared one by one: a graph or cells would mostly meet others.
 FEW_ALLOWED = 2_000
 CHUNK_ROWS = 4_096
@@ -38,8 +39,8 @@ def build_index(
     """An index over the normalised `dim` leading coordinates of the first `rows` keys.
 
     Args:
-        recipe: a name of `RECIPES`, a FAISS factory string, or "auto". recall: share of what a search of all
-            cells would find that a search shall find: it sets its effort; for "auto", see `choose`. budget:
+        recipe: a name of `RECIPES`, a FAISS factory string, or "auto". recall: aimed at by a shortlist long
+            enough: it sets the effort of a search; for "auto", see `choose`. budget:
             bytes, for "auto".
 
     Raises:
@@ -223,4 +224,4 @@ def _tune(index: ShortlistIndex, segments: Segments, rows: int, recall: float) -
         )
         nearest.add_result(D, np.where(I >= 0, I + first, I))
     nearest.finalize()
-    tune(index, prefix(xq, index.dim), nearest.I[:, 1:], TUNING_SHORTLIST, recall)
+    tune(index, prefix(xq, index.dim), nearest.I[:, 1:], TUNING_SHORTLIST, 1 - TUNING_LOSS * (1 - recall))
