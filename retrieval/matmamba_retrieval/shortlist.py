@@ -52,7 +52,7 @@ def build_index(
         add = TwoPrefixes(index.faiss_index).add if index.is_two_prefixes else index.faiss_index.add
         for _, xb in segments.blocks(0, rows):
             add(prefix(xb, dim if index.is_two_prefixes else index.faiss_index.d))
-        if index.efforts:
+        if index.efforts and rows > 1:  # a lone row has no neighbours to judge by
             _tune(index, segments, rows, recall)
         index.use_gpu()
     except RuntimeError as error:

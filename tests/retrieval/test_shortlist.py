@@ -261,3 +261,11 @@ def test_a_gpu_is_used_where_faiss_has_one(
     assert (index.search(xq, 5, allowed=allowed)[1] != NO_KEY).all()
     assert not build_index(stored.segments, ROWS, DIM, "hnsw").use_gpu()
     assert np.array_equal(search_index(built["ivfpq"], stored.segments, xq, 20, effort=4), before)
+
+
+@pytest.mark.parametrize("recipe", ["ivf", "sq8", "hnsw"])
+def test_a_gallery_of_one_image_can_be_indexed(recipe: str, tmp_path: Path) -> None:
+    with Gallery.create(tmp_path / "g", EmbeddingSpec("a" * 64, "full", DIM)) as gallery:
+        gallery.add([Row("only", "")], clustered(1, 0))
+        gallery.build_shortlist(DIM, recipe)
+        assert gallery.search_shortlist(clustered(2, 1), 3).tolist() == [[0], [0]]
