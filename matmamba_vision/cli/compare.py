@@ -21,12 +21,12 @@ from matmamba_retrieval import (
     rerank,
 )
 from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval.planner import funnel_schedule
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
 from ..evaluate.report import Example, Picture
-from .search import funnel_steps
 
 K = 10
 REPEATS = 5
@@ -81,7 +81,7 @@ def _strategies(gallery: Gallery, widths: list[str]) -> list[tuple[str, Strategy
     listed: list[tuple[str, Strategy]] = [("single-shot", SingleShot(gallery))]
     for width in reversed(widths):
         listed.append(("shortlist", Shortlist(gallery, width, dims[-1], length)))
-    steps = funnel_steps(dims[0], gallery.spec.dim, length, K)
+    steps = funnel_schedule(dims[0], gallery.spec.dim, length, K)
     listed.append(("funnel", Funnel(gallery, widths[-1], *steps)))
     return listed + [("single-shot", SingleShot(gallery, width)) for width in reversed(widths[1:])]
 

@@ -19,6 +19,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def limit_threads(threads: int) -> None:
-    """Let torch compute on so many threads; 0 for as many as it takes."""
+    """Let torch and FAISS compute on so many threads; 0 for as many as they take."""
     if threads:
+        # Here, because a training without a limit needs none of it.
+        import faiss
+
         torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)

@@ -22,21 +22,21 @@ examples:
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
+import tyro
 from matmamba_datasets import Splits
 from matmamba_retrieval.grid import Grid, settings_of
-from rich.console import Console
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..evaluate.environment import environment
 from ..evaluate.significance import RESAMPLES
 from .arguments import parse
-from .config import ConfigError, load_into, shipped_config
-from .device import limit_threads, resolve_device
+from .computing import Computing, require_least
+from .config import load_into, shipped_config
+from .device import resolve_device
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation
 from .experiment import Workshop, some
@@ -65,57 +65,39 @@ class Args:
     gallery_images: int | None = None
     # Most held-out images that are asked, picked by chance; by default all.
     queries: int | None = None
-    # Images encoded at once.
-    batch_size: int = 64
-    # Processes that decode images.
-    workers: int = 0
-    # cpu, cuda, or auto for whichever is there.
-    device: str = "auto"
-    # Threads that encode and search; 0 for as many as there are.
-    threads: int = 0
-    # Seed of the choice of images, of the split of queries and of the resampling.
-    seed: int = 0
-    # Print JSON instead of tables.
-    json: bool = False
+    # Of the computation.
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
 
 
 def run(arguments: list[str]) -> None:
     """Encode, try, write the folder, print tables or JSON."""
     args = parse(Args, "evaluate", __doc__, arguments)
-    _check(args)
-    limit_threads(args.threads)
-    if args.threads:
-        faiss.omp_set_num_threads(args.threads)
-    console = Console(stderr=args.json, highlight=False)
+    require_least(args, gallery_images=1, queries=2)
+    console, computing = args.computing.begin(), args.computing
     grid = load_into(Grid, args.grid or shipped_config(SHIPPED_GRID))
-    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.device))
+    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
     widths, gallery_widths = _widths(grid, checkpoint)
     splits = open_data(checkpoint, args.name, args.root)
     splits = Splits(
-        some(splits.train, args.gallery_images, args.seed), some(splits.held_out, args.queries, args.seed)
+        some(splits.train, args.gallery_images, args.computing.seed),
+        some(splits.held_out, args.queries, args.computing.seed),
     )
     wanted = settings_of(grid, widths, checkpoint.model.embed_dim, len(splits.train))
     output = args.output or _beside(args.checkpoint)
     # Before the work, so that a folder that cannot be written costs none.
     output.mkdir(parents=True, exist_ok=True)
-    workshop = Workshop(output / "encoded", checkpoint, console, args.batch_size, args.workers)
+    workshop = Workshop(
+        output / "encoded", checkpoint, console, args.computing.batch_size, args.computing.workers
+    )
     with workshop.open(splits, _data(args, checkpoint), widths, gallery_widths) as experiment:
-        evaluation = Evaluation(experiment, grid, args.seed, output / "encoded", console)
+        evaluation = Evaluation(experiment, grid, computing.seed, output / "encoded", console)
         tables = evaluation.tables(wanted, checkpoint.model.embed_dim)
     results = _results(args, grid, checkpoint) | tables
     write_evaluation(output, results)
-    if args.json:
+    if args.computing.json:
         print(json.dumps(results, indent=2))
     else:
         print_evaluation(console, results, output)
-
-
-def _check(args: Args) -> None:
-    least = {"batch_size": 1, "gallery_images": 1, "queries": 2}
-    for name in (*least, "workers", "threads", "seed"):
-        value, low = getattr(args, name), least.get(name, 0)
-        if value is not None and value < low:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}: it can be {low} or more")
 
 
 def _widths(grid: Grid, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
@@ -137,7 +119,7 @@ def _beside(checkpoint: Path) -> Path:
 
 def _data(args: Args, checkpoint: Checkpoint) -> dict[str, Any]:
     data = data_config(checkpoint, args.name, args.root)
-    return {"name": data.name, "root": data.root, "seed": args.seed, "held_out": data.held_out}
+    return {"name": data.name, "root": data.root, "seed": args.computing.seed, "held_out": data.held_out}
 
 
 def _results(args: Args, grid: Grid, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -146,6 +128,6 @@ def _results(args: Args, grid: Grid, checkpoint: Checkpoint) -> dict[str, Any]:
         "checkpoint": str(checkpoint.path),
         "digest": checkpoint.digest,
         "data": {"name": data.name, "root": data.root},
-        "settings": {"k": grid.k, "seed": args.seed, "resamples": RESAMPLES},
+        "settings": {"k": grid.k, "seed": args.computing.seed, "resamples": RESAMPLES},
         **environment(),
     }

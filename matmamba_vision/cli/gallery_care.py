@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +13,14 @@ import torch
 import tyro
 from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Gallery, GalleryError, Row, inspection, renewal
+from matmamba_retrieval.catalog import Catalog
 from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval.snapshot import CATALOG
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ..checkpoint import load_checkpoint
 from .arguments import parse
+from .gallery_checkpoint import checkpoint_of
 from .pictures import Pictures
 
 _VERIFY = """Read every byte of a gallery and compare it with its checksum.
@@ -114,9 +117,11 @@ class _Encoder:
         return embedder.embed(images, width)
 
     def _load(self) -> Embedder:
-        with Gallery(self._args.gallery) as gallery:
-            embedder = Embedder(load_checkpoint(self._args.checkpoint or Path(gallery.checkpoint_path)))
-            gallery.require(embedder.spec(gallery.spec.width))
+        # Not the gallery: it does not open while a file of vectors is lost.
+        with closing(Catalog(self._args.gallery / CATALOG)) as catalog:
+            generation = catalog.generations()[int(catalog.about("generation"))]
+        embedder = Embedder(checkpoint_of(self._args.gallery, generation, self._args.checkpoint))
+        generation.spec.require_same(embedder.spec(generation.spec.width), str(self._args.gallery))
         return embedder
 
 

@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
+import tyro
 from matmamba_datasets import NO_LABEL, BrokenTally, DataError, eval_transform, make_loader, open_images
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError
 from matmamba_retrieval.embedder import Embedder
@@ -40,13 +40,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..checkpoint import Checkpoint, load_checkpoint
+from ..checkpoint import Checkpoint
 from ..evaluate import measure_latency
 from .arguments import parse
+from .computing import Computing, require_least
 from .config import ConfigError
-from .device import limit_threads, resolve_device
+from .device import resolve_device
 from .evaluation_report import first_stage
 from .experiment import some
+from .gallery_checkpoint import checkpoint_of
 from .progress import meter, watch
 
 Row = dict[str, Any]
@@ -78,18 +80,8 @@ class Args:
     checkpoint: Path | None = None
     # Draw what was tried, with the Pareto front, into this PNG.
     plot: Path | None = None
-    # Images encoded at once.
-    batch_size: int = 64
-    # Processes that decode images.
-    workers: int = 0
-    # cpu, cuda, or auto for whichever is there.
-    device: str = "auto"
-    # Threads that encode and search; 0 for as many as there are.
-    threads: int = 0
-    # Seed of the choice and of the halves of the queries.
-    seed: int = 0
-    # Print JSON instead of a table.
-    json: bool = False
+    # Of the computation.
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
 
 
 def run(arguments: list[str]) -> None:
@@ -97,16 +89,14 @@ def run(arguments: list[str]) -> None:
     args = parse(Args, "plan", __doc__, arguments)
     goal = Goal.parse(args.target, args.budget)
     _check(args)
-    limit_threads(args.threads)
-    if args.threads:
-        faiss.omp_set_num_threads(args.threads)
-    console = Console(stderr=args.json, highlight=False)
+    console = args.computing.begin()
     with Gallery(args.gallery, write=True) as gallery:
-        checkpoint = _load(args, gallery)
+        device = resolve_device(args.computing.device)
+        checkpoint = checkpoint_of(args.gallery, gallery.generation, args.checkpoint, device)
         embedder = Embedder(checkpoint)
         gallery.require_queries(embedder.spec())
         queries, labels = _encode(args, checkpoint, embedder, console)
-        planner = Planner(gallery, queries, args.k, goal, labels, args.seed)
+        planner = Planner(gallery, queries, args.k, goal, labels, args.computing.seed)
         rows = _try(args, gallery, planner, list(queries.by_width), console)
         chosen = planner.choose(rows)
         plan = planner.plan(chosen)
@@ -119,35 +109,16 @@ def run(arguments: list[str]) -> None:
         from ..evaluate.plan_plot import draw_plan
 
         args.plot.write_bytes(draw_plan(rows, chosen, goal.quality, str(goal)))
-    if args.json:
+    if args.computing.json:
         print(json.dumps({"plan": plan.to_json(), "front": front, "tried": len(rows)}, indent=2))
     else:
         _print(console, args, rows, front, chosen, goal)
 
 
 def _check(args: Args) -> None:
-    for name, least in (
-        ("k", 1),
-        ("most", 2),
-        ("batch_size", 1),
-        ("workers", 0),
-        ("threads", 0),
-        ("seed", 0),
-    ):
-        if getattr(args, name) < least:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} is {getattr(args, name)}: it can be {least} or more")
+    require_least(args, k=1, most=2)
     if args.plot and not args.plot.absolute().parent.is_dir():
         raise ConfigError(f"--plot {args.plot}: there is no folder {args.plot.parent}")
-
-
-def _load(args: Args, gallery: Gallery) -> Checkpoint:
-    path = args.checkpoint or Path(gallery.checkpoint_path)
-    if args.checkpoint is None and not path.exists():
-        raise ConfigError(
-            f"the checkpoint of {args.gallery} is no longer at {path}: name it with --checkpoint"
-        )
-    return load_checkpoint(path, resolve_device(args.device))
 
 
 def _encode(
@@ -157,8 +128,10 @@ def _encode(
     model = checkpoint.model
     wanted = [model.width(width) for width in args.widths] or list(model.trained_widths)
     widths = list(dict.fromkeys(["full", *map(model.label, wanted)]))
-    images = some(open_images(args.queries), args.most, args.seed)
-    loader = make_loader(images, eval_transform(model.input), args.batch_size, workers=args.workers)
+    images = some(open_images(args.queries), args.most, args.computing.seed)
+    loader = make_loader(
+        images, eval_transform(model.input), args.computing.batch_size, workers=args.computing.workers
+    )
     parts: dict[str, list[Any]] = {width: [] for width in widths}
     labels: list[int] = []
     for batch in watch(console, "encoding queries", loader, BrokenTally(len(images), 1.0)):

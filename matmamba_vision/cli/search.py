@@ -40,6 +40,7 @@ from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Funnel, Gallery, GalleryError, Queries, Shortlist, SingleShot, Strategy
 from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.examples import Joined, Stored
+from matmamba_retrieval.planner import funnel_schedule
 from matmamba_retrieval.settings import Plan
 from rich.console import Console
 
@@ -201,12 +202,4 @@ def _strategy(args: Args, gallery: Gallery, checkpoint: Checkpoint, k: int) -> S
     length = min(len(gallery), args.shortlist or max(200, 10 * k))
     if args.strategy in ("auto", "shortlist"):
         return Shortlist(gallery, width, dim, length)
-    return Funnel(gallery, width, *funnel_steps(dim, gallery.spec.dim, length, k))
-
-
-def funnel_steps(dim: int, full_dim: int, length: int, k: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Dims that double below the full one, and lengths that halve but never fall under k."""
-    dims = [dim]
-    while 2 * dims[-1] < full_dim:
-        dims.append(2 * dims[-1])
-    return tuple(dims), (length, *(max(k, length >> step) for step in range(1, len(dims))))
+    return Funnel(gallery, width, *funnel_schedule(dim, gallery.spec.dim, length, k))

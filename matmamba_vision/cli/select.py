@@ -21,10 +21,12 @@ examples:
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tyro
 from matmamba_datasets import DataError, Images, Subset
 from rich.console import Console
 
@@ -37,8 +39,9 @@ from ..evaluate.pareto import pareto_front
 from ..evaluate.score import Score, score
 from ..width import Width
 from .arguments import parse
+from .computing import Computing, require_least
 from .config import ConfigError
-from .device import limit_threads, resolve_device
+from .device import resolve_device
 from .held_out import open_data, watched_batches
 from .progress import meter
 from .selection import Selection, print_selection, write_selection
@@ -59,10 +62,6 @@ class Args:
     name: str = ""
     # Folder of the data set, if not the one of the training run.
     root: str = ""
-    # Images evaluated at once.
-    batch_size: int = 64
-    # Processes that decode images.
-    workers: int = 0
     # Most images in each half of the held-out ones; they are kept in memory.
     images: int = 1000
     # Widths to evaluate, those before the search included.
@@ -71,33 +70,26 @@ class Args:
     profile_batch: int = 1
     # Let the search skip blocks.
     skip_blocks: bool = False
-    # cpu, cuda, or auto for whichever is there.
-    device: str = "auto"
-    # Threads that compute; 0 for as many as torch takes.
-    threads: int = 0
-    # Seed of the halves and of the order of the search.
-    seed: int = 0
-    # Print JSON instead of a table.
-    json: bool = False
+    # Of the computation.
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
 
 
 def run(arguments: list[str]) -> None:
     """Choose, write, and say what was chosen."""
     args = parse(Args, "select", __doc__, arguments)
     budget = parse_budget(args.budget)
-    _check(args)
+    require_least(args, images=1, evaluations=1, profile_batch=1)
     output = args.output or checkpoint_file(args.checkpoint).parent / "select"
     if (output / SLICE_FILE).exists() and not args.overwrite:
         raise ConfigError(f"{output / SLICE_FILE} exists: choose another --output, or --overwrite")
-    limit_threads(args.threads)
-    console = Console(stderr=args.json, highlight=False)
-    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.device))
+    console = args.computing.begin()
+    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
     selector = _Selector(args, budget, checkpoint, console)
     # Before the work, so that a folder that cannot be written costs none.
     output.mkdir(parents=True, exist_ok=True)
     selection = selector.select()
-    result = write_selection(output, selection, vars(args))
-    if args.json:
+    result = write_selection(output, selection, _flags(args))
+    if args.computing.json:
         print(json.dumps(result, indent=2))
     else:
         print_selection(console, selection, output)
@@ -105,19 +97,17 @@ def run(arguments: list[str]) -> None:
         raise KeyboardInterrupt
 
 
-def _check(args: Args) -> None:
-    least = {"images": 1, "evaluations": 1, "batch_size": 1, "profile_batch": 1}
-    for name in (*least, "workers", "threads", "seed"):
-        if getattr(args, name) < least.get(name, 0):
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} is {getattr(args, name)}: it can be {least.get(name, 0)} or more")
+def _flags(args: Args) -> dict[str, Any]:
+    """All flags by name, those that are shared beside the others."""
+    own = {name: value for name, value in vars(args).items() if name != "computing"}
+    return own | vars(args.computing)
 
 
 class _Selector:
     """Profiles, explores, and chooses; what was evaluated before an interruption is kept."""
 
     def __init__(self, args: Args, budget: Budget, checkpoint: Checkpoint, console: Console) -> None:
-        self._args, self._budget = args, budget
+        self._args, self._budget, self._seed = args, budget, args.computing.seed
         self._checkpoint, self._model, self._console = checkpoint, checkpoint.model, console
         images = open_data(checkpoint, args.name, args.root).held_out
         self._levels = head_levels(self._model, args.skip_blocks)
@@ -151,7 +141,13 @@ class _Selector:
                 return score(self._model, self._search_half, width, lambda done: bar.advance(done, note))
 
             for candidate in explore(
-                self._starts, self._levels, self._price, limit, evaluate, evaluations, self._args.seed
+                self._starts,
+                self._levels,
+                self._price,
+                limit,
+                evaluate,
+                evaluations,
+                self._args.computing.seed,
             ):
                 self._candidates.append(candidate)
 
@@ -188,7 +184,12 @@ class _Selector:
     def _read(self, images: Images) -> list[LabelledBatch]:
         args = self._args
         batches = watched_batches(
-            self._console, "reading images", self._checkpoint, images, args.batch_size, args.workers
+            self._console,
+            "reading images",
+            self._checkpoint,
+            images,
+            args.computing.batch_size,
+            args.computing.workers,
         )
         read: list[LabelledBatch] = [batch for batch in batches if len(batch)]
         if not read:
@@ -200,6 +201,6 @@ def _halves(images: Images, args: Args) -> tuple[Images, Images]:
     """Two halves by chance, of at most `args.images` each: one to search by, one to report on."""
     if len(images) < 2:
         raise DataError(f"the data set has {len(images)} held-out images: select needs at least 2")
-    order = np.random.default_rng(args.seed).permutation(len(images))
+    order = np.random.default_rng(args.computing.seed).permutation(len(images))
     first, second = np.array_split(order, 2)
     return Subset(images, np.sort(first[: args.images])), Subset(images, np.sort(second[: args.images]))

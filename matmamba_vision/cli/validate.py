@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
+import tyro
 from matmamba_datasets import DataError, Images, Splits
 from rich.console import Console
 
@@ -34,8 +34,9 @@ from ..evaluate.environment import environment
 from ..evaluate.significance import RESAMPLES
 from ..width import Width
 from .arguments import parse
+from .computing import Computing, require_least
 from .config import ConfigError
-from .device import limit_threads, resolve_device
+from .device import resolve_device
 from .experiment import some
 from .held_out import data_config, open_data, watched_batches
 from .measure import measure_widths
@@ -72,38 +73,28 @@ class Args:
     probe: bool = False
     # Most images in the gallery, picked by chance; by default all.
     gallery_images: int | None = None
-    # Images encoded at once.
-    batch_size: int = 64
-    # Processes that decode images.
-    workers: int = 0
-    # cpu, cuda, or auto for whichever is there.
-    device: str = "auto"
-    # Threads that encode and search; 0 for as many as there are.
-    threads: int = 0
-    # Seed of the resampling, and of the choice of gallery images.
-    seed: int = 0
-    # Print JSON instead of tables.
-    json: bool = False
+    # Of the computation.
+    computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
 
 
 def run(arguments: list[str]) -> None:
     """Measure, write the folder, print tables or JSON."""
     args = parse(Args, "validate", __doc__, arguments)
-    _check(args)
-    limit_threads(args.threads)
-    if args.threads:
-        faiss.omp_set_num_threads(args.threads)
-    console = Console(stderr=args.json, highlight=False)
-    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.device))
+    require_least(args, gallery_images=1, knn=1, dims=1)
+    if args.probe:
+        # Before the work, so that a missing package costs none.
+        import sklearn  # noqa: F401
+    console = args.computing.begin()
+    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
     plan = _plan(args, checkpoint)
     splits = open_data(checkpoint, args.name, args.root)
-    splits = Splits(some(splits.train, args.gallery_images, args.seed), splits.held_out)
+    splits = Splits(some(splits.train, args.gallery_images, args.computing.seed), splits.held_out)
     output = args.output or checkpoint_file(args.checkpoint).parent / "validate"
     # Before the work, so that a folder that cannot be written costs none.
     output.mkdir(parents=True, exist_ok=True)
     results = _validate(args, plan, checkpoint, splits, console)
     write_validation(output, results)
-    if args.json:
+    if args.computing.json:
         print(json.dumps(results, indent=2))
     else:
         print_validation(console, results, output)
@@ -125,18 +116,6 @@ def measure_checkpoint(
     return measure_widths(checkpoint.model, widths, *batches)
 
 
-def _check(args: Args) -> None:
-    least = {"batch_size": 1, "gallery_images": 1, "knn": 1, "dims": 1}
-    for name in (*least, "workers", "threads", "seed"):
-        value, low = getattr(args, name), least.get(name, 0)
-        for number in value if isinstance(value, list) else [value]:
-            if number is not None and number < low:
-                raise ConfigError(f"--{name.replace('_', '-')} is {number}: it can be {low} or more")
-    if args.probe:
-        # Before the work, so that a missing package costs none.
-        import sklearn  # noqa: F401
-
-
 def _plan(args: Args, checkpoint: Checkpoint) -> Plan:
     model = checkpoint.model
     widths = _named(args.widths, checkpoint) or list(model.trained_widths)
@@ -150,7 +129,7 @@ def _plan(args: Args, checkpoint: Checkpoint) -> Plan:
                 raise ConfigError(f"--compare {model.label(width)}: it can be one of the widths {known}")
         pairs = [(first, second)]
     dims = _dims(args, checkpoint)
-    return Plan(widths, gallery, dims, sorted(set(args.knn)), pairs, args.probe, args.seed)
+    return Plan(widths, gallery, dims, sorted(set(args.knn)), pairs, args.probe, args.computing.seed)
 
 
 def _named(names: Sequence[str], checkpoint: Checkpoint) -> list[Width]:
@@ -203,7 +182,7 @@ def _encode(args: Args, plan: Plan, checkpoint: Checkpoint, splits: Splits, cons
 
     def encode(what: str, images: Images, widths: Sequence[Width]) -> dict[Width, Predictions]:
         batches = watched_batches(
-            console, f"encoding {what}", checkpoint, images, args.batch_size, args.workers
+            console, f"encoding {what}", checkpoint, images, args.computing.batch_size, args.computing.workers
         )
         found = predict(checkpoint.model, batches, widths)
         if not found:

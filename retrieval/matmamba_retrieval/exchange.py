@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from .errors import GalleryError
 from .gallery import Gallery
+from .importing import parsed_metadata
+from .parquet import reason
 from .records import Row
 from .spec import EmbeddingSpec
 
@@ -120,7 +122,7 @@ class Exported:
         try:
             self._parquet = pq.ParquetFile(file)
         except (OSError, pa.ArrowException) as error:
-            raise GalleryError(f"cannot read {file}: {_line(error)}") from error
+            raise GalleryError(f"cannot read {file}: {reason(error)}") from error
         schema = self._parquet.schema_arrow
         try:
             about = json.loads((schema.metadata or {})[ABOUT])
@@ -163,7 +165,7 @@ class Exported:
         try:
             yield from self._parquet.iter_batches(GROUP_ROWS, columns=columns)
         except (OSError, pa.ArrowException) as error:
-            raise GalleryError(f"{self.file} is damaged: {_line(error)}") from error
+            raise GalleryError(f"{self.file} is damaged: {reason(error)}") from error
 
     def _vectors(self, batch: pa.RecordBatch, name: str) -> NDArray[np.float16]:
         column = batch[name]
@@ -178,13 +180,7 @@ class Exported:
         for image_id, path, label, text in zip(*texts, strict=True):
             if image_id is None or path is None:
                 raise GalleryError(f"{self.file} has an image without id or path")
-            try:
-                metadata = json.loads(text or "{}")
-            except ValueError as error:
-                raise GalleryError(f"{self.file}: the metadata of {image_id!r} are not JSON") from error
-            if not isinstance(metadata, dict):
-                raise GalleryError(f"{self.file}: the metadata of {image_id!r} are no JSON object")
-            rows.append(Row(image_id, path, label, metadata))
+            rows.append(Row(image_id, path, label, parsed_metadata(self.file, image_id, text)))
         return rows
 
 
@@ -231,7 +227,3 @@ def _require_new(exported: Exported, gallery: Gallery) -> None:
 def _positions(gallery: Gallery, rows: Sequence[Row], existing: Existing) -> Ints:
     known = gallery.keys_of([row.id for row in rows]) if existing == "skip" else {}
     return np.array([index for index, row in enumerate(rows) if row.id not in known], dtype=np.int64)
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from .errors import GalleryError
 
-READ_BYTES = 1 << 20
-
 
 def write_new(folder: Path, suffix: str, parts: Iterable[bytes | memoryview]) -> tuple[str, str]:
     """Write a file under a name never used before, flushed to the disk; returns its name and SHA-256.
@@ -54,16 +52,18 @@ def remove_others(folder: Path, known: Collection[str]) -> int:
     return len(strangers)
 
 
-def require_checksum(file: Path, sha256: str) -> None:
-    """Raise `GalleryError` if `file` is missing or its content is not what was written."""
-    found = hashlib.sha256()
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file; `GalleryError` if it cannot be read."""
     try:
         with file.open("rb") as opened:
-            while part := opened.read(READ_BYTES):
-                found.update(part)
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise GalleryError(f"{file} is missing") from error
     except OSError as error:
         raise GalleryError(f"{file} cannot be read: {error.strerror or error}") from error
-    if found.hexdigest() != sha256:
+
+
+def require_checksum(file: Path, sha256: str) -> None:
+    """Raise `GalleryError` if `file` is missing or its content is not what was written."""
+    if sha256_of(file) != sha256:
         raise GalleryError(f"{file} is damaged: its checksum is not the one recorded")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import GalleryError
-from .files import READ_BYTES
+from .files import sha256_of
 from .gallery import UNIT_TOLERANCE
 from .joining import part_rows
 from .records import Row
@@ -71,16 +70,7 @@ def open_vectors(file: Path, ids: Path | None = None) -> VectorFile:
 
 def elsewhere(file: VectorFile, model_name: str = "") -> EmbeddingSpec:
     """The spec of vectors made elsewhere: by the model's name, or by the file's SHA-256 if it has none."""
-    return EmbeddingSpec(ELSEWHERE + (model_name or digest(file.file)), "full", file.dim)
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with file.open("rb") as opened:
-        while part := opened.read(READ_BYTES):
-            found.update(part)
-    return found.hexdigest()
+    return EmbeddingSpec(ELSEWHERE + (model_name or sha256_of(file.file)), "full", file.dim)
 
 
 class NumpyVectors:

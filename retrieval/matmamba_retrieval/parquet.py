@@ -37,7 +37,7 @@ class ParquetVectors:
             # With a buffer, pages are read as they are needed and not whole columns.
             self._parquet = pq.ParquetFile(file, buffer_size=1 << 20)
         except (OSError, pa.ArrowException) as error:
-            raise GalleryError(f"cannot read {file}: {_line(error)}") from error
+            raise GalleryError(f"cannot read {file}: {reason(error)}") from error
         schema = self._parquet.schema_arrow
         for name in ("id", "vector"):
             if name not in schema.names:
@@ -87,7 +87,7 @@ class ParquetVectors:
         try:
             yield from self._parquet.iter_batches(size, groups, columns)
         except (OSError, pa.ArrowException) as error:
-            raise GalleryError(f"{self.file} is damaged: {_line(error)}") from error
+            raise GalleryError(f"{self.file} is damaged: {reason(error)}") from error
 
     def _ids(self, batch: pa.RecordBatch, start: int) -> list[str]:
         if batch["id"].null_count:
@@ -124,5 +124,6 @@ class ParquetVectors:
         return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(batch), self.dim)
 
 
-def _line(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The first line of what went wrong."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,46 @@
+"""The flags that commands share which compute, and what they have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from .config import ConfigError
+from .device import limit_threads
+
+
+@dataclass
+class Computing:
+    # Images encoded at once.
+    batch_size: int = 64
+    # Processes that decode images.
+    workers: int = 0
+    # cpu, cuda, or auto for whichever is there.
+    device: str = "auto"
+    # Threads that encode and search; 0 for as many as there are.
+    threads: int = 0
+    # Seed of all that is left to chance.
+    seed: int = 0
+    # Print JSON instead of tables.
+    json: bool = False
+
+    def begin(self) -> Console:
+        """Take the threads allowed; where to show progress: beside JSON, so that a program can read that.
+
+        Raises:
+            ConfigError: a number is too small.
+        """
+        require_least(self, batch_size=1, workers=0, threads=0, seed=0)
+        limit_threads(self.threads)
+        return Console(stderr=self.json, highlight=False)
+
+
+def require_least(args: Any, **least: int) -> None:
+    """Raise `ConfigError` naming the flag if a number, or one of a list, is below its least; None passes."""
+    for name, low in least.items():
+        value = getattr(args, name)
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and number < low:
+                raise ConfigError(f"--{name.replace('_', '-')} is {number}: it can be {low} or more")

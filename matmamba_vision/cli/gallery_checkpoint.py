@@ -1,0 +1,27 @@
+"""The checkpoint that made a gallery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from matmamba_retrieval.records import Generation
+
+from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
+
+
+def checkpoint_of(
+    folder: Path, generation: Generation, named: Path | None = None, device: torch.device | str = "cpu"
+) -> Checkpoint:
+    """The checkpoint of a gallery, from where it was or from where it is now.
+
+    Args:
+        named: where it is, if it was moved.
+
+    Raises:
+        CheckpointError: it is no longer where it was, or cannot be read.
+    """
+    path = named or Path(generation.checkpoint_path)
+    if named is None and not path.exists():
+        raise CheckpointError(f"the checkpoint of {folder} is no longer at {path}: name it with --checkpoint")
+    return load_checkpoint(path, device)
