@@ -5,25 +5,47 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import GalleryError
 
 
-def write_new(folder: Path, suffix: str, parts: Iterable[bytes | memoryview]) -> tuple[str, str]:
-    """Write a file under a name never used before, flushed to the disk; returns its name and SHA-256.
+class NewFile:
+    """A file that is being written.
+
+    Attributes:
+        name: never used before.
+    """
+
+    def __init__(self, opened: BinaryIO, name: str) -> None:
+        self.name, self._opened, self._digest = name, opened, hashlib.sha256()
+
+    def write(self, part: bytes | memoryview) -> None:
+        """Write some more of it."""
+        self._opened.write(part)
+        self._digest.update(part)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def new_file(folder: Path, suffix: str) -> Iterator[NewFile]:
+    """A file to write; when the block ends well it is flushed to the disk, otherwise nothing is left of it.
 
     Raises:
-        GalleryError: the folder cannot be written to, or the disk is full; nothing is left behind.
+        GalleryError: the folder cannot be written to, or the disk is full.
     """
-    file, digest = folder / f"{uuid.uuid4().hex}{suffix}", hashlib.sha256()
+    file = folder / f"{uuid.uuid4().hex}{suffix}"
     try:
         folder.mkdir(exist_ok=True)
         with file.open("xb") as opened:
-            for part in parts:
-                opened.write(part)
-                digest.update(part)
+            yield NewFile(opened, file.name)
             opened.flush()
             os.fsync(opened.fileno())
         flush_folder(folder)
@@ -32,7 +54,6 @@ def write_new(folder: Path, suffix: str, parts: Iterable[bytes | memoryview]) ->
         if isinstance(error, OSError):
             raise GalleryError(f"cannot write to {folder}: {error.strerror or error}") from error
         raise
-    return file.name, digest.hexdigest()
 
 
 def flush_folder(folder: Path) -> None:

@@ -194,7 +194,8 @@ class Planner:
             "one_search_ms": float(alone[:, 1].mean()),
         }
         gmacs = (row["encoder_macs"] + row["search_macs"]) / 1e9
-        memory = index_bytes(self.gallery, min(settings.dims, default=None)) / 2**20
+        dim = settings.dims[0] if settings.dims else None
+        memory = index_bytes(self.gallery, dim, settings.gallery_width) / 2**20
         return row | times | {"gmacs": gmacs, "memory_mb": memory}
 
     def _gate(self, settings: Settings) -> Any:

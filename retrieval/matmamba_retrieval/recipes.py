@@ -13,6 +13,8 @@ AUTO = "auto"
 ROWS_PER_CELL = 39
 # Up to here, comparing everything takes less than a millisecond on one core.
 FEW_ROWS = 10_000
+# Codes of 4 bits have 16 values, and each takes a vector to train with.
+LEAST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,15 @@ def split(recipe: str) -> tuple[str, list[int]]:
 
 
 def factory_of(recipe: str, rows: int, dim: int) -> str | None:
-    """FAISS's factory string for a recipe or factory string; None if it is built otherwise."""
+    """FAISS's factory string for a recipe or factory string; None if it is built otherwise.
+
+    Of fewer rows than a recipe can be trained with, all are compared.
+    """
     name, _ = split(recipe)
     if name not in RECIPES:
         return recipe
+    if rows < LEAST_ROWS:
+        return "Flat"
     factory = RECIPES[name].factory
     return factory(rows, dim) if factory else None
 

@@ -17,6 +17,7 @@ from .queries import Floats, Ints
 from .records import ShortlistRecord
 from .rerank import NO_KEY
 from .shortlist import search_index
+from .shortlist_index import ShortlistIndex
 from .snapshot import SHORTLISTS
 
 FLOAT16 = 2
@@ -98,9 +99,20 @@ class IndexChoice:
 
 
 def index_choices(gallery: Gallery, dims: Sequence[int]) -> list[IndexChoice]:
-    """The indexes over these dims, as they are built."""
+    """The indexes over these dims as they are built, with the efforts around the one they were built for."""
     records = [_record(gallery, dim, gallery.spec.width) for dim in dims]
-    return [IndexChoice(record.dim, record.recipe) for record in records if record is not None]
+    return [
+        IndexChoice(record.dim, record.recipe, effort)
+        for record in records
+        if record is not None
+        for effort in _efforts(gallery.shortlist_index(record))
+    ]
+
+
+def _efforts(index: ShortlistIndex) -> list[int | None]:
+    """Half as much as it was built for, as much, and twice; None for an index that takes no effort."""
+    around = (index.effort // 2, index.effort, 2 * index.effort)
+    return [effort for effort in around if effort in index.efforts] or [None]
 
 
 def ensure_index(gallery: Gallery, dim: int, width: str, index: str) -> None:

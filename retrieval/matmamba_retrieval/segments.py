@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import GalleryError
-from .files import write_new
+from .files import new_file
 from .records import SegmentRecord
 
 Vectors = NDArray[np.float16]
@@ -36,15 +36,15 @@ def write_segment(
         GalleryError: the disk is full, or the folder cannot be written to.
     """
     checks: list[NDArray[np.uint32]] = []
-
-    def parts() -> Iterator[memoryview | bytes]:
-        yield _header(rows, dim)
-        for part in _whole_checks(blocks, rows_per_check(dim)):
-            checks.append(_checksums(part, rows_per_check(dim)))
-            yield part.data.cast("B")
-
-    file, sha256 = write_new(folder, ".npy", parts())
-    return SegmentRecord(width, start, rows, file, sha256, np.concatenate(checks).astype("<u4").tobytes())
+    every = rows_per_check(dim)
+    with new_file(folder, ".npy") as file:
+        file.write(_header(rows, dim))
+        for part in _whole_checks(blocks, every):
+            checks.append(_checksums(part, every))
+            file.write(part.data.cast("B"))
+    return SegmentRecord(
+        width, start, rows, file.name, file.sha256, np.concatenate(checks).astype("<u4").tobytes()
+    )
 
 
 def checked_blocks(

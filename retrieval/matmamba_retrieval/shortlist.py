@@ -11,7 +11,7 @@ import numpy as np
 
 from .adanns import TwoPrefixes, opq_index
 from .errors import GalleryError
-from .files import require_checksum, write_new
+from .files import new_file, require_checksum
 from .recipes import AUTO, cells, choose, factory_of, split
 from .records import ShortlistRecord
 from .rerank import NO_KEY, Floats, Ints, best_of, pair_scores, prefix
@@ -78,8 +78,9 @@ def save_index(
     folder: Path, index: ShortlistIndex, name: str, width: str, dim: int, recipe: str
 ) -> ShortlistRecord:
     """Write an index under a name never used before; it counts when the catalogue knows of it."""
-    file, sha256 = write_new(folder, ".faiss", [index.serialize().data])
-    return ShortlistRecord(name, width, dim, recipe, index.ntotal, file, sha256)
+    with new_file(folder, ".faiss") as file:
+        index.write(file.write)
+    return ShortlistRecord(name, width, dim, recipe, index.ntotal, file.name, file.sha256)
 
 
 def load_index(folder: Path, record: ShortlistRecord, segments: Segments) -> ShortlistIndex:

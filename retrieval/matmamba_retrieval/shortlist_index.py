@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import faiss
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 FLAT_QUERIES = 19
 # How many times as many candidates are asked for, at most, to see all that tie with the last.
 MOST_TIES = 16
+PART_BYTES = 1 << 20
 
 
 class ShortlistIndex:
@@ -84,11 +86,13 @@ class ShortlistIndex:
     @property
     def memory(self) -> int:
         """Bytes that it takes in memory, near enough those of its file."""
-        return len(self.serialize())
+        sizes: list[int] = []
+        self.write(lambda part: sizes.append(len(part)))
+        return sum(sizes)
 
-    def serialize(self) -> NDArray[np.uint8]:
-        """Its file."""
-        return faiss.serialize_index(self.faiss_index)
+    def write(self, write: Callable[[bytes], None]) -> None:
+        """Give its file to `write`, in parts: all at once would take its memory a second time."""
+        faiss.write_index(self.faiss_index, faiss.PyCallbackIOWriter(write, PART_BYTES))
 
     def use_gpu(self) -> bool:
         """Search on all GPUs that FAISS sees, if it was built for them and knows this kind there."""

@@ -171,3 +171,22 @@ def test_what_cannot_be_planned_is_refused(world: World) -> None:
         Planner(gallery, queries, 5, Goal({"knn1": 0.5}))
     with pytest.raises(GalleryError, match="at least 2 queries, not 1"):
         Planner(gallery, queries.take(np.array([0])), 5, Goal({"recall": 0.5}))
+
+
+def test_a_plan_weighs_efforts_and_the_memory_of_its_own_index(world: World) -> None:
+    gallery, queries, _ = world
+    gallery.build_shortlist(8, "ivf")
+    tried = candidates(gallery, ["full"], 5, [8, 16])
+    index = gallery.shortlist_index(next(known for known in gallery.shortlists() if known.dim == 8))
+    efforts = {settings.effort for settings in tried if settings.dims[:1] == (8,)}
+    assert index.effort in efforts
+    assert len(efforts) > 1
+    assert efforts <= set(index.efforts)
+    assert {settings.effort for settings in tried if settings.dims[:1] == (16,)} == {None}
+    planner = Planner(gallery, queries, 5, Goal.parse(["recall=0.9"], []))
+    for dim, name in ((8, "ivf"), (16, "Flat")):
+        size = (
+            gallery.folder / "shortlist" / next(r.file for r in gallery.shortlists() if r.dim == dim)
+        ).stat()
+        row = planner.measure(Settings("shortlist", "full", (dim,), (50,), index=name))
+        assert row["memory_mb"] * 2**20 == size.st_size

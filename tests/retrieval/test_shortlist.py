@@ -263,7 +263,7 @@ def test_a_gpu_is_used_where_faiss_has_one(
     assert np.array_equal(search_index(built["ivfpq"], stored.segments, xq, 20, effort=4), before)
 
 
-@pytest.mark.parametrize("recipe", ["ivf", "sq8", "hnsw"])
+@pytest.mark.parametrize("recipe", [*RECIPES])
 def test_a_gallery_of_one_image_can_be_indexed(recipe: str, tmp_path: Path) -> None:
     with Gallery.create(tmp_path / "g", EmbeddingSpec("a" * 64, "full", DIM)) as gallery:
         gallery.add([Row("only", "")], clustered(1, 0))
