@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from matmamba_retrieval.importing import made_elsewhere
 from matmamba_retrieval.records import Generation
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
@@ -19,8 +20,10 @@ def checkpoint_of(
         named: where it is, if it was moved.
 
     Raises:
-        CheckpointError: it is no longer where it was, or cannot be read.
+        CheckpointError: it is no longer where it was, or cannot be read; or its vectors were made elsewhere.
     """
+    if made_elsewhere(generation.spec):
+        raise CheckpointError(f"{folder} holds vectors that were made elsewhere: no model is known for it")
     path = named or Path(generation.checkpoint_path)
     if named is None and not path.exists():
         raise CheckpointError(f"the checkpoint of {folder} is no longer at {path}: name it with --checkpoint")

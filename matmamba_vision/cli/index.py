@@ -97,7 +97,8 @@ def run(arguments: list[str]) -> None:
             checkpoint = load_checkpoint(args.checkpoint)
             added, tally = index_images(args, checkpoint, open_images(args.images), console)
     summarise(console, args.gallery, "added", added, start, tally)
-    following = f"matmamba search --gallery {quote(str(args.gallery))} IMAGE"
+    query = "--vectors QUERIES --model-name NAME" if args.vectors else "IMAGE"
+    following = f"matmamba search --gallery {quote(str(args.gallery))} {query}"
     if args.shard:
         following = f"matmamba merge GALLERY ... --into G, with all {args.shard.partition('/')[2]} shards"
     console.print(f"next: {following}", soft_wrap=True, markup=False)

@@ -5,6 +5,8 @@ asks with an image of the gallery, without encoding anything, and leaves that im
 takes a file or an id that answers should not be like: the query vector becomes query - weight * mean of
 these, normalised again, at each width (Rocchio's relevance feedback); ids among them are not answered.
 
+A gallery of vectors made elsewhere is asked with vectors of the same model (--vectors), or with --like.
+
 A filter (--where) works inside the search: k hits are found among the images that fulfil the condition, or
 the answer says why there are fewer. It is SQL over id, path, label and metadata: comparisons, LIKE, IN,
 BETWEEN, IS NULL, AND, OR, NOT. Queries that cannot be read are named, the others are answered, and the exit
@@ -22,6 +24,7 @@ examples:
   matmamba search --gallery G query.jpg --html hits.html
   matmamba search --gallery G - < query.jpg
   matmamba search --gallery G --like cats/0001.jpg --not dogs/0002.jpg
+  matmamba search --gallery C --vectors queries.npy --model-name clip-vit-b32
   matmamba search --gallery G query.jpg --where "label = 'cat' AND year >= 2020" --min-score 0.8
   matmamba search --gallery G query.jpg --strategy shortlist --query-width 1/4 --dim 64 --shortlist 500
 """
@@ -29,7 +32,7 @@ examples:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,14 +43,15 @@ from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Funnel, Gallery, GalleryError, Queries, Shortlist, SingleShot, Strategy
 from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.examples import Joined, Stored
+from matmamba_retrieval.importing import made_elsewhere
 from matmamba_retrieval.planner import funnel_schedule
 from matmamba_retrieval.settings import Plan
 from rich.console import Console
 
-from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from .answers import as_json, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
-from .asked import Asked, asked_images, key_of, local_path, read_batch
+from .asked import Asked, asked_images, asked_vectors, key_of, local_path, read_batch
+from .gallery_checkpoint import checkpoint_of
 from .searching import Answer, Search
 
 # Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
@@ -63,6 +67,13 @@ class Args:
     gallery: Path
     # Id of an image of the gallery to find more like; can be given several times.
     like: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
+    # Instead of images: query vectors made elsewhere, a NumPy file (n, D), or a Parquet file with columns id
+    # and vector.
+    vectors: Path | None = None
+    # Of vectors: name of the model that made them, as the gallery was told.
+    model_name: str = ""
+    # Of vectors: bring them to length 1; else they must have it.
+    normalise: bool = False
     # File, or id of the gallery, that answers should not be like; can be given several times.
     away: Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(name="not")] = field(
         default_factory=list
@@ -94,30 +105,49 @@ class Args:
 def run(arguments: list[str]) -> int:
     """Search and print; returns the exit status, 1 if a query could not be read."""
     args = parse(Args, "search", __doc__, arguments)
-    if not args.queries and not args.like:
+    if not (args.queries or args.like or args.vectors):
         raise ValueError("no query image given: matmamba search --gallery G IMAGE ...")
     with Gallery(args.gallery) as gallery:
         asked = asked_images(args.queries, sys.stdin.buffer)
         liked = np.array([key_of(gallery, image_id) for image_id in args.like], dtype=np.int64)
-        checkpoint = _load(args, gallery)
-        embedder = Embedder(checkpoint)
-        gallery.require_queries(embedder.spec())
-        search = _search(args, gallery, checkpoint, embedder)
-        transform = eval_transform(checkpoint.model.input)
+        given = asked_vectors(gallery, args.vectors, args.model_name, args.normalise) if args.vectors else ()
+        embedder = _embedder(args, gallery, asked)
+        search = _search(args, gallery, embedder)
 
         def answers() -> Iterator[Answer]:
-            yield from search.images(asked, transform, embedder.queries)
+            if embedder is not None:
+                yield from search.images(asked, eval_transform(embedder.model.input), embedder.queries)
+            for names, xq in given:
+                yield from search.vectors(names, xq)
             yield from search.more_like(liked)
 
         return _show(args, search, answers())
 
 
-def _search(args: Args, gallery: Gallery, checkpoint: Checkpoint, embedder: Embedder) -> Search:
+def _embedder(args: Args, gallery: Gallery, asked: Sequence[Asked]) -> Embedder | None:
+    """What encodes images for this gallery; None if its vectors were made elsewhere.
+
+    Raises:
+        GalleryError: there are images to be encoded, and it is None; or it does not fit the gallery.
+    """
+    if made_elsewhere(gallery.spec):
+        if asked:
+            raise GalleryError(
+                f"{gallery.folder} holds vectors that were made elsewhere: ask with --vectors or --like, not"
+                f" with {asked[0].name}"
+            )
+        return None
+    embedder = Embedder(checkpoint_of(args.gallery, gallery.generation, args.checkpoint))
+    gallery.require_queries(embedder.spec())
+    return embedder
+
+
+def _search(args: Args, gallery: Gallery, embedder: Embedder | None) -> Search:
     k = min(10, len(gallery)) if args.k is None else args.k
     if not 1 <= k <= len(gallery):
         raise GalleryError(f"k = {k} is not in 1..{len(gallery)}, the number of images in {gallery.folder}")
     # An image of the gallery that is asked with is found first, and left out.
-    strategy = _strategy(args, gallery, checkpoint, min(k + bool(args.like), len(gallery)))
+    strategy = _strategy(args, gallery, embedder, min(k + bool(args.like), len(gallery)))
     allowed = gallery.allowed(args.where or None)
     negatives, keys = _negatives(args, gallery, embedder)
     if len(keys):
@@ -126,7 +156,7 @@ def _search(args: Args, gallery: Gallery, checkpoint: Checkpoint, embedder: Embe
     return Search(gallery, strategy, k, allowed, negatives, args.not_weight, args.min_score)
 
 
-def _negatives(args: Args, gallery: Gallery, embedder: Embedder) -> tuple[Queries | None, np.ndarray]:
+def _negatives(args: Args, gallery: Gallery, embedder: Embedder | None) -> tuple[Queries | None, np.ndarray]:
     """What queries are moved away from, and keys of those in the gallery."""
     keys, files = [], []
     for name in args.away:
@@ -136,13 +166,19 @@ def _negatives(args: Args, gallery: Gallery, embedder: Embedder) -> tuple[Querie
             keys.append(known[name])
         else:
             raise GalleryError(f"--not {name!r} is neither a file nor an id of {args.gallery}")
+    found = np.array(keys, dtype=np.int64)
+    parts: list[Queries] = [Stored(gallery, found)] if keys else []
+    parts += [_encoded(files, embedder, gallery)] if files else []
+    return (Joined(parts) if parts else None), found
+
+
+def _encoded(files: Sequence[Asked], embedder: Embedder | None, gallery: Gallery) -> Queries:
+    if embedder is None:
+        raise GalleryError(f"--not {files[0].name}: {gallery.folder} has no model for images; give an id")
     _, images, broken = read_batch(files, eval_transform(embedder.model.input))
     for position, reason in broken.items():
         raise BrokenImageError(files[position].name, reason)
-    found = np.array(keys, dtype=np.int64)
-    parts: list[Queries] = [Stored(gallery, found)] if keys else []
-    parts += [embedder.queries(images)] if files else []
-    return (Joined(parts) if parts else None), found
+    return embedder.queries(images)
 
 
 def _show(args: Args, search: Search, answers: Iterator[Answer]) -> int:
@@ -180,26 +216,34 @@ def _intro(args: Args, search: Search) -> str:
     )
 
 
-def _load(args: Args, gallery: Gallery) -> Checkpoint:
-    path = args.checkpoint or Path(gallery.checkpoint_path)
-    if args.checkpoint is None and not path.is_file():
-        raise CheckpointError(
-            f"the checkpoint of {args.gallery} is no longer at {path}: name it with --checkpoint"
-        )
-    return load_checkpoint(path)
-
-
-def _strategy(args: Args, gallery: Gallery, checkpoint: Checkpoint, k: int) -> Strategy:
+def _strategy(args: Args, gallery: Gallery, embedder: Embedder | None, k: int) -> Strategy:
     if args.strategy == "auto" and not (args.query_width or args.dim or args.shortlist) and gallery.plan:
         plan = Plan.from_json(gallery.plan)
         # Made for another k, it may keep too few candidates.
         if min(plan.settings.lengths, default=k) >= k:
             return plan.strategy(gallery)
     if args.strategy == "single-shot" or (args.strategy == "auto" and len(gallery) <= SMALL_GALLERY):
-        return SingleShot(gallery, checkpoint.model.label(args.query_width or "full"))
-    width = checkpoint.model.label(args.query_width or checkpoint.model.trained_widths[-1])
+        return SingleShot(gallery, _width(args, embedder, "full"))
+    width = _width(args, embedder, "smallest")
     dim = args.dim or min(gallery.shortlist_dims(), default=gallery.spec.dim)
     length = min(len(gallery), args.shortlist or max(200, 10 * k))
     if args.strategy in ("auto", "shortlist"):
         return Shortlist(gallery, width, dim, length)
     return Funnel(gallery, width, *funnel_schedule(dim, gallery.spec.dim, length, k))
+
+
+def _width(args: Args, embedder: Embedder | None, default: str) -> str:
+    """Label of the width that was asked for, by default the full or the smallest trained one.
+
+    Raises:
+        GalleryError: vectors that were made elsewhere have no such width.
+    """
+    if embedder is None:
+        if args.query_width not in ("", "full"):
+            raise GalleryError(
+                f"--query-width {args.query_width}: vectors made elsewhere have only the full one"
+            )
+        return "full"
+    if args.query_width or default == "full":
+        return embedder.model.label(args.query_width or "full")
+    return embedder.model.label(embedder.model.trained_widths[-1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from matmamba_retrieval import Gallery, Hits, Queries, Row, Strategy
+from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Hits, Queries, Row, Strategy
 from matmamba_retrieval.examples import Away, Stored
 from matmamba_retrieval.hits import Cost
 from matmamba_retrieval.neighbours import without
@@ -86,6 +86,14 @@ class Search:
                     query = part[position]
                     answers[position] = self._answer(query.name, _shown(query), hits, place)
             yield from (answers[position] for position in range(len(part)))
+
+    def vectors(self, names: Sequence[str], xq: NDArray[np.float32]) -> Iterator[Answer]:
+        """Answers to (n, D) vectors that need no encoding."""
+        for start in range(0, len(names), BATCH):
+            part = xq[start : start + BATCH]
+            hits = self._search(EncodedQueries({"full": Encoded(part, 0.0, 0.0)}), self.k)
+            for place in range(len(part)):
+                yield self._answer(names[start + place], "", hits, place)
 
     def more_like(self, keys: NDArray[np.int64]) -> Iterator[Answer]:
         """Answers to images of the gallery, each without the image itself."""

@@ -73,6 +73,11 @@ def elsewhere(file: VectorFile, model_name: str = "") -> EmbeddingSpec:
     return EmbeddingSpec(ELSEWHERE + (model_name or sha256_of(file.file)), "full", file.dim)
 
 
+def made_elsewhere(spec: EmbeddingSpec) -> bool:
+    """Whether vectors of this spec were not made by a checkpoint."""
+    return spec.checkpoint.startswith(ELSEWHERE)
+
+
 class NumpyVectors:
     """A (n, D) array of floats, read by memory map.
 

@@ -196,6 +196,10 @@ def test_damaged_vectors_are_encoded_again_from_their_images(tmp_path: Path, run
     with Gallery(folder) as gallery:
         assert np.allclose(gallery.segments.read(np.arange(3)), before, atol=2e-3)
     assert "as it was written" in run("gallery", "verify", folder, "--images", 3)
+    # Also where the whole file is lost, and the gallery does not open.
+    next((folder / "segments").glob("*.npy")).unlink()
+    assert "3 images encoded again" in run("gallery", "repair", folder)
+    assert "as it was written" in run("gallery", "verify", folder, "--images", 3)
     (photos / "0.png").unlink()
     (photos / "1.png").rename(photos / "0.png")
     shown = run("gallery", "verify", folder)

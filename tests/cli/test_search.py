@@ -20,6 +20,7 @@ from matmamba_vision.cli.main import main
 from matmamba_vision.cli.page import Card, Page, Section
 from matmamba_vision.cli.pictures import Pictures
 from PIL import Image
+from small import unit_vectors
 
 Run = Callable[..., Any]
 COUNT = 24
@@ -147,6 +148,81 @@ def test_what_answers_should_not_be_like_sinks(place: Path, search: Run) -> None
     assert unwanted not in ids(by_id)
     assert len(by_id["hits"]) == COUNT - 1
     assert ids(by_id)[:5] == [name for name in ids(by_file) if name != unwanted][:5]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of vectors made elsewhere, and queries of the same model."""
+    root, xb = tmp_path_factory.mktemp("elsewhere"), unit_vectors(60, 16)
+    np.save(root / "base.npy", xb)
+    np.save(root / "queries.npy", 3 * xb[5:9])
+    index = [
+        "index",
+        "--vectors",
+        str(root / "base.npy"),
+        "--model-name",
+        "clip",
+        "--gallery",
+        str(root / "g"),
+    ]
+    assert main(index) == 0
+    return root
+
+
+@pytest.mark.parametrize("strategy", ["single-shot", "shortlist", "funnel"])
+def test_vectors_made_elsewhere_are_searched(
+    elsewhere: Path, strategy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [
+        "--vectors",
+        str(elsewhere / "queries.npy"),
+        "--model-name",
+        "clip",
+        "--normalise",
+        "--like",
+        "7",
+    ]
+    capsys.readouterr()
+    command = ["search", "--gallery", str(elsewhere / "g"), *asked, "--k", "3", "--strategy", strategy]
+    assert main([*command, "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    xb = unit_vectors(60, 16).astype(np.float16).astype(np.float32)
+    nearest = np.argsort(-xb[5:9] @ xb.T, axis=1)[:, :3]
+    assert [ids(answer) for answer in answers[:4]] == nearest.astype(str).tolist()
+    assert [answer["query"] for answer in answers] == ["0", "1", "2", "3", "7"]
+    assert "7" not in ids(answers[4])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photo.jpg"], "made elsewhere: ask with --vectors or --like, not with photo.jpg"),
+        (["--vectors", "queries.npy"], "say which model made"),
+        (["--vectors", "queries.npy", "--model-name", "other"], "another"),
+        (["--vectors", "queries.npy", "--model-name", "clip"], "--normalise"),
+        (["--vectors", "none.npy", "--model-name", "clip"], "no such file"),
+        (["--like", "7", "--query-width", "1/8"], "only the full one"),
+        (["--like", "7", "--not", "base.npy"], "no model for images"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_named(
+    elsewhere: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(elsewhere)
+    assert main(["search", "--gallery", "g", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_there_is_no_model_for_vectors_made_elsewhere(
+    elsewhere: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ["plan", "--queries", str(place / "photos"), "--target", "recall=0.9"]
+    assert main([*plan, "--gallery", str(elsewhere / "g")]) == 2
+    assert "made elsewhere" in capsys.readouterr().err
 
 
 def test_a_score_threshold_cuts_and_says_so(place: Path, search: Run) -> None:
