@@ -10,6 +10,9 @@ from rich.console import Console
 from .config import ConfigError
 from .device import limit_threads
 
+# In a file or a pipe tables may be wide.
+FILE_COLUMNS = 140
+
 
 @dataclass
 class Computing:
@@ -34,7 +37,10 @@ class Computing:
         """
         require_least(self, batch_size=1, workers=0, threads=0, seed=0)
         limit_threads(self.threads)
-        return Console(stderr=self.json, highlight=False)
+        console = Console(stderr=self.json, highlight=False)
+        if not console.is_terminal:
+            console.width = max(console.width, FILE_COLUMNS)
+        return console
 
 
 def require_least(args: Any, **least: int) -> None:
