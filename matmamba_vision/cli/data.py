@@ -15,7 +15,6 @@ Each has more examples: `matmamba data prepare --help`.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ from matmamba_datasets.verify import damaged_shards, decode_all
 from rich.console import Console
 from rich.table import Table
 
-from .arguments import parse
+from .arguments import dispatch, parse
 from .config import ConfigError
 from .progress import meter
 
@@ -128,14 +127,8 @@ class SpeedArgs(Source):
 
 
 def run(arguments: list[str]) -> int:
-    """Dispatch to the action; returns the exit status."""
-    name, *rest = arguments or ["--help"]
-    if name in ("-h", "--help"):
-        print(f"usage: matmamba data {{{','.join(_ACTIONS)}}} ...\n\n{__doc__}")
-        sys.exit(0)
-    if name not in _ACTIONS:
-        raise ConfigError(f"unknown action {name!r} of matmamba data: one of {', '.join(_ACTIONS)}")
-    return _ACTIONS[name](rest)
+    """Run one action; returns the exit status."""
+    return dispatch(_ACTIONS, "data", __doc__, arguments)
 
 
 def _prepare(arguments: list[str]) -> int:

@@ -20,12 +20,10 @@ Each has more examples: `matmamba gallery list --help`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
-from matmamba_retrieval import GalleryError
-
 from . import gallery_care, gallery_contents, gallery_exchange
+from .arguments import dispatch
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {
     "info": gallery_contents.info,
@@ -41,11 +39,5 @@ _ACTIONS: dict[str, Callable[[list[str]], int]] = {
 
 
 def run(arguments: list[str]) -> int:
-    """Dispatch to the action; returns the exit status."""
-    name, *rest = arguments or ["--help"]
-    if name in ("-h", "--help"):
-        print(f"usage: matmamba gallery {{{','.join(_ACTIONS)}}} ...\n\n{__doc__}")
-        sys.exit(0)
-    if name not in _ACTIONS:
-        raise GalleryError(f"unknown action {name!r} of matmamba gallery: one of {', '.join(_ACTIONS)}")
-    return _ACTIONS[name](rest)
+    """Run one action; returns the exit status."""
+    return dispatch(_ACTIONS, "gallery", __doc__, arguments)
