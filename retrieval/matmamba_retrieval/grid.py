@@ -49,7 +49,7 @@ class Grid:
     Attributes:
         k: hits wanted. query_widths, gallery_widths: labels; empty for the trained ones and for full.
             dims: of the first stage. shortlists: lengths of the first stage. strategies: which are tried.
-            funnels: schedules. indexes: of the first stage; funnels and gates take the first. gate_dims,
+            funnels: schedules. indexes: of the first stage. gate_dims,
             gate_shortlists: of gated strategies; by default the last of dims and shortlists. gate_losses:
             targets that gates are calibrated to, in points of each of gate_qualities; gate_sure: with 95 %
             certainty. expands, gate_expands: nearest candidates that a query is averaged with, of shortlists,
@@ -98,18 +98,16 @@ def _single_shots(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tri
         yield Settings(query_width=width), 0.0
 
 
-def _first_stages(
-    grid: Grid, widths: Sequence[str], strategy: str, indexes: Sequence[IndexSettings]
-) -> Iterator[Settings]:
+def _first_stages(grid: Grid, widths: Sequence[str], strategy: str) -> Iterator[Settings]:
     """What all strategies share; dims and lengths are to be put in place."""
-    for width, stored, index in product(widths, grid.gallery_widths, indexes):
+    for width, stored, index in product(widths, grid.gallery_widths, grid.indexes):
         efforts: list[int | None] = [*index.efforts] or [None]
         for effort in efforts:
             yield Settings(strategy, width, (1,), (1,), (), stored, index.index, effort)
 
 
 def _shortlists(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
-    for first in _first_stages(grid, widths, "shortlist", grid.indexes):
+    for first in _first_stages(grid, widths, "shortlist"):
         stages = _stages(grid.dims, grid.shortlists, dim, rows)
         for (d, length), expand in product(stages, grid.expands):
             yield replace(first, dims=(d,), lengths=(length,), expand=expand), 0.0
@@ -118,15 +116,14 @@ def _shortlists(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried
 def _gates(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
     dims, lengths = grid.gate_dims or grid.dims[-1:], grid.gate_shortlists or grid.shortlists[-1:]
     stages = _stages(dims, lengths, dim, rows)
-    small = [width for width in widths if width != "full"]
-    for first in _first_stages(grid, small, "gated", grid.indexes[:1]):
+    for first in _first_stages(grid, [width for width in widths if width != "full"], "gated"):
         tried = product(stages, grid.gate_expands, (False, True), grid.gate_losses)
         for (d, length), expand, again, loss in tried:
             yield replace(first, dims=(d,), lengths=(length,), again=again, expand=expand), loss
 
 
 def _funnels(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
-    for first in _first_stages(grid, widths, "funnel", grid.indexes[:1]):
+    for first in _first_stages(grid, widths, "funnel"):
         for steps in grid.funnels:
             if steps.dims and max(steps.dims) <= dim:
                 lengths = tuple(min(length, rows) for length in steps.lengths)
