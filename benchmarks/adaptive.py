@@ -17,7 +17,7 @@ from typing import Any
 import faiss
 import torch
 from matmamba_datasets import Splits
-from matmamba_retrieval.grid import FunnelSteps, Grid, settings_of
+from matmamba_retrieval.planning.grid import FunnelSteps, Grid, settings_of
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
 from matmamba_vision.cli.evaluation import Evaluation

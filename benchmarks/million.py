@@ -26,7 +26,7 @@ from typing import Any
 import faiss
 import numpy as np
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row, prefix, rerank
-from matmamba_retrieval.merging import merge_segments
+from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_vision.evaluate.environment import environment
 from measuring import QUICK, RESULTS, Plan, alternate, prepare, spread, timed, write_json
 from structured import Structured, exact_keys, overlap

@@ -19,7 +19,7 @@ from matmamba_retrieval import (
     SingleShot,
     prefix,
 )
-from matmamba_retrieval.inspection import repair, verify
+from matmamba_retrieval.gallery.inspection import repair, verify
 from small import unit_vectors
 
 DIM, IMAGES = 32, 400

@@ -20,9 +20,9 @@ from typing import Any
 import faiss
 import numpy as np
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
-from matmamba_retrieval.inspection import verify
-from matmamba_retrieval.merging import merge_segments
-from matmamba_retrieval.renewal import Renewal, compact
+from matmamba_retrieval.gallery.inspection import verify
+from matmamba_retrieval.gallery.merging import merge_segments
+from matmamba_retrieval.gallery.renewal import Renewal, compact
 
 DIM, WIDTH = 16, "1/8"
 LONGEST_SECONDS = 0.05

@@ -21,9 +21,10 @@ from pathlib import Path
 import faiss
 import interpreter  # noqa: F401
 import torch
-from matmamba_retrieval import Gallery, joining, overlap
-from matmamba_retrieval.catalog import Catalog
-from matmamba_retrieval.inspection import verify
+from matmamba_retrieval import Gallery, overlap
+from matmamba_retrieval.exchange import joining
+from matmamba_retrieval.gallery.inspection import verify
+from matmamba_retrieval.storage.catalog import Catalog
 from matmamba_vision.cli.main import main as matmamba
 
 # From the first transaction on: as long as a command takes from there.

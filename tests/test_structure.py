@@ -15,19 +15,36 @@ PACKAGES = {
     "matmamba_datasets": ROOT / "datasets" / "matmamba_datasets",
     "matmamba_retrieval": ROOT / "retrieval" / "matmamba_retrieval",
 }
-# Rooms of matmamba_vision, from the ground up; each may import those before it.
-ORDER = (
-    "allocator",
-    "width",
-    "batch",
-    "ops",
-    "layers",
-    "models",
-    "checkpoint",
-    "train",
-    "evaluate",
-    "cli",
-)
+# Rooms from the ground up; each may import those before it.
+ORDERS = {
+    "matmamba_vision": [
+        "allocator",
+        "width",
+        "batch",
+        "ops",
+        "layers",
+        "models",
+        "checkpoint",
+        "train",
+        "evaluate",
+        "cli",
+    ],
+    "matmamba_retrieval": (
+        [
+            "errors",
+            "metrics",
+            "overlap",
+            "storage",
+            "index",
+            "gallery",
+            "search",
+            "embedder",
+            "planning",
+            "exchange",
+            "curation",
+        ]
+    ),
+}
 SAME_FLOOR = {"official": "checkpoint", "export": "checkpoint", "hub": "checkpoint", "__main__": "cli"}
 
 
@@ -55,7 +72,7 @@ def imports(module: str, file: Path) -> set[str]:
 
 
 def room(name: str) -> str:
-    """Which room of matmamba_vision a module or an imported name belongs to."""
+    """Which room of its package a module or an imported name belongs to."""
     parts = name.split(".")
     found = parts[1] if len(parts) > 1 else ""
     return SAME_FLOOR.get(found, found)
@@ -93,15 +110,17 @@ def test_only_the_command_line_brings_the_packages_together() -> None:
             assert not ours or room(module) == "cli", module
 
 
-def test_the_rooms_of_the_model_build_on_each_other() -> None:
-    for module, file in modules("matmamba_vision"):
+@pytest.mark.parametrize("package", [*ORDERS])
+def test_the_rooms_of_a_package_build_on_each_other(package: str) -> None:
+    order = ORDERS[package]
+    for module, file in modules(package):
         here = room(module)
         if here == "":
             continue
         for name in imports(module, file):
-            there = room(name) if name.startswith("matmamba_vision.") else here
-            assert there in ORDER, (module, name)
-            assert ORDER.index(there) <= ORDER.index(here), f"{module} imports {name}"
+            there = room(name) if name.startswith(f"{package}.") else here
+            assert there in order, (module, name)
+            assert order.index(there) <= order.index(here), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("folder", ["datasets", "retrieval"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matmamba_retrieval import Row, SingleShot, Strategy
-from matmamba_retrieval.hits import Cost
+from matmamba_retrieval.search.hits import Cost
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table

@@ -16,7 +16,7 @@ import torch
 from matmamba_datasets import BrokenImageError, read_image
 from matmamba_datasets.folder import relative_paths
 from matmamba_retrieval import Gallery, GalleryError
-from matmamba_retrieval.importing import checked, elsewhere, made_elsewhere, open_vectors
+from matmamba_retrieval.exchange.importing import checked, elsewhere, made_elsewhere, open_vectors
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor

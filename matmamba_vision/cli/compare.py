@@ -21,7 +21,7 @@ from matmamba_retrieval import (
     rerank,
 )
 from matmamba_retrieval.embedder import Embedder
-from matmamba_retrieval.planner import funnel_schedule
+from matmamba_retrieval.planning.planner import funnel_schedule
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor

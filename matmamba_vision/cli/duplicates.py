@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.duplicates import Group, find_duplicates
+from matmamba_retrieval.curation.duplicates import Group, find_duplicates
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table

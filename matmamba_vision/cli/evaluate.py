@@ -28,7 +28,7 @@ from typing import Any
 
 import tyro
 from matmamba_datasets import Splits
-from matmamba_retrieval.grid import Grid, settings_of
+from matmamba_retrieval.planning.grid import Grid, settings_of
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..evaluate.environment import environment

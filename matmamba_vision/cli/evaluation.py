@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matmamba_retrieval.grid import Grid
-from matmamba_retrieval.scan import ensure_index, index_bytes
-from matmamba_retrieval.settings import Settings
-from matmamba_retrieval.trials import Bench, latencies
+from matmamba_retrieval.planning.grid import Grid
+from matmamba_retrieval.planning.trials import Bench, latencies
+from matmamba_retrieval.search.scan import ensure_index, index_bytes
+from matmamba_retrieval.search.settings import Settings
 from rich.console import Console
 
 from ..evaluate.significance import with_intervals

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 import tyro
 from matmamba_datasets import BrokenImageError, eval_transform
-from matmamba_retrieval import Gallery, GalleryError, Row, inspection, renewal
-from matmamba_retrieval.catalog import Catalog
+from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.embedder import Embedder
-from matmamba_retrieval.snapshot import CATALOG
+from matmamba_retrieval.gallery import inspection, renewal
+from matmamba_retrieval.gallery.snapshot import CATALOG
+from matmamba_retrieval.storage.catalog import Catalog
 from numpy.typing import NDArray
 from rich.console import Console
 

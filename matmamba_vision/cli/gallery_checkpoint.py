@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from matmamba_retrieval.importing import made_elsewhere
-from matmamba_retrieval.records import Generation
+from matmamba_retrieval.exchange.importing import made_elsewhere
+from matmamba_retrieval.storage.records import Generation
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 

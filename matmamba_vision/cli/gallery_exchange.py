@@ -88,7 +88,7 @@ def export(arguments: list[str]) -> int:
     """Write a Parquet file."""
     args = parse(ExportArgs, "gallery export", _EXPORT, arguments)
     # Here, because it needs pyarrow.
-    from matmamba_retrieval.exchange import export_parquet
+    from matmamba_retrieval.exchange.exchange import export_parquet
 
     console = Console(highlight=False)
     with Gallery(args.gallery) as gallery:
@@ -102,7 +102,7 @@ def export(arguments: list[str]) -> int:
 def take_in(arguments: list[str]) -> int:
     """Read a Parquet file."""
     args = parse(ImportArgs, "gallery import", _IMPORT, arguments)
-    from matmamba_retrieval.exchange import Exported, import_parquet
+    from matmamba_retrieval.exchange.exchange import Exported, import_parquet
 
     console = Console(highlight=False)
     with meter(console, "importing", len(Exported(args.file))) as bar:
@@ -119,7 +119,7 @@ def atlas(arguments: list[str]) -> int:
     args = parse(AtlasArgs, "gallery atlas", _ATLAS, arguments)
     if args.k < 2 or args.pictures < 0:
         raise GalleryError(f"--k is {args.k} and --pictures {args.pictures}: they can be 2 and 0 or more")
-    from matmamba_retrieval.atlas import export_atlas
+    from matmamba_retrieval.exchange.atlas import export_atlas
 
     console = Console(highlight=False)
     pictures = Pictures()

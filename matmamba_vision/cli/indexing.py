@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from matmamba_datasets import NO_LABEL, BrokenTally, Images
 from matmamba_retrieval import GalleryError, Row
-from matmamba_retrieval.annotations import Annotations
-from matmamba_retrieval.destination import Destination, parse_shard
-from matmamba_retrieval.distinct import first_repeated
-from matmamba_retrieval.importing import VectorFile, checked, elsewhere, open_vectors
-from matmamba_retrieval.merging import merge_segments
+from matmamba_retrieval.curation.annotations import Annotations
+from matmamba_retrieval.exchange.importing import VectorFile, checked, elsewhere, open_vectors
+from matmamba_retrieval.gallery.destination import Destination, parse_shard
+from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
+from matmamba_retrieval.storage.distinct import first_repeated
 from numpy.typing import NDArray
 from rich.console import Console
 

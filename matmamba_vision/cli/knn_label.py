@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import numpy as np
 from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.labels import Votes, vote
+from matmamba_retrieval.curation.labels import Votes, vote
+from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
-from matmamba_retrieval.rerank import NO_KEY
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table

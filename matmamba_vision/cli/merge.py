@@ -19,7 +19,7 @@ from typing import Annotated
 
 import tyro
 from matmamba_retrieval import Gallery, GalleryError
-from matmamba_retrieval.joining import join
+from matmamba_retrieval.exchange.joining import join
 from rich.console import Console
 
 from .arguments import parse

@@ -33,9 +33,9 @@ import tyro
 from matmamba_datasets import NO_LABEL, BrokenTally, DataError, eval_transform, make_loader, open_images
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError
 from matmamba_retrieval.embedder import Embedder
-from matmamba_retrieval.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
-from matmamba_retrieval.scan import ensure_index
-from matmamba_retrieval.settings import Settings
+from matmamba_retrieval.planning.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
+from matmamba_retrieval.search.scan import ensure_index
+from matmamba_retrieval.search.settings import Settings
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table

@@ -21,8 +21,8 @@ from shlex import quote
 import numpy as np
 from matmamba_datasets import BrokenTally, StoredImages
 from matmamba_retrieval import Gallery, GalleryError
-from matmamba_retrieval.merging import merge_segments
-from matmamba_retrieval.renewal import Renewal
+from matmamba_retrieval.gallery.merging import merge_segments
+from matmamba_retrieval.gallery.renewal import Renewal
 from numpy.typing import NDArray
 from rich.console import Console
 

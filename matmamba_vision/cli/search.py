@@ -42,10 +42,10 @@ import tyro
 from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Funnel, Gallery, GalleryError, Queries, Shortlist, SingleShot, Strategy
 from matmamba_retrieval.embedder import Embedder
-from matmamba_retrieval.examples import Joined, Stored
-from matmamba_retrieval.importing import made_elsewhere
-from matmamba_retrieval.planner import funnel_schedule
-from matmamba_retrieval.settings import Plan
+from matmamba_retrieval.exchange.importing import made_elsewhere
+from matmamba_retrieval.planning.planner import funnel_schedule
+from matmamba_retrieval.search.examples import Joined, Stored
+from matmamba_retrieval.search.settings import Plan
 from rich.console import Console
 
 from .answers import as_json, print_answer, spent_text, strategy_text, write_page

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Hits, Queries, Row, Strategy
-from matmamba_retrieval.examples import Away, Stored
-from matmamba_retrieval.hits import Cost
-from matmamba_retrieval.neighbours import without
-from matmamba_retrieval.rerank import NO_KEY
+from matmamba_retrieval.index.rerank import NO_KEY
+from matmamba_retrieval.search.examples import Away, Stored
+from matmamba_retrieval.search.hits import Cost
+from matmamba_retrieval.search.neighbours import without
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor

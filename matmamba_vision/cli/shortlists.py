@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matmamba_retrieval import Gallery, GalleryError
-from matmamba_retrieval.shortlist import empty_index
+from matmamba_retrieval.index.shortlist import empty_index
 
 DEFAULT_DIM = 32
 

@@ -4,14 +4,14 @@ Array names are FAISS's: `xb` stored vectors, `xq` queries, `D` scores, `I` keys
 """
 
 from .errors import GalleryError
-from .gallery import Gallery
-from .gate import Gate
-from .gated import Gated
-from .records import Row
-from .rerank import prefix, rerank
-from .settings import Plan, Settings
-from .spec import EmbeddingSpec
-from .strategies import Encoded, EncodedQueries, Funnel, Hits, Queries, Shortlist, SingleShot, Strategy
+from .gallery.gallery import Gallery
+from .index.rerank import prefix, rerank
+from .search.gate import Gate
+from .search.gated import Gated
+from .search.settings import Plan, Settings
+from .search.strategies import Encoded, EncodedQueries, Funnel, Hits, Queries, Shortlist, SingleShot, Strategy
+from .storage.records import Row
+from .storage.spec import EmbeddingSpec
 
 __all__ = [
     "EmbeddingSpec",

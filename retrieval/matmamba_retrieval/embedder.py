@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import GalleryError
-from .queries import Encoded, Ints
-from .spec import EmbeddingSpec
+from .search.queries import Encoded, Ints
+from .storage.spec import EmbeddingSpec
 
 BATCH = 256
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from matmamba_retrieval.trials import Bench
+from matmamba_retrieval.planning.trials import Bench
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli import evaluation_report, experiment
 from matmamba_vision.cli.main import main

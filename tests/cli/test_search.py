@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matmamba_retrieval import Gallery, Row
-from matmamba_retrieval.settings import Plan, Settings
+from matmamba_retrieval.search.settings import Plan, Settings
 from matmamba_vision.cli.main import main
 from matmamba_vision.cli.page import Card, Page, Section
 from matmamba_vision.cli.pictures import Pictures

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, Shortlist, SingleShot
-from matmamba_retrieval import duplicates as module
-from matmamba_retrieval.duplicates import Group, find_duplicates
+from matmamba_retrieval.curation import duplicates as module
+from matmamba_retrieval.curation.duplicates import Group, find_duplicates
 from small import unit_vectors
 
 SPEC = EmbeddingSpec("a" * 64, "full", 16)

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, SingleShot, exchange
-from matmamba_retrieval.atlas import export_atlas, principal_axes
-from matmamba_retrieval.exchange import ABOUT, Exported, export_parquet, import_parquet
+from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, SingleShot
+from matmamba_retrieval.exchange import exchange
+from matmamba_retrieval.exchange.atlas import export_atlas, principal_axes
+from matmamba_retrieval.exchange.exchange import ABOUT, Exported, export_parquet, import_parquet
 from small import unit_vectors
 
 COUNT, DIM = 120, 16

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, GalleryError, Row, Shortlist
-from matmamba_retrieval.gate import EVERY, NONE, RULES, Gate, calibrate, depth
-from matmamba_retrieval.gated import Gated
-from matmamba_retrieval.rerank import NO_KEY
+from matmamba_retrieval.index.rerank import NO_KEY
+from matmamba_retrieval.search.gate import EVERY, NONE, RULES, Gate, calibrate, depth
+from matmamba_retrieval.search.gated import Gated
 from small import unit_vectors
 
 WANTED = 4

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
-from matmamba_retrieval.annotations import Annotations
-from matmamba_retrieval.destination import Destination, parse_shard
-from matmamba_retrieval.distinct import first_repeated
-from matmamba_retrieval.importing import checked, elsewhere, open_vectors
-from matmamba_retrieval.joining import JOINING, join
+from matmamba_retrieval.curation.annotations import Annotations
+from matmamba_retrieval.exchange.importing import checked, elsewhere, open_vectors
+from matmamba_retrieval.exchange.joining import JOINING, join
+from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.overlap import Intake, ahead
+from matmamba_retrieval.storage.distinct import first_repeated
 from small import unit_vectors
 
 FLOATS = {
@@ -335,7 +335,7 @@ def test_merged_shards_equal_one_run(shards: list[Path], tmp_path: Path) -> None
 def test_a_merge_that_was_stopped_goes_on(
     shards: list[Path], tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("matmamba_retrieval.joining.part_rows", lambda dim: 7)
+    monkeypatch.setattr("matmamba_retrieval.exchange.joining.part_rows", lambda dim: 7)
     left, add = [stop], Gallery.add
 
     def failing(self: Gallery, *args: object) -> None:

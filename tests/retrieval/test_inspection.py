@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from damaged_galleries import answers, damage_and_restore, some_gallery
 from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.inspection import repair, verify, verify_vectors
+from matmamba_retrieval.gallery.inspection import repair, verify, verify_vectors
 from small import unit_vectors
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, SingleShot
-from matmamba_retrieval.labels import UNKNOWN, Votes, vote
+from matmamba_retrieval.curation.labels import UNKNOWN, Votes, vote
 from small import unit_vectors
 
 PER_CLASS = 20

@@ -18,9 +18,9 @@ from matmamba_retrieval import (
     Shortlist,
     SingleShot,
 )
-from matmamba_retrieval.examples import Away, Joined, Stored
-from matmamba_retrieval.neighbours import AT_ONCE, neighbours, without
-from matmamba_retrieval.rerank import NO_KEY
+from matmamba_retrieval.index.rerank import NO_KEY
+from matmamba_retrieval.search.examples import Away, Joined, Stored
+from matmamba_retrieval.search.neighbours import AT_ONCE, neighbours, without
 from small import unit_vectors
 
 COUNT = AT_ONCE + 300

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Row
-from matmamba_retrieval.planner import Goal, Planner, candidates, pareto_rows
-from matmamba_retrieval.settings import Plan, Settings
-from matmamba_retrieval.trials import Bench, latencies
+from matmamba_retrieval.planning.planner import Goal, Planner, candidates, pareto_rows
+from matmamba_retrieval.planning.trials import Bench, latencies
+from matmamba_retrieval.search.settings import Plan, Settings
 
 
 def near(x: np.ndarray, noise: float, seed: int) -> np.ndarray:

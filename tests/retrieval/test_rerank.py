@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row, prefix, rerank
-from matmamba_retrieval.rerank import NO_KEY, best_of, one_thread, widen
+from matmamba_retrieval.index.rerank import NO_KEY, best_of, one_thread, widen
 from small import unit_vectors
 
 

@@ -19,7 +19,7 @@ from matmamba_retrieval import (
     rerank,
 )
 from matmamba_retrieval.embedder import Embedder
-from matmamba_retrieval.rerank import NO_KEY, exact_candidates
+from matmamba_retrieval.index.rerank import NO_KEY, exact_candidates
 from matmamba_vision import Checkpoint, MatMamba, WidthError
 from small import unit_vectors
 

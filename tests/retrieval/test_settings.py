@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Funnel, Gallery, GalleryError
-from matmamba_retrieval.gate import Gate
-from matmamba_retrieval.gated import Gated
-from matmamba_retrieval.grid import FunnelSteps, Grid, IndexSettings, settings_of
-from matmamba_retrieval.settings import Plan, Settings, planned
+from matmamba_retrieval.planning.grid import FunnelSteps, Grid, IndexSettings, settings_of
+from matmamba_retrieval.search.gate import Gate
+from matmamba_retrieval.search.gated import Gated
+from matmamba_retrieval.search.settings import Plan, Settings, planned
 from small import unit_vectors
 
 EXAMPLES = [

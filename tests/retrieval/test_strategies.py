@@ -22,9 +22,9 @@ from matmamba_retrieval import (
     prefix,
 )
 from matmamba_retrieval.embedder import Embedder
-from matmamba_retrieval.gate import Gate
-from matmamba_retrieval.gated import Gated
-from matmamba_retrieval.rerank import NO_KEY
+from matmamba_retrieval.index.rerank import NO_KEY
+from matmamba_retrieval.search.gate import Gate
+from matmamba_retrieval.search.gated import Gated
 from matmamba_vision import Checkpoint, MatMamba
 from small import unit_vectors
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, prefix
-from matmamba_retrieval.merging import MERGE_FILES, merge_segments
-from matmamba_retrieval.renewal import Renewal, compact
+from matmamba_retrieval.gallery.merging import MERGE_FILES, merge_segments
+from matmamba_retrieval.gallery.renewal import Renewal, compact
 from small import unit_vectors
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import GalleryError
-from matmamba_retrieval.where import MOST_COMPARISONS, MOST_NESTED, compile_where
+from matmamba_retrieval.storage.where import MOST_COMPARISONS, MOST_NESTED, compile_where
 
 FIELDS = ("year", "score", "camera.model", "odd name", "étage", "label", "nothing")
 SIGNS = {

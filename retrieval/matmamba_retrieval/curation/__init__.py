@@ -1,0 +1,1 @@
+"""What a gallery says of its images: near-duplicates, votes on labels, annotations from files."""

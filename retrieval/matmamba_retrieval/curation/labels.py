@@ -1,0 +1,121 @@
+"""What the neighbours say about labels: suggestions where there is none, doubts where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GalleryError
+from ..gallery.gallery import Gallery
+from ..index.rerank import NO_KEY
+from ..metrics import VOTE_TEMPERATURE, knn_classes
+from ..search.neighbours import neighbours
+from ..search.strategies import Strategy
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Votes of the nearest labelled others of n images.
+
+    Attributes:
+        classes: names. keys: (n,) of the images. own: (n,) their classes, `UNKNOWN` where they have none.
+            winners: (n,) the classes that their neighbours vote for. confidence: (n,) the winner's share of
+            the votes. own_share: (n,) their own class's share, 0 without one. neighbours: (n, k) keys, the
+            nearest first, `NO_KEY` where there are fewer.
+    """
+
+    classes: tuple[str, ...]
+    keys: Ints
+    own: Ints
+    winners: Ints
+    confidence: Floats
+    own_share: Floats
+    neighbours: Ints
+
+    def accuracy(self) -> float | None:
+        """Share of the labelled images whose neighbours vote for their label; None if there are none."""
+        labelled = self.own != UNKNOWN
+        return float((self.winners == self.own)[labelled].mean()) if labelled.any() else None
+
+    def suggestions(self) -> Ints:
+        """Positions of the images without a label, the most certain first."""
+        found = np.flatnonzero(self.own == UNKNOWN)
+        return found[np.argsort(-self.confidence[found], kind="stable")]
+
+    def doubts(self) -> Ints:
+        """Positions of the images whose neighbours vote for another label, the most doubtful first.
+
+        Doubt is how much larger the other label's share of the votes is than that of their own.
+        """
+        found = np.flatnonzero((self.own != UNKNOWN) & (self.winners != self.own))
+        return found[np.argsort((self.own_share - self.confidence)[found], kind="stable")]
+
+
+def vote(
+    gallery: Gallery,
+    strategy: Strategy,
+    keys: Ints,
+    k: int = 20,
+    temperature: float = VOTE_TEMPERATURE,
+    allowed: Bools | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Votes:
+    """What the k nearest labelled others of each image vote for, weighed as in `metrics.knn_classes`.
+
+    An image never votes for itself, so the votes for labelled images are a leave-one-out test.
+
+    Args:
+        keys: the images. allowed: (keys,) which images may vote, if they have a label.
+
+    Raises:
+        GalleryError: fewer than two images may vote, or a temperature that is not above 0.
+    """
+    if not temperature > 0:
+        raise GalleryError(f"the temperature of votes is {temperature:g}: it has to be above 0")
+    classes, by_key = _classes(gallery)
+    voters = (by_key != UNKNOWN) & (_all(gallery) if allowed is None else allowed)
+    if voters.sum() < 2:
+        raise GalleryError(f"{gallery.folder} has {voters.sum()} labelled images that may vote: too few")
+    k = min(k, int(voters.sum()) - 1)
+    parts = []
+    for part, D, I in neighbours(gallery, strategy, keys, k, voters):  # noqa: E741
+        parts.append((*_count(D, np.where(I == NO_KEY, UNKNOWN, by_key[I]), by_key[part], temperature), I))
+        progress(len(part))
+    if not parts:
+        none = np.zeros(0)
+        return Votes(classes, keys, keys, keys, none, none, np.zeros((0, k), dtype=np.int64))
+    winners, confidence, own_share, near = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return Votes(classes, keys, by_key[keys], winners, confidence, own_share, near)
+
+
+def _classes(gallery: Gallery) -> tuple[tuple[str, ...], Ints]:
+    """Names of all classes, and the class of each key."""
+    labels = gallery.labels()
+    classes = tuple(sorted({label for label in labels if label is not None}))
+    number = {name: index for index, name in enumerate(classes)}
+    return classes, np.array([number.get(label, UNKNOWN) for label in labels], dtype=np.int64)  # type: ignore[arg-type]
+
+
+def _all(gallery: Gallery) -> Bools:
+    live = np.zeros(gallery.key_count, dtype=bool)
+    live[gallery.live_keys()] = True
+    return live
+
+
+def _count(D: Floats, neighbours: Ints, own: Ints, temperature: float) -> tuple[Ints, Floats, Floats]:
+    """(n,) winners, and shares of the votes of winners and of their own classes."""
+    winners = knn_classes(D, neighbours, temperature)
+    weights = np.exp((D.astype(np.float64) - D[:, :1]) / temperature)
+    shares = [
+        (weights * ((neighbours == some[:, None]) & (some != UNKNOWN)[:, None])).sum(1) / weights.sum(1)
+        for some in (winners, own)
+    ]
+    return winners, shares[0], shares[1]

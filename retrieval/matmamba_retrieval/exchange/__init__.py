@@ -1,0 +1,1 @@
+"""Vectors that came from elsewhere and go elsewhere: NumPy, Parquet, other galleries, Embedding Atlas."""

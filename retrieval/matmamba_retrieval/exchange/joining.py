@@ -1,0 +1,157 @@
+"""Several galleries into one: rows in the order of the galleries, vectors as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GalleryError
+from ..gallery.destination import CHUNK, MERGE_COMMITS, SHARD
+from ..gallery.gallery import Gallery
+from ..gallery.merging import merge_segments
+from ..storage.distinct import first_repeated
+
+# What a gallery notes of those that are copied into it: which ones, how many keys it had before, and whether
+# that is done.
+JOINING = "joining"
+COPY_BYTES = 1 << 24
+Ints = NDArray[np.int64]
+
+
+def join(folders: Sequence[Path], into: Path, progress: Callable[[int], None] = lambda rows: None) -> int:
+    """Copy the images of some galleries into another, made if it is not there; returns how many.
+
+    Shards of a collection are taken in the order of their numbers, and all must be there; other galleries in
+    the order given. Joining that was interrupted goes on when it is called in the same way; called once more
+    for what was joined last, it does nothing.
+
+    Args:
+        progress: told how many rows were copied, those of an interrupted joining first.
+
+    Raises:
+        GalleryError: the galleries are of different models or widths, have an id in common, or are not all
+            shards of their collection; nothing was copied then.
+    """
+    with ExitStack() as opened:
+        sources = _in_order([opened.enter_context(Gallery(folder)) for folder in folders])
+        first = sources[0]
+        for source in sources[1:]:
+            source.require(first.spec)
+            source.require_widths(first.generation.widths)
+        if into.resolve() in {source.folder.resolve() for source in sources}:
+            raise GalleryError(f"{into} cannot be merged into itself")
+        target = opened.enter_context(
+            Gallery.open_or_create(into, first.spec, first.checkpoint_path, first.generation.widths)
+        )
+        target.require_widths(first.generation.widths)
+        done = _begin(target, sources)
+        progress(done)
+        _copy(sources, target, done, progress)
+        merge_segments(target)
+        _note(target, {**json.loads(target.catalog.about(JOINING)), "done": True})
+        return sum(map(len, sources))
+
+
+def _in_order(sources: Sequence[Gallery]) -> list[Gallery]:
+    """Shards by their numbers; `GalleryError` if one is missing or there twice."""
+    if not sources:
+        raise GalleryError("no gallery to merge is given")
+    if (
+        same := first_repeated(lambda: iter([[str(source.folder.resolve()) for source in sources]]))
+    ) is not None:
+        raise GalleryError(f"{same} is given twice")
+    shards = [source.catalog.about(SHARD) for source in sources]
+    if not any(shards):
+        return list(sources)
+    numbers = dict[int, Gallery]()
+    for shard, source in zip(shards, sources, strict=True):
+        number, _, count = shard.partition("/")
+        if not shard or shard.partition("/")[2] != max(shards).partition("/")[2]:
+            named = f"holds shard {shard}" if shard else "is no shard"
+            raise GalleryError(
+                f"{source.folder} {named}, another holds {max(shards)}: merge shards of one run"
+            )
+        if int(number) in numbers:
+            raise GalleryError(f"{source.folder} and {numbers[int(number)].folder} both hold shard {shard}")
+        numbers[int(number)] = source
+    missing = [f"{number}/{count}" for number in range(1, int(count) + 1) if number not in numbers]
+    if missing:
+        raise GalleryError(f"shard {', '.join(missing[:5])} of the collection is not among the galleries")
+    return [numbers[number] for number in sorted(numbers)]
+
+
+def _begin(target: Gallery, sources: Sequence[Gallery]) -> int:
+    """Note what is being joined, or find how many rows an interrupted joining of the same has copied."""
+    about = [[str(source.folder.resolve()), source.version.number, len(source)] for source in sources]
+    noted = json.loads(target.catalog.about(JOINING) or "{}")
+    if noted and noted["sources"] == about:
+        return sum(map(len, sources)) if noted["done"] else _copied(target, sources, noted["keys"])
+    if noted and not noted["done"]:
+        names = ", ".join(name for name, *_ in noted["sources"])
+        raise GalleryError(f"{target.folder} holds part of {names}: merge these first, as they were then")
+    twice = first_repeated(lambda: chain(_ids(target), *map(_ids, sources)))
+    if twice is not None:
+        owners = [str(owner.folder) for owner in (target, *sources) if twice in owner.keys_of([twice])]
+        raise GalleryError(f"the id {twice!r} is in {' and in '.join(owners)}: nothing was merged")
+    _note(target, {"sources": about, "keys": target.key_count, "done": False})
+    return 0
+
+
+def _note(target: Gallery, noted: dict[str, Any]) -> None:
+    target.catalog.set_about(JOINING, json.dumps(noted))
+
+
+def _copied(target: Gallery, sources: Sequence[Gallery], before: int) -> int:
+    """How many rows an interrupted joining has copied; `GalleryError` if something else was added since."""
+    copied = left = target.key_count - before
+    for source in sources:
+        if 0 < left <= len(source):
+            ids = [
+                next(iter(gallery.rows([key]))).id
+                for gallery, key in ((source, source.live_keys()[left - 1]), (target, target.key_count - 1))
+            ]
+            if ids[0] == ids[1]:
+                return copied
+        left -= len(source)
+    if copied:
+        raise GalleryError(
+            f"{target.folder} was changed since its merge was stopped: merge into another folder"
+        )
+    return 0
+
+
+def _ids(gallery: Gallery) -> Iterator[list[str]]:
+    keys = gallery.live_keys()
+    for first in range(0, len(keys), CHUNK):
+        yield [row.id for row in gallery.rows(keys[first : first + CHUNK])]
+
+
+def _copy(sources: Sequence[Gallery], target: Gallery, done: int, progress: Callable[[int], None]) -> None:
+    commits, skip = 0, done
+    for source in sources:
+        keys = source.live_keys()[skip:]
+        skip = max(0, skip - len(source))
+        for part in _parts(keys, target.spec.dim):
+            small = {width: source.segments_of(width).read(part) for width in target.generation.widths}
+            target.add(source.rows(part), source.segments.read(part), small)
+            progress(len(part))
+            commits += 1
+            if commits % MERGE_COMMITS == 0:
+                merge_segments(target)
+
+
+def _parts(keys: Ints, dim: int) -> Iterator[Ints]:
+    rows = part_rows(dim)
+    return (keys[first : first + rows] for first in range(0, len(keys), rows))
+
+
+def part_rows(dim: int) -> int:
+    """Rows of `dim` float32 that are moved at once."""
+    return int(np.clip(COPY_BYTES // (4 * dim), 1, 16 * CHUNK))

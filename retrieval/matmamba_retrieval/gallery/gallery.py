@@ -1,0 +1,261 @@
+"""The gallery: a folder of vectors that loses nothing that was committed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GalleryError
+from ..index.recipes import AUTO, choose
+from ..index.shortlist import build_index, save_index
+from ..storage.catalog import PARTIAL, Catalog
+from ..storage.changes import add_images, delete_images
+from ..storage.locks import Busy, Lock
+from ..storage.records import Row, SegmentRecord, ShortlistRecord
+from ..storage.segments import Segments, write_segment
+from ..storage.spec import EmbeddingSpec
+from .snapshot import CATALOG, LOCKS, SEGMENTS, SHORTLISTS, Snapshot
+from .staging import sweep
+
+# A stored vector may differ from unit length by this much: float16 rounding and room for other encoders.
+UNIT_TOLERANCE = 1e-2
+Vectors = NDArray[np.floating]
+
+
+class Gallery(Snapshot):
+    """Indexed images: a catalogue, immutable segments of float16 vectors, FAISS indexes over prefixes.
+
+    Opened for reading it is a snapshot. One process at a time opens it for writing, and sees its own changes.
+
+    Raises:
+        GalleryError: no gallery there, another process writes to it, or its files are damaged; or the version
+            asked for does not exist, or no longer.
+    """
+
+    def __init__(self, folder: Path | str, *, write: bool = False, version: int | None = None) -> None:
+        folder = Path(folder)
+        if write and version is not None:
+            raise GalleryError(f"version {version} of {folder} can be read, not written to")
+        catalog = Catalog(folder / CATALOG, write=write)
+        self._writing = hold_to_write(folder) if write else None
+        try:
+            super().__init__(folder, catalog, version)
+            if write:
+                self.sweep()
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def create(
+        folder: Path | str, spec: EmbeddingSpec, checkpoint_path: str = "", widths: Sequence[str] = ()
+    ) -> Gallery:
+        """A new, empty gallery, open for writing; `GalleryError` if the folder holds anything.
+
+        Args:
+            widths: labels of further widths of which each image gets a vector.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(map(_foreign, folder.iterdir()))):
+            raise GalleryError(f"{folder} exists and is not a gallery: choose another place")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GalleryError(f"cannot make {folder}: {error.strerror or error}") from error
+        Catalog.create(folder / CATALOG, spec, checkpoint_path, widths)
+        return Gallery(folder, write=True)
+
+    @staticmethod
+    def open_or_create(
+        folder: Path | str, spec: EmbeddingSpec, checkpoint_path: str = "", widths: Sequence[str] = ()
+    ) -> Gallery:
+        """The gallery in a folder, open for writing, made if there is none.
+
+        Raises:
+            GalleryError: another checkpoint made it, or it has vectors of other widths than asked for.
+        """
+        if not Gallery.exists(folder):
+            return Gallery.create(folder, spec, checkpoint_path, widths)
+        gallery = Gallery(folder, write=True)
+        try:
+            gallery.require(spec)
+            gallery.require_widths(widths or gallery.generation.widths)
+        except BaseException:
+            gallery.close()
+            raise
+        return gallery
+
+    @staticmethod
+    def exists(folder: Path | str) -> bool:
+        """Whether there is a gallery in this folder."""
+        return (Path(folder) / CATALOG).is_file()
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release its files and locks."""
+        super().close()
+        if self._writing is not None:
+            self._writing.release()
+
+    def require_writer(self) -> None:
+        """Raise `GalleryError` if it was opened for reading."""
+        if self._writing is None:
+            raise GalleryError(f"{self.folder} was opened for reading: nothing was changed")
+
+    def require_widths(self, widths: Sequence[str]) -> None:
+        """Raise `GalleryError` if `widths` are not the further widths of which it has vectors."""
+        stored = self.generation.widths
+        if set(widths) != set(stored):
+            names = [", ".join(some) or "no further width" for some in (stored, widths)]
+            raise GalleryError(f"{self.folder} has vectors of {names[0]}, not of {names[1]}")
+
+    def add(
+        self,
+        rows: Sequence[Row],
+        xb: Vectors,
+        small: Mapping[str, Vectors] | None = None,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Add images with their vectors, all of them or none; they are on the disk when this returns.
+
+        Args:
+            rows: ids must be new. xb: (n, D) L2-normalised vectors of the gallery's spec, stored as float16.
+            small: for each further width of the gallery, (n, D) vectors. replace: images with the same ids
+                are deleted in the same moment.
+
+        Raises:
+            GalleryError: an id is given twice or not new, vectors of the wrong shape, not finite or not
+                normalised, or a width is missing; the gallery was opened for reading; the disk is full.
+        """
+        self.require_writer()
+        by_width = {self.spec.width: xb, **(small or {})}
+        self.require_widths([*(small or {})])
+        for vectors in by_width.values():
+            self._check(rows, vectors)
+        if not len(rows):
+            return
+        written: list[SegmentRecord] = []
+        try:
+            for width, vectors in by_width.items():
+                written.append(self._write(width, vectors))
+            add_images(self.catalog, self.generation.number, rows, written, replace=replace)
+        except BaseException:
+            for record in written:
+                (self.folder / SEGMENTS / record.file).unlink(missing_ok=True)
+            raise
+        self.refresh()
+
+    def upsert(self, rows: Sequence[Row], xb: Vectors, small: Mapping[str, Vectors] | None = None) -> None:
+        """Add images, in the place of those with the same ids: see `add`."""
+        self.add(rows, xb, small, replace=True)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete images, all of them or none, and return how many; `GalleryError` if one is not there."""
+        self.require_writer()
+        count = delete_images(self.catalog, self.generation.number, list(dict.fromkeys(ids)))
+        self.refresh()
+        return count
+
+    def save_plan(self, plan: Any) -> None:
+        """Keep a plan, a JSON object, or forget it with None."""
+        self.require_writer()
+        self.catalog.save_plan(self.generation.number, plan)
+
+    def build_shortlist(
+        self,
+        dim: int,
+        factory: str = "",
+        width: str = "",
+        *,
+        recall: float = 0.99,
+        memory_bytes: float = math.inf,
+    ) -> None:
+        """Build and save the index over the leading `dim` coordinates of all images.
+
+        Args:
+            factory: a name of `RECIPES`, a FAISS factory string, or "auto"; by default what the index that it
+                replaces was built by, else "Flat". width: whose vectors; by default those of the gallery's
+                spec. recall: aimed at by a shortlist long enough: it sets the effort of a search.
+                memory_bytes: for the index, if "auto" chooses it.
+
+        Raises:
+            GalleryError: `dim` is not in 1..D, the gallery is empty, FAISS refuses `factory`, or "auto" finds
+                no index that small.
+        """
+        self.require_writer()
+        if not 1 <= dim <= self.spec.dim:
+            raise GalleryError(f"shortlist dim {dim} is not in 1..{self.spec.dim}")
+        if not self.key_count:
+            raise GalleryError(f"{self.folder} is empty")
+        width = width or self.spec.width
+        old = [record for record in self.shortlists() if (record.dim, record.width) == (dim, width)]
+        recipe = factory or (old[0].recipe if old else "Flat")
+        if recipe == AUTO:
+            recipe = choose(self.key_count, dim, memory_bytes, recall)
+        name = f"{recipe}-{dim}" + (f"@{width}" if width != self.spec.width else "")
+        record = self.make_shortlist(self.segments_of(width), name, width, dim, recipe, recall)
+        with self.catalog.transaction():
+            for replaced in old:
+                self.catalog.drop_shortlist(self.generation.number, replaced.name)
+            self.catalog.put_shortlist(self.generation.number, record)
+        self.refresh()
+        self.sweep()
+
+    def make_shortlist(
+        self, segments: Segments, name: str, width: str, dim: int, recipe: str, recall: float = 0.99
+    ) -> ShortlistRecord:
+        """Build an index over all of `segments` and write its file; it counts when the catalogue knows it."""
+        index = build_index(segments, len(segments), dim, recipe, recall)
+        record = save_index(self.folder / SHORTLISTS, index, name, width, dim, recipe)
+        self._indexes[record.file] = index
+        return record
+
+    def sweep(self) -> int:
+        """Remove what nobody needs: old generations, replaced files and those of killed processes.
+
+        Returns how many files.
+        """
+        self.require_writer()
+        return sweep(self.catalog, self.folder)
+
+    def _write(self, width: str, vectors: Vectors) -> SegmentRecord:
+        where = self.folder / SEGMENTS
+        return write_segment(where, width, self.key_count, [vectors], len(vectors), self.spec.dim)
+
+    def _check(self, rows: Sequence[Row], xb: Vectors) -> None:
+        if xb.shape != (len(rows), self.spec.dim):
+            raise GalleryError(f"vectors have shape {xb.shape}, not {(len(rows), self.spec.dim)}")
+        lengths = np.linalg.norm(xb.astype(np.float32), axis=1)
+        # Written so that NaN counts as bad.
+        bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))
+        if len(bad):
+            raise GalleryError(f"vector of {rows[bad[0]].id!r} has length {lengths[bad[0]]}, not 1")
+
+
+def _foreign(file: Path) -> bool:
+    """Whether a file is not what a kill left of an earlier attempt to make a gallery."""
+    return not file.name.startswith(Path(CATALOG).with_suffix(PARTIAL).name)
+
+
+def hold_to_write(folder: Path) -> Lock:
+    """The lock of the one who writes; `GalleryError` if another process has it."""
+    try:
+        return Lock(folder / LOCKS / "writer")
+    except Busy as error:
+        raise GalleryError(f"another process writes to {folder}: wait for it to end") from error
+    except OSError as error:
+        raise GalleryError(f"cannot write to {folder}: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""FAISS indexes over prefixes, by name, and exact scores for what they find."""

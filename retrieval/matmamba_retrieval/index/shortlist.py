@@ -1,0 +1,228 @@
+"""Shortlist indexes of a gallery: built from its vectors, kept in files, searched with newer rows."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from ..errors import GalleryError
+from ..storage.files import new_file, require_checksum
+from ..storage.records import ShortlistRecord
+from ..storage.segments import Segments
+from .adanns import TwoPrefixes, opq_index
+from .recipes import AUTO, cells, choose, factory_of, split
+from .rerank import NO_KEY, Floats, Ints, best_of, pair_scores, prefix
+from .shortlist_index import Allowed, ShortlistIndex, gpus, tune
+
+log = logging.getLogger(__name__)
+# Training takes at most so many vectors and bytes: FAISS uses 256 a centroid, and memory is bounded.
+TRAINING_ROWS, TRAINING_BYTES = 262_144, 256 << 20
+# The effort of a search is chosen by so many stored vectors: their 10 nearest shall be in a shortlist of 100,
+# but for a tenth of what may be lost in all, as the prefix and the codes lose the rest.
+TUNING_QUERIES, TUNING_K, TUNING_SHORTLIST, TUNING_LOSS = 256, 10, 100, 0.1
+# So few rows that a filter leaves are compared one by one: a graph or cells would mostly meet others.
+FEW_ALLOWED = 2_000
+CHUNK_ROWS = 4_096
+# Of the tables of residual product quantisers (FAISS's precomputed_table_max_bytes).
+TABLE_BYTES = 2 << 30
+# AdANNS-OPQ is trained and judged by so many vectors for each prefix that it tries.
+JUDGING_ROWS = 65_536
+
+
+def build_index(
+    segments: Segments, rows: int, dim: int, recipe: str, recall: float = 0.99, budget: float = math.inf
+) -> ShortlistIndex:
+    """An index over the normalised `dim` leading coordinates of the first `rows` keys.
+
+    Args:
+        recipe: a name of `RECIPES`, a FAISS factory string, or "auto". recall: aimed at by a shortlist long
+            enough: it sets the effort of a search; for "auto", see `choose`. budget:
+            bytes, for "auto".
+
+    Raises:
+        GalleryError: FAISS does not understand `recipe`, or has too few vectors to train it with.
+    """
+    recipe = choose(rows, dim, budget, recall) if recipe == AUTO else recipe
+    try:
+        index = _trained(segments, rows, dim, recipe)
+        add = TwoPrefixes(index.faiss_index).add if index.is_two_prefixes else index.faiss_index.add
+        for _, xb in segments.blocks(0, rows):
+            add(prefix(xb, dim if index.is_two_prefixes else index.faiss_index.d))
+        if index.efforts and rows > 1:  # a lone row has no neighbours to judge by
+            _tune(index, segments, rows, recall)
+        index.use_gpu()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise GalleryError(
+            f"FAISS cannot build {recipe!r} over {rows} vectors of {dim} dims: {reason}"
+        ) from error
+    return index
+
+
+def empty_index(dim: int, factory: str) -> faiss.Index:
+    """An untrained index by inner product; `GalleryError` if FAISS does not understand `factory`."""
+    if factory == AUTO or factory_of(factory, TRAINING_ROWS, dim) is None:
+        return faiss.IndexLSH(dim, dim, False, False)
+    try:
+        factory = factory_of(factory, TRAINING_ROWS, dim) or ""
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise GalleryError(f"FAISS knows no index {factory!r} over {dim} dims") from error
+
+
+def save_index(
+    folder: Path, index: ShortlistIndex, name: str, width: str, dim: int, recipe: str
+) -> ShortlistRecord:
+    """Write an index under a name never used before; it counts when the catalogue knows of it."""
+    with new_file(folder, ".faiss") as file:
+        index.write(file.write)
+    return ShortlistRecord(name, width, dim, recipe, index.ntotal, file.name, file.sha256)
+
+
+def load_index(folder: Path, record: ShortlistRecord, segments: Segments) -> ShortlistIndex:
+    """Read an index; one that is lost, damaged or foreign is built again from the vectors, with a warning."""
+    try:
+        return _read(folder / record.file, record)
+    except (GalleryError, RuntimeError) as error:
+        log.warning("%s; building it again from the vectors (`matmamba gallery repair` keeps it)", error)
+    return build_index(segments, min(record.rows, len(segments)), record.dim, record.recipe)
+
+
+def _read(file: Path, record: ShortlistRecord) -> ShortlistIndex:
+    # First: FAISS's files carry no checksum, and its reader is not made for hostile ones.
+    require_checksum(file, record.sha256)
+    limit = faiss.get_deserialization_vector_byte_limit()
+    # No array in it can be longer than the file; the limit is also one for the tables that FAISS derives.
+    faiss.set_deserialization_vector_byte_limit(file.stat().st_size + TABLE_BYTES)
+    try:
+        index = faiss.read_index(str(file))
+    finally:
+        faiss.set_deserialization_vector_byte_limit(limit)
+    if index.ntotal != record.rows:
+        raise GalleryError(f"{file} holds {index.ntotal} rows, not {record.rows}")
+    found = ShortlistIndex(index, record.dim, record.recipe)
+    found.use_gpu()
+    return found
+
+
+def search_index(
+    index: ShortlistIndex,
+    segments: Segments,
+    xq: Floats,
+    shortlist: int,
+    allowed: Allowed | None = None,
+    effort: int = 0,
+) -> Ints:
+    """(nq, K) keys of the nearest prefixes that are allowed, best first, equal ones in the order of the keys.
+
+    `shortlist` of them, or as many as are allowed. Rows newer than the index are compared one by one.
+
+    Args:
+        xq: (nq, dim) normalised. allowed: (key count,) bool; None allows all. effort: cells to look into
+            (nprobe) or length of the walk (efSearch); 0 takes what was found right when it was built.
+    """
+    count = len(segments)
+    known = index.ntotal if allowed is None else int(np.count_nonzero(allowed[: index.ntotal]))
+    if allowed is not None and known <= max(FEW_ALLOWED, shortlist):
+        return _compared(segments, xq, shortlist, np.flatnonzero(allowed[:count]))[1]
+    wanted = min(shortlist, known)
+    scores, keys = index.search(xq, wanted, effort, allowed)
+    if (keys[:, -1] == NO_KEY).any():
+        _fill(index, segments, xq, scores, keys, allowed, effort or index.effort)
+    if index.ntotal == count:
+        return keys
+    newer = np.arange(index.ntotal, count)
+    newer = newer if allowed is None else newer[allowed[index.ntotal : count]]
+    return _compared(segments, xq, shortlist, newer, (scores, keys))[1] if len(newer) else keys
+
+
+def _fill(
+    index: ShortlistIndex,
+    segments: Segments,
+    xq: Floats,
+    scores: Floats,
+    keys: Ints,
+    allowed: Allowed | None,
+    effort: int,
+) -> None:
+    """Search again, ever wider, where the cells or the walk ran dry; at last compare all that is allowed."""
+    for wider in [*(e for e in index.efforts if e == 8 * effort), *index.efforts[-1:], 0]:
+        short = keys[:, -1] == NO_KEY
+        if short.any() and wider:
+            scores[short], keys[short] = index.search(xq[short], keys.shape[1], wider, allowed)
+        elif short.any():
+            rows = np.arange(index.ntotal) if allowed is None else np.flatnonzero(allowed[: index.ntotal])
+            scores[short], keys[short] = _compared(segments, xq[short], keys.shape[1], rows)
+
+
+def _compared(
+    segments: Segments, xq: Floats, shortlist: int, keys: Ints, best: tuple[Floats, Ints] | None = None
+) -> tuple[Floats, Ints]:
+    """The best of these keys, and of those that are best so far, by exact scores: (nq, K)."""
+    D, I = best or (np.empty((len(xq), 0), np.float32), np.empty((len(xq), 0), np.int64))  # noqa: E741
+    for first in range(0, len(keys), CHUNK_ROWS):
+        chunk = keys[first : first + CHUNK_ROWS]
+        places = np.tile(np.arange(len(chunk)), (len(xq), 1))
+        found = pair_scores(xq, prefix(segments.read(chunk), xq.shape[1]), places)
+        D, I = best_of(np.hstack([D, found]), np.hstack([I, chunk[places]]), shortlist)  # noqa: E741
+    return D, I
+
+
+def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistIndex:
+    """An empty index that is ready to take vectors."""
+    (name, numbers), factory = split(recipe), factory_of(recipe, rows, dim)
+    if name == "binary":
+        return ShortlistIndex(faiss.IndexLSH(dim, dim, False, False), dim, recipe)
+    if factory is not None:
+        index = empty_index(dim, factory)
+        if not index.is_trained:
+            if gpus() and isinstance(index, faiss.IndexIVF):
+                # k-means is most of the time that training takes.
+                index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(dim))
+            index.train(_sample(segments, rows, dim))
+        return ShortlistIndex(index, dim, recipe)
+    if name == "adanns-ivf":
+        cluster, scan = [*numbers, max(1, dim // 4), dim][:2] if len(numbers) != 1 else (numbers[0], dim)
+        if max(cluster, scan) != dim:
+            raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, scan)} dims, not of {dim}")
+        xt = _sample(segments, rows, dim)
+        return ShortlistIndex(TwoPrefixes.train(xt, cluster, scan, cells(rows)).index, dim, recipe)
+    return _trained_opq(_sample(segments, rows, dim), dim, recipe, (numbers or [min(8, dim // 2)])[0])
+
+
+def _trained_opq(xt: Floats, dim: int, recipe: str, bytes_a_row: int) -> ShortlistIndex:
+    halves = [dim >> n for n in range(dim.bit_length())]
+    dims = [tried for tried in halves if tried >= 2 * bytes_a_row and tried % (2 * bytes_a_row) == 0]
+    if not dims:
+        raise GalleryError(
+            f"{recipe!r}: neither {dim} dims nor a half of them is a multiple of twice its bytes"
+        )
+    xq = xt[:TUNING_QUERIES]
+    exact = faiss.knn(xq, xt, min(TUNING_K, len(xt)), metric=faiss.METRIC_INNER_PRODUCT)[1]
+    return ShortlistIndex(opq_index(xt, xq, exact, bytes_a_row, dims), dim, recipe)
+
+
+def _sample(segments: Segments, rows: int, dim: int) -> Floats:
+    """Prefixes of keys drawn at random, as many as training may take; the same ones each time."""
+    count = min(rows, TRAINING_ROWS, TRAINING_BYTES // (4 * dim))
+    keys = np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
+    parts = np.array_split(keys, max(1, count // CHUNK_ROWS))
+    return np.concatenate([prefix(segments.read(part), dim) for part in parts])
+
+
+def _tune(index: ShortlistIndex, segments: Segments, rows: int, recall: float) -> None:
+    """By stored vectors, whose nearest others at full length are to be found by their prefixes."""
+    keys = np.sort(np.random.default_rng(1).choice(rows, min(rows, TUNING_QUERIES), replace=False))
+    xq, dim = segments.read(keys), segments.dim
+    nearest = faiss.ResultHeap(len(xq), min(rows, TUNING_K + 1), keep_max=True)
+    for first, xb in segments.blocks(0, rows):
+        D, I = faiss.knn(  # noqa: E741
+            prefix(xq, dim), prefix(xb, dim), nearest.k, metric=faiss.METRIC_INNER_PRODUCT
+        )
+        nearest.add_result(D, np.where(I >= 0, I + first, I))
+    nearest.finalize()
+    tune(index, prefix(xq, index.dim), nearest.I[:, 1:], TUNING_SHORTLIST, 1 - TUNING_LOSS * (1 - recall))

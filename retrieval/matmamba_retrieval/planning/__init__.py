@@ -1,0 +1,1 @@
+"""Strategies tried and measured on a gallery, and the best one chosen."""

@@ -1,0 +1,145 @@
+"""Experiments: a grid of strategies as a file gives it, and the list of settings that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from ..errors import GalleryError
+from ..search.settings import Settings
+from .planner import funnel_schedule
+
+# In a schedule, the width of the first step.
+SAME = "same"
+
+
+@dataclass
+class FunnelSteps:
+    """A schedule of a funnel.
+
+    Attributes:
+        dims, lengths: of each step but the last. widths: query widths of the steps after the first, the last
+            included; "same" for the width of the first; by default all full. expand: nearest candidates that
+            the query of the last step is averaged with.
+    """
+
+    dims: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    widths: list[str] = field(default_factory=list)
+    expand: int = 0
+
+
+@dataclass
+class IndexSettings:
+    """An index to build: its name or FAISS factory string, and the efforts to search it with.
+
+    Attributes:
+        efforts: nprobe or efSearch; by default what the index has.
+    """
+
+    index: str = ""
+    efforts: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Grid:
+    """What `matmamba evaluate` tries. Every combination that makes sense is one row.
+
+    Attributes:
+        k: hits wanted. query_widths, gallery_widths: labels; empty for the trained ones and for full.
+            dims: of the first stage. shortlists: lengths of the first stage. strategies: which are tried.
+            funnels: schedules. indexes: of the first stage. gate_dims,
+            gate_shortlists: of gated strategies; by default the last of dims and shortlists. gate_losses:
+            targets that gates are calibrated to, in points of each of gate_qualities; gate_sure: with 95 %
+            certainty. expands, gate_expands: nearest candidates that a query is averaged with, of shortlists,
+            and of what the small width of a gate
+            answers. calibration: share of the queries that only calibrate.
+    """
+
+    k: int = 10
+    query_widths: list[str] = field(default_factory=list)
+    gallery_widths: list[str] = field(default_factory=lambda: ["full"])
+    dims: list[int] = field(default_factory=lambda: [16, 32, 64])
+    shortlists: list[int] = field(default_factory=lambda: [50, 200, 1000])
+    strategies: list[str] = field(default_factory=lambda: ["single-shot", "shortlist", "funnel", "gated"])
+    funnels: list[FunnelSteps] = field(default_factory=list)
+    indexes: list[IndexSettings] = field(default_factory=lambda: [IndexSettings()])
+    gate_dims: list[int] = field(default_factory=list)
+    gate_shortlists: list[int] = field(default_factory=list)
+    gate_losses: list[float] = field(default_factory=lambda: [0.1])
+    gate_qualities: list[str] = field(default_factory=lambda: ["knn1", "map"])
+    gate_sure: bool = False
+    expands: list[int] = field(default_factory=lambda: [0])
+    gate_expands: list[int] = field(default_factory=lambda: [0, 50])
+    calibration: float = 0.5
+
+
+def settings_of(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> list[tuple[Settings, float]]:
+    """The strategies of a grid, each once, with the loss that its gate may have in points, 0 without one.
+
+    Args:
+        widths: of the queries, full first. dim: of full-length embeddings. rows: of the gallery; longer
+            shortlists are cut to them.
+    """
+    found: dict[tuple[Settings, float], None] = {}
+    for strategy in grid.strategies:
+        if strategy not in _MAKERS:
+            raise GalleryError(f"unknown strategy {strategy!r}: one of {', '.join(_MAKERS)}")
+        found |= dict.fromkeys(_MAKERS[strategy](grid, widths, dim, rows))
+    return list(found)
+
+
+Tried = Iterator[tuple[Settings, float]]
+
+
+def _single_shots(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    for width in widths:
+        yield Settings(query_width=width), 0.0
+
+
+def _first_stages(grid: Grid, widths: Sequence[str], strategy: str) -> Iterator[Settings]:
+    """What all strategies share; dims and lengths are to be put in place."""
+    for width, stored, index in product(widths, grid.gallery_widths, grid.indexes):
+        efforts: list[int | None] = [*index.efforts] or [None]
+        for effort in efforts:
+            yield Settings(strategy, width, (1,), (1,), (), stored, index.index, effort)
+
+
+def _shortlists(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    for first in _first_stages(grid, widths, "shortlist"):
+        stages = _stages(grid.dims, grid.shortlists, dim, rows)
+        for (d, length), expand in product(stages, grid.expands):
+            yield replace(first, dims=(d,), lengths=(length,), expand=expand), 0.0
+
+
+def _gates(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    dims, lengths = grid.gate_dims or grid.dims[-1:], grid.gate_shortlists or grid.shortlists[-1:]
+    stages = _stages(dims, lengths, dim, rows)
+    for first in _first_stages(grid, [width for width in widths if width != "full"], "gated"):
+        tried = product(stages, grid.gate_expands, (False, True), grid.gate_losses)
+        for (d, length), expand, again, loss in tried:
+            yield replace(first, dims=(d,), lengths=(length,), again=again, expand=expand), loss
+
+
+def _funnels(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
+    for first in _first_stages(grid, widths, "funnel"):
+        for steps in grid.funnels:
+            if steps.dims and max(steps.dims) <= dim:
+                lengths = tuple(min(length, rows) for length in steps.lengths)
+                dims = tuple(steps.dims)
+                later = tuple(first.query_width if width == SAME else width for width in steps.widths)
+                known = replace(first, dims=dims, lengths=lengths, widths=later)
+                yield replace(known, expand=steps.expand), 0.0
+        if not grid.funnels:
+            for d, length in _stages(grid.dims, grid.shortlists, dim, rows):
+                dims, lengths = funnel_schedule(d, dim, length, grid.k)
+                if len(dims) > 1:
+                    yield replace(first, dims=dims, lengths=lengths), 0.0
+
+
+def _stages(dims: Sequence[int], lengths: Sequence[int], longest: int, rows: int) -> list[tuple[int, int]]:
+    return [(dim, min(length, rows)) for dim, length in product(dims, lengths) if dim <= longest]
+
+
+_MAKERS = {"single-shot": _single_shots, "shortlist": _shortlists, "funnel": _funnels, "gated": _gates}

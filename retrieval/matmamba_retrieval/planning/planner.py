@@ -1,0 +1,242 @@
+"""The planner: tries strategies on a gallery, and chooses the fastest that is good enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import GalleryError
+from ..gallery.gallery import Gallery
+from ..search.queries import EncodedQueries
+from ..search.scan import IndexChoice, index_bytes, index_choices
+from ..search.settings import Plan, Settings
+from .trials import Bench, latencies
+
+Row = dict[str, Any]
+# What a target may name, at least; and what a budget may name, at most.
+TARGETS = {
+    "recall": "share of the hits of single-shot",
+    "same1": "share of queries with the first hit of single-shot",
+    "knn1": "share of queries whose first hit has their class",
+    "map": "mAP of the k hits",
+}
+BUDGETS = {
+    "ms": "mean milliseconds of one query asked alone, encoder and search",
+    "gmacs": "multiply-adds per query, encoder and search, billions",
+    "memory_mb": "MiB of the index, or of the vectors that single-shot compares",
+}
+OF_LABELS = ("knn1", "map")
+# Shortlists are tried at these lengths, times k / 10 for larger k.
+LENGTHS = (50, 100, 200, 500, 1000, 2000)
+# Nearest candidates that the query of a gate's small width is averaged with.
+EXPAND = 50
+# Queries that are asked alone for the latency of each strategy.
+ALONE = 30
+
+
+@dataclass(frozen=True)
+class Goal:
+    """At least so much of each target, at most so much of each budget.
+
+    Raises:
+        GalleryError: a name is unknown, a number impossible, or there is neither target nor budget.
+    """
+
+    targets: Mapping[str, float] = field(default_factory=dict)
+    budgets: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.targets and not self.budgets:
+            raise GalleryError("a plan needs a target, such as recall=0.99, or a budget, such as ms=5")
+        for given, known, kind in ((self.targets, TARGETS, "target"), (self.budgets, BUDGETS, "budget")):
+            for name, value in given.items():
+                if name not in known:
+                    raise GalleryError(f"unknown {kind} {name!r}: one of {', '.join(known)}")
+                if not 0 < value <= (1 if kind == "target" else math.inf) or not math.isfinite(value):
+                    bounds = "above 0" + (", at most 1" if kind == "target" else "")
+                    raise GalleryError(f"{kind} {name}={value:g}: it can be {bounds}")
+
+    @staticmethod
+    def parse(targets: Sequence[str], budgets: Sequence[str]) -> Goal:
+        """From texts such as "recall=0.99"."""
+        return Goal(dict(map(_pair, targets)), dict(map(_pair, budgets)))
+
+    def __str__(self) -> str:
+        parts = [f"{name} >= {value:g}" for name, value in self.targets.items()]
+        return ", ".join(parts + [f"{name} <= {value:g}" for name, value in self.budgets.items()])
+
+    def met(self, row: Row) -> bool:
+        """Whether a strategy reaches all targets within all budgets."""
+        good = all(row[name] >= value for name, value in self.targets.items())
+        return good and all(row[name] <= value for name, value in self.budgets.items())
+
+    @property
+    def quality(self) -> str:
+        """What is to be high: the first target, by default recall."""
+        return next(iter(self.targets), "recall")
+
+
+def _pair(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError as error:
+        raise GalleryError(f"{text!r} is not a name and a number, such as recall=0.99") from error
+
+
+def candidates(
+    gallery: Gallery, widths: Sequence[str], k: int, dims: Sequence[int], labelled: bool = False
+) -> list[Settings]:
+    """Strategies to try: single-shot; shortlists and gates by width, index, effort and length; funnels.
+
+    Args:
+        widths: labels, full first. dims: of indexes that are built. labelled: whether hits of the right class
+            are wanted, rather than those of single-shot.
+    """
+    found = [Settings(query_width=width) for width in widths]
+    for width in widths:
+        for choice in index_choices(gallery, dims):
+            for length in _lengths(gallery, k):
+                found += _of_length(gallery, width, choice, length, k, labelled)
+    return found
+
+
+def _lengths(gallery: Gallery, k: int) -> list[int]:
+    scaled = [length * max(10, k) // 10 for length in LENGTHS]
+    return [length for length in scaled if length < len(gallery)] or [len(gallery)]
+
+
+def _of_length(
+    gallery: Gallery, width: str, choice: IndexChoice, length: int, k: int, labelled: bool
+) -> Iterator[Settings]:
+    listed = Settings("shortlist", width, (choice.dim,), (length,), index=choice.name, effort=choice.effort)
+    yield listed
+    dims, lengths = funnel_schedule(choice.dim, gallery.spec.dim, length, k)
+    if len(dims) > 1 and length >= 4 * k:
+        yield replace(listed, strategy="funnel", dims=dims, lengths=lengths)
+    if width != "full":
+        yield replace(listed, strategy="gated", again=True)
+        # Better than other hits of single-shot, but other hits.
+        if labelled and length > EXPAND:
+            yield replace(listed, strategy="gated", again=True, expand=EXPAND)
+
+
+def funnel_schedule(dim: int, full: int, length: int, k: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Dims that double below the full one, and lengths that halve but never fall under k (MRL's funnel)."""
+    dims = [dim]
+    while 2 * dims[-1] < full:
+        dims.append(2 * dims[-1])
+    return tuple(dims), (length, *(max(k, length >> step) for step in range(1, len(dims))))
+
+
+class Planner:
+    """Tries strategies on encoded queries: half of them calibrate gates, the other half are measured.
+
+    Args:
+        labels: class names of the queries, if they are known.
+
+    Raises:
+        GalleryError: fewer than two queries, or a target that needs labels and there are none.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        queries: EncodedQueries,
+        k: int,
+        goal: Goal,
+        labels: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if len(queries) < 2:
+            raise GalleryError(f"a plan needs at least 2 queries, not {len(queries)}")
+        missing = [name for name in goal.targets if name in OF_LABELS and labels is None]
+        if missing:
+            raise GalleryError(f"target {missing[0]} needs queries with labels")
+        self.gallery, self.goal, self.k = gallery, goal, k
+        halves = np.array_split(np.random.default_rng(seed).permutation(len(queries)), 2)
+        whole = Bench(gallery, queries, k, labels)
+        self._calibration, self._reported = (whole.take(np.sort(half)) for half in halves)
+
+    def run(self, wanted: Sequence[Settings]) -> Iterator[Row | None]:
+        """A row for each of them; None for one that need not be measured: a shorter list was enough."""
+        done: set[Settings] = set()
+        for settings in wanted:
+            kind = replace(settings, lengths=(1,) * len(settings.lengths))
+            if kind in done:
+                yield None
+                continue
+            row = self.measure(settings)
+            if self._ends(row):
+                done.add(kind)
+            yield row
+
+    def _ends(self, row: Row) -> bool:
+        """Whether longer lists would only cost more: the targets are met, or a budget is spent."""
+        met = bool(self.goal.targets) and all(row[name] >= value for name, value in self.goal.targets.items())
+        return met or any(row[name] > value for name, value in self.goal.budgets.items())
+
+    def measure(self, settings: Settings) -> Row:
+        """What a strategy reaches and costs; a gate is calibrated first, on the other queries."""
+        if settings.strategy == "gated" and settings.gate is None:
+            settings = replace(settings, gate=self._gate(settings))
+        trial = self._reported.trial(settings)
+        alone = latencies(settings, self.gallery, self._reported.queries, self.k, ALONE)
+        row = trial.row()
+        times = {
+            "ms": float(alone.sum(1).mean()),
+            "ms_p95": float(np.quantile(alone.sum(1), 0.95)),
+            "one_encode_ms": float(alone[:, 0].mean()),
+            "one_search_ms": float(alone[:, 1].mean()),
+        }
+        gmacs = (row["encoder_macs"] + row["search_macs"]) / 1e9
+        dim = settings.dims[0] if settings.dims else None
+        memory = index_bytes(self.gallery, dim, settings.gallery_width) / 2**20
+        return row | times | {"gmacs": gmacs, "memory_mb": memory}
+
+    def _gate(self, settings: Settings) -> Any:
+        name = self.goal.quality
+        allowed = {"recall": 0.01, "same1": 0.01}.get(name, 0.001)
+        if name in self.goal.targets:
+            reference = float(self._calibration.reference[name].mean())
+            allowed = max(0.0, reference - self.goal.targets[name])
+        return self._calibration.calibrate(settings, allowed, [name]).gate
+
+    def choose(self, rows: Sequence[Row]) -> Row:
+        """The fastest that meets the goal; with budgets alone, the best of those within them.
+
+        Raises:
+            GalleryError: none does; the message says what came nearest.
+        """
+        good = [row for row in rows if self.goal.met(row)]
+        if not good:
+            raise GalleryError(f"nothing that was tried reaches {self.goal}: {_nearest(rows, self.goal)}")
+        if self.goal.targets:
+            return min(good, key=lambda row: (row["ms"], row["gmacs"]))
+        return max(good, key=lambda row: (row[self.goal.quality], -row["ms"]))
+
+    def plan(self, row: Row) -> Plan:
+        """What a gallery keeps of the choice."""
+        names = [name for name in row if name not in Settings().to_json()]
+        settings = Settings.from_json({name: row[name] for name in row if name not in names})
+        measured = {name: row[name] for name in names}
+        return Plan(settings, self.gallery.spec, self.k, str(self.goal), measured)
+
+
+def _nearest(rows: Sequence[Row], goal: Goal) -> str:
+    parts = [f"{name} was at most {max(row[name] for row in rows):.4g}" for name in goal.targets]
+    parts += [f"{name} was at least {min(row[name] for row in rows):.4g}" for name in goal.budgets]
+    return ", ".join(parts) + (", not at once" if len(parts) > 1 else "")
+
+
+def pareto_rows(rows: Sequence[Row], cost: str, quality: str) -> list[Row]:
+    """Ascending in cost, those than which nothing at most as dear is as good."""
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row[cost], -row[quality])):
+        if not front or row[quality] > front[-1][quality]:
+            front.append(row)
+    return front

@@ -1,0 +1,146 @@
+"""Trying strategies on the same queries: what each reaches, and what it spends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import metrics
+from ..gallery.gallery import Gallery
+from ..index.rerank import NO_KEY, rerank
+from ..search.gate import OF_LABELS, RULES, Calibration, calibrate, margins
+from ..search.gated import Gated
+from ..search.hits import Hits
+from ..search.queries import EncodedQueries, Ints, Queries
+from ..search.settings import Settings
+from ..search.strategies import SingleShot
+
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One strategy on all queries of a bench.
+
+    Attributes:
+        settings: the strategy. hits: its answers. values: (nq,) qualities by name, as in `Bench.qualities`.
+    """
+
+    settings: Settings
+    hits: Hits
+    values: dict[str, Values]
+
+    def row(self) -> dict[str, Any]:
+        """Settings, means of the qualities, and cost per query, as plain values."""
+        quality = {name: float(values.mean()) for name, values in self.values.items()}
+        return self.settings.to_json() | quality | cost_row(self.hits)
+
+
+def cost_row(hits: Hits) -> dict[str, Any]:
+    """Cost per query: multiply-adds and milliseconds, encoder and search apart, all queries in one batch."""
+    cost = hits.cost
+    return {
+        "encoder_macs": cost.macs,
+        "search_macs": sum(cost.search_macs.values()),
+        "search_macs_by_stage": dict(cost.search_macs),
+        "by_full": float(hits.by_full.mean()),
+        "candidates": cost.candidates,
+        "bytes_read": cost.bytes_read,
+        "encode_ms": cost.ms.get("encode", 0.0),
+        "search_ms": cost.search_ms,
+        "ms_by_stage": dict(cost.ms),
+    }
+
+
+class Bench:
+    """Queries, encoded at all widths that are tried, on one gallery.
+
+    Attributes:
+        exact: what single-shot answers. k: hits wanted.
+    """
+
+    def __init__(
+        self, gallery: Gallery, queries: EncodedQueries, k: int, labels: Sequence[str] | None = None
+    ) -> None:
+        self.gallery, self.queries, self.k, self.labels = gallery, queries, k, labels
+        self._asked: Ints | None = None
+        self._stored: Ints | None = None
+        if labels is not None:
+            self._asked, self._stored = _codes(labels, gallery.labels())
+        self.exact = SingleShot(gallery).search(queries, k)
+        self.reference = self.qualities(self.exact)
+
+    def take(self, which: Ints) -> Bench:
+        """The same with some of the queries, by position."""
+        labels = None if self.labels is None else [self.labels[index] for index in which]
+        return Bench(self.gallery, self.queries.take(which), self.k, labels)
+
+    def qualities(self, hits: Hits) -> dict[str, Values]:
+        """(nq,) by name. With labels, same class relevant: knn1 (of the first hit), map (MRL's mAP@k).
+
+        Against single-shot: same1 (same first hit), recall (share of its k hits; `metrics.ann_recalls`).
+        """
+        I = hits.I[:, : self.k]  # noqa: E741
+        found: dict[str, Values] = {}
+        if self._asked is not None and self._stored is not None:
+            relevant = (I != NO_KEY) & (self._stored[I] == self._asked[:, None])
+            found = {"knn1": relevant[:, 0], "map": metrics.average_precision(relevant)}
+        # Scores of the full width, whichever query the hits were ranked by.
+        D = rerank(self.queries.encode("full").xq, I, self.gallery.segments.read, self.k)[0]
+        recalls = metrics.ann_recalls(D, self.exact.D)
+        return found | {"same1": metrics.same_first(I, self.exact.I), "recall": recalls}
+
+    def trial(self, settings: Settings) -> Trial:
+        """Search for all queries."""
+        hits = settings.open(self.gallery).search(self.queries, self.k)
+        return Trial(settings, hits, self.qualities(hits))
+
+    def calibrate(
+        self,
+        settings: Settings,
+        target: float,
+        qualities: Sequence[str],
+        rules: Sequence[str] = (),
+        sure: bool = False,
+    ) -> Calibration:
+        """The gate with which `settings` lose at most `target` of each quality against single-shot here.
+
+        Args:
+            rules: to choose from; by default all, or without labels those that need none. sure: as for
+                `calibrate`.
+        """
+        gated = replace(settings, gate=None).open(self.gallery)
+        assert isinstance(gated, Gated)
+        small = gated.small(self.queries, self.k)
+        full = gated.combine(self.queries, small, np.arange(len(self.queries)), self.k)
+        usable = [rule for rule in RULES if self._stored is not None or rule not in OF_LABELS]
+        by_rule = {rule: margins(rule, gated.classes, small.D, small.I, self.k) for rule in rules or usable}
+        losses = [self._losses(hits, qualities) for hits in (small, full)]
+        return calibrate(by_rule, losses[0], losses[1], target, sure)
+
+    def _losses(self, hits: Hits, qualities: Sequence[str]) -> NDArray[np.float64]:
+        found = self.qualities(hits)
+        return np.stack([self.reference[name].astype(float) - found[name] for name in qualities], axis=1)
+
+
+def latencies(settings: Settings, gallery: Gallery, queries: Queries, k: int, most: int = 100) -> Values:
+    """Milliseconds of each of the first queries, asked alone: (n, 2), encoder and search."""
+    strategy = settings.open(gallery)
+    asked = [queries.take(np.array([index])) for index in range(min(most, len(queries)))]
+    # The first one also opens files and indexes.
+    strategy.search(asked[0], k)
+    costs = [strategy.search(query, k).cost for query in asked]
+    return np.array([(cost.ms.get("encode", 0.0), cost.search_ms) for cost in costs])
+
+
+def _codes(asked: Sequence[str], stored: Sequence[str | None]) -> tuple[Ints, Ints]:
+    """Class numbers of queries and of keys; images without a label have one that no query has."""
+    number = {name: index for index, name in enumerate(dict.fromkeys(asked))}
+    return (
+        np.array([number[name] for name in asked], dtype=np.int64),
+        np.array([-1 if name is None else number.get(name, -1) for name in stored], dtype=np.int64),
+    )

@@ -1,0 +1,218 @@
+"""The gate: which queries the small width may answer, and the calibration of that rule on held-out queries.
+
+A rule gives each query a margin, from the nearest neighbours that the small width found; queries whose margin
+is below a threshold are encoded at full width. Calibration finds the threshold with the fewest such queries
+whose loss against single-shot is at most a target.
+
+What calibration promises holds for the queries that it saw. For others of the same kind the loss is a mean
+over a sample, whose one-sided 95 % bound stands beside it: with few queries, or a small target, it is far
+above the target, and choosing rule and threshold by the same queries adds to that. Calibration that is to be
+sure demands that the bound be within the target (fixed-sequence testing, Angelopoulos et al.,
+arXiv 2110.01052): it sends more queries to the full width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GalleryError
+from ..gallery.gallery import Gallery
+from ..index.rerank import NO_KEY
+from .queries import Floats, Ints
+
+Values = NDArray[np.float64]
+# The nearest neighbours that vote.
+NEIGHBOURS = 50
+# A margin that none exceeds, and one that none falls below; finite, so that JSON can hold them.
+EVERY, NONE = 1e30, -1e30
+# Of a normal distribution 95 % lies below so many standard deviations above the mean.
+ONE_SIDED_95 = 1.6449
+
+
+def gap(D: Floats, classes: Ints, k: int) -> Values:
+    """By how much the first neighbour is nearer than the second."""
+    return _difference(D[:, 0], D[:, 1])
+
+
+def boundary(D: Floats, classes: Ints, k: int) -> Values:
+    """By how much the k-th neighbour is nearer than the one after it."""
+    return _difference(D[:, k - 1], D[:, k])
+
+
+def class_gap(D: Floats, classes: Ints, k: int) -> Values:
+    """By how much the first neighbour is nearer than the first one of another class."""
+    others = np.where(classes == classes[:, :1], -np.inf, D)
+    return _difference(D[:, 0], others.max(1))
+
+
+def vote(D: Floats, classes: Ints, k: int) -> Values:
+    """Share of the neighbours that have the class of the first: whether another first would be better."""
+    return (classes == classes[:, :1]).sum(1) / _voters(classes)
+
+
+def regret(D: Floats, classes: Ints, k: int) -> Values:
+    """Expected average precision of the k hits, less what hits of the likeliest class alone would have.
+
+    The neighbours' classes are taken as probabilities of the query's class.
+    """
+    shares = np.stack([(classes == classes[:, r, None]).sum(1) for r in range(classes.shape[1])], axis=1)
+    shares = np.where(classes == NO_KEY, 0, shares) / _voters(classes)[:, None]
+    expected = np.zeros(len(classes))
+    for rank in range(min(k, classes.shape[1])):
+        precision = (classes[:, : rank + 1] == classes[:, rank, None]).mean(1)
+        expected += shares[:, rank] * precision / k
+    return expected - shares.max(1)
+
+
+def _difference(first: Floats, second: Floats) -> Values:
+    """Where there is no second, nothing can be confused."""
+    found = first.astype(np.float64) - np.where(np.isfinite(second), second, NONE)
+    return np.where(np.isfinite(first), found, EVERY)
+
+
+def _voters(classes: Ints) -> Ints:
+    return np.maximum(1, (classes != NO_KEY).sum(1))
+
+
+Rule = Callable[[Floats, Ints, int], Values]
+RULES: dict[str, Rule] = {
+    "gap": gap,
+    "boundary": boundary,
+    "class": class_gap,
+    "vote": vote,
+    "regret": regret,
+}
+# Rules that need the labels of the gallery.
+OF_LABELS = ("class", "vote", "regret")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Which queries are encoded at full width: those whose margin by the rule is below the threshold.
+
+    Raises:
+        GalleryError: there is no such rule.
+    """
+
+    rule: str = "gap"
+    threshold: float = EVERY
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise GalleryError(f"unknown gate rule {self.rule!r}: one of {', '.join(RULES)}")
+
+    def hard(self, margins: Values) -> Ints:
+        """Which of the queries need the full width."""
+        return np.flatnonzero(margins < self.threshold)
+
+
+def depth(k: int) -> int:
+    """How many hits of the small width the rules look at, for k that are wanted."""
+    return max(k + 1, NEIGHBOURS)
+
+
+class Classes:
+    """Numbers of the classes of a gallery's images, read once for each of its versions."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery, self._version = gallery, -1
+        self._by_key: Ints = np.empty(0, dtype=np.int64)
+
+    def of(self, I: Ints) -> Ints:  # noqa: E741
+        """Classes of hits, `NO_KEY` where there is no hit; images without a label share none.
+
+        Raises:
+            GalleryError: the gallery has no labels.
+        """
+        if self._version != self._gallery.version.number:
+            self._version, self._by_key = self._gallery.version.number, self._read()
+        return np.where(I == NO_KEY, NO_KEY, self._by_key[I])
+
+    def _read(self) -> Ints:
+        names = self._gallery.labels()
+        number = {name: index for index, name in enumerate(dict.fromkeys(names)) if name is not None}
+        if not number:
+            raise GalleryError(f"{self._gallery.folder} has no labels, which the rule of this gate needs")
+        # Below NO_KEY, and each once.
+        codes = (-2 - key if name is None else number[name] for key, name in enumerate(names))
+        return np.fromiter(codes, dtype=np.int64, count=len(names))
+
+
+def margins(rule: str, classes: Classes, D: Floats, I: Ints, k: int) -> Values:  # noqa: E741
+    """(nq,) margins from `depth(k)` hits of the small width, or as many as there are.
+
+    Raises:
+        GalleryError: the rule needs labels, and the gallery has none.
+    """
+    if D.shape[1] <= k:
+        missing = ((0, 0), (0, k + 1 - D.shape[1]))
+        D = np.pad(D, missing, constant_values=-np.inf)
+        I = np.pad(I, missing, constant_values=NO_KEY)  # noqa: E741
+    return RULES[rule](D, classes.of(I) if rule in OF_LABELS else np.full_like(I, NO_KEY), k)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A gate, and what it did to the queries that it was calibrated on.
+
+    Attributes:
+        share: of the queries that were encoded at full width. losses: of each quality against single-shot.
+            bounds: one-sided 95 % upper bounds of these, as a mean of a sample. met: whether all losses are
+            within the target; if not, even all queries at full width lose more, because the shortlist is too
+            short.
+    """
+
+    gate: Gate
+    share: float
+    losses: tuple[float, ...]
+    bounds: tuple[float, ...]
+    met: bool
+
+
+def calibrate(
+    by_rule: Mapping[str, Values], small: Values, full: Values, target: float, sure: bool = False
+) -> Calibration:
+    """The rule and threshold that send the fewest queries to the full width at a loss within the target.
+
+    For each rule the queries are ordered by margin. From all at full width, ever fewer are, until a loss
+    first exceeds the target: a lucky threshold beyond that is not taken. Of rules that send equally many, the
+    first is taken.
+
+    Args:
+        by_rule: (n,) margins of each query by rule. small, full: (n, M) what each query loses of M qualities
+            against single-shot, answered by the small width, and by the full width. sure: hold the bounds,
+            rather than the losses, against the target.
+    """
+    if not by_rule or not len(small):
+        raise GalleryError("a gate needs a rule and queries to calibrate it on")
+    found = [_calibrate(rule, values, small, full, target, sure) for rule, values in by_rule.items()]
+    return min(found, key=lambda calibration: (not calibration.met, calibration.share))
+
+
+def _calibrate(
+    rule: str, margins: Values, small: Values, full: Values, target: float, sure: bool
+) -> Calibration:
+    count, order = len(margins), np.argsort(margins, kind="stable")
+    ordered, dear, cheap = margins[order], full[order], small[order]
+    losses = _means(dear, cheap)
+    bounds = losses + ONE_SIDED_95 * np.sqrt(np.maximum(0, _means(dear**2, cheap**2) - losses**2) / count)
+    # Equal margins share their fate.
+    possible = np.r_[True, ordered[1:] > ordered[:-1], True]
+    # Sums in another order may differ in the last bits.
+    bad = possible & ((bounds if sure else losses).max(1) > target + 1e-12)
+    fewest = int(np.flatnonzero(bad)[-1]) + 1 if bad.any() else 0
+    met = fewest <= count
+    first = int(np.flatnonzero(possible[fewest:])[0]) + fewest if met else count
+    gate = Gate(rule, float(ordered[first]) if first < count else EVERY)
+    lost, bound = (tuple(map(float, values[first])) for values in (losses, bounds))
+    return Calibration(gate, first / count, lost, bound, met)
+
+
+def _means(dear: Values, cheap: Values) -> Values:
+    """(n + 1, M) means where the first 0, 1, ... n have the first values, and the others the second."""
+    none = np.zeros((1, dear.shape[1]))
+    return (np.vstack([none, dear.cumsum(0)]) + np.vstack([cheap[::-1].cumsum(0)[::-1], none])) / len(dear)

@@ -1,0 +1,99 @@
+"""Changes to the images of a catalogue, each within one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import GalleryError
+from .catalog import Catalog
+from .records import Row, SegmentRecord
+
+
+def add_images(
+    catalog: Catalog,
+    generation: int,
+    rows: Sequence[Row],
+    segments: Sequence[SegmentRecord],
+    *,
+    replace: bool,
+) -> None:
+    """Commit images whose vectors are on the disk already, in a segment for each width.
+
+    Args:
+        replace: images with the same ids are deleted; else they are an error.
+
+    Raises:
+        GalleryError: an id is given twice, or is there already and not to be replaced.
+    """
+    _require_distinct(rows)
+    with catalog.transaction():
+        last = catalog.newest(generation)
+        keys, live = (last.keys, last.live) if last else (0, 0)
+        known = catalog.keys_of(generation, [row.id for row in rows])
+        if known and not replace:
+            raise GalleryError(f"the gallery has an image {next(iter(known))!r} already: upsert replaces it")
+        number = catalog.add_version(generation, keys + len(rows), live + len(rows) - len(known))
+        _mark_removed(catalog, generation, number, known)
+        for record in segments:
+            catalog.put_segment(generation, record)
+        _insert(catalog, generation, keys, rows, number)
+
+
+def _insert(catalog: Catalog, generation: int, start: int, rows: Sequence[Row], version: int) -> None:
+    described = [_metadata(row) for row in rows]
+    catalog.run_many(
+        "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+        (
+            (generation, start + place, row.id, row.path, row.label, metadata, version)
+            for place, (row, metadata) in enumerate(zip(rows, described, strict=True))
+        ),
+    )
+    names = {name for row in rows if row.metadata for name in _names(row.metadata)}
+    catalog.run_many("INSERT OR IGNORE INTO fields VALUES (?)", ((name,) for name in sorted(names)))
+
+
+def _metadata(row: Row) -> str:
+    try:
+        # Letters as they are: conditions look up the names of metadata in this text.
+        return json.dumps(dict(row.metadata), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise GalleryError(f"the metadata of {row.id!r} are not JSON: {error}") from error
+
+
+def delete_images(catalog: Catalog, generation: int, ids: Sequence[str]) -> int:
+    """Commit that images are gone; `GalleryError` if one is not there, and then none is. Returns how many."""
+    with catalog.transaction():
+        known = catalog.keys_of(generation, ids)
+        missing = [image_id for image_id in ids if image_id not in known]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise GalleryError(f"the gallery has no image {missing[0]!r}{more}: nothing was deleted")
+        if known:
+            last = catalog.newest(generation)
+            assert last is not None
+            number = catalog.add_version(generation, last.keys, last.live - len(known))
+            _mark_removed(catalog, generation, number, known)
+    return len(known)
+
+
+def _mark_removed(catalog: Catalog, generation: int, version: int, keys: Mapping[str, int]) -> None:
+    catalog.run_many(
+        "UPDATE images SET removed = ? WHERE generation = ? AND key = ?",
+        ((version, generation, key) for key in keys.values()),
+    )
+
+
+def _require_distinct(rows: Sequence[Row]) -> None:
+    twice = [image_id for image_id, count in Counter(row.id for row in rows).items() if count > 1]
+    if twice:
+        raise GalleryError(f"the id {twice[0]!r} is given twice: ids are unique")
+
+
+def _names(metadata: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    for name, value in metadata.items():
+        yield before + name
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{before}{name}.")

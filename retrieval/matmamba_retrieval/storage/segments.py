@@ -1,0 +1,184 @@
+"""Immutable files of float16 vectors, read by memory map, each block of rows checked when first read."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GalleryError
+from .files import new_file
+from .records import SegmentRecord
+
+Vectors = NDArray[np.float16]
+BLOCK_ROWS = 65_536
+# Bytes under one CRC-32: little to read for one row, and 4 bytes for each are kept in the catalogue.
+CHECK_BYTES = 16_384
+# A larger segment would only make merging it again dearer.
+SEGMENT_ROWS = 1_048_576
+
+
+def rows_per_check(dim: int) -> int:
+    """Rows of `dim` float16 under one CRC-32."""
+    return max(1, CHECK_BYTES // (2 * dim))
+
+
+def write_segment(
+    folder: Path, width: str, start: int, blocks: Iterable[NDArray[np.floating]], rows: int, dim: int
+) -> SegmentRecord:
+    """Write vectors, given in blocks (n, D), as one file of `rows` rows of float16 in NumPy's format.
+
+    Raises:
+        GalleryError: the disk is full, or the folder cannot be written to.
+    """
+    checks: list[NDArray[np.uint32]] = []
+    every = rows_per_check(dim)
+    with new_file(folder, ".npy") as file:
+        file.write(_header(rows, dim))
+        for part in _whole_checks(blocks, every):
+            checks.append(_checksums(part, every))
+            file.write(part.data.cast("B"))
+    return SegmentRecord(
+        width, start, rows, file.name, file.sha256, np.concatenate(checks).astype("<u4").tobytes()
+    )
+
+
+def checked_blocks(
+    folder: Path, record: SegmentRecord, dim: int
+) -> Iterator[tuple[int, int, Vectors | None]]:
+    """A segment's blocks as (first row, last + 1, rows), with None for rows that are not what was written."""
+    every, file = rows_per_check(dim), folder / record.file
+    with file.open("rb") if file.is_file() else io.BytesIO() as opened:
+        opened.seek(len(_header(record.rows, dim)))
+        for number, check in enumerate(np.frombuffer(record.checks, dtype="<u4")):
+            first, last = number * every, min((number + 1) * every, record.rows)
+            part = opened.read(2 * dim * (last - first))
+            whole = len(part) == 2 * dim * (last - first) and zlib.crc32(part) == check
+            yield first, last, np.frombuffer(part, dtype="<f2").reshape(-1, dim) if whole else None
+
+
+def _header(rows: int, dim: int) -> bytes:
+    header = io.BytesIO()
+    about = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
+
+
+def _whole_checks(blocks: Iterable[NDArray[np.floating]], every: int) -> Iterator[Vectors]:
+    """The same rows as float16, in blocks whose lengths, but for the last, are multiples of `every`."""
+    left: Vectors | None = None
+    for block in blocks:
+        part = np.ascontiguousarray(block, dtype="<f2")
+        part = part if left is None or not len(left) else np.concatenate([left, part])
+        whole = len(part) // every * every
+        if whole:
+            yield part[:whole]
+        left = part[whole:]
+    if left is not None and len(left):
+        yield np.ascontiguousarray(left)
+
+
+def _checksums(rows: Vectors, every: int) -> NDArray[np.uint32]:
+    starts = range(0, len(rows), every)
+    return np.array([zlib.crc32(rows[start : start + every].data) for start in starts], dtype=np.uint32)
+
+
+class _Segment:
+    """One file, mapped; remembers which of its blocks were checked."""
+
+    def __init__(self, file: Path, record: SegmentRecord, dim: int) -> None:
+        self.file, self.record, self._every = file, record, rows_per_check(dim)
+        self._checks = np.frombuffer(record.checks, dtype="<u4")
+        self._checked = np.zeros(len(self._checks), dtype=bool)
+        size, offset = file.stat().st_size if file.is_file() else 0, len(_header(record.rows, dim))
+        if size != offset + 2 * dim * record.rows:
+            raise GalleryError(f"{file} is {'damaged: it has another length' if size else 'missing'}")
+        # As a plain array: reading rows of NumPy's own subclass costs more.
+        self._rows = np.asarray(np.memmap(file, "<f2", "r", offset, (record.rows, dim)))
+
+    def read(self, rows: NDArray[np.int64], out: Vectors) -> None:
+        blocks = rows // self._every
+        checked = self._checked[blocks]
+        if not checked.all():
+            for block in np.unique(blocks[~checked]):
+                self._check(int(block))
+        # The rows are known to be there; "raise" would copy them twice.
+        self._rows.take(rows, axis=0, out=out, mode="clip")
+
+    def slice(self, first: int, last: int) -> Vectors:
+        for block in range(first // self._every, -(-last // self._every)):
+            if not self._checked[block]:
+                self._check(block)
+        return self._rows[first:last]
+
+    def _check(self, block: int) -> None:
+        first = block * self._every
+        if zlib.crc32(self._rows[first : first + self._every].data) != self._checks[block]:
+            last = min(first + self._every, self.record.rows) - 1
+            raise GalleryError(
+                f"{self.file} is damaged in rows {first} to {last}:"
+                " `matmamba gallery repair` encodes them again"
+            )
+        self._checked[block] = True
+
+
+class Segments:
+    """The vectors of all segments of a width as if they were one array of `rows` rows of `dim` coordinates.
+
+    Raises:
+        GalleryError: a file is missing or too short; its content is checked when it is read.
+    """
+
+    def __init__(self, folder: Path, records: list[SegmentRecord], dim: int, rows: int | None = None) -> None:
+        self.dim, self._folder = dim, folder
+        self._open: dict[str, _Segment] = {}
+        self.refresh(records, rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def refresh(self, records: list[SegmentRecord], rows: int | None = None) -> None:
+        """Take in what was committed since: the first `rows` rows of these segments."""
+        self._open = {
+            record.file: self._open.get(record.file) or _Segment(self._folder / record.file, record, self.dim)
+            for record in records
+        }
+        self._parts = list(self._open.values())
+        self._starts = np.array([record.start for record in records], dtype=np.int64)
+        stored = records[-1].start + records[-1].rows if records else 0
+        self._count = stored if rows is None else rows
+
+    def read(self, keys: NDArray[np.int64]) -> Vectors:
+        """(n, D) float16 vectors of some keys, in this order; ascending ones are read faster.
+
+        Raises:
+            GalleryError: a file is damaged where it is read, or a key is beyond the last.
+        """
+        if not len(keys):
+            return np.empty((0, self.dim), dtype=np.float16)
+        if not 0 <= keys.min() <= keys.max() < self._count:
+            raise GalleryError(f"keys {keys.min()} to {keys.max()} are not all in 0..{self._count - 1}")
+        xb = np.empty((len(keys), self.dim), dtype=np.float16)
+        if len(self._parts) > 1 and (keys[1:] < keys[:-1]).any():
+            order = np.argsort(keys)
+            xb[order] = self.read(keys[order])
+            return xb
+        # Each segment has a run of ascending keys.
+        bounds = [0, *np.searchsorted(keys, self._starts[1:]).tolist(), len(keys)]
+        for part, first, last in zip(self._parts, bounds[:-1], bounds[1:], strict=True):
+            if first < last:
+                part.read(keys[first:last] - part.record.start, xb[first:last])
+        return xb
+
+    def blocks(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, Vectors]]:
+        """The vectors of the keys `first` to `end`, as (key of the first row, rows) in bounded blocks."""
+        end = self._count if end is None else min(end, self._count)
+        for segment in self._parts:
+            start = segment.record.start
+            last = min(segment.record.rows, end - start)
+            for row in range(max(0, first - start), last, BLOCK_ROWS):
+                yield start + row, segment.slice(row, min(row + BLOCK_ROWS, last))
