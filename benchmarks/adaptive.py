@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/adaptive.py --data TINYIMAGENET --checkpoint runs/tinyimagenet --runs DIR
 
-The training images are the gallery, the held-out ones are asked, relevant is the same class. Half of the
-held-out images calibrate gates; all figures are of the other half. Embeddings, gallery and finished rows are
-kept in --runs, and a run that was stopped goes on. Writes results/adaptive.json and .md.
+The training images are the gallery, the held-out ones are asked, relevant is the same class. Gates are
+calibrated on other queries than those that they are measured on, in ten folds. Embeddings, gallery and
+finished rows are kept in --runs, and a run that was stopped goes on. Writes results/adaptive.json and .md.
 """
 
 from __future__ import annotations
@@ -138,10 +138,11 @@ def table(result: Mapping[str, Any]) -> str:
     images = result["images"]
     best = f"single-shot: 1-NN {100 * full['knn1']:.2f} %, mAP@10 {100 * full['map']:.2f} %"
     return (
-        f"{result['data']}: gallery {images['gallery']:,} images, {images['queries']:,} queries,"
-        f" {images['calibration']:,} others that calibrate; {best}. Points lost against it, with 95 %"
-        " bootstrap intervals; by full: queries that the full width answered; encoder: multiply-adds against"
-        " those of the full width.\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        f"{result['data']}: gallery {images['gallery']:,} images, {images['queries']:,} queries;"
+        f" {best}. Points lost against it, with 95 % bootstrap intervals; gates were calibrated on other"
+        " queries than those that they are measured on, to the loss that is named; by full: queries that the"
+        " full width answered; encoder: multiply-adds against those of the full width.\n\n"
+        + "\n".join("| " + " | ".join(line) + " |" for line in lines)
     )
 
 

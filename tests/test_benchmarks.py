@@ -321,7 +321,7 @@ def test_the_table_of_strategies_shows_the_cheapest_that_are_good_enough() -> No
         ("cheapest within 0.5", [1000], 1e6),
         ("gated", [200], 4e5),
     ]
-    images = {"gallery": 9, "queries": 5, "calibration": 4}
+    images = {"gallery": 9, "queries": 5}
     text = adaptive.table({"data": "photos", "images": images, "rows": rows})
     assert "| 1/8 | gated | 200 by 32; vote for 0.1 | 0.00 (0.00 to 0.00) |" in text
     assert "| 40 % | 1.0 |" in text

@@ -2,9 +2,10 @@
 
 The training images are the gallery, the held-out ones are asked, same class relevant. Tried is every
 combination of the grid: single-shot, shortlist + rerank, funnel and gated, by query width, gallery width, dim
-of the first stage, shortlist and index; each against single-shot at full width. A part of the queries only
-calibrates gates. The grid is a YAML file; the one that is shipped, configs/retrieval/adaptive.yaml, has the
-shape of MRL's adaptive and funnel tables, AdANNS's and MatMamba's query-encoder figure.
+of the first stage, shortlist and index; each against single-shot at full width. Gates are calibrated on other
+queries than those that they are measured on (ten folds). The grid is a YAML file; the one that is shipped,
+configs/retrieval/adaptive.yaml, has the shape of MRL's adaptive and funnel tables, AdANNS's and MatMamba's
+query-encoder figure.
 
 1-NN: class of the first hit. mAP@k: precision at each hit's rank, summed, divided by k (MRL). recall: share
 of the k hits of single-shot. Intervals: 95 % bootstrap. Multiply-adds of the search: the dims of every vector

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matmamba_retrieval.planning.grid import Grid
-from matmamba_retrieval.planning.trials import Bench, latencies
+from matmamba_retrieval.planning.trials import Bench, Trial, latencies
 from matmamba_retrieval.search.scan import ensure_index, index_bytes
 from matmamba_retrieval.search.settings import Settings
 from rich.console import Console
@@ -31,17 +30,12 @@ class Evaluation:
     """Tries strategies; finished rows are kept in a file, and not tried again.
 
     Args:
-        folder: of that file. seed: of the split of queries, and of the resampling.
+        folder: of that file. seed: of the folds of queries, and of the resampling.
     """
 
     def __init__(self, experiment: Experiment, grid: Grid, seed: int, folder: Path, console: Console) -> None:
         self._experiment, self._grid, self._seed, self._console = experiment, grid, seed, console
         self._file = folder / ROWS_FILE
-        count = len(experiment.queries)
-        order = np.random.default_rng(seed).permutation(count)
-        # At least one query on either side.
-        first = min(count - 1, max(1, round(grid.calibration * count)))
-        self._calibrating, self._reported = np.sort(order[:first]), np.sort(order[first:])
 
     def tables(self, wanted: Sequence[tuple[Settings, float]], full: int) -> dict[str, Any]:
         """Rows of strategies, exact search by width and dim, and numbers of images, as plain values.
@@ -50,11 +44,7 @@ class Evaluation:
             wanted: strategies, and the loss in points that their gates may have. full: dim of embeddings.
         """
         experiment = self._experiment
-        images = {
-            "gallery": len(experiment.gallery),
-            "queries": len(self._reported),
-            "calibration": len(self._calibrating),
-        }
+        images = {"gallery": len(experiment.gallery), "queries": len(experiment.queries)}
         dims = sorted({dim for dim in self._grid.dims if dim < full} | {full})
         return {"images": images, "exact": self._exact(dims), "rows": self._rows(wanted)}
 
@@ -76,8 +66,7 @@ class Evaluation:
         for query, gallery, dim in cells:
             with self._console.status(f"exact search: query {query}, gallery {gallery}, {dim} dims"):
                 found = retrieval_values(asked.at(query), stored.at(gallery), dim)
-                chosen = ("knn1", "map10")
-                values.append({name: found[name][self._reported] for name in chosen})
+                values.append({name: found[name] for name in ("knn1", "map10")})
         quality = with_intervals(values, self._seed)
         macs = {width: known.macs for width, known in self._experiment.queries.by_width.items()}
         return [
@@ -87,10 +76,8 @@ class Evaluation:
 
     def _rows(self, wanted: Sequence[tuple[Settings, float]]) -> list[Row]:
         experiment, known = self._experiment, self._known()
-        whole = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
-        reported = whole.take(self._reported)
-        calibrating = whole.take(self._calibrating)
-        count = len(self._reported)
+        bench = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
+        count = len(experiment.queries)
         with meter(self._console, "trying strategies, queries", len(wanted) * count) as bar:
             # By index, so that each is built once.
             ordered = sorted(wanted, key=lambda tried: tried[0].index)
@@ -98,7 +85,7 @@ class Evaluation:
                 name = self._name(settings, loss)
                 if name not in known:
                     self._build(settings)
-                    known[name] = self._row(reported, calibrating, settings, loss)
+                    known[name] = self._row(bench, settings, loss)
                     with self._file.open("a") as opened:
                         opened.write(json.dumps({"name": name, "row": known[name]}) + "\n")
                     bar.advance(count, f"{settings.strategy} {number + 1}/{len(wanted)}")
@@ -106,32 +93,16 @@ class Evaluation:
                     bar.skip(count)
         return [known[self._name(*each)] for each in wanted]
 
-    def _row(self, reported: Bench, calibrating: Bench, settings: Settings, loss: float) -> Row:
-        about: Row = {}
-        if settings.strategy == "gated":
-            found = calibrating.calibrate(
-                settings, loss / 100, self._grid.gate_qualities, sure=self._grid.gate_sure
-            )
-            settings = replace(settings, gate=found.gate)
-            about = {
-                "gate_loss": loss,
-                "calibrated": {
-                    "qualities": list(self._grid.gate_qualities),
-                    "sure": self._grid.gate_sure,
-                    "share": found.share,
-                    "losses": list(found.losses),
-                    "bounds": list(found.bounds),
-                    "met": found.met,
-                },
-            }
-        trial = reported.trial(settings)
+    def _row(self, bench: Bench, settings: Settings, loss: float) -> Row:
+        trial, about = self._tried(bench, settings, loss)
+        settings = trial.settings
         lost = {
-            f"{name}_loss": reported.reference[name].astype(float) - trial.values[name]
+            f"{name}_loss": bench.reference[name].astype(float) - trial.values[name]
             for name in ("knn1", "map")
         }
         (quality,) = with_intervals([trial.values | lost], self._seed)
-        alone = latencies(settings, reported.gallery, reported.queries, reported.k, ALONE)
-        gallery = reported.gallery
+        alone = latencies(settings, bench.gallery, bench.queries, bench.k, ALONE)
+        gallery = bench.gallery
         vectors, index = gallery.spec.dim * 2, 0.0
         if settings.dims:
             index = index_bytes(gallery, settings.dims[0], settings.gallery_width) / gallery.key_count
@@ -144,6 +115,24 @@ class Evaluation:
             "bytes_per_image": vectors + index,
         }
         return trial.row() | quality | about | cost
+
+    def _tried(self, bench: Bench, settings: Settings, loss: float) -> tuple[Trial, Row]:
+        """The trial, and of a gate what it was calibrated to."""
+        if settings.strategy != "gated":
+            return bench.trial(settings), {}
+        grid = self._grid
+        trial, found = bench.gated_trial(
+            settings, loss / 100, grid.gate_qualities, grid.gate_sure, grid.folds, self._seed
+        )
+        calibrated = {
+            "qualities": list(grid.gate_qualities),
+            "sure": grid.gate_sure,
+            "share": found.share,
+            "losses": list(found.losses),
+            "bounds": list(found.bounds),
+            "met": found.met,
+        }
+        return trial, {"gate_loss": loss, "calibrated": calibrated}
 
     def _known(self) -> dict[str, Row]:
         """Rows that are done; a line that a kill cut short is none."""
@@ -160,7 +149,7 @@ class Evaluation:
     def _name(self, settings: Settings, loss: float) -> str:
         """Of a row: all that decides what is in it."""
         experiment, grid = self._experiment, self._grid
-        known = [settings.to_json(), loss, grid.gate_qualities, grid.k, grid.calibration, self._seed]
+        known = [settings.to_json(), loss, grid.gate_qualities, grid.k, grid.folds, self._seed]
         known += ["sure"] * grid.gate_sure
         known += [str(experiment.gallery.folder), experiment.name, len(experiment.queries)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

@@ -58,10 +58,10 @@ def print_evaluation(console: Console, results: dict[str, Any], output: Path) ->
     """A table for each kind of strategy, and where the files are."""
     images, k = results["images"], results["settings"]["k"]
     console.print(
-        f"gallery: {images['gallery']:,} training images; queries: {images['queries']:,} held-out images, and"
-        f" {images['calibration']:,} others that calibrate gates. 1-NN and mAP in %, lost: points less than"
-        " single-shot at full width; full: queries that the full width answered; MMACs (encoder + search) and"
-        " ms per query. Intervals are in results.json.",
+        f"gallery: {images['gallery']:,} training images; queries: {images['queries']:,} held-out images;"
+        " gates were calibrated on other queries than those that they are measured on. 1-NN and mAP in %,"
+        " lost: points less than single-shot at full width; full: queries that the full width answered; MMACs"
+        " (encoder + search) and ms per query. Intervals are in results.json.",
         soft_wrap=True,
     )
     titles = {

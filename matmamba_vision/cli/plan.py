@@ -1,9 +1,9 @@
 """Find the best way to search a gallery: measured here, with this model, on your queries.
 
 Tries single-shot, shortlists, funnels and gates over the trained widths, dims, indexes and shortlist lengths.
-Half of the queries calibrate gates, the other half are measured. With targets, the fastest strategy that
-reaches them is chosen; with budgets alone, the one that finds most of what single-shot finds. The plan is
-saved in the gallery, and `matmamba search` uses it.
+Gates are calibrated on other queries than those that they are measured on (ten folds). With targets, the
+fastest strategy that reaches them is chosen; with budgets alone, the one that finds most of what single-shot
+finds. The plan is saved in the gallery, and `matmamba search` uses it.
 
 targets, at least:
   recall=0.99     share of the k hits that single-shot finds

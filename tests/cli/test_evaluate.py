@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -117,27 +116,22 @@ def check_rows(results: dict[str, Any]) -> None:
 def test_what_was_done_is_not_done_again(
     evaluate: Callable[..., dict[str, Any]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is encoded, only rows that lack are tried: here the last one, which a kill cut short.
-
-    And the queries that calibrate are never those that are reported.
-    """
-    taken: list[np.ndarray] = []
-    take = Bench.take
-    monkeypatch.setattr(Bench, "take", lambda bench, which: taken.append(which) or take(bench, which))
+    """Nothing is encoded, only rows that lack are tried: here the last one, which a kill cut short."""
     first = evaluate()
-    images, (reported, calibrating) = first["images"], taken
-    assert not set(reported) & set(calibrating)
-    assert (len(reported), len(calibrating)) == (images["queries"], images["calibration"])
     kept = checkpoint / "evaluate" / "encoded" / "rows.jsonl"
     kept.write_text(kept.read_text()[:-40])
-    tried: list[str] = []
-    trial = Bench.trial
-    monkeypatch.setattr(
-        Bench, "trial", lambda bench, settings: tried.append(settings.strategy) or trial(bench, settings)
-    )
 
     def fail(*_: object) -> None:
-        raise AssertionError("encoded again")
+        raise AssertionError("done again")
+
+    tried: list[str] = []
+    trial = Bench.gated_trial
+    monkeypatch.setattr(
+        Bench,
+        "gated_trial",
+        lambda bench, settings, *more: tried.append(settings.strategy) or trial(bench, settings, *more),
+    )
+    monkeypatch.setattr(Bench, "trial", fail)
 
     monkeypatch.setattr(experiment, "predict", fail)
     monkeypatch.setattr(evaluation_report, "PLOTS", {})

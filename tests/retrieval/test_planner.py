@@ -82,6 +82,27 @@ def test_a_calibrated_gate_loses_what_it_says(world: World, qualities: tuple[str
         assert loss <= 0.02 + 1e-9
 
 
+@pytest.mark.parametrize("folds", [2, 5])
+def test_the_gate_that_a_query_meets_was_calibrated_without_it(world: World, folds: int) -> None:
+    """By hand: each fold's queries by the gate of the others; and the gate that is kept is that of all."""
+    gallery, queries, labels = world
+    bench = Bench(gallery, queries, 5, labels)
+    settings, wanted = Settings("gated", "1/8", (16,), (200,)), (0.03, ("knn1", "map"))
+    trial, found = bench.gated_trial(settings, *wanted, folds=folds, seed=3)
+    assert trial.settings.gate == found.gate == bench.calibrate(settings, *wanted).gate
+    dealt = np.random.default_rng(3).permutation(80) % folds
+    for fold in range(folds):
+        here, others = (np.flatnonzero(same) for same in (dealt == fold, dealt != fold))
+        gate = bench.take(others).calibrate(settings, *wanted).gate
+        expected = bench.take(here).trial(replace(settings, gate=gate))
+        assert np.array_equal(trial.hits.I[here], expected.hits.I)
+        assert np.array_equal(trial.hits.by_full[here], expected.hits.by_full)
+        assert np.array_equal(trial.values["map"][here], expected.values["map"])
+    assert trial.hits.cost.macs == pytest.approx(2e5 + 1e6 * trial.hits.by_full.mean())
+    with pytest.raises(GalleryError, match="1 folds"):
+        bench.gated_trial(settings, *wanted, folds=1)
+
+
 def test_without_labels_a_gate_takes_a_rule_that_needs_none(world: World) -> None:
     gallery, queries, _ = world
     found = Bench(gallery, queries, 5).calibrate(Settings("gated", "1/8", (16,), (200,)), 0.1, ["recall"])

@@ -9,6 +9,7 @@ from itertools import product
 from ..errors import GalleryError
 from ..search.settings import Settings
 from .planner import funnel_schedule
+from .trials import FOLDS
 
 # In a schedule, the width of the first step.
 SAME = "same"
@@ -49,12 +50,12 @@ class Grid:
     Attributes:
         k: hits wanted. query_widths, gallery_widths: labels; empty for the trained ones and for full.
             dims: of the first stage. shortlists: lengths of the first stage. strategies: which are tried.
-            funnels: schedules. indexes: of the first stage. gate_dims,
-            gate_shortlists: of gated strategies; by default the last of dims and shortlists. gate_losses:
-            targets that gates are calibrated to, in points of each of gate_qualities; gate_sure: with 95 %
-            certainty. expands, gate_expands: nearest candidates that a query is averaged with, of shortlists,
-            and of what the small width of a gate
-            answers. calibration: share of the queries that only calibrate.
+            funnels: schedules. indexes: of the first stage. gate_dims, gate_shortlists: of gated strategies;
+            by default the last of dims and shortlists. gate_losses: targets that gates are calibrated to, in
+            points of each of gate_qualities; gate_sure: with 95 % certainty. expands, gate_expands: nearest
+            candidates that a query is averaged with, of shortlists, and of what the small width of a gate
+            answers. folds: into which queries are dealt; the gate that one fold passes is calibrated on the
+            others.
     """
 
     k: int = 10
@@ -72,7 +73,7 @@ class Grid:
     gate_sure: bool = False
     expands: list[int] = field(default_factory=lambda: [0])
     gate_expands: list[int] = field(default_factory=lambda: [0, 50])
-    calibration: float = 0.5
+    folds: int = FOLDS
 
 
 def settings_of(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> list[tuple[Settings, float]]:

@@ -14,7 +14,7 @@ from ..gallery.gallery import Gallery
 from ..search.queries import EncodedQueries
 from ..search.scan import IndexChoice, index_bytes, index_choices
 from ..search.settings import Plan, Settings
-from .trials import Bench, latencies
+from .trials import Bench, Trial, latencies
 
 Row = dict[str, Any]
 # What a target may name, at least; and what a budget may name, at most.
@@ -134,7 +134,7 @@ def funnel_schedule(dim: int, full: int, length: int, k: int) -> tuple[tuple[int
 
 
 class Planner:
-    """Tries strategies on encoded queries: half of them calibrate gates, the other half are measured.
+    """Tries strategies on encoded queries; gates are measured on queries that did not calibrate them.
 
     Args:
         labels: class names of the queries, if they are known.
@@ -158,9 +158,7 @@ class Planner:
         if missing:
             raise GalleryError(f"target {missing[0]} needs queries with labels")
         self.gallery, self.goal, self.k = gallery, goal, k
-        halves = np.array_split(np.random.default_rng(seed).permutation(len(queries)), 2)
-        whole = Bench(gallery, queries, k, labels)
-        self._calibration, self._reported = (whole.take(np.sort(half)) for half in halves)
+        self._bench, self._seed = Bench(gallery, queries, k, labels), seed
 
     def run(self, wanted: Sequence[Settings]) -> Iterator[Row | None]:
         """A row for each of them; None for one that need not be measured: a shorter list was enough."""
@@ -181,11 +179,10 @@ class Planner:
         return met or any(row[name] > value for name, value in self.goal.budgets.items())
 
     def measure(self, settings: Settings) -> Row:
-        """What a strategy reaches and costs; a gate is calibrated first, on the other queries."""
-        if settings.strategy == "gated" and settings.gate is None:
-            settings = replace(settings, gate=self._gate(settings))
-        trial = self._reported.trial(settings)
-        alone = latencies(settings, self.gallery, self._reported.queries, self.k, ALONE)
+        """What a strategy reaches and costs; a gate is calibrated."""
+        trial = self._gated(settings) if settings.strategy == "gated" else self._bench.trial(settings)
+        settings = trial.settings
+        alone = latencies(settings, self.gallery, self._bench.queries, self.k, ALONE)
         row = trial.row()
         times = {
             "ms": float(alone.sum(1).mean()),
@@ -198,13 +195,13 @@ class Planner:
         memory = index_bytes(self.gallery, dim, settings.gallery_width) / 2**20
         return row | times | {"gmacs": gmacs, "memory_mb": memory}
 
-    def _gate(self, settings: Settings) -> Any:
+    def _gated(self, settings: Settings) -> Trial:
         name = self.goal.quality
         allowed = {"recall": 0.01, "same1": 0.01}.get(name, 0.001)
         if name in self.goal.targets:
-            reference = float(self._calibration.reference[name].mean())
+            reference = float(self._bench.reference[name].mean())
             allowed = max(0.0, reference - self.goal.targets[name])
-        return self._calibration.calibrate(settings, allowed, [name]).gate
+        return self._bench.gated_trial(settings, allowed, [name], seed=self._seed)[0]
 
     def choose(self, rows: Sequence[Row]) -> Row:
         """The fastest that meets the goal; with budgets alone, the best of those within them.

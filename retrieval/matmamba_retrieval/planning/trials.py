@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import metrics
+from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, rerank
 from ..search.gate import OF_LABELS, RULES, Calibration, calibrate, margins
@@ -20,6 +21,8 @@ from ..search.settings import Settings
 from ..search.strategies import SingleShot
 
 Values = NDArray[Any]
+# Queries are dealt into so many parts; a gate that is measured on one was calibrated on the others.
+FOLDS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,25 @@ def cost_row(hits: Hits) -> dict[str, Any]:
         "search_ms": cost.search_ms,
         "ms_by_stage": dict(cost.ms),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What a gate is calibrated on: what the small width found, margins by rule, losses of both widths."""
+
+    gated: Gated
+    small: Hits
+    by_rule: Mapping[str, NDArray[np.float64]]
+    cheap: NDArray[np.float64]
+    dear: NDArray[np.float64]
+
+    def take(self, which: Ints) -> _Evidence:
+        """Of some queries; `small` stays that of all."""
+        by_rule = {rule: values[which] for rule, values in self.by_rule.items()}
+        return replace(self, by_rule=by_rule, cheap=self.cheap[which], dear=self.dear[which])
+
+    def calibrate(self, target: float, sure: bool) -> Calibration:
+        return calibrate(self.by_rule, self.cheap, self.dear, target, sure)
 
 
 class Bench:
@@ -100,27 +122,56 @@ class Bench:
         return Trial(settings, hits, self.qualities(hits))
 
     def calibrate(
+        self, settings: Settings, target: float, qualities: Sequence[str], sure: bool = False
+    ) -> Calibration:
+        """The gate with which `settings` lose at most `target` of each quality against single-shot here.
+
+        Rules are all, or without labels those that need none. sure: as for `calibrate`.
+        """
+        return self._evidence(settings, qualities).calibrate(target, sure)
+
+    def gated_trial(
         self,
         settings: Settings,
         target: float,
         qualities: Sequence[str],
-        rules: Sequence[str] = (),
         sure: bool = False,
-    ) -> Calibration:
-        """The gate with which `settings` lose at most `target` of each quality against single-shot here.
+        folds: int = FOLDS,
+        seed: int = 0,
+    ) -> tuple[Trial, Calibration]:
+        """Each query answered by a gate that was calibrated without it (cross-fitting).
 
-        Args:
-            rules: to choose from; by default all, or without labels those that need none. sure: as for
-                `calibrate`.
+        The queries are dealt into folds; those of one fold pass the gate that the others calibrate. So all of
+        them both calibrate and are measured, and what is measured holds for queries that were not seen.
+
+        Returns:
+            The trial, whose settings have the gate that all queries together calibrate, and that calibration.
+
+        Raises:
+            GalleryError: fewer than two folds or queries.
         """
+        if min(folds, len(self.queries)) < 2:
+            raise GalleryError(f"{len(self.queries)} queries in {folds} folds: both must be 2 at least")
+        evidence, count = self._evidence(settings, qualities), len(self.queries)
+        dealt = np.random.default_rng(seed).permutation(count) % min(folds, count)
+        hard = np.zeros(count, dtype=bool)
+        for fold in range(dealt.max() + 1):
+            here = np.flatnonzero(dealt == fold)
+            gate = evidence.take(np.flatnonzero(dealt != fold)).calibrate(target, sure).gate
+            hard[here[gate.hard(evidence.by_rule[gate.rule][here])]] = True
+        hits = evidence.gated.combine(self.queries, evidence.small, np.flatnonzero(hard), self.k)
+        whole = evidence.calibrate(target, sure)
+        return Trial(replace(settings, gate=whole.gate), hits, self.qualities(hits)), whole
+
+    def _evidence(self, settings: Settings, qualities: Sequence[str]) -> _Evidence:
         gated = replace(settings, gate=None).open(self.gallery)
         assert isinstance(gated, Gated)
         small = gated.small(self.queries, self.k)
         full = gated.combine(self.queries, small, np.arange(len(self.queries)), self.k)
-        usable = [rule for rule in RULES if self._stored is not None or rule not in OF_LABELS]
-        by_rule = {rule: margins(rule, gated.classes, small.D, small.I, self.k) for rule in rules or usable}
-        losses = [self._losses(hits, qualities) for hits in (small, full)]
-        return calibrate(by_rule, losses[0], losses[1], target, sure)
+        rules = [rule for rule in RULES if self._stored is not None or rule not in OF_LABELS]
+        by_rule = {rule: margins(rule, gated.classes, small.D, small.I, self.k) for rule in rules}
+        cheap, dear = (self._losses(hits, qualities) for hits in (small, full))
+        return _Evidence(gated, small, by_rule, cheap, dear)
 
     def _losses(self, hits: Hits, qualities: Sequence[str]) -> NDArray[np.float64]:
         found = self.qualities(hits)
