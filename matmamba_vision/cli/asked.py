@@ -11,13 +11,10 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import numpy as np
 import torch
 from matmamba_datasets import BrokenImageError, read_image
 from matmamba_datasets.folder import relative_paths
 from matmamba_retrieval import Gallery, GalleryError
-from matmamba_retrieval.exchange.importing import checked, elsewhere, made_elsewhere, open_vectors
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -93,19 +90,3 @@ def key_of(gallery: Gallery, image_id: str) -> int:
     if image_id not in keys:
         raise GalleryError(f"{gallery.folder} has no image of id {image_id!r}")
     return keys[image_id]
-
-
-def asked_vectors(
-    gallery: Gallery, file: Path, model_name: str, normalise: bool
-) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-    """Query vectors (n, D) of a file with their names, in parts of bounded size.
-
-    Raises:
-        GalleryError: no such file, vectors that are not of length 1, or of another model than the gallery's.
-    """
-    opened = open_vectors(file)
-    if made_elsewhere(gallery.spec) and not model_name:
-        raise GalleryError(f"say which model made {file}, as the gallery was told: --model-name NAME")
-    gallery.require_queries(elsewhere(opened, model_name))
-    for rows, xq in opened.parts(range(len(opened))):
-        yield [row.id for row in rows], checked(file, rows, xq, normalise=normalise)

@@ -19,6 +19,7 @@ examples:
   matmamba plan --gallery G --queries PHOTOS --target recall=0.99
   matmamba plan --gallery G --queries PHOTOS --budget ms=5 memory_mb=64 --dims 16 32 --indexes Flat HNSW32
   matmamba plan --gallery G --queries LABELLED --target knn1=0.7 --plot plan.png --json
+  matmamba plan --gallery C --vectors queries.npy --model-name clip-vit-b32 --target recall=0.95
 """
 
 from __future__ import annotations
@@ -30,17 +31,25 @@ from typing import Any
 
 import numpy as np
 import tyro
-from matmamba_datasets import NO_LABEL, BrokenTally, DataError, eval_transform, make_loader, open_images
+from matmamba_datasets import (
+    NO_LABEL,
+    BrokenTally,
+    DataError,
+    Images,
+    eval_transform,
+    make_loader,
+    open_images,
+)
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError
 from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.planning.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
 from matmamba_retrieval.search.scan import ensure_index
 from matmamba_retrieval.search.settings import Settings
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..checkpoint import Checkpoint
 from ..evaluate import measure_latency
 from .arguments import parse
 from .computing import Computing, require_least
@@ -49,6 +58,7 @@ from .device import resolve_device
 from .evaluation_report import first_stage
 from .experiment import some
 from .gallery_checkpoint import checkpoint_of
+from .given_vectors import GivenVectors
 from .progress import meter, watch
 
 Row = dict[str, Any]
@@ -60,7 +70,9 @@ class Args:
     # Folder of the gallery.
     gallery: Path
     # Query images: a folder, Parquet files or shards; not those of the gallery, which find themselves.
-    queries: Path
+    queries: Path | None = None
+    # Query vectors.
+    given: tyro.conf.OmitArgPrefixes[GivenVectors] = field(default_factory=GivenVectors)
     # What a strategy has to reach, such as recall=0.99; see above.
     target: list[str] = field(default_factory=list)
     # What it may spend, such as ms=5; see above.
@@ -91,11 +103,7 @@ def run(arguments: list[str]) -> None:
     _check(args)
     console = args.computing.begin()
     with Gallery(args.gallery, write=True) as gallery:
-        device = resolve_device(args.computing.device)
-        checkpoint = checkpoint_of(args.gallery, gallery.generation, args.checkpoint, device)
-        embedder = Embedder(checkpoint)
-        gallery.require_queries(embedder.spec())
-        queries, labels = _encode(args, checkpoint, embedder, console)
+        queries, labels = _read(args, gallery) if args.given.vectors else _encode(args, gallery, console)
         planner = Planner(gallery, queries, args.k, goal, labels, args.computing.seed)
         rows = _try(args, gallery, planner, list(queries.by_width), console)
         chosen = planner.choose(rows)
@@ -117,20 +125,52 @@ def run(arguments: list[str]) -> None:
 
 def _check(args: Args) -> None:
     require_least(args, k=1, most=2)
+    if (args.queries is None) == (args.given.vectors is None):
+        raise ConfigError("a plan needs either --queries, images, or --vectors made elsewhere")
+    if args.given.vectors and args.widths:
+        raise ConfigError("--widths: vectors made elsewhere have only the full one")
     if args.plot and not args.plot.absolute().parent.is_dir():
         raise ConfigError(f"--plot {args.plot}: there is no folder {args.plot.parent}")
 
 
-def _encode(
-    args: Args, checkpoint: Checkpoint, embedder: Embedder, console: Console
-) -> tuple[EncodedQueries, list[str] | None]:
-    """Queries at each width, with the milliseconds of one image; their class names, if all have one."""
-    model = checkpoint.model
+def _read(args: Args, gallery: Gallery) -> tuple[EncodedQueries, list[str] | None]:
+    """Query vectors, which cost no encoding, and their class names, if all have one."""
+    xq, labels = args.given.some(gallery, args.most, args.computing.seed)
+    known = [label for label in labels if label is not None]
+    return EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), known if len(known) == len(labels) else None
+
+
+def _encode(args: Args, gallery: Gallery, console: Console) -> tuple[EncodedQueries, list[str] | None]:
+    """Query images at each width, with the milliseconds of one; their class names, if all have one."""
+    assert args.queries is not None
+    checkpoint = checkpoint_of(
+        args.gallery, gallery.generation, args.checkpoint, resolve_device(args.computing.device)
+    )
+    embedder, model = Embedder(checkpoint), checkpoint.model
+    gallery.require_queries(embedder.spec())
     wanted = [model.width(width) for width in args.widths] or list(model.trained_widths)
     widths = list(dict.fromkeys(["full", *map(model.label, wanted)]))
     images = some(open_images(args.queries), args.most, args.computing.seed)
+    parts, labels = _embed(args, images, embedder, widths, console)
+    with console.status("measuring latency"):
+        times = measure_latency(model, widths)
+    encoded = {
+        width: Encoded(np.concatenate(parts[width]), embedder.macs(width), time.median)
+        for width, time in zip(widths, times, strict=True)
+    }
+    known = None if NO_LABEL in labels else [images.classes[label] for label in labels]
+    return EncodedQueries(encoded), known
+
+
+def _embed(
+    args: Args, images: Images, embedder: Embedder, widths: list[str], console: Console
+) -> tuple[dict[str, list[NDArray[np.float32]]], list[int]]:
+    """Embeddings by width, in parts, and labels of the images that can be read."""
     loader = make_loader(
-        images, eval_transform(model.input), args.computing.batch_size, workers=args.computing.workers
+        images,
+        eval_transform(embedder.model.input),
+        args.computing.batch_size,
+        workers=args.computing.workers,
     )
     parts: dict[str, list[Any]] = {width: [] for width in widths}
     labels: list[int] = []
@@ -141,14 +181,7 @@ def _encode(
                 part.append(embedder.embed(batch.images, width))
     if not labels:
         raise DataError(f"{args.queries}: no image can be read")
-    with console.status("measuring latency"):
-        times = measure_latency(model, widths)
-    encoded = {
-        width: Encoded(np.concatenate(parts[width]), embedder.macs(width), time.median)
-        for width, time in zip(widths, times, strict=True)
-    }
-    known = None if NO_LABEL in labels else [images.classes[label] for label in labels]
-    return EncodedQueries(encoded), known
+    return parts, labels
 
 
 def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], console: Console) -> list[Row]:

@@ -50,8 +50,9 @@ from rich.console import Console
 
 from .answers import as_json, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
-from .asked import Asked, asked_images, asked_vectors, key_of, local_path, read_batch
+from .asked import Asked, asked_images, key_of, local_path, read_batch
 from .gallery_checkpoint import checkpoint_of
+from .given_vectors import GivenVectors
 from .searching import Answer, Search
 
 # Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
@@ -67,13 +68,8 @@ class Args:
     gallery: Path
     # Id of an image of the gallery to find more like; can be given several times.
     like: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
-    # Instead of images: query vectors made elsewhere, a NumPy file (n, D), or a Parquet file with columns id
-    # and vector.
-    vectors: Path | None = None
-    # Of vectors: name of the model that made them, as the gallery was told.
-    model_name: str = ""
-    # Of vectors: bring them to length 1; else they must have it.
-    normalise: bool = False
+    # Query vectors.
+    given: tyro.conf.OmitArgPrefixes[GivenVectors] = field(default_factory=GivenVectors)
     # File, or id of the gallery, that answers should not be like; can be given several times.
     away: Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(name="not")] = field(
         default_factory=list
@@ -105,20 +101,19 @@ class Args:
 def run(arguments: list[str]) -> int:
     """Search and print; returns the exit status, 1 if a query could not be read."""
     args = parse(Args, "search", __doc__, arguments)
-    if not (args.queries or args.like or args.vectors):
+    if not (args.queries or args.like or args.given.vectors):
         raise ValueError("no query image given: matmamba search --gallery G IMAGE ...")
     with Gallery(args.gallery) as gallery:
         asked = asked_images(args.queries, sys.stdin.buffer)
         liked = np.array([key_of(gallery, image_id) for image_id in args.like], dtype=np.int64)
-        given = asked_vectors(gallery, args.vectors, args.model_name, args.normalise) if args.vectors else ()
         embedder = _embedder(args, gallery, asked)
         search = _search(args, gallery, embedder)
 
         def answers() -> Iterator[Answer]:
             if embedder is not None:
                 yield from search.images(asked, eval_transform(embedder.model.input), embedder.queries)
-            for names, xq in given:
-                yield from search.vectors(names, xq)
+            for rows, xq in args.given.parts(gallery):
+                yield from search.vectors([row.id for row in rows], xq)
             yield from search.more_like(liked)
 
         return _show(args, search, answers())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -12,7 +15,7 @@ from matmamba_retrieval import Gallery, Plan
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main
 from PIL import Image
-from small import SMALL
+from small import SMALL, unit_vectors
 
 
 @pytest.fixture
@@ -74,6 +77,88 @@ def test_indexes_are_tried_in_turn_and_the_chosen_one_stays(
     with Gallery(indexed) as gallery:
         assert Plan.from_json(gallery.plan).settings.index == settings["index"]
         assert settings["index"] in ("", *(record.recipe for record in gallery.shortlists()))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A gallery of labelled vectors made elsewhere, and 60 queries in a Parquet file of three groups."""
+    rng, places = np.random.default_rng(0), unit_vectors(4, 16)
+
+    def save(name: str, count: int) -> None:
+        labels = rng.integers(4, size=count)
+        vectors = places[labels] + 0.3 * unit_vectors(count, 16, seed=count)
+        columns = {
+            "id": [f"{name} {n}" for n in range(count)],
+            "label": [f"class {label}" for label in labels],
+        }
+        table = pa.table(columns | {"vector": list(vectors.astype(np.float32))})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=25)
+
+    save("base", 300)
+    save("queries", 60)
+    flags = ["--vectors", str(tmp_path / "base.parquet"), "--model-name", "clip", "--normalise"]
+    assert main(["index", *flags, "--gallery", str(tmp_path / "V"), "--dims", "8"]) == 0
+    return tmp_path
+
+
+def test_a_gallery_of_vectors_made_elsewhere_is_planned_with_vectors(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of the front costs no encoding; labels of the file are a target; search goes by the plan."""
+    queries = ["--vectors", str(elsewhere / "queries.parquet"), "--model-name", "clip", "--normalise"]
+    gallery = ["--gallery", str(elsewhere / "V")]
+    goal = ["--target", "knn1=0.9", "--most", "50", "--json"]
+    capsys.readouterr()
+    assert main(["plan", *gallery, *queries, *goal]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert all(row["encoder_macs"] == row["one_encode_ms"] == 0 for row in printed["front"])
+    assert {row["query_width"] for row in printed["front"]} == {"full"}
+    assert printed["plan"]["measured"]["knn1"] >= 0.9
+    assert main(["search", *gallery, *queries, "--k", "1", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    asked = pq.read_table(elsewhere / "queries.parquet")["label"].to_pylist()
+    right = [answer["hits"][0]["label"] == label for answer, label in zip(answers, asked, strict=True)]
+    assert np.mean(right) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--target", "recall=0.9"], "either --queries, images, or --vectors"),
+        (
+            ["--queries", "photos", "--vectors", "queries.parquet", "--target", "recall=0.9"],
+            "either --queries",
+        ),
+        (["--queries", "photos", "--target", "recall=0.9"], "made elsewhere: no model is known"),
+        (["--vectors", "queries.parquet", "--target", "recall=0.9"], "say which model made"),
+        (
+            [
+                "--vectors",
+                "queries.parquet",
+                "--model-name",
+                "clip",
+                "--widths",
+                "1/8",
+                "--target",
+                "recall=1",
+            ],
+            "--widths: vectors made elsewhere",
+        ),
+        (["--vectors", "queries.parquet", "--model-name", "clip", "--target", "recall=1"], "--normalise"),
+    ],
+)
+def test_vectors_that_cannot_plan_are_named(
+    elsewhere: Path,
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(elsewhere)
+    assert main(["plan", "--gallery", "V", *flags]) == 2
+    assert message in capsys.readouterr().err
+    with Gallery(elsewhere / "V") as gallery:
+        assert gallery.plan is None
 
 
 @pytest.mark.parametrize(

@@ -217,14 +217,6 @@ def test_vectors_that_do_not_fit_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_there_is_no_model_for_vectors_made_elsewhere(
-    elsewhere: Path, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan = ["plan", "--queries", str(place / "photos"), "--target", "recall=0.9"]
-    assert main([*plan, "--gallery", str(elsewhere / "g")]) == 2
-    assert "made elsewhere" in capsys.readouterr().err
-
-
 def test_a_score_threshold_cuts_and_says_so(place: Path, search: Run) -> None:
     file = place / "photos" / FIRST
     hits = search(file)[str(file)]["hits"]

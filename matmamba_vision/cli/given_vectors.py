@@ -1,0 +1,55 @@
+"""Query vectors that were made elsewhere: their flags, and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matmamba_retrieval import Gallery, GalleryError, Row
+from matmamba_retrieval.exchange.importing import checked, elsewhere, made_elsewhere, open_vectors
+from numpy.typing import NDArray
+
+
+@dataclass
+class GivenVectors:
+    # Instead of images: query vectors made elsewhere, a NumPy file (n, D), or a Parquet file with columns id
+    # and vector.
+    vectors: Path | None = None
+    # Of vectors: name of the model that made them, as the gallery was told.
+    model_name: str = ""
+    # Of vectors: bring them to length 1; else they must have it.
+    normalise: bool = False
+
+    def parts(self, gallery: Gallery) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        """What is known of the query vectors, and these (n, D), in parts of bounded size; none if not given.
+
+        Raises:
+            GalleryError: no such file, vectors that are not of length 1, or of another model than the
+                gallery's.
+        """
+        if self.vectors is None:
+            return
+        opened = open_vectors(self.vectors)
+        if made_elsewhere(gallery.spec) and not self.model_name:
+            raise GalleryError(
+                f"say which model made {self.vectors}, as the gallery was told: --model-name NAME"
+            )
+        gallery.require_queries(elsewhere(opened, self.model_name))
+        for rows, xq in opened.parts(range(len(opened))):
+            yield rows, checked(self.vectors, rows, xq, normalise=self.normalise)
+
+    def some(self, gallery: Gallery, most: int, seed: int) -> tuple[NDArray[np.float32], list[str | None]]:
+        """Vectors (n, D) picked by chance, all if there are no more than `most`, and their labels."""
+        assert self.vectors is not None
+        count, start = len(open_vectors(self.vectors)), 0
+        chosen = np.sort(np.random.default_rng(seed).permutation(count)[:most])
+        picked: list[NDArray[np.float32]] = []
+        labels: list[str | None] = []
+        for rows, xq in self.parts(gallery):
+            here = chosen[(chosen >= start) & (chosen < start + len(rows))] - start
+            picked.append(xq[here])
+            labels += [rows[place].label for place in here]
+            start += len(rows)
+        return np.concatenate(picked), labels
