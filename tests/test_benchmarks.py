@@ -297,10 +297,10 @@ def searched(width: str, strategy: str, **values: Any) -> dict[str, Any]:
 
 
 def test_the_table_of_strategies_shows_the_cheapest_that_are_good_enough() -> None:
-    def gated(macs: float, met: bool = True) -> dict[str, Any]:
-        calibrated = {"met": met, "qualities": ["knn1", "map"]}
-        gate = {"rule": "vote", "threshold": 0.5}
-        return searched("1/8", "gated", encoder_macs=macs, gate=gate, gate_loss=0.1, calibrated=calibrated)
+    def gated(macs: float, met: bool = True, lost: float = 0.0) -> dict[str, Any]:
+        calibrated = {"met": met, "qualities": ["knn1", "map"], "sure": False}
+        known = {"gate": {"rule": "vote", "threshold": 0.5}, "gate_loss": 0.1, "calibrated": calibrated}
+        return searched("1/8", "gated", encoder_macs=macs, map_loss=lost, **known)
 
     rows = [
         searched("full", "single-shot"),
@@ -312,6 +312,7 @@ def test_the_table_of_strategies_shows_the_cheapest_that_are_good_enough() -> No
         gated(5e5),
         gated(4e5),
         gated(3e5, met=False),
+        gated(2e5, lost=0.0011),
     ]
     found = [(title, row["lengths"], row["encoder_macs"]) for title, row in adaptive.chosen(rows)]
     assert found == [
