@@ -25,7 +25,7 @@ class DataConfig:
     root: str = ""
     # Share of each class that is held out where the data set has no split of its own.
     held_out: float = 0.2
-    # Images per step.
+    # Images per step of each process.
     batch_size: int = 32
     # Processes that decode images; 0 decodes in the main one.
     workers: int = 0

@@ -55,7 +55,9 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
         )
     else:
         known["kwargs_handlers"] = [DistributedDataParallelKwargs()]
-    accelerator = Accelerator(mixed_precision=PRECISIONS[engine.precision], cpu=device == "cpu", **known)
+    # Said even where there is nothing else: Accelerate starts no process group on a CPU that it was not told.
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision=PRECISIONS[engine.precision], cpu=cpu, **known)
     if engine.precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("engine.precision fp16 needs a GPU: a CPU can compute in bf16")
     if engine.fsdp and accelerator.distributed_type != DistributedType.FSDP:

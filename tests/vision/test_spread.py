@@ -26,10 +26,16 @@ def alone() -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     return heard.widths, training.kept_model().state_dict()
 
 
+def launch(*program: str) -> str:
+    """Run a program in two processes; what they print."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    run = subprocess.run([*torchrun, *program], check=True, timeout=300, stdout=subprocess.PIPE, text=True)
+    return run.stdout
+
+
 def spread(kind: str, output: Path) -> dict[str, Any]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    subprocess.run([*launch, str(PROGRAM), kind, str(output)], check=True, timeout=300)
+    launch(str(PROGRAM), kind, str(output))
     return torch.load(output)
 
 
@@ -47,6 +53,12 @@ def test_two_processes_train_as_one(
     if kind == "ddp":
         buckets = set(found["exchanges"])
         assert len(found["exchanges"]) == STEPS * len(buckets)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want two GPUs")
+def test_two_processes_find_each_other_without_being_told_the_device() -> None:
+    printed = launch("-m", "matmamba_vision", "train", "--dry-run", "--data.batch-size", "8")
+    assert printed.count("16 (2 processes x 1 batches x 8)") == 1
 
 
 def test_sharding_without_gpus_is_refused() -> None:
