@@ -40,6 +40,8 @@ class Folder(Images):
 
         def noted() -> Iterator[str]:
             for path in relative_paths(self.root):
+                if not _is_text(path):
+                    raise DataError(f"{self.root} has a file whose name is not UTF-8: {path!a}; rename it")
                 owner = path.split("/", 1)[0] if "/" in path else None
                 numbers.append(seen.setdefault(owner, len(seen)))
                 yield path
@@ -117,6 +119,15 @@ def relative_paths(root: Path | str, inside: str = "") -> Iterator[str]:
             yield from relative_paths(root, inside + name)
         elif kind == "file":
             yield inside + name
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name was decoded, and not only carried along byte by byte."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -11,6 +11,7 @@ examples:
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --widths 1/8 --metadata photos.csv
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G2 --shard 2/4
   matmamba index --vectors clip.parquet --model-name clip-vit-b32 --gallery C --normalise
+  matmamba index --gallery G --dims 64 --factory ivfpq     # another index over the images that are there
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ..checkpoint import load_checkpoint
 from .arguments import parse
 from .device import limit_threads
 from .indexing import index_images, index_vectors
+from .shortlists import build_shortlists, require_dims
 
 # Good for a first gallery, before anything is trained.
 SHIPPED = "matmamba_nano_patch4_32"
@@ -84,24 +86,47 @@ def run(arguments: list[str]) -> None:
     """Index, build the shortlists, print a summary."""
     args = parse(Args, "index", __doc__, arguments)
     console = Console()
-    if (args.images is None) == (args.vectors is None):
+    only_build = args.images is None and args.vectors is None and (args.dims or args.factory)
+    if (args.images is None) == (args.vectors is None) and not only_build:
         raise GalleryError("say what to index: either --images or --vectors")
     _require_fitting(args)
     limit_threads(args.threads)
+    if only_build:
+        build(args, console)
+        return
     start, tally = time.monotonic(), None
     with continuable(args.gallery):
         if args.vectors is not None:
-            added = index_vectors(args, console)
+            added, known = index_vectors(args, console)
         else:
             assert args.images is not None
             checkpoint = load_checkpoint(args.checkpoint)
-            added, tally = index_images(args, checkpoint, open_images(args.images), console)
+            added, known, tally = index_images(args, checkpoint, open_images(args.images), console)
     summarise(console, args.gallery, "added", added, start, tally)
+    if known:
+        console.print(_left_alone(args, known), soft_wrap=True, highlight=False)
     query = "--vectors QUERIES --model-name NAME" if args.vectors else "IMAGE"
     following = f"matmamba search --gallery {quote(str(args.gallery))} {query}"
     if args.shard:
         following = f"matmamba merge GALLERY ... --into G, with all {args.shard.partition('/')[2]} shards"
     console.print(f"next: {following}", soft_wrap=True, markup=False)
+
+
+def build(args: Args, console: Console) -> None:
+    """Build indexes over images that are in a gallery already."""
+    with Gallery(args.gallery, write=True) as gallery:
+        dims = require_dims(args.dims, args.factory, gallery.spec.dim)
+        with console.status("building indexes"):
+            build_shortlists(gallery, dims, args.factory, 0)
+        names = ", ".join(record.name for record in gallery.shortlists())
+        console.print(f"{args.gallery}: {len(gallery)} images, indexes {names}", soft_wrap=True)
+
+
+def _left_alone(args: Args, known: int) -> str:
+    """What was not done with the images that the gallery had, and how to have it done."""
+    names = "--prefix or --ids" if args.ids is None and args.vectors else "--prefix"
+    what = ", nor does --metadata change what is known of them" if args.metadata else ""
+    return f"{known} ids were there already and are left alone{what}: --upsert replaces them, {names} renames"
 
 
 def _require_fitting(args: Args) -> None:

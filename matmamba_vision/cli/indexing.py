@@ -32,8 +32,11 @@ T = TypeVar("T")
 
 def index_images(
     args: Args, checkpoint: Checkpoint, images: Images, console: Console
-) -> tuple[int, BrokenTally]:
-    """Add what the gallery lacks, then build its shortlists; returns images added, and the broken ones.
+) -> tuple[int, int, BrokenTally]:
+    """Add what the gallery lacks, then build its shortlists.
+
+    Returns:
+        How many images were added, how many were there already, and the broken ones.
 
     Raises:
         GalleryError: the gallery was made by another checkpoint, or has an id under another path.
@@ -60,7 +63,7 @@ def index_images(
         if target.gallery is None:
             raise GalleryError(f"{args.images} has no readable images:\n{tally.listing()}")
         _finish(target, dims, args, writer.committed)
-    return writer.committed, tally
+    return writer.committed, len(part) - len(left), tally
 
 
 def _finish(target: Destination, dims: Sequence[int], args: Args, added: int) -> None:
@@ -117,8 +120,11 @@ def annotated(rows: Sequence[Row], known: Annotations) -> list[Row]:
     return found
 
 
-def index_vectors(args: Args, console: Console) -> int:
-    """Add the vectors of a file that the gallery lacks, then build its shortlists; returns how many.
+def index_vectors(args: Args, console: Console) -> tuple[int, int]:
+    """Add the vectors of a file that the gallery lacks, then build its shortlists.
+
+    Returns:
+        How many were added, and how many were there already.
 
     Raises:
         GalleryError: the file is damaged or has an id twice, vectors are not of length 1, or the gallery was
@@ -146,7 +152,7 @@ def index_vectors(args: Args, console: Console) -> int:
                 writer.add(named if known is None else annotated(named, known), {target.spec.width: unit})
                 bar.advance(len(rows))
         _finish(target, dims, args, writer.committed)
-    return writer.committed
+    return writer.committed, len(part) - writer.committed
 
 
 def _annotations(args: Args, file: VectorFile) -> Annotations | None:

@@ -51,6 +51,7 @@ from rich.console import Console
 from .answers import as_json, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
 from .asked import Asked, asked_images, key_of, local_path, read_batch
+from .computing import require_least, require_place
 from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
 from .searching import Answer, Search
@@ -103,6 +104,12 @@ def run(arguments: list[str]) -> int:
     args = parse(Args, "search", __doc__, arguments)
     if not (args.queries or args.like or args.given.vectors):
         raise ValueError("no query image given: matmamba search --gallery G IMAGE ...")
+    require_least(args, dim=1, shortlist=1)
+    require_place("--html", args.html)
+    if args.min_score is not None and np.isnan(args.min_score):
+        raise GalleryError("--min-score is not a number")
+    if args.strategy == "single-shot" and (args.dim or args.shortlist):
+        raise GalleryError("--dim and --shortlist mean nothing for --strategy single-shot")
     with Gallery(args.gallery) as gallery:
         asked = asked_images(args.queries, sys.stdin.buffer)
         liked = np.array([key_of(gallery, image_id) for image_id in args.like], dtype=np.int64)
@@ -217,7 +224,8 @@ def _strategy(args: Args, gallery: Gallery, embedder: Embedder | None, k: int) -
         # Made for another k, it may keep too few candidates.
         if min(plan.settings.lengths, default=k) >= k:
             return plan.strategy(gallery)
-    if args.strategy == "single-shot" or (args.strategy == "auto" and len(gallery) <= SMALL_GALLERY):
+    small = args.strategy == "auto" and len(gallery) <= SMALL_GALLERY and not (args.dim or args.shortlist)
+    if args.strategy == "single-shot" or small:
         return SingleShot(gallery, _width(args, embedder, "full"))
     width = _width(args, embedder, "smallest")
     dim = args.dim or min(gallery.shortlist_dims(), default=gallery.spec.dim)

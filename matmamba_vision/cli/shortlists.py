@@ -27,9 +27,15 @@ def require_dims(dims: Sequence[int], factory: str, embed_dim: int) -> list[int]
 def build_shortlists(gallery: Gallery, dims: Sequence[int], factory: str, added: int) -> None:
     """Build those asked for, refresh the others if images were added, and see that there is one.
 
-    Those asked for are built over each width whose vectors the gallery has.
+    Those asked for are built over each width whose vectors the gallery has. A kind without dims is for those
+    dims that have an index, or for the usual one.
+
+    Raises:
+        GalleryError: one cannot be built; the images are in the gallery, as they were before.
     """
     built = {(record.width, record.dim) for record in gallery.shortlists()}
+    if factory and not dims:
+        dims = sorted({dim for _, dim in built}) or [min(DEFAULT_DIM, gallery.spec.dim)]
     widths = (gallery.spec.width, *gallery.generation.widths)
     wanted = {(width, dim) for width in widths for dim in dims}
     refreshed = built if added else set()
@@ -38,4 +44,12 @@ def build_shortlists(gallery: Gallery, dims: Sequence[int], factory: str, added:
         built = set()
     for width, dim in sorted(wanted | refreshed):
         asked = (width, dim) in wanted or (width, dim) not in built
-        gallery.build_shortlist(dim, factory if asked else "", width)
+        try:
+            gallery.build_shortlist(dim, factory if asked else "", width)
+        except (GalleryError, RuntimeError, OSError) as error:
+            # FAISS names its source file before the reason.
+            reason = str(error).rpartition("failed: ")[2]
+            raise GalleryError(
+                f"{len(gallery)} images are in {gallery.folder}, but an index over {dim} dims could not be"
+                f" built: {reason}"
+            ) from error

@@ -226,6 +226,12 @@ def test_vectors_made_elsewhere_are_indexed(
         (images("--gallery", "@g", "--normalise"), "--normalise"),
         (["index", "--gallery", "@g", "--vectors", "@x.npy", "--widths", "1/2"], "--widths"),
         (["index", "--gallery", "@g", "--vectors", "@x.txt"], "x.txt"),
+        (["index", "--gallery", "@g", "--dims", "8"], "g"),
+        (images("--gallery", "@g", "--dims", "8", "--factory", "adanns-ivf:4:16"), "prefixes of 16 dims"),
+        (
+            images("--gallery", "@g", "--dims", "7", "--factory", "adanns-opq:2"),
+            "multiple of twice its bytes",
+        ),
         (images("--gallery", "@g", "--shard", "3/2"), "'3/2'"),
         (images("--gallery", "@g", "--shard", "1/2", "--dims", "8"), "matmamba merge"),
         (images("--gallery", "@g", "--widths", "1/5"), "'1/5'"),
@@ -243,6 +249,49 @@ def test_what_means_nothing_is_refused(
     assert command(*arguments) == 2
     assert said in capsys.readouterr().err
     assert not (place / "g").exists()
+
+
+def test_indexes_are_built_over_images_that_are_there(
+    command: Callable[..., int], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without encoding; a kind without dims is for those that have an index; vectors stay as they are."""
+    assert command(*images("--gallery", "@g", "--dims", "8")) == 0
+    before = content(place / "g")
+    assert command("index", "--gallery", "@g", "--factory", "hnsw") == 0
+    assert "hnsw" in capsys.readouterr().out
+    assert command("index", "--gallery", "@g", "--dims", "16") == 0
+    after = content(place / "g")
+    assert after[:2] == before[:2]
+    with Gallery(place / "g") as gallery:
+        assert {record.dim: record.recipe for record in gallery.shortlists()} == {8: "hnsw", 16: "Flat"}
+
+
+def test_images_stay_when_their_index_cannot_be_built_and_the_error_says_so(
+    command: Callable[..., int], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(place / "x.npy", unit_vectors(50, 16))
+    index = ["index", "--vectors", "@x.npy", "--gallery", "@v", "--dims", "8"]
+    assert command(*index, "--factory", "IVF64,Flat") == 2
+    error = capsys.readouterr().err
+    assert "50 images are in" in error
+    assert "Number of training points (50)" in error
+    assert ".cpp" not in error
+    assert command("index", "--gallery", "@v", "--dims", "8") == 0
+    assert len(content(place / "v")[0]) == 50
+
+
+def test_what_was_there_already_is_counted(
+    command: Callable[..., int], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(place / "x.npy", unit_vectors(50, 16))
+    np.save(place / "y.npy", unit_vectors(60, 16, seed=1))
+    assert command("index", "--vectors", "@x.npy", "--gallery", "@v", "--model-name", "clip") == 0
+    assert "left alone" not in capsys.readouterr().out
+    assert command("index", "--vectors", "@y.npy", "--gallery", "@v", "--model-name", "clip") == 0
+    printed = capsys.readouterr().out
+    assert "10 images added, 60 in all" in printed
+    assert "50 ids were there already" in printed
+    assert "--prefix or --ids" in printed
 
 
 def test_an_interrupted_run_keeps_what_was_encoded_and_says_how_to_go_on(

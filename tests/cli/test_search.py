@@ -217,6 +217,37 @@ def test_vectors_that_do_not_fit_are_named(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--shortlist", "0"], "--shortlist is 0"),
+        (["--min-score", "nan"], "--min-score"),
+        (["--strategy", "single-shot", "--dim", "8"], "mean nothing for --strategy single-shot"),
+        (["--html", "none/page.html"], "there is no folder none"),
+        (["--html", "."], "is a folder"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused_before_the_search(
+    place: Path,
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(place)
+    assert main(["search", "--gallery", str(place / "g"), str(place / "photos" / FIRST), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_length_asks_for_a_shortlist_in_a_small_gallery_too(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(place / "photos" / FIRST)
+    for flags, kind in ((["--shortlist", "12"], "shortlist"), ([], "single-shot")):
+        assert main(["search", "--gallery", str(place / "g"), file, *flags]) == 0
+        assert kind in capsys.readouterr().out.splitlines()[-2]
+
+
 def test_a_score_threshold_cuts_and_says_so(place: Path, search: Run) -> None:
     file = place / "photos" / FIRST
     hits = search(file)[str(file)]["hits"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -90,6 +91,13 @@ def test_given_splits_are_kept(photos: Path, tmp_path: Path) -> None:
     (root / "val" / "bright" / "00.jpg").rename(root / "val" / "unknown" / "00.jpg")
     with pytest.raises(DataError, match="unknown"):
         open_splits(DataConfig(name="folder", root=str(root)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_that_is_no_text_is_named(photos: Path) -> None:
+    (photos / "dark" / os.fsdecode(b"lat\xe9in.png")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"not UTF-8: 'dark/lat\\udce9in.png'"):
+        Folder(photos)
 
 
 def test_a_folder_to_index_needs_no_classes(photos: Path) -> None:

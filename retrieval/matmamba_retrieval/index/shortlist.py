@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import faiss
@@ -64,8 +65,17 @@ def build_index(
 
 
 def empty_index(dim: int, factory: str) -> faiss.Index:
-    """An untrained index by inner product; `GalleryError` if FAISS does not understand `factory`."""
+    """An untrained index by inner product.
+
+    Raises:
+        GalleryError: FAISS does not understand `factory`, or its numbers do not go with `dim`.
+    """
     if factory == AUTO or factory_of(factory, TRAINING_ROWS, dim) is None:
+        name, numbers = split(factory)
+        if name == "adanns-ivf":
+            _two_dims(factory, numbers, dim)
+        if name == "adanns-opq":
+            _opq_dims(factory, _opq_bytes(numbers, dim), dim)
         return faiss.IndexLSH(dim, dim, False, False)
     try:
         factory = factory_of(factory, TRAINING_ROWS, dim) or ""
@@ -186,22 +196,37 @@ def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistI
             index.train(_sample(segments, rows, dim))
         return ShortlistIndex(index, dim, recipe)
     if name == "adanns-ivf":
-        cluster, scan = [*numbers, max(1, dim // 4), dim][:2] if len(numbers) != 1 else (numbers[0], dim)
-        if max(cluster, scan) != dim:
-            raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, scan)} dims, not of {dim}")
+        cluster, scan = _two_dims(recipe, numbers, dim)
         xt = _sample(segments, rows, dim)
         return ShortlistIndex(TwoPrefixes.train(xt, cluster, scan, cells(rows)).index, dim, recipe)
-    return _trained_opq(_sample(segments, rows, dim), dim, recipe, (numbers or [min(8, dim // 2)])[0])
+    return _trained_opq(_sample(segments, rows, dim), dim, recipe, _opq_bytes(numbers, dim))
 
 
-def _trained_opq(xt: Floats, dim: int, recipe: str, bytes_a_row: int) -> ShortlistIndex:
+def _two_dims(recipe: str, numbers: Sequence[int], dim: int) -> tuple[int, int]:
+    """Dims of the cells and of the scan."""
+    cluster, scan = [*numbers, max(1, dim // 4), dim][:2] if len(numbers) != 1 else (numbers[0], dim)
+    if max(cluster, scan) != dim:
+        raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, scan)} dims, not of {dim}")
+    return cluster, scan
+
+
+def _opq_bytes(numbers: Sequence[int], dim: int) -> int:
+    return (*numbers, min(8, dim // 2))[0]
+
+
+def _opq_dims(recipe: str, bytes_a_row: int, dim: int) -> list[int]:
+    """Prefixes that can be coded in so many bytes."""
     halves = [dim >> n for n in range(dim.bit_length())]
     dims = [tried for tried in halves if tried >= 2 * bytes_a_row and tried % (2 * bytes_a_row) == 0]
     if not dims:
         raise GalleryError(
             f"{recipe!r}: neither {dim} dims nor a half of them is a multiple of twice its bytes"
         )
-    xq = xt[:TUNING_QUERIES]
+    return dims
+
+
+def _trained_opq(xt: Floats, dim: int, recipe: str, bytes_a_row: int) -> ShortlistIndex:
+    dims, xq = _opq_dims(recipe, bytes_a_row, dim), xt[:TUNING_QUERIES]
     exact = faiss.knn(xq, xt, min(TUNING_K, len(xt)), metric=faiss.METRIC_INNER_PRODUCT)[1]
     return ShortlistIndex(opq_index(xt, xq, exact, bytes_a_row, dims), dim, recipe)
 
