@@ -224,11 +224,17 @@ def _strategy(args: Args, gallery: Gallery, embedder: Embedder | None, k: int) -
         # Made for another k, it may keep too few candidates.
         if min(plan.settings.lengths, default=k) >= k:
             return plan.strategy(gallery)
-    small = args.strategy == "auto" and len(gallery) <= SMALL_GALLERY and not (args.dim or args.shortlist)
-    if args.strategy == "single-shot" or small:
+    dims = gallery.shortlist_dims()
+    alone = (len(gallery) <= SMALL_GALLERY or not dims) and not (args.dim or args.shortlist)
+    if args.strategy == "single-shot" or (args.strategy == "auto" and alone):
         return SingleShot(gallery, _width(args, embedder, "full"))
+    if not dims:
+        raise GalleryError(
+            f"{gallery.folder} has no index for a shortlist:"
+            f" matmamba index --gallery {gallery.folder} --dims 32 builds one"
+        )
     width = _width(args, embedder, "smallest")
-    dim = args.dim or min(gallery.shortlist_dims(), default=gallery.spec.dim)
+    dim = args.dim or min(dims)
     length = min(len(gallery), args.shortlist or max(200, 10 * k))
     if args.strategy in ("auto", "shortlist"):
         return Shortlist(gallery, width, dim, length)

@@ -248,6 +248,20 @@ def test_a_length_asks_for_a_shortlist_in_a_small_gallery_too(
         assert kind in capsys.readouterr().out.splitlines()[-2]
 
 
+def test_without_an_index_all_are_compared_and_a_shortlist_names_what_is_missing(
+    elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, imported = str(tmp_path / "g.parquet"), str(tmp_path / "imported")
+    assert main(["gallery", "export", str(elsewhere / "g"), table]) == 0
+    assert main(["gallery", "import", table, imported]) == 0
+    search = ["search", "--gallery", imported, "--like", "7", "--k", "3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matmamba_vision.cli.search.SMALL_GALLERY", 10)
+        assert main(search) == 0
+    assert main([*search, "--strategy", "shortlist"]) == 2
+    assert f"matmamba index --gallery {imported} --dims 32" in capsys.readouterr().err
+
+
 def test_a_score_threshold_cuts_and_says_so(place: Path, search: Run) -> None:
     file = place / "photos" / FIRST
     hits = search(file)[str(file)]["hits"]
