@@ -156,7 +156,7 @@ def test_a_missing_pyarrow_is_said_clearly(
     folder: Path, run: Run, tmp_path: Path, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("exchange", "atlas"):
-        monkeypatch.delitem(sys.modules, f"matmamba_retrieval.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"matmamba_retrieval.exchange.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = run("gallery", action, folder, tmp_path / "x", status=2)
     assert "pip install 'matmamba-vision[data]'" in said
