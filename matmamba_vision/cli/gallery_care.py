@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from matmamba_retrieval.gallery import inspection, renewal
 from matmamba_retrieval.gallery.snapshot import CATALOG
 from matmamba_retrieval.storage.catalog import Catalog
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 
 from .arguments import parse
@@ -27,8 +28,8 @@ from .pictures import Pictures
 _VERIFY = """Read every byte of a gallery and compare it with its checksum.
 
 With --images some images, taken by chance, are encoded again besides, and compared with their vectors: a file
-that was replaced by another picture is found so. The exit status is 0 if all is well, 1 if anything is
-damaged, 2 if there is no gallery.
+that was replaced by another picture, or is gone, is found so. The exit status is 0 if all is well, 1 if
+anything is damaged, 2 if there is no gallery.
 
 examples:
   matmamba gallery verify G
@@ -37,7 +38,8 @@ examples:
 _REPAIR = """Build again what a gallery can build again: indexes from vectors, vectors from images.
 
 Vectors are encoded again from the image files if the checkpoint is where it was, or is named. What is left
-damaged is listed, and the exit status is 1.
+damaged is listed, and the exit status is 1: so are the images that cannot be encoded again. Put their files
+back, or delete them from the gallery, and repair again.
 
 examples:
   matmamba gallery repair G
@@ -75,20 +77,21 @@ def verify(arguments: list[str]) -> int:
     args = parse(VerifyArgs, "gallery verify", _VERIFY, arguments)
     if args.images < 0:
         raise GalleryError(f"--images is {args.images}: it can be 0 or more")
-    damages = inspection.verify(args.gallery)
+    damages, compared = inspection.verify(args.gallery), ""
     if args.images and not damages:
         with Gallery(args.gallery) as gallery:
             damages = inspection.verify_vectors(gallery, _Encoder(args), args.images)
-    return _report(args.gallery, damages, Console(highlight=False))
+            compared = f"; {min(args.images, len(gallery)):,} images were compared with their vectors"
+    return _report(args.gallery, damages, Console(highlight=False), compared)
 
 
-def _report(folder: Path, damages: list[inspection.Damage], console: Console) -> int:
+def _report(folder: Path, damages: list[inspection.Damage], console: Console, compared: str = "") -> int:
     for damage in damages:
         console.print(
             f"{damage.file} {damage.what}; to restore it: {damage.remedy}", markup=False, soft_wrap=True
         )
     if not damages:
-        console.print(f"{folder}: every byte is as it was written", markup=False, soft_wrap=True)
+        console.print(f"{folder}: every byte is as it was written{compared}", markup=False, soft_wrap=True)
     return 1 if damages else 0
 
 
@@ -108,14 +111,19 @@ class _Encoder:
         self._args, self._pictures = args, Pictures()
         self._embedder: Embedder | None = None
 
-    def __call__(self, rows: Sequence[Row], width: str) -> NDArray[np.float32]:
+    def __call__(self, rows: Sequence[Row], width: str) -> list[NDArray[np.float32] | str]:
         embedder = self._embedder = self._embedder or self._load()
         transform = eval_transform(embedder.model.input)
+        images = [self._image(row, transform) for row in rows]
+        readable = [image for image in images if isinstance(image, torch.Tensor)]
+        xb = iter(embedder.embed(torch.stack(readable), width) if readable else ())
+        return [image if isinstance(image, str) else next(xb) for image in images]
+
+    def _image(self, row: Row, transform: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor | str:
         try:
-            images = torch.stack([transform(self._pictures.read(row.path)) for row in rows])
+            return transform(self._pictures.read(row.path))
         except BrokenImageError as error:
-            raise GalleryError(f"an image cannot be encoded again: {error}") from error
-        return embedder.embed(images, width)
+            return str(error)
 
     def _load(self) -> Embedder:
         # Not the gallery: it does not open while a file of vectors is lost.

@@ -190,7 +190,10 @@ def test_damaged_vectors_are_encoded_again_from_their_images(tmp_path: Path, run
     segment.write_bytes(whole[:-100] + bytes(100))
     run("gallery", "verify", folder, status=1)
     (photos / "1.png").rename(photos / "gone.png")
-    assert "1.png" in run("gallery", "repair", folder, status=2)
+    said = run("gallery", "repair", folder, status=1)
+    assert "2 images encoded again" in said
+    (lost,) = [line for line in said.splitlines() if "has lost its vector" in line]
+    assert "1.png" in lost
     (photos / "gone.png").rename(photos / "1.png")
     assert "encoded again" in run("gallery", "repair", folder)
     with Gallery(folder) as gallery:
@@ -199,15 +202,35 @@ def test_damaged_vectors_are_encoded_again_from_their_images(tmp_path: Path, run
     # Also where the whole file is lost, and the gallery does not open.
     next((folder / "segments").glob("*.npy")).unlink()
     assert "3 images encoded again" in run("gallery", "repair", folder)
-    assert "as it was written" in run("gallery", "verify", folder, "--images", 3)
+    assert "; 3 images were compared" in run("gallery", "verify", folder, "--images", 100)
     (photos / "0.png").unlink()
     (photos / "1.png").rename(photos / "0.png")
     shown = run("gallery", "verify", folder)
     assert "as it was written" in shown
-    assert "1.png" in run("gallery", "verify", folder, "--images", 3, status=2)
+    said = run("gallery", "verify", folder, "--images", 3, status=1)
+    assert ["0.png" in line for line in said.splitlines()] == [True, False]
+    assert ["its image cannot be read" in line for line in said.splitlines()] == [False, True]
     Image.new("RGB", (32, 32), "red").save(photos / "1.png")
     said = run("gallery", "verify", folder, "--images", 3, status=1)
     assert said.count("its image gives a vector") == 2
+
+
+def test_a_gallery_works_again_without_the_images_that_are_lost(tmp_path: Path, run: Run) -> None:
+    photos, folder = tmp_path / "photos", tmp_path / "g"
+    photos.mkdir()
+    for shade in range(3):
+        Image.new("RGB", (32, 32), (80 * shade, 9, 9)).save(photos / f"{shade}.png")
+    run("index", "--images", photos, "--gallery", folder, "--threads", 1)
+    (segment,) = (folder / "segments").glob("*.npy")
+    segment.unlink()
+    (photos / "0.png").unlink()
+    (photos / "1.png").write_bytes(b"broken")
+    said = run("gallery", "repair", folder, status=1)
+    assert said.count("has lost its vector") == 2
+    run("gallery", "delete", folder, "--ids", "0.png", "1.png", "--yes")
+    assert "as it was written" in run("gallery", "repair", folder)
+    (answer,) = json.loads(run("search", "--gallery", folder, photos / "2.png", "--json"))["answers"]
+    assert [hit["id"] for hit in answer["hits"]] == ["2.png"]
 
 
 def test_compacting_leaves_out_what_was_deleted(folder: Path, run: Run) -> None:

@@ -13,6 +13,7 @@ import pytest
 from damaged_galleries import answers, damage_and_restore, some_gallery
 from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.gallery.inspection import repair, verify, verify_vectors
+from matmamba_retrieval.storage.records import SegmentRecord
 from small import unit_vectors
 
 
@@ -53,6 +54,65 @@ def test_damaged_vectors_are_encoded_again_from_their_images(gallery: Gallery) -
     assert len(verify(gallery.folder)) == 2
     assert [said.split()[0] for said in repair(gallery.folder, encode)] == ["wrote", "wrote", "removed"]
     assert 100 <= len(asked) <= 200
+    assert verify(gallery.folder) == []
+    assert answers(gallery.folder) == before
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_images_that_cannot_be_encoded_again_are_lost_alone(gallery: Gallery, missing: bool) -> None:
+    before, xb = answers(gallery.folder), unit_vectors(300, 32)
+    xb[250:260] = xb[0:10]
+    gallery.delete(["id3"])
+    gallery.close()
+    file = next(gallery.folder / "segments" / record.file for record in _segments(gallery.folder))
+    content = file.read_bytes()
+    file.unlink() if missing else file.write_bytes(content[:-1] + bytes([content[-1] ^ 128]))
+    unreadable = {"id3", "id8"}
+
+    def encode(rows: Sequence[Row], width: str) -> list[np.ndarray | str]:
+        return [f"no {row.path}" if row.id in unreadable else xb[int(row.id[2:])] for row in rows]
+
+    for _ in range(2):
+        done, lost, *_ = repair(gallery.folder, encode)
+        assert "with 98 images encoded again" in done
+        assert "'id8'" in lost
+        assert "no /photos/8.jpg" in lost
+        assert len(verify(gallery.folder)) == 1
+        with Gallery(gallery.folder) as opened, pytest.raises(GalleryError, match="damaged"):
+            opened.segments.read(np.array([8]))
+    with Gallery(gallery.folder, write=True) as opened:
+        opened.delete(["id8"])
+    repair(gallery.folder, encode)
+    assert verify(gallery.folder) == []
+    kept = np.setdiff1d(np.arange(300), [3, 8])
+    with Gallery(gallery.folder) as opened:
+        assert np.array_equal(opened.segments.read(kept), xb[kept].astype(np.float16))
+        assert opened.live_keys().tolist() == kept.tolist()
+        # No older version answers with the vectors that are lost.
+        assert [version.live for version in opened.versions()] == [298]
+    assert answers(gallery.folder)["keys"].keys() == before["keys"].keys() - {"id3"}
+
+
+def _segments(folder: Path) -> list[SegmentRecord]:
+    with Gallery(folder) as gallery:
+        return gallery.catalog.segments(gallery.generation.number, gallery.spec.width)
+
+
+def test_a_picture_that_is_put_back_gives_its_vector_again(gallery: Gallery) -> None:
+    before, xb = answers(gallery.folder), unit_vectors(300, 32)
+    xb[250:260] = xb[0:10]
+    gallery.close()
+    for file in [*(gallery.folder / "segments").iterdir(), *(gallery.folder / "shortlist").iterdir()]:
+        file.unlink()
+    readable = range(1, 300)
+
+    def encode(rows: Sequence[Row], width: str) -> list[np.ndarray | str]:
+        numbers = [int(row.id[2:]) for row in rows]
+        return [xb[number] if number in readable else "no picture" for number in numbers]
+
+    assert any("'id0'" in said for said in repair(gallery.folder, encode))
+    readable = range(300)
+    repair(gallery.folder, encode)
     assert verify(gallery.folder) == []
     assert answers(gallery.folder) == before
 

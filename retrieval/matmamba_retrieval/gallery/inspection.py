@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apsw
@@ -25,8 +25,11 @@ from .staging import key_count, sweep
 log = logging.getLogger(__name__)
 # Cosine from which on two vectors are of the same image and model: room for float16 and for other batches.
 SAME_IMAGE = 0.999
-# Images to (n, D) normalised vectors at a width.
-Encode = Callable[[Sequence[Row], str], NDArray[np.floating]]
+# Images in memory while some are compared.
+_ENCODED_AT_ONCE = 64
+_WAY_OUT = "put the picture back, or delete the image (`matmamba gallery delete`), and repair again"
+# Images to their normalised vectors at a width; in the place of one that cannot be encoded, why.
+Encode = Callable[[Sequence[Row], str], Iterable[NDArray[np.floating] | str]]
 
 
 @dataclass(frozen=True)
@@ -67,22 +70,31 @@ def verify(folder: Path | str) -> list[Damage]:
 
 
 def verify_vectors(gallery: Snapshot, encode: Encode, count: int, seed: int = 0) -> list[Damage]:
-    """Encode some images again, by chance, and compare with what is stored; the images that differ.
+    """Encode some images again, by chance, and compare with what is stored; those that differ or are lost.
 
     Args:
         count: how many, at most as many as there are.
     """
     chance = np.random.default_rng(seed)
     keys = np.sort(chance.permutation(gallery.live_keys())[:count])
-    rows, found = gallery.rows(keys), []
+    found: list[Damage] = []
+    for first in range(0, len(keys), _ENCODED_AT_ONCE):
+        found += _compare(gallery, encode, keys[first : first + _ENCODED_AT_ONCE])
+    return found
+
+
+def _compare(gallery: Snapshot, encode: Encode, keys: NDArray[np.int64]) -> Iterator[Damage]:
+    rows = gallery.rows(keys)
     for width in (gallery.spec.width, *gallery.generation.widths):
         stored = gallery.segments_of(width).read(keys).astype(np.float32)
-        similar = (stored * encode(rows, width)).sum(1)
-        for row, similarity in zip(rows, similar, strict=True):
-            if not similarity >= SAME_IMAGE:
+        for row, x, made in zip(rows, stored, encode(rows, width), strict=True):
+            if isinstance(made, str):
+                what = f"{row.id!r}: its image cannot be read ({made})"
+            elif (similarity := float(x @ made)) >= SAME_IMAGE:
+                continue
+            else:
                 what = f"{row.id!r}: its image gives a vector of cosine {similarity:.3f}, width {width}"
-                found.append(Damage(Path(row.path), what, "that image as it was, or upsert"))
-    return found
+            yield Damage(Path(row.path), what, "that image as it was, or upsert")
 
 
 def _verify_catalog(file: Path) -> list[Damage]:
@@ -139,10 +151,11 @@ def repair(folder: Path | str, encode: Encode | None = None) -> list[str]:
     """Restore what is derived: indexes from vectors, the catalogue's own indexes, vectors from images.
 
     Args:
-        encode: the gallery's model on images, for vectors that are damaged; without it they stay so.
+        encode: the gallery's model on images, for vectors that are damaged; without it they stay so. Those of
+            deleted images need not be made again: if they cannot be, versions that had them are forgotten.
 
     Returns:
-        What was done, in words; `verify` says what is left.
+        What was done, and which images have lost their vectors, in words; `verify` says what is left.
 
     Raises:
         GalleryError: no gallery, another process writes to it, or the catalogue's tables cannot be read.
@@ -179,26 +192,73 @@ def _repair_segments(
         for record in catalog.segments(generation.number, width):
             if _fits(where / record.file, record.sha256):
                 continue
-            bad = sum(last - first for first, last, xb in checked_blocks(where, record, dim) if xb is None)
-            if bad and encode is None:
+            if encode is None and any(xb is None for *_, xb in checked_blocks(where, record, dim)):
                 continue
-            vectors = _restored(where, catalog, generation, record, encode)
-            written = write_segment(where, width, record.start, vectors, record.rows, dim)
-            catalog.put_segment(generation.number, written)
-            yield f"wrote {record.file} anew, with {bad} images encoded again at width {width}"
+            restored = _Restored(where, catalog, generation, record, encode)
+            written = write_segment(where, width, record.start, restored.blocks(), record.rows, dim)
+            with catalog.transaction():
+                catalog.put_segment(generation.number, restored.noted(written))
+                catalog.forget_versions(generation.number, restored.since)
+            yield f"wrote {record.file} anew, with {restored.encoded} images encoded again at width {width}"
+            yield from restored.lost
 
 
-def _restored(
-    folder: Path, catalog: Catalog, generation: Generation, record: SegmentRecord, encode: Encode | None
-) -> Iterator[NDArray[np.floating]]:
-    """All vectors of a segment in blocks, the damaged ones made anew from the images."""
-    for first, last, xb in checked_blocks(folder, record, generation.spec.dim):
-        if xb is None:
-            assert encode is not None
-            keys = range(record.start + first, record.start + last)
-            yield encode(catalog.rows(generation.number, keys), record.width)
-        else:
+class _Restored:
+    """All vectors of a segment, the damaged ones made anew from the images.
+
+    Attributes:
+        encoded: how many were made anew. lost: the images that could not be, in words. since: the oldest
+            version none of whose images has lost its vector by being deleted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        catalog: Catalog,
+        generation: Generation,
+        record: SegmentRecord,
+        encode: Encode | None,
+    ) -> None:
+        self._folder, self._catalog, self._record, self._encode = folder, catalog, record, encode
+        self._number, self._dim = generation.number, generation.spec.dim
+        self._incomplete: list[int] = []
+        self.encoded, self.since = 0, 0
+        self.lost: list[str] = []
+
+    def blocks(self) -> Iterator[NDArray[np.floating]]:
+        """The vectors in blocks; those that are lost are some vector or other."""
+        for number, (first, last, xb) in enumerate(checked_blocks(self._folder, self._record, self._dim)):
+            if xb is None:
+                lost = len(self.lost)
+                xb = self._again(range(self._record.start + first, self._record.start + last))
+                self._incomplete += [number] if len(self.lost) > lost else []
             yield xb
+
+    def _again(self, keys: range) -> NDArray[np.floating]:
+        assert self._encode is not None
+        rows, width = self._catalog.rows(self._number, keys), self._record.width
+        gone = self._catalog.gone(self._number, keys)
+        # Of unit length, so that indexes can be built over them.
+        xb = np.eye(1, self._dim, dtype=np.float32).repeat(len(rows), axis=0)
+        for place, found in enumerate(self._encode(rows, width)):
+            if not isinstance(found, str):
+                xb[place] = found
+                self.encoded += 1
+            elif keys[place] in gone:
+                self.since = max(self.since, gone[keys[place]])
+            else:
+                self.lost.append(
+                    f"{rows[place].id!r} has lost its vector of width {width}: {found}; {_WAY_OUT}"
+                )
+        return xb
+
+    def noted(self, written: SegmentRecord) -> SegmentRecord:
+        """What the catalogue notes: blocks with lost vectors keep their old checksums: they stay damaged."""
+        if not self._incomplete:
+            return written
+        checks = np.frombuffer(written.checks, dtype="<u4").copy()
+        checks[self._incomplete] = np.frombuffer(self._record.checks, dtype="<u4")[self._incomplete]
+        return replace(written, sha256=self._record.sha256, checks=checks.tobytes())
 
 
 def _repair_shortlists(folder: Path, catalog: Catalog, generation: Generation) -> Iterator[str]:
@@ -206,6 +266,8 @@ def _repair_shortlists(folder: Path, catalog: Catalog, generation: Generation) -
         if _fits(folder / SHORTLISTS / index.file, index.sha256):
             continue
         records = catalog.segments(generation.number, index.width)
+        if not all(_fits(folder / SEGMENTS / record.file, record.sha256) for record in records):
+            continue
         segments = Segments(folder / SEGMENTS, records, generation.spec.dim, index.rows)
         rebuilt = build_index(segments, index.rows, index.dim, index.recipe)
         catalog.put_shortlist(

@@ -168,6 +168,11 @@ class Catalog:
         self.run("INSERT INTO versions VALUES (?, ?, ?, ?, ?)", (number, generation, keys, live, _now()))
         return int(number)
 
+    def forget_versions(self, generation: int, before: int) -> None:
+        """Versions before this one can no longer be opened."""
+        self.run("DELETE FROM versions WHERE generation = ? AND number < ?", (generation, before))
+        self.run("UPDATE generations SET since = max(since, ?) WHERE number = ?", (before, generation))
+
     # Segments and indexes
 
     def segments(self, generation: int, width: str) -> list[SegmentRecord]:
@@ -266,6 +271,11 @@ class Catalog:
         query = "SELECT key FROM images INDEXED BY gone WHERE generation = ? AND removed <= ? AND key < ?"
         rows = self.run(query, (version.generation, version.number, version.keys))
         return np.array([key for (key,) in rows], dtype=np.int64)
+
+    def gone(self, generation: int, keys: range) -> dict[int, int]:
+        """Of consecutive keys those of deleted images, with the version that deleted them."""
+        query = "SELECT key, removed FROM images WHERE generation = ? AND key >= ? AND key < ?"
+        return dict(self.run(f"{query} AND removed IS NOT NULL", (generation, keys.start, keys.stop)))
 
     def matching(self, version: Version, where: str) -> Ints:
         """Keys of the images, deleted ones too, that fulfil a condition; `GalleryError` if it is not one."""
