@@ -1,5 +1,9 @@
-"""The one error of a gallery."""
+"""The error of a gallery."""
 
 
 class GalleryError(ValueError):
     """A gallery, vectors or queries that do not fit together, or damaged files; the message names which."""
+
+
+class FormatError(GalleryError):
+    """A gallery that another version of this package wrote, whole as it may be."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damaged_galleries import answers, damage_and_restore, some_gallery
-from matmamba_retrieval import Gallery, GalleryError, Row
+from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.gallery.inspection import repair, verify, verify_vectors
 from matmamba_retrieval.storage.records import SegmentRecord
 from small import unit_vectors
@@ -49,7 +49,9 @@ def test_damaged_vectors_are_encoded_again_from_their_images(gallery: Gallery) -
     content = bytearray(files[1].read_bytes())
     content[-1] ^= 128
     files[1].write_bytes(content)
-    assert [entry.remedy for entry in verify(gallery.folder)] == ["the images of these rows"] * 2
+    found = verify(gallery.folder)
+    assert {entry.file: entry.what.split()[0] for entry in found} == {files[0]: "is", files[1]: "differs"}
+    assert all("`matmamba gallery repair`" in entry.remedy for entry in found)
     assert repair(gallery.folder) == []
     assert len(verify(gallery.folder)) == 2
     assert [said.split()[0] for said in repair(gallery.folder, encode)] == ["wrote", "wrote", "removed"]
@@ -115,6 +117,38 @@ def test_a_picture_that_is_put_back_gives_its_vector_again(gallery: Gallery) -> 
     repair(gallery.folder, encode)
     assert verify(gallery.folder) == []
     assert answers(gallery.folder) == before
+
+
+def test_a_missing_file_is_listed_once(tmp_path: Path) -> None:
+    with Gallery.create(tmp_path / "g", EmbeddingSpec("a" * 64, "full", 32)) as gallery:
+        gallery.add([Row(f"id{n}", f"{n}.jpg") for n in range(1000)], unit_vectors(1000, 32))
+        gallery.build_shortlist(8)
+    files = [*(tmp_path / "g/segments").iterdir(), *(tmp_path / "g/shortlist").iterdir()]
+    for file in files:
+        file.unlink()
+    found = verify(tmp_path / "g")
+    assert [entry.file for entry in found] == files
+    assert all(entry.what.startswith("is missing") for entry in found)
+    assert all("`matmamba gallery repair`" in entry.remedy for entry in found)
+
+
+def test_a_gallery_of_a_newer_format_is_not_damaged(gallery: Gallery) -> None:
+    gallery.catalog.set_about("format", "99")
+    gallery.close()
+    for command in (Gallery, verify, repair):
+        with pytest.raises(GalleryError, match="has format 99, this version reads"):
+            command(gallery.folder)
+
+
+@pytest.mark.parametrize("kept", [0, 50, 6000])
+def test_a_catalogue_that_is_cut_short_needs_a_copy(gallery: Gallery, kept: int) -> None:
+    gallery.close()
+    file = gallery.folder / "catalog.sqlite"
+    file.write_bytes(file.read_bytes()[:kept])
+    found = verify(gallery.folder)
+    assert found
+    assert all("a copy of the gallery" in entry.remedy for entry in found)
+    assert all("`matmamba gallery import`" in entry.remedy for entry in found)
 
 
 def test_a_catalogue_is_written_anew_where_only_its_indexes_are_damaged(gallery: Gallery) -> None:

@@ -11,7 +11,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GalleryError
+from ..errors import FormatError, GalleryError
 from ..index.shortlist import build_index, save_index
 from ..storage.catalog import Catalog
 from ..storage.database import damaged_pages, open_database, rewrite_database
@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 SAME_IMAGE = 0.999
 # Images in memory while some are compared.
 _ENCODED_AT_ONCE = 64
+_COPY = "a copy of the gallery, or an export of it (`matmamba gallery import`)"
+_TABLES = f"`matmamba gallery repair` if all its tables can be read, else {_COPY}"
+_VECTORS = "`matmamba gallery repair` makes it again from the vectors"
+_IMAGES = "the images of these rows: `matmamba gallery repair` encodes them again"
 _WAY_OUT = "put the picture back, or delete the image (`matmamba gallery delete`), and repair again"
 # Images to their normalised vectors at a width; in the place of one that cannot be encoded, why.
 Encode = Callable[[Sequence[Row], str], Iterable[NDArray[np.floating] | str]]
@@ -37,7 +41,7 @@ class Damage:
     """Something that is not as it was written.
 
     Attributes:
-        file: which one. what: what is wrong with it. remedy: what `repair` needs to restore it.
+        file: which one. what: what is wrong with it. remedy: what restores it.
     """
 
     file: Path
@@ -49,21 +53,23 @@ def verify(folder: Path | str) -> list[Damage]:
     """Read every byte of a gallery and compare it with its checksums; what differs.
 
     Raises:
-        GalleryError: there is no gallery.
+        GalleryError: there is no gallery, or one of another format.
     """
     folder = Path(folder)
     if not (folder / CATALOG).is_file():
         raise GalleryError(f"no gallery at {folder}")
-    found = _verify_catalog(folder / CATALOG)
     try:
         catalog = Catalog(folder / CATALOG)
+    except FormatError:
+        raise
     except GalleryError as error:
-        return found or [Damage(folder / CATALOG, str(error), "a copy of it")]
+        return _verify_catalog(folder / CATALOG) or [Damage(folder / CATALOG, str(error), _COPY)]
+    found = _verify_catalog(folder / CATALOG)
     try:
         for generation in catalog.generations().values():
             found += _verify_generation(folder, catalog, generation)
     except GalleryError as error:
-        found = found or [Damage(folder / CATALOG, str(error), "a copy of it")]
+        found = found or [Damage(folder / CATALOG, str(error), _COPY)]
     finally:
         catalog.close()
     return found
@@ -98,44 +104,50 @@ def _compare(gallery: Snapshot, encode: Encode, keys: NDArray[np.int64]) -> Iter
 
 
 def _verify_catalog(file: Path) -> list[Damage]:
-    found = [Damage(file, what, "its tables to be readable") for what in damaged_pages(file)]
+    found = [Damage(file, what, _TABLES) for what in damaged_pages(file)]
     if found:
         return found
     try:
         with open_database(file, write=False) as database:
             said = [row[0] for row in database.execute("PRAGMA integrity_check")]
-    except apsw.Error as error:
+    except (apsw.Error, GalleryError) as error:
         said = [str(error)]
-    return [Damage(file, what, "its tables to be readable") for what in said if what != "ok"]
+    return [Damage(file, what, _TABLES) for what in said if what != "ok"]
 
 
 def _verify_generation(folder: Path, catalog: Catalog, generation: Generation) -> Iterator[Damage]:
     keys = key_count(catalog, generation.number)
     (images,) = catalog.run("SELECT count(*) FROM images WHERE generation = ?", (generation.number,))[0]
     if images != keys:
-        yield Damage(catalog.file, f"has {images} images for {keys} vectors", "a copy of it")
+        yield Damage(catalog.file, f"has {images} images for {keys} vectors", _COPY)
     for width in (generation.spec.width, *generation.widths):
         records = catalog.segments(generation.number, width)
         end = 0
         for record in records:
             if record.start != end:
-                yield Damage(catalog.file, f"has no segment of width {width} at key {end}", "a copy of it")
+                yield Damage(catalog.file, f"has no segment of width {width} at key {end}", _COPY)
             end = record.start + record.rows
             yield from _verify_segment(folder / SEGMENTS, record, generation.spec.dim)
     for index in catalog.shortlists(generation.number):
-        if not _fits(folder / SHORTLISTS / index.file, index.sha256):
-            yield Damage(folder / SHORTLISTS / index.file, "differs from its checksum", "the vectors")
+        file = folder / SHORTLISTS / index.file
+        if not _fits(file, index.sha256):
+            what = "differs from its checksum" if file.is_file() else "is missing"
+            yield Damage(file, f"{what}: it is the index {index.name}", _VECTORS)
 
 
 def _verify_segment(folder: Path, record: SegmentRecord, dim: int) -> Iterator[Damage]:
-    if _fits(folder / record.file, record.sha256):
+    file = folder / record.file
+    if _fits(file, record.sha256):
+        return
+    if not file.is_file():
+        yield Damage(file, f"is missing, with all its {record.rows} rows of width {record.width}", _IMAGES)
         return
     bad = [(first, last) for first, last, xb in checked_blocks(folder, record, dim) if xb is None]
     for first, last in bad:
         what = f"differs from its checksum in rows {first} to {last - 1}, width {record.width}"
-        yield Damage(folder / record.file, what, "the images of these rows")
+        yield Damage(file, what, _IMAGES)
     if not bad:
-        yield Damage(folder / record.file, "differs from its checksum around its rows", "its rows")
+        yield Damage(file, "differs from its checksum around its rows", _VECTORS)
 
 
 def _fits(file: Path, sha256: str) -> bool:

@@ -14,7 +14,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GalleryError
+from ..errors import FormatError, GalleryError
 from .database import create_database, naming, open_database, open_to_filter
 from .files import flush_folder
 from .records import Generation, Row, SegmentRecord, ShortlistRecord, Version
@@ -75,7 +75,7 @@ class Catalog:
         except apsw.SQLError as error:
             raise GalleryError(f"{file} is not the catalogue of a gallery: {error}") from error
         if found != str(FORMAT):
-            raise GalleryError(f"{file} has format {found}, this version reads format {FORMAT}")
+            raise FormatError(f"{file} has format {found}, this version reads format {FORMAT}")
 
     @staticmethod
     def create(file: Path, spec: EmbeddingSpec, checkpoint_path: str, widths: Sequence[str]) -> None:
