@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,30 @@ from .progress import Meter
 # Batches that are decoded, but not encoded yet.
 AHEAD = 2
 ByWidth = dict[str, NDArray[np.floating]]
+Ints = NDArray[np.int64]
+
+
+def embed_batches(
+    embedder: Embedder, batches: Iterable[Batch], widths: Sequence[str]
+) -> tuple[dict[str, NDArray[np.float32]], Ints, Ints]:
+    """(n, D) embeddings by width, (n,) labels and (n,) positions in the collection, of all batches.
+
+    Raises:
+        FloatingPointError: a width gives embeddings that are not numbers.
+    """
+    parts = {width: [np.empty((0, embedder.model.embed_dim), np.float32)] for width in widths}
+    labels, indices = ([np.empty(0, np.int64)] for _ in range(2))
+    for batch in batches:
+        if not len(batch):
+            continue
+        labels.append(batch.labels.numpy())
+        indices.append(batch.indices.numpy())
+        for width, part in parts.items():
+            part.append(embedder.embed(batch.images, width))
+            if not np.isfinite(part[-1]).all():
+                raise FloatingPointError(f"width {width} gives embeddings that are not numbers")
+    by_width = {width: np.concatenate(part) for width, part in parts.items()}
+    return by_width, np.concatenate(labels), np.concatenate(indices)
 
 
 @dataclass(frozen=True)

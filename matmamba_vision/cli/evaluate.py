@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> None:
     grid = load_into(Grid, args.grid or shipped_config(SHIPPED_GRID))
     checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
     widths, gallery_widths = _widths(grid, checkpoint)
-    splits = open_data(checkpoint, args.name, args.root)
+    splits = open_data(checkpoint, args.name, args.root, any_classes=True)
     splits = Splits(
         some(splits.train, args.gallery_images, args.computing.seed),
         some(splits.held_out, args.queries, args.computing.seed),

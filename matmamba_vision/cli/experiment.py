@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ..checkpoint import Checkpoint
-from ..evaluate import measure_latency, predict
+from ..evaluate import measure_latency
+from .encoding import embed_batches
 from .held_out import watched_batches
 from .measure import Embeddings
 
@@ -120,18 +121,10 @@ class Workshop:
         batches = watched_batches(
             self._console, f"encoding {part}", self._checkpoint, images, self._batch_size, self._workers
         )
-        indices: list[NDArray[np.int64]] = []
-
-        def remembered() -> Any:
-            for batch in batches:
-                indices.append(np.asarray(batch.indices, dtype=np.int64))
-                yield batch
-
-        found = predict(self._checkpoint.model, remembered(), widths)
-        if not found:
+        by_width, labels, indices = embed_batches(self._embedder, batches, widths)
+        if not len(labels):
             raise DataError(f"no image for the {part} can be read: name others by --name and --root")
-        by_width = {width: known.embeddings for width, known in zip(widths, found, strict=True)}
-        return Side(by_width, found[0].labels, np.concatenate(indices), name)
+        return Side(by_width, labels, indices, name)
 
     def _gallery(self, images: Images, side: Side, data: Mapping[str, Any]) -> Gallery:
         """Made whole beside its place, then moved there: one that is there is complete."""

@@ -29,14 +29,18 @@ def data_config(checkpoint: Checkpoint, name: str = "", root: str = "") -> DataC
     return config
 
 
-def open_data(checkpoint: Checkpoint, name: str = "", root: str = "") -> Splits:
+def open_data(checkpoint: Checkpoint, name: str = "", root: str = "", *, any_classes: bool = False) -> Splits:
     """The splits of the data set of the training run, or of the one that is named.
+
+    Args:
+        any_classes: it may have other classes than the checkpoint: labels are compared with each other, and
+            not with what the classifier says.
 
     Raises:
         DataError: data set missing or unreadable. CheckpointError: it has other classes than the checkpoint.
     """
     splits = open_splits(data_config(checkpoint, name, root))
-    if splits.train.classes != checkpoint.classes:
+    if not any_classes and splits.train.classes != checkpoint.classes:
         raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
     return splits
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,12 +134,32 @@ def test_what_was_done_is_not_done_again(
     )
     monkeypatch.setattr(Bench, "trial", fail)
 
-    monkeypatch.setattr(experiment, "predict", fail)
+    monkeypatch.setattr(experiment, "embed_batches", fail)
     monkeypatch.setattr(evaluation_report, "PLOTS", {})
     second = evaluate()
     assert tried == [first["rows"][-1]["strategy"]]
     assert second["rows"][:-1] == first["rows"][:-1]
     assert second["rows"][-1]["recall"] == first["rows"][-1]["recall"]
+
+
+def test_images_of_other_classes_can_be_asked(
+    evaluate: Callable[..., dict[str, Any]],
+    checkpoint: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """More classes than the classifier has: retrieval does not ask it; what judges its answers refuses."""
+    others = tmp_path / "others"
+    for number, file in enumerate(sorted(photos.rglob("*.*"))):
+        (others / str(number % 4)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, others / str(number % 4))
+    results = evaluate("--root", str(others))
+    reference = next(row for row in results["rows"] if row["strategy"] == "single-shot")
+    assert 0 < reference["map"] < 1
+    for command in (["validate"], ["select", "--budget", "gmacs=1"]):
+        assert main([*command, "--checkpoint", str(checkpoint), "--root", str(others)]) == 2
+        assert "trained on other classes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
