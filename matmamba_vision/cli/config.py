@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 from matmamba_datasets import DataConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..train import (
@@ -81,17 +81,20 @@ def load_into(kind: type[C], file: Path) -> C:
     """An instance of a dataclass from a YAML file, defaults elsewhere.
 
     Raises:
-        ConfigError: the file is missing or not YAML, or a key is unknown or of the wrong type.
+        ConfigError: the file is missing or not YAML, has no keys, or a key is unknown or of the wrong type.
     """
     if not file.is_file():
         raise ConfigError(f"no config file {file}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(file))
+        loaded = OmegaConf.load(file)
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f"{file} is a list: it has to have keys with values, such as `key: value`")
+        merged = OmegaConf.merge(OmegaConf.structured(kind), loaded)
         return cast("C", OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
-    except (yaml.YAMLError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
 
 

@@ -51,11 +51,24 @@ def test_a_wrong_key_is_named(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("a: [")
-    for name in ("x.yaml", "none.yaml"):
-        with pytest.raises(ConfigError, match=name):
-            load_config(tmp_path / name)
+@pytest.mark.parametrize("content", [b"a: [", b"- k", b"\xea\x00", b"\x01", b"5", b"some text"])
+def test_a_file_that_is_no_yaml_with_keys_is_named(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.yaml"):
+        load_config(file)
+    assert main(["evaluate", "--grid", str(file), "--output", str(tmp_path / "out")]) == 2
+    assert "x.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_is_named_and_an_empty_one_is_all_defaults(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "empty.yaml").touch()
+    assert load_config(tmp_path / "empty.yaml") == TrainConfig()
 
 
 def test_a_wrong_flag_is_named(capsys: pytest.CaptureFixture[str]) -> None:
