@@ -32,6 +32,7 @@ from ..checkpoint import load_checkpoint
 from .arguments import parse
 from .device import limit_threads
 from .indexing import index_images, index_vectors
+from .progress import say_broken
 from .shortlists import build_shortlists, require_dims
 
 # Good for a first gallery, before anything is trained.
@@ -166,7 +167,5 @@ def summarise(
     with Gallery(folder) as gallery:
         took = f" in {timedelta(seconds=round(seconds))} ({count / seconds:,.0f}/s)" if count else ""
         console.print(f"{folder}: {count} images {verb}, {len(gallery)} in all{took}", soft_wrap=True)
-    if tally is not None and tally.found:
-        console.print(
-            f"{len(tally.found)} files were left out:\n{tally.listing()}", markup=False, soft_wrap=True
-        )
+    if tally is not None:
+        say_broken(console, tally)

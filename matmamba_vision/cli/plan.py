@@ -55,11 +55,12 @@ from .arguments import parse
 from .computing import Computing, require_least
 from .config import ConfigError
 from .device import resolve_device
+from .encoding import embed_batches
 from .evaluation_report import first_stage
 from .experiment import some
 from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
-from .progress import meter, watch
+from .progress import meter, say_broken, watch
 
 Row = dict[str, Any]
 QUERIES = 1000
@@ -88,6 +89,8 @@ class Args:
     indexes: list[str] = field(default_factory=list)
     # Most queries, picked by chance.
     most: int = QUERIES
+    # Share of query images that may be unreadable before the run stops.
+    max_broken: float = 0.01
     # Where the checkpoint is, if it was moved.
     checkpoint: Path | None = None
     # Draw what was tried, with the Pareto front, into this PNG.
@@ -151,11 +154,11 @@ def _encode(args: Args, gallery: Gallery, console: Console) -> tuple[EncodedQuer
     wanted = [model.width(width) for width in args.widths] or list(model.trained_widths)
     widths = list(dict.fromkeys(["full", *map(model.label, wanted)]))
     images = some(open_images(args.queries), args.most, args.computing.seed)
-    parts, labels = _embed(args, images, embedder, widths, console)
+    by_width, labels = _embed(args, images, embedder, widths, console)
     with console.status("measuring latency"):
         times = measure_latency(model, widths)
     encoded = {
-        width: Encoded(np.concatenate(parts[width]), embedder.macs(width), time.median)
+        width: Encoded(by_width[width], embedder.macs(width), time.median)
         for width, time in zip(widths, times, strict=True)
     }
     known = None if NO_LABEL in labels else [images.classes[label] for label in labels]
@@ -164,24 +167,20 @@ def _encode(args: Args, gallery: Gallery, console: Console) -> tuple[EncodedQuer
 
 def _embed(
     args: Args, images: Images, embedder: Embedder, widths: list[str], console: Console
-) -> tuple[dict[str, list[NDArray[np.float32]]], list[int]]:
-    """Embeddings by width, in parts, and labels of the images that can be read."""
+) -> tuple[dict[str, NDArray[np.float32]], list[int]]:
+    """Embeddings by width, and labels, of the images that can be read; the others are said."""
     loader = make_loader(
         images,
         eval_transform(embedder.model.input),
         args.computing.batch_size,
         workers=args.computing.workers,
     )
-    parts: dict[str, list[Any]] = {width: [] for width in widths}
-    labels: list[int] = []
-    for batch in watch(console, "encoding queries", loader, BrokenTally(len(images), 1.0)):
-        if len(batch):
-            labels += batch.labels.tolist()
-            for width, part in parts.items():
-                part.append(embedder.embed(batch.images, width))
-    if not labels:
+    tally = BrokenTally(len(images), args.max_broken)
+    by_width, labels, _ = embed_batches(embedder, watch(console, "encoding queries", loader, tally), widths)
+    if not len(labels):
         raise DataError(f"{args.queries}: no image can be read")
-    return parts, labels
+    say_broken(console, tally)
+    return by_width, labels.tolist()
 
 
 def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], console: Console) -> list[Row]:
@@ -227,9 +226,14 @@ def _print(console: Console, args: Args, rows: list[Row], front: list[Row], chos
             first_stage(row),
             f"{row[quality]:.4f}",
             f"{100 * row['by_full']:.0f} %",
-            f"{1e3 * row['gmacs']:,.1f}",
+            _digits(1e3 * row["gmacs"]),
             f"{row['memory_mb']:,.1f}",
             f"{row['ms']:.2f}",
         )
     console.print(table)
     console.print(f"saved in {args.gallery}: matmamba search uses it", soft_wrap=True)
+
+
+def _digits(value: float) -> str:
+    """Three digits at least: a search of vectors alone costs thousandths of what an encoder does."""
+    return f"{value:,.1f}" if value >= 100 else f"{value:#.3g}"

@@ -78,3 +78,11 @@ def watch(console: Console, description: str, loader: Loader, tally: BrokenTally
         for batch in counted(loader, tally):
             yield batch
             bar.advance(len(batch) + len(batch.broken))
+
+
+def say_broken(console: Console, tally: BrokenTally) -> None:
+    """Print which files were left out, if any."""
+    if tally.found:
+        console.print(
+            f"{len(tally.found)} files were left out:\n{tally.listing()}", markup=False, soft_wrap=True
+        )

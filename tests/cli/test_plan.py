@@ -79,6 +79,26 @@ def test_indexes_are_tried_in_turn_and_the_chosen_one_stays(
         assert settings["index"] in ("", *(record.recipe for record in gallery.shortlists()))
 
 
+def test_queries_that_cannot_be_read_are_said_and_too_many_keep_the_plan_that_was(
+    indexed: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(indexed, photos, "--target", "recall=0.5", "--k", "2") == 0
+    with Gallery(indexed) as gallery:
+        before = gallery.plan
+    (photos / "dark" / "torn.jpg").write_bytes(b"no image")
+    capsys.readouterr()
+    assert plan(indexed, photos, "--target", "recall=0.9", "--k", "2") == 2
+    said = capsys.readouterr().err
+    assert "1 of 25 files cannot be read" in said
+    assert "torn.jpg" in said
+    with Gallery(indexed) as gallery:
+        assert gallery.plan == before
+    assert plan(indexed, photos, "--target", "recall=0.9", "--k", "2", "--max-broken", "0.04") == 0
+    said = capsys.readouterr().out
+    assert "1 files were left out" in said
+    assert "torn.jpg" in said
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """A gallery of labelled vectors made elsewhere, and 60 queries in a Parquet file of three groups."""
