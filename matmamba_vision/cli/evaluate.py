@@ -11,6 +11,17 @@ query-encoder figure.
 of the k hits of single-shot. Intervals: 95 % bootstrap. Multiply-adds of the search: the dims of every vector
 that is compared. ms: mean of queries that are asked one by one, the encoder's as measured for one image.
 
+A gate sends a query to the full width where the neighbours that the small width found leave it in doubt.
+Calibration takes the rule of doubt that sends the fewest; the table names it, and the points it may lose:
+  gap        the first neighbour is hardly nearer than the second
+  boundary   the k-th is hardly nearer than the one after it
+  class      the first is hardly nearer than the first of another class
+  vote       few of the 50 nearest have the class of the first
+  regret     hits of their likeliest class alone would give a far better mAP@k
+surely: with 95 % certainty. not reached: even all queries at full width lose more. asked again: queries that
+are sent there search anew, else they rerank what the small width found. expanded by 50: the query of the
+small width is averaged with its 50 nearest candidates before it ranks them.
+
 The folder receives results.json, results.csv and plots; embeddings, gallery and rows that are done already
 are kept there, so that the same command goes on where it was stopped.
 
@@ -23,13 +34,16 @@ examples:
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import Grid, settings_of
+from matmamba_retrieval.search.settings import Settings
+from rich.console import Console
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..evaluate.environment import environment
@@ -84,6 +98,7 @@ def run(arguments: list[str]) -> None:
         some(splits.held_out, args.queries, args.computing.seed),
     )
     wanted = settings_of(grid, widths, checkpoint.model.embed_dim, len(splits.train))
+    _say_few(console, wanted, len(splits.held_out))
     output = args.output or _beside(args.checkpoint)
     # Before the work, so that a folder that cannot be written costs none.
     output.mkdir(parents=True, exist_ok=True)
@@ -109,8 +124,22 @@ def _widths(grid: Grid, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
         return [model.label(named_width(name, checkpoint)) for name in names]
 
     asked = labels(grid.query_widths) or [model.label(width) for width in model.trained_widths]
+    grid.query_widths = list(dict.fromkeys(["full", *asked]))
     grid.gallery_widths = list(dict.fromkeys(labels(grid.gallery_widths)))
-    return list(dict.fromkeys(["full", *asked])), grid.gallery_widths
+    return grid.query_widths, grid.gallery_widths
+
+
+def _say_few(console: Console, wanted: Sequence[tuple[Settings, float]], queries: int) -> None:
+    """Print it if one query is more than a gate may lose."""
+    one = 100 / queries
+    losses = sorted({loss for settings, loss in wanted if settings.strategy == "gated" and loss < one})
+    if losses:
+        targets = ", ".join(f"{loss:g}" for loss in losses)
+        console.print(
+            f"{queries:,} queries are too few for gates that may lose {targets} points:"
+            f" one query is {one:.2g} points of 1-NN",
+            soft_wrap=True,
+        )
 
 
 def _beside(checkpoint: Path) -> Path:
@@ -129,6 +158,11 @@ def _results(args: Args, grid: Grid, checkpoint: Checkpoint) -> dict[str, Any]:
         "checkpoint": str(checkpoint.path),
         "digest": checkpoint.digest,
         "data": {"name": data.name, "root": data.root},
-        "settings": {"k": grid.k, "seed": args.computing.seed, "resamples": RESAMPLES},
+        "settings": {
+            "k": grid.k,
+            "seed": args.computing.seed,
+            "resamples": RESAMPLES,
+            "grid": asdict(grid),
+        },
         **environment(),
     }

@@ -6,17 +6,23 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from matmamba_retrieval.planning.grid import Grid
 from matmamba_retrieval.planning.trials import Bench
+from matmamba_retrieval.search.gate import RULES
+from matmamba_retrieval.search.settings import Settings
 from matmamba_vision import save_checkpoint
+from matmamba_vision.cli import evaluate as evaluate_command
 from matmamba_vision.cli import evaluation_report, experiment
 from matmamba_vision.cli.main import main
 from PIL import Image
+from rich.console import Console
 from small import SMALL
 
 FILES = {
@@ -85,6 +91,33 @@ def test_a_grid_is_tried_and_written(
         lines = list(csv.DictReader(opened))
     assert [float(line["recall"]) for line in lines] == [row["recall"] for row in rows]
     check_rows(results)
+    grid = results["settings"]["grid"]
+    assert grid == json.loads(json.dumps(asdict(Grid(**grid))))
+    assert {name: grid[name] for name in ("k", "dims", "gate_losses")} == {
+        "k": 3,
+        "dims": [4, 16, 64],
+        "gate_losses": [5],
+    }
+    assert (grid["query_widths"], grid["gallery_widths"]) == (["full", "1/8"], ["full", "1/8"])
+    count = results["images"]["queries"]
+    assert f"{count} queries are too few for gates that may lose 5 points" in printed
+
+
+def test_the_help_explains_what_tables_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    words = capsys.readouterr().out.split()
+    assert set(RULES) <= set(words)
+    assert {"surely:", "again:", "expanded"} <= set(words)
+
+
+@pytest.mark.parametrize(("loss", "said"), [(1, False), (0.5, True)])
+def test_queries_too_few_for_a_target_are_said_once(
+    loss: float, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate = Settings("gated", "1/8", (8,), (5,))
+    evaluate_command._say_few(Console(), [(gate, loss), (gate, loss)], 100)
+    assert capsys.readouterr().out.count("100 queries are too few") == said
 
 
 def check_rows(results: dict[str, Any]) -> None:
