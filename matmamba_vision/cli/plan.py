@@ -227,7 +227,7 @@ def _print(console: Console, args: Args, rows: list[Row], front: list[Row], chos
             f"{row[quality]:.4f}",
             f"{100 * row['by_full']:.0f} %",
             _digits(1e3 * row["gmacs"]),
-            f"{row['memory_mb']:,.1f}",
+            _digits(row["memory_mb"]),
             f"{row['ms']:.2f}",
         )
     console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from matmamba_retrieval import Gallery, Plan
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main
+from matplotlib.figure import Figure
 from PIL import Image
 from small import SMALL, unit_vectors
 
@@ -139,6 +141,27 @@ def test_a_gallery_of_vectors_made_elsewhere_is_planned_with_vectors(
     asked = pq.read_table(elsewhere / "queries.parquet")["label"].to_pylist()
     right = [answer["hits"][0]["label"] == label for answer, label in zip(answers, asked, strict=True)]
     assert np.mean(right) >= 0.8
+
+
+def test_costs_of_vectors_alone_can_be_read(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No label of the picture covers another, and no multiply-adds of the table are rounded to nothing."""
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *to, **how: (drawn.append(figure), save(figure, *to, **how))
+    )
+    queries = ["--vectors", str(elsewhere / "queries.parquet"), "--model-name", "clip", "--normalise"]
+    flags = ["--target", "recall=0.5", "--plot", str(elsewhere / "plan.png"), "--k", "3"]
+    capsys.readouterr()
+    assert main(["plan", "--gallery", str(elsewhere / "V"), *queries, *flags]) == 0
+    assert " 0.0 " not in capsys.readouterr().out
+    for axes in drawn[0].axes:
+        low, high = axes.get_xlim()
+        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        boxes = [label.get_window_extent() for place, label in ticks if low <= place <= high]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 @pytest.mark.parametrize(
