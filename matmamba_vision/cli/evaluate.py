@@ -18,6 +18,7 @@ Calibration takes the rule of doubt that sends the fewest; the table names it, a
   class      the first is hardly nearer than the first of another class
   vote       few of the 50 nearest have the class of the first
   regret     hits of their likeliest class alone would give a far better mAP@k
+
 surely: with 95 % certainty. not reached: even all queries at full width lose more. asked again: queries that
 are sent there search anew, else they rerank what the small width found. expanded by 50: the query of the
 small width is averaged with its 50 nearest candidates before it ranks them.
