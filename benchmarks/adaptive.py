@@ -45,20 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(highlight=False)
     checkpoint = load_checkpoint(options.checkpoint)
     with open_experiment(options, checkpoint, console) as experiment:
-        tables = [
-            Evaluation(experiment, grid, 0, options.runs, console).tables(wanted, checkpoint.model.embed_dim)
-            for grid, wanted in grids(experiment, checkpoint.model.embed_dim)
-        ]
+        dim = checkpoint.model.embed_dim
+        grid, widths = grid_of(dim), list(experiment.queries.by_width)
+        wanted = settings_of(grid, widths, dim, len(experiment.gallery))
+        tables = Evaluation(experiment, grid, 0, options.runs, console).tables(wanted, dim)
     result = {
-        "command": f"benchmarks/adaptive.py --data {Path(options.data).name.upper()} --runs RUNS",
+        "command": f"benchmarks/adaptive.py --data {Path(options.data).name.upper()} --runs RUNS"
+        + given(options),
         "data": Path(options.data).name,
-        "checkpoint": str(options.checkpoint),
+        "checkpoint": Path(options.checkpoint).name,
         "digest": checkpoint.digest,
-        "images": tables[0]["images"],
         "targets": {"reranked": RERANKED, "gated": GATED, "share": SHARE},
         **environment(),
-        "exact": tables[0]["exact"],
-        "rows": [row for found in tables for row in found["rows"]],
+        **tables,
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, result)
@@ -81,6 +80,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def given(options: argparse.Namespace) -> str:
+    """Flags that were given and change what is measured, as they are written; paths as their last name."""
+    flags = {"checkpoint": Path(options.checkpoint).name}
+    flags |= {"gallery-images": options.gallery_images, "queries": options.queries}
+    return "".join(f" --{name} {value}" for name, value in flags.items() if value is not None)
+
+
 def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint, console: Console) -> Experiment:
     """Images encoded at every trained width, and the gallery at the full and at the smallest one."""
     splits = open_data(checkpoint, "parquet", options.data, any_classes=True)
@@ -91,28 +97,19 @@ def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint, console
     return workshop.open(splits, data, widths, ["full", widths[-1]])
 
 
-def grids(experiment: Experiment, dim: int) -> list[tuple[Grid, list[Any]]]:
-    """What is tried: shortlists, funnels, and gates for both metrics and for 1-NN alone."""
-    widths, rows = list(experiment.queries.by_width), len(experiment.gallery)
-    dims = [known for known in (32, dim) if known <= dim]
-    lengths = [200, 1000, 2000]
+def grid_of(dim: int) -> Grid:
+    """What is tried: shortlists, funnels, and gates that may lose nothing, or the target."""
     alone = FunnelSteps([dim], [2000], ["same"], EXPAND)
-    funnels = [FunnelSteps([32, 64], [1000, 400]), alone]
-    whole = Grid(
-        dims=sorted(set(dims)),
-        shortlists=lengths,
+    return Grid(
+        dims=sorted({known for known in (32, dim) if known <= dim}),
+        shortlists=[200, 1000, 2000],
         strategies=["single-shot", "shortlist", "funnel", "gated"],
-        funnels=funnels,
+        funnels=[FunnelSteps([32, 64], [1000, 400]), alone],
         gate_dims=[dim],
         gate_shortlists=[1000],
         gate_losses=[0.0, GATED],
         gate_expands=[0, EXPAND],
     )
-    nearest = Grid(strategies=["gated"], gate_dims=[dim], gate_shortlists=[1000], gate_losses=[GATED])
-    nearest.gate_qualities = ["knn1"]
-    sure = Grid(strategies=["gated"], gate_dims=[dim], gate_shortlists=[1000], gate_losses=[RERANKED])
-    sure.gate_sure = True
-    return [(grid, settings_of(grid, widths, dim, rows)) for grid in (whole, nearest, sure)]
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -163,22 +160,19 @@ def chosen(rows: Sequence[Row]) -> list[tuple[str, Row]]:
 
 
 def _gates(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Of each kind of gate the cheapest one that measurably keeps to the target, if there is one."""
-    kinds: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row["gate"] and row["calibrated"]["met"]:
-            known = row["calibrated"]
-            kinds.setdefault((len(known["qualities"]), known["sure"], row["expand"]), []).append(row)
+    """With and without expansion, the cheapest gate that measurably keeps to the target, if there is one."""
     found = []
-    for (qualities, _, _), gates in kinds.items():
-        best = min((_lost(row, qualities) > GATED, row["encoder_macs"], n) for n, row in enumerate(gates))
-        found.append(("gated" + ", for 1-NN alone" * (qualities == 1), gates[best[2]]))
+    for expand in dict.fromkeys(row["expand"] for row in rows if row["gate"]):
+        gates = [row for row in rows if row["gate"] and row["expand"] == expand and row["calibrated"]["met"]]
+        if gates:
+            best = min(gates, key=lambda row: (_lost(row) > GATED, row["encoder_macs"]))
+            found.append(("gated", best))
     return found
 
 
-def _lost(row: Row, qualities: int = 2) -> float:
-    """The largest loss of 1-NN and mAP in points, or that of 1-NN."""
-    return 100 * max(row[name] for name in ("knn1_loss", "map_loss")[:qualities])
+def _lost(row: Row) -> float:
+    """The larger loss of 1-NN and mAP, in points."""
+    return 100 * max(row["knn1_loss"], row["map_loss"])
 
 
 def _is_usual(row: Row) -> bool:

@@ -8,8 +8,9 @@ configs/retrieval/adaptive.yaml, has the shape of MRL's adaptive and funnel tabl
 query-encoder figure.
 
 1-NN: class of the first hit. mAP@k: precision at each hit's rank, summed, divided by k (MRL). recall: share
-of the k hits of single-shot. Intervals: 95 % bootstrap. Multiply-adds of the search: the dims of every vector
-that is compared. ms: mean of queries that are asked one by one, the encoder's as measured for one image.
+of the k hits of single-shot, where others within 0.1 % of the k-th score count. Intervals: 95 % bootstrap.
+Multiply-adds of the search: the dims of every vector that is compared. ms: mean of queries that are asked one
+by one, the encoder's as measured for one image.
 
 A gate sends a query to the full width where the neighbours that the small width found leave it in doubt.
 Calibration takes the rule of doubt that sends the fewest; the table names it, and the points it may lose:

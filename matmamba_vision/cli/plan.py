@@ -6,7 +6,7 @@ fastest strategy that reaches them is chosen; with budgets alone, the one that f
 finds. The plan is saved in the gallery, and `matmamba search` uses it.
 
 targets, at least:
-  recall=0.99     share of the k hits that single-shot finds
+  recall=0.99     share of the k hits that single-shot finds; others within 0.1 % of the k-th score count
   same1=0.99      share of queries whose first hit is the one of single-shot
   knn1=0.7        share of queries whose first hit has their class; needs labelled queries
   map=0.6         mAP@k (MRL); needs labelled queries

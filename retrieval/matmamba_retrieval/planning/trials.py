@@ -89,6 +89,7 @@ class Bench:
         self, gallery: Gallery, queries: EncodedQueries, k: int, labels: Sequence[str] | None = None
     ) -> None:
         self.gallery, self.queries, self.k, self.labels = gallery, queries, k, labels
+        self._last: tuple[tuple[Settings, tuple[str, ...]], _Evidence] | None = None
         self._asked: Ints | None = None
         self._stored: Ints | None = None
         if labels is not None:
@@ -128,7 +129,7 @@ class Bench:
 
         Rules are all, or without labels those that need none. sure: as for `calibrate`.
         """
-        return self._evidence(settings, qualities).calibrate(target, sure)
+        return self._evidence_of(settings, qualities).calibrate(target, sure)
 
     def gated_trial(
         self,
@@ -152,7 +153,7 @@ class Bench:
         """
         if min(folds, len(self.queries)) < 2:
             raise GalleryError(f"{len(self.queries)} queries in {folds} folds: both must be 2 at least")
-        evidence, count = self._evidence(settings, qualities), len(self.queries)
+        evidence, count = self._evidence_of(settings, qualities), len(self.queries)
         dealt = np.random.default_rng(seed).permutation(count) % min(folds, count)
         hard = np.zeros(count, dtype=bool)
         for fold in range(dealt.max() + 1):
@@ -163,8 +164,15 @@ class Bench:
         whole = evidence.calibrate(target, sure)
         return Trial(replace(settings, gate=whole.gate), hits, self.qualities(hits)), whole
 
+    def _evidence_of(self, settings: Settings, qualities: Sequence[str]) -> _Evidence:
+        """The last one is kept: gates of one strategy are often calibrated to one target after the other."""
+        wanted = (replace(settings, gate=None), tuple(qualities))
+        if self._last is None or self._last[0] != wanted:
+            self._last = wanted, self._evidence(*wanted)
+        return self._last[1]
+
     def _evidence(self, settings: Settings, qualities: Sequence[str]) -> _Evidence:
-        gated = replace(settings, gate=None).open(self.gallery)
+        gated = settings.open(self.gallery)
         assert isinstance(gated, Gated)
         small = gated.small(self.queries, self.k)
         full = gated.combine(self.queries, small, np.arange(len(self.queries)), self.k)
