@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with open_experiment(options, checkpoint, console) as experiment:
         dim = checkpoint.model.embed_dim
         grid, widths = grid_of(dim), list(experiment.queries.by_width)
-        wanted = settings_of(grid, widths, dim, len(experiment.gallery))
+        asked = options.query_widths or widths
+        wanted = settings_of(
+            grid, [known for known in widths if known in asked], dim, len(experiment.gallery)
+        )
         tables = Evaluation(experiment, grid, 0, options.runs, console).tables(wanted, dim)
     result = {
         "command": f"benchmarks/adaptive.py --data {Path(options.data).name.upper()} --runs RUNS"
@@ -76,6 +79,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=RESULT)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gallery-images", type=int, help="most images in the gallery")
+    parser.add_argument("--query-widths", nargs="+", default=[], help="by default all that were trained")
     parser.add_argument("--queries", type=int, help="most held-out images")
     return parser.parse_args(arguments)
 
@@ -83,6 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def given(options: argparse.Namespace) -> str:
     """Flags that were given and change what is measured, as they are written; paths as their last name."""
     flags = {"checkpoint": Path(options.checkpoint).name}
+    flags |= {"query-widths": " ".join(options.query_widths) or None}
     flags |= {"gallery-images": options.gallery_images, "queries": options.queries}
     return "".join(f" --{name} {value}" for name, value in flags.items() if value is not None)
 
