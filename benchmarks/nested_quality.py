@@ -58,7 +58,16 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table(result: Mapping[str, Any]) -> str:
     """Markdown: a line for each width."""
-    names = ("width", "parameters", "top-1 nested", "top-1 alone", "difference", "1-NN nested", "1-NN alone")
+    names = (
+        "width",
+        "parameters",
+        "top-1 nested",
+        "top-1 alone",
+        "difference",
+        "by seed",
+        "1-NN nested",
+        "1-NN alone",
+    )
     lines = ["| " + " | ".join(names) + " |", "| --- " * len(names) + "|"]
     for row in result["compared"]:
         shares = [
@@ -71,6 +80,7 @@ def table(result: Mapping[str, Any]) -> str:
             f"{row['params']:,}",
             *shares[:2],
             f"{100 * row['difference']:+.1f}",
+            " ".join(f"{100 * found:+.1f}" for found in np.subtract(row["nested_top1"], row["alone_top1"])),
             *shares[2:],
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -1,7 +1,8 @@
 """Write what is generated: README.md's tables of models and results, and the benchmark report.
 
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
-small models by benchmarks/ablation.py and benchmarks/nested_quality.py.
+small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
+benchmarks/adaptive.py, benchmarks/million.py and benchmarks/growth.py.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import ablation
 import matmamba_vision
 import nested_quality
 import report
+import retrieval_tables
 import timm
 from matmamba_vision.evaluate import count_macs, count_parameters
+from matmamba_vision.evaluate.retrieval_plots import draw_query_encoder
 from report import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -40,24 +43,32 @@ def main() -> None:
             shutil.copyfile(source / name, DEMO / name)
     readme = ROOT / "README.md"
     readme.write_text(render(readme.read_text()))
+    picture = draw_query_encoder(read("adaptive") | {"settings": {"k": 10}})
+    (RESULTS / "adaptive.png").write_bytes(picture)
     report.main()
 
 
 def render(text: str) -> str:
     """The README with each block between `<!-- begin NAME -->` and `<!-- end NAME -->` made anew."""
     results = json.loads((DEMO / "results.json").read_text())
-    trained = json.loads((RESULTS / "ablation.json").read_text())
-    quality = json.loads((RESULTS / "nested_quality.json").read_text())
     blocks = {
         "models": models_table(),
-        "nested": nested_quality.table(quality),
-        "ablation": ablation.table(trained),
+        "nested": nested_quality.table(read("nested_quality")),
+        "ablation": ablation.table(read("ablation")),
         "demo": demo_tables(results),
+        "adaptive": retrieval_tables.adaptive_table(read("adaptive")),
+        "million": retrieval_tables.million_table(read("million")),
+        "growth": retrieval_tables.growth_table(read("growth")),
     }
     for name, block in blocks.items():
         pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
         text = re.sub(pattern, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
     return text
+
+
+def read(name: str) -> dict[str, Any]:
+    """A file of benchmarks/results."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def models_table() -> str:

@@ -1,0 +1,106 @@
+"""What the README shows of retrieval, from the files in benchmarks/results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from adaptive import chosen, points
+from report import markdown
+
+Result = Mapping[str, Any]
+EXACT, OURS = "FAISS exact", "ours"
+# Query widths and kinds of strategies that the README's table keeps.
+SHOWN = ("full", "1/4", "1/8")
+KEPT = ("single-shot", "small width alone", "cheapest within", "gated")
+
+
+def million_table(result: Result) -> str:
+    """Ways to search a million vectors at equal recall: memory and time, in one run."""
+    sides, ratios = result["sides"], result["ratios"]
+    rows = []
+    for name, side in sides.items():
+        against = (f"{ratios[f'{kind}: {name} / ours']['median']:.2f}" for kind in ("one", "batch"))
+        times = (f"{side[f'ms_{kind}']['median']:.3f}" for kind in ("one", "batch"))
+        setting = f" ({side['setting']})" if side["setting"] else ""
+        share = ("1", "1") if name == OURS else against
+        memory = f"{side['memory_bytes'] / 1e6:,.0f}"
+        rows.append((name + setting, f"{side['ann_recall']:.3f}", memory, *_paired(times, share)))
+    names = (
+        "search",
+        "recall@10",
+        "MB in memory",
+        "ms, one query",
+        "times ours",
+        "ms, of 1,000 at once",
+        "times ours",
+    )
+    mapped = sides[OURS]["mapped_bytes"] / 1e6
+    about = (
+        f"{result['rows']:,} vectors of {result['dim']} dims, {result['threads']} threads, medians of"
+        f" {result['repeats']} rounds; recall of the exact {result['k']}. Beside its memory ours reads"
+        f" {mapped:,.0f} MB of float16 vectors on the disk, by memory map."
+    )
+    return markdown(names, rows) + "\n\n" + about + "\n"
+
+
+def _paired(first: Iterator[str], second: Any) -> list[str]:
+    return [text for pair in zip(first, second, strict=True) for text in pair]
+
+
+def growth_table(result: Result) -> str:
+    """What grows with a gallery, and what hardly does."""
+    rows = [
+        (
+            f"{size['rows']:,}",
+            size["recipe"],
+            f"{size['ann_recall']:.3f}",
+            f"{size['ms_one']['median']:.2f}",
+            f"{size['images_per_second']:,.0f}",
+            f"{size['peak_bytes'] / 2**20:,.0f}",
+            f"{size['bound_bytes'] / 2**20:,.0f}",
+        )
+        for size in result["sizes"]
+    ]
+    names = (
+        "images",
+        "index",
+        "recall@10",
+        "ms, one query",
+        "indexed a second",
+        "own MiB at peak",
+        "promised MiB",
+    )
+    about = (
+        f"An index over {result['dim']} of 512 dims and a rerank, {result['threads']} threads; `flat`"
+        " compares everything and trains nothing."
+    )
+    return markdown(names, rows) + "\n\n" + about + "\n"
+
+
+def adaptive_table(result: Result) -> str:
+    """What small queries lose and cost on real images: the best of each kind."""
+    found = [
+        (title, row)
+        for title, row in chosen(result["rows"])
+        if row["query_width"] in SHOWN and title.startswith(KEPT)
+    ]
+    full = next(row for title, row in found if title == "single-shot")
+    rows = [
+        (
+            row["query_width"],
+            title + ", expanded" * bool(row["expand"]),
+            *(points(row, name) for name in ("knn1_loss", "map_loss")),
+            f"{100 * row['by_full']:.0f} %",
+            f"{100 * row['encoder_macs'] / full['encoder_macs']:.0f} %",
+        )
+        for title, row in found
+    ]
+    names = ("query", "strategy", "1-NN lost", "mAP@10 lost", "by full", "encoder")
+    images = result["images"]
+    about = (
+        f"{images['queries']:,} queries to {images['gallery']:,} images; single-shot at full width: 1-NN"
+        f" {100 * full['knn1']:.1f} %, mAP@10 {100 * full['map']:.1f} %. Points lost against it, with 95 %"
+        " bootstrap intervals."
+    )
+    return markdown(names, rows) + "\n\n" + about + "\n"
