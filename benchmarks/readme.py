@@ -57,6 +57,7 @@ def render(text: str) -> str:
         "ablation": ablation.table(read("ablation")),
         "demo": demo_tables(results),
         "adaptive": retrieval_tables.adaptive_table(read("adaptive")),
+        "adaptive_tinyimagenet": retrieval_tables.adaptive_table(read("adaptive_tinyimagenet")),
         "million": retrieval_tables.million_table(read("million")),
         "growth": retrieval_tables.growth_table(read("growth")),
     }
