@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,51 +20,23 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "datasets"), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
+from gpu_scan import correctness, roofline  # noqa: E402
+from gpu_setting import PUBLISHED, Setting, present  # noqa: E402
 from matmamba_vision import MatMamba, Width  # noqa: E402
 from matmamba_vision.evaluate import count_macs  # noqa: E402
 from matmamba_vision.layers import Block  # noqa: E402
-from matmamba_vision.ops import BACKENDS, fused, scan_macs, ssd  # noqa: E402
+from matmamba_vision.ops import fused  # noqa: E402
 from measuring import Case, Plan, Ratio, measure_case, run, timed  # noqa: E402
-from peers import CHUNK_SIZE, BlockShape, vit_of_equal_parameters, vit_settings  # noqa: E402
+from peers import vit_of_equal_parameters, vit_settings  # noqa: E402
 from published import published  # noqa: E402
 from timm import create_model  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 Work = Callable[[], object]
-# Agreement with the recurrence in float64, relative to the largest value.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 4e-3}
-KERNELS = ("triton", "mamba_ssm")
-RESULTS_OF_A_SCAN = ("y", "dx", "ddt", "dA", "dB", "dC", "dD")
 GRAPH_WARM_UP = 3
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is measured; the defaults are what the published figures are."""
-
-    device: str = "cuda"
-    dtype: torch.dtype = torch.bfloat16
-    seconds: float = 440.0
-    models: tuple[str, ...] = ("matmamba_small_patch16_224", "matmamba_base_patch16_224")
-    # Pixels and batch of inference; training takes half of the batch.
-    sizes: tuple[tuple[int, int], ...] = ((224, 128), (1024, 8), (384, 48), (512, 24))
-    # Heads, head dim and state of the blocks of small and base; tokens and batch of their scans.
-    blocks: tuple[tuple[int, int, int], ...] = ((64, 16, 128), (64, 32, 128))
-    scans: tuple[tuple[int, int], ...] = ((197, 128), (1025, 24), (4097, 8))
-    checked: tuple[tuple[int, int, int], ...] = (
-        (197, 16, 128),
-        (577, 32, 128),
-        (1400, 16, 64),
-        (130, 128, 256),
-    )
-    memory_pixels: tuple[int, int] = (1024, 2048)
-    block: BlockShape = field(default_factory=lambda: BlockShape(batch=128))
-    # Numbers of a copy and edge of a matrix product that find the GPU's rates.
-    copied: int = 2**28
-    edge: int = 8192
-
-
-def main(arguments: Sequence[str] | None = None, setting: Setting = Setting()) -> None:
+def main(arguments: Sequence[str] | None = None, setting: Setting = PUBLISHED) -> None:
     """Measure, print and write."""
     run(__file__, __doc__, partial(cases, setting=setting), arguments)
 
@@ -117,115 +88,6 @@ def left_out(name: str, reason: str) -> Case:
 
 def _short(name: str) -> str:
     return name.split("_")[1]
-
-
-def correctness(plan: Plan, setting: Setting) -> Iterator[Case]:
-    """Largest relative errors of outputs and gradients; fails loudly in the figures, never in silence."""
-    for name in _present(KERNELS):
-        for dtype, tolerance in TOLERANCE.items():
-            for length, head_dim, state_dim in setting.checked:
-                inputs = scan_inputs(setting.device, 1, length, 2, head_dim, state_dim)
-                exact = results_of("reference", inputs)
-                found = results_of(name, [tensor.to(dtype) for tensor in inputs])
-                errors = [_error(one, other) for one, other in zip(found, exact, strict=True)]
-                label = f"correct, {name}, {str(dtype)[6:]}, {length} tokens, {head_dim} x {state_dim}"
-                sides = dict(zip(RESULTS_OF_A_SCAN, map(_constant, errors), strict=True))
-                settings = {"tolerance": tolerance, "agrees": max(errors) <= tolerance}
-                yield measure_case(label, sides, [], Plan(0, 1), settings, unit="")
-
-
-def _present(kernels: Sequence[str]) -> list[str]:
-    return [name for name in kernels if name != "mamba_ssm" or fused.missing() is None]
-
-
-def _constant(value: float) -> Callable[[], float]:
-    return lambda: value
-
-
-def _error(found: Tensor, exact: Tensor) -> float:
-    return float((found.double() - exact).abs().max() / exact.abs().max().clamp(min=0.1))
-
-
-def scan_inputs(
-    device: str, batch: int, length: int, heads: int, head_dim: int, state_dim: int
-) -> list[Tensor]:
-    """x, dt, A, B, C, D in float64, of the size that a trained block has them."""
-    generator = torch.Generator(device).manual_seed(length)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
-
-    x, dt = normal(batch, length, heads, head_dim), nn.functional.softplus(normal(batch, length, heads) - 3)
-    A = -torch.linspace(1, 16, heads, device=device, dtype=torch.float64)
-    return [x, dt, A, normal(batch, length, state_dim), normal(batch, length, state_dim), normal(heads)]
-
-
-def results_of(backend: str, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Output and gradients of a scan."""
-    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
-    y = ssd(*inputs, backend=backend)
-    weight = torch.linspace(-1, 1, y.numel(), device=y.device).bfloat16().to(y.dtype).view_as(y)
-    return [y.detach(), *torch.autograd.grad(y, inputs, weight)]
-
-
-def roofline(plan: Plan, setting: Setting) -> Iterator[Case]:
-    """The time that copying its inputs and outputs, or its products, would take, over that of the scan."""
-    bandwidth, rate = copy_bandwidth(plan, setting), matrix_rate(plan, setting)
-    for heads, head_dim, state_dim in setting.blocks:
-        for length, batch in setting.scans:
-            inputs = scan_inputs(setting.device, batch, length, heads, head_dim, state_dim)
-            macs = batch * scan_macs(length, heads * head_dim, state_dim, CHUNK_SIZE)
-            label = f"scan, {length} x {heads * head_dim}"
-            yield against_bound(label, plan, _mixed(inputs, setting.dtype), macs, bandwidth, rate)
-
-
-def _mixed(inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Inputs as a block in half precision has them: step sizes and what belongs to heads in float32."""
-    x, dt, A, B, C, D = inputs
-    given = x.to(dtype), dt.float(), A.float(), B.to(dtype), C.to(dtype), D.float()
-    return [tensor.requires_grad_() for tensor in given]
-
-
-def against_bound(
-    name: str, plan: Plan, inputs: Sequence[Tensor], macs: int, bandwidth: float, rate: float
-) -> Case:
-    """The scan, forward and with backward, beside what memory or arithmetic would take for the forward."""
-    scan = BACKENDS["triton"].scan
-    moved = sum(tensor.numel() * tensor.element_size() for tensor in (*inputs, inputs[0]))
-    by_bytes, by_operations = moved / bandwidth, 2 * macs / rate
-    sides = {
-        "scan": timed(torch.no_grad()(partial(scan, *inputs, chunk_size=CHUNK_SIZE)), calls=10),
-        "bound": _constant(1e3 * max(by_bytes, by_operations)),
-        "forward + backward": timed(partial(_scan_step, scan, inputs), calls=3),
-    }
-    settings = {
-        "bytes": moved,
-        "multiply_adds": macs,
-        "copy_bytes_per_second": bandwidth,
-        "matrix_operations_per_second": rate,
-        "bounded_by": "bytes" if by_bytes >= by_operations else "operations",
-    }
-    return measure_case(name, sides, [Ratio("bound / scan", "bound", "scan")], plan, settings)
-
-
-def _scan_step(scan: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
-    y = scan(*inputs, chunk_size=CHUNK_SIZE)
-    torch.autograd.grad(y, inputs, torch.ones_like(y))
-
-
-def copy_bandwidth(plan: Plan, setting: Setting) -> float:
-    """Bytes read and written per second by a copy."""
-    source = torch.zeros(setting.copied, dtype=torch.float32, device=setting.device)
-    target = torch.empty_like(source)
-    ms = min(timed(lambda: target.copy_(source), calls=3)() for _ in range(plan.repeats))
-    return 2 * source.numel() * source.element_size() / ms * 1e3
-
-
-def matrix_rate(plan: Plan, setting: Setting) -> float:
-    """Operations per second of a large square product: a multiply-add is two."""
-    left = torch.zeros(setting.edge, setting.edge, dtype=setting.dtype, device=setting.device)
-    ms = min(timed(lambda: left @ left, calls=3)() for _ in range(plan.repeats))
-    return 2 * setting.edge**3 / ms * 1e3
 
 
 def inference(model: nn.Module, images: Tensor, **options: Any) -> Work:
@@ -345,7 +207,7 @@ def block_times(plan: Plan, setting: Setting) -> Iterator[Case]:
     """One block, forward and backward, by each kernel and by PyTorch's chunked scan."""
     shape = setting.block
     x_BLD = shape.tokens_BLD().to(setting.device, setting.dtype).requires_grad_()
-    backends = [*_present(KERNELS), "chunked"]
+    backends = [*present(), "chunked"]
     blocks = {name: shape.block().to(setting.device, setting.dtype) for name in backends}
     for name, block in blocks.items():
         block.mixer.use_backend(name)

@@ -20,7 +20,7 @@ def million_table(result: Result) -> str:
     sides, ratios = result["sides"], result["ratios"]
     rows = []
     for name, side in sides.items():
-        against = (f"{ratios[f'{kind}: {name} / ours']['median']:.2f}" for kind in ("one", "batch"))
+        against = (f"{ratios[f'{kind}: {name} / ours']['median']:.3g}" for kind in ("one", "batch"))
         times = (f"{side[f'ms_{kind}']['median']:.3f}" for kind in ("one", "batch"))
         setting = f" ({side['setting']})" if side["setting"] else ""
         share = ("1", "1") if name == OURS else against

@@ -16,6 +16,7 @@ import against_vit
 import block_time
 import gallery_safety
 import gpu
+import gpu_setting
 import indexing
 import latency
 import measuring
@@ -249,7 +250,7 @@ def test_the_gpu_script_measures_all_it_names(monkeypatch: pytest.MonkeyPatch) -
     pytest.importorskip("triton")
     monkeypatch.setattr(fused, "missing", lambda: None)
     monkeypatch.setattr(fused, "_load", definitions)
-    monkeypatch.setattr(gpu, "KERNELS", ("triton",))
+    monkeypatch.setattr(gpu_setting, "KERNELS", ("triton",))
     setting = replace(TINY_GPU, block=replace(SHAPE, state_dim=16))
     cases = {case["name"]: case for case in gpu.cases(Plan(0, 1), setting)}
     checked = [case for name, case in cases.items() if name.startswith("correct")]

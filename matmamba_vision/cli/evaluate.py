@@ -90,29 +90,28 @@ def run(arguments: list[str]) -> None:
     """Encode, try, write the folder, print tables or JSON."""
     args = parse(Args, "evaluate", __doc__, arguments)
     require_least(args, gallery_images=1, queries=2)
-    console, computing = args.computing.begin(), args.computing
+    computing = args.computing
+    console = computing.begin()
     grid = load_into(Grid, args.grid or shipped_config(SHIPPED_GRID))
-    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
+    checkpoint = load_checkpoint(args.checkpoint, resolve_device(computing.device))
     widths, gallery_widths = _widths(grid, checkpoint)
     splits = open_data(checkpoint, args.name, args.root, any_classes=True)
     splits = Splits(
-        some(splits.train, args.gallery_images, args.computing.seed),
-        some(splits.held_out, args.queries, args.computing.seed),
+        some(splits.train, args.gallery_images, computing.seed),
+        some(splits.held_out, args.queries, computing.seed),
     )
     wanted = settings_of(grid, widths, checkpoint.model.embed_dim, len(splits.train))
     _say_few(console, wanted, len(splits.held_out))
     output = args.output or _beside(args.checkpoint)
     # Before the work, so that a folder that cannot be written costs none.
     output.mkdir(parents=True, exist_ok=True)
-    workshop = Workshop(
-        output / "encoded", checkpoint, console, args.computing.batch_size, args.computing.workers
-    )
+    workshop = Workshop(output / "encoded", checkpoint, console, computing.batch_size, computing.workers)
     with workshop.open(splits, _data(args, checkpoint), widths, gallery_widths) as experiment:
         evaluation = Evaluation(experiment, grid, computing.seed, output / "encoded", console)
         tables = evaluation.tables(wanted, checkpoint.model.embed_dim)
     results = _results(args, grid, checkpoint) | tables
     write_evaluation(output, results)
-    if args.computing.json:
+    if computing.json:
         print(json.dumps(results, indent=2))
     else:
         print_evaluation(console, results, output)

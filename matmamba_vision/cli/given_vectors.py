@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.exchange.importing import checked, elsewhere, made_elsewhere, open_vectors
+from matmamba_retrieval.exchange.importing import VectorFile, checked, elsewhere, made_elsewhere, open_vectors
 from numpy.typing import NDArray
 
 
@@ -29,27 +29,34 @@ class GivenVectors:
             GalleryError: no such file, vectors that are not of length 1, or of another model than the
                 gallery's.
         """
-        if self.vectors is None:
-            return
-        opened = open_vectors(self.vectors)
-        if made_elsewhere(gallery.spec) and not self.model_name:
-            raise GalleryError(
-                f"say which model made {self.vectors}, as the gallery was told: --model-name NAME"
-            )
-        gallery.require_queries(elsewhere(opened, self.model_name))
-        for rows, xq in opened.parts(range(len(opened))):
-            yield rows, checked(self.vectors, rows, xq, normalise=self.normalise)
+        if self.vectors is not None:
+            yield from self._parts(self._opened(self.vectors, gallery))
 
     def some(self, gallery: Gallery, most: int, seed: int) -> tuple[NDArray[np.float32], list[str | None]]:
-        """Vectors (n, D) picked by chance, all if there are no more than `most`, and their labels."""
+        """Vectors (n, D) picked by chance, all if there are no more than `most`, and their labels.
+
+        Raises:
+            GalleryError: as `parts`.
+        """
         assert self.vectors is not None
-        count, start = len(open_vectors(self.vectors)), 0
-        chosen = np.sort(np.random.default_rng(seed).permutation(count)[:most])
+        opened, start = self._opened(self.vectors, gallery), 0
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(opened))[:most])
         picked: list[NDArray[np.float32]] = []
         labels: list[str | None] = []
-        for rows, xq in self.parts(gallery):
+        for rows, xq in self._parts(opened):
             here = chosen[(chosen >= start) & (chosen < start + len(rows))] - start
             picked.append(xq[here])
             labels += [rows[place].label for place in here]
             start += len(rows)
         return np.concatenate(picked), labels
+
+    def _opened(self, file: Path, gallery: Gallery) -> VectorFile:
+        opened = open_vectors(file)
+        if made_elsewhere(gallery.spec) and not self.model_name:
+            raise GalleryError(f"say which model made {file}, as the gallery was told: --model-name NAME")
+        gallery.require_queries(elsewhere(opened, self.model_name))
+        return opened
+
+    def _parts(self, opened: VectorFile) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        for rows, xq in opened.parts(range(len(opened))):
+            yield rows, checked(opened.file, rows, xq, normalise=self.normalise)

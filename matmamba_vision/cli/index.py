@@ -87,12 +87,12 @@ def run(arguments: list[str]) -> None:
     """Index, build the shortlists, print a summary."""
     args = parse(Args, "index", __doc__, arguments)
     console = Console()
-    only_build = args.images is None and args.vectors is None and (args.dims or args.factory)
-    if (args.images is None) == (args.vectors is None) and not only_build:
+    nothing = args.images is None and args.vectors is None
+    if (args.images and args.vectors) or (nothing and not (args.dims or args.factory)):
         raise GalleryError("say what to index: either --images or --vectors")
     _require_fitting(args)
     limit_threads(args.threads)
-    if only_build:
+    if nothing:
         build(args, console)
         return
     start, tally = time.monotonic(), None
@@ -136,10 +136,15 @@ def _require_fitting(args: Args) -> None:
     unused = [name for name, value in of_vectors.items() if value and args.vectors is None]
     if args.vectors is not None and args.widths:
         unused.append("--widths")
+    if args.images is None and args.vectors is None:
+        unused += [
+            f"--{name}" for name in ("metadata", "widths", "prefix", "upsert", "shard") if getattr(args, name)
+        ]
     if args.shard and (args.dims or args.factory):
         unused += ["--dims or --factory (`matmamba merge` takes them)"]
     if unused:
-        kind = "a shard" if args.shard else "images" if args.vectors is None else "vectors"
+        kind = "a shard" if args.shard else "images" if args.images else "vectors"
+        kind = kind if args.images or args.vectors else "images that are there"
         raise GalleryError(f"{unused[0]} means nothing for {kind}")
 
 

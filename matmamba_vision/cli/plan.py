@@ -52,7 +52,7 @@ from rich.table import Table
 
 from ..evaluate import measure_latency
 from .arguments import parse
-from .computing import Computing, require_least
+from .computing import Computing, require_least, require_place
 from .config import ConfigError
 from .device import resolve_device
 from .encoding import embed_batches
@@ -132,8 +132,7 @@ def _check(args: Args) -> None:
         raise ConfigError("a plan needs either --queries, images, or --vectors made elsewhere")
     if args.given.vectors and args.widths:
         raise ConfigError("--widths: vectors made elsewhere have only the full one")
-    if args.plot and not args.plot.absolute().parent.is_dir():
-        raise ConfigError(f"--plot {args.plot}: there is no folder {args.plot.parent}")
+    require_place("--plot", args.plot)
 
 
 def _read(args: Args, gallery: Gallery) -> tuple[EncodedQueries, list[str] | None]:

@@ -141,13 +141,7 @@ class _Selector:
                 return score(self._model, self._search_half, width, lambda done: bar.advance(done, note))
 
             for candidate in explore(
-                self._starts,
-                self._levels,
-                self._price,
-                limit,
-                evaluate,
-                evaluations,
-                self._args.computing.seed,
+                self._starts, self._levels, self._price, limit, evaluate, evaluations, self._seed
             ):
                 self._candidates.append(candidate)
 

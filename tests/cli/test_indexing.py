@@ -227,6 +227,15 @@ def test_vectors_made_elsewhere_are_indexed(
         (["index", "--gallery", "@g", "--vectors", "@x.npy", "--widths", "1/2"], "--widths"),
         (["index", "--gallery", "@g", "--vectors", "@x.txt"], "x.txt"),
         (["index", "--gallery", "@g", "--dims", "8"], "g"),
+        (
+            ["index", "--gallery", "@g", "--dims", "8", "--upsert"],
+            "--upsert means nothing for images that are",
+        ),
+        (
+            ["index", "--gallery", "@g", "--dims", "8", "--ids", "@ids"],
+            "--ids means nothing for images that are",
+        ),
+        (["index", "--gallery", "@g", "--dims", "8", "--shard", "1/2"], "--shard means nothing"),
         (images("--gallery", "@g", "--dims", "8", "--factory", "adanns-ivf:4:16"), "prefixes of 16 dims"),
         (
             images("--gallery", "@g", "--dims", "7", "--factory", "adanns-opq:2"),

@@ -61,7 +61,13 @@ def cost_row(hits: Hits) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Evidence:
-    """What a gate is calibrated on: what the small width found, margins by rule, losses of both widths."""
+    """What a gate is calibrated on.
+
+    Attributes:
+        gated: the strategy, before it has a gate. small: what its small width found. by_rule: (n,) margins of
+            the queries by rule. cheap, dear: (n, M) what each query loses of M qualities against single-shot,
+            answered by the small and by the full width.
+    """
 
     gated: Gated
     small: Hits
@@ -127,7 +133,11 @@ class Bench:
     ) -> Calibration:
         """The gate with which `settings` lose at most `target` of each quality against single-shot here.
 
-        Rules are all, or without labels those that need none. sure: as for `calibrate`.
+        Rules are all, or without labels those that need none.
+
+        Args:
+            target: as a share, 0.001 for a tenth of a point. qualities: names, as in `qualities`. sure: hold
+                upper bounds of the losses against the target, as `calibrate` of the gate does.
         """
         return self._evidence_of(settings, qualities).calibrate(target, sure)
 
@@ -144,6 +154,9 @@ class Bench:
 
         The queries are dealt into folds; those of one fold pass the gate that the others calibrate. So all of
         them both calibrate and are measured, and what is measured holds for queries that were not seen.
+
+        Args:
+            target, qualities, sure: as for `calibrate`. folds: how many. seed: of the dealing.
 
         Returns:
             The trial, whose settings have the gate that all queries together calibrate, and that calibration.

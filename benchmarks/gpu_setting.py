@@ -1,0 +1,45 @@
+"""What benchmarks/gpu.py measures, and by which kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from matmamba_vision.ops import fused
+from peers import BlockShape
+
+KERNELS = ("triton", "mamba_ssm")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured; the defaults are what the published figures are."""
+
+    device: str = "cuda"
+    dtype: torch.dtype = torch.bfloat16
+    seconds: float = 440.0
+    models: tuple[str, ...] = ("matmamba_small_patch16_224", "matmamba_base_patch16_224")
+    # Pixels and batch of inference; training takes half of the batch.
+    sizes: tuple[tuple[int, int], ...] = ((224, 128), (1024, 8), (384, 48), (512, 24))
+    # Heads, head dim and state of the blocks of small and base; tokens and batch of their scans.
+    blocks: tuple[tuple[int, int, int], ...] = ((64, 16, 128), (64, 32, 128))
+    scans: tuple[tuple[int, int], ...] = ((197, 128), (1025, 24), (4097, 8))
+    checked: tuple[tuple[int, int, int], ...] = (
+        (197, 16, 128),
+        (577, 32, 128),
+        (1400, 16, 64),
+        (130, 128, 256),
+    )
+    memory_pixels: tuple[int, int] = (1024, 2048)
+    block: BlockShape = field(default_factory=lambda: BlockShape(batch=128))
+    # Numbers of a copy and edge of a matrix product that find the GPU's rates.
+    copied: int = 2**28
+    edge: int = 8192
+
+
+PUBLISHED = Setting()
+
+
+def present() -> list[str]:
+    """The kernels that are installed."""
+    return [name for name in KERNELS if name != "mamba_ssm" or fused.missing() is None]
