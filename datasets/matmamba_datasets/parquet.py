@@ -79,9 +79,10 @@ class Parquet(Images):
 
     def _rows(self, group: int) -> pa.ChunkedArray:
         """The encoded images of a row group, which is kept; the one that was used longest ago makes room."""
-        if group not in self._kept:
-            self._kept[group] = _images(*self._places[group])
-        self._kept.move_to_end(group)
+        if group in self._kept:
+            self._kept.move_to_end(group)
+            return self._kept[group]
+        self._kept[group] = _images(*self._places[group])
         while sum(rows.nbytes for rows in self._kept.values()) > self._memory and len(self._kept) > 1:
             self._kept.popitem(last=False)
         return self._kept[group]
