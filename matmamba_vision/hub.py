@@ -90,7 +90,8 @@ def save_timm_config(file: Path, model: MatMamba, classes: tuple[str, ...]) -> N
         ValueError: timm does not know the model by name.
     """
     require_architecture(model)
-    save_config_for_hf(model, str(file), {"label_names": list(classes)})
+    # Some versions of timm call it a string and open it as a path.
+    save_config_for_hf(model, file, {"label_names": list(classes)})  # type: ignore[arg-type]
 
 
 def _publish(partial: Path, folder: Path) -> None:
