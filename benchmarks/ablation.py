@@ -16,11 +16,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cifar import BATCH, GALLERY, OPTIM, Row, collect, mean_and_spread, parse_options, train_rows
 from matmamba_vision.evaluate.environment import environment
 from matmamba_vision.train import ObjectiveConfig
 from measuring import RESULTS, write_json
+from rows import (
+    GALLERY,
+    OPTIM,
+    Row,
+    Setting,
+    collect,
+    make_parser,
+    mean_and_spread,
+    parse_options,
+    train_rows,
+)
 
+SETTING = Setting()
 # As large as two CPU cores train in ten minutes: 121,002 parameters, 64 patches.
 SMALL = {
     "img_size": 32, "patch_size": 4, "num_classes": 10, "embed_dim": 64, "depth": 4, "num_heads": 8,
@@ -56,7 +67,7 @@ SCANS = ("raster", "flip", "mean + flip", "cross", "bidirectional")
 
 def summary(runs: Path, epochs: int) -> dict[str, Any]:
     """All finished rows, with what they have in common."""
-    common = {"epochs": epochs, "batch": BATCH, "lr": OPTIM.lr, "gallery": GALLERY, "model": SMALL}
+    common = {"epochs": epochs, "batch": SETTING.batch, "lr": OPTIM.lr, "gallery": GALLERY, "model": SMALL}
     return {"collected_by": environment(), "settings": common, "rows": collect(runs, [*ROWS], epochs)}
 
 
@@ -107,11 +118,13 @@ def closest_rows(result: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Train what is missing, then write the table."""
-    options = parse_options(__doc__, Path("runs/ablation"), OPTIM.epochs)
+    parser = make_parser(__doc__)
+    parser.set_defaults(runs=Path("runs/ablation"), epochs=OPTIM.epochs)
+    options = parse_options(parser)
     if not options.table:
-        train_rows(ROWS, [(name, 0) for name in ROWS], options)
+        train_rows(ROWS, [(name, 0) for name in ROWS], SETTING, options)
         closest = closest_rows(summary(options.runs, options.epochs))
-        train_rows(ROWS, [(name, seed) for name in closest for seed in (1, 2)], options)
+        train_rows(ROWS, [(name, seed) for name in closest for seed in (1, 2)], SETTING, options)
     result = summary(options.runs, options.epochs)
     write_json(RESULTS / "ablation.json", result)
     (RESULTS / "ablation.md").write_text(table(result))

@@ -1,17 +1,20 @@
-"""Everything that needs a GPU, in one command and one file, in under 8 minutes.
+"""Everything that needs a GPU, in one command and one file.
 
 Correctness of the Triton kernels against the recurrence in float64; throughput of block and model in training
 and inference, at all widths and sizes, against a vision transformer of equal parameters and against the
 published block on mamba-ssm's kernels (if that is installed); memory; latency of one image by CUDA graphs; a
-roofline of the scan. Needs Python, torch, triton and timm; the repository need not be installed. What there
-is no time for is left out, and named. Writes results/gpu.json.
+roofline of the scan; what nested training costs. Needs Python, torch, triton, timm and accelerate; the
+repository need not be installed. No group of figures is begun after --seconds SECONDS, and what is left out
+is named. Writes results/gpu.json, after each figure.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "datasets"), str(ROOT / "benchmarks")]
 import torch  # noqa: E402
 from gpu_scan import correctness, roofline  # noqa: E402
 from gpu_setting import PUBLISHED, Setting, present  # noqa: E402
+from matmamba_datasets import Batch  # noqa: E402
 from matmamba_vision import MatMamba, Width  # noqa: E402
 from matmamba_vision.evaluate import count_macs  # noqa: E402
 from matmamba_vision.layers import Block  # noqa: E402
 from matmamba_vision.ops import fused  # noqa: E402
 from measuring import Case, Plan, Ratio, measure_case, run, timed  # noqa: E402
+from nested_cost import Setting as NestedSetting  # noqa: E402
+from nested_cost import step_costs  # noqa: E402
 from peers import vit_of_equal_parameters, vit_settings  # noqa: E402
 from published import published  # noqa: E402
 from timm import create_model  # noqa: E402
@@ -38,7 +44,10 @@ GRAPH_WARM_UP = 3
 
 def main(arguments: Sequence[str] | None = None, setting: Setting = PUBLISHED) -> None:
     """Measure, print and write."""
-    run(__file__, __doc__, partial(cases, setting=setting), arguments)
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--seconds", type=float, default=setting.seconds)
+    options, others = own.parse_known_args(arguments)
+    run(__file__, __doc__, partial(cases, setting=replace(setting, seconds=options.seconds)), others)
 
 
 def cases(plan: Plan, setting: Setting) -> Iterator[Case]:
@@ -46,28 +55,7 @@ def cases(plan: Plan, setting: Setting) -> Iterator[Case]:
     if setting.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("gpu.py: no GPU here: torch.cuda.is_available() is False")
     plan, start = plan.at_most(10), time.perf_counter()
-    first, *others = setting.models
-    groups: list[tuple[str, Callable[[], Iterator[Case]]]] = [
-        ("correctness", partial(correctness, plan, setting)),
-        ("scan", partial(roofline, plan, setting)),
-        ("widths", partial(width_times, plan, setting, first)),
-        ("latency", partial(latencies, plan, setting, first)),
-        *(
-            (f"{first}, {size[0]} px", partial(against_vit, plan, setting, first, *size))
-            for size in setting.sizes
-        ),
-        ("memory", partial(memory, setting, first)),
-        ("block", partial(block_times, plan, setting)),
-        *(
-            (f"published, {_short(name)}", partial(against_published, plan, setting, name))
-            for name in setting.models
-        ),
-        *(
-            (f"{name}, 224 px", partial(against_vit, plan, setting, name, *setting.sizes[0]))
-            for name in others
-        ),
-    ]
-    for name, group in groups:
+    for name, group in groups(plan, setting):
         if time.perf_counter() - start > setting.seconds:
             yield left_out(name, f"after {setting.seconds:.0f} s there was no time left")
             continue
@@ -77,6 +65,27 @@ def cases(plan: Plan, setting: Setting) -> Iterator[Case]:
             yield left_out(name, str(error).splitlines()[0])
         if setting.device == "cuda":
             torch.cuda.empty_cache()
+
+
+def groups(plan: Plan, setting: Setting) -> Iterator[tuple[str, Callable[[], Iterator[Case]]]]:
+    """Names and figures, the most wanted first; mamba-ssm, whose kernels take long to tune, last."""
+    first, *others = setting.models
+    yield "correctness", partial(correctness, plan, setting, "triton")
+    yield "widths", partial(width_times, plan, setting, first)
+    yield f"{first}, 224 px", partial(against_vit, plan, setting, first, *setting.sizes[0])
+    yield "nested training", partial(nested_cost, plan, setting, first)
+    yield "scan", partial(roofline, plan, setting)
+    yield "memory", partial(memory, setting, first)
+    yield "latency", partial(latencies, plan, setting, first)
+    for size in setting.sizes[1:]:
+        yield f"{first}, {size[0]} px", partial(against_vit, plan, setting, first, *size)
+    for name in others:
+        yield f"{name}, 224 px", partial(against_vit, plan, setting, name, *setting.sizes[0])
+    for name in setting.models:
+        yield f"published, {_short(name)}", partial(against_published, plan, setting, name)
+    yield "block", partial(block_times, plan, setting)
+    if "mamba_ssm" in present():
+        yield "correctness, mamba_ssm", partial(correctness, plan, setting, "mamba_ssm")
 
 
 def left_out(name: str, reason: str) -> Case:
@@ -155,6 +164,17 @@ def against_vit(plan: Plan, setting: Setting, name: str, pixels: int, batch: int
         side.to(setting.dtype).eval()
     sides = {"ours": inference(model, images), "ViT": inference(vit, images)}
     yield _measured(f"{name}, {pixels} px", sides, [ratio], plan, settings)
+
+
+def nested_cost(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
+    """Steps of a nested model over those of separate models of its widths, the batch on the device."""
+    pixels, batch = setting.sizes[0]
+    trained = NestedSetting(name, batch // 2, pixels, setting.device, setting.precision)
+    images = torch.randn(batch // 2, 3, pixels, pixels, device=setting.device)
+    labels = torch.zeros(batch // 2, dtype=torch.int64, device=setting.device)
+    given = Batch(images, labels, labels, [], [])
+    known = {"model": name, "batch": batch // 2, "precision": setting.precision}
+    yield step_costs("nested training", plan.at_most(5), trained, lambda: given, known)
 
 
 def _measured(

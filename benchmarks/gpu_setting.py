@@ -17,6 +17,7 @@ class Setting:
 
     device: str = "cuda"
     dtype: torch.dtype = torch.bfloat16
+    precision: str = "bf16"
     seconds: float = 440.0
     models: tuple[str, ...] = ("matmamba_small_patch16_224", "matmamba_base_patch16_224")
     # Pixels and batch of inference; training takes half of the batch.

@@ -143,7 +143,7 @@ def run(
     cases: Callable[[Plan], Iterable[Case]],
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """The main function of a script: read the command line, measure, print each case, write them all.
+    """The main function of a script: read the command line, measure, print and write each case.
 
     Args:
         file, description: `__file__` and `__doc__` of the script.
@@ -153,23 +153,25 @@ def run(
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(script, description, given)
     prepare(options.threads)
-    load, start, done = os.getloadavg()[0], time.perf_counter(), []
+    load, start, done, known = os.getloadavg()[0], time.perf_counter(), list[Case](), environment()
+    command = " ".join((f"benchmarks/{script.name}", *given))
+
+    def write() -> None:
+        seconds = {"seconds": round(time.perf_counter() - start), "load_average_before": load}
+        if options.output:
+            write_json(options.output, {"command": command, **seconds, **known, "cases": done})
+
     for case in cases(QUICK if options.quick else Plan()):
         print(
             f"\n{case['name']}: {case['repeats']} rounds after {case['warm_up']}\n{case_table(case)}",
             flush=True,
         )
         done.append(case)
-    result = {
-        "command": " ".join((f"benchmarks/{script.name}", *given)),
-        "seconds": round(time.perf_counter() - start),
-        "load_average_before": load,
-        **environment(),
-        "cases": done,
-    }
+        # What is stopped has what it measured so far.
+        write()
+    write()
     if options.output:
-        write_json(options.output, result)
-        print(f"{result['seconds']} s, written to {options.output}")
+        print(f"{time.perf_counter() - start:.0f} s, written to {options.output}")
 
 
 def parse(script: Path, description: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:

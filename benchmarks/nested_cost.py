@@ -57,6 +57,8 @@ class Setting:
     model: str = "matmamba_tiny_patch16_224"
     batch_size: int = 8
     pixels: int = 224
+    device: str = "cpu"
+    precision: str = "fp32"
 
 
 TINY = Setting()
@@ -79,9 +81,19 @@ def cases(plan: Plan, setting: Setting) -> Iterator[Case]:
 
 
 def _steps(plan: Plan, setting: Setting, folder: Path, known: dict[str, Any]) -> Iterator[Case]:
+    model = nested_training(setting, "all").model
+    read = reader(folder, model, setting)
+    yield step_costs("steps with their data", plan, setting, read, known)
+    batch = read()
+    yield step_costs("computation alone", plan, setting, lambda: batch, known)
+
+
+def step_costs(
+    name: str, plan: Plan, setting: Setting, read: Callable[[], Batch], known: dict[str, Any]
+) -> Case:
+    """Nested steps, of all widths or of one, over the separate steps of each width."""
     separate = [separate_training(setting, width) for width in WIDTHS]
     nested, single = nested_training(setting, "all"), nested_training(setting, "one")
-    read = reader(folder, nested.model, setting)
     # Steps at which the schedule draws each of the widths.
     drawn = {single.schedule.widths(step)[0]: step for step in reversed(range(64))}
     apart = "four separate steps"
@@ -90,19 +102,9 @@ def _steps(plan: Plan, setting: Setting, folder: Path, known: dict[str, Any]) ->
         "nested steps, one width each": lambda: [whole_step(single, read, step) for step in drawn.values()],
         apart: lambda: [whole_step(training, read) for training in separate],
     }
-    ratios = [Ratio(f"{name} / {apart}", name, apart) for name in sides if name != apart]
-    timed_sides = {name: timed(work) for name, work in sides.items()}
-    yield measure_case("steps with their data", timed_sides, ratios, plan, known)
-    batch = read()
-    sides = {
-        "nested step, four widths": lambda: whole_step(nested, lambda: batch),
-        "nested steps, one width each": lambda: [
-            whole_step(single, lambda: batch, step) for step in drawn.values()
-        ],
-        apart: lambda: [whole_step(training, lambda: batch) for training in separate],
-    }
-    timed_sides = {name: timed(work) for name, work in sides.items()}
-    yield measure_case("computation alone", timed_sides, ratios, plan, known)
+    ratios = [Ratio(f"{side} / {apart}", side, apart) for side in sides if side != apart]
+    timed_sides = {side: timed(work) for side, work in sides.items()}
+    return measure_case(name, timed_sides, ratios, plan, known)
 
 
 def _data_share(plan: Plan, setting: Setting, folder: Path, known: dict[str, Any]) -> Case:
@@ -132,17 +134,17 @@ def nested_training(setting: Setting, kind: str, widths: Sequence[str] = WIDTHS)
         setting.model, num_classes=1000, img_size=setting.pixels, trained_widths=tuple(widths)
     )
     assert isinstance(model, MatMamba)
-    return _training(model, ScheduleConfig(kind))
+    return _training(model, ScheduleConfig(kind), setting)
 
 
 def separate_training(setting: Setting, width: str) -> Training:
     """A width as a model of its own, in training."""
-    return _training(extract(nested_training(setting, "all").model, width), ScheduleConfig())
+    return _training(extract(nested_training(setting, "all").model, width), ScheduleConfig(), setting)
 
 
-def _training(model: MatMamba, schedule: ScheduleConfig) -> Training:
+def _training(model: MatMamba, schedule: ScheduleConfig, setting: Setting) -> Training:
     objective = NestedObjective(ObjectiveConfig(), model.embed_dim, model.num_classes)
-    accelerator = make_accelerator(EngineConfig(), "cpu")
+    accelerator = make_accelerator(EngineConfig(precision=setting.precision), setting.device)
     training = prepare_training(
         model, objective, OptimConfig(), 1000, schedule=schedule, accelerator=accelerator
     )

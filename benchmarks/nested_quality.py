@@ -1,43 +1,84 @@
 """A nested model against models of its widths trained alone, for as many epochs on the same images.
 
     python benchmarks/nested_quality.py --data CIFAR10 --jobs 2
+    python benchmarks/nested_quality.py --data TINYIMAGENET --comparison tinyimagenet --device cuda --jobs 3
     python benchmarks/nested_quality.py --table
 
-CIFAR10 is a folder of Parquet files in the Hugging Face image schema. All models see the same batches at the
-same learning rate; the ones alone have no larger width to learn from. Each finished row is kept in --runs, so
-that a run that was stopped goes on where it was. Writes results/nested_quality.json and .md.
+CIFAR10 and TINYIMAGENET are folders of Parquet files in the Hugging Face image schema. All models see the
+same batches at the same learning rate; the ones alone have no larger width to learn from. Each finished row
+is kept in --runs, so that a run that was stopped goes on where it was. Writes results/nested_quality.json and
+.md, or nested_quality_tinyimagenet.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar import BATCH, GALLERY, OPTIM, Row, collect, mean_and_spread, parse_options, train_rows
 from matmamba_vision.evaluate.environment import environment
-from matmamba_vision.train import ObjectiveConfig
+from matmamba_vision.train import ObjectiveConfig, OptimConfig
 from measuring import RESULTS, write_json
+from rows import GALLERY, Row, Setting, collect, make_parser, mean_and_spread, parse_options, train_rows
 
-EPOCHS, SEEDS = 20, (0, 1, 2)
-# What two CPU cores train fifteen times in an hour and a half: 16 patches.
-MODEL = {
-    "img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 64, "depth": 4, "num_heads": 8,
-    "head_dim": 16, "d_state": 16, "scan": "flip",
-}  # fmt: skip
 # The smaller widths learn half from the labels and half from the full width; embeddings are not aligned.
 RECIPE = ObjectiveConfig(
     distillation=1.0, teacher="largest", temperature=2.0, alignment=0.0, width_weights=[1.0, 0.5, 0.5, 0.75]
 )
 ALONE = ObjectiveConfig(width_weights=[])
-NESTED = "nested"
-# Heads of each width.
-WIDTHS = {"full": 8, "1/2": 4, "1/4": 2, "1/8": 1}
-ROWS = {NESTED: Row(MODEL, (*WIDTHS,), RECIPE)} | {
-    f"alone, {width}": Row({**MODEL, "num_heads": heads}, ("full",), ALONE) for width, heads in WIDTHS.items()
-}
+NESTED, WIDTHS = "nested", ("full", "1/2", "1/4", "1/8")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model and how it is trained, nested and alone; `images` names the training images for people."""
+
+    images: str
+    model: dict[str, Any]
+    setting: Setting
+    epochs: int
+    seeds: tuple[int, ...]
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The nested model, and one of each width alone."""
+        most = self.model["num_heads"]
+        heads = {width: most * Fraction(1 if width == "full" else width) for width in WIDTHS}
+        alone = {
+            f"alone, {width}": Row({**self.model, "num_heads": int(count)}, ("full",), ALONE)
+            for width, count in heads.items()
+        }
+        return {NESTED: Row(self.model, WIDTHS, RECIPE), **alone}
+
+
+COMPARISONS = {
+    # What two CPU cores train fifteen times in an hour and a half: 16 patches.
+    "cifar10": Comparison(
+        "CIFAR-10's 50,000",
+        {
+            "img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 64, "depth": 4, "num_heads": 8,
+            "head_dim": 16, "d_state": 16, "scan": "flip",
+        },
+        Setting(),
+        epochs=20,
+        seeds=(0, 1, 2),
+    ),
+    # matmamba_mini_patch8_64, for a GPU.
+    "tinyimagenet": Comparison(
+        "Tiny-ImageNet's 100,000",
+        {
+            "img_size": 64, "patch_size": 8, "num_classes": 200, "embed_dim": 256, "depth": 12,
+            "num_heads": 32, "head_dim": 16, "d_state": 64, "scan": "flip",
+        },
+        Setting(OptimConfig(lr=2e-3, weight_decay=0.05, warmup_epochs=1.0), 512, 8, "bf16"),
+        epochs=5,
+        seeds=(0,),
+    ),
+}  # fmt: skip
 
 
 def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -85,25 +126,39 @@ def table(result: Mapping[str, Any]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     seeds = ", ".join(map(str, result["compared"][0]["seeds"]))
+    settings = result["settings"]
+    over = f"mean ± standard deviation over the seeds {seeds}" if "," in seeds else f"seed {seeds}"
     about = (
-        f"Per cent, mean ± standard deviation over the seeds {seeds}; {result['settings']['epochs']} epochs"
-        f" of CIFAR-10's 50,000 training images, batch {BATCH}, 10,000 test images; 1-NN against the first"
-        f" {GALLERY:,} training images, encoded at full width (for a model alone by itself)."
+        f"Per cent, {over}; {settings['epochs']} epochs of {settings['images']} training images, batch"
+        f" {settings['batch']}, 10,000 held-out images; 1-NN against the first {GALLERY:,} training images,"
+        " encoded at full width (for a model alone by itself)."
     )
     return "\n".join([*lines, "", *textwrap.wrap(about, 110), ""])
 
 
 def main() -> None:
     """Train what is missing, then write the table."""
-    options = parse_options(__doc__, Path("runs/nested_quality"), EPOCHS)
+    parser = make_parser(__doc__)
+    parser.add_argument("--comparison", choices=[*COMPARISONS], default="cifar10")
+    options = parse_options(parser)
+    comparison, name = COMPARISONS[options.comparison], result_name(options.comparison)
+    options.epochs = options.epochs or comparison.epochs
+    options.runs = options.runs or Path("runs") / name
+    rows, setting = comparison.rows, comparison.setting
     if not options.table:
-        train_rows(ROWS, [(name, seed) for seed in SEEDS for name in ROWS], options)
-    rows = collect(options.runs, [*ROWS], options.epochs)
-    settings = {"epochs": options.epochs, "batch": BATCH, "lr": OPTIM.lr, "gallery": GALLERY, "model": MODEL}
-    result = {"collected_by": environment(), "settings": settings, "compared": compare(rows), "rows": rows}
-    write_json(RESULTS / "nested_quality.json", result)
-    (RESULTS / "nested_quality.md").write_text(table(result))
+        train_rows(rows, [(row, seed) for seed in comparison.seeds for row in rows], setting, options)
+    done = collect(options.runs, [*rows], options.epochs)
+    settings = {"images": comparison.images, "epochs": options.epochs, "batch": setting.batch}
+    settings |= {"lr": setting.optim.lr, "gallery": GALLERY, "model": comparison.model}
+    result = {"collected_by": environment(), "settings": settings, "compared": compare(done), "rows": done}
+    write_json(RESULTS / f"{name}.json", result)
+    (RESULTS / f"{name}.md").write_text(table(result))
     print(table(result))
+
+
+def result_name(comparison: str) -> str:
+    """Name of the files of a comparison's results."""
+    return "nested_quality" if comparison == "cifar10" else f"nested_quality_{comparison}"
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def render(text: str) -> str:
     blocks = {
         "models": models_table(),
         "nested": nested_quality.table(read("nested_quality")),
+        "nested_tinyimagenet": nested_quality.table(read("nested_quality_tinyimagenet")),
         "ablation": ablation.table(read("ablation")),
         "demo": demo_tables(results),
         "adaptive": retrieval_tables.adaptive_table(read("adaptive")),

@@ -55,6 +55,8 @@ the same, other seeds |
 and baselines, trained alike |
 | `results/nested_quality.json`, `.md` | `.venv/bin/python benchmarks/nested_quality.py --data CIFAR10` | a \
 nested model against models of its widths trained alone |
+| `results/nested_quality_tinyimagenet.json`, `.md` | `.venv/bin/python benchmarks/nested_quality.py --data \
+TINYIMAGENET --comparison tinyimagenet --device cuda --jobs 3` | the same on a GPU, 5 million parameters |
 | `results/adaptive.json`, `.md` | `.venv/bin/python benchmarks/adaptive.py --data CIFAR10 --runs DIR` | \
 every query width by every strategy, against single-shot |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \

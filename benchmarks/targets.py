@@ -199,5 +199,21 @@ GPU_ROWS = (
         )
         for pixels, bound in ((224, 1.0), (1024, 2.0))
     ),
+    Row(
+        "small, training step at four widths over four separate models, computation alone",
+        "gpu",
+        "nested training",
+        "nested step, four widths / four separate steps",
+        at_most=0.95,
+    ),
+    Row(
+        "small, one width a step: time over separate models",
+        "gpu",
+        "nested training",
+        "nested steps, one width each / four separate steps",
+        at_most=1.05,
+    ),
+    Row("small, one image: eager over a CUDA graph", "gpu", "latency", "full eager / graph"),
+    Row("block: time of PyTorch's chunked scan over Triton's kernels, worst width", "gpu", "block"),
     Row("scan: share of the measured bandwidth or matrix rate that bounds it", "gpu", "scan", at_least=0.6),
 )

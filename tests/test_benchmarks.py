@@ -21,12 +21,14 @@ import indexing
 import latency
 import measuring
 import nested_cost
+import nested_quality
 import numpy as np
 import peak_memory
 import peers
 import published
 import pytest
 import report
+import rows as training_rows
 import small_gallery
 import targets
 import torch
@@ -34,6 +36,7 @@ import training_step
 import transformers_mixer
 import width_time
 from matmamba_vision import MatMamba
+from matmamba_vision.evaluate import count_parameters
 from matmamba_vision.ops import fused, reference
 from measuring import Plan, Ratio, alternate, in_fresh_process, measure_case
 from timm import create_model
@@ -339,3 +342,29 @@ def test_indexing_is_measured_in_slices_and_in_its_own_memory(tmp_path: Path) ->
     assert 0 < found["mib_before"]["own"] <= found["peak_mib"]["own"] <= found["peak_mib"]["all"]
     case = indexing.overlap(4, Plan(warm_up=0, repeats=1))
     assert case["ratios"]["gain by overlap"]["median"] > 0
+
+
+def test_images_of_a_row_are_shuffled_mirrored_and_shifted_alike_for_a_seed() -> None:
+    pixels = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8)
+    setting = training_rows.Setting(batch=4, shift=2)
+
+    def first(seed: int | None, epoch: int = 0) -> torch.Tensor:
+        loader = training_rows.Batches(pixels, torch.arange(10), setting, seed)
+        batches = [*loader.batches(epoch)]
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [*range(10)]
+        return torch.cat([batch.images for batch in batches])
+
+    assert torch.equal(first(None), pixels / 127.5 - 1)
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+    assert not torch.equal(first(1), first(1, epoch=1))
+
+
+def test_models_alone_have_the_heads_of_the_nested_widths() -> None:
+    for comparison in nested_quality.COMPARISONS.values():
+        nested, *alone = comparison.rows.values()
+        model = MatMamba(**nested.model, trained_widths=nested.widths)
+        for row, width in zip(alone, model.trained_widths, strict=True):
+            own = MatMamba(**row.model, trained_widths=row.widths)
+            assert count_parameters(own, "full") == count_parameters(model, width)

@@ -42,6 +42,7 @@ _SOURCES = ("url", "file", "state_dict", "hf_hub_id")
 _NANO = _cfg(32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
 _CFGS = {
     "matmamba_nano_patch4_32": _NANO,
+    "matmamba_mini_patch8_64": _cfg(64, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3),
     "matmamba_tiny_patch16_224": _cfg(224),
     "matmamba_small_patch16_224": _cfg(224),
     "matmamba_base_patch16_224": _cfg(224),
@@ -115,6 +116,11 @@ _MAMBA_NANO = {
     "img_size": 32, "patch_size": 4, "embed_dim": 128, "depth": 4,
     "num_heads": 16, "head_dim": 16, "d_state": 32, **_FLIP,
 }  # fmt: skip
+# As many parameters as tiny in fewer and wider blocks, which a GPU is quicker at.
+_MAMBA_MINI = {
+    "img_size": 64, "patch_size": 8, "embed_dim": 256, "depth": 12,
+    "num_heads": 32, "head_dim": 16, "d_state": 64, **_FLIP,
+}  # fmt: skip
 _MAMBA_TINY = {"embed_dim": 192, "depth": 20, "num_heads": 24, "head_dim": 16, "d_state": 64, **_FLIP}
 _MAMBA_SMALL = {"embed_dim": 512, "depth": 20, "num_heads": 64, "head_dim": 16, "d_state": 128}
 _MAMBA_BASE = {"embed_dim": 1024, "depth": 20, "num_heads": 64, "head_dim": 32, "d_state": 128}
@@ -142,6 +148,12 @@ _ALONE = {"trained_widths": ("full",)}
 def matmamba_nano_patch4_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """0.45M parameters without the head, flipped scans, for 32 px images and for trying things on a CPU."""
     return _create("matmamba_nano_patch4_32", pretrained, _MAMBA_NANO, **kwargs)
+
+
+@register_model
+def matmamba_mini_patch8_64(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """D 256, 12 blocks of 32 heads of 16, state 64; flipped scans, for 64 px images."""
+    return _create("matmamba_mini_patch8_64", pretrained, _MAMBA_MINI, **kwargs)
 
 
 @register_model

@@ -11,7 +11,7 @@ from .config import (
     SaveConfig,
     ScheduleConfig,
 )
-from .engine import LostProcessError, end_training, make_accelerator, named_losses
+from .engine import DEVICES, LostProcessError, end_training, make_accelerator, named_losses
 from .folder import RunFolder, RunFolderError
 from .loop import Hooks, Position, StepReport, fit
 from .objective import NestedObjective, Teacher, Trainee
@@ -21,6 +21,7 @@ from .schedule import WidthSchedule
 from .training import Training, prepare_training
 
 __all__ = [
+    "DEVICES",
     "EngineConfig",
     "Hooks",
     "LostProcessError",
