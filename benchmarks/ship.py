@@ -4,8 +4,8 @@
     matmamba validate --checkpoint runs/cifar10 --root CIFAR10
     python benchmarks/ship.py runs/cifar10
 
-Writes matmamba_vision/weights/VARIANT.safetensors, .yaml, .md, .json and two pictures; folders of the machine
-that trained are left out.
+Writes matmamba_vision/weights/VARIANT.safetensors, .yaml, .md, .json and two pictures; weights that are too
+large otherwise in half precision. Folders of the machine that trained are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from matmamba_vision.checkpoint import load_checkpoint, save_checkpoint, write_whole
 from matmamba_vision.cli.run_card import RunFacts, write_run_card
@@ -30,28 +31,35 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="folder of a run, validated")
-    ship(parser.parse_args().run, FOLDER)
+    parser.add_argument("--images", type=int, help="training images, if a part of them was the gallery")
+    options = parser.parse_args()
+    ship(options.run, FOLDER, options.images)
 
 
-def ship(run: Path, folder: Path) -> Path:
+def ship(run: Path, folder: Path, trained_on: int | None = None) -> Path:
     """Write the files of a run; the file of its weights.
 
     Raises:
         ValueError: the weights are too large. OSError: the run was not validated.
     """
     checkpoint = load_checkpoint(run)
-    if checkpoint.path.stat().st_size > LARGEST:
-        raise ValueError(f"{checkpoint.path} is larger than {LARGEST >> 20} MiB")
+    size = 4 * sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    if size > 2 * LARGEST:
+        raise ValueError(f"{checkpoint.path} would be larger than {LARGEST >> 20} MiB in half precision, too")
+    dtype = torch.float16 if size > LARGEST else None
     config = without_paths(checkpoint.run)
     results = json.loads((run / "validate" / "results.json").read_text())
     variant = checkpoint.model.pretrained_cfg["architecture"]
-    file = save_checkpoint(folder / f"{variant}.safetensors", checkpoint.model, checkpoint.classes, config)
+    file = save_checkpoint(
+        folder / f"{variant}.safetensors", checkpoint.model, checkpoint.classes, config, dtype
+    )
     results |= {"checkpoint": file.name, "digest": load_checkpoint(file).digest, "data": config["data"]}
     name, images = config["data"]["root"] or config["data"]["name"], results["images"]
     top1 = {row["width"]: row["top1"] for row in results["widths"]}
     facts = RunFacts(
-        checkpoint.model, checkpoint.classes, name, images["gallery"], images["queries"], config, top1
-    )
+        checkpoint.model, checkpoint.classes, name, trained_on or images["gallery"], images["queries"],
+        config, top1, json.loads((run / "environment.json").read_text()), stopped(run, config),
+    )  # fmt: skip
     write_whole(
         {
             folder / f"{variant}.yaml": yaml.safe_dump(config, sort_keys=False).encode(),
@@ -62,6 +70,16 @@ def ship(run: Path, folder: Path) -> Path:
     for picture in ("curves.png", "validate/heatmap.png"):
         shutil.copyfile(run / picture, folder / f"{variant}.{Path(picture).name}")
     return file
+
+
+def stopped(run: Path, config: dict[str, Any]) -> str:
+    """How far the run came, if that was not to its end."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    done = max(line["epoch"] for line in lines if line["event"] == "epoch")
+    planned = config["optim"]["epochs"]
+    if done == planned:
+        return ""
+    return f"The run was stopped: these are the weights after {done} of {planned} epochs."
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:

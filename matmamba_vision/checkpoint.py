@@ -48,11 +48,18 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path | str, model: MatMamba, classes: tuple[str, ...] = (), run: dict[str, Any] | None = None
+    path: Path | str,
+    model: MatMamba,
+    classes: tuple[str, ...] = (),
+    run: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Path:
     """Write `model` to a file, or to `model.safetensors` in a folder; all of it or nothing.
 
     The header holds architecture, arguments, trained widths, input settings, class names and `run`.
+
+    Args:
+        dtype: of the weights in the file, such as float16 for half the size; by default the model's own.
     """
     file = checkpoint_file(path)
     cfg = model.pretrained_cfg or {}
@@ -64,7 +71,10 @@ def save_checkpoint(
         "classes": list(classes),
         "run": run or {},
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().to(dtype or tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     # Not by save_file, which makes files that only their owner can read.
     write_whole({file: save(tensors, metadata={HEADER: json.dumps(header)})})
     return file

@@ -25,7 +25,8 @@ class RunFacts:
     Attributes:
         model: as saved. classes: names in the order of the logits. data: name of the data set. images,
             held_out: how many. config: the resolved configuration. top1: of `model` on the held-out images,
-            by the width's label; empty if it was not measured.
+            by the width's label; empty if it was not measured. made_with: what `environment` said where it
+            was trained; by default, what it says here. note: a sentence about the run.
     """
 
     model: MatMamba
@@ -35,6 +36,8 @@ class RunFacts:
     held_out: int
     config: dict[str, Any]
     top1: dict[str, float]
+    made_with: dict[str, Any] | None = None
+    note: str = ""
 
 
 def save_run_card(folder: Path, facts: RunFacts) -> None:
@@ -63,9 +66,9 @@ def write_run_card(facts: RunFacts) -> str:
         trained=_trained(facts.model),
         about=_rows(_about(facts)),
         table="\n".join(_width_rows(facts)),
-        measured=_measured(facts),
+        measured=" ".join(filter(None, (_measured(facts), facts.note))),
         recipe=yaml.safe_dump(facts.config, sort_keys=False).rstrip(),
-        environment=_rows(_made_with()),
+        environment=_rows(_made_with(facts.made_with or environment())),
         timm=_TIMM if architecture else "",
     )
 
@@ -120,8 +123,7 @@ def _measured(facts: RunFacts) -> str:
     return f"Top-1: the {facts.held_out:,} held-out images of the data set {facts.data!r}, by the head."
 
 
-def _made_with() -> dict[str, str]:
-    known = environment()
+def _made_with(known: dict[str, Any]) -> dict[str, str]:
     machine = known["machine"]
     versions = ", ".join(f"{package} {version}" for package, version in known["versions"].items())
     return {

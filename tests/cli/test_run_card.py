@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ def blocks_of(card: str, language: str) -> list[str]:
 def metadata_of(card: str) -> dict[str, Any]:
     known: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
     return known
+
+
+def test_it_says_where_it_was_trained_and_how_the_run_ended(facts: RunFacts) -> None:
+    made_with = {"commit": "abc", "versions": {"torch": "9.9"}, "machine": {"processor": "a", "threads": 3}}
+    made_with["machine"] |= {"gpu": "a large one", "system": "b"}
+    card = write_run_card(replace(facts, made_with=made_with, note="It was stopped."))
+    assert "torch 9.9" in card
+    assert "| GPU | a large one |" in card
+    assert "by the head. It was stopped.\n" in card
 
 
 def test_it_says_what_is_true(facts: RunFacts, tmp_path: Path) -> None:

@@ -45,6 +45,17 @@ def test_a_checkpoint_comes_back_whole(nano: MatMamba, tmp_path: Path) -> None:
     assert load_checkpoint(file).digest == loaded.digest
 
 
+def test_weights_in_half_precision_take_half_the_space(nano: MatMamba, tmp_path: Path) -> None:
+    whole = save_checkpoint(tmp_path / "whole", nano)
+    half = save_checkpoint(tmp_path / "half", nano, dtype=torch.float16)
+    numbers = sum(tensor.numel() for tensor in nano.state_dict().values())
+    assert whole.stat().st_size - half.stat().st_size >= 2 * numbers
+    found = load_checkpoint(half).model.state_dict()
+    for name, tensor in nano.state_dict().items():
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name], tensor, rtol=2**-11, atol=2**-25)
+
+
 def test_trained_widths_of_states_come_back(tmp_path: Path) -> None:
     model = MatMamba(**SMALL, trained_widths=("full", "1/2:1/2", "8-0-2"))
     save_checkpoint(tmp_path, model)
