@@ -36,7 +36,7 @@ from .progress import say_broken
 from .shortlists import build_shortlists, require_dims
 
 # Good for a first gallery, before anything is trained.
-SHIPPED = "matmamba_nano_patch4_32"
+SHIPPED = "matmamba_mini_patch8_64"
 
 
 @dataclass

@@ -72,7 +72,7 @@ def test_info_says_what_a_gallery_is(folder: Path, run: Run) -> None:
     about = json.loads(run("gallery", "info", folder, "--json"))
     assert (about["images"], about["deleted"], about["labels"], about["metadata"]) == (COUNT, 0, 2, ["n"])
     assert about["version"] == 1
-    assert about["spec"]["dim"] == 128
+    assert about["spec"]["dim"] == 256
     assert [(index["dim"], index["images"]) for index in about["indexes"]] == [(32, COUNT)]
     assert about["bytes"] == sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     shown = run("gallery", "info", folder)

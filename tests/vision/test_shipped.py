@@ -105,7 +105,6 @@ def test_a_name_stands_for_its_checkpoint(
         load_checkpoint("runs/none")
 
 
-@pytest.mark.usefixtures("saved")
 def test_images_can_be_indexed_before_any_training(photos: Path, tmp_path: Path) -> None:
     gallery = tmp_path / "gallery"
     assert main(["index", "--images", str(photos), "--gallery", str(gallery)]) == 0
