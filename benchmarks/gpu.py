@@ -13,41 +13,38 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "datasets"), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
+from gpu_models import (  # noqa: E402
+    against_published,
+    against_vit,
+    block_times,
+    latencies,
+    memory,
+    nested_cost,
+    short,
+    width_times,
+)
 from gpu_scan import correctness, roofline  # noqa: E402
-from gpu_setting import PUBLISHED, Setting, present  # noqa: E402
-from matmamba_datasets import Batch  # noqa: E402
-from matmamba_vision import MatMamba, Width  # noqa: E402
-from matmamba_vision.evaluate import count_macs  # noqa: E402
-from matmamba_vision.layers import Block  # noqa: E402
-from matmamba_vision.ops import fused  # noqa: E402
-from measuring import Case, Plan, Ratio, measure_case, run, timed  # noqa: E402
-from nested_cost import Setting as NestedSetting  # noqa: E402
-from nested_cost import step_costs  # noqa: E402
-from peers import vit_of_equal_parameters, vit_settings  # noqa: E402
-from published import published  # noqa: E402
-from timm import create_model  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-Work = Callable[[], object]
-GRAPH_WARM_UP = 3
+from gpu_setting import PUBLISHED, Setting, left_out, present  # noqa: E402
+from measuring import Case, Plan, run  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None, setting: Setting = PUBLISHED) -> None:
     """Measure, print and write."""
     own = argparse.ArgumentParser(add_help=False)
-    own.add_argument("--seconds", type=float, default=setting.seconds)
-    options, others = own.parse_known_args(arguments)
-    run(__file__, __doc__, partial(cases, setting=replace(setting, seconds=options.seconds)), others)
+    own.add_argument(
+        "--seconds", type=float, default=setting.seconds, help="no group is begun after these: %(default)s"
+    )
+    setting = replace(setting, seconds=own.parse_known_args(arguments)[0].seconds)
+    run(__file__, __doc__, partial(cases, setting=setting), arguments, parents=[own])
 
 
 def cases(plan: Plan, setting: Setting) -> Iterator[Case]:
@@ -82,233 +79,10 @@ def groups(plan: Plan, setting: Setting) -> Iterator[tuple[str, Callable[[], Ite
     for name in others:
         yield f"{name}, 224 px", partial(against_vit, plan, setting, name, *setting.sizes[0])
     for name in setting.models:
-        yield f"published, {_short(name)}", partial(against_published, plan, setting, name)
+        yield f"published, {short(name)}", partial(against_published, plan, setting, name)
     yield "block", partial(block_times, plan, setting)
     if "mamba_ssm" in present():
         yield "correctness, mamba_ssm", partial(correctness, plan, setting, "mamba_ssm")
-
-
-def left_out(name: str, reason: str) -> Case:
-    """A case without figures, and why."""
-    print(f"{name}: left out: {reason}", flush=True)
-    return {"name": name, "settings": {"left_out": reason}, "unit": "", "warm_up": 0, "repeats": 0,
-            "sides": {}, "ratios": {}}  # fmt: skip
-
-
-def _short(name: str) -> str:
-    return name.split("_")[1]
-
-
-def inference(model: nn.Module, images: Tensor, **options: Any) -> Work:
-    """A forward in the dtype of the model, without gradients."""
-    like = next(model.parameters())
-    given = images.to(like.dtype)
-    return torch.inference_mode()(partial(model, given, **options))
-
-
-def training(model: nn.Module, images: Tensor, dtype: torch.dtype, **options: Any) -> Work:
-    """Forward and backward under autocast, weights in float32."""
-
-    def step() -> None:
-        model.zero_grad()
-        with torch.autocast(images.device.type, dtype=dtype):
-            loss = model(images, **options).float().square().mean()
-        loss.backward()
-
-    return step
-
-
-def _model(setting: Setting, name: str, pixels: int | None = None, **options: Any) -> MatMamba:
-    sized: dict[str, Any] = {} if pixels is None else {"img_size": pixels}
-    model: MatMamba = create_model(name, **sized, **options).to(setting.device)  # type: ignore[assignment]
-    return model
-
-
-def _images(setting: Setting, model: MatMamba, batch: int) -> Tensor:
-    return torch.randn(batch, 3, *model.patch_embed.img_size, device=setting.device)
-
-
-def width_times(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
-    """Share of the time over share of the multiply-adds, of every trained width."""
-    model = _model(setting, name)
-    images = _images(setting, model, setting.sizes[0][1])
-    halved = _model(setting, name).to(setting.dtype).eval()
-    labels = {model.label(width): width for width in model.trained_widths}
-    macs = {label: count_macs(model, width) for label, width in labels.items()}
-    sides: dict[str, Work] = {
-        f"inference {label}": inference(halved, images, width=w) for label, w in labels.items()
-    }
-    half = images[: len(images) // 2]
-    sides |= {
-        f"training {label}": training(model, half, setting.dtype, width=w) for label, w in labels.items()
-    }
-    ratios = [
-        Ratio(f"{use} {label}", f"{use} {label}", f"{use} full", macs[label] / macs["full"])
-        for use in ("inference", "training") for label in labels if label != "full"
-    ]  # fmt: skip
-    settings = {"model": name, "batch": len(images), "dtype": str(setting.dtype)[6:], "multiply_adds": macs}
-    yield _measured("widths", sides, ratios, plan, settings)
-
-
-def against_vit(plan: Plan, setting: Setting, name: str, pixels: int, batch: int) -> Iterator[Case]:
-    """Throughput over that of a ViT of equal parameters, whose attention is PyTorch's fused one."""
-    model = _model(setting, name, pixels)
-    vit = vit_of_equal_parameters(model).to(setting.device)
-    settings = {"batch": batch, **vit_settings(model, vit), "dtype": str(setting.dtype)[6:]}
-    images = _images(setting, model, batch)
-    half = images[: batch // 2]
-    sides = {"ours": training(model, half, setting.dtype), "ViT": training(vit, half, setting.dtype)}
-    ratio = Ratio("ViT / ours", "ViT", "ours")
-    yield _measured(f"{name}, {pixels} px, training", sides, [ratio], plan, settings)
-    for side in (model, vit):
-        side.to(setting.dtype).eval()
-    sides = {"ours": inference(model, images), "ViT": inference(vit, images)}
-    yield _measured(f"{name}, {pixels} px", sides, [ratio], plan, settings)
-
-
-def nested_cost(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
-    """Steps of a nested model over those of separate models of its widths, the batch on the device."""
-    pixels, batch = setting.sizes[0]
-    trained = NestedSetting(name, batch // 2, pixels, setting.device, setting.precision)
-    images = torch.randn(batch // 2, 3, pixels, pixels, device=setting.device)
-    labels = torch.zeros(batch // 2, dtype=torch.int64, device=setting.device)
-    given = Batch(images, labels, labels, [], [])
-    known = {"model": name, "batch": batch // 2, "precision": setting.precision}
-    yield step_costs("nested training", plan.at_most(5), trained, lambda: given, known)
-
-
-def _measured(
-    name: str, sides: Mapping[str, Work], ratios: Sequence[Ratio], plan: Plan, settings: dict[str, Any]
-) -> Case:
-    return measure_case(name, {side: timed(work) for side, work in sides.items()}, ratios, plan, settings)
-
-
-def against_published(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
-    """Time of the published block on mamba-ssm's kernels over ours, at every width."""
-    if reason := fused.missing():
-        for use in ("training", "inference"):
-            yield left_out(f"published, {_short(name)}, {use}", reason)
-        return
-    model, (_, batch) = _model(setting, name), setting.sizes[0]
-    images = _images(setting, model, batch // 2)
-    twin = published(model)
-    settings = {"model": name, "batch": batch // 2, "causal_conv1d": fused.has_conv()}
-
-    def train(side: MatMamba, width: Width) -> Work:
-        return training(side, images, setting.dtype, width=width)
-
-    def infer(side: MatMamba, width: Width) -> Work:
-        return inference(side, images, width=width)
-
-    title = f"published, {_short(name)}"
-    yield _widths_of_both(f"{title}, training", model, twin, plan, settings, train)
-    for side in (model, twin):
-        side.to(setting.dtype).eval()
-    yield _widths_of_both(f"{title}, inference", model, twin, plan, settings, infer)
-
-
-def _widths_of_both(
-    name: str,
-    model: MatMamba,
-    twin: MatMamba,
-    plan: Plan,
-    settings: dict[str, Any],
-    work: Callable[[MatMamba, Width], Work],
-) -> Case:
-    sides, ratios = dict[str, Work](), []
-    for width in model.trained_widths:
-        label = model.label(width)
-        sides |= {label: work(model, width), f"published {label}": work(twin, width)}
-        ratios.append(Ratio(label, f"published {label}", label))
-    return _measured(name, sides, ratios, plan.at_most(5), settings)
-
-
-def block_times(plan: Plan, setting: Setting) -> Iterator[Case]:
-    """One block, forward and backward, by each kernel and by PyTorch's chunked scan."""
-    shape = setting.block
-    x_BLD = shape.tokens_BLD().to(setting.device, setting.dtype).requires_grad_()
-    backends = [*present(), "chunked"]
-    blocks = {name: shape.block().to(setting.device, setting.dtype) for name in backends}
-    for name, block in blocks.items():
-        block.mixer.use_backend(name)
-    for width, heads in shape.widths().items():
-        sides: dict[str, Work] = {}
-        for name, block in blocks.items():
-            sides[f"{name} forward"] = torch.inference_mode()(partial(block, x_BLD.detach(), heads))
-            sides[f"{name} step"] = partial(_block_step, block, x_BLD, heads)
-        ratios = [
-            Ratio(f"{name} / triton, {use}", f"{name} {use}", f"triton {use}")
-            for name in backends if name != "triton" for use in ("forward", "step")
-        ]  # fmt: skip
-        settings = shape.settings(active_heads=heads, dtype=str(setting.dtype)[6:])
-        yield _measured(f"block, width {width}", sides, ratios, plan, settings)
-
-
-def _block_step(block: Block, x_BLD: Tensor, heads: int) -> None:
-    block.zero_grad()
-    block(x_BLD, heads).sum().backward()
-
-
-def memory(setting: Setting, name: str) -> Iterator[Case]:
-    """Peak of what PyTorch allocates beyond weights and images, at four times as many tokens."""
-    if setting.device != "cuda":
-        yield left_out("memory", "memory is counted on a GPU alone")
-        return
-    few, many = setting.memory_pixels
-    for use, depth in (("inference", 20), ("training", 4)):
-        sides = {
-            f"{pixels} px": partial(_peak_mib, setting, name, depth, pixels, use) for pixels in (few, many)
-        }
-        case = "memory" if use == "inference" else "memory, training"
-        yield measure_case(case, sides, [Ratio("many / few tokens", f"{many} px", f"{few} px")], Plan(0, 1),
-                           {"model": name, "depth": depth, "batch": 1}, unit="MiB")  # fmt: skip
-
-
-def _peak_mib(setting: Setting, name: str, depth: int, pixels: int, use: str) -> float:
-    model = _model(setting, name, pixels, depth=depth)
-    images = _images(setting, model, 1)
-    work = training(model, images, setting.dtype)
-    if use == "inference":
-        work = inference(model.to(setting.dtype).eval(), images)
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    work()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
-def latencies(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
-    """One image at every width: eagerly, and as a CUDA graph, beside the ViT of equal parameters."""
-    model = _model(setting, name).to(setting.dtype).eval()
-    image = _images(setting, model, 1)
-    vit = vit_of_equal_parameters(model).to(setting.device, setting.dtype)
-    works = {model.label(width): inference(model, image, width=width) for width in model.trained_widths}
-    works["ViT"] = inference(vit, image)
-    sides = {f"{label} eager": timed(work, calls=3) for label, work in works.items()}
-    if setting.device == "cuda":
-        sides |= {f"{label} graph": timed(captured(work), calls=10) for label, work in works.items()}
-    ratios = [
-        Ratio(f"{label} eager / graph", f"{label} eager", f"{label} graph")
-        for label in works if f"{label} graph" in sides
-    ]  # fmt: skip
-    yield measure_case(
-        "latency", sides, ratios, plan, {"model": name, "batch": 1, "dtype": str(setting.dtype)[6:]}
-    )
-
-
-def captured(work: Work) -> Work:
-    """The same kernels, launched by the GPU itself."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(GRAPH_WARM_UP):
-            work()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py measures, and by which kernels."""
+"""What benchmarks/gpu.py measures, by which kernels, and what a figure looks like that was not taken."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from matmamba_vision.ops import fused
+from measuring import Case
 from peers import BlockShape
 
 KERNELS = ("triton", "mamba_ssm")
@@ -44,3 +45,10 @@ PUBLISHED = Setting()
 def present() -> list[str]:
     """The kernels that are installed."""
     return [name for name in KERNELS if name != "mamba_ssm" or fused.missing() is None]
+
+
+def left_out(name: str, reason: str) -> Case:
+    """A case without figures, and why."""
+    print(f"{name}: left out: {reason}", flush=True)
+    return {"name": name, "settings": {"left_out": reason}, "unit": "", "warm_up": 0, "repeats": 0,
+            "sides": {}, "ratios": {}}  # fmt: skip

@@ -142,16 +142,17 @@ def run(
     description: str | None,
     cases: Callable[[Plan], Iterable[Case]],
     arguments: Sequence[str] | None = None,
+    parents: Sequence[argparse.ArgumentParser] = (),
 ) -> None:
     """The main function of a script: read the command line, measure, print and write each case.
 
     Args:
-        file, description: `__file__` and `__doc__` of the script.
-        arguments: those of the command line by default.
+        file, description: `__file__` and `__doc__` of the script. arguments: those of the command line by
+            default. parents: flags of the script's own, which it reads itself.
     """
     script = Path(file)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parse(script, description, given)
+    options = parse(script, description, given, parents)
     prepare(options.threads)
     load, start, done, known = os.getloadavg()[0], time.perf_counter(), list[Case](), environment()
     command = " ".join((f"benchmarks/{script.name}", *given))
@@ -174,10 +175,16 @@ def run(
         print(f"{time.perf_counter() - start:.0f} s, written to {options.output}")
 
 
-def parse(script: Path, description: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(
+    script: Path,
+    description: str | None,
+    arguments: Sequence[str] | None,
+    parents: Sequence[argparse.ArgumentParser] = (),
+) -> argparse.Namespace:
     """The options that every script takes."""
     parser = argparse.ArgumentParser(
         prog=f"benchmarks/{script.name}",
+        parents=parents,
         description=description,
         epilog=f"example: .venv/bin/python benchmarks/{script.name} --quick --threads 2",
         formatter_class=argparse.RawDescriptionHelpFormatter,

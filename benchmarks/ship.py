@@ -39,6 +39,9 @@ def main() -> None:
 def ship(run: Path, folder: Path, trained_on: int | None = None) -> Path:
     """Write the files of a run; the file of its weights.
 
+    Args:
+        trained_on: training images, by default those that were the gallery of the validation.
+
     Raises:
         ValueError: the weights are too large. OSError: the run was not validated.
     """

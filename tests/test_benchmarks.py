@@ -368,3 +368,22 @@ def test_models_alone_have_the_heads_of_the_nested_widths() -> None:
         for row, width in zip(alone, model.trained_widths, strict=True):
             own = MatMamba(**row.model, trained_widths=row.widths)
             assert count_parameters(own, "full") == count_parameters(model, width)
+
+
+def test_the_model_compared_on_tiny_imagenet_is_the_one_that_is_registered() -> None:
+    compared = MatMamba(**nested_quality.COMPARISONS["tinyimagenet"].model, device="meta")
+    model = create_model("matmamba_mini_patch8_64", num_classes=200, device="meta")
+    assert isinstance(model, MatMamba)
+    assert compared.architecture == model.architecture
+
+
+def test_the_gpu_script_knows_its_time_and_records_its_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu, "groups", lambda plan, setting: iter([("nothing", lambda: iter(()))]))
+    file = tmp_path / "gpu.json"
+    gpu.main(["--seconds", "-1", "--output", str(file)], TINY_GPU)
+    result = json.loads(file.read_text())
+    assert result["command"].startswith("benchmarks/gpu.py --seconds -1 ")
+    assert [case["name"] for case in result["cases"]] == ["nothing"]
+    assert "after -1 s" in result["cases"][0]["settings"]["left_out"]
