@@ -3,9 +3,9 @@
 Correctness of the Triton kernels against the recurrence in float64; throughput of block and model in training
 and inference, at all widths and sizes, against a vision transformer of equal parameters and against the
 published block on mamba-ssm's kernels (if that is installed); memory; latency of one image by CUDA graphs; a
-roofline of the scan; what nested training costs. Needs Python, torch, triton, timm and accelerate; the
-repository need not be installed. No group of figures is begun after --seconds SECONDS, and what is left out
-is named. Writes results/gpu.json, after each figure.
+roofline of the scan. Needs Python, torch, triton, timm and accelerate; the repository need not be installed.
+No group of figures is begun after --seconds SECONDS, and what is left out is named. Writes results/gpu.json,
+after each figure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from gpu_models import (  # noqa: E402
     block_times,
     latencies,
     memory,
-    nested_cost,
     short,
     width_times,
 )
@@ -70,7 +69,6 @@ def groups(plan: Plan, setting: Setting) -> Iterator[tuple[str, Callable[[], Ite
     yield "correctness", partial(correctness, plan, setting, "triton")
     yield "widths", partial(width_times, plan, setting, first)
     yield f"{first}, 224 px", partial(against_vit, plan, setting, first, *setting.sizes[0])
-    yield "nested training", partial(nested_cost, plan, setting, first)
     yield "scan", partial(roofline, plan, setting)
     yield "memory", partial(memory, setting, first)
     yield "latency", partial(latencies, plan, setting, first)

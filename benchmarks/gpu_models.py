@@ -8,14 +8,11 @@ from typing import Any
 
 import torch
 from gpu_setting import Setting, left_out, present
-from matmamba_datasets import Batch
 from matmamba_vision import MatMamba, Width
 from matmamba_vision.evaluate import count_macs
 from matmamba_vision.layers import Block
 from matmamba_vision.ops import fused
 from measuring import Case, Plan, Ratio, measure_case, timed
-from nested_cost import Setting as NestedSetting
-from nested_cost import step_costs
 from peers import vit_of_equal_parameters, vit_settings
 from published import published
 from timm import create_model
@@ -94,17 +91,6 @@ def against_vit(plan: Plan, setting: Setting, name: str, pixels: int, batch: int
         side.to(setting.dtype).eval()
     sides = {"ours": inference(model, images), "ViT": inference(vit, images)}
     yield _measured(f"{name}, {pixels} px", sides, [ratio], plan, settings)
-
-
-def nested_cost(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
-    """Steps of a nested model over those of separate models of its widths, the batch on the device."""
-    pixels, batch = setting.sizes[0]
-    trained = NestedSetting(name, batch // 2, pixels, setting.device, setting.precision)
-    images = torch.randn(batch // 2, 3, pixels, pixels, device=setting.device)
-    labels = torch.zeros(batch // 2, dtype=torch.int64, device=setting.device)
-    given = Batch(images, labels, labels, [], [])
-    known = {"model": name, "batch": batch // 2, "precision": setting.precision}
-    yield step_costs("nested training", plan.at_most(5), trained, lambda: given, known)
 
 
 def _measured(

@@ -59,6 +59,7 @@ class Setting:
     pixels: int = 224
     device: str = "cpu"
     precision: str = "fp32"
+    cuda_graphs: bool = True
 
 
 TINY = Setting()
@@ -144,9 +145,10 @@ def separate_training(setting: Setting, width: str) -> Training:
 
 def _training(model: MatMamba, schedule: ScheduleConfig, setting: Setting) -> Training:
     objective = NestedObjective(ObjectiveConfig(), model.embed_dim, model.num_classes)
-    accelerator = make_accelerator(EngineConfig(precision=setting.precision), setting.device)
+    engine = EngineConfig(precision=setting.precision, cuda_graphs=setting.cuda_graphs)
+    accelerator = make_accelerator(engine, setting.device)
     training = prepare_training(
-        model, objective, OptimConfig(), 1000, schedule=schedule, accelerator=accelerator
+        model, objective, OptimConfig(), 1000, schedule=schedule, engine=engine, accelerator=accelerator
     )
     training.trainee.train()
     return training

@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/report.py
 
-Rows of the first table stand in targets.py. Results of graphics processors are read from results/gpu.json,
-which has cases like those of the other files, with the names given here.
+Rows of the first table stand in targets.py. Results of graphics processors are read from results/gpu.json
+and nested_cost_gpu.json, which have cases like those of the other files, with the names given here.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SCRIPTS = (
     "against_vit_1_thread",
     "width_time_1_thread",
     "gpu",
+    "nested_cost_gpu",
 )
 INTRODUCTION = """# Benchmarks
 

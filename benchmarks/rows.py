@@ -110,9 +110,10 @@ class Batches:
         mirrored = (torch.rand(count, generator=self.chance) < 0.5).to(images.device)
         images[mirrored] = images[mirrored].flip(-1)
         shifts = torch.randint(2 * most + 1, (count, 2), generator=self.chance)
-        padded = F.pad(images, (most,) * 4)
-        parts = zip(padded, shifts.tolist(), strict=True)
-        return torch.stack([image[:, y : y + size, x : x + size] for image, (y, x) in parts])
+        rows_NS, columns_NS = (shifts[:, axis, None] + torch.arange(size) for axis in range(2))
+        number_N11, channel_C11 = torch.arange(count)[:, None, None, None], torch.arange(3)[:, None, None]
+        places = (number_N11, channel_C11, rows_NS[:, None, :, None], columns_NS[:, None, None, :])
+        return F.pad(images, (most,) * 4)[tuple(place.to(images.device) for place in places)]
 
 
 def pixels_of(images: Images, file: Path) -> tuple[Tensor, Tensor]:

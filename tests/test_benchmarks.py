@@ -21,6 +21,7 @@ import indexing
 import latency
 import measuring
 import nested_cost
+import nested_cost_gpu
 import nested_quality
 import numpy as np
 import peak_memory
@@ -189,7 +190,7 @@ def test_rows_name_cases_that_the_scripts_have() -> None:
             assert known.case in models
         elif script not in ("block_time", "width_time"):
             assert f'"{known.case}"' in source
-    assert {known.file for known in targets.GPU_ROWS} == {"gpu"}
+    assert {known.file for known in targets.GPU_ROWS} == {"gpu", "nested_cost_gpu"}
 
 
 def test_the_report_shows_what_was_measured(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_help_says_how_to_call_it(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_measuring_script_is_in_the_makefile() -> None:
     makefile = (FOLDER.parent / "Makefile").read_text()
     line = next(line for line in makefile.splitlines() if line.startswith("BENCHMARKS ?="))
-    scripts = [name for name in report.SCRIPTS if name != "gpu" and not name.endswith("_1_thread")]
+    scripts = [name for name in report.SCRIPTS if "gpu" not in name and not name.endswith("_1_thread")]
     assert line.split()[2:] == scripts
     assert all(importlib.import_module(name).main for name in line.split()[2:])
 
@@ -265,6 +266,13 @@ def test_the_gpu_script_measures_all_it_names(monkeypatch: pytest.MonkeyPatch) -
     assert cases["memory"]["settings"]["left_out"]
 
 
+def test_the_script_of_nested_cost_on_a_gpu_measures_all_it_names() -> None:
+    setting = nested_cost.Setting(NANO, 2, 32)
+    cases = {case["name"]: case for case in nested_cost_gpu.cases(Plan(0, 1), [setting])}
+    assert set(cases) == {"nano, nested training", "nano, CUDA graphs"}
+    assert all(found["median"] > 0 for case in cases.values() for found in case["ratios"].values())
+
+
 def test_the_published_block_computes_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_load", definitions)
     torch.manual_seed(0)
@@ -286,8 +294,9 @@ def test_what_there_is_no_time_for_is_named() -> None:
 def test_without_a_gpu_it_says_so() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(SystemExit, match="no GPU"):
-        gpu.main([])
+    for script in (gpu, nested_cost_gpu):
+        with pytest.raises(SystemExit, match="no GPU"):
+            script.main([])
 
 
 def searched(width: str, strategy: str, **values: Any) -> dict[str, Any]:

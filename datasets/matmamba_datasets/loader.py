@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU reads by itself; torch's loader calls this."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
 @dataclass
@@ -139,6 +143,7 @@ class Loader:
             _Transformed(images, transform, seed),  # type: ignore[arg-type]
             batch_sampler=self._requests,
             num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
             collate_fn=_collate,
             # torch draws a number for each pass: not from the generator that dropout draws from.
             generator=torch.Generator(),

@@ -105,6 +105,9 @@ class EngineConfig:
     accumulate: int = 1
     # Shard parameters, gradients and optimiser over the processes (FSDP) instead of copying them (DDP).
     fsdp: bool = False
+    # On a single GPU, launch forward and backward of each width at once, as a CUDA graph. Not with fp16,
+    # compile or model.grad_checkpointing: these go kernel by kernel.
+    cuda_graphs: bool = True
 
 
 @dataclass

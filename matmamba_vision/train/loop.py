@@ -161,7 +161,7 @@ class Losses:
     def add(self, width: str, terms: dict[str, Tensor], ids: Sequence[str]) -> None:
         """Note the terms of a width on the images with these ids."""
         self._entries.append(Entry(width, tuple(terms), ids))
-        self._values += [term.detach().float() for term in terms.values()]
+        self._values += [term.float() for term in terms.values()]
 
     def summary(self, training: Training, grad_norm: Tensor) -> tuple[dict[str, float], dict[str, float]]:
         """Loss of each width, mean over batches, and each term, mean over both.
@@ -197,8 +197,7 @@ def accumulate(training: Training, batches: Sequence[LabelledBatch], step: int =
         for width in widths:
             last = number == len(batches) - 1 and width is widths[-1]
             with nullcontext() if last else training.accelerator.no_sync(training.trainee):
-                terms, teacher = training.trainee(images, labels, width, teacher)
                 share = training.weights[width] / len(widths) / len(batches) if len(batch) else 0.0
-                training.accelerator.backward(torch.stack([*terms.values()]).sum() * share)
+                terms, teacher = training.passes(images, labels, width, teacher, share)
             losses.add(training.model.label(width), terms, batch.ids)
     return losses

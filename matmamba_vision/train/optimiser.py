@@ -22,6 +22,8 @@ SCHEDULES: dict[str, tuple[str, float]] = {
     "step": ("step", 0.1),
     "constant": ("step", 1.0),
 }
+# What torch has as one kernel for all parameters on a GPU.
+_FUSED = ("adam", "adamw")
 # Those that never reach `min_lr`.
 _ENDLESS = ("step", "constant")
 
@@ -37,6 +39,8 @@ def make_optimiser(config: OptimConfig, model: MatMamba, objective: NestedObject
     """
     asked: dict[str, Any] = {"layer_decay": config.layer_decay}
     asked |= {} if config.betas is None else {"betas": tuple(config.betas)}
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    asked |= {"fused": True} if on_gpu and config.opt in _FUSED else {}
     try:
         optimiser: torch.optim.Optimizer = create_optimizer_v2(
             model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, **asked

@@ -21,6 +21,7 @@ from .config import EngineConfig, MixConfig, OptimConfig, ScheduleConfig
 from .engine import make_accelerator
 from .objective import NestedObjective, Trainee, weights_of
 from .optimiser import make_optimiser, make_scheduler
+from .passes import Pass, make_pass
 from .schedule import WidthSchedule
 
 
@@ -37,6 +38,7 @@ class Training:
     model: MatMamba
     objective: NestedObjective
     trainee: nn.Module
+    passes: Pass
     accelerator: Accelerator
     optimiser: torch.optim.Optimizer
     scheduler: Any
@@ -90,7 +92,7 @@ class Training:
     def update(self, step: int) -> None:
         """Take the optimiser's step and forget the gradients."""
         self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimiser.zero_grad(set_to_none=not self.passes.keeps_gradients)
         if self.ema is not None:
             self.ema.update(self.model, step)
 
@@ -139,8 +141,9 @@ def prepare_training(
     if ema is not None:
         accelerator.register_for_checkpointing(ema)
     scheduler = make_scheduler(optim, optimiser.optimizer, math.ceil(batches_per_epoch / engine.accumulate))
+    passes = make_pass(trainee, accelerator, model, engine.cuda_graphs)
     return Training(
-        model, objective, trainee, accelerator, optimiser, scheduler, widths, weights,
+        model, objective, trainee, passes, accelerator, optimiser, scheduler, widths, weights,
         make_mix(mix or MixConfig(), model.num_classes), ema, whole, optim.epochs, optim.clip_grad,
         engine.accumulate, seed,
     )  # fmt: skip
