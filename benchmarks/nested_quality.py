@@ -27,7 +27,7 @@ from rows import GALLERY, Row, Setting, collect, make_parser, mean_and_spread, p
 
 # The smaller widths learn half from the labels and half from the full width; embeddings are not aligned.
 RECIPE = ObjectiveConfig(
-    distillation=1.0, teacher="largest", temperature=2.0, alignment=0.0, width_weights=[1.0, 0.5, 0.5, 0.75]
+    distillation=1.0, teacher="largest", temperature=2.0, alignment=0.0, width_weights=[1.0, 0.5, 0.5, 0.5]
 )
 ALONE = ObjectiveConfig(width_weights=[])
 NESTED, WIDTHS = "nested", ("full", "1/2", "1/4", "1/8")
