@@ -18,6 +18,7 @@ import faiss
 import torch
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import FunnelSteps, Grid, settings_of
+from matmamba_retrieval.planning.planner import EXPAND
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
 from matmamba_vision.cli.evaluation import Evaluation
@@ -33,7 +34,6 @@ RESULT = RESULTS / "adaptive.json"
 # What is to be reached: points lost by a reranked query at the smallest width, by a gated one, and the share
 # of the encoder's multiply-adds that the gate may spend.
 RERANKED, GATED, SHARE = 0.5, 0.1, 0.6
-EXPAND = 50
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

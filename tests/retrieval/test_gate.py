@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, GalleryError, Row, Shortlist
 from matmamba_retrieval.index.rerank import NO_KEY
-from matmamba_retrieval.search.gate import EVERY, NONE, RULES, Gate, calibrate, depth
+from matmamba_retrieval.search.forecast import Forecast, cross_fitted, fit
+from matmamba_retrieval.search.gate import EVERY, NONE, RULES, Gate, calibrate, depth, gates
 from matmamba_retrieval.search.gated import Gated
 from small import unit_vectors
 
 WANTED = 4
+CONSTANT = Forecast(("gap",), (0.0,), (1.0,), (0.5, 0.0, 0.0))
 
 
 def ranking(seed: int, count: int = 30, hits: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +80,7 @@ def test_calibration_finds_the_fewest_below_which_no_larger_share_loses_more(
     margins = rng.integers(0, 8, count) / 8
     small = rng.choice([-1.0, 0.0, 1.0], (count, 2), p=[0.1, 0.5, 0.4])
     full = rng.choice([0.0, 1.0], (count, 2), p=[0.9, 0.1])
-    found = calibrate({"gap": margins}, small, full, target)
+    found = calibrate({Gate("gap"): margins}, small, full, target)
     thresholds = [*np.unique(margins), EVERY]
     good = [bool((loss(margins, small, full, t) <= target + 1e-12).all()) for t in thresholds]
     assert found.met == good[-1]
@@ -97,7 +99,7 @@ def test_calibration_that_is_to_be_sure_holds_the_bound_to_the_target(seed: int)
     margins = rng.random(2000)
     small = (rng.random((2000, 1)) < 0.3 * (1 - margins[:, None])).astype(float)
     none = np.zeros_like(small)
-    plain, sure = (calibrate({"gap": margins}, small, none, 0.05, sure=sure) for sure in (False, True))
+    plain, sure = (calibrate({Gate("gap"): margins}, small, none, 0.05, sure=sure) for sure in (False, True))
     assert plain.share < sure.share < 1
     assert plain.bounds[0] > 0.05 >= sure.bounds[0] > sure.losses[0]
     each = np.where(margins < sure.gate.threshold, 0, small[:, 0])
@@ -107,21 +109,83 @@ def test_calibration_that_is_to_be_sure_holds_the_bound_to_the_target(seed: int)
 def test_calibration_keeps_the_rule_that_sends_fewest() -> None:
     small = np.array([[1.0], [0.0], [0.0], [0.0]])
     good, bad = np.array([0.0, 1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0, 0.0])
-    found = calibrate({"gap": bad, "class": good}, small, np.zeros((4, 1)), 0.0)
+    found = calibrate({Gate("gap"): bad, Gate("class"): good}, small, np.zeros((4, 1)), 0.0)
     assert (found.gate, found.share) == (Gate("class", 1.0), 0.25)
 
 
 def test_a_target_that_the_full_width_misses_is_said_to_be_missed() -> None:
     ones = np.ones((4, 1))
-    found = calibrate({"gap": np.arange(4.0)}, ones, ones, 0.1)
+    found = calibrate({Gate("gap"): np.arange(4.0)}, ones, ones, 0.1)
     assert (found.met, found.share, found.gate.threshold) == (False, 1.0, EVERY)
 
 
 def test_a_gate_that_cannot_be_is_refused() -> None:
     with pytest.raises(GalleryError, match="'luck'"):
         Gate("luck")
+    with pytest.raises(GalleryError, match="with its forecast"):
+        Gate("forecast")
+    with pytest.raises(GalleryError, match="'forecast'"):
+        Gate("forecast", forecast=replace(CONSTANT, rules=("luck",)))
+    with pytest.raises(GalleryError, match="'gap'"):
+        Gate("gap", forecast=CONSTANT)
     with pytest.raises(GalleryError, match="queries to calibrate"):
-        calibrate({"gap": np.empty(0)}, np.empty((0, 1)), np.empty((0, 1)), 0.1)
+        calibrate({Gate("gap"): np.empty(0)}, np.empty((0, 1)), np.empty((0, 1)), 0.1)
+
+
+def hills(seed: int, count: int = 2000) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Margins by two rules, and losses of those alone that are neither sure nor hopeless."""
+    rng = np.random.default_rng(seed)
+    by_rule = {"gap": rng.random(count), "vote": rng.random(count)}
+    chance = np.clip(1 - 8 * (by_rule["gap"] - 0.5) ** 2, 0, 1) * by_rule["vote"]
+    return by_rule, (rng.random(count) < chance).astype(float)
+
+
+def test_a_forecast_is_the_least_squares_polynomial() -> None:
+    """Against numpy's own solver of the same problem: ridge as rows of zeros behind the data."""
+    by_rule, losses = hills(0, 300)
+    found = fit(by_rule, losses)
+    x = np.stack([*by_rule.values()], axis=1)
+    x = np.clip((x - x.mean(0)) / (x.std(0) + 1e-9), -4, 4)
+    a, b = x.T
+    terms = np.stack([np.ones(300), a, b, a * a, a * b, b * b], axis=1)
+    held = np.sqrt(0.1 * 300) * np.eye(6)[1:]
+    expected = np.linalg.lstsq(np.vstack([terms, held]), np.r_[losses, np.zeros(5)], rcond=None)[0]
+    assert np.allclose(found.weights, expected)
+    assert np.allclose(found(by_rule), terms @ expected)
+
+
+def test_a_forecast_of_a_query_has_not_seen_it() -> None:
+    by_rule, losses = hills(1, 400)
+    changed = losses.copy()
+    changed[7] += 100
+    first, second = cross_fitted(by_rule, losses), cross_fitted(by_rule, changed)
+    assert first[7] == second[7]
+    assert np.abs(first - second).max() > 0.1
+
+
+def test_a_forecast_is_finite_where_margins_are_without_bound() -> None:
+    by_rule, losses = hills(2, 200)
+    by_rule["gap"][:3] = EVERY, -EVERY, np.inf
+    assert np.isfinite(fit(by_rule, losses)(by_rule)).all()
+
+
+def test_where_sure_and_hopeless_queries_lose_nothing_a_forecast_sends_fewer() -> None:
+    by_rule, losses = hills(3)
+    small, full = losses[:, None], np.zeros((len(losses), 1))
+    known = gates(by_rule, small, full)
+    found = calibrate(known, small, full, 0.1)
+    alone = calibrate({gate: values for gate, values in known.items() if not gate.forecast}, small, full, 0.1)
+    assert found.gate.rule == "forecast"
+    assert found.share < 0.9 * alone.share
+    # What was calibrated holds for queries of the same kind.
+    others, theirs = hills(4)
+    hard = found.gate.hard(found.gate.margins(others))
+    assert np.delete(theirs, hard).sum() / len(theirs) < 0.12
+
+
+def test_few_queries_make_no_forecast() -> None:
+    by_rule, losses = hills(5, 99)
+    assert all(not gate.forecast for gate in gates(by_rule, losses[:, None], np.zeros((99, 1))))
 
 
 @dataclass
@@ -149,12 +213,15 @@ def queries() -> CountedQueries:
     return CountedQueries(unit_vectors(20, 32, seed=1), unit_vectors(20, 32, seed=2))
 
 
+@pytest.mark.parametrize("expand", [0, 6])
 @pytest.mark.parametrize("again", [False, True])
 def test_a_gate_that_none_passes_is_a_shortlist(
-    gallery: Gallery, queries: CountedQueries, again: bool
+    gallery: Gallery, queries: CountedQueries, again: bool, expand: int
 ) -> None:
-    hits = Gated(gallery, "1/8", 8, 30, gate=Gate("gap", EVERY), again=again).search(queries, 5)
-    expected = Shortlist(gallery, "full" if again else "1/8", 8, 30).search(queries, 5)
+    hits = Gated(gallery, "1/8", 8, 30, gate=Gate("gap", EVERY), again=again, expand=expand).search(
+        queries, 5
+    )
+    expected = Shortlist(gallery, "full" if again else "1/8", 8, 30, expand=expand).search(queries, 5)
     assert np.array_equal(hits.I, expected.I)
     assert np.array_equal(hits.D, expected.D)
     assert hits.by_full.all()
@@ -189,6 +256,16 @@ def test_only_doubtful_queries_are_encoded_at_full_width(
     for q, full in enumerate(hits.by_full):
         assert np.array_equal(hits.I[q], both[int(full)].I[q])
         assert np.array_equal(hits.D[q], both[int(full)].D[q])
+
+
+def test_a_gate_looks_at_what_the_query_itself_finds(gallery: Gallery, queries: CountedQueries) -> None:
+    plain, wide = (Gated(gallery, "1/8", 8, 60, expand=expand) for expand in (0, 6))
+    found = [strategy.margins(["gap", "vote"], strategy.small(queries, 5), 5) for strategy in (plain, wide)]
+    for rule in found[0]:
+        assert np.array_equal(found[0][rule], found[1][rule])
+    gate = Gate("forecast", float(np.median(-found[0]["gap"])), Forecast(("gap",), (0.0,), (1.0,), (0, 1, 0)))
+    hits = Gated(gallery, "1/8", 8, 60, gate=gate, expand=6).search(queries, 5)
+    assert np.array_equal(hits.by_full, -found[0]["gap"] < gate.threshold)
 
 
 def test_answers_do_not_depend_on_how_queries_are_batched(gallery: Gallery, queries: CountedQueries) -> None:

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Funnel, Gallery, GalleryError
 from matmamba_retrieval.planning.grid import FunnelSteps, Grid, IndexSettings, settings_of
+from matmamba_retrieval.search.forecast import Forecast
 from matmamba_retrieval.search.gate import Gate
 from matmamba_retrieval.search.gated import Gated
 from matmamba_retrieval.search.settings import Plan, Settings, planned
 from small import unit_vectors
 
+FORECAST = Forecast(("gap", "boundary"), (0.1, 0.2), (1.0, 2.0), (0.5, 1.0, -1.0, 0.0, 0.25, 3.0))
 EXAMPLES = [
     Settings(),
     Settings("shortlist", "1/8", (32,), (200,), gallery_width="1/8", index="hnsw", effort=64, expand=5),
     Settings("funnel", "1/4", (16, 32), (400, 50), ("1/4", "full")),
     Settings("gated", "1/8", (32,), (200,), gate=Gate("vote", 0.36), again=True, expand=50),
+    Settings("gated", "1/8", (32,), (200,), gate=Gate("forecast", 0.1, FORECAST)),
 ]
 
 

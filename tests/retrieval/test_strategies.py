@@ -25,6 +25,7 @@ from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.search.gate import Gate
 from matmamba_retrieval.search.gated import Gated
+from matmamba_retrieval.search.strategies import put_first
 from matmamba_vision import Checkpoint, MatMamba
 from small import unit_vectors
 
@@ -181,8 +182,23 @@ def test_an_expanded_query_is_the_mean_with_its_nearest(gallery: Gallery, querie
     stored = gallery.segments.read(np.arange(300)).astype(np.float64)
     for q, xq in enumerate(queries.by_width["full"].xq):
         mean = xq + stored[plain.I[q]].sum(0)
-        scores = stored[hits.shortlist[q]] @ (mean / np.linalg.norm(mean))
-        assert np.allclose(hits.D[q], -np.sort(-scores)[:5], atol=1e-6)
+        scores = stored @ (mean / np.linalg.norm(mean))
+        assert np.allclose(hits.D[q], scores[hits.I[q]], atol=1e-6)
+        assert hits.I[q, 0] == plain.I[q, 0]
+        others = hits.shortlist[q][hits.shortlist[q] != plain.I[q, 0]]
+        assert np.allclose(hits.D[q, 1:], -np.sort(-scores[others])[:4], atol=1e-6)
+    assert hits.nearest is not None
+    assert np.array_equal(hits.nearest[1], plain.I)
+
+
+@pytest.mark.parametrize("first", [4, 7, 9, NO_KEY])
+def test_a_hit_is_put_first_once(first: int) -> None:
+    """Whether it stood first, further down, or not at all; where there is no hit, there is none."""
+    I = np.array([[4, 7, 8]]) if first != NO_KEY else np.full((1, 3), NO_KEY)  # noqa: E741
+    D = np.array([[0.9, 0.8, 0.7]], dtype=np.float32)
+    D, I = put_first(np.array([[0.5]], dtype=np.float32), np.array([[first]]), D, I)  # noqa: E741
+    assert I.tolist() == {4: [[4, 7, 8]], 7: [[7, 4, 8]], 9: [[9, 4, 7]], NO_KEY: [[NO_KEY] * 3]}[first]
+    assert D[0, 0] == 0.5
 
 
 def test_the_work_of_a_search_is_counted(gallery: Gallery, queries: EncodedQueries) -> None:

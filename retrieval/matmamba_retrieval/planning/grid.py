@@ -8,7 +8,7 @@ from itertools import product
 
 from ..errors import GalleryError
 from ..search.settings import Settings
-from .planner import funnel_schedule
+from .planner import EXPAND, funnel_schedule
 from .trials import FOLDS
 
 # In a schedule, the width of the first step.
@@ -72,7 +72,7 @@ class Grid:
     gate_qualities: list[str] = field(default_factory=lambda: ["knn1", "map"])
     gate_sure: bool = False
     expands: list[int] = field(default_factory=lambda: [0])
-    gate_expands: list[int] = field(default_factory=lambda: [0, 50])
+    gate_expands: list[int] = field(default_factory=lambda: [0, EXPAND])
     folds: int = FOLDS
 
 

@@ -32,8 +32,8 @@ BUDGETS = {
 OF_LABELS = ("knn1", "map")
 # Shortlists are tried at these lengths, times k / 10 for larger k.
 LENGTHS = (50, 100, 200, 500, 1000, 2000)
-# Nearest candidates that the query of a gate's small width is averaged with.
-EXPAND = 50
+# Nearest candidates that a query is averaged with, where it is expanded.
+EXPAND = 20
 # Queries that are asked alone for the latency of each strategy.
 ALONE = 30
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from .. import metrics
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, rerank
-from ..search.gate import OF_LABELS, RULES, Calibration, calibrate, margins
+from ..search.gate import OF_LABELS, RULES, Calibration, Gate, calibrate, gates
 from ..search.gated import Gated
 from ..search.hits import Hits
 from ..search.queries import EncodedQueries, Ints, Queries
@@ -81,7 +82,11 @@ class _Evidence:
         return replace(self, by_rule=by_rule, cheap=self.cheap[which], dear=self.dear[which])
 
     def calibrate(self, target: float, sure: bool) -> Calibration:
-        return calibrate(self.by_rule, self.cheap, self.dear, target, sure)
+        return calibrate(self._gates, self.cheap, self.dear, target, sure)
+
+    @cached_property
+    def _gates(self) -> dict[Gate, NDArray[np.float64]]:
+        return gates(self.by_rule, self.cheap, self.dear)
 
 
 class Bench:
@@ -172,7 +177,7 @@ class Bench:
         for fold in range(dealt.max() + 1):
             here = np.flatnonzero(dealt == fold)
             gate = evidence.take(np.flatnonzero(dealt != fold)).calibrate(target, sure).gate
-            hard[here[gate.hard(evidence.by_rule[gate.rule][here])]] = True
+            hard[here[gate.hard(gate.margins(evidence.take(here).by_rule))]] = True
         hits = evidence.gated.combine(self.queries, evidence.small, np.flatnonzero(hard), self.k)
         whole = evidence.calibrate(target, sure)
         return Trial(replace(settings, gate=whole.gate), hits, self.qualities(hits)), whole
@@ -190,7 +195,7 @@ class Bench:
         small = gated.small(self.queries, self.k)
         full = gated.combine(self.queries, small, np.arange(len(self.queries)), self.k)
         rules = [rule for rule in RULES if self._stored is not None or rule not in OF_LABELS]
-        by_rule = {rule: margins(rule, gated.classes, small.D, small.I, self.k) for rule in rules}
+        by_rule = gated.margins(rules, small, self.k)
         cheap, dear = (self._losses(hits, qualities) for hits in (small, full))
         return _Evidence(gated, small, by_rule, cheap, dear)
 

@@ -2,7 +2,8 @@
 
 A rule gives each query a margin, from the nearest neighbours that the small width found; queries whose margin
 is below a threshold are encoded at full width. Calibration finds the threshold with the fewest such queries
-whose loss against single-shot is at most a target.
+whose loss against single-shot is at most a target. One rule is itself learned from these queries: the loss
+that is to be expected, see `forecast`.
 
 What calibration promises holds for the queries that it saw. For others of the same kind the loss is a mean
 over a sample, whose one-sided 95 % bound stands beside it: with few queries, or a small target, it is far
@@ -13,18 +14,17 @@ arXiv 2110.01052): it sends more queries to the full width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY
+from .forecast import Forecast, Values, cross_fitted, fit
 from .queries import Floats, Ints
 
-Values = NDArray[np.float64]
 # The nearest neighbours that vote.
 NEIGHBOURS = 50
 # A margin that none exceeds, and one that none falls below; finite, so that JSON can hold them.
@@ -88,22 +88,40 @@ RULES: dict[str, Rule] = {
 }
 # Rules that need the labels of the gallery.
 OF_LABELS = ("class", "vote", "regret")
+# The rule whose margin is a forecast, and how many queries it takes at least to make one.
+FORECAST, FORECAST_QUERIES = "forecast", 100
 
 
 @dataclass(frozen=True)
 class Gate:
     """Which queries are encoded at full width: those whose margin by the rule is below the threshold.
 
+    Attributes:
+        rule: a key of `RULES`, or "forecast" with one: then the margin is the gain that it expects.
+
     Raises:
-        GalleryError: there is no such rule.
+        GalleryError: there is no such rule, or a forecast is missing or reads one that there is not.
     """
 
     rule: str = "gap"
     threshold: float = EVERY
+    forecast: Forecast | None = None
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise GalleryError(f"unknown gate rule {self.rule!r}: one of {', '.join(RULES)}")
+        known = self.rule == FORECAST if self.forecast else self.rule in RULES
+        if not known or not RULES.keys() >= {*self.rules}:
+            raise GalleryError(
+                f"unknown gate rule {self.rule!r}: one of {', '.join(RULES)}, or {FORECAST} with its forecast"
+            )
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Those whose margins it needs."""
+        return self.forecast.rules if self.forecast else (self.rule,)
+
+    def margins(self, by_rule: Mapping[str, Values]) -> Values:
+        """(n,) its own, from those by rule."""
+        return -self.forecast(by_rule) if self.forecast else by_rule[self.rule]
 
     def hard(self, margins: Values) -> Ints:
         """Which of the queries need the full width."""
@@ -142,17 +160,42 @@ class Classes:
         return np.fromiter(codes, dtype=np.int64, count=len(names))
 
 
-def margins(rule: str, classes: Classes, D: Floats, I: Ints, k: int) -> Values:  # noqa: E741
-    """(nq,) margins from `depth(k)` hits of the small width, or as many as there are.
+def margins(
+    rules: Collection[str],
+    classes: Classes,
+    D: Floats,
+    I: Ints,  # noqa: E741
+    k: int,
+) -> dict[str, Values]:
+    """(nq,) margins by rule, from `depth(k)` hits of the small width, or as many as there are.
 
     Raises:
-        GalleryError: the rule needs labels, and the gallery has none.
+        GalleryError: a rule needs labels, and the gallery has none.
     """
     if D.shape[1] <= k:
         missing = ((0, 0), (0, k + 1 - D.shape[1]))
         D = np.pad(D, missing, constant_values=-np.inf)
         I = np.pad(I, missing, constant_values=NO_KEY)  # noqa: E741
-    return RULES[rule](D, classes.of(I) if rule in OF_LABELS else np.full_like(I, NO_KEY), k)
+    known = classes.of(I) if {*rules} & {*OF_LABELS} else np.full_like(I, NO_KEY)
+    return {rule: RULES[rule](D, known, k) for rule in rules}
+
+
+def gates(by_rule: Mapping[str, Values], small: Values, full: Values) -> dict[Gate, Values]:
+    """Gates without a threshold, and the (n,) margins of queries to calibrate each on.
+
+    One for each rule, and forecasts: of each quality, and of their mean.
+
+    Args:
+        by_rule, small, full: as for `calibrate`.
+    """
+    found = {Gate(rule): values for rule, values in by_rule.items()}
+    if len(small) < FORECAST_QUERIES:
+        return found
+    gains = small - full
+    for losses in (*gains.T, gains.mean(1)):
+        # Each query is forecast from others: the threshold must not believe what was fitted to it.
+        found[Gate(FORECAST, forecast=fit(by_rule, losses))] = -cross_fitted(by_rule, losses)
+    return found
 
 
 @dataclass(frozen=True)
@@ -174,27 +217,27 @@ class Calibration:
 
 
 def calibrate(
-    by_rule: Mapping[str, Values], small: Values, full: Values, target: float, sure: bool = False
+    by_gate: Mapping[Gate, Values], small: Values, full: Values, target: float, sure: bool = False
 ) -> Calibration:
-    """The rule and threshold that send the fewest queries to the full width at a loss within the target.
+    """The gate and threshold that send the fewest queries to the full width at a loss within the target.
 
-    For each rule the queries are ordered by margin. From all at full width, ever fewer are, until a loss
-    first exceeds the target: a lucky threshold beyond that is not taken. Of rules that send equally many, the
+    For each gate the queries are ordered by margin. From all at full width, ever fewer are, until a loss
+    first exceeds the target: a lucky threshold beyond that is not taken. Of gates that send equally many, the
     first is taken.
 
     Args:
-        by_rule: (n,) margins of each query by rule. small, full: (n, M) what each query loses of M qualities
-            against single-shot, answered by the small width, and by the full width. sure: hold the bounds,
-            rather than the losses, against the target.
+        by_gate: (n,) margins of each query, see `gates`. small, full: (n, M) what each query loses of M
+            qualities against single-shot, answered by the small width, and by the full width. sure: hold the
+            bounds, rather than the losses, against the target.
     """
-    if not by_rule or not len(small):
+    if not by_gate or not len(small):
         raise GalleryError("a gate needs a rule and queries to calibrate it on")
-    found = [_calibrate(rule, values, small, full, target, sure) for rule, values in by_rule.items()]
+    found = [_calibrate(gate, values, small, full, target, sure) for gate, values in by_gate.items()]
     return min(found, key=lambda calibration: (not calibration.met, calibration.share))
 
 
 def _calibrate(
-    rule: str, margins: Values, small: Values, full: Values, target: float, sure: bool
+    gate: Gate, margins: Values, small: Values, full: Values, target: float, sure: bool
 ) -> Calibration:
     count, order = len(margins), np.argsort(margins, kind="stable")
     ordered, dear, cheap = margins[order], full[order], small[order]
@@ -207,7 +250,7 @@ def _calibrate(
     fewest = int(np.flatnonzero(bad)[-1]) + 1 if bad.any() else 0
     met = fewest <= count
     first = int(np.flatnonzero(possible[fewest:])[0]) + fewest if met else count
-    gate = Gate(rule, float(ordered[first]) if first < count else EVERY)
+    gate = replace(gate, threshold=float(ordered[first]) if first < count else EVERY)
     lost, bound = (tuple(map(float, values[first])) for values in (losses, bounds))
     return Calibration(gate, first / count, lost, bound, met)
 

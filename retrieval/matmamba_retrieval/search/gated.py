@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..gallery.gallery import Gallery
+from .forecast import Values
 from .gate import Classes, Gate, depth, margins
 from .hits import Bools, Cost, Hits
 from .queries import Floats, Ints, Queries
-from .strategies import Encoder, Shortlist, rerank_step, select
+from .strategies import Encoder, Shortlist, last_step, select
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Gated:
     Attributes:
         query_width, dim, shortlist, gallery_width, index, effort: of the first stage, as in `Shortlist`.
         gate: by default all queries fail it. again: whether a query that fails searches the index once more,
-            by its full-width embedding, instead of reranking the shortlist of the small one. expand: of the
-            small width's answer, as in `Shortlist`.
+            by its full-width embedding, instead of reranking the shortlist of the small one. expand: of all
+            answers, as in `Shortlist`; the gate looks at what the small query itself finds.
     """
 
     gallery: Gallery
@@ -40,13 +42,17 @@ class Gated:
         select(self.gallery, k, allowed)
         small = self.small(queries, k, allowed)
         with small.cost.timed("gate", len(queries)):
-            hard = self.gate.hard(margins(self.gate.rule, self.classes, small.D, small.I, k))
+            hard = self.gate.hard(self.gate.margins(self.margins(self.gate.rules, small, k)))
         return self.combine(queries, small, hard, k, allowed)
 
     @cached_property
     def classes(self) -> Classes:
         """Of the gallery's images."""
         return Classes(self.gallery)
+
+    def margins(self, rules: Collection[str], small: Hits, k: int) -> dict[str, Values]:
+        """(nq,) by rule, of what the small width found."""
+        return margins(rules, self.classes, *(small.nearest or (small.D, small.I)), k)
 
     def small(self, queries: Queries, k: int, allowed: Bools | None = None) -> Hits:
         """What the small width finds: as many hits as the gate looks at for k, where there are."""
@@ -83,11 +89,11 @@ class Gated:
         self, queries: Queries, shortlist: Ints, k: int, allowed: Bools | None
     ) -> tuple[Floats, Ints, Cost]:
         if self.again:
-            first = replace(self._first(), query_width="full", gallery_width="full", expand=0)
+            first = replace(self._first(), query_width="full", gallery_width="full")
             hits = first.search(queries, k, allowed)
             return hits.D, hits.I, hits.cost
         cost = Cost()
         xq = Encoder(self.gallery, queries, cost).at("full")
-        D, I = rerank_step(self.gallery, xq, shortlist, self.gallery.spec.dim, k, cost)  # noqa: E741
+        D, I, _ = last_step(self.gallery, xq, shortlist, k, self.expand, cost)  # noqa: E741
         cost.candidates += shortlist.shape[1]
         return D, I, cost

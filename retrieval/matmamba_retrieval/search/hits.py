@@ -76,11 +76,12 @@ class Hits:
     """Answers, best first.
 
     Attributes:
-        D: (nq, k) cosine similarities of full-length embeddings, -inf where there is no hit. I: (nq, k) keys
+        D: (nq, k) cosine similarities of full-length embeddings, -inf where there is no hit; of an expanded
+            query, which can exceed that of the first hit. I: (nq, k) keys
             of the gallery, `NO_KEY` where there is none. shortlist: (nq, K) keys found by the first stage.
             cost: per query. by_full: (nq,) whether the full width gave the query's scores; where a gate let
             the small width answer, they are those of the small-width query. reason: why there are fewer than
-            k hits, else "".
+            k hits, else "". nearest: D and I by the query itself, of an answer that was expanded.
     """
 
     D: Floats
@@ -89,6 +90,7 @@ class Hits:
     cost: Cost
     by_full: Bools
     reason: str = ""
+    nearest: tuple[Floats, Ints] | None = None
 
 
 class Strategy(Protocol):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..storage.spec import EmbeddingSpec
+from .forecast import Forecast
 from .gate import Gate
 from .gated import Gated
 from .hits import Strategy
@@ -77,7 +78,7 @@ class Settings:
             if name in known:
                 known[name] = tuple(known[name])
         if known.get("gate") is not None:
-            known["gate"] = _filled(Gate, known["gate"], "gate")
+            known["gate"] = _gate(known["gate"])
         return _filled(Settings, known, "strategy")
 
 
@@ -126,6 +127,14 @@ def planned(gallery: Gallery) -> Strategy | None:
     return None if known is None else Plan.from_json(known).strategy(gallery)
 
 
+def _gate(values: Mapping[str, Any]) -> Gate:
+    known = dict(values)
+    if known.get("forecast") is not None:
+        parts = {name: tuple(part) for name, part in known["forecast"].items()}
+        known["forecast"] = _filled(Forecast, parts, "gate: forecast")
+    return _filled(Gate, known, "gate")
+
+
 def _filled(kind: type[T], values: Mapping[str, Any], what: str) -> T:
     names = {known.name: known for known in fields(kind)}  # type: ignore[arg-type]
     if unknown := values.keys() - names.keys():
@@ -143,17 +152,23 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _number(value: Any) -> bool:
+    return _whole(value) or isinstance(value, float)
+
+
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "int": _whole,
-    "float": lambda value: _whole(value) or isinstance(value, float),
+    "float": lambda value: _number(value),
     "bool": lambda value: isinstance(value, bool),
     "int | None": lambda value: value is None or _whole(value),
     "tuple[int, ...]": lambda value: isinstance(value, tuple) and all(map(_whole, value)),
     "tuple[str, ...]": lambda value: (
         isinstance(value, tuple) and all(isinstance(item, str) for item in value)
     ),
+    "tuple[float, ...]": lambda value: isinstance(value, tuple) and all(map(_number, value)),
     "Gate | None": lambda value: value is None or isinstance(value, Gate),
+    "Forecast | None": lambda value: value is None or isinstance(value, Forecast),
     "Settings": lambda value: isinstance(value, Settings),
     "EmbeddingSpec": lambda value: isinstance(value, EmbeddingSpec),
     "dict[str, Any]": lambda value: isinstance(value, dict),

@@ -61,7 +61,8 @@ class Shortlist:
             besides. index: name of the index, if not the only one of that dim. effort: how much of an
             approximate index is searched (nprobe, efSearch); by default what the index was built with.
             expand: nearest candidates that the query is averaged with before it is compared a last time
-            (average query expansion: Chum et al., ICCV 2007); 0 for none.
+            (average query expansion: Chum et al., ICCV 2007), behind the nearest one, which stays first;
+            0 for none.
     """
 
     gallery: Gallery
@@ -126,18 +127,10 @@ class Funnel:
         candidates = shortlist
         for dim, length, width in zip(self.dims[1:], self.lengths[1:], widths[:-1], strict=True):
             candidates = rerank_step(self.gallery, encoder.at(width), candidates, dim, length, cost)[1]
-        D, I = self._last(encoder.at(widths[-1]), candidates, k, cost)  # noqa: E741
+        xq, cost.candidates = encoder.at(widths[-1]), cost.candidates + candidates.shape[1]
         by_full = np.full(len(queries), widths[-1] == "full")
-        return Hits(D, I, shortlist, cost, by_full, selection.reason(k))
-
-    def _last(self, xq: Floats, candidates: Ints, k: int, cost: Cost) -> tuple[Floats, Ints]:
-        dim = self.gallery.spec.dim
-        if self.expand:
-            nearest = rerank_step(self.gallery, xq, candidates, dim, self.expand, cost)[1]
-            with cost.timed("rerank", len(xq)):
-                xq = expanded(xq, nearest, self.gallery.segments.read)
-        cost.candidates += candidates.shape[1]
-        return rerank_step(self.gallery, xq, candidates, dim, k, cost)
+        D, I, nearest = last_step(self.gallery, xq, candidates, k, self.expand, cost)  # noqa: E741
+        return Hits(D, I, shortlist, cost, by_full, selection.reason(k), nearest)
 
     def _shortlist(self, xq: Floats, k: int, selection: Selection, cost: Cost) -> Ints:
         dim, length = self.dims[0], min(self.lengths[0], selection.count)
@@ -241,6 +234,34 @@ def _exact(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None) -> tuple
     if keys is not None:
         candidates = np.where(candidates == NO_KEY, NO_KEY, keys[candidates])
     return rerank(xq, candidates, gallery.segments.read, k)
+
+
+def last_step(
+    gallery: Gallery, xq: Floats, candidates: Ints, k: int, expand: int, cost: Cost
+) -> tuple[Floats, Ints, tuple[Floats, Ints] | None]:
+    """D and I (nq, k) of the candidates by all coordinates; where the query is expanded, those by itself too.
+
+    The nearest by the query itself stays first: the mean serves the hits behind it, at whose cost the first
+    would often be another.
+    """
+    dim = gallery.spec.dim
+    D, I = rerank_step(gallery, xq, candidates, dim, max(k, expand), cost)  # noqa: E741
+    if not expand:
+        return D, I, None
+    with cost.timed("rerank", len(xq)):
+        mean = expanded(xq, I[:, :expand], gallery.segments.read)
+        first = rerank(mean, I[:, :1], gallery.segments.read, 1)
+    behind = rerank_step(gallery, mean, candidates, dim, k, cost)
+    return *put_first(*first, *behind), (D, I)
+
+
+def put_first(D_first: Floats, first: Ints, D: Floats, I: Ints) -> tuple[Floats, Ints]:  # noqa: E741
+    """D and I (nq, k) with the hits (nq, 1) `first` in front: moved, or instead of the last."""
+    same = first == I
+    left_out = np.where(same.any(1), same.argmax(1), I.shape[1] - 1)
+    kept = np.arange(I.shape[1]) != left_out[:, None]
+    behind = len(I), I.shape[1] - 1
+    return np.hstack([D_first, D[kept].reshape(behind)]), np.hstack([first, I[kept].reshape(behind)])
 
 
 def rerank_step(
