@@ -11,6 +11,8 @@ from ..errors import GalleryError
 AUTO = "auto"
 # FAISS's k-means asks for this many training vectors a centroid.
 ROWS_PER_CELL = 39
+# Of a doubling: how far beyond the middle between two numbers of cells the larger one is taken.
+TOWARDS_FEWER = 0.3
 # Up to here, comparing everything takes less than a millisecond on one core.
 FEW_ROWS = 10_000
 # Codes of 4 bits have 16 values, and each takes a vector to train with.
@@ -37,9 +39,11 @@ def cells(rows: int) -> int:
     """How many cells to divide rows into: a power of two near their square root, as far as they can train.
 
     FAISS's guide says 4 to 16 times as many; but fast scan reads a code in less than a nanosecond, so that
-    comparing the centroids would be the dearer part.
+    comparing the centroids would be the dearer part. Between two powers rather the smaller, because finding
+    the cell of each row is most of what an index takes to build.
     """
-    return int(2 ** max(0, round(math.log2(max(1.0, min(math.sqrt(rows), rows / ROWS_PER_CELL))))))
+    wanted = max(1.0, min(math.sqrt(rows), rows / ROWS_PER_CELL))
+    return int(2 ** max(0, round(math.log2(wanted) - TOWARDS_FEWER)))
 
 
 RECIPES: dict[str, Recipe] = {
