@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from matmamba_retrieval import Row, SingleShot, Strategy
+from matmamba_retrieval import Gate, Row, SingleShot, Strategy
 from matmamba_retrieval.search.hits import Cost
 from rich.console import Console
 from rich.markup import escape
@@ -20,15 +20,23 @@ from .searching import Answer
 
 
 def settings_of(strategy: Strategy) -> dict[str, Any]:
-    """Name and settings of a strategy, without those that are not set."""
-    name = "single-shot" if isinstance(strategy, SingleShot) else type(strategy).__name__.lower()
+    """Name and settings of a strategy for JSON, without those that are not set."""
+    chosen = _chosen(strategy)
+    plain = {key: asdict(value) if isinstance(value, Gate) else value for key, value in chosen.items()}
+    return {"name": _name(strategy), **plain}
+
+
+def _name(strategy: Strategy) -> str:
+    return "single-shot" if isinstance(strategy, SingleShot) else type(strategy).__name__.lower()
+
+
+def _chosen(strategy: Strategy) -> dict[str, Any]:
+    """Settings of a strategy that are set."""
     assert is_dataclass(strategy)
     values = {
         known.name: getattr(strategy, known.name) for known in fields(strategy) if known.name != "gallery"
     }
-    chosen = {key: value for key, value in values.items() if value not in ("", (), None)}
-    plain = {key: asdict(value) if is_dataclass(value) else value for key, value in chosen.items()}
-    return {"name": name, **plain}
+    return {key: value for key, value in values.items() if value not in ("", (), None)}
 
 
 def cost_of(cost: Cost) -> dict[str, Any]:
@@ -53,16 +61,11 @@ def spent_text(cost: Cost) -> str:
 
 def strategy_text(strategy: Strategy) -> str:
     """Name and settings on one line."""
-    settings = settings_of(strategy)
-    parts = [
-        f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items() if name != "name"
-    ]
-    return ", ".join([str(settings["name"]), *parts])
+    parts = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in _chosen(strategy).items()]
+    return ", ".join([_name(strategy), *parts])
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{name} {_plain(each)}" for name, each in value.items())
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

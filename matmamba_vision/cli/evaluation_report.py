@@ -113,9 +113,11 @@ def first_stage(row: Row) -> str:
     if row["gate"]:
         target = f" for {row['gate_loss']:g}" if "gate_loss" in row else ""  # a plan has one for all its rows
         parts.append(row["gate"]["rule"] + target)
-        parts += ["surely"] * row["calibrated"].get("sure", False)
+        # A plan's rows are measured as they are: what their gates were calibrated to is its goal.
+        calibrated = row.get("calibrated", {})
+        parts += ["surely"] * calibrated.get("sure", False)
         parts += ["asked again"] * row["again"]
-        parts += ["not reached"] * (not row["calibrated"]["met"])
+        parts += ["not reached"] * (not calibrated.get("met", True))
     return "; ".join(filter(None, parts)) or "-"
 
 

@@ -13,7 +13,12 @@ import pytest
 import timm
 import torch
 from matmamba_retrieval import Gallery, Plan
+from matmamba_retrieval.search.forecast import Forecast
+from matmamba_retrieval.search.gate import Gate
+from matmamba_retrieval.search.settings import Settings
 from matmamba_vision import save_checkpoint
+from matmamba_vision.cli.answers import strategy_text
+from matmamba_vision.cli.evaluation_report import first_stage
 from matmamba_vision.cli.main import main
 from matplotlib.figure import Figure
 from PIL import Image
@@ -99,6 +104,17 @@ def test_queries_that_cannot_be_read_are_said_and_too_many_keep_the_plan_that_wa
     said = capsys.readouterr().out
     assert "1 files were left out" in said
     assert "torn.jpg" in said
+
+
+def test_a_gate_of_a_plan_is_shown_in_words(indexed: Path) -> None:
+    """In the table of what was tried, and in the line that a search by the plan prints; not its numbers."""
+    forecast = Forecast(("gap",), (0.0,), (1.0,), (0.5, 1.0, 0.25))
+    settings = Settings("gated", "1/4", (4,), (8,), gate=Gate("forecast", 0.123456, forecast), again=True)
+    assert first_stage(settings.to_json()) == "8 by 4; forecast; asked again"
+    with Gallery(indexed) as gallery:
+        words = strategy_text(settings.open(gallery))
+    assert "gate forecast below 0.1235" in words
+    assert "0.25" not in words
 
 
 @pytest.fixture

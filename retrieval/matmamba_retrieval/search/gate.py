@@ -114,6 +114,9 @@ class Gate:
                 f"unknown gate rule {self.rule!r}: one of {', '.join(RULES)}, or {FORECAST} with its forecast"
             )
 
+    def __str__(self) -> str:
+        return f"{self.rule} below {self.threshold:.4g}"
+
     @property
     def rules(self) -> tuple[str, ...]:
         """Those whose margins it needs."""
