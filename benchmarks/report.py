@@ -60,6 +60,8 @@ nested model against models of its widths trained alone |
 TINYIMAGENET --comparison tinyimagenet --device cuda --jobs 3` | the same on a GPU, 5 million parameters |
 | `results/adaptive.json`, `.md` | `.venv/bin/python benchmarks/adaptive.py --data CIFAR10 --runs DIR` | \
 every query width by every strategy, against single-shot |
+| `results/adaptive_tinyimagenet.json`, `.md` | `.venv/bin/python benchmarks/adaptive.py --data TINYIMAGENET \
+--runs DIR --checkpoint matmamba_mini_patch8_64 --queries 5000` | the same on Tiny-ImageNet |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 

@@ -1,7 +1,7 @@
 """Forward and backward of one width: launched kernel by kernel, or at once as a CUDA graph.
 
 Python takes longer to launch the kernels of a small model than a GPU takes to run them. A CUDA graph is
-recorded once for each width and shape of batch, and is one launch from then on.
+captured once for each width and shape of batch, and is one launch from then on.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..models import MatMamba
 from ..width import Width
 from .objective import Teacher
 
-# Runs before a recording: kernels are compiled and chosen in the first, memory settles in the next.
+# Runs before a capture: kernels are compiled and chosen in the first, memory settles in the next.
 WARM_UPS = 3
-# Shapes of batches that are recorded: the usual one, and that of the last batch of an epoch.
+# Shapes of batches that are captured: the usual one, and that of the last batch of an epoch.
 SHAPES = 2
 
 
@@ -61,20 +61,20 @@ class EagerPass:
 
 
 # Takes some work, which may be done a few times meanwhile, and gives a function that does it again.
-Record = Callable[[Callable[[], None]], Callable[[], None]]
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 
-class RecordedPass:
+class CapturedPass:
     """Does what `EagerPass` does, by CUDA graphs; batches of further shapes are launched eagerly.
 
     Args:
-        record: makes a graph of some work.
+        capture: makes a graph of some work.
     """
 
     keeps_gradients = True
 
-    def __init__(self, eager: EagerPass, record: Record) -> None:
-        self.eager, self.record = eager, record
+    def __init__(self, eager: EagerPass, capture: Capture) -> None:
+        self.eager, self.capture = eager, capture
         self._inputs: dict[tuple[Any, ...], _Inputs] = {}
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
 
@@ -90,13 +90,13 @@ class RecordedPass:
         self._inputs[shape].take(images, labels, teacher, share)
         key = (shape, width, teacher is not None)
         if key not in self._graphs:
-            self._graphs[key] = self._recorded(self._inputs[shape], width, teacher is not None)
+            self._graphs[key] = self._captured(self._inputs[shape], width, teacher is not None)
         return self._graphs[key]()
 
-    def _recorded(self, inputs: _Inputs, width: Width, taught: bool) -> _Graph:
+    def _captured(self, inputs: _Inputs, width: Width, taught: bool) -> _Graph:
         graph = _Graph(self.eager, inputs, width, taught)
         with _untouched(self.eager.trainee, inputs.images.device):
-            graph.replay = self.record(graph.work)
+            graph.replay = self.capture(graph.work)
         return graph
 
 
@@ -112,7 +112,7 @@ class _Graph:
         self.eager, self.inputs, self.width, self.taught = eager, inputs, width, taught
 
     def work(self) -> None:
-        """What is recorded."""
+        """What is captured."""
         inputs, teacher = self.inputs, self.inputs.teacher if self.taught else None
         self.terms, self.teacher = self.eager(inputs.images, inputs.labels, self.width, teacher, inputs.share)
         self.values = torch.stack([*self.terms.values()])
@@ -158,13 +158,13 @@ def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class CudaGraphs:
-    """Records work on the current GPU; all graphs share memory, because one is replayed after the other."""
+    """Captures work on the current GPU; all graphs share memory, because one is replayed after the other."""
 
     def __init__(self) -> None:
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See `Record`."""
+        """See `Capture`."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
@@ -181,10 +181,10 @@ class CudaGraphs:
 def make_pass(trainee: nn.Module, accelerator: Accelerator, model: MatMamba, wanted: bool) -> Pass:
     """Forward and backward by CUDA graphs if they are wanted and can be had, else eagerly."""
     eager = EagerPass(trainee, accelerator)
-    return RecordedPass(eager, CudaGraphs()) if wanted and _recordable(accelerator, model) else eager
+    return CapturedPass(eager, CudaGraphs()) if wanted and _capturable(accelerator, model) else eager
 
 
-def _recordable(accelerator: Accelerator, model: MatMamba) -> bool:
+def _capturable(accelerator: Accelerator, model: MatMamba) -> bool:
     """Whether a step is kernels of one GPU alone, the same ones each time.
 
     Not where processes exchange gradients, losses are scaled, blocks are computed again, compiled, or

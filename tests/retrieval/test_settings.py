@@ -60,6 +60,17 @@ def test_a_saved_plan_searches_as_it_did(gallery: Gallery) -> None:
         ({"settings": {"strategy": "shortlist"}}, "takes one dim"),
         ({"settings": {"strategy": "funnel", "dims": [8, 16], "lengths": [9]}}, "one or more"),
         ({"settings": {"dims": ["8"]}}, "dims"),
+        ({"settings": {"gate": "gap"}}, "gate is 'gap'"),
+        ({"settings": {"gate": {"rule": "forecast", "forecast": 3}}}, "forecast is 3"),
+        ({"settings": {"gate": {"forecast": {"rules": 3}}}}, "rules is 3"),
+        (
+            {
+                "settings": {
+                    "gate": {"forecast": {"rules": ["gap"], "centre": [], "scale": [1.0], "weights": [0.5]}}
+                }
+            },
+            "a forecast of 1 rules",
+        ),
         ({"settings": {"effort": 1.5}}, "effort is 1.5, not int"),
         ({"settings": {"gate": {"rule": "luck"}}}, "'luck'"),
         ({"settings": {"gate": {"margin": 1}}}, "gate: unknown key 'margin'"),

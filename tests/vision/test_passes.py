@@ -1,4 +1,4 @@
-"""Steps by recorded passes are the steps that are launched eagerly."""
+"""Steps by captured passes are the steps that are launched eagerly."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from matmamba_vision.train import (
     prepare_training,
 )
 from matmamba_vision.train.loop import take_step
-from matmamba_vision.train.passes import SHAPES, EagerPass, RecordedPass, make_pass
+from matmamba_vision.train.passes import SHAPES, CapturedPass, EagerPass, make_pass
 from small import SMALL, LabelledImages
 
 STEPS = 6
 
 
 def play(work: Callable[[], None]) -> Callable[[], None]:
-    """A recording without a GPU: the work, done a few times beforehand as by a real one."""
+    """A capture without a GPU: the work, done a few times beforehand as by a real one."""
     for _ in range(2):
         work()
     return work
@@ -83,24 +83,24 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("kind", [{}, {"scan": "flip", "drop_path_rate": 0.5, "drop_rate": 0.2}], ids=str)
-def test_a_recorded_step_is_the_step(settings: dict[str, Any], kind: dict[str, Any]) -> None:
-    """Losses and weights to the bit: dropout too, and batches of one shape more than is recorded."""
+def test_a_captured_step_is_the_step(settings: dict[str, Any], kind: dict[str, Any]) -> None:
+    """Losses and weights to the bit: dropout too, and batches of one shape more than is captured."""
     sizes = [4, 4, 3, 4, 2, 4]
     assert len({*sizes}) > SHAPES
-    eager, recorded = (prepared("cpu", False, kind, **dict(settings)) for _ in range(2))
+    eager, captured = (prepared("cpu", False, kind, **dict(settings)) for _ in range(2))
     assert isinstance(eager.passes, EagerPass)
-    recorded.passes = RecordedPass(eager=recorded.passes, record=play)  # type: ignore[arg-type]
-    assert losses(recorded, sizes) == losses(eager, sizes)
+    captured.passes = CapturedPass(eager=captured.passes, capture=play)  # type: ignore[arg-type]
+    assert losses(captured, sizes) == losses(eager, sizes)
     for (name, ours), theirs in zip(
-        recorded.trainee.named_parameters(), eager.trainee.parameters(), strict=True
+        captured.trainee.named_parameters(), eager.trainee.parameters(), strict=True
     ):
         assert torch.equal(ours, theirs), name
 
 
 def test_gradients_stay_where_they_are() -> None:
-    """A recording writes to their memory, so no step may leave it."""
+    """A capture writes to their memory, so no step may leave it."""
     training = prepared("cpu", False, {})
-    training.passes = RecordedPass(training.passes, play)  # type: ignore[arg-type]
+    training.passes = CapturedPass(training.passes, play)  # type: ignore[arg-type]
     losses(training, [4])
     places = [parameter.grad.data_ptr() for parameter in training.trainee.parameters()]
     losses(training, [4, 3, 2])
@@ -115,14 +115,14 @@ def test_a_cuda_graph_is_the_step(settings: dict[str, Any], precision: str) -> N
     engine = settings.get("engine", {}) | {"precision": precision}
     given = {**settings, "engine": engine}
     kind = {"scan": "flip", "drop_path_rate": 0.5, "head_dim": 8, "d_state": 16}
-    eager, recorded = (prepared("cuda", graphs, kind, **dict(given)) for graphs in (False, True))
-    assert isinstance(recorded.passes, RecordedPass)
+    eager, captured = (prepared("cuda", graphs, kind, **dict(given)) for graphs in (False, True))
+    assert isinstance(captured.passes, CapturedPass)
     sizes = [4, 4, 3, 4, 2, 4]
-    for ours, theirs in zip(losses(recorded, sizes), losses(eager, sizes), strict=True):
+    for ours, theirs in zip(losses(captured, sizes), losses(eager, sizes), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3 if precision == "fp32" else 3e-2)
 
 
-def test_without_a_gpu_nothing_is_recorded() -> None:
+def test_without_a_gpu_nothing_is_captured() -> None:
     training = prepared("cpu", True, {})
     assert isinstance(training.passes, EagerPass)
     assert isinstance(make_pass(training.trainee, training.accelerator, training.model, True), EagerPass)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import GalleryError
+
 Values = NDArray[np.float64]
 # Margins are differences of similarities or shares; beyond this one is as good as without bound.
 MOST = 2.0
@@ -30,12 +32,24 @@ class Forecast:
     Attributes:
         rules: (F,) whose margins it reads. centre, scale: (F,) their means and standard deviations.
         weights: (1 + F + F (F + 1) / 2,) of one, of the margins, and of their products.
+
+    Raises:
+        GalleryError: they are not as many as that.
     """
 
     rules: tuple[str, ...]
     centre: tuple[float, ...]
     scale: tuple[float, ...]
     weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.rules)
+        wanted = (count, count, 1 + count + count * (count + 1) // 2)
+        found = (len(self.centre), len(self.scale), len(self.weights))
+        if found != wanted:
+            raise GalleryError(
+                f"a forecast of {count} rules has {wanted} numbers in centre, scale, weights, not {found}"
+            )
 
     def __call__(self, by_rule: Mapping[str, Values]) -> Values:
         """(n,) losses that are to be expected of queries with these margins, (n,) by rule."""

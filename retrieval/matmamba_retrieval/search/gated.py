@@ -95,5 +95,4 @@ class Gated:
         cost = Cost()
         xq = Encoder(self.gallery, queries, cost).at("full")
         D, I, _ = last_step(self.gallery, xq, shortlist, k, self.expand, cost)  # noqa: E741
-        cost.candidates += shortlist.shape[1]
         return D, I, cost

@@ -77,7 +77,7 @@ class Settings:
         for name in ("dims", "lengths", "widths"):
             if name in known:
                 known[name] = tuple(known[name])
-        if known.get("gate") is not None:
+        if isinstance(known.get("gate"), Mapping):
             known["gate"] = _gate(known["gate"])
         return _filled(Settings, known, "strategy")
 
@@ -129,8 +129,9 @@ def planned(gallery: Gallery) -> Strategy | None:
 
 def _gate(values: Mapping[str, Any]) -> Gate:
     known = dict(values)
-    if known.get("forecast") is not None:
-        parts = {name: tuple(part) for name, part in known["forecast"].items()}
+    if isinstance(known.get("forecast"), Mapping):
+        forecast = known["forecast"].items()
+        parts = {name: tuple(part) if isinstance(part, list) else part for name, part in forecast}
         known["forecast"] = _filled(Forecast, parts, "gate: forecast")
     return _filled(Gate, known, "gate")
 

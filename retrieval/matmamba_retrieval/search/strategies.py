@@ -127,8 +127,7 @@ class Funnel:
         candidates = shortlist
         for dim, length, width in zip(self.dims[1:], self.lengths[1:], widths[:-1], strict=True):
             candidates = rerank_step(self.gallery, encoder.at(width), candidates, dim, length, cost)[1]
-        xq, cost.candidates = encoder.at(widths[-1]), cost.candidates + candidates.shape[1]
-        by_full = np.full(len(queries), widths[-1] == "full")
+        xq, by_full = encoder.at(widths[-1]), np.full(len(queries), widths[-1] == "full")
         D, I, nearest = last_step(self.gallery, xq, candidates, k, self.expand, cost)  # noqa: E741
         return Hits(D, I, shortlist, cost, by_full, selection.reason(k), nearest)
 
@@ -246,13 +245,14 @@ def last_step(
     """
     dim = gallery.spec.dim
     D, I = rerank_step(gallery, xq, candidates, dim, max(k, expand), cost)  # noqa: E741
+    cost.candidates += candidates.shape[1]
     if not expand:
         return D, I, None
     with cost.timed("rerank", len(xq)):
         mean = expanded(xq, I[:, :expand], gallery.segments.read)
         first = rerank(mean, I[:, :1], gallery.segments.read, 1)
     behind = rerank_step(gallery, mean, candidates, dim, k, cost)
-    return *put_first(*first, *behind), (D, I)
+    return *put_first(*first, *behind), (D[:, :k], I[:, :k])
 
 
 def put_first(D_first: Floats, first: Ints, D: Floats, I: Ints) -> tuple[Floats, Ints]:  # noqa: E741
