@@ -19,7 +19,8 @@ from matmamba_retrieval import (
     SingleShot,
     prefix,
 )
-from matmamba_retrieval.gallery.inspection import repair, verify
+from matmamba_retrieval.gallery.inspection import verify
+from matmamba_retrieval.gallery.repairing import repair
 from small import unit_vectors
 
 DIM, IMAGES = 32, 400

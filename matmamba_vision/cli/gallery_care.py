@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +14,13 @@ import tyro
 from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.embedder import Embedder
-from matmamba_retrieval.gallery import inspection, renewal
-from matmamba_retrieval.gallery.snapshot import CATALOG
-from matmamba_retrieval.storage.catalog import Catalog
+from matmamba_retrieval.gallery import inspection, renewal, repairing
+from matmamba_retrieval.storage.records import Generation
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from ..checkpoint import CheckpointError
 from .arguments import parse
 from .gallery_checkpoint import checkpoint_of
 from .pictures import Pictures
@@ -80,7 +80,8 @@ def verify(arguments: list[str]) -> int:
     damages, compared = inspection.verify(args.gallery), ""
     if args.images and not damages:
         with Gallery(args.gallery) as gallery:
-            damages = inspection.verify_vectors(gallery, _Encoder(args), args.images)
+            encoder = _Encoder(args.gallery, gallery.generation, args.checkpoint)
+            damages = inspection.verify_vectors(gallery, encoder, args.images)
             compared = f"; {min(args.images, len(gallery)):,} images were compared with their vectors"
     return _report(args.gallery, damages, Console(highlight=False), compared)
 
@@ -99,24 +100,31 @@ def repair(arguments: list[str]) -> int:
     """Restore what can be restored, and list what is left."""
     args = parse(RepairArgs, "gallery repair", _REPAIR, arguments)
     console = Console(highlight=False)
-    for done in inspection.repair(args.gallery, _Encoder(args)):
+    for done in repairing.repair(args.gallery, partial(_Encoder, args.gallery, named=args.checkpoint)):
         console.print(done, markup=False, soft_wrap=True)
     return _report(args.gallery, inspection.verify(args.gallery), console)
 
 
 class _Encoder:
-    """Vectors of images that are read again; the model is loaded when the first is needed."""
+    """Vectors of images that are read again, by the model of a generation.
 
-    def __init__(self, args: RepairArgs) -> None:
-        self._args, self._pictures = args, Pictures()
-        self._embedder: Embedder | None = None
+    Args:
+        named: where its checkpoint may be, if that was moved.
+
+    Raises:
+        GalleryError, CheckpointError: that model is not to be had.
+    """
+
+    def __init__(self, folder: Path, generation: Generation, named: Path | None = None) -> None:
+        self._pictures = Pictures()
+        self._embedder = _embedder(folder, generation, named)
 
     def __call__(self, rows: Sequence[Row], width: str) -> list[NDArray[np.float32] | str]:
-        embedder = self._embedder = self._embedder or self._load()
-        transform = eval_transform(embedder.model.input)
+        """Embeddings at a width; in the place of an image that cannot be read, why."""
+        transform = eval_transform(self._embedder.model.input)
         images = [self._image(row, transform) for row in rows]
         readable = [image for image in images if isinstance(image, torch.Tensor)]
-        xb = iter(embedder.embed(torch.stack(readable), width) if readable else ())
+        xb = iter(self._embedder.embed(torch.stack(readable), width) if readable else ())
         return [image if isinstance(image, str) else next(xb) for image in images]
 
     def _image(self, row: Row, transform: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor | str:
@@ -125,13 +133,21 @@ class _Encoder:
         except BrokenImageError as error:
             return str(error)
 
-    def _load(self) -> Embedder:
-        # Not the gallery: it does not open while a file of vectors is lost.
-        with closing(Catalog(self._args.gallery / CATALOG)) as catalog:
-            generation = catalog.generations()[int(catalog.about("generation"))]
-        embedder = Embedder(checkpoint_of(self._args.gallery, generation, self._args.checkpoint))
-        generation.spec.require_same(embedder.spec(generation.spec.width), str(self._args.gallery))
-        return embedder
+
+def _embedder(folder: Path, generation: Generation, named: Path | None) -> Embedder:
+    """The model named, or the one that is where the generation's was: a gallery may have one of another."""
+    try:
+        return _fitting(folder, generation, named)
+    except (GalleryError, CheckpointError):
+        if named is None or not Path(generation.checkpoint_path).exists():
+            raise
+        return _fitting(folder, generation, None)
+
+
+def _fitting(folder: Path, generation: Generation, named: Path | None) -> Embedder:
+    embedder = Embedder(checkpoint_of(folder, generation, named))
+    generation.spec.require_same(embedder.spec(generation.spec.width), str(folder))
+    return embedder
 
 
 def compact(arguments: list[str]) -> int:

@@ -54,6 +54,9 @@ def run(arguments: list[str]) -> None:
         with Gallery(args.into, write=True) as gallery:
             if len(gallery):
                 build_shortlists(gallery, dims, args.factory, count)
+    if not count:
+        console.print(f"{args.into} holds these galleries already: nothing to do", soft_wrap=True)
+        return
     summarise(console, args.into, "merged", count, start, None)
     console.print(f"next: matmamba search --gallery {quote(str(args.into))} IMAGE", soft_wrap=True)
 

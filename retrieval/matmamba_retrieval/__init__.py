@@ -3,7 +3,7 @@
 Array names are FAISS's: `xb` stored vectors, `xq` queries, `D` scores, `I` keys, `nq`, `k`.
 """
 
-from .errors import GalleryError
+from .errors import GalleryError, SavedError
 from .gallery.gallery import Gallery
 from .index.rerank import prefix, rerank
 from .search.gate import Gate
@@ -26,6 +26,7 @@ __all__ = [
     "Plan",
     "Queries",
     "Row",
+    "SavedError",
     "Settings",
     "Shortlist",
     "SingleShot",

@@ -7,3 +7,7 @@ class GalleryError(ValueError):
 
 class FormatError(GalleryError):
     """A gallery that another version of this package wrote, whole as it may be."""
+
+
+class SavedError(GalleryError):
+    """Something failed after a change was saved: it must not be made again."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, prefix
-from matmamba_retrieval.gallery.inspection import repair
+from matmamba_retrieval.gallery.repairing import repair
 from small import unit_vectors
 
 

@@ -355,7 +355,7 @@ def test_a_merge_that_was_stopped_goes_on(
     assert content(tmp_path / "g") == content(part(tmp_path / "whole", 0, 60))
     with Gallery(tmp_path / "g") as merged:
         assert json.loads(merged.catalog.about(JOINING))["done"]
-    join(shards, tmp_path / "g")
+    assert join(shards, tmp_path / "g") == 0
     assert content(tmp_path / "g") == content(tmp_path / "whole")
 
 

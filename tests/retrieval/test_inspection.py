@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from damaged_galleries import answers, damage_and_restore, some_gallery
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
-from matmamba_retrieval.gallery.inspection import repair, verify, verify_vectors
+from matmamba_retrieval.gallery.inspection import verify, verify_vectors
+from matmamba_retrieval.gallery.repairing import repair
 from matmamba_retrieval.storage.records import SegmentRecord
 from small import unit_vectors
 
@@ -54,7 +55,11 @@ def test_damaged_vectors_are_encoded_again_from_their_images(gallery: Gallery) -
     assert all("`matmamba gallery repair`" in entry.remedy for entry in found)
     assert repair(gallery.folder) == []
     assert len(verify(gallery.folder)) == 2
-    assert [said.split()[0] for said in repair(gallery.folder, encode)] == ["wrote", "wrote", "removed"]
+    assert [said.split()[0] for said in repair(gallery.folder, lambda generation: encode)] == [
+        "wrote",
+        "wrote",
+        "removed",
+    ]
     assert 100 <= len(asked) <= 200
     assert verify(gallery.folder) == []
     assert answers(gallery.folder) == before
@@ -75,7 +80,7 @@ def test_images_that_cannot_be_encoded_again_are_lost_alone(gallery: Gallery, mi
         return [f"no {row.path}" if row.id in unreadable else xb[int(row.id[2:])] for row in rows]
 
     for _ in range(2):
-        done, lost, *_ = repair(gallery.folder, encode)
+        done, lost, *_ = repair(gallery.folder, lambda generation: encode)
         assert "with 98 images encoded again" in done
         assert "'id8'" in lost
         assert "no /photos/8.jpg" in lost
@@ -84,7 +89,7 @@ def test_images_that_cannot_be_encoded_again_are_lost_alone(gallery: Gallery, mi
             opened.segments.read(np.array([8]))
     with Gallery(gallery.folder, write=True) as opened:
         opened.delete(["id8"])
-    repair(gallery.folder, encode)
+    repair(gallery.folder, lambda generation: encode)
     assert verify(gallery.folder) == []
     kept = np.setdiff1d(np.arange(300), [3, 8])
     with Gallery(gallery.folder) as opened:
@@ -112,9 +117,9 @@ def test_a_picture_that_is_put_back_gives_its_vector_again(gallery: Gallery) -> 
         numbers = [int(row.id[2:]) for row in rows]
         return [xb[number] if number in readable else "no picture" for number in numbers]
 
-    assert any("'id0'" in said for said in repair(gallery.folder, encode))
+    assert any("'id0'" in said for said in repair(gallery.folder, lambda generation: encode))
     readable = range(300)
-    repair(gallery.folder, encode)
+    repair(gallery.folder, lambda generation: encode)
     assert verify(gallery.folder) == []
     assert answers(gallery.folder) == before
 
@@ -181,11 +186,18 @@ def test_a_catalogue_whose_images_are_damaged_is_not_repaired_in_silence(gallery
 
 def test_files_of_killed_processes_are_removed(gallery: Gallery) -> None:
     gallery.close()
-    (gallery.folder / "segments" / "half.npy").write_bytes(b"half")
-    (gallery.folder / "shortlist" / "half.faiss").write_bytes(b"half")
+    left = [
+        gallery.folder / "segments" / f"{'ab' * 16}.npy",
+        gallery.folder / "shortlist" / f"{'0' * 32}.faiss",
+    ]
+    foreign = gallery.folder / "segments" / "notes.txt"
+    for file in (*left, foreign):
+        file.write_bytes(b"half")
     assert verify(gallery.folder) == []
     Gallery(gallery.folder, write=True).close()
-    assert not [*gallery.folder.rglob("half*")]
+    assert not any(file.exists() for file in left)
+    # Somebody else's.
+    assert foreign.exists()
 
 
 def test_images_that_changed_are_named(gallery: Gallery) -> None:

@@ -30,7 +30,7 @@ def join(folders: Sequence[Path], into: Path, progress: Callable[[int], None] = 
 
     Shards of a collection are taken in the order of their numbers, and all must be there; other galleries in
     the order given. Joining that was interrupted goes on when it is called in the same way; called once more
-    for what was joined last, it does nothing.
+    for what was joined last, it does nothing and returns 0.
 
     Args:
         progress: told how many rows were copied, those of an interrupted joining first.
@@ -52,11 +52,12 @@ def join(folders: Sequence[Path], into: Path, progress: Callable[[int], None] = 
         )
         target.require_widths(first.generation.widths)
         done = _begin(target, sources)
+        joined = json.loads(target.catalog.about(JOINING))["done"]
         progress(done)
         _copy(sources, target, done, progress)
         merge_segments(target)
         _note(target, {**json.loads(target.catalog.about(JOINING)), "done": True})
-        return sum(map(len, sources))
+        return 0 if joined else sum(map(len, sources))
 
 
 def _in_order(sources: Sequence[Gallery]) -> list[Gallery]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,16 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GalleryError
+from ..errors import GalleryError, SavedError
 from ..index.recipes import AUTO, choose
 from ..index.shortlist import build_index, save_index
-from ..storage.catalog import PARTIAL, Catalog
+from ..storage.catalog import Catalog
 from ..storage.changes import add_images, delete_images
-from ..storage.locks import Busy, Lock
+from ..storage.locks import Lock
 from ..storage.records import Row, SegmentRecord, ShortlistRecord
 from ..storage.segments import Segments, write_segment
 from ..storage.spec import EmbeddingSpec
-from .snapshot import CATALOG, LOCKS, SEGMENTS, SHORTLISTS, Snapshot
+from .place import CATALOG, SEGMENTS, SHORTLISTS, hold_to_write, require_empty, require_own_files, take_empty
+from .snapshot import Snapshot
 from .staging import sweep
 
 # A stored vector may differ from unit length by this much: float16 rounding and room for other encoders.
@@ -38,14 +40,18 @@ class Gallery(Snapshot):
             asked for does not exist, or no longer.
     """
 
-    def __init__(self, folder: Path | str, *, write: bool = False, version: int | None = None) -> None:
-        folder = Path(folder)
-        if write and version is not None:
-            raise GalleryError(f"version {version} of {folder} can be read, not written to")
-        catalog = Catalog(folder / CATALOG, write=write)
-        self._writing = hold_to_write(folder) if write else None
+    def __init__(
+        self, folder: Path | str, *, write: bool = False, version: int | None = None, lock: Lock | None = None
+    ) -> None:
+        folder, self._writing, self._stale = Path(folder), lock, False
         try:
-            super().__init__(folder, catalog, version)
+            if write and version is not None:
+                raise GalleryError(f"version {version} of {folder} can be read, not written to")
+            require_own_files(folder)
+            if write and lock is None:
+                # Before the catalogue is read: whoever repairs it puts another file in its place.
+                self._writing = hold_to_write(folder)
+            super().__init__(folder, Catalog(folder / CATALOG, write=write), version)
             if write:
                 self.sweep()
         except BaseException:
@@ -62,14 +68,14 @@ class Gallery(Snapshot):
             widths: labels of further widths of which each image gets a vector.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(map(_foreign, folder.iterdir()))):
-            raise GalleryError(f"{folder} exists and is not a gallery: choose another place")
+        lock = take_empty(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise GalleryError(f"cannot make {folder}: {error.strerror or error}") from error
-        Catalog.create(folder / CATALOG, spec, checkpoint_path, widths)
-        return Gallery(folder, write=True)
+            require_empty(folder)
+            Catalog.create(folder / CATALOG, spec, checkpoint_path, widths)
+        except BaseException:
+            lock.release()
+            raise
+        return Gallery(folder, write=True, lock=lock)
 
     @staticmethod
     def open_or_create(
@@ -80,8 +86,14 @@ class Gallery(Snapshot):
         Raises:
             GalleryError: another checkpoint made it, or it has vectors of other widths than asked for.
         """
+        folder = Path(folder)
         if not Gallery.exists(folder):
-            return Gallery.create(folder, spec, checkpoint_path, widths)
+            try:
+                return Gallery.create(folder, spec, checkpoint_path, widths)
+            except GalleryError:
+                # Another process may have made it in between.
+                if not Gallery.exists(folder):
+                    raise
         gallery = Gallery(folder, write=True)
         try:
             gallery.require(spec)
@@ -106,14 +118,18 @@ class Gallery(Snapshot):
 
     def close(self) -> None:
         """Release its files and locks."""
-        super().close()
+        if hasattr(self, "catalog"):
+            super().close()
         if self._writing is not None:
             self._writing.release()
 
     def require_writer(self) -> None:
-        """Raise `GalleryError` if it was opened for reading."""
+        """Raise `GalleryError` if it was opened for reading; see what a call has saved that then failed."""
         if self._writing is None:
             raise GalleryError(f"{self.folder} was opened for reading: nothing was changed")
+        if self._stale:
+            self.refresh()
+            self._stale = False
 
     def require_widths(self, widths: Sequence[str]) -> None:
         """Raise `GalleryError` if `widths` are not the further widths of which it has vectors."""
@@ -140,6 +156,7 @@ class Gallery(Snapshot):
         Raises:
             GalleryError: an id is given twice or not new, vectors of the wrong shape, not finite or not
                 normalised, or a width is missing; the gallery was opened for reading; the disk is full.
+            SavedError: the images are saved, but something failed then.
         """
         self.require_writer()
         by_width = {self.spec.width: xb, **(small or {})}
@@ -149,15 +166,38 @@ class Gallery(Snapshot):
         if not len(rows):
             return
         written: list[SegmentRecord] = []
+        with self._changing(f"the {len(rows)} images are saved"):
+            try:
+                for width, vectors in by_width.items():
+                    written.append(self._write(width, vectors))
+                add_images(self.catalog, self.generation.number, rows, written, replace=replace)
+            except BaseException:
+                self._discard(written)
+                raise
+
+    @contextmanager
+    def _changing(self, saved: str) -> Iterator[None]:
+        """See what the block has committed; what fails from then on is a `SavedError` that says so.
+
+        Whatever happens, the next change begins with what the catalogue has by then.
+        """
+        self._stale = True
+        yield
         try:
-            for width, vectors in by_width.items():
-                written.append(self._write(width, vectors))
-            add_images(self.catalog, self.generation.number, rows, written, replace=replace)
-        except BaseException:
-            for record in written:
+            self.refresh()
+        except (GalleryError, OSError) as error:
+            raise SavedError(f"{self.folder}: {saved}, but cannot be read back now: {error}") from error
+        self._stale = False
+
+    def _discard(self, written: Sequence[SegmentRecord]) -> None:
+        """Remove files whose images were not committed; whatever cannot be told is left to a sweep."""
+        try:
+            known = self.catalog.files()
+        except GalleryError:
+            return
+        for record in written:
+            if record.file not in known:
                 (self.folder / SEGMENTS / record.file).unlink(missing_ok=True)
-            raise
-        self.refresh()
 
     def upsert(self, rows: Sequence[Row], xb: Vectors, small: Mapping[str, Vectors] | None = None) -> None:
         """Add images, in the place of those with the same ids: see `add`."""
@@ -166,9 +206,8 @@ class Gallery(Snapshot):
     def delete(self, ids: Sequence[str]) -> int:
         """Delete images, all of them or none, and return how many; `GalleryError` if one is not there."""
         self.require_writer()
-        count = delete_images(self.catalog, self.generation.number, list(dict.fromkeys(ids)))
-        self.refresh()
-        return count
+        with self._changing("the deletion is saved"):
+            return delete_images(self.catalog, self.generation.number, list(dict.fromkeys(ids)))
 
     def save_plan(self, plan: Any) -> None:
         """Keep a plan, a JSON object, or forget it with None."""
@@ -208,11 +247,10 @@ class Gallery(Snapshot):
             recipe = choose(self.key_count, dim, memory_bytes, recall)
         name = f"{recipe}-{dim}" + (f"@{width}" if width != self.spec.width else "")
         record = self.make_shortlist(self.segments_of(width), name, width, dim, recipe, recall)
-        with self.catalog.transaction():
+        with self._changing(f"the index {name} is saved"), self.catalog.transaction():
             for replaced in old:
                 self.catalog.drop_shortlist(self.generation.number, replaced.name)
             self.catalog.put_shortlist(self.generation.number, record)
-        self.refresh()
         self.sweep()
 
     def make_shortlist(
@@ -244,18 +282,3 @@ class Gallery(Snapshot):
         bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))
         if len(bad):
             raise GalleryError(f"vector of {rows[bad[0]].id!r} has length {lengths[bad[0]]}, not 1")
-
-
-def _foreign(file: Path) -> bool:
-    """Whether a file is not what a kill left of an earlier attempt to make a gallery."""
-    return not file.name.startswith(Path(CATALOG).with_suffix(PARTIAL).name)
-
-
-def hold_to_write(folder: Path) -> Lock:
-    """The lock of the one who writes; `GalleryError` if another process has it."""
-    try:
-        return Lock(folder / LOCKS / "writer")
-    except Busy as error:
-        raise GalleryError(f"another process writes to {folder}: wait for it to end") from error
-    except OSError as error:
-        raise GalleryError(f"cannot write to {folder}: {error.strerror or error}") from error

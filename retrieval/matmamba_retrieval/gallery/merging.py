@@ -8,7 +8,7 @@ from itertools import groupby
 from ..storage.records import SegmentRecord
 from ..storage.segments import SEGMENT_ROWS, write_segment
 from .gallery import Gallery
-from .snapshot import SEGMENTS
+from .place import SEGMENTS
 
 # So many small files in a row are worth writing once more.
 MERGE_FILES = 8

@@ -15,7 +15,7 @@ from ..storage.segments import BLOCK_ROWS, SEGMENT_ROWS, Segments, write_segment
 from ..storage.spec import EmbeddingSpec
 from . import staging
 from .gallery import Gallery, Vectors
-from .snapshot import SEGMENTS
+from .place import SEGMENTS
 
 Ints = NDArray[np.int64]
 

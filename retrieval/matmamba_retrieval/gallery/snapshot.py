@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +19,8 @@ from ..storage.locks import Busy, Lock
 from ..storage.records import Generation, Row, ShortlistRecord, Version
 from ..storage.segments import Segments
 from ..storage.spec import EmbeddingSpec
+from .place import LOCKS, SEGMENTS, SHORTLISTS
 
-CATALOG, SEGMENTS, SHORTLISTS, LOCKS = "catalog.sqlite", "segments", "shortlist", "locks"
 RETRY_SECONDS = 0.01
 
 
@@ -42,6 +43,7 @@ class Snapshot:
         self._held: Lock | None = None
         self._segments: dict[str, Segments] = {}
         self._indexes: dict[str, ShortlistIndex] = {}
+        self._loading = threading.Lock()
         self._see(version)
 
     def close(self) -> None:
@@ -51,59 +53,78 @@ class Snapshot:
             self._held.release()
 
     def refresh(self) -> None:
-        """See the newest version."""
+        """See the newest version; where that fails, what was seen before stays."""
         self._see(None)
 
     def _see(self, number: int | None) -> None:
         """Take in a version, the newest by default, and hold its generation so that its files stay."""
-        generation = self._hold_current()
+        generation, held = self._hold_current()
+        try:
+            self._take_in(generation, held, number)
+        except BaseException:
+            if held is not None and held is not self._held:
+                held.release()
+            raise
+
+    def _take_in(self, generation: Generation, held: Lock | None, number: int | None) -> None:
         version = self.catalog.newest(generation.number, number)
         if version is None or number not in (None, version.number):
             raise GalleryError(f"{self.folder} has no version {number}: {_known(self.catalog, generation)}")
-        self.generation, self.version = generation, version
+        other = bool(self._segments) and generation.number != self.generation.number
+        before = {} if other else self._segments
+        segments = {
+            width: self._segments_now(generation, width, version.keys, before.get(width))
+            for width in (generation.spec.width, *generation.widths)
+        }
         removed = self.catalog.removed(version)
-        self._live = None
+        live = None
         if len(removed):
-            self._live = np.ones(version.keys, dtype=bool)
-            self._live[removed] = False
-        self._shortlists = self.catalog.shortlists(generation.number)
-        for width in (generation.spec.width, *generation.widths):
-            self._see_segments(width)
+            live = np.ones(version.keys, dtype=bool)
+            live[removed] = False
+        shortlists = self.catalog.shortlists(generation.number)
+        if self._held is not None and self._held is not held:
+            self._held.release()
+        self._indexes = {} if other else self._indexes
+        self.generation, self.version, self._held, self._live = generation, version, held, live
+        self._segments, self._shortlists = segments, shortlists
 
-    def _see_segments(self, width: str) -> None:
-        """Open the segments of a width; once more if a writer has just put others in their place."""
+    def _segments_now(
+        self, generation: Generation, width: str, rows: int, before: Segments | None
+    ) -> Segments:
+        """The segments of a width, opened; once more if a writer has just put others in their place."""
         while True:
-            records = self.catalog.segments(self.generation.number, width)
+            records = self.catalog.segments(generation.number, width)
             try:
-                if width in self._segments:
-                    self._segments[width].refresh(records, self.key_count)
-                else:
-                    where, dim = self.folder / SEGMENTS, self.spec.dim
-                    self._segments[width] = Segments(where, records, dim, self.key_count)
-                return
+                if before is not None:
+                    return before.refreshed(records, rows)
+                return Segments(self.folder / SEGMENTS, records, generation.spec.dim, rows)
             except GalleryError:
-                if self.catalog.segments(self.generation.number, width) == records:
+                if self.catalog.segments(generation.number, width) == records:
                     raise
 
-    def _hold_current(self) -> Generation:
-        """The current generation, held; another one may become current until it is."""
+    def _hold_current(self) -> tuple[Generation, Lock | None]:
+        """The current generation, held if that can be; another one may become current until it is."""
         while True:
-            number = int(self.catalog.about("generation"))
-            if self._held is not None and self.generation.number == number:
-                return self.generation
+            current = self.catalog.current()
+            if self._held is not None and self.generation.number == current.number:
+                return current, self._held
             try:
-                held = hold_generation(self.folder, number)
+                held = hold_generation(self.folder, current.number)
             except Busy:  # it is being removed: another one has just become current
                 time.sleep(RETRY_SECONDS)
                 continue
-            if int(self.catalog.about("generation")) == number:
-                if self._held is not None:
-                    self._held.release()
-                self._held = held
-                self._segments, self._indexes = {}, {}
-                return self.catalog.generations()[number]
+            if self.catalog.about("generation") == str(current.number):
+                return current, held
             if held is not None:
                 held.release()
+
+    def _require_there(self) -> None:
+        """What was read of a generation that could not be held counts only if it is still there."""
+        if self._held is None and self.generation.number not in self.catalog.generations():
+            raise GalleryError(
+                f"{self.folder} was compacted or moved to another model since it was opened, and this process"
+                f" may not lock its files in {LOCKS}/: open it again"
+            )
 
     def __len__(self) -> int:
         return self.version.live
@@ -144,15 +165,23 @@ class Snapshot:
 
     def rows(self, keys: Iterable[int]) -> list[Row]:
         """The images with these keys, in this order."""
-        return self.catalog.rows(self.generation.number, keys)
+        try:
+            return self.catalog.rows(self.generation.number, keys)
+        finally:
+            self._require_there()
 
     def keys_of(self, ids: Iterable[str]) -> dict[str, int]:
         """Key by id, of those ids that the gallery has."""
-        return self.catalog.keys_at(self.version, ids)
+        found = self.catalog.keys_at(self.version, ids)
+        self._require_there()
+        return found
 
     def labels(self) -> list[str | None]:
         """Labels of all images, by key; those of deleted ones too."""
-        return self.catalog.labels(self.version)
+        try:
+            return self.catalog.labels(self.version)
+        finally:
+            self._require_there()
 
     def fields(self) -> list[str]:
         """Names of the metadata by which images can be filtered."""
@@ -167,10 +196,12 @@ class Snapshot:
         Raises:
             GalleryError: `where` does not parse, or is more than a condition over known columns.
         """
-        if not where:
+        found = self.catalog.matching(self.version, where) if where else None
+        self._require_there()
+        if found is None:
             return self._live
         mask = np.zeros(self.key_count, dtype=bool)
-        mask[self.catalog.matching(self.version, where)] = True
+        mask[found] = True
         return mask if self._live is None else mask & self._live
 
     def live_keys(self) -> NDArray[np.int64]:
@@ -227,24 +258,27 @@ class Snapshot:
 
     def shortlist_index(self, record: ShortlistRecord) -> ShortlistIndex:
         """One of its `shortlists()`, read into memory when first asked for."""
-        if record.file not in self._indexes:
-            where = self.folder / SHORTLISTS
-            self._indexes[record.file] = load_index(where, record, self.segments_of(record.width))
-        return self._indexes[record.file]
+        with self._loading:  # once, for however many threads
+            if record.file not in self._indexes:
+                where = self.folder / SHORTLISTS
+                self._indexes[record.file] = load_index(where, record, self.segments_of(record.width))
+            return self._indexes[record.file]
 
 
 def hold_generation(folder: Path, number: int, *, alone: bool = False) -> Lock | None:
-    """Hold a generation so that its files stay; None where nothing can be written, as on a read-only disk.
+    """Hold a generation so that its files stay; None where no lock can be had, as on some read-only disks.
 
     Args:
         alone: only if nobody else holds it.
 
     Raises:
-        Busy: somebody holds it alone, or anybody if `alone`.
+        Busy: somebody holds it alone, or anybody if `alone`, or that cannot be told.
     """
     try:
         return Lock(folder / LOCKS / generation_lock(number), shared=not alone)
-    except OSError:
+    except OSError as error:
+        if alone:
+            raise Busy(str(error)) from error
         return None
 
 
@@ -255,5 +289,6 @@ def generation_lock(number: int) -> str:
 
 def _known(catalog: Catalog, generation: Generation) -> str:
     newest = catalog.newest(generation.number)
-    assert newest is not None
+    if newest is None:
+        return f"{catalog.file} is damaged, it has none"
     return f"versions {generation.since} to {newest.number} can be opened"

@@ -12,7 +12,8 @@ from ..storage.catalog import Catalog
 from ..storage.files import remove_others
 from ..storage.locks import Busy
 from ..storage.spec import EmbeddingSpec
-from .snapshot import LOCKS, SEGMENTS, SHORTLISTS, generation_lock, hold_generation
+from .place import LOCKS, SEGMENTS, SHORTLISTS
+from .snapshot import generation_lock, hold_generation
 
 Ints = NDArray[np.int64]
 # Of a staged image: the image it was made from is gone, or was replaced since.
@@ -29,10 +30,13 @@ def stage(
 ) -> int:
     """Begin a generation, or go on with one of this spec that was interrupted; its number."""
     staged = catalog.about("staged")
+    # What is pending is found by looking for what is not there.
+    catalog.require_images(old)
     with catalog.transaction():
         if staged:
-            begun = catalog.generations()[int(staged)]
+            begun = catalog.generation(staged)
             if begun.spec == spec and set(begun.widths) == set(widths):
+                catalog.require_images(begun.number)
                 catalog.run(_FORGET_STALE, (begun.number, old))
                 return begun.number
             drop_generation(catalog, begun.number)
@@ -68,6 +72,13 @@ def copy_images(catalog: Catalog, old: int, staged: int, start: int, keys: Ints)
     )
 
 
+def forget_images(catalog: Catalog, staged: int, keys: range) -> None:
+    """Have images of a staged generation made again."""
+    query = "UPDATE images SET removed = 0 WHERE generation = ? AND removed IS NULL AND key >= ? AND key < ?"
+    with catalog.transaction():
+        catalog.run(query, (staged, keys.start, keys.stop))
+
+
 def switch(catalog: Catalog, staged: int) -> None:
     """Make the staged generation the current one, as a new version: the first that it has."""
     (live,) = catalog.run("SELECT count(*) FROM images WHERE generation = ? AND removed IS NULL", (staged,))[
@@ -81,6 +92,8 @@ def switch(catalog: Catalog, staged: int) -> None:
 
 def drop_generation(catalog: Catalog, number: int) -> None:
     """Forget a generation; its files are removed by the next sweep."""
+    # Those of other generations stand beside these, and have to be whole.
+    catalog.require("versions")
     for table in ("images", "segments", "shortlists", "versions"):
         catalog.run(f"DELETE FROM {table} WHERE generation = ?", (number,))
     catalog.run("DELETE FROM generations WHERE number = ?", (number,))

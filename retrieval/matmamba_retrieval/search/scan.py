@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
-from ..gallery.snapshot import SHORTLISTS
+from ..gallery.place import SHORTLISTS
 from ..index.rerank import NO_KEY
 from ..index.shortlist import search_index
 from ..index.shortlist_index import ShortlistIndex

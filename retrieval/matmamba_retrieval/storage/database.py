@@ -1,10 +1,12 @@
 """SQLite files whose every page carries a checksum, so that damage is an error and never another answer.
 
 The checksums are those of SQLite's checksum VFS (https://sqlite.org/cksumvfs.html), which comes with APSW.
+Files are read through SQLite alone: a process that closes a database file gives up all its locks on it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,14 @@ CHECKSUM_BYTES, PAGE_BYTES = 8, 4096
 BUSY_MS = 30_000
 # Places in the header of an SQLite file (https://sqlite.org/fileformat.html#the_database_header).
 _PAGES, _RESERVED, _HEADER_BYTES = slice(28, 32), 20, 100
+_FREE_TRUNK, _FREE_COUNT = slice(32, 36), slice(36, 40)
 _READ_PAGES = 4096
+# Errors of reading that are about the content; all others are the system's.
+_DAMAGE = (apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
+_UNFIT = (
+    apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.ConstraintError,
+    UnicodeDecodeError,
+)  # fmt: skip
 
 
 def create_database(file: Path, script: str) -> None:
@@ -40,13 +49,15 @@ def open_database(file: Path, *, write: bool) -> apsw.Connection:
     Raises:
         GalleryError: no database there, or one without checksums.
     """
-    header = _header(file)
+    header = _read_header(file)
     if len(header) < _HEADER_BYTES or header[_RESERVED] != CHECKSUM_BYTES:
         raise GalleryError(f"{file} is damaged, or not the catalogue of a gallery")
     with naming(file):
         # Also for reading: what a killed writer left half done can then be rolled back.
-        mode = apsw.SQLITE_OPEN_READWRITE if write or _writable(file) else apsw.SQLITE_OPEN_READONLY
-        database = _connect(file, mode)
+        writable = write or os.access(file, os.W_OK)
+        database = _connect(file, apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
+        # For digests of rows.
+        apsw.sqlite_extra.load(database, "shathree")
         if not write:
             database.execute("PRAGMA query_only = 1")
     return database
@@ -58,57 +69,38 @@ def open_to_filter(file: Path) -> apsw.Connection:
         return _connect(file, apsw.SQLITE_OPEN_READONLY)
 
 
-def rewrite_database(file: Path) -> None:
-    """Write a damaged database anew from its tables, if all of these can be read.
-
-    What SQLite derives from the tables, its indexes and free pages, is made again. The old file stays beside
-    the new one.
-
-    Raises:
-        GalleryError: a table is damaged; nothing was changed.
-    """
-    new, old = file.with_suffix(".rewritten"), file.with_suffix(".damaged")
-    new.unlink(missing_ok=True)
-    try:
-        with naming(file):
-            _copy_tables(file, new)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    file.rename(old)
-    new.rename(file)
-
-
-def _copy_tables(file: Path, new: Path) -> None:
-    """Not SQLite's VACUUM: that reads the indexes, too."""
-    database = _connect(file, apsw.SQLITE_OPEN_READWRITE)
-    made = list(database.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-    tables = [(name, sql) for kind, name, sql in made if kind == "table"]
-    create_database(new, ";".join(sql for _, sql in tables))
-    database.execute("ATTACH ? AS new", (str(new),))
-    copies = [f"INSERT INTO new.{name} SELECT * FROM main.{name}" for name, _ in tables]
-    try:
-        database.execute(";".join(["BEGIN", *copies, "COMMIT"]))
-    finally:
-        database.close(force=True)
-    rewritten = _connect(new, apsw.SQLITE_OPEN_READWRITE)
-    rewritten.execute(";".join(sql for kind, _, sql in made if kind == "index"))
-    rewritten.close()
-
-
 def damaged_pages(file: Path) -> list[str]:
-    """What is wrong with a database file: its size, and pages that differ from their checksums."""
-    header, size = _header(file), file.stat().st_size if file.is_file() else 0
+    """What is wrong with a database file: its size, and pages that differ from their checksums, or are blank.
+
+    Nobody may write to it meanwhile.
+    """
+    header, size = _read_header(file), file.stat().st_size if file.is_file() else 0
     pages = int.from_bytes(header[_PAGES], "big")
     found = [] if size == pages * PAGE_BYTES else [f"has {size} bytes, not {pages} pages of {PAGE_BYTES}"]
-    with file.open("rb") as opened:
-        first = 0
-        while block := opened.read(_READ_PAGES * PAGE_BYTES):
-            whole = np.frombuffer(block, dtype="<u4", count=len(block) // PAGE_BYTES * (PAGE_BYTES // 4))
-            bad = np.flatnonzero(~_pages_fit(whole.reshape(-1, PAGE_BYTES // 4)))
+    with naming(file), _opened(file) as opened:
+        blank: list[int] = []
+        for first in range(0, size // PAGE_BYTES, _READ_PAGES):
+            count = min(_READ_PAGES, size // PAGE_BYTES - first)
+            words = np.frombuffer(opened.xRead(count * PAGE_BYTES, first * PAGE_BYTES), dtype="<u4")
+            words = words.reshape(-1, PAGE_BYTES // 4)
+            bad = np.flatnonzero(~_pages_fit(words))
             found += [f"page {first + number} differs from its checksum" for number in bad]
-            first += _READ_PAGES
-    return found
+            # Zeros are the checksum of zeros.
+            blank += (first + np.flatnonzero(~words.any(axis=1))).tolist()
+        free = _free_pages(opened, header, size // PAGE_BYTES) if blank and not found else set()
+    return found + [f"page {number} is blank" for number in blank if number not in free]
+
+
+def _free_pages(opened: apsw.VFSFile, header: bytes, pages: int) -> set[int]:
+    """Numbers, from 0, of the pages that hold nothing: those that the list of free pages names."""
+    free: set[int] = set()
+    trunk, left = int.from_bytes(header[_FREE_TRUNK], "big"), int.from_bytes(header[_FREE_COUNT], "big")
+    while 0 < trunk <= pages and left > 0:
+        numbers = np.frombuffer(opened.xRead(PAGE_BYTES, (trunk - 1) * PAGE_BYTES), dtype=">u4")
+        trunk, count = int(numbers[0]), min(int(numbers[1]), PAGE_BYTES // 4 - 2)
+        free |= {int(number) - 1 for number in numbers[2 : 2 + count]}
+        left -= 1 + count
+    return free
 
 
 def _pages_fit(words: NDArray[np.uint32]) -> NDArray[np.bool_]:
@@ -133,7 +125,12 @@ def naming(file: Path) -> Iterator[None]:
         ) from error
     except (apsw.ReadOnlyError, apsw.CantOpenError) as error:
         raise GalleryError(f"{file} cannot be opened or written: {error}") from error
-    except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
+    except apsw.IOError as error:
+        if getattr(error, "extendedresult", None) in _DAMAGE:
+            raise GalleryError(f"{file} is damaged ({error})") from error
+        raise GalleryError(f"{file} cannot be read or written: {error}") from error
+    except _UNFIT as error:
+        # The statements are ours, so it is the tables that do not go with them.
         raise GalleryError(f"{file} is damaged ({error})") from error
 
 
@@ -143,22 +140,34 @@ def _connect(file: Path, mode: int) -> apsw.Connection:
             apsw.sqlite_extra.load(loader, "cksumvfs")
     database = apsw.Connection(str(file), flags=mode, vfs=CHECKED_VFS)
     database.set_busy_timeout(BUSY_MS)
+    # A catalogue that came from elsewhere may hold anything: it reaches no other file.
+    database.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+    database.authorizer = _no_other_files
     # With the removal of the journal flushed too: a commit lasts through a power failure.
-    database.execute("PRAGMA synchronous = EXTRA")
+    database.execute("PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = 0")
     return database
 
 
-def _writable(file: Path) -> bool:
-    try:
-        with file.open("r+b"):
-            return True
-    except OSError:
-        return False
+def _no_other_files(operation: int, *_: object) -> int:
+    refused = operation in (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH)
+    return apsw.SQLITE_DENY if refused else apsw.SQLITE_OK
 
 
-def _header(file: Path) -> bytes:
+@contextmanager
+def _opened(file: Path) -> Iterator[apsw.VFSFile]:
+    flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
+    # The system's own, below the checksums.
+    opened = apsw.VFSFile("unix", str(file.absolute()), flags)
     try:
-        with file.open("rb") as opened:
-            return opened.read(_HEADER_BYTES)
-    except OSError as error:
-        raise GalleryError(f"{file} cannot be read: {error.strerror or error}") from error
+        yield opened
+    finally:
+        opened.xClose()
+
+
+def _read_header(file: Path) -> bytes:
+    """The first bytes of a database, fewer if there are not as many."""
+    if not os.access(file, os.R_OK):
+        raise GalleryError(f"{file} cannot be read: no permission, or it is not there")
+    size = min(_HEADER_BYTES, file.stat().st_size)
+    with naming(file), _opened(file) as opened:
+        return opened.xRead(size, 0) if size else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import GalleryError
+
+_OWN_NAME = re.compile(r"[0-9a-f]{32}\.[a-z]+")
 
 
 class NewFile:
@@ -56,6 +59,25 @@ def new_file(folder: Path, suffix: str) -> Iterator[NewFile]:
         raise
 
 
+def put_new(partial: Path, file: Path) -> None:
+    """Give a complete file its name; `GalleryError` if another has it already.
+
+    Both are in one folder; the disk takes in the name, and that of the folder.
+    """
+    try:
+        try:
+            os.link(partial, file)
+            partial.unlink()
+        except FileExistsError as error:
+            raise GalleryError(f"{file} was made by another process at the same time") from error
+        except OSError:  # a file system without links: whoever calls holds the writer's lock
+            partial.rename(file)
+        flush_folder(file.parent)
+        flush_folder(file.parent.absolute().parent)
+    except OSError as error:
+        raise GalleryError(f"cannot make {file}: {error.strerror or error}") from error
+
+
 def flush_folder(folder: Path) -> None:
     """Have the disk take in which files a folder has."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -66,11 +88,26 @@ def flush_folder(folder: Path) -> None:
 
 
 def remove_others(folder: Path, known: Collection[str]) -> int:
-    """Remove the files that a process left when it was killed: those not known; returns how many."""
-    strangers = [file for file in folder.glob("*") if file.name not in known]
-    for file in strangers:
+    """Remove the files that a process left when it was killed: those not known; returns how many.
+
+    Files with other names than `new_file` gives are somebody else's, and stay.
+    """
+    left = [file for file in folder.glob("*") if is_own_name(file.name) and file.name not in known]
+    for file in left:
         file.unlink(missing_ok=True)
-    return len(strangers)
+    return len(left)
+
+
+def is_own_name(name: str) -> bool:
+    """Whether a file name is one that `new_file` gives."""
+    return bool(_OWN_NAME.fullmatch(name))
+
+
+def require_no_links(folder: Path) -> None:
+    """Raise `GalleryError` if anything in a folder is a symbolic link: it would lead to foreign files."""
+    for entry in os.scandir(folder):
+        if entry.is_symlink():
+            raise GalleryError(f"{entry.path} is a symbolic link: a gallery holds its own files only")
 
 
 def sha256_of(file: Path) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
+
+# Where a file cannot be written, it can still be locked.
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Busy(Exception):
@@ -15,20 +19,37 @@ class Lock:
     """A lock on a file, held until it is released or the process ends, however it ends.
 
     Raises:
-        Busy: it is held in a way that excludes this one. OSError: the file cannot be made.
+        Busy: it is held in a way that excludes this one. OSError: the file cannot be made, or opened.
     """
 
     def __init__(self, file: Path, *, shared: bool = False) -> None:
-        file.parent.mkdir(exist_ok=True)
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        self._descriptor = _open_shared(file) if shared else _open(file)
         try:
             fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._descriptor)
             raise Busy(str(file)) from error
+        except OSError:
+            os.close(self._descriptor)
+            raise
 
     def release(self) -> None:
         """Let others have it; once released, nothing happens."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _open(file: Path) -> int:
+    file.parent.mkdir(exist_ok=True)
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+
+def _open_shared(file: Path) -> int:
+    """A shared lock takes no right to write."""
+    try:
+        return _open(file)
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        return os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,12 +1,47 @@
-"""What a gallery's catalogue holds."""
+"""What a gallery's catalogue holds, checked where it is read: a catalogue can come from elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from ..errors import GalleryError
+from .files import is_own_name
 from .spec import EmbeddingSpec
+
+# More images than this are not a count but damage: they would not fit into any memory.
+MOST_KEYS = 1 << 40
+
+
+class _Meaningless(ValueError):
+    """A stored value that nothing of ours has written."""
+
+
+@contextmanager
+def damage_of(file: Path) -> Iterator[None]:
+    """Turn what is wrong with stored values into a `GalleryError` that names the catalogue."""
+    try:
+        yield
+    except (_Meaningless, json.JSONDecodeError, RecursionError) as error:
+        raise GalleryError(f"{file} is damaged: {error}") from error
+
+
+def _require(record: Any, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
+    for name, kind in kinds.items():
+        value = getattr(record, name)
+        # A truth value is an int in Python, and nothing here is one.
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
+            raise _Meaningless(f"{type(record).__name__} {name} is {value!r:.80}")
+
+
+def _parsed(text: Any, kind: type, name: str) -> Any:
+    if not isinstance(text, str) or not isinstance(value := json.loads(text), kind):
+        raise _Meaningless(f"{name} is {text!r:.80}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -23,6 +58,13 @@ class Row:
     label: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @staticmethod
+    def stored(image_id: Any, path: Any, label: Any, metadata: Any) -> Row:
+        """From the columns of the catalogue."""
+        row = Row(image_id, path, label, _parsed(metadata, dict, f"the metadata of {image_id!r}"))
+        _require(row, {"id": str, "path": str, "label": (str, type(None))})
+        return row
+
 
 @dataclass(frozen=True)
 class SegmentRecord:
@@ -38,6 +80,17 @@ class SegmentRecord:
     file: str
     sha256: str
     checks: bytes
+
+    @staticmethod
+    def stored(*columns: Any) -> SegmentRecord:
+        """From the columns of the catalogue."""
+        record = SegmentRecord(*columns)
+        _require(
+            record, {"width": str, "start": int, "rows": int, "file": str, "sha256": str, "checks": bytes}
+        )
+        if not is_own_name(record.file) or not 0 < record.rows <= MOST_KEYS or record.start > MOST_KEYS:
+            raise _Meaningless(f"it has a segment {record.file!r:.80} of {record.rows} rows")
+        return record
 
 
 @dataclass(frozen=True)
@@ -56,6 +109,18 @@ class ShortlistRecord:
     file: str
     sha256: str
 
+    @staticmethod
+    def stored(*columns: Any) -> ShortlistRecord:
+        """From the columns of the catalogue."""
+        record = ShortlistRecord(*columns)
+        numbers, texts = ("dim", "rows"), ("name", "width", "recipe", "file", "sha256")
+        _require(record, dict.fromkeys(numbers, int) | dict.fromkeys(texts, str))
+        if not is_own_name(record.file) or not record.dim > 0 or record.rows > MOST_KEYS:
+            raise _Meaningless(
+                f"it has an index {record.file!r:.80} of {record.rows} rows, {record.dim} dims"
+            )
+        return record
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -72,6 +137,22 @@ class Generation:
     widths: tuple[str, ...]
     since: int
 
+    @staticmethod
+    def stored(number: Any, spec: Any, checkpoint_path: Any, widths: Any, since: Any) -> Generation:
+        """From the columns of the catalogue."""
+        about = _parsed(spec, dict, f"the spec of generation {number}")
+        known = {attribute.name for attribute in fields(EmbeddingSpec)}
+        if not known - {"transform"} <= about.keys() <= known:
+            raise _Meaningless(f"the spec of generation {number} has {', '.join(map(repr, about))}")
+        found = EmbeddingSpec(**about)
+        _require(found, {"checkpoint": str, "width": str, "dim": int, "transform": str})
+        further = _parsed(widths, list, f"the widths of generation {number}")
+        if not 0 < found.dim <= MOST_KEYS or not all(isinstance(width, str) for width in further):
+            raise _Meaningless(f"generation {number} has {found.dim} dims, widths {further!r:.80}")
+        generation = Generation(number, found, checkpoint_path, tuple(further), since)
+        _require(generation, {"number": int, "checkpoint_path": str, "since": int})
+        return generation
+
 
 @dataclass(frozen=True)
 class Version:
@@ -86,3 +167,12 @@ class Version:
     keys: int
     live: int
     time: str
+
+    @staticmethod
+    def stored(*columns: Any) -> Version:
+        """From the columns of the catalogue."""
+        version = Version(*columns)
+        _require(version, {"number": int, "generation": int, "keys": int, "live": int, "time": str})
+        if not version.live <= version.keys <= MOST_KEYS:
+            raise _Meaningless(f"version {version.number} has {version.live} images of {version.keys} keys")
+        return version

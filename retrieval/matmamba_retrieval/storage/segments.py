@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +92,12 @@ class _Segment:
 
     def __init__(self, file: Path, record: SegmentRecord, dim: int) -> None:
         self.file, self.record, self._every = file, record, rows_per_check(dim)
-        self._checks = np.frombuffer(record.checks, dtype="<u4")
+        self._checks = np.frombuffer(record.checks[: len(record.checks) // 4 * 4], dtype="<u4")
         self._checked = np.zeros(len(self._checks), dtype=bool)
+        if file.is_symlink():
+            raise GalleryError(f"{file} is a symbolic link: a gallery holds its own files only")
+        if len(self._checks) != -(-record.rows // self._every):
+            raise GalleryError(f"the catalogue of {file} is damaged: it has other checksums")
         size, offset = file.stat().st_size if file.is_file() else 0, len(_header(record.rows, dim))
         if size != offset + 2 * dim * record.rows:
             raise GalleryError(f"{file} is {'damaged: it has another length' if size else 'missing'}")
@@ -133,24 +137,37 @@ class Segments:
         GalleryError: a file is missing or too short; its content is checked when it is read.
     """
 
-    def __init__(self, folder: Path, records: list[SegmentRecord], dim: int, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: Sequence[SegmentRecord],
+        dim: int,
+        rows: int | None = None,
+        opened: Mapping[str, _Segment] | None = None,
+    ) -> None:
         self.dim, self._folder = dim, folder
-        self._open: dict[str, _Segment] = {}
-        self.refresh(records, rows)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def refresh(self, records: list[SegmentRecord], rows: int | None = None) -> None:
-        """Take in what was committed since: the first `rows` rows of these segments."""
+        end = 0
+        for record in records:
+            if record.start != end:
+                raise GalleryError(f"the catalogue of {folder} is damaged: no vectors of key {end}")
+            end = record.start + record.rows
+        if rows is not None and rows > end:
+            raise GalleryError(f"the catalogue of {folder} is damaged: {end} vectors for {rows} images")
+        known = opened or {}
         self._open = {
-            record.file: self._open.get(record.file) or _Segment(self._folder / record.file, record, self.dim)
+            record.file: known.get(record.file) or _Segment(folder / record.file, record, dim)
             for record in records
         }
         self._parts = list(self._open.values())
         self._starts = np.array([record.start for record in records], dtype=np.int64)
-        stored = records[-1].start + records[-1].rows if records else 0
-        self._count = stored if rows is None else rows
+        self._count = end if rows is None else rows
+
+    def __len__(self) -> int:
+        return self._count
+
+    def refreshed(self, records: Sequence[SegmentRecord], rows: int) -> Segments:
+        """With what was committed since: the first `rows` rows of these segments. This one stays as it is."""
+        return Segments(self._folder, records, self.dim, rows, self._open)
 
     def read(self, keys: NDArray[np.int64]) -> Vectors:
         """(n, D) float16 vectors of some keys, in this order; ascending ones are read faster.

@@ -1,0 +1,193 @@
+"""A catalogue's file: transactions, and rows that are compared with their digests; threads may share it."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from ..errors import FormatError, GalleryError, SavedError
+from .database import naming, open_database
+from .digests import Digests
+from .interrupts import uninterrupted
+from .rewriting import left_over
+from .schema import DIGESTS, FORMAT, READABLE, objects, spaced
+
+# What each transaction writes, so that it can be told whether it took effect.
+_LAST = "transaction"
+
+
+class CheckedDatabase:
+    """The tables of a catalogue.
+
+    Raises:
+        GalleryError: the file is missing, damaged, or of another format.
+    """
+
+    def __init__(self, file: Path, *, write: bool = False) -> None:
+        if not file.is_file():
+            raise GalleryError(nothing_at(file))
+        self.file, self._lock, self._whole_indexes = file, threading.RLock(), False
+        self._db = open_database(file, write=write)
+        try:
+            number = self._require_format()
+            self._digests = Digests(self._db, file, known=number >= DIGESTS.since)
+            self._require_tables(number)
+            if write:
+                self._digests.watch()
+                self._upgrade(number)
+        except BaseException:
+            self._db.close(force=True)
+            raise
+
+    def _require_format(self) -> int:
+        with naming(self.file):
+            try:
+                found = self._db.execute("SELECT value FROM about WHERE name = 'format'").get
+            except apsw.SQLError as error:
+                raise GalleryError(f"{self.file} is not the catalogue of a gallery: {error}") from error
+        if found not in map(str, READABLE):
+            raise FormatError(f"{self.file} has format {found}, this version reads format {FORMAT}")
+        return int(found)
+
+    def _require_tables(self, number: int) -> None:
+        """Nothing but our own tables: a catalogue from elsewhere could bring views and triggers along."""
+        made = {name: spaced(sql) for name, sql in self.run("SELECT name, sql FROM sqlite_master") if sql}
+        wanted = objects(number)
+        for name in sorted(made.keys() | wanted):
+            if made.get(name) != wanted.get(name):
+                what = "has no" if name not in made else "has another" if name in wanted else "has a foreign"
+                raise GalleryError(f"{self.file} is damaged, or was made elsewhere: it {what} table {name!r}")
+
+    def _upgrade(self, number: int) -> None:
+        if number < FORMAT:
+            self.require_indexes()
+            with self.transaction():
+                self._digests.begin()
+                self.set_about("format", str(FORMAT))
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes of the block, or none of them; within another one, part of that. Ctrl-C waits for it.
+
+        Raises:
+            SavedError: the changes are in the file, although the system reported an error.
+        """
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            with uninterrupted(), naming(self.file):
+                self._db.execute("BEGIN IMMEDIATE")
+                mark = uuid.uuid4().hex
+                try:
+                    yield
+                    self.run("INSERT OR REPLACE INTO about VALUES (?, ?)", (_LAST, mark))
+                    self._digests.settle()
+                    self._db.execute("COMMIT")
+                except BaseException as error:
+                    self._end(mark, error)
+                    raise
+
+    def _end(self, mark: str, error: BaseException) -> None:
+        """Roll back; `SavedError` if the commit had taken effect all the same."""
+        self._digests.forget()
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        try:
+            saved = self._db.execute("SELECT value FROM about WHERE name = ?", (_LAST,)).get == mark
+        except apsw.Error:
+            return  # nothing can be read: the error says it
+        if saved:
+            raise SavedError(f"{self.file}: the change is saved, but the disk reported: {error}") from error
+
+    def run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Execute one statement; its rows. Changes belong into a `transaction`."""
+        with self._lock, naming(self.file):
+            return list(self._db.execute(statement, values))
+
+    def run_many(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
+        """Execute one statement for many values, within a `transaction`."""
+        with self._lock, naming(self.file):
+            self._db.executemany(statement, values)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Nobody writes to the file during the block."""
+        with self._lock, naming(self.file):
+            self._db.execute("BEGIN; SELECT 1 FROM about")
+            try:
+                yield
+            finally:
+                self._db.execute("COMMIT")
+
+    def about(self, name: str) -> str:
+        """A fact about the whole catalogue; "" if it is not there."""
+        self.require("about")
+        rows = self.run("SELECT value FROM about WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else ""
+
+    def set_about(self, name: str, value: str) -> None:
+        """Change a fact about the whole catalogue."""
+        with self.transaction():
+            self.run("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, value))
+
+    # Digests
+
+    def require(self, table: str, part: int = 0, blocks: Iterable[int] | None = None) -> None:
+        """Raise `GalleryError` if rows of a table are not those that were written.
+
+        Args:
+            part: the generation, of the tables that are divided by it. blocks: see `schema`; all by default.
+        """
+        with self._lock, naming(self.file):
+            if blocks is None:
+                self._digests.require_all(table, part)
+            else:
+                self._digests.require(table, part, blocks)
+
+    def require_images(self, generation: int) -> None:
+        """Raise `GalleryError` if images of a generation are not those that were written, or not findable."""
+        self.require("images", generation)
+        self.require_indexes()
+
+    def require_indexes(self) -> None:
+        """Raise `GalleryError` if an index of the images is damaged.
+
+        What is not found by an index counts as absent only if the index is whole. Looked at once.
+        """
+        if self._whole_indexes:
+            return
+        said = [row[0] for row in self.run("PRAGMA integrity_check(images)")]
+        if said != ["ok"]:
+            raise GalleryError(f"{self.file} is damaged ({said[0]}): `matmamba gallery repair`")
+        self._whole_indexes = True
+
+    def check_structure(self) -> list[str]:
+        """What SQLite finds wrong with its trees and indexes, in words."""
+        return [row[0] for row in self.run("PRAGMA integrity_check") if row[0] != "ok"]
+
+    def differing(self) -> list[str]:
+        """Which rows are not those that were written, in words."""
+        with self._lock, naming(self.file):
+            return list(self._digests.differing())
+
+
+def nothing_at(file: Path) -> str:
+    """What is said where there is no catalogue."""
+    if left_over(file):
+        return (
+            f"no gallery at {file.parent}, but what a stopped repair has left:"
+            f" `matmamba gallery repair {file.parent}` finishes it"
+        )
+    return f"no gallery at {file.parent}"
