@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .decode import Draft, read_image
-from .texts import Picked
+from .reading import Reading
+from .texts import Picked, shown
 
 NO_LABEL = -1
 # Beside Parquet files and shards: class names in the order of their labels.
@@ -45,7 +48,8 @@ class Images(Protocol):
     Attributes:
         classes: class names. ids: one per image. labels: (n,) int64. paths: where each image can be found
             again. groups: how many images lie together in each place that is best read from one end to the
-            other (a shard); a single group where every image is read as easily as any other.
+            other (a shard); a single group where every image is read as easily as any other. left_out: what
+            is there beside the images: reason by path. reading: limits that images are read within.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +57,8 @@ class Images(Protocol):
     labels: NDArray[np.int64]
     paths: Sequence[str]
     groups: Sequence[int]
+    left_out: Mapping[str, str] = MappingProxyType({})
+    reading: Reading = Reading()
 
     def __len__(self) -> int: ...
 
@@ -73,7 +79,7 @@ def read_sample(images: Images, index: int, draft: Draft | None = None) -> Sampl
     """
     stored = images.stored(index)
     if isinstance(stored, bytes):
-        stored = read_image(io.BytesIO(stored), images.paths[index], draft)
+        stored = read_image(io.BytesIO(stored), images.paths[index], draft, images.reading)
     return Sample(stored, int(images.labels[index]), images.ids[index])
 
 
@@ -87,6 +93,7 @@ class Subset(Images):
         self.paths: Sequence[str] = Picked(images.paths, self._indices)
         self.labels = images.labels[self._indices]
         self.groups = _groups_of(self._indices, images.groups)
+        self.left_out, self.reading = images.left_out, images.reading
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -114,6 +121,24 @@ class Splits:
     train: Images
     held_out: Images
     ours: bool = False
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What is there beside the images of both: reason by path."""
+        return {**self.train.left_out, **self.held_out.left_out}
+
+
+def left_out_text(left_out: Mapping[str, str], most: int = 3) -> str:
+    """What was left out, a line for each reason with its count and the first `most` names."""
+    names = defaultdict[str, list[str]](list)
+    for name, reason in left_out.items():
+        names[reason].append(name)
+    lines = [
+        f"  {len(found):,} {shown(reason)}: {', '.join(map(shown, sorted(found)[:most]))}"
+        + (", ..." if len(found) > most else "")
+        for reason, found in sorted(names.items(), key=lambda item: -len(item[1]))
+    ]
+    return "\n".join([f"{len(left_out):,} entries are not read:", *lines])
 
 
 def given_splits(train: Images, held_out: Images, source: object) -> Splits:

@@ -19,9 +19,9 @@ from matmamba_retrieval.gallery.snapshot import CATALOG
 from matmamba_retrieval.storage.catalog import Catalog
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 
 from .arguments import parse
+from .console import Console
 from .gallery_checkpoint import checkpoint_of
 from .pictures import Pictures
 

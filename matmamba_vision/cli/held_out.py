@@ -15,10 +15,10 @@ from matmamba_datasets import (
     open_splits,
 )
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from ..checkpoint import Checkpoint, CheckpointError
-from .progress import watch
+from .console import Console
+from .progress import say_left_out, watch
 
 
 def data_config(checkpoint: Checkpoint, name: str = "", root: str = "") -> DataConfig:
@@ -29,8 +29,10 @@ def data_config(checkpoint: Checkpoint, name: str = "", root: str = "") -> DataC
     return config
 
 
-def open_data(checkpoint: Checkpoint, name: str = "", root: str = "", *, any_classes: bool = False) -> Splits:
-    """The splits of the data set of the training run, or of the one that is named.
+def open_data(
+    console: Console, checkpoint: Checkpoint, name: str = "", root: str = "", *, any_classes: bool = False
+) -> Splits:
+    """The splits of the data set of the training run, or of the one that is named; says what is not read.
 
     Args:
         any_classes: it may have other classes than the checkpoint: labels are compared with each other, and
@@ -42,6 +44,7 @@ def open_data(checkpoint: Checkpoint, name: str = "", root: str = "", *, any_cla
     splits = open_splits(data_config(checkpoint, name, root))
     if not any_classes and splits.train.classes != checkpoint.classes:
         raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
+    say_left_out(console, splits.left_out)
     return splits
 
 

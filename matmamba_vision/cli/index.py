@@ -24,15 +24,16 @@ from datetime import timedelta
 from pathlib import Path
 from shlex import quote
 
-from matmamba_datasets import BrokenTally, open_images
+import tyro
+from matmamba_datasets import BrokenTally, TableReading, open_images
 from matmamba_retrieval import Gallery, GalleryError
-from rich.console import Console
 
 from ..checkpoint import load_checkpoint
 from .arguments import parse
+from .console import Console
 from .device import limit_threads
 from .indexing import index_images, index_vectors
-from .progress import say_broken
+from .progress import say_broken, say_left_out
 from .shortlists import build_shortlists, require_dims
 
 # Good for a first gallery, before anything is trained.
@@ -62,6 +63,8 @@ class Args:
     factory: str = ""
     # CSV file or JSON lines with what is known about the images, found by a column id or path.
     metadata: Path | None = None
+    # Of images: what is read of a place.
+    reading: tyro.conf.OmitArgPrefixes[TableReading] = field(default_factory=TableReading)
     # Encode images that the gallery has once more, and replace them; else they are left alone.
     upsert: bool = False
     # Only the i-th of n parts, as i/n, into a gallery of its own; `matmamba merge` puts them together.
@@ -102,7 +105,9 @@ def run(arguments: list[str]) -> None:
         else:
             assert args.images is not None
             checkpoint = load_checkpoint(args.checkpoint)
-            added, known, tally = index_images(args, checkpoint, open_images(args.images), console)
+            images = open_images(args.images, args.reading)
+            say_left_out(console, images.left_out)
+            added, known, tally = index_images(args, checkpoint, images, console)
     summarise(console, args.gallery, "added", added, start, tally)
     if known:
         console.print(_left_alone(args, known), soft_wrap=True, highlight=False)

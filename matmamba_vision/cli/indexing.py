@@ -17,9 +17,9 @@ from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
 from matmamba_retrieval.storage.distinct import first_repeated
 from numpy.typing import NDArray
-from rich.console import Console
 
 from ..checkpoint import Checkpoint
+from .console import Console
 from .encoding import Encoder
 from .progress import meter
 from .shortlists import build_shortlists, require_dims

@@ -38,7 +38,6 @@ from matmamba_datasets import (
     open_splits,
     train_transform,
 )
-from rich.console import Console
 
 from ..checkpoint import checkpoint_file
 from ..evaluate.accuracy import evaluate_widths
@@ -59,9 +58,10 @@ from ..train import (
 )
 from .arguments import parse
 from .config import ConfigError, TrainConfig, check_config, load_config
+from .console import Console
 from .device import limit_threads
 from .dry_run import Plan, describe
-from .progress import counted, meter
+from .progress import counted, meter, say_left_out
 from .recorder import Recorder
 from .resume import Found, find_checkpoint
 from .trackers import trackers_of
@@ -116,6 +116,7 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
         config.engine, config.device, log_with=trackers_of(config.trackers), project_config=places
     )
     console.quiet = not accelerator.is_main_process
+    say_left_out(console, splits.left_out)
     _warn_of_small_classes(splits, console)
     with ExitStack() as stack:
         stack.enter_context(named_losses())
@@ -149,6 +150,8 @@ def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
     found = find_checkpoint(config, Saves(Path(config.output) / "checkpoints"), resume)
     splits = open_splits(config.data)
     accelerator = make_accelerator(config.engine, config.device)
+    console.quiet = not accelerator.is_main_process
+    say_left_out(console, splits.left_out)
     training, loaders = _prepare(config, splits, accelerator, console)
     model, optimiser = training.model, training.optimiser.optimizer  # type: ignore[attr-defined]
     facts = Plan(
