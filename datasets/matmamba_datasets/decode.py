@@ -78,7 +78,7 @@ def read_image(
 def formats() -> tuple[str, ...]:
     """The formats that are read here; with the first call, Pillow is set up for them."""
     with suppress(ImportError):
-        import pillow_heif  # type: ignore[import-not-found,unused-ignore]
+        import pillow_heif
 
         pillow_heif.register_heif_opener()
     Image.init()

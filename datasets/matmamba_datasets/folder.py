@@ -11,7 +11,7 @@ import numpy as np
 from .listing import Listing, absolute, left_beside
 from .reading import Reading
 from .regular import read_regular
-from .sample import NO_LABEL, DataError, Images, Splits, Subset, given_splits, left_out_text, split_by_id
+from .sample import NO_LABEL, DataError, Images, Splits, given_splits, left_out_text, split_by_id, with_labels
 from .texts import Prefixed
 
 TRAIN_NAMES = ("train", "training")
@@ -103,13 +103,7 @@ def labelled(images: Folder) -> Images:
         raise DataError(
             f"{images.root} needs a folder for each of two or more classes, with the images in them"
         )
-    inside = images.labels != NO_LABEL
-    if inside.all():
-        return images
-    found = Subset(images, np.flatnonzero(inside))
-    loose = {images.paths[int(index)]: "in no folder of a class" for index in np.flatnonzero(~inside)}
-    found.left_out = {**images.left_out, **loose}
-    return found
+    return with_labels(images, images.root, "in no folder of a class")
 
 
 def named_part(root: Path, names: tuple[str, ...]) -> Path | None:

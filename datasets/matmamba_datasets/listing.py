@@ -20,6 +20,8 @@ from .texts import Packed, is_text
 
 _READ_ALREADY = "a link to a folder that is read where it lies, or holds this one"
 Entries = list[str]
+# Suffixes of images that are read everywhere, as cameras and programs write them.
+_PLAIN = frozenset((".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp"))
 
 
 class Listing:
@@ -44,12 +46,13 @@ class Listing:
         self.shards, self.tables = list[str](), list[str]()
         self._follow, self._links = reading.links == FOLLOW, list[str]()
         self._include, self._exclude = _patterns(reading.include), _patterns(reading.exclude)
+        self._plain = frozenset[str]() if self._include or self._exclude else _PLAIN
         self._prefix = f"{absolute(self.root)}{os.sep}"
         # Folders above: a link to one of these would lead back here.
         self._seen = {_identity(folder) for folder in absolute(self.root).resolve().parents}
         # Numbers of the owners as they come, because a million strings would take a hundred megabytes.
         self.owners, self._numbers = array("q"), dict[str | None, int]()
-        self.images = Packed.of(self._noted())
+        self.images = Packed.of_runs(self._noted())
         self.shards.sort()
         self.tables.sort()
 
@@ -61,11 +64,12 @@ class Listing:
         """Name what is left out, by its path below the root."""
         self.left_out[self._prefix + path] = reason
 
-    def _noted(self) -> Iterator[str]:
-        for path in walk(self):
-            owner = path.split("/", 1)[0] if "/" in path else None
-            self.owners.append(self._numbers.setdefault(owner, len(self._numbers)))
-            yield path
+    def _noted(self) -> Iterator[list[str]]:
+        for run in walk(self):
+            owner = run[0].split("/", 1)[0] if "/" in run[0] else None
+            number = self._numbers.setdefault(owner, len(self._numbers))
+            self.owners.extend(array("q", [number]) * len(run))
+            yield run
 
     def linked(self) -> Entries:
         """Folders behind links that were found since the last call, sorted."""
@@ -75,6 +79,7 @@ class Listing:
     def entries(self, inside: str) -> Entries:
         """Images and folders (with "/") in a folder, sorted, so that folders stand where they belong."""
         where, found = os.path.join(self.root, inside), Entries()  # noqa: PTH118  strings, for speed
+        plain = self._plain
         try:
             identity = _identity(where)
             if identity in self._seen:
@@ -83,7 +88,12 @@ class Listing:
             self._seen.add(identity)
             with os.scandir(where) as entries:
                 for entry in entries:
-                    if path := self._taken(entry, inside):
+                    name = entry.name
+                    # The usual case in few steps, because there may be millions.
+                    usual = name[name.rfind(".") :] in plain and name[0] != "." and name.isascii()
+                    if usual and entry.is_file(follow_symlinks=False):
+                        found.append(inside + name)
+                    elif path := self._taken(entry, inside):
                         found.append(path)
         except OSError as error:
             self.leave(inside, f"cannot be listed: {said(error)}")
@@ -139,22 +149,34 @@ class Listing:
         return ""
 
 
-def walk(listing: Listing) -> Iterator[str]:
-    """The images below a folder; only the names of the folders on the way are in memory."""
+def walk(listing: Listing) -> Iterator[list[str]]:
+    """The images below a folder in runs, each of one folder; only the folders on the way are in memory."""
     waiting = [""]
     while waiting:
         for start in waiting:
             # No recursion: folders can be nested deeper than Python calls.
-            stack = [iter(listing.entries(start))]
+            stack = [_runs(listing.entries(start))]
             while stack:
-                path = next(stack[-1], None)
-                if path is None:
+                run = next(stack[-1], None)
+                if run is None:
                     stack.pop()
-                elif path.endswith("/"):
-                    stack.append(iter(listing.entries(path)))
+                elif run[0].endswith("/"):
+                    stack.append(_runs(listing.entries(run[0])))
                 else:
-                    yield path
+                    yield run
         waiting = listing.linked()
+
+
+def _runs(entries: Entries) -> Iterator[list[str]]:
+    """Images that stand together, and each folder alone."""
+    start = 0
+    for place in [place for place, path in enumerate(entries) if path[-1] == "/"]:
+        if start < place:
+            yield entries[start:place]
+        yield entries[place : place + 1]
+        start = place + 1
+    if start < len(entries):
+        yield entries[start:]
 
 
 def left_beside(root: Path, taken: Sequence[Path]) -> dict[str, str]:

@@ -25,8 +25,8 @@ from .sample import (
     Splits,
     class_names,
     given_splits,
-    require_labels,
     split_by_id,
+    with_labels,
 )
 from .texts import Packed, Prefixed
 
@@ -174,8 +174,7 @@ def open_parquet(root: Path | str, held_out: float, reading: TableReading | None
         _require_same_classes(both, asked, root)
         return given_splits(both, asked, root)
     images = Parquet(files, folder=folder, reading=reading, strays=strays)
-    require_labels(images, root)
-    return split_by_id(images, held_out)
+    return split_by_id(with_labels(images, root), held_out)
 
 
 def _require_same_classes(train: Parquet, asked: Parquet, root: Path) -> None:

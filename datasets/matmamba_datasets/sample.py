@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -130,15 +131,25 @@ class Splits:
 
 def left_out_text(left_out: Mapping[str, str], most: int = 3) -> str:
     """What was left out, a line for each reason with its count and the first `most` names."""
-    names = defaultdict[str, list[str]](list)
+    start, names = _common(left_out), defaultdict[str, list[str]](list)
     for name, reason in left_out.items():
-        names[reason].append(name)
+        names[reason].append(name[len(start) :] or ".")
     lines = [
         f"  {len(found):,} {shown(reason)}: {', '.join(map(shown, sorted(found)[:most]))}"
         + (", ..." if len(found) > most else "")
         for reason, found in sorted(names.items(), key=lambda item: -len(item[1]))
     ]
-    return "\n".join([f"{len(left_out):,} entries are not read:", *lines])
+    where = f" in {shown(start)}" if start else ""
+    count = f"{len(left_out):,} entries{where} are" if len(left_out) > 1 else f"1 entry{where} is"
+    return "\n".join([f"{count} not read:", *lines])
+
+
+def _common(names: Collection[str]) -> str:
+    """The folder of all paths, with a slash at its end; "" if there is none."""
+    folders = {name.rstrip("/").rpartition("/")[0] for name in names}
+    if not all(folder.startswith("/") for folder in folders):
+        return ""
+    return f"{os.path.commonpath(folders)}/"
 
 
 def given_splits(train: Images, held_out: Images, source: object) -> Splits:
@@ -147,8 +158,7 @@ def given_splits(train: Images, held_out: Images, source: object) -> Splits:
     Raises:
         DataError: images without a label, or a class that has images in one of the splits only.
     """
-    for images in (train, held_out):
-        require_labels(images, source)
+    train, held_out = (with_labels(images, source) for images in (train, held_out))
     trained, asked = (set(np.unique(images.labels).tolist()) for images in (train, held_out))
     for missing, lacking in ((trained - asked, "held-out"), (asked - trained, "training")):
         if missing:
@@ -158,13 +168,19 @@ def given_splits(train: Images, held_out: Images, source: object) -> Splits:
     return Splits(train, held_out)
 
 
-def require_labels(images: Images, source: object) -> None:
-    """Raise `DataError` if an image has no label."""
-    if len(bare := np.flatnonzero(images.labels == NO_LABEL)):
+def with_labels(images: Images, source: object, reason: str = "without a label") -> Images:
+    """The images that have a label, the others among what is left out; `DataError` if none has."""
+    inside = images.labels != NO_LABEL
+    if inside.all():
+        return images
+    if not inside.any():
         raise DataError(
-            f"{source}: images without a `label` cannot be trained on, {len(bare)} such as"
-            f" {images.ids[int(bare[0])]}"
+            f"{source}: images without a `label` cannot be trained on, {len(images)} such as {images.ids[0]}"
         )
+    found = Subset(images, np.flatnonzero(inside))
+    bare = {images.paths[int(index)]: reason for index in np.flatnonzero(~inside)}
+    found.left_out = {**images.left_out, **bare}
+    return found
 
 
 def class_names(content: bytes | None, labels: NDArray[np.int64]) -> tuple[str, ...]:

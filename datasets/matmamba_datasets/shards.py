@@ -25,8 +25,8 @@ from .sample import (
     Splits,
     class_names,
     given_splits,
-    require_labels,
     split_by_id,
+    with_labels,
 )
 from .tars import Members, scan_tar
 from .texts import Prefixed
@@ -180,8 +180,7 @@ def open_shards(root: str, held_out: float, cache: str = "", reading: Reading | 
         parts = Shards(train, classes, cache, reading, strays | others), Shards(val, classes, cache, reading)
         return Splits(*parts, ours=True) if shards[0].ours else given_splits(*parts, root)
     images = Shards(shards, classes, cache, reading, strays)
-    require_labels(images, root)
-    return split_by_id(images, held_out)
+    return split_by_id(with_labels(images, root), held_out)
 
 
 def all_shards(root: str, cache: str = "", reading: Reading | None = None) -> Shards:

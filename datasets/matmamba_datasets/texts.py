@@ -91,6 +91,17 @@ class Packed(Texts):
         return cls(np.frombuffer(letters, np.uint8), np.array(ends, np.int64))
 
     @classmethod
+    def of_runs(cls, runs: Iterable[Sequence[str]]) -> Packed:
+        """The same from strings that come many at a time."""
+        letters, lengths = bytearray(), array("q")
+        for run in runs:
+            text = "".join(run)
+            letters += text.encode(errors="surrogateescape")
+            plain = text.isascii()
+            lengths.extend(len(one if plain else one.encode(errors="surrogateescape")) for one in run)
+        return cls(np.frombuffer(letters, np.uint8), np.cumsum(np.frombuffer(lengths, np.int64)))
+
+    @classmethod
     def joined(cls, parts: Sequence[Packed]) -> Packed:
         """One after the other."""
         before = np.cumsum([0] + [len(part.letters) for part in parts[:-1]])

@@ -45,7 +45,7 @@ class _Records:
         self._what = what
 
     def __rich_console__(self, console: rich.console.Console, options: ConsoleOptions) -> RenderResult:
-        yield Segment("\n".join(_lines(self._what)))
+        yield from (Segment(f"{line}\n") for line in _lines(self._what))
 
 
 def _lines(what: RenderableType) -> Iterator[str]:

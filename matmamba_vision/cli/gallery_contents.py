@@ -67,6 +67,8 @@ class ListArgs:
     limit: int | None = None
     # A table, a JSON object on each line, CSV, or ids alone.
     format: Literal["table", "json", "csv", "ids"] = "table"
+    # The same as --format json.
+    json: bool = False
 
 
 @dataclass
@@ -134,6 +136,7 @@ def _readable(value: Any) -> str:
 def show(arguments: list[str]) -> int:
     """List images."""
     args = parse(ListArgs, "gallery list", _LIST, arguments)
+    args.format = "json" if args.json else args.format
     limit = args.limit if args.limit is not None else 50 if args.format == "table" else 0
     if limit < 0:
         raise GalleryError(f"--limit is {limit}: it can be 0 (all) or more")
@@ -160,7 +163,7 @@ def _print_rows(gallery: Gallery, keys: np.ndarray, kind: str, header: bool) -> 
     elif kind == "json":
         say("\n".join(json.dumps(row_of(row), ensure_ascii=False) for row in rows))
     elif kind == "csv":
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows([("id", "path", "label", "metadata")] if header else [])
         for row in rows:
             metadata = json.dumps(dict(row.metadata), ensure_ascii=False) if row.metadata else ""

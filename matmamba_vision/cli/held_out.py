@@ -14,17 +14,16 @@ from matmamba_datasets import (
     make_loader,
     open_splits,
 )
-from omegaconf import OmegaConf
 
 from ..checkpoint import Checkpoint, CheckpointError
+from .config import filled
 from .console import Console
 from .progress import say_left_out, watch
 
 
 def data_config(checkpoint: Checkpoint, name: str = "", root: str = "") -> DataConfig:
     """The data settings of the training run, with another name or folder if given."""
-    known = OmegaConf.merge(OmegaConf.structured(DataConfig), checkpoint.run.get("data", {}))
-    config: DataConfig = OmegaConf.to_object(known)  # type: ignore[assignment]
+    config = filled(DataConfig, checkpoint.run.get("data", {}), str(checkpoint.path))
     config.name, config.root = name or config.name, root or config.root
     return config
 

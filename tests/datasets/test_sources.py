@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tracemalloc
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -215,8 +216,9 @@ def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
 def test_listing_a_folder_takes_little_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Beside the letters of the paths, 48 bytes for each image at most."""
     count, letters = 50_000, len("class/0000000.jpg")
-    paths = (f"class/{number:07d}.jpg" for number in range(count))
-    monkeypatch.setattr("matmamba_datasets.listing.walk", lambda listing: paths)
+    names = (f"class/{number:07d}.jpg" for number in range(count))
+    runs = (list(islice(names, 500)) for _ in range(count // 500))
+    monkeypatch.setattr("matmamba_datasets.listing.walk", lambda listing: runs)
     tracemalloc.start()
     images = Folder(tmp_path)
     _, peak = tracemalloc.get_traced_memory()
