@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from matmamba_datasets import NO_LABEL, BrokenTally, Images
+from matmamba_datasets.listing import absolute
 from matmamba_retrieval import GalleryError, Row
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.exchange.importing import VectorFile, checked, elsewhere, open_vectors
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.gallery.merging import merge_segments
+from matmamba_retrieval.gallery.upkeep import Changes, compare
 from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
 from matmamba_retrieval.storage.distinct import first_repeated
 from numpy.typing import NDArray
@@ -30,13 +33,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def index_images(
-    args: Args, checkpoint: Checkpoint, images: Images, console: Console
-) -> tuple[int, int, BrokenTally]:
-    """Add what the gallery lacks, then build its shortlists.
+@dataclass(frozen=True)
+class Indexed:
+    """What became of some images.
 
-    Returns:
-        How many images were added, how many were there already, and the broken ones.
+    Attributes:
+        added: images encoded. known: how many were left as they are. tally: the broken ones. changes: of the
+            files of those that the gallery has. pruned: how many were deleted because their files are gone.
+    """
+
+    added: int
+    known: int
+    tally: BrokenTally
+    changes: Changes
+    pruned: int
+
+
+def index_images(args: Args, checkpoint: Checkpoint, images: Images, console: Console) -> Indexed:
+    """Add what the gallery lacks, then build its shortlists.
 
     Raises:
         GalleryError: the gallery was made by another checkpoint, or has an id under another path.
@@ -53,6 +67,10 @@ def index_images(
         # Of a gallery that was there before, all its widths.
         encoder = Encoder.of(checkpoint, target.widths, args.batch_size, args.workers)
         left = target.missing(images.ids, images.paths, args.prefix, part)
+        if args.changed:
+            left = np.union1d(left, _changed(target, images, args, part))
+            target.upsert = True
+        target.since = time.time_ns()
         with intake(target.commit) as writer, meter(console, "indexing", len(part)) as bar:
             bar.skip(len(part) - len(left))
             for batch, vectors in encoder.encode(images, left, tally, bar):
@@ -62,8 +80,20 @@ def index_images(
             target.open()
         if target.gallery is None:
             raise GalleryError(f"{args.images} has no readable images:\n{tally.listing()}")
+        changes = compare(target.gallery, str(absolute(args.images))) if args.images else Changes()
+        gone = changes.gone if args.prune else []
+        pruned = target.gallery.delete(gone) if gone else 0
         _finish(target, dims, args, writer.committed)
-    return writer.committed, len(part) - len(left), tally
+    return Indexed(writer.committed, len(part) - len(left), tally, changes, pruned)
+
+
+def _changed(target: Destination, images: Images, args: Args, part: range) -> NDArray[np.int64]:
+    """Positions of the images whose files differ from those that were encoded."""
+    if target.gallery is None or args.images is None:
+        return np.empty(0, np.int64)
+    wanted = set(compare(target.gallery, str(absolute(args.images))).changed)
+    ids = images.ids if wanted else ()
+    return np.array([place for place in part if ids and args.prefix + ids[place] in wanted], dtype=np.int64)
 
 
 def _finish(target: Destination, dims: Sequence[int], args: Args, added: int) -> None:

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parents[2] / "matmamba_vision" / "cli"
 @pytest.fixture
 def wild(tmp_path: Path) -> Path:
     """A gallery whose names are those of attackers; each is there twice, one without a label."""
-    with Gallery.create(tmp_path / "g", EmbeddingSpec("a" * 64, "full", 8)) as gallery:
+    with Gallery.create(tmp_path / "g", EmbeddingSpec("vectors:x", "full", 8)) as gallery:
         xb = np.repeat(unit_vectors(len(WILD), 8), 2, axis=0)
         rows = [
             Row(f"{name}{place}", f"/{name}", name if place else None, {"note": name})
