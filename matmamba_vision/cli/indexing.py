@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from .console import Console
 from .encoding import Encoder
-from .progress import meter
+from .progress import meter, say_left_out
 from .shortlists import build_shortlists, require_dims
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def index_images(args: Args, checkpoint: Checkpoint, images: Images, console: Co
     spec, path = encoder.embedder.spec(), str(checkpoint.path.absolute())
     dims = require_dims(args.dims, args.factory, spec.dim)
     part = parse_shard(args.shard, len(images), args.batch_size)
-    describe = _Describe(args, images)
+    describe = _Describe(args, images, console)
     tally = BrokenTally(len(part), args.max_broken)
     target = Destination(args.gallery, spec, path, encoder.widths, upsert=args.upsert, shard=args.shard)
     with closing(target):
@@ -121,12 +121,13 @@ class _Describe:
         GalleryError: the file of metadata is damaged, or speaks of images that are not in the collection.
     """
 
-    def __init__(self, args: Args, images: Images) -> None:
+    def __init__(self, args: Args, images: Images, console: Console) -> None:
         self._images, self._prefix = images, args.prefix
         self._known = None if args.metadata is None else Annotations(args.metadata)
         if self._known is not None:
             by_path = self._known.by == "path"
             self._known.require_known(images.paths if by_path else (self._prefix + one for one in images.ids))
+            say_left_out(console, self._known.left_out)
 
     def rows(self, positions: NDArray[np.int64]) -> list[Row]:
         """The images at these positions."""
@@ -169,6 +170,8 @@ def index_vectors(args: Args, console: Console) -> tuple[int, int]:
         raise GalleryError(f"{file.file}: the id {twice!r} is there twice")
     part = parse_shard(args.shard, len(file))
     known = _annotations(args, file)
+    if known is not None:
+        say_left_out(console, known.left_out)
     target = Destination(args.gallery, elsewhere(file, args.model_name), upsert=args.upsert, shard=args.shard)
     with closing(target):
         with (
