@@ -124,7 +124,7 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
         if folder:
             stack.callback(folder.release)
         found = find_checkpoint(config, saves, resume)
-        console.print(_start_in_words(found), soft_wrap=True, highlight=False)
+        console.print(_start_in_words(found, config), soft_wrap=True, highlight=False)
         training, loaders = _prepare(config, splits, accelerator, console)
         measure = _measure(training, loaders[1], config)
         recorder = Recorder(
@@ -135,10 +135,15 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
     return output
 
 
-def _start_in_words(found: Found | None) -> str:
+def _start_in_words(found: Found | None, config: TrainConfig) -> str:
     if found is None:
         return "from the start"
     position = found[1]["position"]
+    if more := config.optim.epochs - found[1]["config"]["optim"]["epochs"]:
+        return (
+            f"going on from {found[0]} for {more} epochs more than before, at the same learning rate:"
+            f" epoch {position['epoch'] + 1}, {position['step']} steps taken"
+        )
     if found[1]["trained"]:
         return f"{found[0]} is the end of the training: only measured once more"
     return f"going on from {found[0]}: epoch {position['epoch'] + 1}, {position['step']} steps taken"
@@ -169,7 +174,7 @@ def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
         tables = describe(facts, config.optim, model, optimiser)
     if accelerator.is_main_process:
         console.print(tables)
-        console.print(f"{config.output}: {_start_in_words(found)}", soft_wrap=True, highlight=False)
+        console.print(f"{config.output}: {_start_in_words(found, config)}", soft_wrap=True, highlight=False)
 
 
 def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:
