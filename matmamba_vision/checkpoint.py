@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import safetensors
 import timm
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from .models import MatMamba
 from .models.shipped import HEADER, read_header, shipped_file, shipped_variants
 
 FILE_NAME = "model.safetensors"
+# What trainers put around a state dict, and what DistributedDataParallel and torch.compile put before names.
+_WRAPPERS = ("model", "state_dict")
+_PREFIXES = ("module.", "_orig_mod.")
+_NAMED = 5
 _INPUT_KEYS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 
 
@@ -91,7 +95,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     header = _read_header(file)
     try:
         model = _build(header)
-        model.load_state_dict(_finite(load_file(file)))
+        fit_weights(model, load_file(file))
     except (RuntimeError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{file} does not hold the model that its header describes: {error}") from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -137,11 +141,53 @@ def _read_header(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is damaged: {error}") from error
 
 
-def _finite(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for name, tensor in state.items():
+def unwrapped(state: Any) -> Mapping[str, Any]:
+    """The state dict inside of what trainers save, without the prefixes that all of its names share.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(state, Mapping):
+        state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), state)
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"a {type(state).__name__} is not a state dict: tensors by name")
+    while state and (prefix := _shared_prefix(state)):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _shared_prefix(state: Mapping[str, Any]) -> str | None:
+    return next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in state)), None)
+
+
+def fit_weights(model: MatMamba, state: Any) -> None:
+    """Give a model the weights of a state dict under its own names, which wrappers may have prefixed.
+
+    Raises:
+        ValueError: naming the first few tensors that are missing, left over, of another shape, or not finite.
+    """
+    found, wanted = unwrapped(state), model.state_dict()
+    faults = {
+        "lacks": sorted(wanted.keys() - found.keys()),
+        "has besides": sorted(found.keys() - wanted.keys()),
+        "has in another shape": [
+            f"{name} {tuple(getattr(found[name], 'shape', ()))}, not {tuple(like.shape)}"
+            for name, like in wanted.items()
+            if name in found and getattr(found[name], "shape", None) != like.shape
+        ],
+    }
+    said = [f"{what} {_first(names)}" for what, names in faults.items() if names]
+    if said:
+        raise ValueError(f"of {len(wanted)} tensors, the state dict {'; it '.join(said)}")
+    for name, tensor in found.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite")
-    return state
+    model.load_state_dict(found)
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _build(header: dict[str, Any]) -> MatMamba:

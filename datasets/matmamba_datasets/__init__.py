@@ -3,11 +3,14 @@
 # First, because transforms come from timm, which imports torchvision.
 from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
 
-from .decode import BrokenImageError, read_image
+from .broken import BrokenImageError
+from .decode import read_image
 from .loader import Batch, BrokenTally, Loader, make_loader
+from .reading import Reading, TableReading
 from .registry import DATASETS, DataConfig, open_images, open_splits
-from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset
+from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset, left_out_text
 from .stored import StoredImages
+from .texts import shown
 from .transforms import AugmentConfig, eval_transform, train_transform
 
 __all__ = [
@@ -21,14 +24,18 @@ __all__ = [
     "DataError",
     "Images",
     "Loader",
+    "Reading",
     "Sample",
     "Splits",
     "StoredImages",
     "Subset",
+    "TableReading",
     "eval_transform",
+    "left_out_text",
     "make_loader",
     "open_images",
     "open_splits",
     "read_image",
+    "shown",
     "train_transform",
 ]

@@ -1,70 +1,132 @@
-"""Decode any image that Pillow reads into upright RGB."""
+"""Decode images of known formats into upright RGB, within stated limits."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from .broken import BrokenImageError
+from .kinds import HEIF_CURE, container_of, is_image_name
+from .reading import Reading
+from .regular import read_regular
 
 # By how much an image of a size (width, height) may be smaller when it is decoded.
 Draft: TypeAlias = Callable[[tuple[int, int]], int]
 # What decodes at 1/2, 1/4 and 1/8 of its size, in less time and memory.
-_REDUCIBLE = {"JPEG", "MPO"}
-
-
-class BrokenImageError(ValueError):
-    """An image that cannot be decoded.
-
-    Attributes:
-        name: its path or id. reason: what the decoder said.
-    """
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
-        self.name, self.reason = name, reason
-
-    def __reduce__(self) -> tuple[type[BrokenImageError], tuple[str, str]]:
-        return type(self), (self.name, self.reason)
+_REDUCIBLE, _SMALLEST = {"JPEG", "MPO"}, 8
+# Only these: others of Pillow's start programs (EPS), or are no pictures.
+FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO",
+    "ICNS", "QOI", "PSD", "SGI", "PCX", "TGA",
+)  # fmt: skip
+# Bytes of one text or colour profile of a PNG when it is unpacked, and of all of its texts together.
+PNG_TEXT, PNG_TEXTS = 2**26, 2**28
+_PILLOWS_PIXELS = 1024**3 // 4 // 3
+_BRANDS = {
+    b"heic": HEIF_CURE, b"heix": HEIF_CURE, b"heim": HEIF_CURE, b"hevc": HEIF_CURE, b"mif1": HEIF_CURE,
+    b"msf1": HEIF_CURE, b"avif": "AVIF: Pillow 11.3 or newer reads these",
+}  # fmt: skip
 
 
 def read_image(
-    file: Path | str | IO[bytes], name: str | None = None, draft: Draft | None = None
+    file: Path | str | IO[bytes],
+    name: str | None = None,
+    draft: Draft | None = None,
+    reading: Reading | None = None,
 ) -> Image.Image:
     """RGB image from a file, turned as its EXIF orientation says; transparency is laid on white.
+
+    The first image that is read lifts Pillow's limits of this process on pixels, unless somebody has set
+    these, and on texts of PNGs: those of `reading`, and `PNG_TEXT`, hold instead.
 
     Args:
         file: path or open binary file. name: what errors call it, the path by default. draft: says by how
             much a JPEG may be smaller; it is decoded at the next power of two that is no more. Other formats
-            are decoded as they are.
+            are decoded as they are. reading: limits of size, the default ones if None.
 
     Raises:
-        BrokenImageError: not an image, truncated, or of a mode that has no RGB equivalent.
+        BrokenImageError: not an image, truncated, larger than allowed, or of a mode that has no RGB
+            equivalent; the path is not that of a regular file.
     """
+    reading = reading or Reading()
+    if isinstance(file, (Path, str)):
+        file, name = io.BytesIO(read_regular(file, reading.max_bytes)), name or str(file)
+    called = name or "image"
     try:
-        with Image.open(file) as opened:
-            if draft is not None and opened.format in _REDUCIBLE:
-                _reduce(opened, draft(opened.size))
-            return to_rgb(ImageOps.exif_transpose(opened))
+        with Image.open(file, formats=formats()) as opened:
+            if opened.format in _REDUCIBLE:
+                _reduce(opened, _factor(opened.size, draft, reading.max_megapixels))
+            _require_pixels(opened.size, reading.max_megapixels)
+            ImageOps.exif_transpose(opened, in_place=True)
+            return to_rgb(opened)
+    except UnidentifiedImageError as error:
+        foreign = not (is_image_name(called) or container_of(called))
+        raise BrokenImageError(called, _unknown(file), foreign) from error
     # Damaged files make Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        raise BrokenImageError(name or str(file), _reason(error)) from error
+        raise BrokenImageError(called, _reason(error)) from error
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read here; with the first call, Pillow is set up for them."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    PngImagePlugin.MAX_TEXT_CHUNK = max(PNG_TEXT, PngImagePlugin.MAX_TEXT_CHUNK)
+    PngImagePlugin.MAX_TEXT_MEMORY = max(PNG_TEXTS, PngImagePlugin.MAX_TEXT_MEMORY)
+    if Image.MAX_IMAGE_PIXELS == _PILLOWS_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _factor(size: tuple[int, int], draft: Draft | None, megapixels: float) -> int:
+    """By how much a JPEG is decoded smaller: as `draft` says, and at least so much that it may be decoded."""
+    wanted = max(1, draft(size)) if draft is not None else 1
+    factor = 1 << (min(wanted, _SMALLEST).bit_length() - 1)
+    while factor < _SMALLEST and size[0] * size[1] / factor**2 > megapixels * 1e6:
+        factor *= 2
+    return factor
 
 
 def _reduce(image: Image.Image, factor: int) -> None:
-    """Let the decoder reduce an image that is not loaded yet by at most `factor`."""
+    """Let the decoder reduce an image that is not loaded yet by `factor`, a power of two."""
     if factor > 1:
-        # Rounded up: Pillow takes the largest reduction that is not below the size it is given.
-        width, height = (-(-edge // factor) for edge in image.size)
+        # Rounded down: Pillow takes the largest reduction that is not below the size it is given.
+        width, height = (max(1, edge // factor) for edge in image.size)
         image.draft(None, (width, height))
+
+
+def _require_pixels(size: tuple[int, int], megapixels: float) -> None:
+    found = size[0] * size[1] / 1e6
+    if found > megapixels:
+        raise ValueError(
+            f"{found:,.1f} megapixels, more than the {megapixels:g} that --max-megapixels allows"
+        )
+
+
+def _unknown(file: IO[bytes]) -> str:
+    """What something is that is no image of a format that is read."""
+    file.seek(0)
+    start = file.read(32)
+    if start.startswith((b"%!PS", b"%PDF", b"\xc5\xd0\xd3\xc6")):
+        return "PostScript or PDF, which is not read"
+    if start[4:8] == b"ftyp" and start[8:12] in _BRANDS:
+        return _BRANDS[start[8:12]]
+    return "not an image file"
 
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the name that some messages repeat."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image file"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -75,6 +137,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode == "RGB":
+        # As it is: a copy of a large image is worth gigabytes.
+        image.load()
+        return image
     return image.convert("RGB")
 
 

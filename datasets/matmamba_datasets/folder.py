@@ -3,73 +3,77 @@
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .decode import BrokenImageError
-from .sample import NO_LABEL, DataError, Images, Splits, Subset, given_splits, split_by_id
-from .texts import Packed, Prefixed
+from .listing import Listing, absolute, left_beside
+from .reading import Reading
+from .regular import read_regular
+from .sample import NO_LABEL, DataError, Images, Splits, given_splits, left_out_text, split_by_id, with_labels
+from .texts import Prefixed
 
 TRAIN_NAMES = ("train", "training")
 HELD_OUT_NAMES = ("val", "valid", "validation", "test")
-# Files that operating systems leave behind.
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
 
 class Folder(Images):
-    """All files below `root`. The first folder below `root` is the class; files beside those have no label.
+    """All images below `root`. The first folder below `root` is the class; files beside those have no label.
 
-    Ids are paths relative to `root`, with "/" on every system. Hidden files and folders are left out.
+    Ids are paths relative to `root`, with "/" on every system.
 
     Args:
         root: the folder. classes: class names in the order of their labels; by default those found, sorted.
+            reading: what is read of it. listing: what is below `root`, if that is known.
 
     Raises:
-        DataError: no such folder, no file in it, or a class that is not among `classes`.
+        DataError: no such folder, no image in it, or a class that is not among `classes`.
     """
 
-    def __init__(self, root: Path | str, classes: tuple[str, ...] = ()) -> None:
-        self.root = Path(root)
+    def __init__(
+        self,
+        root: Path | str,
+        classes: tuple[str, ...] = (),
+        reading: Reading | None = None,
+        listing: Listing | None = None,
+    ) -> None:
+        self.root, self.reading = Path(root), reading or Reading()
         if not self.root.is_dir():
             raise DataError(f"no such folder: {self.root}")
-        # Numbers of the owners as they come, because a million strings would take a hundred megabytes.
-        numbers, seen = array("q"), dict[str | None, int]()
-
-        def noted() -> Iterator[str]:
-            for path in relative_paths(self.root):
-                if not _is_text(path):
-                    raise DataError(f"{self.root} has a file whose name is not UTF-8: {path!a}; rename it")
-                owner = path.split("/", 1)[0] if "/" in path else None
-                numbers.append(seen.setdefault(owner, len(seen)))
-                yield path
-
-        self.ids: Sequence[str] = Packed.of(noted())
-        if not numbers:
-            raise DataError(f"no files in {self.root}")
-        self.paths: Sequence[str] = Prefixed([f"{self.root.absolute()}{os.sep}"], self.ids)
-        self.groups = (len(numbers),)
+        listing = listing or Listing(self.root, self.reading)
+        self.ids: Sequence[str] = listing.images
+        self.left_out: Mapping[str, str] = listing.left_out
+        if not len(self.ids):
+            raise DataError(f"no images in {self.root}{_what_else(listing)}")
+        self.paths: Sequence[str] = Prefixed([f"{absolute(self.root)}{os.sep}"], self.ids)
+        self.groups = (len(self.ids),)
+        seen = listing.names
         names = {owner for owner in seen if owner is not None}
         self.classes = classes or tuple(sorted(names))
         if unknown := names - set(self.classes):
             raise DataError(f"{self.root} has unknown classes: {', '.join(sorted(unknown)[:5])}")
         index_of: dict[str | None, int] = {name: index for index, name in enumerate(self.classes)}
-        self.labels = np.array([index_of.get(owner, NO_LABEL) for owner in seen], dtype=np.int64)[numbers]
+        labels = np.array([index_of.get(owner, NO_LABEL) for owner in seen], dtype=np.int64)
+        self.labels = labels[np.asarray(listing.owners)]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def stored(self, index: int) -> bytes:
-        path = self.paths[index]
-        try:
-            return Path(path).read_bytes()
-        except OSError as error:
-            raise BrokenImageError(path, error.strerror or str(error)) from error
+        return read_regular(self.paths[index], self.reading.max_bytes)
 
 
-def open_folder(root: Path | str, held_out: float) -> Splits:
+def _what_else(listing: Listing) -> str:
+    """What is in a folder without images, and how it is read."""
+    kinds = [(listing.shards, "shards"), (listing.tables, "parquet")]
+    named = [
+        f"; {len(files)} such as {files[0]}: --data.name {name} reads them" for files, name in kinds if files
+    ]
+    return "".join(named) or ("\n" + left_out_text(listing.left_out) if listing.left_out else "")
+
+
+def open_folder(root: Path | str, held_out: float, reading: Reading | None = None) -> Splits:
     """Splits of an image folder with one folder per class: `train/` and `val/` if there, else split by id.
 
     Raises:
@@ -80,10 +84,17 @@ def open_folder(root: Path | str, held_out: float) -> Splits:
     if train_root is None or held_out_root is None:
         # Only one of the two folders: what it holds is split.
         only = train_root or held_out_root
-        alone = only is not None and [path for path in root.iterdir() if path.is_dir()] == [only]
-        return split_by_id(labelled(Folder(only if alone and only else root)), held_out)
-    train = labelled(Folder(train_root))
-    return given_splits(train, labelled(Folder(held_out_root, train.classes)), root)
+        if only is not None and [path for path in root.iterdir() if path.is_dir()] == [only]:
+            return split_by_id(beside(labelled(Folder(only, reading=reading)), root, [only]), held_out)
+        return split_by_id(labelled(Folder(root, reading=reading)), held_out)
+    train = beside(labelled(Folder(train_root, reading=reading)), root, [train_root, held_out_root])
+    return given_splits(train, labelled(Folder(held_out_root, train.classes, reading)), root)
+
+
+def beside(images: Images, root: Path, taken: Sequence[Path]) -> Images:
+    """The same images, and what lies in `root` beside the folders that are taken, as left out."""
+    images.left_out = {**images.left_out, **left_beside(root, taken)}
+    return images
 
 
 def labelled(images: Folder) -> Images:
@@ -92,48 +103,9 @@ def labelled(images: Folder) -> Images:
         raise DataError(
             f"{images.root} needs a folder for each of two or more classes, with the images in them"
         )
-    inside = np.flatnonzero(images.labels != NO_LABEL)
-    return images if len(inside) == len(images) else Subset(images, inside)
+    return with_labels(images, images.root, "in no folder of a class")
 
 
 def named_part(root: Path, names: tuple[str, ...]) -> Path | None:
     """The first folder of one of these names in `root`."""
     return next((root / name for name in names if (root / name).is_dir()), None)
-
-
-def relative_paths(root: Path | str, inside: str = "") -> Iterator[str]:
-    """The files below a folder in the order of their paths, without hidden ones and those of systems.
-
-    Only one folder's names at a time are in memory. Folders that cannot be read count as empty.
-    """
-    try:
-        with os.scandir(os.path.join(root, inside)) as found:  # noqa: PTH118  strings, for speed
-            # With "/", so that folders stand among the files where what is in them belongs.
-            entries = sorted(
-                (f"{entry.name}/" if entry.is_dir() else entry.name, _kind(entry)) for entry in found
-            )
-    except OSError:
-        return
-    for name, kind in entries:
-        if kind == "folder":
-            yield from relative_paths(root, inside + name)
-        elif kind == "file":
-            yield inside + name
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name was decoded, and not only carried along byte by byte."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
-    """ "folder", "file", or "" for what is left out: links to folders, hidden entries, files of systems."""
-    if entry.name.startswith(".") or (entry.is_dir() and entry.is_symlink()):
-        return ""
-    if entry.is_dir():
-        return "folder"
-    return "" if entry.name.lower() in _SYSTEM_FILES else "file"

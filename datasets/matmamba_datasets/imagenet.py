@@ -11,7 +11,9 @@ from typing import cast
 import numpy as np
 from timm.data import ImageNetInfo
 
-from .folder import HELD_OUT_NAMES, TRAIN_NAMES, Folder, labelled, named_part
+from .folder import HELD_OUT_NAMES, TRAIN_NAMES, Folder, beside, labelled, named_part
+from .kinds import why_no_folder
+from .reading import Reading
 from .sample import DataError, Images, Splits, Subset, given_splits
 
 _KAGGLE_FOLDER, _DEVKIT_FOLDER = Path("ILSVRC/Data/CLS-LOC"), Path("ILSVRC2012_devkit_t12/data")
@@ -23,7 +25,7 @@ _NAMES = "LOC_synset_mapping.txt"
 Listed = dict[str, str]
 
 
-def open_imagenet(root: Path | str) -> Splits:
+def open_imagenet(root: Path | str, reading: Reading | None = None) -> Splits:
     """Training and validation images; labels are those of the sorted wnids, as everywhere.
 
     `val/` has a folder for each wnid, or its images lie side by side and their labels in `val/` or `root` in
@@ -40,22 +42,26 @@ def open_imagenet(root: Path | str) -> Splits:
     train_root, val_root = named_part(base, TRAIN_NAMES), named_part(base, HELD_OUT_NAMES)
     if train_root is None or val_root is None:
         raise DataError(f"{root} is not laid out like ImageNet: it needs the folders train and val")
-    train = labelled(Folder(train_root))
-    if any(entry.is_dir() for entry in val_root.iterdir()):
-        val = labelled(Folder(val_root, train.classes))
+    train = beside(labelled(Folder(train_root, reading=reading)), base, [train_root, val_root])
+    if any(entry.is_dir() and not why_no_folder(entry.name) for entry in val_root.iterdir()):
+        val = labelled(Folder(val_root, train.classes, reading))
     else:
         places = [val_root, base, root, root / _DEVKIT_FOLDER]
-        val = _flat(val_root, train.classes, _listed(places, train.classes))
+        val = _flat(val_root, train.classes, _listed(places, train.classes), reading)
     names = _class_names(root, train.classes)
     train.classes = val.classes = names
     return given_splits(train, val, root)
 
 
-def _flat(root: Path, wnids: tuple[str, ...], listed: Listed) -> Images:
+def _flat(root: Path, wnids: tuple[str, ...], listed: Listed, reading: Reading | None) -> Images:
     """Images side by side, with the labels that a list gives them."""
-    folder = Folder(root, wnids)
+    folder = Folder(root, wnids, reading)
     inside = [index for index, name in enumerate(folder.ids) if name.lower().endswith((".jpeg", ".jpg"))]
     images = Subset(folder, inside)
+    others = set(range(len(folder))) - set(inside)
+    images.left_out = {**folder.left_out} | {
+        folder.paths[index]: "not a JPEG of ImageNet" for index in others
+    }
     index_of = {wnid: index for index, wnid in enumerate(wnids)}
     labels = []
     for name in images.ids:

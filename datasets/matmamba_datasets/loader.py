@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .decode import BrokenImageError
+from .broken import BrokenImageError
 from .order import Plan, Rest
 from .randomness import seeded
 from .sample import DataError, Images, read_sample
+from .texts import shown
 from .transforms import Transform
 
 
@@ -48,17 +49,19 @@ class BrokenTally:
 
     Attributes:
         total: images in the collection. allowed: share that may be broken. setting: what the user calls
-            that share. found: reasons by name.
+            that share. found: reasons by name. foreign: of what is no image at all, which is no fault.
     """
 
     total: int
     allowed: float
     setting: str = "--max-broken"
     found: dict[str, str] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
 
     def add(self, broken: list[BrokenImageError]) -> None:
         """Count them; raises `DataError` once more than the allowed share of the collection is broken."""
-        self.found |= {error.name: error.reason for error in broken}
+        self.found |= {error.name: error.reason for error in broken if not error.foreign}
+        self.foreign |= {error.name: error.reason for error in broken if error.foreign}
         if len(self.found) > self.allowed * self.total:
             share = 100 * len(self.found) / self.total
             raise DataError(
@@ -69,7 +72,7 @@ class BrokenTally:
 
     def listing(self, most: int = 20) -> str:
         """One line for each broken image, the first `most` of them."""
-        lines = [f"  {name}: {reason}" for name, reason in list(self.found.items())[:most]]
+        lines = [f"  {shown(name)}: {shown(reason)}" for name, reason in list(self.found.items())[:most]]
         more = len(self.found) - most
         return "\n".join(lines + ([f"  ... and {more} more"] if more > 0 else []))
 

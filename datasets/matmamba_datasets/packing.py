@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .decode import BrokenImageError, read_image
+from .broken import BrokenImageError
+from .decode import formats, read_image
+from .kinds import IMAGE_SUFFIXES
 from .sample import Images
-from .tars import IMAGE_SUFFIXES
 from .texts import Packed
 
 # Of images that are made smaller.
 JPEG_QUALITY = 95
+PACKED_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "jp2", "avif")
 _SUFFIX_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 
 
@@ -67,14 +69,14 @@ def _pack(images: Images, index: int, max_size: int) -> tuple[bytes, str]:
     stored = images.stored(index)
     if isinstance(stored, Image.Image):
         return _encode(_shrink(stored, max_size), "PNG")
-    image = read_image(io.BytesIO(stored), images.paths[index])
+    image = read_image(io.BytesIO(stored), images.paths[index], reading=images.reading)
     if max_size and max(image.size) > max_size:
         return _encode(_shrink(image, max_size), "JPEG")
-    with Image.open(io.BytesIO(stored)) as opened:
+    with Image.open(io.BytesIO(stored), formats=formats()) as opened:
         kind = str(opened.format)
     suffix = _SUFFIX_OF_FORMAT.get(kind, kind.lower())
     # What few programs read becomes a PNG.
-    return (stored, suffix) if suffix in IMAGE_SUFFIXES else _encode(image, "PNG")
+    return (stored, suffix) if suffix in PACKED_SUFFIXES else _encode(image, "PNG")
 
 
 def _shrink(image: Image.Image, max_size: int) -> Image.Image:
@@ -97,7 +99,7 @@ def shard_keys(ids: Iterable[str]) -> Packed:
 def _key(image_id: str) -> str:
     folder, slash, name = image_id.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
-    name = stem if dot and suffix.lower() in IMAGE_SUFFIXES else name
+    name = stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
     return f"{folder}{slash}{name.replace('.', '_') or '_'}"
 
 

@@ -1,27 +1,32 @@
-"""Images in Parquet files, in the Hugging Face schema: `image: struct<bytes, path>`, `label: int64`."""
+"""Images in Parquet files: Hugging Face's schema, `image: struct<bytes, path>`, and its like."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from .broken import BrokenImageError
+from .columns import Labels, as_numbers, columns_of, labels_in
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
+from .listing import Listing, absolute
+from .reading import TableReading
+from .regular import read_regular, too_large
+from .rowgroups import column, images_of, may_lack, opened
 from .sample import (
     CLASSES,
-    NO_LABEL,
     DataError,
     Images,
     Splits,
     class_names,
     given_splits,
-    require_labels,
     split_by_id,
+    with_labels,
 )
 from .texts import Packed, Prefixed
 
@@ -34,18 +39,33 @@ class Parquet(Images):
 
     Encoded images stay in memory if all of them are less than `memory` bytes. Else the row groups that were
     read last stay, and the images are shuffled in groups of these: to train on much more than fits, `matmamba
-        data
-    prepare` makes shards, which need no memory.
+    data prepare` makes shards, which need no memory.
 
-    Ids are "file#row". Class names come from `classes.json` (a list, or an object with a list under "names"
-    or "classes") beside the files, or are the numbers themselves.
+    Ids are "file#row", the file by its path below the folder. Class names come from `classes.json` (a list,
+    or an object with a list under "names" or "classes") in the folder, from the files' metadata, from labels
+    that are names, or are the numbers themselves. Rows without an image are left out by name.
+
+    Args:
+        folder: what the files' names are relative to, by default that of the first. reading: columns and
+            limits. strays: what lies beside the files: reason by path.
 
     Raises:
-        DataError: a file that cannot be read, or that has no `image` column of that schema.
+        DataError: a file that cannot be read, or that has no column of images.
     """
 
-    def __init__(self, files: list[Path], memory: int = MEMORY) -> None:
-        metadata = [_metadata(file) for file in files]
+    def __init__(
+        self,
+        files: list[Path],
+        memory: int = MEMORY,
+        folder: Path | None = None,
+        reading: TableReading | None = None,
+        strays: Mapping[str, str] | None = None,
+    ) -> None:
+        self.reading, self._memory, self._kept = reading or TableReading(), memory, OrderedDict[int, Any]()
+        self._folder, self._left = absolute(folder or files[0].parent), dict(strays or {})
+        self.left_out: Mapping[str, str] = self._left
+        self._columns = {file: columns_of(file, opened(file).schema_arrow, self.reading) for file in files}
+        metadata = [opened(file).metadata for file in files]
         # Where each row group lies: its file, and its number there.
         self._places = [
             (file, number)
@@ -54,87 +74,156 @@ class Parquet(Images):
         ]
         sizes = [known.row_group(number) for known in metadata for number in range(known.num_row_groups)]
         self._ends = np.cumsum([size.num_rows for size in sizes], dtype=np.int64)
-        self._memory, self._kept = memory, OrderedDict[int, pa.ChunkedArray]()
-        rows = (
-            f"{file.name}#{row}" for file, m in zip(files, metadata, strict=True) for row in range(m.num_rows)
-        )
-        self.ids: Sequence[str] = Packed.of(rows)
-        self.paths: Sequence[str] = Prefixed([f"{files[0].parent.absolute()}/"], self.ids)
-        self.labels = np.concatenate([_labels(file) for file in files])
-        names = files[0].with_name(CLASSES)
-        self.classes = class_names(names.read_bytes() if names.is_file() else None, self.labels)
         fits = sum(size.total_byte_size for size in sizes) <= memory
-        self.groups: Sequence[int] = (len(self.ids),) if fits else [size.num_rows for size in sizes]
+        self._take(files, metadata, self._lacking(sizes))
+        inside = np.searchsorted(self._rows_of, self._ends)
+        counts = np.diff(inside, prepend=0)
+        self.groups: Sequence[int] = (len(self),) if fits else [int(count) for count in counts if count]
         # Read here, so that worker processes share it.
         for group in range(len(sizes) if fits else 0):
             self._rows(group)
+
+    def _take(self, files: list[Path], metadata: list[pq.FileMetaData], lacking: NDArray[np.int64]) -> None:
+        """Ids, paths and labels of the rows that have an image; the others are named."""
+        names = [
+            f"{_name(file, self._folder)}#{row}"
+            for file, known in zip(files, metadata, strict=True)
+            for row in range(known.num_rows)
+        ]
+        for row in lacking.tolist():
+            self._left[f"{self._folder}/{names[row]}"] = "a row without an image"
+        labels = self._labels(files, names)
+        self._rows_of = np.setdiff1d(np.arange(len(names)), lacking)
+        if not len(self._rows_of):
+            raise DataError(f"no images in {files[0]}{' and others' if len(files) > 1 else ''}")
+        self.ids: Sequence[str] = Packed.of(names[row] for row in self._rows_of.tolist())
+        self.paths: Sequence[str] = Prefixed([f"{self._folder}/"], self.ids)
+        self.labels = labels[self._rows_of]
+
+    def _labels(self, files: list[Path], names: list[str]) -> NDArray[np.int64]:
+        """Labels of all rows; sets the names of the classes."""
+        listed, noted = self._folder / CLASSES, dict[str, None]()
+        labels = Labels()
+        for file in files:
+            columns = self._columns[file]
+            noted |= dict.fromkeys(columns.names)
+            if columns.note:
+                self._left[f"{file}: labels"] = columns.note
+            found, odd = labels_in(column(file, columns), columns.names)
+            for place, why in odd.items():
+                self._left[f"{self._folder}/{names[len(labels) + place]}: label"] = why
+            labels += found
+        numbers, classes = as_numbers(labels, list(noted))
+        content = listed.read_bytes() if listed.is_file() else None
+        self.classes = classes if classes and content is None else class_names(content, numbers)
+        if classes and set(classes) <= set(self.classes):
+            numbers, self.classes = as_numbers(labels, self.classes)
+        elif classes:
+            self.classes = classes
+        return numbers
+
+    def _lacking(self, sizes: list[pq.RowGroupMetaData]) -> NDArray[np.int64]:
+        """Rows without an image, found by the counts of nulls where the files have these."""
+        found = list[NDArray[np.int64]]()
+        for group, size in enumerate(sizes):
+            if may_lack(size, self._columns[self._places[group][0]]):
+                none = np.asarray(self._rows(group).is_null())
+                found.append(np.flatnonzero(none) + int(self._ends[group]) - size.num_rows)
+        return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def stored(self, index: int) -> bytes:
-        group = int(np.searchsorted(self._ends, index, side="right"))
+        row = int(self._rows_of[index])
+        group = int(np.searchsorted(self._ends, row, side="right"))
         rows = self._rows(group)
-        return rows[index - int(self._ends[group]) + len(rows)].as_py() or b""
+        found = rows[row - int(self._ends[group]) + len(rows)].as_py()
+        if isinstance(found, str):
+            return read_regular(self._places[group][0].parent / found, self.reading.max_bytes)
+        if len(found) > self.reading.max_bytes:
+            raise BrokenImageError(self.paths[index], too_large(len(found), self.reading.max_bytes))
+        return found
 
-    def _rows(self, group: int) -> pa.ChunkedArray:
-        """The encoded images of a row group, which is kept; the one that was used longest ago makes room."""
+    def _rows(self, group: int) -> Any:
+        """The encoded images of a row group, or paths. It is kept; what was used longest ago makes room."""
         if group in self._kept:
             self._kept.move_to_end(group)
             return self._kept[group]
-        self._kept[group] = _images(*self._places[group])
+        file, number = self._places[group]
+        self._kept[group] = images_of(file, number, self._columns[file])
         while sum(rows.nbytes for rows in self._kept.values()) > self._memory and len(self._kept) > 1:
             self._kept.popitem(last=False)
         return self._kept[group]
 
 
-def open_parquet(root: Path | str, held_out: float) -> Splits:
-    """Splits of a folder of Parquet files: by file names (`train-*`, `test-*` or `validation-*`), else by id.
+def open_parquet(root: Path | str, held_out: float, reading: TableReading | None = None) -> Splits:
+    """Splits of Parquet files: by names of files or folders (`train*`, `test*`, `validation*`), else by id.
 
     Raises:
         DataError: no Parquet file there, no labels, or a class that is in one of the given splits only.
     """
-    files = parquet_files(Path(root))
-    train = [file for file in files if file.name.startswith(TRAIN_NAMES)]
-    val = [file for file in files if file.name.startswith(HELD_OUT_NAMES)]
+    root, (files, strays) = Path(root), parquet_files(Path(root))
+    folder = root if root.is_dir() else root.parent
+    train, val = (_of_split(files, folder, names) for names in (TRAIN_NAMES, HELD_OUT_NAMES))
     if train and val:
-        return given_splits(Parquet(train), Parquet(val), root)
-    images = Parquet(files)
-    require_labels(images, root)
-    return split_by_id(images, held_out)
+        others = {str(file): "neither of a train nor of a held-out split" for file in files}
+        strays |= {name: why for name, why in others.items() if Path(name) not in (*train, *val)}
+        both = Parquet(train, folder=folder, reading=reading, strays=strays)
+        asked = Parquet(val, folder=folder, reading=reading)
+        _require_same_classes(both, asked, root)
+        return given_splits(both, asked, root)
+    images = Parquet(files, folder=folder, reading=reading, strays=strays)
+    return split_by_id(with_labels(images, root), held_out)
 
 
-def parquet_files(root: Path) -> list[Path]:
-    """The Parquet files in a folder, or the file itself; `DataError` if there is none."""
-    files = [root] if root.is_file() else sorted(root.glob("*.parquet"))
-    if not files:
-        raise DataError(f"no *.parquet files in {root}" if root.is_dir() else f"no such folder: {root}")
-    return files
+def _require_same_classes(train: Parquet, asked: Parquet, root: Path) -> None:
+    """Number the held-out labels as the training ones; `DataError` if there is another class."""
+    if train.classes == asked.classes:
+        return
+    number = {name: place for place, name in enumerate(train.classes)}
+    used = {asked.classes[label] for label in np.unique(asked.labels[asked.labels >= 0])}
+    if unknown := sorted(used - set(number)):
+        raise DataError(f"{root}: no training images of the class {', '.join(unknown[:5])}")
+    table = np.array([number.get(name, -1) for name in asked.classes] + [-1], dtype=np.int64)
+    asked.labels, asked.classes = table[asked.labels], train.classes
 
 
-def _metadata(file: Path) -> pq.FileMetaData:
-    try:
-        known = pq.ParquetFile(file)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
-    schema = known.schema_arrow
-    kind = schema.field("image").type if "image" in schema.names else None
-    if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        raise DataError(f"{file} has no column `image: struct<bytes, path>`")
-    return known.metadata
+def _of_split(files: list[Path], folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """Files whose name, or folder's name, begins with one of these."""
+    return [
+        file
+        for file in files
+        if file.name.startswith(names) or (file.parent != folder and file.parent.name.startswith(names))
+    ]
 
 
-def _images(file: Path, group: int) -> pa.ChunkedArray:
-    """The encoded images of one row group."""
-    try:
-        table = pq.ParquetFile(file).read_row_group(group, columns=["image"])
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
-    return pc.struct_field(table["image"], "bytes")
+def all_parquet(root: Path, reading: TableReading | None = None, listing: Listing | None = None) -> Parquet:
+    """The images of all Parquet files of a folder, or of one file."""
+    files, strays = parquet_files(root, listing)
+    return Parquet(files, folder=root if root.is_dir() else None, reading=reading, strays=strays)
 
 
-def _labels(file: Path) -> np.ndarray:
-    if "label" not in pq.read_schema(file).names:
-        return np.full(pq.read_metadata(file).num_rows, NO_LABEL, dtype=np.int64)
-    labels = pq.read_table(file, columns=["label"])["label"]
-    return labels.fill_null(NO_LABEL).to_numpy().astype(np.int64)
+def parquet_files(root: Path, listing: Listing | None = None) -> tuple[list[Path], dict[str, str]]:
+    """The Parquet files below a folder, or the file itself, and why what else there is is not read.
+
+    Raises:
+        DataError: there is none.
+    """
+    if root.is_file():
+        return [root], {}
+    if not root.is_dir():
+        raise DataError(f"no such folder: {root}")
+    listing = listing or Listing(root)
+    if not listing.tables:
+        raise DataError(f"no *.parquet files in {root}")
+    folder = absolute(root)
+    known = {str(folder / name) for name in (*listing.tables, CLASSES)}
+    strays = {path: reason for path, reason in listing.left_out.items() if path not in known}
+    strays |= {str(folder / name): "an image beside Parquet files" for name in listing.images}
+    return [root / name for name in listing.tables], strays
+
+
+def _name(file: Path, folder: Path) -> str:
+    found = absolute(file)
+    return found.relative_to(folder).as_posix() if found.is_relative_to(folder) else file.name

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode import BrokenImageError
+from .broken import BrokenImageError
 from .loader import BrokenTally
 from .packing import Entry, entries, shard_keys
 from .sample import CLASSES, NO_LABEL, DataError, Images, Splits
@@ -71,7 +71,7 @@ class Preparation:
     ) -> None:
         self.output, self._unfinished = output, output / UNFINISHED
         self._splits = {"train": splits.train, "val": splits.held_out}
-        self._settings, self._ours = settings, splits.ours
+        self._settings, self._ours, self._left_out = settings, splits.ours, splits.left_out
         counts = {f"{name} images": _digest(images) for name, images in self._splits.items()}
         self._known = asdict(settings) | counts
         self.is_complete = _require_same(output, self._known)
@@ -87,6 +87,11 @@ class Preparation:
     @property
     def broken(self) -> dict[str, str]:
         return {name: reason for tally in self._tallies.values() for name, reason in tally.found.items()}
+
+    @property
+    def foreign(self) -> dict[str, str]:
+        """Reasons by name of what turned out to be no image at all, in this run."""
+        return {name: reason for tally in self._tallies.values() for name, reason in tally.foreign.items()}
 
     def run(self, workers: int, advance: Callable[[int], None]) -> dict[str, list[Note]]:
         """Write what is missing; returns for each split a row for each shard: file, images, bytes, sha256.
@@ -129,8 +134,8 @@ class Preparation:
         for entry in entries(images, order, self._settings.max_size, workers):
             position += 1
             if isinstance(entry, BrokenImageError):
-                broken[entry.name] = entry.reason
                 tally.add([entry])
+                broken = broken if entry.foreign else broken | {entry.name: entry.reason}
             else:
                 shard = shard or _OpenShard(self._unfinished, _shard_name(name, len(self._notes[name])))
                 shard.add(keys[entry.index], entry, int(images.labels[entry.index]))
@@ -162,6 +167,7 @@ class Preparation:
         }
         index = {"format": INDEX_FORMAT, "settings": self._known, "ours": self._ours, "splits": splits}
         index["broken"] = self.broken
+        index["left_out"] = self._left_out
         write_file(self.output / INDEX, _json(index))
 
 

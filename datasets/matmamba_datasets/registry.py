@@ -9,13 +9,17 @@ from pathlib import Path
 from .cifar import open_cifar
 from .folder import Folder, open_folder
 from .imagenet import open_imagenet
+from .kinds import SHARD, TABLE, is_image_name, reasons, suffix_of
+from .listing import Listing
+from .reading import TableReading
+from .remote import is_url
 from .sample import DataError, Images, Splits, split_by_id
 from .shards import all_shards, open_shards
 from .transforms import AugmentConfig
 
 
 @dataclass
-class DataConfig:
+class DataConfig(TableReading):
     """What to train on and how to read it."""
 
     # digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
@@ -46,15 +50,15 @@ def _open_digits(config: DataConfig) -> Splits:
 def _open_parquet(config: DataConfig) -> Splits:
     from .parquet import open_parquet
 
-    return open_parquet(config.root, config.held_out)
+    return open_parquet(config.root, config.held_out, config)
 
 
 # What needs an optional package is imported when it is asked for.
 DATASETS: dict[str, Callable[[DataConfig], Splits]] = {
     "digits": _open_digits,
-    "folder": lambda config: open_folder(config.root, config.held_out),
-    "imagenet": lambda config: open_imagenet(config.root),
-    "shards": lambda config: open_shards(config.root, config.held_out, config.cache),
+    "folder": lambda config: open_folder(config.root, config.held_out, config),
+    "imagenet": lambda config: open_imagenet(config.root, config),
+    "shards": lambda config: open_shards(config.root, config.held_out, config.cache, config),
     "parquet": _open_parquet,
     "cifar10": lambda config: open_cifar(config.root, "cifar10"),
     "cifar100": lambda config: open_cifar(config.root, "cifar100"),
@@ -76,17 +80,40 @@ def open_splits(config: DataConfig) -> Splits:
     return DATASETS[config.name](config)
 
 
-def open_images(path: Path | str) -> Images:
+def open_images(path: Path | str, reading: TableReading | None = None) -> Images:
     """All images of a place, to be indexed: a folder of images, shards or Parquet files, or one such file.
+
+    A folder is one of shards or of Parquet files only if there are no images in it. Whatever is not read is
+    in `left_out` of what is returned.
 
     Raises:
         DataError: nothing there.
     """
     place = Path(path)
-    if str(path).endswith(".tar") or (place.is_dir() and any(place.glob("*.tar"))):
-        return all_shards(str(path))
-    if place.is_file() or (place.is_dir() and any(place.glob("*.parquet"))):
-        from .parquet import Parquet, parquet_files
+    if is_url(str(path)) or str(path).endswith(SHARD):
+        return all_shards(str(path), reading=reading)
+    if place.is_file():
+        return _open_file(place, reading)
+    if not place.is_dir():
+        raise DataError(f"no such folder: {place}")
+    listing = Listing(place, reading)
+    if len(listing.images) or not (listing.shards or listing.tables):
+        return Folder(place, reading=reading, listing=listing)
+    if listing.shards and listing.tables:
+        raise DataError(
+            f"{place} holds both shards, such as {listing.shards[0]}, and Parquet files, such as"
+            f" {listing.tables[0]}: name one of them"
+        )
+    if listing.shards:
+        return all_shards(str(path), reading=reading)
+    from .parquet import all_parquet
 
-        return Parquet(parquet_files(place))
-    return Folder(place)
+    return all_parquet(place, reading, listing)
+
+
+def _open_file(place: Path, reading: TableReading | None) -> Images:
+    from .parquet import all_parquet
+
+    if suffix_of(place.name) != TABLE and (is_image_name(place.name) or reasons().get(suffix_of(place.name))):
+        raise DataError(f"{place} is neither a folder, nor a shard (*{SHARD}), nor a Parquet file")
+    return all_parquet(place, reading)

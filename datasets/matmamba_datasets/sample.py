@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .decode import Draft, read_image
-from .texts import Picked
+from .reading import Reading
+from .texts import Picked, shown
 
 NO_LABEL = -1
 # Beside Parquet files and shards: class names in the order of their labels.
@@ -45,7 +49,8 @@ class Images(Protocol):
     Attributes:
         classes: class names. ids: one per image. labels: (n,) int64. paths: where each image can be found
             again. groups: how many images lie together in each place that is best read from one end to the
-            other (a shard); a single group where every image is read as easily as any other.
+            other (a shard); a single group where every image is read as easily as any other. left_out: what
+            is there beside the images: reason by path. reading: limits that images are read within.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +58,8 @@ class Images(Protocol):
     labels: NDArray[np.int64]
     paths: Sequence[str]
     groups: Sequence[int]
+    left_out: Mapping[str, str] = MappingProxyType({})
+    reading: Reading = Reading()
 
     def __len__(self) -> int: ...
 
@@ -73,7 +80,7 @@ def read_sample(images: Images, index: int, draft: Draft | None = None) -> Sampl
     """
     stored = images.stored(index)
     if isinstance(stored, bytes):
-        stored = read_image(io.BytesIO(stored), images.paths[index], draft)
+        stored = read_image(io.BytesIO(stored), images.paths[index], draft, images.reading)
     return Sample(stored, int(images.labels[index]), images.ids[index])
 
 
@@ -87,6 +94,7 @@ class Subset(Images):
         self.paths: Sequence[str] = Picked(images.paths, self._indices)
         self.labels = images.labels[self._indices]
         self.groups = _groups_of(self._indices, images.groups)
+        self.left_out, self.reading = images.left_out, images.reading
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -115,6 +123,34 @@ class Splits:
     held_out: Images
     ours: bool = False
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What is there beside the images of both: reason by path."""
+        return {**self.train.left_out, **self.held_out.left_out}
+
+
+def left_out_text(left_out: Mapping[str, str], most: int = 3) -> str:
+    """What was left out, a line for each reason with its count and the first `most` names."""
+    start, names = _common(left_out), defaultdict[str, list[str]](list)
+    for name, reason in left_out.items():
+        names[reason].append(name[len(start) :] or ".")
+    lines = [
+        f"  {len(found):,} {shown(reason)}: {', '.join(map(shown, sorted(found)[:most]))}"
+        + (", ..." if len(found) > most else "")
+        for reason, found in sorted(names.items(), key=lambda item: -len(item[1]))
+    ]
+    where = f" in {shown(start)}" if start else ""
+    count = f"{len(left_out):,} entries{where} are" if len(left_out) > 1 else f"1 entry{where} is"
+    return "\n".join([f"{count} not read:", *lines])
+
+
+def _common(names: Collection[str]) -> str:
+    """The folder of all paths, with a slash at its end; "" if there is none."""
+    folders = {name.rstrip("/").rpartition("/")[0] for name in names}
+    if not all(folder.startswith("/") for folder in folders):
+        return ""
+    return f"{os.path.commonpath(folders)}/"
+
 
 def given_splits(train: Images, held_out: Images, source: object) -> Splits:
     """The splits that a data set came with.
@@ -122,8 +158,7 @@ def given_splits(train: Images, held_out: Images, source: object) -> Splits:
     Raises:
         DataError: images without a label, or a class that has images in one of the splits only.
     """
-    for images in (train, held_out):
-        require_labels(images, source)
+    train, held_out = (with_labels(images, source) for images in (train, held_out))
     trained, asked = (set(np.unique(images.labels).tolist()) for images in (train, held_out))
     for missing, lacking in ((trained - asked, "held-out"), (asked - trained, "training")):
         if missing:
@@ -133,13 +168,19 @@ def given_splits(train: Images, held_out: Images, source: object) -> Splits:
     return Splits(train, held_out)
 
 
-def require_labels(images: Images, source: object) -> None:
-    """Raise `DataError` if an image has no label."""
-    if len(bare := np.flatnonzero(images.labels == NO_LABEL)):
+def with_labels(images: Images, source: object, reason: str = "without a label") -> Images:
+    """The images that have a label, the others among what is left out; `DataError` if none has."""
+    inside = images.labels != NO_LABEL
+    if inside.all():
+        return images
+    if not inside.any():
         raise DataError(
-            f"{source}: images without a `label` cannot be trained on, {len(bare)} such as"
-            f" {images.ids[int(bare[0])]}"
+            f"{source}: images without a `label` cannot be trained on, {len(images)} such as {images.ids[0]}"
         )
+    found = Subset(images, np.flatnonzero(inside))
+    bare = {images.paths[int(index)]: reason for index in np.flatnonzero(~inside)}
+    found.left_out = {**images.left_out, **bare}
+    return found
 
 
 def class_names(content: bytes | None, labels: NDArray[np.int64]) -> tuple[str, ...]:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .decode import BrokenImageError
+from .broken import BrokenImageError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
+from .listing import Listing, absolute
+from .reading import Reading
+from .regular import too_large
 from .remote import expand, is_url, join, list_places, local_copy, read_small
 from .sample import (
     CLASSES,
+    NO_LABEL,
     DataError,
     Images,
     Splits,
     class_names,
     given_splits,
-    require_labels,
     split_by_id,
+    with_labels,
 )
 from .tars import Members, scan_tar
 from .texts import Prefixed
@@ -84,14 +88,26 @@ class Shards(Images):
     shards, or are the numbers themselves.
 
     Args:
-        cache: folder where remote shards are copied to when they are first needed.
+        cache: folder where remote shards are copied to when they are first needed. reading: limits of sizes.
+            strays: what lies beside the shards: reason by path.
 
     Raises:
         DataError: a shard that is not as long as its index says.
     """
 
-    def __init__(self, shards: Sequence[Shard], classes: tuple[str, ...], cache: str = "") -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        classes: tuple[str, ...],
+        cache: str = "",
+        reading: Reading | None = None,
+        strays: Mapping[str, str] | None = None,
+    ) -> None:
         self._shards, self._cache, self.classes = tuple(shards), cache, classes
+        self.reading = reading or Reading()
+        self.left_out: Mapping[str, str] = dict(strays or {})
+        for shard in shards:
+            self.left_out |= shard.members.left_out
         for shard in shards:
             if not is_url(shard.place) and (fault := size_fault(shard, Path(shard.place))):
                 raise DataError(f"{shard.place}: {fault}")
@@ -101,9 +117,8 @@ class Shards(Images):
         self.labels = self._members.labels
         self.ids: Sequence[str] = self._members.ids
         if not all(shard.sha256 for shard in shards) and len(set(self.ids)) < len(self.ids):
-            stems = [f"{Path(shard.place).stem}/" for shard in shards]
-            self.ids = Prefixed(stems, self.ids, self.groups)
-        places = [place if is_url(place) else str(Path(place).absolute()) for place in self.places]
+            self.ids = Prefixed(_stems(self.places), self.ids, self.groups)
+        places = [place if is_url(place) else str(absolute(Path(place))) for place in self.places]
         self.paths: Sequence[str] = Prefixed(
             [f"{place}#" for place in places], self._members.ids, self.groups
         )
@@ -119,6 +134,8 @@ class Shards(Images):
     def stored(self, index: int) -> bytes:
         shard = self._shards[int(np.searchsorted(self._ends, index, side="right"))]
         size = int(self._members.sizes[index])
+        if size > self.reading.max_bytes:
+            raise BrokenImageError(self.paths[index], too_large(size, self.reading.max_bytes))
         try:
             with shard.file(self._cache).open("rb") as opened:
                 opened.seek(int(self._members.offsets[index]))
@@ -130,7 +147,15 @@ class Shards(Images):
         return content
 
 
-def open_shards(root: str, held_out: float, cache: str = "") -> Splits:
+def _stems(places: Sequence[str]) -> list[str]:
+    """What tells the shards apart, with the folder's name where their own is not enough."""
+    stems = [f"{Path(place).stem}/" for place in places]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [f"{Path(place).parent.name}/{stem}" for place, stem in zip(places, stems, strict=True)]
+
+
+def open_shards(root: str, held_out: float, cache: str = "", reading: Reading | None = None) -> Splits:
     """Splits of shards: by file names (`train-*`, `val-*`), else by id.
 
     Args:
@@ -141,24 +166,48 @@ def open_shards(root: str, held_out: float, cache: str = "") -> Splits:
         DataError: no shards there, one that is unreadable or truncated, no labels, or a class that is in one
             of the given splits only.
     """
-    shards = find_shards(root, cache)
-    classes = _classes(shards)
+    shards, strays = find_shards(root, cache), strays_of(root)
+    shards, classes = _numbered(shards, _class_file(shards))
     train, val = (
-        [shard for shard in shards if _file_name(shard.place).startswith(names)]
+        [shard for shard in shards if _split_name(shard.place).startswith(names)]
         for names in (TRAIN_NAMES, HELD_OUT_NAMES)
     )
     if train and val:
-        parts = Shards(train, classes, cache), Shards(val, classes, cache)
+        others = {shard.place: "neither a train-* nor a val-* shard" for shard in shards}
+        others = {
+            place: why for place, why in others.items() if place not in {s.place for s in (*train, *val)}
+        }
+        parts = Shards(train, classes, cache, reading, strays | others), Shards(val, classes, cache, reading)
         return Splits(*parts, ours=True) if shards[0].ours else given_splits(*parts, root)
-    images = Shards(shards, classes, cache)
-    require_labels(images, root)
-    return split_by_id(images, held_out)
+    images = Shards(shards, classes, cache, reading, strays)
+    return split_by_id(with_labels(images, root), held_out)
 
 
-def all_shards(root: str, cache: str = "") -> Shards:
+def all_shards(root: str, cache: str = "", reading: Reading | None = None) -> Shards:
     """The images of all shards at a place, as `open_shards` finds them."""
-    shards = find_shards(root, cache)
-    return Shards(shards, _classes(shards), cache)
+    found = find_shards(root, cache)
+    shards, classes = _numbered(found, _class_file(found))
+    return Shards(shards, classes, cache, reading, strays_of(root))
+
+
+def strays_of(root: str) -> dict[str, str]:
+    """What a folder on this machine holds that belongs to no shard: reason by path."""
+    if is_url(root) or not Path(root).is_dir():
+        return {}
+    listing, folder = Listing(root), absolute(Path(root))
+    ours = {CLASSES, INDEX, *(f"{name}.npz" for name in (*TRAIN_NAMES, *HELD_OUT_NAMES)), ".unfinished/"}
+    known = {str(folder / name) + ("/" if name.endswith("/") else "") for name in (*listing.shards, *ours)}
+    found = {path: reason for path, reason in listing.left_out.items() if path not in known}
+    indexed = {_file_name(place) for place in read_index(root)}
+    unlisted = [name for name in listing.shards if indexed and name not in indexed]
+    found |= {str(folder / name): f"a shard that {INDEX} does not list" for name in unlisted}
+    return found | {str(folder / name): "an image beside shards" for name in listing.images}
+
+
+def _split_name(place: str) -> str:
+    """What says to which split a shard belongs: its name, or that of its folder."""
+    name = _file_name(place)
+    return name if name.startswith((*TRAIN_NAMES, *HELD_OUT_NAMES)) else Path(place).parent.name
 
 
 def find_shards(root: str, cache: str = "") -> list[Shard]:
@@ -173,7 +222,7 @@ def find_shards(root: str, cache: str = "") -> list[Shard]:
             name = _file_name(part)
             places += list_places(folder, name) if "*" in name else [join(folder, name)]
         else:
-            places += list(indexes[folder]) or list_places(folder, "*.tar")
+            places += list(indexes[folder]) or _below(folder)
     if not places:
         raise DataError(f"no shards (*.tar) in {root}")
     known = {place: shard for index in indexes.values() for place, shard in index.items()}
@@ -208,10 +257,29 @@ def read_index(folder: str) -> dict[str, Shard]:
     return shards
 
 
-def _classes(shards: Sequence[Shard]) -> tuple[str, ...]:
-    labels = np.concatenate([shard.members.labels for shard in shards])
+def _below(folder: str) -> list[str]:
+    """The shards in a folder; on this machine also in the folders in it."""
+    if is_url(folder) or not Path(folder).is_dir():
+        return list_places(folder, "*.tar")
+    return [join(folder, name) for name in Listing(folder).shards]
+
+
+def _class_file(shards: Sequence[Shard]) -> bytes | None:
     folder = shards[0].place.rpartition("/")[0] or "."
-    return class_names(read_small(join(folder, CLASSES)), labels)
+    return read_small(join(folder, CLASSES))
+
+
+def _numbered(shards: Sequence[Shard], listed: bytes | None) -> tuple[list[Shard], tuple[str, ...]]:
+    """The shards with labels that mean the same in all of them, and the names of the classes."""
+    if not any(shard.members.names for shard in shards):
+        return list(shards), class_names(listed, np.concatenate([shard.members.labels for shard in shards]))
+    found = set[str]()
+    for shard in shards:
+        numbers = {str(one) for one in set(shard.members.labels.tolist()) if one != NO_LABEL}
+        found |= set(shard.members.names) or numbers
+    names = class_names(listed, np.empty(0, np.int64))
+    names = names if found <= set(names) else tuple(sorted(found))
+    return [replace(shard, members=shard.members.numbered(names)) for shard in shards], names
 
 
 def _file_name(place: str) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .decode import BrokenImageError
+from .broken import BrokenImageError
+from .kinds import TABLE, container_of
+from .regular import read_regular
 from .sample import NO_LABEL, DataError, Images
 from .shards import all_shards
 from .texts import Packed
 
-# Files in which many images lie: the path of one of them is "file#name".
-CONTAINERS = (".parquet", ".tar")
 # As many of them are kept open; images that were found together mostly lie together.
 OPEN = 2
 # Encoded images of an open Parquet file that stay in memory, in bytes.
@@ -40,15 +40,12 @@ class StoredImages(Images):
 
     def stored(self, index: int) -> bytes | Image.Image:
         path = self.paths[index]
-        container, _, name = path.rpartition("#")
-        if name and container.endswith(CONTAINERS) and not Path(path).is_file():
+        container = container_of(path)
+        if container and not Path(path).is_file():
             return self._inside(container, path)
         if not path:
             raise BrokenImageError(self.ids[index], "nobody knows where this image is")
-        try:
-            return Path(path).read_bytes()
-        except OSError as error:
-            raise BrokenImageError(path, error.strerror or str(error)) from error
+        return read_regular(path, self.reading.max_bytes)
 
     def _inside(self, container: str, path: str) -> bytes | Image.Image:
         if container not in self._open:
@@ -64,7 +61,7 @@ class StoredImages(Images):
 
 def _open(container: str, path: str) -> tuple[Images, dict[str, int]]:
     try:
-        images = _parquet(container) if container.endswith(".parquet") else all_shards(container)
+        images = _parquet(container) if container.endswith(TABLE) else all_shards(container)
     except (DataError, OSError) as error:
         raise BrokenImageError(path, str(error)) from error
     return images, {found: index for index, found in enumerate(images.paths)}

@@ -1,26 +1,29 @@
 """What lies where in a tar file of the WebDataset convention, so that any image can be read by its offset.
 
 A sample's members share a key, the name up to the first dot of its last part: `dark/00.jpg`, `dark/00.cls`.
-The label is the integer in `.cls`, or "label" in `.json`.
+The label is the integer in `.cls`, or "label" in `.json`, an integer or the name of a class.
 """
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .sample import NO_LABEL, DataError
-from .texts import Packed
+from .kinds import IMAGE_SUFFIXES, reasons, suffix_of, why_no_member
+from .sample import NO_LABEL, DataError, left_out_text
+from .texts import Packed, is_text
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "jp2", "avif")
 _BLOCK = 512
+# Numbers of classes beyond this are no labels: identifiers, or damage.
+MOST_CLASSES = 1_000_000
+Label = int | str
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,16 @@ class Members:
 
     Attributes:
         ids: keys. offsets, sizes: (n,) int64, of the image's file in the tar file, in bytes. labels: (n,)
-            int64.
+            int64. names: of classes, where labels are names: what the labels number. left_out: what is in the
+            shard beside these images: reason by name.
     """
 
     ids: Packed
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     labels: NDArray[np.int64]
+    names: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,21 +49,31 @@ class Members:
     @classmethod
     def joined(cls, parts: Sequence[Members]) -> Members:
         """One after the other."""
-        numbers = (
+        offsets, sizes, labels = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("offsets", "sizes", "labels")
         )
-        return cls(Packed.joined([part.ids for part in parts]), *numbers)
+        return cls(Packed.joined([part.ids for part in parts]), offsets, sizes, labels)
 
     def part(self, start: int, stop: int) -> Members:
         """Those from `start` to `stop`."""
-        numbers = (array[start:stop] for array in (self.offsets, self.sizes, self.labels))
-        return Members(self.ids.part(start, stop), *numbers)
+        offsets, sizes, labels = (array[start:stop] for array in (self.offsets, self.sizes, self.labels))
+        return Members(self.ids.part(start, stop), offsets, sizes, labels)
 
     @classmethod
     def of(cls, rows: list[tuple[str, int, int, int]]) -> Members:
         """From rows of id, offset, size and label."""
         numbers = np.array([row[1:] for row in rows], dtype=np.int64).reshape(-1, 3)
-        return cls(Packed.of(row[0] for row in rows), *np.ascontiguousarray(numbers.T))
+        offsets, sizes, labels = np.ascontiguousarray(numbers.T)
+        return cls(Packed.of(row[0] for row in rows), offsets, sizes, labels)
+
+    def numbered(self, names: Sequence[str]) -> Members:
+        """The same with labels that number `names`; labels without names stand for their digits."""
+        number = {name: place for place, name in enumerate(names)}
+        known = (
+            dict(enumerate(self.names)) if self.names else {int(one): str(one) for one in set(self.labels)}
+        )
+        found = [NO_LABEL if one == NO_LABEL else number[known[int(one)]] for one in self.labels]
+        return replace(self, labels=np.array(found, np.int64), names=tuple(names))
 
     def save(self, file: IO[bytes]) -> None:
         """Write them as arrays."""
@@ -79,12 +95,38 @@ class Members:
 
 
 @dataclass
-class _Found:
-    """What is known of a sample while a tar file is read."""
+class _Image:
+    """Where an image of a sample lies. plain: whether its name has no dot but the one before its suffix."""
 
-    place: tuple[int, int] | None = None
-    label: int = NO_LABEL
+    name: str
+    offset: int
+    size: int
+    plain: bool
+
+
+@dataclass
+class _Found:
+    """What is known of a sample while a tar file is read: labels and faults by kind of member."""
+
+    images: list[_Image] = field(default_factory=list)
+    labels: dict[str, Label] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
     members: list[str] = field(default_factory=list)
+
+    def label(self) -> Label:
+        """That of `.cls` before that of `.json`; -1 if there is none."""
+        return self.labels.get("cls", self.labels.get("json", NO_LABEL))
+
+    def fault(self) -> str:
+        """Why the sample cannot be used, "" if it can."""
+        if self.faults and not self.labels:
+            return next(iter(self.faults.values()))
+        if self.images:
+            return ""
+        known = [reasons().get(suffix_of(f".{suffix}"), "") for suffix in self.members]
+        # RAW and HEIC: the reason names the cure.
+        photo = next((reason for reason in known if "photo" in reason), "")
+        return photo or f"a sample without an image ({', '.join(sorted(self.members))})"
 
 
 def scan_tar(file: Path, place: str) -> Members:
@@ -94,22 +136,20 @@ def scan_tar(file: Path, place: str) -> Members:
         place: what errors call it.
 
     Raises:
-        DataError: it is missing, truncated or not a tar file, or a label is not an integer.
+        DataError: it is missing, truncated or not a tar file, or there is no image in it.
     """
-    found: dict[str, _Found] = {}
+    scan = _Scan(place)
+    if file.exists() and not file.is_file():
+        raise DataError(f"{place} is not a file")
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
-                if member.isfile():
-                    _take(found, tar, member, place)
+                scan.take(tar, member)
             end = tar.offset
         _require_end(file, end, place)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise DataError(f"cannot read {place}: {error}") from error
-    rows = [(key, *sample.place, sample.label) for key, sample in found.items() if sample.place]
-    if not rows:
-        raise DataError(f"no images in {place}: its members should be called like KEY.jpg and KEY.cls")
-    return Members.of(rows)
+    return scan.members()
 
 
 def _require_end(file: Path, end: int, place: str) -> None:
@@ -120,25 +160,108 @@ def _require_end(file: Path, end: int, place: str) -> None:
             raise DataError(f"{place} is truncated: it does not end as a tar file does")
 
 
-def _take(found: dict[str, _Found], tar: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> None:
-    folder, slash, name = member.name.rpartition("/")
-    stem, _, suffix = name.partition(".")
-    sample = found.setdefault(f"{folder}{slash}{stem}", _Found())
-    suffix = suffix.lower()
-    if suffix in sample.members:
-        raise DataError(f"{place} has {member.name} twice")
-    sample.members.append(suffix)
-    if suffix in IMAGE_SUFFIXES:
-        sample.place = member.offset_data, member.size
-    elif suffix in ("cls", "json"):
+class _Scan:
+    """Collects the samples of a tar file, and names what is none."""
+
+    def __init__(self, place: str) -> None:
+        self._place, self._found, self._left = place, dict[str, _Found](), dict[str, str]()
+
+    def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """Note one member."""
+        if member.isdir():
+            return
+        reason = "" if member.isfile() else "a link or a device in an archive"
+        reason = reason or why_no_member(member.name)
+        if not is_text(member.name):
+            reason = "its name is not UTF-8"
+        if reason:
+            self._leave(member.name, reason)
+            return
+        folder, slash, name = member.name.rpartition("/")
+        stem, _, suffix = name.partition(".")
+        sample = self._found.setdefault(f"{folder}{slash}{stem}", _Found())
+        suffix = suffix.lower()
+        if suffix in sample.members:
+            self._leave(member.name, "a name that is there twice")
+            return
+        sample.members.append(suffix)
+        if _is_image(name):
+            sample.images.append(_Image(member.name, member.offset_data, member.size, "." not in suffix))
+        elif suffix in ("cls", "json"):
+            self._label(sample, suffix, tar, member)
+
+    def _label(self, sample: _Found, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         content = tar.extractfile(member)
         assert content is not None
-        sample.label = _label(content.read(), suffix, f"{place}: {member.name}")
+        text = content.read()
+        try:
+            label = _parsed(text, suffix)
+        except (ValueError, TypeError, AttributeError):
+            shown = ascii(text[:20].decode(errors="replace"))
+            sample.faults[suffix] = f"{member.name} holds no integer label, nor the name of a class: {shown}"
+        else:
+            if label != NO_LABEL:
+                sample.labels[suffix] = label
+
+    def _leave(self, name: str, reason: str) -> None:
+        self._left[f"{self._place}#{name}"] = reason
+
+    def members(self) -> Members:
+        """The images, one a sample; `DataError` if there is none."""
+        rows = list[tuple[str, int, int, Label]]()
+        for key, sample in self._found.items():
+            if fault := sample.fault():
+                self._leave(key, fault)
+                continue
+            # The convention has one image a sample: the one whose name says nothing further.
+            chosen = next((image for image in sample.images if image.plain), sample.images[0])
+            for image in sample.images:
+                if image is not chosen:
+                    self._leave(image.name, "another image of a sample (a key ends at the first dot)")
+            rows.append((key, chosen.offset, chosen.size, sample.label()))
+        if not rows:
+            listed = f"\n{left_out_text(self._left)}" if self._left else ""
+            raise DataError(
+                f"no images in {self._place}: its members should be called like KEY.jpg and KEY.cls{listed}"
+            )
+        return replace(_numbered(rows), left_out=self._left)
 
 
-def _label(content: bytes, suffix: str, name: str) -> int:
-    try:
-        label = content.decode() if suffix == "cls" else json.loads(content).get("label", NO_LABEL)
-        return int(label)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{name} holds no integer label: {content[:20]!r}") from error
+def _is_image(name: str) -> bool:
+    suffix = suffix_of(name)
+    return suffix in IMAGE_SUFFIXES and suffix not in reasons()
+
+
+def _numbered(rows: list[tuple[str, int, int, Label]]) -> Members:
+    """Names of classes become numbers; where some labels are names, the others are, too."""
+    labels = [row[3] for row in rows]
+    if not any(isinstance(label, str) for label in labels):
+        return Members.of([(key, offset, size, int(label)) for key, offset, size, label in rows])
+    names = sorted({str(label) for label in labels if label != NO_LABEL})
+    number = {name: place for place, name in enumerate(names)}
+    plain = [(*row[:3], number.get(str(row[3]), NO_LABEL)) for row in rows]
+    return replace(Members.of(plain), names=tuple(names))
+
+
+def _parsed(content: bytes, suffix: str) -> Label:
+    """The label in a member; `NO_LABEL` if a JSON object has none, or null."""
+    if suffix == "cls":
+        return _number(int(content.decode()))
+    label = json.loads(content).get("label")
+    if label is None:
+        return NO_LABEL
+    if isinstance(label, bool) or not isinstance(label, (int, float, str)) or label != label:
+        raise ValueError("not a label")
+    if isinstance(label, str) and not label.strip().lstrip("-").isdecimal():
+        if not label.strip():
+            raise ValueError("an empty name")
+        return label.strip()
+    if int(label) != float(label):
+        raise ValueError("not an integer")
+    return _number(int(label))
+
+
+def _number(label: int) -> int:
+    if not NO_LABEL <= label < MOST_CLASSES:
+        raise ValueError("not the number of a class")
+    return label

@@ -6,6 +6,7 @@ only looks at them, because looking changes their reference counts. These hold a
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,35 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+# What moves a terminal's cursor, changes its colours, ends a line or turns the direction of writing; and
+# bytes of a name that are no text.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def shown(text: str) -> str:
+    """A name as it can be printed: control characters are written as JSON writes them."""
+    return text if text.isascii() and text.isprintable() else _CONTROL.sub(_escaped, text)
+
+
+def printable(text: str) -> str:
+    """Lines as they can be printed: as `shown`, but for ends of lines and tabs."""
+    return _CONTROL.sub(lambda found: found[0] if found[0] in "\n\t" else _escaped(found), text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def is_text(name: str) -> bool:
+    """Whether a name was decoded, and not only carried along byte by byte."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Texts(Sequence[str]):
@@ -59,6 +89,17 @@ class Packed(Texts):
             letters += text.encode(errors="surrogateescape")
             ends.append(len(letters))
         return cls(np.frombuffer(letters, np.uint8), np.array(ends, np.int64))
+
+    @classmethod
+    def of_runs(cls, runs: Iterable[Sequence[str]]) -> Packed:
+        """The same from strings that come many at a time."""
+        letters, lengths = bytearray(), array("q")
+        for run in runs:
+            text = "".join(run)
+            letters += text.encode(errors="surrogateescape")
+            plain = text.isascii()
+            lengths.extend(len(one if plain else one.encode(errors="surrogateescape")) for one in run)
+        return cls(np.frombuffer(letters, np.uint8), np.cumsum(np.frombuffer(lengths, np.int64)))
 
     @classmethod
     def joined(cls, parts: Sequence[Packed]) -> Packed:

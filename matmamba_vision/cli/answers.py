@@ -10,10 +10,10 @@ from typing import Any
 
 from matmamba_retrieval import Gate, Row, SingleShot, Strategy
 from matmamba_retrieval.search.hits import Cost
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .console import Console
 from .page import Card, Page, Section
 from .pictures import Pictures
 from .searching import Answer

@@ -9,6 +9,7 @@ from typing import TypeVar
 import tyro
 
 from .config import ConfigError
+from .console import say
 
 A = TypeVar("A")
 
@@ -31,7 +32,7 @@ def dispatch(
     """
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
-        print(f"usage: matmamba {command} {{{','.join(actions)}}} ...\n\n{description}")
+        say(f"usage: matmamba {command} {{{','.join(actions)}}} ...\n\n{description}")
         sys.exit(0)
     if name not in actions:
         raise ConfigError(f"unknown action {name!r} of matmamba {command}: one of {', '.join(actions)}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import torch
-from matmamba_datasets import BrokenImageError, read_image
-from matmamba_datasets.folder import relative_paths
+from matmamba_datasets import BrokenImageError, Reading, left_out_text, read_image
+from matmamba_datasets.listing import Listing
 from matmamba_retrieval import Gallery, GalleryError
 from PIL import Image
 from torch import Tensor
@@ -27,37 +27,44 @@ class Asked:
 
     name: str
     source: Path | bytes
+    reading: Reading = field(default_factory=Reading)
 
     def read(self) -> Image.Image:
         """The image; `BrokenImageError` if it cannot be read."""
-        return read_image(
-            io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source, self.name
-        )
+        source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
+        return read_image(source, self.name, reading=self.reading)
 
 
-def asked_images(arguments: Sequence[str], stdin: BinaryIO) -> list[Asked]:
-    """The images that arguments name; those of a folder in the order of their names.
+def asked_images(
+    arguments: Sequence[str], stdin: BinaryIO, reading: Reading
+) -> tuple[list[Asked], dict[str, str]]:
+    """The images that arguments name, those of a folder in the order of their names; and what is left out.
 
     Raises:
-        GalleryError: a folder without files, a URL that is not of a file here, or standard input twice.
+        GalleryError: a folder without images, a URL that is not of a file here, or standard input twice.
     """
     if arguments.count(STDIN) > 1:
         raise GalleryError("standard input can be read once: '-' is given twice")
-    return [asked for argument in arguments for asked in _expand(argument, stdin)]
+    left_out = dict[str, str]()
+    asked = [one for argument in arguments for one in _expand(argument, stdin, reading, left_out)]
+    return asked, left_out
 
 
-def _expand(argument: str, stdin: BinaryIO) -> Iterator[Asked]:
+def _expand(argument: str, stdin: BinaryIO, reading: Reading, left_out: dict[str, str]) -> Iterator[Asked]:
     if argument == STDIN:
-        yield Asked("standard input", stdin.read())
+        # One byte more than is allowed, so that a stream without an end ends here.
+        yield Asked("standard input", stdin.read(reading.max_bytes + 1)[: reading.max_bytes], reading)
         return
     path = local_path(argument)
     if not path.is_dir():
-        yield Asked(argument, path)
+        yield Asked(argument, path, reading)
         return
-    found = sorted(relative_paths(path))
-    if not found:
-        raise GalleryError(f"no files in {path}")
-    yield from (Asked(os.path.join(argument, name), path / name) for name in found)  # noqa: PTH118
+    listing = Listing(path, reading)
+    left_out |= listing.left_out
+    if not len(listing.images):
+        listed = f"\n{left_out_text(left_out)}" if left_out else ""
+        raise GalleryError(f"no images in {path}{listed}")
+    yield from (Asked(os.path.join(argument, one), path / one, reading) for one in listing.images)  # noqa: PTH118
 
 
 def local_path(argument: str) -> Path:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from .config import ConfigError
+from .console import Console
 from .device import limit_threads
 
 # In a file or a pipe tables may be wide.

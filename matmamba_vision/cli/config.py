@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -22,6 +23,7 @@ from ..train import (
     SaveConfig,
     ScheduleConfig,
 )
+from ..train.folder import flat
 
 
 class ConfigError(ValueError):
@@ -89,13 +91,26 @@ def load_into(kind: type[C], file: Path) -> C:
         loaded = OmegaConf.load(file)
         if not isinstance(loaded, DictConfig):
             raise ConfigError(f"{file} is a list: it has to have keys with values, such as `key: value`")
-        merged = OmegaConf.merge(OmegaConf.structured(kind), loaded)
-        return cast("C", OmegaConf.to_object(merged))
+        return filled(kind, OmegaConf.to_container(loaded, resolve=False), str(file))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def filled(kind: type[C], values: Any, source: str) -> C:
+    """An instance of a dataclass from plain values, which are taken as they are.
+
+    Raises:
+        ConfigError: a value refers to another, or to the environment: files come from others, too.
+    """
+    for key, value in flat(values, ".").items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and "${" in one:
+                raise ConfigError(f"{source}: {key}: {one!r} is not looked up: write the value that is meant")
+    merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(values))
+    return cast("C", OmegaConf.to_object(merged))
 
 
 # Key, test of the value, and what is allowed.
@@ -149,7 +164,8 @@ def save_config(config: TrainConfig, file: Path) -> None:
 
 def as_plain(config: TrainConfig) -> dict[str, Any]:
     """The configuration as dictionaries, lists and scalars."""
-    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.create(asdict(config))))
+    # As JSON has it, which knows no tuples.
+    return cast("dict[str, Any]", json.loads(json.dumps(asdict(config))))
 
 
 def shipped_config(name: str) -> Path:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
+import tyro
 from matmamba_datasets import (
     AugmentConfig,
     BrokenTally,
@@ -28,6 +29,8 @@ from matmamba_datasets import (
     DataError,
     Images,
     Loader,
+    TableReading,
+    left_out_text,
     make_loader,
     open_splits,
     train_transform,
@@ -36,12 +39,12 @@ from matmamba_datasets.prepare import Preparation, PrepareSettings
 from matmamba_datasets.remote import is_url
 from matmamba_datasets.shards import find_shards
 from matmamba_datasets.verify import damaged_shards, decode_all
-from rich.console import Console
 from rich.table import Table
 
 from .arguments import dispatch, parse
 from .config import ConfigError
-from .progress import meter
+from .console import Console, say
+from .progress import meter, say_left_out
 
 _PREPARE = """Write a data set as WebDataset shards, train-*.tar and val-*.tar.
 
@@ -84,10 +87,18 @@ class Source:
     held_out: float = 0.2
     # Folder where remote shards are copied to; by default ~/.cache/matmamba.
     cache: str = ""
+    # What is read of it.
+    reading: tyro.conf.OmitArgPrefixes[TableReading] = field(default_factory=TableReading)
 
     def config(self) -> DataConfig:
         """As the registry takes it."""
-        return DataConfig(name=self.name, root=self.root, held_out=self.held_out, cache=self.cache)
+        return DataConfig(
+            name=self.name,
+            root=self.root,
+            held_out=self.held_out,
+            cache=self.cache,
+            **vars(self.reading),
+        )
 
 
 @dataclass(kw_only=True)
@@ -140,13 +151,16 @@ def _prepare(arguments: list[str]) -> int:
     console = Console(highlight=False)
     root = args.root if is_url(args.root) or not args.root else str(Path(args.root).absolute())
     settings = PrepareSettings(args.name, root, args.held_out, args.shard_mb, args.max_size)
-    preparation = Preparation(open_splits(args.config()), settings, args.output, args.max_broken)
+    splits = open_splits(args.config())
+    say_left_out(console, splits.left_out)
+    preparation = Preparation(splits, settings, args.output, args.max_broken)
     with meter(console, "preparing", preparation.remaining) as bar:
-        splits = preparation.run(args.workers, bar.advance)
-    for name, shards in splits.items():
+        written = preparation.run(args.workers, bar.advance)
+    for name, shards in written.items():
         images, size = (sum(shard[key] for shard in shards) for key in ("images", "bytes"))
         console.print(f"{name}: {images:,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
     _list_broken(console, preparation.broken, "were left out")
+    say_left_out(console, preparation.foreign)
     console.print(
         f"next: matmamba train --data.name shards --data.root {quote(str(args.output))}", soft_wrap=True
     )
@@ -165,6 +179,10 @@ def _verify(arguments: list[str]) -> int:
             found = _decode(console, name, images, args.workers)
             console.print(f"{name}: {len(images):,} images, {len(found)} broken", soft_wrap=True)
             broken |= found
+        # All of it: that is what it is asked for.
+        if splits.left_out:
+            said = left_out_text(splits.left_out, most=len(splits.left_out))
+            console.print(said, markup=False, soft_wrap=True)
     except DataError:
         # What is damaged as a whole cannot be opened, and is the reason.
         if not damaged:
@@ -211,7 +229,7 @@ def _speed(arguments: list[str]) -> int:
         loader = make_loader(images, transform, args.batch_size, workers=workers, shuffle=True)
         rows.append({"workers": workers, "images_per_second": round(_rate(loader, args.seconds), 1)})
     if args.json:
-        print(json.dumps({"name": args.name, "draft": args.draft, "rates": rows}))
+        say(json.dumps({"name": args.name, "draft": args.draft, "rates": rows}))
         return 0
     table = Table("workers", "images/s", title=f"{args.name}, {args.input_size} px")
     for row in rows:

@@ -22,7 +22,6 @@ from typing import Any
 from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.embedder import Embedder
-from rich.console import Console
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..evaluate.environment import environment, peak_memory_mib
@@ -30,6 +29,7 @@ from ..evaluate.report import write_report
 from .arguments import parse
 from .compare import Compared, compare_strategies, pick_examples, retrieval_table
 from .config import ConfigError, TrainConfig, load_config, shipped_config
+from .console import Console
 from .goals import goals_table, judge, require_goals
 from .index import Args as IndexArgs
 from .indexing import index_images

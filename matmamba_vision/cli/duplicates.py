@@ -24,12 +24,12 @@ from typing import Any
 
 from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.curation.duplicates import Group, find_duplicates
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from .answers import image_card, row_of
 from .arguments import parse
+from .console import Console, say
 from .own_search import Method, is_exact, own_strategy
 from .page import Page, Section
 from .pictures import Pictures
@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> None:
             _write_page(args, args.html, groups, rows)
         deleted = gallery.delete(doomed) if args.delete and args.yes and doomed else 0
         if args.json:
-            print(json.dumps(_as_json(args, gallery, groups, rows, deleted), indent=2))
+            say(json.dumps(_as_json(args, gallery, groups, rows, deleted), indent=2))
         else:
             _print(args, console, groups, rows, deleted)
 

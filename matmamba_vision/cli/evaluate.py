@@ -45,7 +45,6 @@ import tyro
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import Grid, settings_of
 from matmamba_retrieval.search.settings import Settings
-from rich.console import Console
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..evaluate.environment import environment
@@ -53,6 +52,7 @@ from ..evaluate.significance import RESAMPLES
 from .arguments import parse
 from .computing import Computing, require_least
 from .config import load_into, shipped_config
+from .console import Console, say
 from .device import resolve_device
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation
@@ -95,7 +95,7 @@ def run(arguments: list[str]) -> None:
     grid = load_into(Grid, args.grid or shipped_config(SHIPPED_GRID))
     checkpoint = load_checkpoint(args.checkpoint, resolve_device(computing.device))
     widths, gallery_widths = _widths(grid, checkpoint)
-    splits = open_data(checkpoint, args.name, args.root, any_classes=True)
+    splits = open_data(console, checkpoint, args.name, args.root, any_classes=True)
     splits = Splits(
         some(splits.train, args.gallery_images, computing.seed),
         some(splits.held_out, args.queries, computing.seed),
@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> None:
     results = _results(args, grid, checkpoint) | tables
     write_evaluation(output, results)
     if computing.json:
-        print(json.dumps(results, indent=2))
+        say(json.dumps(results, indent=2))
     else:
         print_evaluation(console, results, output)
 

@@ -13,9 +13,9 @@ from matmamba_retrieval.planning.grid import Grid
 from matmamba_retrieval.planning.trials import Bench, Trial, latencies
 from matmamba_retrieval.search.scan import ensure_index, index_bytes
 from matmamba_retrieval.search.settings import Settings
-from rich.console import Console
 
 from ..evaluate.significance import with_intervals
+from .console import Console
 from .experiment import Experiment
 from .measure import retrieval_values
 from .progress import meter

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from ..checkpoint import write_whole
+from .console import Console
 
 Row = dict[str, Any]
 PLOTS = {

@@ -16,10 +16,10 @@ from matmamba_datasets import DataError, Images, Splits, Subset
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Row
 from matmamba_retrieval.embedder import Embedder
 from numpy.typing import NDArray
-from rich.console import Console
 
 from ..checkpoint import Checkpoint
 from ..evaluate import measure_latency
+from .console import Console
 from .encoding import embed_batches
 from .held_out import watched_batches
 from .measure import Embeddings

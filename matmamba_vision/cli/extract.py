@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 from matmamba_datasets import DataError
-from rich.console import Console
 
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, save_checkpoint
 from ..evaluate import count_macs, count_parameters, measure_latency
@@ -31,6 +30,7 @@ from ..width import Width
 from .arguments import parse
 from .card import Facts, Measured, write_card
 from .config import ConfigError
+from .console import Console
 from .held_out import data_config, open_data
 from .slices import named_width
 from .validate import measure_checkpoint
@@ -159,7 +159,7 @@ def _accuracy(args: Args, small: Checkpoint, console: Console) -> Measured | str
 
 def _measure(args: Args, small: Checkpoint, console: Console) -> Measured:
     name = data_config(small, args.data_name, args.data_root).name
-    splits = open_data(small, args.data_name, args.data_root)
+    splits = open_data(console, small, args.data_name, args.data_root)
     full = [small.model.width("full")]
     (row,) = measure_checkpoint(small, full, splits, console, args.batch_size, args.workers)
     return Measured(name, len(splits.train), len(splits.held_out), row)

@@ -8,6 +8,7 @@
   matmamba gallery atlas     write a Parquet file for Embedding Atlas: a map and neighbours
   matmamba gallery verify    compare every byte with its checksum
   matmamba gallery repair    build again what can be built again
+  matmamba gallery relocate  say where the files are now
   matmamba gallery compact   leave out what was deleted, and put vectors in few files
 
 examples:
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import gallery_care, gallery_contents, gallery_exchange
+from . import gallery_care, gallery_contents, gallery_exchange, gallery_relocate
 from .arguments import dispatch
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {
@@ -34,6 +35,7 @@ _ACTIONS: dict[str, Callable[[list[str]], int]] = {
     "atlas": gallery_exchange.atlas,
     "verify": gallery_care.verify,
     "repair": gallery_care.repair,
+    "relocate": gallery_relocate.relocate,
     "compact": gallery_care.compact,
 }
 

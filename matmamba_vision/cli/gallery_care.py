@@ -18,10 +18,10 @@ from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.storage.records import Generation
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 
 from ..checkpoint import CheckpointError
 from .arguments import parse
+from .console import Console
 from .gallery_checkpoint import checkpoint_of
 from .pictures import Pictures
 

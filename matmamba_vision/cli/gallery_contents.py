@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from matmamba_datasets.texts import shown
 from matmamba_retrieval import Gallery, GalleryError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from .answers import row_of
 from .arguments import parse
+from .console import Console, safe_cell, say
 
 _INFO = """What a gallery holds, what made it, and what it takes on the disk.
 
@@ -66,6 +67,8 @@ class ListArgs:
     limit: int | None = None
     # A table, a JSON object on each line, CSV, or ids alone.
     format: Literal["table", "json", "csv", "ids"] = "table"
+    # The same as --format json.
+    json: bool = False
 
 
 @dataclass
@@ -86,11 +89,11 @@ def info(arguments: list[str]) -> int:
     with Gallery(args.gallery) as gallery:
         about = describe(gallery)
     if args.json:
-        print(json.dumps(about, indent=2))
+        say(json.dumps(about, indent=2))
         return 0
     width = max(map(len, about))
     for name, value in about.items():
-        print(f"{name.replace('_', ' '):{width}}  {_readable(value)}")
+        say(f"{name.replace('_', ' '):{width}}  {_readable(value)}")
     return 0
 
 
@@ -133,6 +136,7 @@ def _readable(value: Any) -> str:
 def show(arguments: list[str]) -> int:
     """List images."""
     args = parse(ListArgs, "gallery list", _LIST, arguments)
+    args.format = "json" if args.json else args.format
     limit = args.limit if args.limit is not None else 50 if args.format == "table" else 0
     if limit < 0:
         raise GalleryError(f"--limit is {limit}: it can be 0 (all) or more")
@@ -155,15 +159,15 @@ def _keys(gallery: Gallery, where: str) -> np.ndarray:
 def _print_rows(gallery: Gallery, keys: np.ndarray, kind: str, header: bool) -> None:
     rows = gallery.rows(keys)
     if kind == "ids":
-        print("\n".join(row.id for row in rows))
+        say("\n".join(shown(row.id) for row in rows))
     elif kind == "json":
-        print("\n".join(json.dumps(row_of(row), ensure_ascii=False) for row in rows))
+        say("\n".join(json.dumps(row_of(row), ensure_ascii=False) for row in rows))
     elif kind == "csv":
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows([("id", "path", "label", "metadata")] if header else [])
         for row in rows:
             metadata = json.dumps(dict(row.metadata), ensure_ascii=False) if row.metadata else ""
-            writer.writerow((row.id, row.path, row.label, metadata))
+            writer.writerow(map(safe_cell, (row.id, row.path, row.label, metadata)))
     else:
         table = Table(box=None, pad_edge=False, show_header=header)
         for name in ("label", "id", "path", "metadata"):

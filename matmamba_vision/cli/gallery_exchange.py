@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 from matmamba_retrieval import Gallery, GalleryError
-from rich.console import Console
 
 from .arguments import parse
+from .console import Console
 from .own_search import Method, own_strategy
 from .pictures import Pictures
 from .progress import meter

@@ -14,23 +14,24 @@ from matmamba_datasets import (
     make_loader,
     open_splits,
 )
-from omegaconf import OmegaConf
-from rich.console import Console
 
 from ..checkpoint import Checkpoint, CheckpointError
-from .progress import watch
+from .config import filled
+from .console import Console
+from .progress import say_left_out, watch
 
 
 def data_config(checkpoint: Checkpoint, name: str = "", root: str = "") -> DataConfig:
     """The data settings of the training run, with another name or folder if given."""
-    known = OmegaConf.merge(OmegaConf.structured(DataConfig), checkpoint.run.get("data", {}))
-    config: DataConfig = OmegaConf.to_object(known)  # type: ignore[assignment]
+    config = filled(DataConfig, checkpoint.run.get("data", {}), str(checkpoint.path))
     config.name, config.root = name or config.name, root or config.root
     return config
 
 
-def open_data(checkpoint: Checkpoint, name: str = "", root: str = "", *, any_classes: bool = False) -> Splits:
-    """The splits of the data set of the training run, or of the one that is named.
+def open_data(
+    console: Console, checkpoint: Checkpoint, name: str = "", root: str = "", *, any_classes: bool = False
+) -> Splits:
+    """The splits of the data set of the training run, or of the one that is named; says what is not read.
 
     Args:
         any_classes: it may have other classes than the checkpoint: labels are compared with each other, and
@@ -42,6 +43,7 @@ def open_data(checkpoint: Checkpoint, name: str = "", root: str = "", *, any_cla
     splits = open_splits(data_config(checkpoint, name, root))
     if not any_classes and splits.train.classes != checkpoint.classes:
         raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
+    say_left_out(console, splits.left_out)
     return splits
 
 

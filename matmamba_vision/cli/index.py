@@ -17,22 +17,23 @@ examples:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from shlex import quote
 
-from matmamba_datasets import BrokenTally, open_images
+import tyro
+from matmamba_datasets import BrokenTally, TableReading, open_images, shown
 from matmamba_retrieval import Gallery, GalleryError
-from rich.console import Console
 
 from ..checkpoint import load_checkpoint
 from .arguments import parse
+from .console import Console
 from .device import limit_threads
-from .indexing import index_images, index_vectors
-from .progress import say_broken
+from .indexing import Indexed, index_images, index_vectors
+from .progress import say_broken, say_left_out
 from .shortlists import build_shortlists, require_dims
 
 # Good for a first gallery, before anything is trained.
@@ -62,8 +63,14 @@ class Args:
     factory: str = ""
     # CSV file or JSON lines with what is known about the images, found by a column id or path.
     metadata: Path | None = None
+    # Of images: what is read of a place.
+    reading: tyro.conf.OmitArgPrefixes[TableReading] = field(default_factory=TableReading)
     # Encode images that the gallery has once more, and replace them; else they are left alone.
     upsert: bool = False
+    # Encode images once more whose files changed since.
+    changed: bool = False
+    # Delete images from the gallery whose files are gone.
+    prune: bool = False
     # Only the i-th of n parts, as i/n, into a gallery of its own; `matmamba merge` puts them together.
     shard: str = ""
     # Share of files that may be unreadable before the run stops.
@@ -95,15 +102,20 @@ def run(arguments: list[str]) -> None:
     if nothing:
         build(args, console)
         return
-    start, tally = time.monotonic(), None
+    start, indexed = time.monotonic(), None
     with continuable(args.gallery):
         if args.vectors is not None:
             added, known = index_vectors(args, console)
         else:
             assert args.images is not None
             checkpoint = load_checkpoint(args.checkpoint)
-            added, known, tally = index_images(args, checkpoint, open_images(args.images), console)
-    summarise(console, args.gallery, "added", added, start, tally)
+            images = open_images(args.images, args.reading)
+            say_left_out(console, images.left_out)
+            indexed = index_images(args, checkpoint, images, console)
+            added, known = indexed.added, indexed.known
+    summarise(console, args.gallery, "added", added, start, indexed.tally if indexed else None)
+    if indexed is not None:
+        say_changes(console, indexed)
     if known:
         console.print(_left_alone(args, known), soft_wrap=True, highlight=False)
     query = "--vectors QUERIES --model-name NAME" if args.vectors else "IMAGE"
@@ -136,6 +148,8 @@ def _require_fitting(args: Args) -> None:
     unused = [name for name, value in of_vectors.items() if value and args.vectors is None]
     if args.vectors is not None and args.widths:
         unused.append("--widths")
+    if args.images is None:
+        unused += [f"--{name}" for name in ("changed", "prune") if getattr(args, name)]
     if args.images is None and args.vectors is None:
         unused += [
             f"--{name}" for name in ("metadata", "widths", "prefix", "upsert", "shard") if getattr(args, name)
@@ -146,6 +160,26 @@ def _require_fitting(args: Args) -> None:
         kind = "a shard" if args.shard else "images" if args.images else "vectors"
         kind = kind if args.images or args.vectors else "images that are there"
         raise GalleryError(f"{unused[0]} means nothing for {kind}")
+
+
+def say_changes(console: Console, indexed: Indexed) -> None:
+    """Print what became of the files of images that were there before, if anything did."""
+    changes, pruned = indexed.changes, indexed.pruned
+    gone = changes.gone[pruned:]
+    lines = [
+        (len(gone), f"gone, which --prune deletes from the gallery: {_some(gone)}"),
+        (len(changes.changed), f"changed, which --changed encodes again: {_some(changes.changed)}"),
+        (pruned, "deleted from the gallery, whose files are gone"),
+        (changes.unknown, "of which no size and time were noted: unknown whether they changed"),
+        (changes.unreachable, "whose files cannot be looked at"),
+    ]
+    for count, said in lines:
+        if count:
+            console.print(f"{count} {said}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 @contextmanager

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from matmamba_datasets import NO_LABEL, BrokenTally, Images
+from matmamba_datasets.listing import absolute
 from matmamba_retrieval import GalleryError, Row
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.exchange.importing import VectorFile, checked, elsewhere, open_vectors
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.gallery.merging import merge_segments
+from matmamba_retrieval.gallery.upkeep import Changes, compare
 from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
 from matmamba_retrieval.storage.distinct import first_repeated
 from numpy.typing import NDArray
-from rich.console import Console
 
 from ..checkpoint import Checkpoint
+from .console import Console
 from .encoding import Encoder
-from .progress import meter
+from .progress import meter, say_left_out
 from .shortlists import build_shortlists, require_dims
 
 if TYPE_CHECKING:
@@ -30,13 +33,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def index_images(
-    args: Args, checkpoint: Checkpoint, images: Images, console: Console
-) -> tuple[int, int, BrokenTally]:
-    """Add what the gallery lacks, then build its shortlists.
+@dataclass(frozen=True)
+class Indexed:
+    """What became of some images.
 
-    Returns:
-        How many images were added, how many were there already, and the broken ones.
+    Attributes:
+        added: images encoded. known: how many were left as they are. tally: the broken ones. changes: of the
+            files of those that the gallery has. pruned: how many were deleted because their files are gone.
+    """
+
+    added: int
+    known: int
+    tally: BrokenTally
+    changes: Changes
+    pruned: int
+
+
+def index_images(args: Args, checkpoint: Checkpoint, images: Images, console: Console) -> Indexed:
+    """Add what the gallery lacks, then build its shortlists.
 
     Raises:
         GalleryError: the gallery was made by another checkpoint, or has an id under another path.
@@ -46,13 +60,17 @@ def index_images(
     spec, path = encoder.embedder.spec(), str(checkpoint.path.absolute())
     dims = require_dims(args.dims, args.factory, spec.dim)
     part = parse_shard(args.shard, len(images), args.batch_size)
-    describe = _Describe(args, images)
+    describe = _Describe(args, images, console)
     tally = BrokenTally(len(part), args.max_broken)
     target = Destination(args.gallery, spec, path, encoder.widths, upsert=args.upsert, shard=args.shard)
     with closing(target):
         # Of a gallery that was there before, all its widths.
         encoder = Encoder.of(checkpoint, target.widths, args.batch_size, args.workers)
         left = target.missing(images.ids, images.paths, args.prefix, part)
+        if args.changed:
+            left = np.union1d(left, _changed(target, images, args, part))
+            target.upsert = True
+        target.since = time.time_ns()
         with intake(target.commit) as writer, meter(console, "indexing", len(part)) as bar:
             bar.skip(len(part) - len(left))
             for batch, vectors in encoder.encode(images, left, tally, bar):
@@ -62,8 +80,20 @@ def index_images(
             target.open()
         if target.gallery is None:
             raise GalleryError(f"{args.images} has no readable images:\n{tally.listing()}")
+        changes = compare(target.gallery, str(absolute(args.images))) if args.images else Changes()
+        gone = changes.gone if args.prune else []
+        pruned = target.gallery.delete(gone) if gone else 0
         _finish(target, dims, args, writer.committed)
-    return writer.committed, len(part) - len(left), tally
+    return Indexed(writer.committed, len(part) - len(left), tally, changes, pruned)
+
+
+def _changed(target: Destination, images: Images, args: Args, part: range) -> NDArray[np.int64]:
+    """Positions of the images whose files differ from those that were encoded."""
+    if target.gallery is None or args.images is None:
+        return np.empty(0, np.int64)
+    wanted = set(compare(target.gallery, str(absolute(args.images))).changed)
+    ids = images.ids if wanted else ()
+    return np.array([place for place in part if ids and args.prefix + ids[place] in wanted], dtype=np.int64)
 
 
 def _finish(target: Destination, dims: Sequence[int], args: Args, added: int) -> None:
@@ -91,12 +121,13 @@ class _Describe:
         GalleryError: the file of metadata is damaged, or speaks of images that are not in the collection.
     """
 
-    def __init__(self, args: Args, images: Images) -> None:
+    def __init__(self, args: Args, images: Images, console: Console) -> None:
         self._images, self._prefix = images, args.prefix
         self._known = None if args.metadata is None else Annotations(args.metadata)
         if self._known is not None:
             by_path = self._known.by == "path"
             self._known.require_known(images.paths if by_path else (self._prefix + one for one in images.ids))
+            say_left_out(console, self._known.left_out)
 
     def rows(self, positions: NDArray[np.int64]) -> list[Row]:
         """The images at these positions."""
@@ -139,6 +170,8 @@ def index_vectors(args: Args, console: Console) -> tuple[int, int]:
         raise GalleryError(f"{file.file}: the id {twice!r} is there twice")
     part = parse_shard(args.shard, len(file))
     known = _annotations(args, file)
+    if known is not None:
+        say_left_out(console, known.left_out)
     target = Destination(args.gallery, elsewhere(file, args.model_name), upsert=args.upsert, shard=args.shard)
     with closing(target):
         with (

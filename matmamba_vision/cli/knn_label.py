@@ -25,12 +25,12 @@ from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.curation.labels import Votes, vote
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from .answers import image_card
 from .arguments import parse
+from .console import Console, safe_cell, say
 from .own_search import Method, own_strategy
 from .page import Page, Section
 from .pictures import Pictures
@@ -99,7 +99,7 @@ def run(arguments: list[str]) -> None:
     if args.json:
         listed = [finding.values() for finding in findings]
         about = {"k": args.k, "temperature": args.temperature, "confirmed": votes.accuracy()}
-        print(json.dumps({**about, "images": listed}, indent=2))
+        say(json.dumps({**about, "images": listed}, indent=2))
     else:
         _print(args, console, votes, findings)
 
@@ -132,7 +132,8 @@ def _write_csv(file: Path, findings: list[Finding]) -> None:
     with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as opened:
         writer = csv.DictWriter(opened, _COLUMNS)
         writer.writeheader()
-        writer.writerows(finding.values() for finding in findings)
+        for finding in findings:
+            writer.writerow({name: safe_cell(value) for name, value in finding.values().items()})
 
 
 def _print(args: Args, console: Console, votes: Votes, findings: list[Finding]) -> None:

@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from ..allocator import keep_freed_memory
+from .console import Console, replace_what_cannot_be_printed, say
 
 COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] != ["search"]:
         # Which scan computes, and why: once for each setting. A search is too short to be told.
         logging.getLogger("matmamba_vision.ops").setLevel(logging.INFO)
+    replace_what_cannot_be_printed()
     try:
         return _run(arguments[0] if arguments else "--help", arguments[1:])
     except BrokenPipeError:
@@ -66,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         if debug:
             raise
-        print(f"matmamba: error: {_explain(error)}", file=sys.stderr)
+        say(f"matmamba: error: {_explain(error)}", stderr=True)
         return 2
     except KeyboardInterrupt:
-        print("matmamba: interrupted; what was saved stays", file=sys.stderr)
+        say("matmamba: interrupted; what was saved stays", stderr=True)
         return 130
 
 

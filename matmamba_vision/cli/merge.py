@@ -20,9 +20,9 @@ from typing import Annotated
 import tyro
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.exchange.joining import join
-from rich.console import Console
 
 from .arguments import parse
+from .console import Console
 from .index import continuable, summarise
 from .progress import Meter, meter
 from .shortlists import build_shortlists, require_dims

@@ -7,11 +7,10 @@ import io
 from pathlib import Path
 
 from matmamba_datasets import BrokenImageError, DataError, Images, open_images, read_image
+from matmamba_datasets.kinds import container_of
 from PIL import Image
 
 THUMBNAIL = 224
-# Files in which many images lie; a path inside ends with "#" and the image's name.
-_CONTAINERS = (".parquet", ".tar")
 
 
 class Pictures:
@@ -22,8 +21,8 @@ class Pictures:
 
     def read(self, path: str) -> Image.Image:
         """The image, upright RGB; `BrokenImageError` if it is not there or cannot be decoded."""
-        container, _, name = path.rpartition("#")
-        if not name or not container.endswith(_CONTAINERS) or not Path(container).is_file():
+        container = container_of(path)
+        if not container or not Path(container).is_file():
             return read_image(Path(path))
         images, positions = self._open(container, path)
         if path not in positions:

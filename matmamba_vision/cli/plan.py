@@ -47,20 +47,20 @@ from matmamba_retrieval.search.scan import ensure_index
 from matmamba_retrieval.search.settings import Settings
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from ..evaluate import measure_latency
 from .arguments import parse
 from .computing import Computing, require_least, require_place
 from .config import ConfigError
+from .console import Console, say
 from .device import resolve_device
 from .encoding import embed_batches
 from .evaluation_report import first_stage
 from .experiment import some
 from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
-from .progress import meter, say_broken, watch
+from .progress import meter, say_broken, say_left_out, watch
 
 Row = dict[str, Any]
 QUERIES = 1000
@@ -121,7 +121,7 @@ def run(arguments: list[str]) -> None:
 
         args.plot.write_bytes(draw_plan(rows, chosen, goal.quality, str(goal)))
     if args.computing.json:
-        print(json.dumps({"plan": plan.to_json(), "front": front, "tried": len(rows)}, indent=2))
+        say(json.dumps({"plan": plan.to_json(), "front": front, "tried": len(rows)}, indent=2))
     else:
         _print(console, args, rows, front, chosen, goal)
 
@@ -153,6 +153,7 @@ def _encode(args: Args, gallery: Gallery, console: Console) -> tuple[EncodedQuer
     wanted = [model.width(width) for width in args.widths] or list(model.trained_widths)
     widths = list(dict.fromkeys(["full", *map(model.label, wanted)]))
     images = some(open_images(args.queries), args.most, args.computing.seed)
+    say_left_out(console, images.left_out)
     by_width, labels = _embed(args, images, embedder, widths, console)
     with console.status("measuring latency"):
         times = measure_latency(model, widths)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
-from matmamba_datasets import Batch, BrokenTally, Loader
-from rich.console import Console
+from matmamba_datasets import Batch, BrokenTally, Loader, left_out_text
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .console import Console
 
 # Seconds between two lines where there is no terminal.
 LINE_SECONDS = 10
@@ -86,3 +88,11 @@ def say_broken(console: Console, tally: BrokenTally) -> None:
         console.print(
             f"{len(tally.found)} files were left out:\n{tally.listing()}", markup=False, soft_wrap=True
         )
+    say_left_out(console, tally.foreign)
+
+
+def say_left_out(console: Console, left_out: Mapping[str, str]) -> None:
+    """Print what a place holds beside its images, by reason; with --debug, all of it."""
+    if left_out:
+        most = len(left_out) if logging.getLogger().isEnabledFor(logging.DEBUG) else 3
+        console.print(left_out_text(left_out, most), markup=False, highlight=False, soft_wrap=True)

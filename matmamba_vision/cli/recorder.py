@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import numpy as np
 from matmamba_datasets import BrokenTally, DataError, Loader
-from rich.console import Console
 
 from ..batch import LabelledBatch
 from ..checkpoint import checkpoint_file, save_checkpoint
@@ -23,6 +22,7 @@ from ..models import MatMamba
 from ..ops import resolve_for
 from ..train import Hooks, Position, ResumeError, RunFolder, Saves, StepReport, Training
 from .config import TrainConfig, as_plain, save_config
+from .console import Console
 from .progress import Meter
 from .run_card import RunFacts, save_run_card
 from .stop import Stop

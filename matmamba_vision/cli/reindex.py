@@ -24,10 +24,10 @@ from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.gallery.renewal import Renewal
 from numpy.typing import NDArray
-from rich.console import Console
 
 from ..checkpoint import load_checkpoint
 from .arguments import parse
+from .console import Console
 from .device import limit_threads
 from .encoding import Encoder
 from .index import continuable, summarise

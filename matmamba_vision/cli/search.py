@@ -39,21 +39,22 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from matmamba_datasets import BrokenImageError, eval_transform
+from matmamba_datasets import BrokenImageError, Reading, eval_transform
 from matmamba_retrieval import Funnel, Gallery, GalleryError, Queries, Shortlist, SingleShot, Strategy
 from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.exchange.importing import made_elsewhere
 from matmamba_retrieval.planning.planner import funnel_schedule
 from matmamba_retrieval.search.examples import Joined, Stored
 from matmamba_retrieval.search.settings import Plan
-from rich.console import Console
 
 from .answers import as_json, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
 from .asked import Asked, asked_images, key_of, local_path, read_batch
 from .computing import require_least, require_place
+from .console import Console, say
 from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
+from .progress import say_left_out
 from .searching import Answer, Search
 
 # Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
@@ -93,6 +94,8 @@ class Args:
     shortlist: int | None = None
     # Where the checkpoint is, if it was moved.
     checkpoint: Path | None = None
+    # Of folders, and of every image.
+    reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
     # Print JSON instead of tables.
     json: bool = False
     # Write a page with the pictures, which holds everything and opens from disk.
@@ -111,7 +114,8 @@ def run(arguments: list[str]) -> int:
     if args.strategy == "single-shot" and (args.dim or args.shortlist):
         raise GalleryError("--dim and --shortlist mean nothing for --strategy single-shot")
     with Gallery(args.gallery) as gallery:
-        asked = asked_images(args.queries, sys.stdin.buffer)
+        asked, left_out = asked_images(args.queries, sys.stdin.buffer, args.reading)
+        say_left_out(Console(stderr=True), left_out)
         liked = np.array([key_of(gallery, image_id) for image_id in args.like], dtype=np.int64)
         embedder = _embedder(args, gallery, asked)
         search = _search(args, gallery, embedder)
@@ -202,12 +206,12 @@ def _show(args: Args, search: Search, answers: Iterator[Answer]) -> int:
     if broken and not search.answered:
         raise BrokenImageError(broken[0].name, broken[0].error)
     if args.json:
-        print(as_json(kept, search.strategy, search.cost))
+        say(as_json(kept, search.strategy, search.cost))
     else:
         console.print(strategy_text(search.strategy), soft_wrap=True)
         console.print(f"spent per query: {spent_text(search.cost)}", soft_wrap=True)
     for answer in broken:
-        print(f"matmamba: {answer.name} cannot be read: {answer.error}", file=sys.stderr)
+        say(f"matmamba: {answer.name} cannot be read: {answer.error}", stderr=True)
     return 1 if broken else 0
 
 

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import tyro
 from matmamba_datasets import DataError, Images, Subset
-from rich.console import Console
 
 from ..batch import LabelledBatch
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
@@ -41,6 +40,7 @@ from ..width import Width
 from .arguments import parse
 from .computing import Computing, require_least
 from .config import ConfigError
+from .console import Console, say
 from .device import resolve_device
 from .held_out import open_data, watched_batches
 from .progress import meter
@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> None:
     selection = selector.select()
     result = write_selection(output, selection, _flags(args))
     if args.computing.json:
-        print(json.dumps(result, indent=2))
+        say(json.dumps(result, indent=2))
     else:
         print_selection(console, selection, output)
     if selection.cut_short:
@@ -109,7 +109,7 @@ class _Selector:
     def __init__(self, args: Args, budget: Budget, checkpoint: Checkpoint, console: Console) -> None:
         self._args, self._budget, self._seed = args, budget, args.computing.seed
         self._checkpoint, self._model, self._console = checkpoint, checkpoint.model, console
-        images = open_data(checkpoint, args.name, args.root).held_out
+        images = open_data(console, checkpoint, args.name, args.root).held_out
         self._levels = head_levels(self._model, args.skip_blocks)
         with console.status(f"profiling for {budget.key}"):
             self._price = make_price(self._model, budget.key, self._levels, args.profile_batch)

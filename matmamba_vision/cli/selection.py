@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ..checkpoint import Checkpoint
@@ -19,6 +18,7 @@ from ..evaluate.environment import environment
 from ..evaluate.mixnmatch import Candidate
 from ..evaluate.pareto import draw_front, pareto_front
 from ..evaluate.score import Score
+from .console import Console
 from .slices import SLICE_FILE, write_slice
 
 

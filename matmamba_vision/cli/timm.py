@@ -16,12 +16,13 @@ import sys
 from pathlib import Path
 
 from .config import ConfigError
+from .console import say
 
 
 def run(arguments: list[str]) -> None:
     """The script, with its own arguments."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: matmamba timm SCRIPT [its arguments]\n\n{__doc__}")
+        say(f"usage: matmamba timm SCRIPT [its arguments]\n\n{__doc__}")
         sys.exit(0)
     script = Path(arguments[0])
     if not script.is_file():

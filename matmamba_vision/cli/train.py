@@ -38,7 +38,6 @@ from matmamba_datasets import (
     open_splits,
     train_transform,
 )
-from rich.console import Console
 
 from ..checkpoint import checkpoint_file
 from ..evaluate.accuracy import evaluate_widths
@@ -59,9 +58,10 @@ from ..train import (
 )
 from .arguments import parse
 from .config import ConfigError, TrainConfig, check_config, load_config
+from .console import Console
 from .device import limit_threads
 from .dry_run import Plan, describe
-from .progress import counted, meter
+from .progress import counted, meter, say_left_out
 from .recorder import Recorder
 from .resume import Found, find_checkpoint
 from .trackers import trackers_of
@@ -116,6 +116,7 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
         config.engine, config.device, log_with=trackers_of(config.trackers), project_config=places
     )
     console.quiet = not accelerator.is_main_process
+    say_left_out(console, splits.left_out)
     _warn_of_small_classes(splits, console)
     with ExitStack() as stack:
         stack.enter_context(named_losses())
@@ -123,7 +124,7 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
         if folder:
             stack.callback(folder.release)
         found = find_checkpoint(config, saves, resume)
-        console.print(_start_in_words(found), soft_wrap=True, highlight=False)
+        console.print(_start_in_words(found, config), soft_wrap=True, highlight=False)
         training, loaders = _prepare(config, splits, accelerator, console)
         measure = _measure(training, loaders[1], config)
         recorder = Recorder(
@@ -134,10 +135,15 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
     return output
 
 
-def _start_in_words(found: Found | None) -> str:
+def _start_in_words(found: Found | None, config: TrainConfig) -> str:
     if found is None:
         return "from the start"
     position = found[1]["position"]
+    if more := config.optim.epochs - found[1]["config"]["optim"]["epochs"]:
+        return (
+            f"going on from {found[0]} for {more} epochs more than before, at the same learning rate:"
+            f" epoch {position['epoch'] + 1}, {position['step']} steps taken"
+        )
     if found[1]["trained"]:
         return f"{found[0]} is the end of the training: only measured once more"
     return f"going on from {found[0]}: epoch {position['epoch'] + 1}, {position['step']} steps taken"
@@ -149,6 +155,8 @@ def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
     found = find_checkpoint(config, Saves(Path(config.output) / "checkpoints"), resume)
     splits = open_splits(config.data)
     accelerator = make_accelerator(config.engine, config.device)
+    console.quiet = not accelerator.is_main_process
+    say_left_out(console, splits.left_out)
     training, loaders = _prepare(config, splits, accelerator, console)
     model, optimiser = training.model, training.optimiser.optimizer  # type: ignore[attr-defined]
     facts = Plan(
@@ -166,7 +174,7 @@ def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
         tables = describe(facts, config.optim, model, optimiser)
     if accelerator.is_main_process:
         console.print(tables)
-        console.print(f"{config.output}: {_start_in_words(found)}", soft_wrap=True, highlight=False)
+        console.print(f"{config.output}: {_start_in_words(found, config)}", soft_wrap=True, highlight=False)
 
 
 def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:

@@ -26,7 +26,6 @@ from typing import Any
 
 import tyro
 from matmamba_datasets import DataError, Images, Splits
-from rich.console import Console
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..evaluate import Predictions, predict
@@ -36,6 +35,7 @@ from ..width import Width
 from .arguments import parse
 from .computing import Computing, require_least
 from .config import ConfigError
+from .console import Console, say
 from .device import resolve_device
 from .experiment import some
 from .held_out import data_config, open_data, watched_batches
@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> None:
     console = args.computing.begin()
     checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
     plan = _plan(args, checkpoint)
-    splits = open_data(checkpoint, args.name, args.root)
+    splits = open_data(console, checkpoint, args.name, args.root)
     splits = Splits(some(splits.train, args.gallery_images, args.computing.seed), splits.held_out)
     output = args.output or checkpoint_file(args.checkpoint).parent / "validate"
     # Before the work, so that a folder that cannot be written costs none.
@@ -95,7 +95,7 @@ def run(arguments: list[str]) -> None:
     results = _validate(args, plan, checkpoint, splits, console)
     write_validation(output, results)
     if args.computing.json:
-        print(json.dumps(results, indent=2))
+        say(json.dumps(results, indent=2))
     else:
         print_validation(console, results, output)
 

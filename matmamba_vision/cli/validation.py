@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from matmamba_retrieval import prefix
-from rich.console import Console
 from rich.progress import track
 
 from ..evaluate import Predictions, measure_latency
@@ -17,6 +16,7 @@ from ..evaluate.calibration import Reliability, reliability
 from ..evaluate.significance import mcnemar, sign_flip_test, with_intervals
 from ..models import MatMamba
 from ..width import Width
+from .console import Console
 from .measure import Values, cost_row, retrieval_values
 
 T = TypeVar("T")

@@ -9,10 +9,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ..checkpoint import write_whole
+from .console import Console
 
 Row = dict[str, Any]
 # What identifies a row, and what its other entries are not.

@@ -13,16 +13,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..checkpoint import FILE_NAME, CheckpointError, write_whole
+from ..checkpoint import FILE_NAME, CheckpointError, unwrapped, write_whole
 from ..models import MatMamba
 from .config import arguments_of, config_of
 from .layout import pack, unpack
 from .source import CONFIG, PICKLED, SUFFIXES, Config, locate, read_config, read_weights
 
 _VARIANT = "matmamba_small_patch16_224"
-_WRAPPERS = ("model", "state_dict")
-# Added by DistributedDataParallel and by torch.compile.
-_PREFIXES = ("module.", "_orig_mod.")
 
 
 def load_official(source: Mapping[str, Any] | Path | str, config: Config | None = None) -> MatMamba:
@@ -103,24 +100,9 @@ def _build(state: Any, config: Mapping[str, Any]) -> MatMamba:
     # By a name that timm knows, so that whatever is made of the model can be saved for timm.
     model: MatMamba = timm.create_model(_VARIANT, **arguments_of(config))  # type: ignore[assignment]
     depth = len(model.heads)
-    theirs = _fitting(_unwrapped(state), pack(model.state_dict(), depth))
+    theirs = _fitting(unwrapped(state), pack(model.state_dict(), depth))
     model.load_state_dict(unpack(theirs, depth))
     return model.eval()
-
-
-def _unwrapped(state: Any) -> Mapping[str, Any]:
-    """The state dict inside of what trainers save, without the prefixes that all of its names share."""
-    if isinstance(state, Mapping):
-        state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), state)
-    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
-        raise ValueError(f"a {type(state).__name__} is not a state dict: tensors by name")
-    while state and (prefix := _shared_prefix(state)):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _shared_prefix(state: Mapping[str, Any]) -> str | None:
-    return next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in state)), None)
 
 
 def _fitting(theirs: Mapping[str, Any], wanted: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import timm
 from torch import nn
 
-from ..checkpoint import CheckpointError, ForeignFileError, checkpoint_file, load_checkpoint
+from ..checkpoint import (
+    CheckpointError,
+    ForeignFileError,
+    checkpoint_file,
+    fit_weights,
+    load_checkpoint,
+    unwrapped,
+)
 from ..models import Architecture, MatMamba, importance_of_weights, sort_heads
 from ..models.matmamba import TRAINED_WIDTHS
 from ..official import load_official
+from ..official.source import CONFIG, read_weights
 from .config import ModelConfig
 
 # What is done with a model, rather than asked of its constructor.
@@ -65,7 +73,7 @@ def _fresh(config: ModelConfig, classes: int) -> MatMamba:
 
 
 def _from_checkpoint(config: ModelConfig, init: str, classes: int) -> MatMamba:
-    model = _load(init)
+    model = _load(init, config)
     _require_architecture(config, model.architecture, init)
     if config.head_bias is not None and model.num_classes == classes:
         raise ValueError(f"model.head_bias: {init} has {classes} classes already, and keeps its head")
@@ -78,17 +86,31 @@ def _from_checkpoint(config: ModelConfig, init: str, classes: int) -> MatMamba:
     return _made_again(model, config)
 
 
-def _load(init: str) -> MatMamba:
-    """A checkpoint of this project, or a published one with its config.json beside it."""
+def _load(init: str, config: ModelConfig) -> MatMamba:
+    """A checkpoint of this project, a published one with its config.json beside it, or weights alone."""
     try:
         return load_checkpoint(init).model
     except ForeignFileError:
-        return load_official(Path(init))
+        return _load_foreign(checkpoint_file(init), config)
     except CheckpointError:
         # Published weights have other names, too.
         if Path(init).exists() and not checkpoint_file(init).is_file():
-            return load_official(Path(init))
+            return _load_foreign(Path(init), config)
         raise
+
+
+def _load_foreign(file: Path, config: ModelConfig) -> MatMamba:
+    """Published weights, or the weights of `config.name` under our names, as `torch.save` writes them."""
+    if file.is_dir() or file.with_name(CONFIG).is_file():
+        return load_official(file)
+    state = unwrapped(read_weights(file))
+    head = state.get("head.weight")
+    model = _fresh(replace(config, head_bias=None), 0 if head is None else len(head))
+    try:
+        fit_weights(model, state)
+    except ValueError as error:
+        raise CheckpointError(f"{file} does not hold the weights of {config.name}: {error}") from error
+    return model
 
 
 def _require_architecture(config: ModelConfig, known: Architecture, init: str) -> None:

@@ -51,6 +51,17 @@ def test_a_wrong_key_is_named(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{"output": "${oc.env:HOME}"}, {"data": {"root": "a/${seed}"}}, {"trackers": ["${oc.env:A}"]}],
+)
+def test_nothing_is_looked_up_in_the_environment(tmp_path: Path, content: dict[str, object]) -> None:
+    """Nor elsewhere: a file, or a checkpoint, may come from anybody."""
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=rf"x\.yaml: {next(iter(content))}.*\$.*write the value"):
+        load_config(tmp_path / "x.yaml")
+
+
 @pytest.mark.parametrize("content", [b"a: [", b"- k", b"\xea\x00", b"\x01", b"5", b"some text"])
 def test_a_file_that_is_no_yaml_with_keys_is_named(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]

@@ -307,7 +307,7 @@ def test_a_table_says_what_each_stage_took(place: Path, capsys: pytest.CaptureFi
     ]
     assert main([str(word) for word in words]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"score +label +id +path", said)
+    assert re.search(r"score\tlabel\tid\tpath", said)
     for stage in ("encode", "shortlist", "rerank"):
         assert re.search(rf"{stage} \d+\.\d\d ms, [\d,]+\.\d+ MMACs", said), said
 

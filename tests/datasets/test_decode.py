@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import pickle
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,18 @@ import torch
 from matmamba_datasets import (
     AugmentConfig,
     BrokenImageError,
+    DataError,
+    Reading,
     eval_transform,
     make_loader,
     open_images,
     read_image,
     train_transform,
 )
+from matmamba_datasets.decode import formats
 from matmamba_datasets.transforms import Transform
 from PIL import Image
+from real_trees import noise
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
 
@@ -73,6 +79,63 @@ def test_an_image_too_large_to_decode_is_broken(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(BrokenImageError, match=r"x\.png"):
         read_image(tmp_path / "x.png")
+
+
+def test_limits_are_those_that_flags_name(tmp_path: Path) -> None:
+    """A JPEG is measured as it is decoded; others as they are stored; files before they are read."""
+    noise((64, 48)).save(tmp_path / "x.png")
+    noise((640, 480)).save(tmp_path / "x.jpg")
+    reading = Reading(max_megapixels=0.0029)
+    more = r"x\.png: 0\.0 megapixels, more than the 0\.0029 that --max-megapixels"
+    with pytest.raises(BrokenImageError, match=more):
+        read_image(tmp_path / "x.png", reading=reading)
+    with pytest.raises(BrokenImageError, match=r"x\.jpg: 0\.0 megapixels"):
+        read_image(tmp_path / "x.jpg", reading=reading)
+    assert read_image(tmp_path / "x.jpg", reading=Reading(max_megapixels=0.02)).size == (160, 120)
+    with pytest.raises(BrokenImageError, match=r"x\.jpg: .* MB, more than the 0 that --max-file-mb allows"):
+        read_image(tmp_path / "x.jpg", reading=Reading(max_file_mb=0.001))
+
+
+def test_a_large_image_takes_four_bytes_a_pixel_and_warns_of_nothing(tmp_path: Path) -> None:
+    """In a process of its own, whose memory is bounded."""
+    Image.new("RGB", (13_000, 13_000)).save(tmp_path / "x.png", compress_level=1)
+    program = (
+        "import resource, sys; from matmamba_datasets import read_image;"
+        "before = resource.getrusage(0).ru_maxrss; size = read_image(sys.argv[1]).size;"
+        "print(*size, resource.getrusage(0).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-W", "always::Warning:PIL", "-c", program, str(tmp_path / "x.png")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    width, height, kilobytes = map(int, run.stdout.split())
+    assert (width, height, run.stderr) == (13_000, 13_000, "")
+    assert kilobytes * 1024 < 5 * width * height
+
+
+@pytest.mark.parametrize("start", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"%PDF-1.4\n"])
+def test_no_program_is_started_for_an_image(
+    start: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *rest, **more: pytest.fail("a program was started"))
+    (tmp_path / "x.jpg").write_bytes(start)
+    with pytest.raises(BrokenImageError, match=r"x\.jpg: PostScript or PDF, which is not read"):
+        read_image(tmp_path / "x.jpg")
+
+
+def test_heic_is_read_or_its_cure_is_named(tmp_path: Path) -> None:
+    """Whatever its name; the photo is made where pillow-heif is installed."""
+    file = tmp_path / "x.jpg"
+    file.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    if "HEIF" in formats():
+        noise((64, 48)).save(file, "HEIF")
+        assert read_image(file).size == (64, 48)
+        file.rename(tmp_path / "x.heic")
+        assert len(open_images(tmp_path)) == 1
+        return
+    with pytest.raises(BrokenImageError, match=r"pip install .*heif"):
+        read_image(file)
+    file.rename(tmp_path / "x.heic")
+    with pytest.raises(DataError, match=r"pip install .*heif"):
+        open_images(tmp_path)
 
 
 INPUT = {"input_size": (3, 32, 32), "interpolation": "bicubic", "crop_pct": 0.5}

@@ -145,8 +145,9 @@ def test_broken_images_are_left_out_and_reported(photos: Path, workers: int) -> 
     for batch in batches:
         tally.add(batch.broken)
     assert sum(map(len, batches)) == 23
-    assert {Path(name).name for name in tally.found} == {"00.jpg", "notes.txt"}
-    assert "notes.txt: not an image file" in tally.listing()
+    assert {Path(name).name for name in tally.found} == {"00.jpg"}
+    assert images.left_out == {str(photos / "notes.txt"): "not an image (.txt)"}
+    assert "00.jpg: not an image file" in tally.listing()
 
 
 def test_too_many_broken_images_stop_the_run(photos: Path) -> None:

@@ -360,7 +360,9 @@ def test_a_gallery_of_the_format_before_is_read_and_gets_digests_when_written_to
     old = tmp_path / "old"
     shutil.copytree(gallery.folder, old)
     with apsw.Connection(str(old / "catalog.sqlite"), vfs=database.CHECKED_VFS) as made:
-        made.execute("DROP TABLE digests; UPDATE about SET value = '2' WHERE name = 'format'")
+        made.execute(
+            "DROP TABLE digests; DROP TABLE sources; UPDATE about SET value = '2' WHERE name = 'format'"
+        )
         made.execute("DELETE FROM about WHERE name = 'transaction'")
     made.close()
     assert answers(old) == before

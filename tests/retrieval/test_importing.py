@@ -251,8 +251,40 @@ def test_lines_of_json_are_kept_and_found_by_path_beside_the_file(tmp_path: Path
 
 def test_entries_of_images_that_are_not_there_are_named(tmp_path: Path) -> None:
     known = annotations(tmp_path, "m.csv", "id,x\n" + "".join(f"i{number},1\n" for number in range(9)))
-    with pytest.raises(GalleryError, match=r"'i1', .*'i5' and 3 more"):
-        known.require_known(["i0"])
+    with pytest.raises(GalleryError, match=r"'i0', .*'i4' and 4 more"):
+        known.require_known(["x"])
+    assert known.require_known(["i0", "i7"]) == 2
+    assert len(known.left_out) == 7
+    assert known.left_out[f"{tmp_path}/m.csv, line 3"] == "speaks of an image that is not there"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "ID;Label;year\na\\b.jpg;cat;2020\n"),
+        ("m.csv", "id\tLABEL\tyear\na/b.jpg\tcat\t2020\n"),
+        ("m.csv", '"Id"|"label"|"year"\n"a\\b.jpg"|"cat"|"2020"\n'),
+        ("m.tsv", "id,label,year\na/b.jpg,cat,2020\n"),
+        ("m.jsonl", '{"Id": "a\\\\b.jpg", "Label": "cat", "year": 2020}\n'),
+    ],
+)
+def test_metadata_are_read_however_they_are_written(name: str, text: str, tmp_path: Path) -> None:
+    known = annotations(tmp_path, name, text)
+    assert known.of(["a/b.jpg", "a\\b.jpg"]) == [{"label": "cat", "year": 2020}] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "id,x\na,1\nb\nc,2,3\n,4\na,5\n"),
+        ("m.jsonl", '{"id": "a", "x": 1}\n[]\n{\n{"id": 3}\n{"id": "a"}\n'),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_left_out_and_listed(name: str, text: str, tmp_path: Path) -> None:
+    known = annotations(tmp_path, name, text)
+    assert known.of(["a"]) == [{"x": 1}]
+    first = 3 if name == "m.csv" else 2
+    assert set(known.left_out) == {f"{tmp_path / name}, line {line}" for line in range(first, first + 4)}
 
 
 @pytest.mark.parametrize(
@@ -262,16 +294,15 @@ def test_entries_of_images_that_are_not_there_are_named(tmp_path: Path) -> None:
         ("m.csv", "", "first line"),
         ("m.csv", "id,a,a\n", "first line"),
         ("m.csv", "id,a\nx\n", "line 2: 1 values"),
-        ("m.csv", "name,a\nx,1\n", "no column id or path"),
+        ("m.csv", "name;a\nx;1\n", "no column id or path.* 'name;a', separated by ','"),
         ("m.csv", "id,path\nx,1\n", "both"),
-        ("m.csv", "id,a\nx,1\nx,2\n", "line 3: 'x' is there twice"),
         ("m.csv", "id,a\n,1\n", "line 2"),
         ("m.csv", 'id,a\n"x,1\n', "line 2"),
         ("m.jsonl", "[]\n", "line 1: not a JSON object"),
-        ("m.jsonl", '{"id": "a"}\n{', "line 2: not JSON"),
+        ("m.jsonl", "{", "line 1: not JSON"),
         ("m.jsonl", '{"id": "a", "x": NaN}\n', "line 1"),
         ("m.jsonl", '{"id": 3}\n', "line 1"),
-        ("m.jsonl", '{"id": "a"}\n{"path": "b"}\n', "line 2: no column id"),
+        ("m.jsonl", '{"x": "b"}\n', "line 1: no column id"),
     ],
 )
 def test_a_damaged_file_of_metadata_is_named_with_its_line(

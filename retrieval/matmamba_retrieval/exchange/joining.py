@@ -17,6 +17,7 @@ from ..gallery.destination import CHUNK, MERGE_COMMITS, SHARD
 from ..gallery.gallery import Gallery
 from ..gallery.merging import merge_segments
 from ..storage.distinct import first_repeated
+from ..storage.sources import known_facts, note_facts
 
 # What a gallery notes of those that are copied into it: which ones, how many keys it had before, and whether
 # that is done.
@@ -141,7 +142,9 @@ def _copy(sources: Sequence[Gallery], target: Gallery, done: int, progress: Call
         skip = max(0, skip - len(source))
         for part in _parts(keys, target.spec.dim):
             small = {width: source.segments_of(width).read(part) for width in target.generation.widths}
-            target.add(source.rows(part), source.segments.read(part), small)
+            rows = source.rows(part)
+            target.add(rows, source.segments.read(part), small)
+            note_facts(target.catalog, known_facts(source.catalog, [row.id for row in rows]))
             progress(len(part))
             commits += 1
             if commits % MERGE_COMMITS == 0:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import GalleryError
 from ..storage.records import Row
+from ..storage.sources import facts_of, note_facts, same_file
 from ..storage.spec import EmbeddingSpec
 from .gallery import Gallery
 from .merging import merge_segments
@@ -32,7 +33,8 @@ class Destination:
         shard: which part of a collection it is to hold, such as "1/4"; "" for all of it.
 
     Attributes:
-        gallery: None until there is one. widths: labels of the further widths.
+        gallery: None until there is one. widths: labels of the further widths. since: when the images began
+            to be read from their files, whose size and time are then noted; None if they are not.
 
     Raises:
         GalleryError: another model made the gallery, it has other widths, or it holds another shard.
@@ -51,6 +53,7 @@ class Destination:
         self.folder, self.spec, self._path, self._shard = folder, spec, checkpoint_path, shard
         self.widths, self.upsert, self._commits = tuple(widths), upsert, 0
         self.gallery: Gallery | None = None
+        self.since: int | None = None
         if Gallery.exists(folder):
             self.open()
             assert self.gallery is not None
@@ -120,9 +123,10 @@ class Destination:
 
     def require_path(self, row: Row, path: str) -> None:
         """Raise `GalleryError` if an image that the gallery has comes from another place than `path`."""
-        if row.path != path:
+        if not same_file(row.path, path):
             raise GalleryError(
                 f"{self.folder} has an image {row.id!r} already, from {row.path}, not {path}:"
+                f" `matmamba gallery relocate {self.folder} OLD NEW` if the files have moved,"
                 " --prefix NAME keeps two folders apart, --upsert replaces it"
             )
 
@@ -132,6 +136,9 @@ class Destination:
         if self.upsert:
             rows = self._with_old_metadata(rows)
         gallery.add(rows, vectors[self.spec.width], small, replace=self.upsert)
+        if self.since is not None:
+            facts = {row.id: facts_of(row.path, self.since) for row in rows}
+            note_facts(gallery.catalog, {name: fact for name, fact in facts.items() if fact is not None})
         self._commits += 1
         if self._commits % MERGE_COMMITS == 0:
             merge_segments(gallery)

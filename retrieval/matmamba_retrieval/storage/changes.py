@@ -29,6 +29,7 @@ def add_images(
         GalleryError: an id is given twice, or is there already and not to be replaced.
     """
     _require_distinct(rows)
+    _require_text(rows)
     with catalog.transaction():
         last = catalog.newest(generation)
         keys, live = (last.keys, last.live) if last else (0, 0)
@@ -59,7 +60,7 @@ def _metadata(row: Row) -> str:
     try:
         # Letters as they are: conditions look up the names of metadata in this text.
         return json.dumps(dict(row.metadata), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise GalleryError(f"the metadata of {row.id!r} are not JSON: {error}") from error
 
 
@@ -90,6 +91,40 @@ def _require_distinct(rows: Sequence[Row]) -> None:
     twice = [image_id for image_id, count in Counter(row.id for row in rows).items() if count > 1]
     if twice:
         raise GalleryError(f"the id {twice[0]!r} is given twice: ids are unique")
+
+
+def _require_text(rows: Sequence[Row]) -> None:
+    """Raise `GalleryError` for what cannot be stored: half a surrogate pair, a number as a key."""
+    for row in rows:
+        for name in ("id", "path", "label"):
+            value = getattr(row, name)
+            if value is not None and not _storable(value):
+                raise GalleryError(f"the {name} of {row.id!a} is {value!a}: not a text that can be stored")
+        if row.metadata and (fault := _unfit(row.metadata)):
+            raise GalleryError(f"the metadata of {row.id!r} are not JSON: {fault}")
+
+
+def _unfit(value: Any) -> str:
+    """What in metadata is no text that can be stored, or a key that is none; "" if all is well."""
+    if isinstance(value, Mapping):
+        bad = next((key for key in value if not (isinstance(key, str) and _storable(key))), None)
+        if bad is not None:
+            return f"the key {bad!a} is not a text that can be stored"
+        return next(filter(None, map(_unfit, value.values())), "")
+    if isinstance(value, (list, tuple)):
+        return next(filter(None, map(_unfit, value)), "")
+    return (
+        f"{value!a} is not a text that can be stored"
+        if isinstance(value, str) and not _storable(value)
+        else ""
+    )
+
+
+def _storable(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and text.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _names(metadata: Mapping[str, Any], before: str = "") -> Iterator[str]:

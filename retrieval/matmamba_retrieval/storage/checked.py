@@ -16,7 +16,7 @@ from .database import naming, open_database
 from .digests import Digests
 from .interrupts import uninterrupted
 from .rewriting import left_over
-from .schema import DIGESTS, FORMAT, READABLE, objects, spaced
+from .schema import DIGESTS, FORMAT, READABLE, objects, spaced, tables
 
 # What each transaction writes, so that it can be told whether it took effect.
 _LAST = "transaction"
@@ -24,6 +24,9 @@ _LAST = "transaction"
 
 class CheckedDatabase:
     """The tables of a catalogue.
+
+    Attributes:
+        file: where it is. format: which tables it has, see `schema`.
 
     Raises:
         GalleryError: the file is missing, damaged, or of another format.
@@ -35,12 +38,12 @@ class CheckedDatabase:
         self.file, self._lock, self._whole_indexes = file, threading.RLock(), False
         self._db = open_database(file, write=write)
         try:
-            number = self._require_format()
-            self._digests = Digests(self._db, file, known=number >= DIGESTS.since)
-            self._require_tables(number)
+            self.format = self._require_format()
+            self._digests = Digests(self._db, file, known=self.format >= DIGESTS.since)
+            self._require_tables()
             if write:
                 self._digests.watch()
-                self._upgrade(number)
+                self._upgrade()
         except BaseException:
             self._db.close(force=True)
             raise
@@ -55,21 +58,25 @@ class CheckedDatabase:
             raise FormatError(f"{self.file} has format {found}, this version reads format {FORMAT}")
         return int(found)
 
-    def _require_tables(self, number: int) -> None:
+    def _require_tables(self) -> None:
         """Nothing but our own tables: a catalogue from elsewhere could bring views and triggers along."""
         made = {name: spaced(sql) for name, sql in self.run("SELECT name, sql FROM sqlite_master") if sql}
-        wanted = objects(number)
+        wanted = objects(self.format)
         for name in sorted(made.keys() | wanted):
             if made.get(name) != wanted.get(name):
                 what = "has no" if name not in made else "has another" if name in wanted else "has a foreign"
                 raise GalleryError(f"{self.file} is damaged, or was made elsewhere: it {what} table {name!r}")
 
-    def _upgrade(self, number: int) -> None:
-        if number < FORMAT:
+    def _upgrade(self) -> None:
+        if self.format < FORMAT:
             self.require_indexes()
             with self.transaction():
+                for table in tables():
+                    if table.since > self.format:
+                        self.run(table.definition)
                 self._digests.begin()
                 self.set_about("format", str(FORMAT))
+            self.format = FORMAT
 
     def close(self) -> None:
         """Release the file."""

@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from ..errors import GalleryError
-from .schema import DIGESTS, TABLES, Table
+from .schema import TABLES, Table
 
 _BITS = 224
 _DIGEST = f"SELECT sha3_query(?, {_BITS})"
@@ -74,7 +74,6 @@ class Digests:
 
     def begin(self) -> None:
         """Give a catalogue without digests those of all its rows, within the transaction that is open."""
-        self._db.execute(DIGESTS.definition)
         self.known = True
         for table in TABLES.values():
             for part in self._parts(table):

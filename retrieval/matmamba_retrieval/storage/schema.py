@@ -104,13 +104,17 @@ _TABLES = (
     Table("fields", "name TEXT PRIMARY KEY", "name"),
 )
 TABLES = {table.name: table for table in _TABLES}
-# Of the other tables; nothing has a digest of these.
+# Of the tables above; these have no digests themselves.
 DIGESTS = Table(
     "digests",
     "name TEXT NOT NULL, part INTEGER NOT NULL, block INTEGER NOT NULL, digest BLOB NOT NULL,"
     " PRIMARY KEY (name, part, block)",
     "name, part, block",
     since=3,
+)
+# What is known of the images' files. Nothing is answered from it, so it has no digests.
+SOURCES = Table(
+    "sources", "id TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL", "id", since=3
 )
 INDEXES = {
     "live": "CREATE UNIQUE INDEX live ON images (generation, id) WHERE removed IS NULL",
@@ -120,7 +124,7 @@ INDEXES = {
 
 def tables(number: int = FORMAT) -> list[Table]:
     """The tables of a format."""
-    return [table for table in (*_TABLES, DIGESTS) if table.since <= number]
+    return [table for table in (*_TABLES, DIGESTS, SOURCES) if table.since <= number]
 
 
 def table_script(number: int = FORMAT) -> str:

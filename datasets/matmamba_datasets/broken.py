@@ -1,0 +1,19 @@
+"""An image that cannot be read."""
+
+from __future__ import annotations
+
+
+class BrokenImageError(ValueError):
+    """An image that cannot be decoded.
+
+    Attributes:
+        name: its path or id. reason: what the decoder said. foreign: whether it is no image at all, by its
+            name and by its content.
+    """
+
+    def __init__(self, name: str, reason: str, foreign: bool = False) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason, self.foreign = name, reason, foreign
+
+    def __reduce__(self) -> tuple[type[BrokenImageError], tuple[str, str, bool]]:
+        return type(self), (self.name, self.reason, self.foreign)

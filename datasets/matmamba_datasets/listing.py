@@ -1,0 +1,214 @@
+"""The one place where a folder is listed: each entry is read, or left out by name with the reason.
+
+Nothing that is wrong with one entry touches another, and nothing is opened.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .kinds import SHARD, TABLE, why_no_folder, why_no_image
+from .reading import FOLLOW, Reading
+from .regular import said, why_not_regular
+from .texts import Packed, is_text
+
+_READ_ALREADY = "a link to a folder that is read where it lies, or holds this one"
+Entries = list[str]
+# Suffixes of images that are read everywhere, as cameras and programs write them.
+_PLAIN = frozenset((".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp"))
+
+
+class Listing:
+    """What is below a folder.
+
+    Links to folders are followed last, and each folder is read once: so a link to a folder above it ends
+    nothing, and what has a place of its own keeps it.
+
+    Attributes:
+        root: the folder. images: paths below it, with "/" on every system, of what is an image or may be one,
+            in their order. owners: for each its place in `names`; names: first folders below the root, None
+            for files beside them. shards, tables: paths of *.tar and *.parquet files. left_out: reason by
+            absolute path of all else; one of a folder ends with "/" and stands for what is in it.
+
+    Args:
+        reading: patterns of what to take, and what to do with links.
+    """
+
+    def __init__(self, root: Path | str, reading: Reading | None = None) -> None:
+        reading = reading or Reading()
+        self.root, self.left_out = Path(root), dict[str, str]()
+        self.shards, self.tables = list[str](), list[str]()
+        self._follow, self._links = reading.links == FOLLOW, list[str]()
+        self._include, self._exclude = _patterns(reading.include), _patterns(reading.exclude)
+        self._plain = frozenset[str]() if self._include or self._exclude else _PLAIN
+        self._prefix = f"{absolute(self.root)}{os.sep}"
+        # Folders above: a link to one of these would lead back here.
+        self._seen = {_identity(folder) for folder in absolute(self.root).resolve().parents}
+        # Numbers of the owners as they come, because a million strings would take a hundred megabytes.
+        self.owners, self._numbers = array("q"), dict[str | None, int]()
+        self.images = Packed.of_runs(self._noted())
+        self.shards.sort()
+        self.tables.sort()
+
+    @property
+    def names(self) -> list[str | None]:
+        return list(self._numbers)
+
+    def leave(self, path: str, reason: str) -> None:
+        """Name what is left out, by its path below the root."""
+        self.left_out[self._prefix + path] = reason
+
+    def _noted(self) -> Iterator[list[str]]:
+        for run in walk(self):
+            owner = run[0].split("/", 1)[0] if "/" in run[0] else None
+            number = self._numbers.setdefault(owner, len(self._numbers))
+            self.owners.extend(array("q", [number]) * len(run))
+            yield run
+
+    def linked(self) -> Entries:
+        """Folders behind links that were found since the last call, sorted."""
+        found, self._links = sorted(self._links), []
+        return found
+
+    def entries(self, inside: str) -> Entries:
+        """Images and folders (with "/") in a folder, sorted, so that folders stand where they belong."""
+        where, found = os.path.join(self.root, inside), Entries()  # noqa: PTH118  strings, for speed
+        plain = self._plain
+        try:
+            identity = _identity(where)
+            if identity in self._seen:
+                self.leave(inside, _READ_ALREADY)
+                return found
+            self._seen.add(identity)
+            with os.scandir(where) as entries:
+                for entry in entries:
+                    name = entry.name
+                    # The usual case in few steps, because there may be millions.
+                    usual = name[name.rfind(".") :] in plain and name[0] != "." and name.isascii()
+                    if usual and entry.is_file(follow_symlinks=False):
+                        found.append(inside + name)
+                    elif path := self._taken(entry, inside):
+                        found.append(path)
+        except OSError as error:
+            self.leave(inside, f"cannot be listed: {said(error)}")
+        found.sort()
+        return found
+
+    def _taken(self, entry: os.DirEntry[str], inside: str) -> str:
+        """The path of an image or a folder; "" for what is something else."""
+        name, path = entry.name, inside + entry.name
+        if not (name.isascii() or is_text(name)):
+            self.leave(path, "its name is not UTF-8: rename it")
+            return ""
+        try:
+            if entry.is_file(follow_symlinks=False):
+                return self._file(name, path)
+            if entry.is_dir(follow_symlinks=False):
+                return self._folder(name, path)
+            return self._special(entry, path)
+        except OSError as error:
+            self.leave(path, f"cannot be read: {said(error)}")
+            return ""
+
+    def _special(self, entry: os.DirEntry[str], path: str) -> str:
+        mode = entry.stat().st_mode
+        if not stat.S_ISDIR(mode):
+            kind = why_not_regular(mode)
+            return self._no(path, kind) if kind else self._file(entry.name, path)
+        if not self._follow:
+            return self._no(f"{path}/", "a link to a folder, by --links skip")
+        if folder := self._folder(entry.name, path):
+            self._links.append(folder)
+        return ""
+
+    def _folder(self, name: str, path: str) -> str:
+        reason = why_no_folder(name) or ("by --exclude" if _match(self._exclude, name, path) else "")
+        return self._no(f"{path}/", reason) if reason else f"{path}/"
+
+    def _file(self, name: str, path: str) -> str:
+        if self._exclude and _match(self._exclude, name, path):
+            return self._no(path, "by --exclude")
+        if self._include and not _match(self._include, name, path):
+            return self._no(path, "by --include")
+        reason = why_no_image(name)
+        if not reason:
+            return path
+        lowered = name.lower()
+        if lowered.endswith((SHARD, TABLE)) and not name.startswith("."):
+            (self.shards if lowered.endswith(SHARD) else self.tables).append(path)
+        return self._no(path, reason)
+
+    def _no(self, path: str, reason: str) -> str:
+        self.leave(path, reason)
+        return ""
+
+
+def walk(listing: Listing) -> Iterator[list[str]]:
+    """The images below a folder in runs, each of one folder; only the folders on the way are in memory."""
+    waiting = [""]
+    while waiting:
+        for start in waiting:
+            # No recursion: folders can be nested deeper than Python calls.
+            stack = [_runs(listing.entries(start))]
+            while stack:
+                run = next(stack[-1], None)
+                if run is None:
+                    stack.pop()
+                elif run[0].endswith("/"):
+                    stack.append(_runs(listing.entries(run[0])))
+                else:
+                    yield run
+        waiting = listing.linked()
+
+
+def _runs(entries: Entries) -> Iterator[list[str]]:
+    """Images that stand together, and each folder alone."""
+    start = 0
+    for place in [place for place, path in enumerate(entries) if path[-1] == "/"]:
+        if start < place:
+            yield entries[start:place]
+        yield entries[place : place + 1]
+        start = place + 1
+    if start < len(entries):
+        yield entries[start:]
+
+
+def left_beside(root: Path, taken: Sequence[Path]) -> dict[str, str]:
+    """Why what lies beside the folders that are read is not, by absolute path."""
+    names, found = {folder.name for folder in taken}, dict[str, str]()
+    listed = " and ".join(f"{name}/" for name in sorted(names))
+    try:
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name not in names:
+                    ending = "/" if entry.is_dir(follow_symlinks=False) else ""
+                    found[f"{absolute(root)}{os.sep}{entry.name}{ending}"] = f"beside {listed}"
+    except OSError as error:
+        found[f"{absolute(root)}{os.sep}"] = f"cannot be listed: {said(error)}"
+    return found
+
+
+def absolute(path: Path) -> Path:
+    """An absolute path without "..", by which a file is remembered."""
+    found = path.absolute()
+    return found.resolve() if ".." in found.parts else found
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    found = os.stat(folder)  # noqa: PTH116  strings, for speed
+    return found.st_dev, found.st_ino
+
+
+def _patterns(globs: Sequence[str]) -> list[tuple[bool, re.Pattern[str]]]:
+    """Compiled, with whether each is compared with the whole path."""
+    return [("/" in glob.rstrip("/"), re.compile(fnmatch.translate(glob.rstrip("/")))) for glob in globs]
+
+
+def _match(patterns: list[tuple[bool, re.Pattern[str]]], name: str, path: str) -> bool:
+    return any(pattern.match(path if whole else name) for whole, pattern in patterns)

@@ -1,0 +1,47 @@
+"""`matmamba gallery relocate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from matmamba_datasets.listing import absolute
+from matmamba_retrieval import Gallery
+from matmamba_retrieval.gallery import upkeep
+
+from .arguments import parse
+from .console import Console
+
+_RELOCATE = """Tell a gallery that its files have moved: nothing is encoded again.
+
+Paths that begin with OLD begin with NEW afterwards. OLD need not exist any more; at least one file has to be
+below NEW.
+
+examples:
+  matmamba gallery relocate G /old/photos /new/photos
+  matmamba gallery relocate G photos.parquet archive/photos.parquet
+"""
+
+
+@dataclass
+class Args:
+    # Folder of the gallery.
+    gallery: Annotated[Path, tyro.conf.Positional]
+    # Folder or file where the images were.
+    old: Annotated[Path, tyro.conf.Positional]
+    # Where they are now.
+    new: Annotated[Path, tyro.conf.Positional]
+
+
+def relocate(arguments: list[str]) -> int:
+    """Change the paths, and say how many files are there."""
+    args = parse(Args, "gallery relocate", _RELOCATE, arguments)
+    with Gallery(args.gallery, write=True) as gallery:
+        moved, there = upkeep.move(gallery, absolute(args.old), absolute(args.new))
+    missing = f"; {moved - there} of their files are not there" if moved > there else ""
+    Console(highlight=False).print(
+        f"{args.gallery}: {moved} paths changed{missing}", markup=False, soft_wrap=True
+    )
+    return 0

@@ -1,0 +1,94 @@
+"""What has become of the files of a gallery's images: gone, changed, moved."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import GalleryError
+from ..storage.records import Row
+from ..storage.sources import Facts, file_of, known_facts, relocate
+from .gallery import Gallery
+
+# Images that are looked up at once.
+_CHUNK = 8192
+_GONE = (errno.ENOENT, errno.ENOTDIR)
+
+
+@dataclass
+class Changes:
+    """Ids of images whose files are gone, or differ in size or time from when they were encoded.
+
+    Attributes:
+        unknown: how many there are of which nothing was noted. unreachable: whose files cannot be looked at.
+    """
+
+    gone: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    unknown: int = 0
+    unreachable: int = 0
+
+
+def compare(gallery: Gallery, place: str) -> Changes:
+    """Look at the files of the images that lie in a folder, an archive or a table, by its absolute path."""
+    found, seen = Changes(), dict[str, Facts | int]()
+    keys = gallery.live_keys()
+    for start in range(0, len(keys), _CHUNK):
+        rows = [row for row in gallery.rows(keys[start : start + _CHUNK]) if _is_in(row.path, place)]
+        known = known_facts(gallery.catalog, [row.id for row in rows])
+        for row in rows:
+            _judge(row, known.get(row.id), _look(file_of(row.path), seen), found)
+    return found
+
+
+def _is_in(path: str, place: str) -> bool:
+    return path.startswith((f"{place.rstrip(os.sep)}{os.sep}", f"{place}#")) or path == place
+
+
+def _look(file: str, seen: dict[str, Facts | int]) -> Facts | int:
+    """Facts of a file, or the number of the error; a file of many images is looked at once."""
+    if file not in seen:
+        if len(seen) > _CHUNK:
+            seen.clear()
+        try:
+            found = os.stat(file)  # noqa: PTH116  strings, for speed
+            seen[file] = Facts(found.st_size, found.st_mtime_ns)
+        except OSError as error:
+            seen[file] = error.errno or -1
+    return seen[file]
+
+
+def _judge(row: Row, known: Facts | None, now: Facts | int, found: Changes) -> None:
+    if isinstance(now, int):
+        if now in _GONE:
+            found.gone.append(row.id)
+        else:
+            found.unreachable += 1
+    elif known is None:
+        found.unknown += 1
+    elif known != now:
+        found.changed.append(row.id)
+
+
+def move(gallery: Gallery, old: Path, new: Path) -> tuple[int, int]:
+    """Look for the files below `old` below `new` from now on; returns how many paths, and how many are there.
+
+    Raises:
+        GalleryError: no image of the gallery lies below `old`, or none of their files is below `new`.
+    """
+    gallery.require_writer()
+    keys = gallery.live_keys()
+    moved = there = 0
+    for start in range(0, len(keys), _CHUNK):
+        for row in gallery.rows(keys[start : start + _CHUNK]):
+            if _is_in(row.path, str(old)):
+                moved += 1
+                there += Path(file_of(str(new) + row.path[len(str(old)) :])).is_file()
+    if not moved:
+        raise GalleryError(f"{gallery.folder} has no image below {old}: nothing was changed")
+    if not there:
+        raise GalleryError(f"none of the {moved} files is below {new}: nothing was changed")
+    relocate(gallery.catalog, gallery.generation.number, str(old), str(new))
+    return moved, there
