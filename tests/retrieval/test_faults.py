@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -147,6 +148,27 @@ def test_an_error_before_the_commit_changes_nothing(failing: tuple[FailingVFS, G
     assert sorted((gallery.folder / "segments").iterdir()) == files
     gallery.add(*new_rows(10))
     assert len(gallery) == 310
+    assert verify(gallery.folder) == []
+
+
+@pytest.mark.parametrize("room", [0, 300])
+def test_a_limit_on_the_size_of_files_is_no_damage(gallery: Gallery, room: int) -> None:
+    before = answers(gallery.folder)
+    largest = (gallery.folder / "catalog.sqlite").stat().st_size + room
+
+    def limited() -> None:
+        with Gallery(gallery.folder, write=True) as opened:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+            rows = [Row(f"new{n}", "x" * 3000) for n in range(100)]
+            with pytest.raises(GalleryError, match="cannot be read or written") as caught:
+                opened.add(rows, unit_vectors(100, 32))
+            assert "damaged" not in str(caught.value)
+            opened.delete(["id0"] if room else [])
+
+    gallery.close()
+    assert ended(forked(limited)) == 0
+    if not room:
+        assert answers(gallery.folder) == before
     assert verify(gallery.folder) == []
 
 
