@@ -1,11 +1,13 @@
-"""What a gallery survives: killed writers, damaged files; and how long opening a large one takes.
+"""What a gallery survives: killed and interrupted writers, damage; and how long opening a large one takes.
 
     python benchmarks/gallery_safety.py
 
 2,000 writers are killed with SIGKILL while they add, replace, delete, compact, merge, build indexes and move
 to another model; it ends with an error at the first image that is lost or half written. 1,000 times a bit is
-flipped in one of a gallery's files, or the file is cut short; what came of it is counted. The tests do the
-same on fewer. Writes results/gallery_safety.json.
+flipped in one of a gallery's files, or the file is cut short, and 900 times pages of its catalogue are
+blanked, swapped or put in the place of another; what came of it is counted. 300 writers get SIGINT, and 200
+times two processes make one gallery at the same time. The tests do the same on fewer. Writes
+results/gallery_safety.json.
 """
 
 from __future__ import annotations
@@ -30,29 +32,42 @@ _RUN = """
 import json, sys, tempfile
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import damaged_galleries, killed_galleries
+import faiss
+from damaged_galleries import damage_and_restore, some_gallery
+from interrupted_galleries import create_at_once, interrupt_writers
+from killed_galleries import kill_writers
+from misplaced_pages import misplace_and_restore, wide_gallery
+faiss.omp_set_num_threads(1)
+attacks = {
+    "kill": kill_writers,
+    "damage": lambda gallery, *chance: damage_and_restore(some_gallery(gallery), *chance),
+    "misplace": lambda gallery, *chance: misplace_and_restore(wide_gallery(gallery), *chance),
+    "interrupt": interrupt_writers,
+    "create": create_at_once,
+}
 with tempfile.TemporaryDirectory() as folder:
-    gallery, count, seed = Path(folder) / "gallery", int(sys.argv[3]), int(sys.argv[4])
-    if sys.argv[2] == "kill":
-        found = killed_galleries.kill_writers(gallery, count, seed)
-    else:
-        found = damaged_galleries.damage_and_restore(damaged_galleries.some_gallery(gallery), count, seed)
+    found = attacks[sys.argv[2]](Path(folder) / "gallery", int(sys.argv[3]), int(sys.argv[4]))
 print(json.dumps(found))
 """
-KILLS, DAMAGES, ROWS = 2_000, 1_000, 1_000_000
+# How often each attack is made.
+ATTACKS = {
+    "killed_writers": ("kill", 2_000),
+    "damaged_files": ("damage", 1_000),
+    "misplaced_pages": ("misplace", 900),
+    "interrupted_writers": ("interrupt", 300),
+    "made_at_once": ("create", 200),
+}
+ROWS = 1_000_000
 SEED = 20  # not the one of the tests
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure everything, print and write."""
     options = parse(Path(__file__), __doc__, arguments)
-    kills, damages, rows = (20, 20, 2_000) if options.quick else (KILLS, DAMAGES, ROWS)
-    result = {
-        "killed_writers": _apart("kill", kills),
-        "damaged_files": _apart("damage", damages),
-        "opening": opening(rows),
-        **environment(),
+    attacks = {
+        name: _apart(attack, 20 if options.quick else count) for name, (attack, count) in ATTACKS.items()
     }
+    result = {**attacks, "opening": opening(2_000 if options.quick else ROWS), **environment()}
     print(json.dumps(result, indent=1))
     if options.output:
         write_json(options.output, result)

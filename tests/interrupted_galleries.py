@@ -93,6 +93,7 @@ def create_at_once(folder: Path, count: int, seed: int = 0) -> dict[str, int]:
         AssertionError: a gallery is broken, or images are gone that were added.
     """
     chance, counts = random.Random(seed), {"one": 0, "both": 0}
+    folder.mkdir(exist_ok=True)
     for number in range(count):
         place = folder / str(number)
         waits = [0.0, chance.uniform(0, 0.01)]
