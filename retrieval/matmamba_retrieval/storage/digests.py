@@ -92,6 +92,8 @@ class Digests:
     def _touch(self, *values: Any) -> None:
         """Called by the triggers, with a place and whether its block has to be whole."""
         table, part, block, checked = values
+        if not (isinstance(part, int) and isinstance(block, int)):
+            raise GalleryError(f"{self._file} is damaged: {part!r:.80} stands where a number belongs")
         place = (table, part, block)
         if place not in self._touched:
             if checked:
@@ -133,7 +135,7 @@ class Digests:
         if not table.part:
             return [0]
         query = f"SELECT {table.part} FROM {table.name} UNION SELECT part FROM digests WHERE name = ?"
-        return [part for (part,) in self._db.execute(query, (table.name,))]
+        return self._numbers(query, (table.name,))
 
     def _blocks(self, table: Table, part: int) -> list[int]:
         """Those that have rows or a digest."""
@@ -142,7 +144,14 @@ class Digests:
             f"SELECT {block} FROM {table.name} WHERE {own_part} = ?"
             " UNION SELECT block FROM digests WHERE name = ? AND part = ?"
         )
-        return [block for (block,) in self._db.execute(query, (part, table.name, part))]
+        return self._numbers(query, (part, table.name, part))
+
+    def _numbers(self, query: str, values: tuple[Any, ...]) -> list[int]:
+        """Column of whole numbers: what is no number must not become part of a statement."""
+        found = [number for (number,) in self._db.execute(query, values)]
+        if bad := [number for number in found if not isinstance(number, int)]:
+            raise GalleryError(f"{self._file} is damaged: {bad[0]!r:.80} stands where a number belongs")
+        return found
 
 
 def _named(place: Block) -> str:

@@ -50,7 +50,7 @@ class Table:
 
     def rows_of(self, part: int, block: int) -> str:
         """The query for the rows of a block, in the order of their keys."""
-        conditions = [f"{self.part} = {part}"] if self.part else []
+        conditions = [f"{self.part} = {part:d}"] if self.part else []
         if self.number:
             first = block * self.block
             conditions.append(f"{self.number} >= {first} AND {self.number} < {first + self.block}")
