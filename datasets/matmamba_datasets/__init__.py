@@ -4,6 +4,8 @@
 from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
 
 from .decode import BrokenImageError, read_image
+from .decoded import DecodedLoader, decode
+from .joined import Joined, open_training_images
 from .loader import Batch, BrokenTally, Loader, make_loader
 from .registry import DATASETS, DataConfig, open_images, open_splits
 from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset
@@ -19,16 +21,20 @@ __all__ = [
     "BrokenTally",
     "DataConfig",
     "DataError",
+    "DecodedLoader",
     "Images",
+    "Joined",
     "Loader",
     "Sample",
     "Splits",
     "StoredImages",
     "Subset",
+    "decode",
     "eval_transform",
     "make_loader",
     "open_images",
     "open_splits",
+    "open_training_images",
     "read_image",
     "train_transform",
 ]

@@ -19,7 +19,7 @@ from .config import ModelConfig
 # What is done with a model, rather than asked of its constructor.
 _DONE_TO_IT = ("init", "sort_heads", "head_bias", "grad_checkpointing")
 # What a checkpoint's weights would not fit.
-_ARCHITECTURE = ("scan", "mean_token", "reg_tokens", "mlp_ratio")
+_ARCHITECTURE = ("scan", "mean_token", "reg_tokens", "mlp_ratio", "projection", "global_pool")
 _RATES = ("drop_rate", "proj_drop_rate", "drop_path_rate")
 
 

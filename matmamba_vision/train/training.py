@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +27,28 @@ from .passes import Pass, make_pass
 from .schedule import WidthSchedule
 
 
+# From a batch, and its images on the device, to (B, E) vectors of length 1.
+Follows = Callable[[LabelledBatch, Tensor], Tensor]
+
+
+@dataclass
+class TimeLimit:
+    """Seconds that a run may take.
+
+    Attributes:
+        before: seconds spent before the run was resumed. started: when it began, or went on.
+    """
+
+    seconds: float
+    before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def share(self) -> float:
+        """Share of the time that is over; above 1 when it is up."""
+        return (self.before + time.monotonic() - self.started) / self.seconds
+
+
 @dataclass
 class Training:
     """A model in training.
@@ -32,7 +56,8 @@ class Training:
     Attributes:
         model, objective: as they were given. trainee: both, wrapped for their processes. weights: of the loss
             of each trained width, 1 on average. mix: timm's Mixup or None. ema: moving average of the model
-            or None. whole: where parameters are sharded, a copy of the model for all of them.
+            or None. whole: where parameters are sharded, a copy of the model for all of them. steps: of the
+            whole run. follows: what another network says about a batch, or None. limit: of the run's time.
     """
 
     model: MatMamba
@@ -51,6 +76,9 @@ class Training:
     clip_grad: float
     accumulate: int
     seed: int
+    steps: int = 1
+    follows: Follows | None = None
+    limit: TimeLimit | None = None
 
     @property
     def rank(self) -> int:
@@ -83,6 +111,32 @@ class Training:
         # Images are mixed in pairs and in place: an odd last one is left out, the batch stays as it was.
         mixed: tuple[Tensor, Tensor] = self.mix(images[:even].clone(), labels[:even])
         return mixed
+
+    def taught(self, batch: LabelledBatch, images: Tensor) -> Tensor | None:
+        """What the network that the objective follows says about the images, (B, E); None if there is none.
+
+        Args:
+            images: as `prepare_batch` gave them.
+        """
+        if self.follows is None:
+            return None
+        with torch.no_grad():
+            return self.follows(batch, images)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the run is to end before its last epoch."""
+        return self.limit is not None and self.limit.share >= 1
+
+    def start_clock(self) -> None:
+        """Count the run's time from now on."""
+        if self.limit is not None:
+            self.limit.started = time.monotonic()
+
+    def set_rate(self, step: int) -> None:
+        """Set the learning rate of a step; under a time limit, that of the share of the time, if it is later."""
+        spent = 0.0 if self.limit is None else min(1.0, self.limit.share)
+        self.scheduler.step_update(max(step, int(spent * self.steps)))
 
     def clip(self) -> Tensor:
         """Clip the gradient; its norm before that."""
@@ -118,11 +172,13 @@ def prepare_training(
     engine: EngineConfig | None = None,
     accelerator: Accelerator | None = None,
     seed: int = 0,
+    follows: Follows | None = None,
 ) -> Training:
     """Place model and objective, and make what trains them.
 
     Args:
         batches_per_epoch: of one process. accelerator: by default one for this process on its best device.
+        follows: what another network says about a batch, for an objective that follows one.
 
     Raises:
         ValueError: a setting that cannot work, named in the message.
@@ -140,12 +196,16 @@ def prepare_training(
     trainee, optimiser = _wrap(model, objective, optim, accelerator)
     if ema is not None:
         accelerator.register_for_checkpointing(ema)
-    scheduler = make_scheduler(optim, optimiser.optimizer, math.ceil(batches_per_epoch / engine.accumulate))
+    if optim.max_minutes and accelerator.num_processes > 1:
+        raise ValueError("optim.max_minutes: processes have no clock in common: give optim.epochs alone")
+    steps_per_epoch = math.ceil(batches_per_epoch / engine.accumulate)
+    scheduler = make_scheduler(optim, optimiser.optimizer, steps_per_epoch)
     passes = make_pass(trainee, accelerator, model, engine.cuda_graphs)
     return Training(
         model, objective, trainee, passes, accelerator, optimiser, scheduler, widths, weights,
         make_mix(mix or MixConfig(), model.num_classes), ema, whole, optim.epochs, optim.clip_grad,
-        engine.accumulate, seed,
+        engine.accumulate, seed, optim.epochs * steps_per_epoch, follows,
+        TimeLimit(60 * optim.max_minutes) if optim.max_minutes else None,
     )  # fmt: skip
 
 
