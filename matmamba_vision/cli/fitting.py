@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -72,6 +73,7 @@ def run_training(
 
     Raises: as `train`.
     """
+    begun = time.monotonic()
     output, saves = Path(config.output), Saves(Path(config.output) / "checkpoints", config.save.keep)
     with ExitStack() as stack:
         stack.enter_context(named_losses())
@@ -81,6 +83,8 @@ def run_training(
         found = find_checkpoint(config, saves, resume)
         console.print(start_in_words(found), soft_wrap=True, highlight=False)
         training, loaders = prepare()
+        if training.limit is not None:
+            training.limit.begun = begun
         measure = measured_on(training, loaders[1], config)
         recorder = Recorder(config, training, loaders[0], held_out, measure, folder, saves, console)
         position = recorder.restore(*found) if found else Position()

@@ -22,7 +22,7 @@ from ..width import Width
 from .config import EngineConfig, MixConfig, OptimConfig, ScheduleConfig
 from .engine import make_accelerator
 from .objective import NestedObjective, Trainee, weights_of
-from .optimiser import make_optimiser, make_scheduler
+from .optimiser import make_optimiser, make_scheduler, warmup_steps
 from .passes import Pass, make_pass
 from .schedule import WidthSchedule
 
@@ -33,20 +33,27 @@ Follows = Callable[[LabelledBatch, Tensor], Tensor]
 
 @dataclass
 class TimeLimit:
-    """Seconds that a run may take.
+    """Seconds that a run may take, from when it is begun to when it is saved for the last time.
 
     Attributes:
-        before: seconds spent before the run was resumed. started: when it began, or went on.
+        before: seconds spent before the run was resumed. begun: when it was begun, or resumed. setup: seconds
+            before its first step, which the course of the learning rate leaves out.
     """
 
     seconds: float
     before: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=time.monotonic)
+    setup: float = 0.0
+
+    def start(self) -> None:
+        """The first step is next."""
+        self.setup = 0.0 if self.before else time.monotonic() - self.begun
 
     @property
     def share(self) -> float:
-        """Share of the time that is over; above 1 when it is up."""
-        return (self.before + time.monotonic() - self.started) / self.seconds
+        """Share of the time for steps that is over; 1 or more when it is up."""
+        spent = self.before + time.monotonic() - self.begun
+        return (spent - self.setup) / max(1e-9, self.seconds - self.setup)
 
 
 @dataclass
@@ -56,8 +63,8 @@ class Training:
     Attributes:
         model, objective: as they were given. trainee: both, wrapped for their processes. weights: of the loss
             of each trained width, 1 on average. mix: timm's Mixup or None. ema: moving average of the model
-            or None. whole: where parameters are sharded, a copy of the model for all of them. steps: of the
-            whole run. follows: what another network says about a batch, or None. limit: of the run's time.
+            or None. whole: where parameters are sharded, a copy of the model for all of them. steps,
+            warmup: steps of the whole run, and of its warm-up. follows: what another network says about a batch, or None. limit: of the run's time.
     """
 
     model: MatMamba
@@ -77,6 +84,7 @@ class Training:
     accumulate: int
     seed: int
     steps: int = 1
+    warmup: int = 0
     follows: Follows | None = None
     limit: TimeLimit | None = None
 
@@ -131,12 +139,13 @@ class Training:
     def start_clock(self) -> None:
         """Count the run's time from now on."""
         if self.limit is not None:
-            self.limit.started = time.monotonic()
+            self.limit.start()
 
     def set_rate(self, step: int) -> None:
-        """Set the learning rate of a step; under a time limit, that of the share of the time, if it is later."""
-        spent = 0.0 if self.limit is None else min(1.0, self.limit.share)
-        self.scheduler.step_update(max(step, int(spent * self.steps)))
+        """Set the learning rate of a step; behind the warm-up, that of the clock where a time limit is nearer."""
+        if self.limit is not None and step >= self.warmup:
+            step = max(step, int(min(1.0, self.limit.share) * self.steps))
+        self.scheduler.step_update(step)
 
     def clip(self) -> Tensor:
         """Clip the gradient; its norm before that."""
@@ -204,7 +213,8 @@ def prepare_training(
     return Training(
         model, objective, trainee, passes, accelerator, optimiser, scheduler, widths, weights,
         make_mix(mix or MixConfig(), model.num_classes), ema, whole, optim.epochs, optim.clip_grad,
-        engine.accumulate, seed, optim.epochs * steps_per_epoch, follows,
+        engine.accumulate, seed, optim.epochs * steps_per_epoch,
+        warmup_steps(optim, steps_per_epoch), follows,
         TimeLimit(60 * optim.max_minutes) if optim.max_minutes else None,
     )  # fmt: skip
 
