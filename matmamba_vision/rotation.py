@@ -62,7 +62,8 @@ def fit_rotation(vectors: Tensor, encoder: str) -> Rotation:
     directions = directions.flip(1)
     # Signs are arbitrary: the largest entry of each direction is positive, so that equal fits are equal.
     signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
-    return Rotation((directions * signs).float(), encoder)
+    # As it is read again: another order in memory would be rounded otherwise.
+    return Rotation((directions * signs).float().contiguous(), encoder)
 
 
 def load_rotation(file: Path, encoder: str) -> Rotation:
@@ -80,5 +81,7 @@ def load_rotation(file: Path, encoder: str) -> Rotation:
     if rotation.digest != header["digest"]:
         raise RotationError(f"{file} is damaged: its matrix is not what was written")
     if rotation.encoder != encoder:
-        raise RotationError(f"{file} rotates the vectors of another encoder, or of another transform of images")
+        raise RotationError(
+            f"{file} rotates the vectors of another encoder, or of another transform of images"
+        )
     return rotation

@@ -1,7 +1,7 @@
-"""Training images decoded once and kept in memory; crops, flips and colours are made of batches, where a model is.
+"""Training images decoded once and kept in memory; crops, flips and colours are made where the model is.
 
-Decoding and augmenting by Pillow keeps a small model on a GPU waiting. A photo of 144 x 192 pixels takes 83 kB:
-tens of thousands fit into the memory of a GPU. A crop resampled to a square is two matrix products.
+Decoding and augmenting by Pillow keeps a small model on a GPU waiting. A photo of 144 x 192 pixels takes
+83 kB: tens of thousands fit into the memory of a GPU. A crop resampled to a square is two matrix products.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Pixels:
     """Decoded images of a collection.
 
     Attributes:
-        values: (n, C, H, W) uint8, each in the upper left corner, zeros beside it. sizes: (n, 2) int64, height
-            and width. broken: by position, those that could not be decoded.
+        values: (n, C, H, W) uint8, each in the upper left corner, zeros beside it. sizes: (n, 2) int64,
+            height and width. broken: by position, those that could not be decoded.
     """
 
     values: Tensor
@@ -177,7 +177,7 @@ def random_boxes(sizes: Tensor, augment: AugmentConfig, chance: torch.Generator)
 def resample(images: Tensor, boxes: Tensor, size: int, flipped: Tensor) -> Tensor:
     """Crops (B, 4) of images (B, C, H, W) at `size` x `size`, bicubic and antialiased; float32, 0 to 255.
 
-    As Pillow resizes a crop, up to rounding. A crop is flipped from left to right where `flipped` (B,) says so.
+    As Pillow resizes a crop, up to rounding. A crop is flipped from left to right where `flipped` (B,) says.
     """
     boxes = boxes.float()
     rows = _weights(boxes[:, 0], boxes[:, 2], images.shape[2], size)

@@ -25,8 +25,8 @@ class Batch:
 
     Attributes:
         images: (B, C, S, S). labels: (B,) int64. indices: (B,) int64, positions in the collection. ids: their
-            ids there. broken: the images that could not be decoded. larger: the same views at another size, for
-        a second network, or None.
+            ids there. broken: the images that could not be decoded. larger: the same views at another size,
+            for a second network, or None.
     """
 
     images: Tensor

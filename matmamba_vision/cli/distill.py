@@ -10,9 +10,10 @@ Of a folder with a split, the training part is taken; a share of the labelled im
 out to measure on. Everything else is as in `matmamba train`, whose run folder and --resume this shares.
 
 examples:
-  matmamba distill --teacher timm:resnet50.a1_in1k --images PHOTOS --model matmamba_mini_patch16_128 --output RUN
-  matmamba distill --teacher timm:local-dir:LITE2 --images PHOTOS MORE --repeats 5 1 --labelled True False --output RUN
-  matmamba distill --config configs/photos/mini.yaml --teacher timm:local-dir:LITE2 --images PHOTOS TINY --resume auto
+  matmamba distill --teacher timm:resnet50.a1_in1k --images PHOTOS --output RUN
+  matmamba distill --teacher runs/large --images PHOTOS --model matmamba_nano_patch4_32 --dim 64 --output RUN
+  matmamba distill --teacher timm:local-dir:LITE2 --images PHOTOS MORE --repeats 5 1 --labelled True False
+  matmamba distill --config configs/photos/mini.yaml --teacher timm:local-dir:LITE2 --images PHOTOS TINY
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ from .config import ConfigError, TrainConfig, check_config, load_into
 from .fitting import Prepared, accelerator_of, make_loaders, prepare_torch, require_best, run_training
 
 VECTORS = ".npy"
+# Images of a batch whose teacher vectors the rotation is fitted to.
+SAMPLED = 64
 
 
 @dataclass
@@ -93,7 +96,9 @@ class DistillConfig(TrainConfig):
     model: ModelConfig = field(default_factory=lambda: ModelConfig(name="matmamba_mini_patch16_128"))
     # The loss of labels and between widths.
     objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(cross_entropy=0.5, mrl=0.0, distillation=0.0, teacher="largest")
+        default_factory=lambda: ObjectiveConfig(
+            cross_entropy=0.5, mrl=0.0, distillation=0.0, teacher="largest"
+        )
     )
     # The loss against the teacher.
     follow: RegressionConfig = field(default_factory=RegressionConfig)
@@ -131,8 +136,8 @@ def distill(config: DistillConfig, console: Console, resume: str = "no") -> Path
     """Train a student and leave it in the run's folder, which is returned.
 
     Raises:
-        ConfigError: a setting that cannot work. DataError: images missing or unreadable. EncoderError: a teacher
-            that cannot be had, or that gives no vectors. Also whatever `train` raises.
+        ConfigError: a setting that cannot work. DataError: images missing or unreadable. EncoderError: a
+            teacher that cannot be had, or that gives no vectors. Also whatever `train` raises.
     """
     check_config(config)
     _complete(config)
@@ -158,8 +163,8 @@ def _complete(config: DistillConfig) -> None:
     config.labelled = config.labelled or [False] * count
     if not len(config.repeats) == len(config.labelled) == count or min(config.repeats) < 1:
         raise ConfigError(
-            f"{count} folders of images, repeats {config.repeats}, labelled {config.labelled}: one number of 1"
-            " or more, and one yes or no, for each folder"
+            f"{count} folders of images, repeats {config.repeats}, labelled {config.labelled}: one number of"
+            " 1 or more, and one yes or no, for each folder"
         )
     config.model.projection = config.dim
     # What `validate` and `evaluate` open again.
@@ -187,6 +192,7 @@ def _prepare(
     # Without labels a head of one class, which nothing trains.
     model = build_model(config.model, max(1, len(splits.train.classes))).to(accelerator.device)
     objective = StudentObjective(config.objective, config.follow, model.embedding_dim, model.num_classes)
+    assert isinstance(splits.train, Joined)
     follows, size = _teacher(config, splits.train, model.input, accelerator.device, console, resume)
     loaders = make_loaders(config, model.input, splits, accelerator, size)
     training = prepare_training(
@@ -221,7 +227,9 @@ def _teacher(
         rotation = _rotation(config, digest, vectors.shape[1], lambda: known, resume)
         return StoredTeacher(rotation(vectors, config.dim).to(device), positions), None
     encoder = open_encoder(config.teacher, config.teacher_size, device, half=device.type == "cuda")
-    console.print(f"teacher: {encoder.name}, {encoder.dim} numbers of {encoder.size} px, {encoder.digest[:12]}")
+    console.print(
+        f"teacher: {encoder.name}, {encoder.dim} numbers of {encoder.size} px, {encoder.digest[:12]}"
+    )
     sample = partial(_some_vectors, config, encoder, images, device)
     rotation = _rotation(config, encoder.digest, encoder.dim, sample, resume)
     return OnlineTeacher(encoder, rotation.to(device), input, config.dim), encoder.size
@@ -249,7 +257,8 @@ def _some_vectors(config: DistillConfig, encoder: Encoder, images: Joined, devic
     _, first = np.unique(images.unique[order], return_index=True)
     chosen = Subset(images, np.sort(order[np.sort(first)[: config.rotation_images]]))
     transform = eval_transform(encoder.input)
-    loader = make_loader(chosen, transform, config.data.batch_size, workers=config.data.workers)
+    # Small batches: those of many workers lie in shared memory at once.
+    loader = make_loader(chosen, transform, SAMPLED, workers=config.data.workers)
     return teacher_vectors(encoder, loader, device)
 
 
@@ -262,8 +271,8 @@ def _rotation(
         digest: of what made the vectors. length: of a vector. vectors: makes those to fit to.
 
     Raises:
-        ConfigError: the student is to have more coordinates than the teacher. RotationError: the run that goes
-            on had another teacher.
+        ConfigError: the student is to have more coordinates than the teacher. RotationError: the run that
+            goes on had another teacher.
     """
     if config.dim > length:
         raise ConfigError(f"dim is {config.dim}: the teacher's vectors have {length} numbers")

@@ -90,6 +90,7 @@ def run_training(
         position = recorder.restore(*found) if found else Position()
         _run(recorder, position, stack)
 
+
 def start_in_words(found: Found | None) -> str:
     """Where a run begins."""
     if found is None:
@@ -98,6 +99,7 @@ def start_in_words(found: Found | None) -> str:
     if found[1]["trained"]:
         return f"{found[0]} is the end of the training: only measured once more"
     return f"going on from {found[0]}: epoch {position['epoch'] + 1}, {position['step']} steps taken"
+
 
 def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:
     """Train from a position on, with a bar, until the end or until asked to stop."""
@@ -111,11 +113,13 @@ def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:
     recorder.bar = bar
     fit(training, loader, recorder, position)
 
+
 def require_best(config: TrainConfig, model: MatMamba) -> None:
     """Raise `ConfigError` if no trained width can be the best as `save.best` says."""
     labels = [model.label(width) for width in model.trained_widths]
     if config.save.best not in ("mean", *labels):
         raise ConfigError(f"save.best {config.save.best!r} is neither mean nor one of {', '.join(labels)}")
+
 
 def measured_on(training: Training, loader: Loader, config: TrainConfig) -> Any:
     """A function from a model to its top-1 by width on the held-out images."""
@@ -130,6 +134,7 @@ def measured_on(training: Training, loader: Loader, config: TrainConfig) -> Any:
             return evaluate_widths(model, counted(loader, tally), widths)
 
     return measured
+
 
 def make_loaders(
     config: TrainConfig,
@@ -164,13 +169,16 @@ def _decoded(
     config: TrainConfig, input: Mapping[str, Any], images: Images, accelerator: Accelerator, also: int | None
 ) -> DecodedLoader:
     if accelerator.num_processes > 1:
-        raise ConfigError("data.decoded: every process would hold all images; leave it out, or take one process")
+        raise ConfigError(
+            "data.decoded: every process would hold all images; leave it out, or take one process"
+        )
     data = config.data
     joined = images if isinstance(images, Joined) else Joined([images], [1], [True])
     pixels = [decode(source, data.decoded, max(1, data.workers)) for source in joined.sources]
     return DecodedLoader(
         joined, pixels, input, data.augment, data.batch_size, config.seed, accelerator.device, also
     )
+
 
 def prepare_torch(config: TrainConfig) -> None:
     """Seed all generators, and limit the threads."""

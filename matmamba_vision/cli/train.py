@@ -132,9 +132,7 @@ def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
         console.print(f"{config.output}: {start_in_words(found)}", soft_wrap=True, highlight=False)
 
 
-def _prepare(
-    config: TrainConfig, splits: Splits, accelerator: Accelerator, console: Console
-) -> Prepared:
+def _prepare(config: TrainConfig, splits: Splits, accelerator: Accelerator, console: Console) -> Prepared:
     prepare_torch(config)
     model = build_model(config.model, len(splits.train.classes)).to(accelerator.device)
     objective = NestedObjective(config.objective, model.embedding_dim, model.num_classes)

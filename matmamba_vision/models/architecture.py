@@ -223,8 +223,8 @@ class Architecture:
 
 
 _LEAST = {
-    "in_chans": 1, "num_classes": 0, "projection": 0, "embed_dim": 1, "depth": 0, "head_dim": 1, "d_conv": 1, "reg_tokens": 0,
-    "attn_head_dim": 1, "heads_per_group": 1, "chunk_size": 1,
+    "in_chans": 1, "num_classes": 0, "projection": 0, "embed_dim": 1, "depth": 0, "head_dim": 1, "d_conv": 1,
+    "reg_tokens": 0, "attn_head_dim": 1, "heads_per_group": 1, "chunk_size": 1,
 }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ class ModelConfig:
     head_bias: float | None = None
     # Length of the embedding where it is a linear map of the pooled features; None for the model's own.
     projection: int | None = None
-    # How tokens become one vector: token (the last one) or avg (mean of the patches); None for the model's own.
+    # How tokens become one vector: token (the last) or avg (mean of the patches); None for the model's own.
     global_pool: str | None = None
     # Recompute blocks in the backward pass: less memory, more time.
     grad_checkpointing: bool = False
@@ -87,6 +87,9 @@ class RegressionConfig:
     # Kullback-Leibler divergence of an image's similarities with the teacher's vectors of the others in the
     # batch, from the teacher's own.
     similarity: float = 1.0
+    # Minus the log of the share that those similarities give to the others of the same label (NCA), mean over
+    # the images that have some: the labels, said in the teacher's space.
+    neighbours: float = 0.5
     # Temperature of those similarities.
     temperature: float = 0.05
 

@@ -128,7 +128,7 @@ class Trainee(nn.Module):
         vectors: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Teacher]:
         """See `NestedObjective.forward`."""
-        return self.objective(self.model, images, labels, width, teacher, vectors)  # type: ignore[no-any-return]
+        return self.objective(self.model, images, labels, width, teacher, vectors)
 
 
 def weights_of(name: str, given: Sequence[float], things: Sequence[object]) -> list[float]:

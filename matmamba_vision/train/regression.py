@@ -1,4 +1,4 @@
-"""The objective of a student: at every width, the vectors of another network, and labels where there are any."""
+"""The objective of a student: at every width, the vectors of another network, and labels if there are any."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from .objective import NestedObjective, Teacher
 
 # Label of an image that has none.
 UNLABELLED = -1
+# Logarithm of no share at all; finite, so that no gradient is nothing times infinity.
+NOTHING = -1e4
 
 
 class StudentObjective(NestedObjective):
     """What makes every width answer in the space of a teacher, beside the terms of `NestedObjective`.
 
-    Regression: 1 - cosine to the teacher's vector (AML, arXiv 2007.15651; LEAF, arXiv 2509.12539), also of leading
+    Regression: 1 - cosine to the teacher's vector (AML, Budnik and Avrithis; LEAF), also of leading
     coordinates. Similarity: the divergence of a student's similarities with the teacher's vectors of the
-    other images from the teacher's own (CSD, Wu et al., CVPR 2022), as of a query in the teacher's gallery.
-    Images whose label is `UNLABELLED` take no part in cross-entropies.
+    other images from the teacher's own (CSD), as of a query in the teacher's gallery. Neighbours: that these
+    similarities find the image's class. Images whose label is `UNLABELLED` take no part in what labels ask.
 
     Args:
         follow: weights of these terms.
@@ -50,9 +52,21 @@ class StudentObjective(NestedObjective):
             if follow.prefixes and self.lengths:
                 parts = [regression(student[:, :dim], target[:, :dim]) for dim in self.lengths]
                 found["prefixes"] = follow.prefixes * torch.stack(parts).mean()
-            if follow.similarity and len(target) > 1:
-                found["similarity"] = follow.similarity * similarity(student, target, follow.temperature)
+            if len(target) > 1:
+                found |= self._by_others(student, target, labels)
         return found | super().terms(embedding, logits, labels, teacher)
+
+    def _by_others(self, student: Tensor, target: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Terms of the similarities with the other images of the batch."""
+        follow, found = self.follow, dict[str, Tensor]()
+        if not follow.similarity and not follow.neighbours:
+            return found
+        ours, theirs = others(student, target, follow.temperature)
+        if follow.similarity:
+            found["similarity"] = follow.similarity * similarity(ours, theirs)
+        if follow.neighbours and labels.dim() == 1:
+            found["neighbours"] = follow.neighbours * neighbours(ours, labels)
+        return found
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         if labels.dim() > 1:
@@ -70,14 +84,33 @@ def regression(student: Tensor, target: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student, target, dim=-1).mean()
 
 
-def similarity(student: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Divergence of similarities with the other images' targets, (B, E) both, mean over the batch."""
+def others(student: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log shares (B, B) by which the other images are like each: as the student says, and as the teacher.
+
+    Both compare with the targets (B, E), as queries in the teacher's gallery. Of itself an image has no
+    share: its logarithm is `NOTHING` or less.
+    """
     known = F.normalize(target, dim=-1)
     itself = torch.eye(len(known), dtype=torch.bool, device=known.device)
-    asked = F.normalize(student, dim=-1)
     ours, theirs = (
-        (one @ known.T / temperature).masked_fill(itself, -torch.inf).log_softmax(-1) for one in (asked, known)
+        (one @ known.T / temperature).masked_fill(itself, NOTHING).log_softmax(-1)
+        for one in (F.normalize(student, dim=-1), known)
     )
-    # An image is not among the others: there both are -inf, and their difference counts nothing.
-    gap = (theirs - ours).masked_fill(itself, 0.0)
-    return (theirs.exp() * gap).sum(-1).mean()
+    return ours, theirs
+
+
+def similarity(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Divergence of log shares (B, B) from the teacher's, mean over the batch."""
+    return F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+
+
+def neighbours(ours: Tensor, labels: Tensor) -> Tensor:
+    """Minus the log of the share that the others of an image's label (B,) have, mean over those with some.
+
+    Neighbourhood components analysis (Goldberger et al., 2004).
+    """
+    same = (labels[:, None] == labels) & (labels != UNLABELLED)[:, None]
+    same = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    shares = ours.masked_fill(~same, NOTHING).logsumexp(-1)
+    counted = same.any(1)
+    return -torch.where(counted, shares, torch.zeros_like(shares)).sum() / counted.sum().clamp(min=1)

@@ -19,10 +19,10 @@ from ..rotation import Rotation
 
 
 class OnlineTeacher:
-    """Encodes each batch as the student sees it (Beyer et al., A good teacher is patient and consistent, 2022).
+    """Encodes each batch as the student sees it (Beyer et al., arXiv 2106.05237: patient and consistent).
 
     Args:
-        input: the student's data configuration, by which images were prepared. dim: leading coordinates to give.
+        input: the student's data configuration, by which images were prepared. dim: coordinates to give.
     """
 
     def __init__(self, encoder: Encoder, rotation: Rotation, input: Mapping[str, Any], dim: int) -> None:
@@ -51,9 +51,7 @@ class StoredTeacher:
         return self.vectors[self.positions[indices].to(self.vectors.device)]
 
 
-def teacher_vectors(
-    encoder: Encoder, batches: Iterable[LabelledBatch], device: torch.device | str
-) -> Tensor:
+def teacher_vectors(encoder: Encoder, batches: Iterable[LabelledBatch], device: torch.device | str) -> Tensor:
     """(n, D) vectors of images that were prepared for the encoder, on the CPU.
 
     Raises:

@@ -26,7 +26,6 @@ from .optimiser import make_optimiser, make_scheduler, warmup_steps
 from .passes import Pass, make_pass
 from .schedule import WidthSchedule
 
-
 # From a batch, and its images on the device, to (B, E) vectors of length 1.
 Follows = Callable[[LabelledBatch, Tensor], Tensor]
 
@@ -63,8 +62,9 @@ class Training:
     Attributes:
         model, objective: as they were given. trainee: both, wrapped for their processes. weights: of the loss
             of each trained width, 1 on average. mix: timm's Mixup or None. ema: moving average of the model
-            or None. whole: where parameters are sharded, a copy of the model for all of them. steps,
-            warmup: steps of the whole run, and of its warm-up. follows: what another network says about a batch, or None. limit: of the run's time.
+            or None. whole: where parameters are sharded, a copy of the model for all of them. steps, warmup:
+            steps of the whole run, and of its warm-up. follows: what another network says about a batch, or
+            None. limit: of the run's time, or None.
     """
 
     model: MatMamba
@@ -142,7 +142,7 @@ class Training:
             self.limit.start()
 
     def set_rate(self, step: int) -> None:
-        """Set the learning rate of a step; behind the warm-up, that of the clock where a time limit is nearer."""
+        """Set the learning rate of a step; behind the warm-up, that of the clock if its end is nearer."""
         if self.limit is not None and step >= self.warmup:
             step = max(step, int(min(1.0, self.limit.share) * self.steps))
         self.scheduler.step_update(step)
