@@ -83,8 +83,8 @@ def run_training(
         found = find_checkpoint(config, saves, resume)
         console.print(start_in_words(found), soft_wrap=True, highlight=False)
         training, loaders = prepare()
-        if training.limit is not None:
-            training.limit.begun = begun
+        if training.course.limit is not None:
+            training.course.limit.begun = begun
         measure = measured_on(training, loaders[1], config)
         recorder = Recorder(config, training, loaders[0], held_out, measure, folder, saves, console)
         position = recorder.restore(*found) if found else Position()

@@ -75,7 +75,7 @@ class Recorder(Hooks):
         """What makes the run go on as if it had never stopped."""
         return {
             "position": asdict(position),
-            "trained": self.training.time_is_up
+            "trained": self.training.course.time_is_up
             or (position.epoch + 1 == self.config.optim.epochs and position.batch == len(self.loader)),
             "processes": self.training.ranks,
             "config": as_plain(self.config),
@@ -100,8 +100,8 @@ class Recorder(Hooks):
         if self.folder:
             self.folder.rewind(state["metrics_bytes"])
         self.window, self.best, self.before = state["window"], state["best"], state["seconds"]
-        if self.training.limit is not None:
-            self.training.limit.before = self.before
+        if self.training.course.limit is not None:
+            self.training.course.limit.before = self.before
         self.tally.found |= state["broken"]
         return Position(**state["position"])
 
@@ -140,7 +140,7 @@ class Recorder(Hooks):
         epoch = position.epoch + 1
         row: dict[str, Any] = {"event": "epoch", "epoch": epoch, "step": position.step}
         row |= {"seconds": round(self.seconds, 1), "loss": self._epoch_loss(position.epoch)}
-        self.ended = epoch == self.config.optim.epochs or self.training.time_is_up
+        self.ended = epoch == self.config.optim.epochs or self.training.course.time_is_up
         if self.ended or epoch % self.config.eval_every == 0:
             row["top1"] = self.measure(self.training.kept_model())
         self._keep(row)

@@ -89,12 +89,12 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
         FloatingPointError: a loss or the gradient is not finite; the message names step, width and images.
     """
     position = position or Position()
-    training.start_clock()
+    training.course.start()
     for epoch in range(position.epoch, training.epochs):
         training.trainee.train()
         started = time.perf_counter()
         for batches in _groups(loader.batches(epoch, position.batch), training.accumulate, hooks):
-            if training.time_is_up:
+            if training.course.time_is_up:
                 break
             waited = time.perf_counter() - started
             report = take_step(training, batches, position, waited)
@@ -103,7 +103,7 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
                 hooks.on_step(report, position)
             started = time.perf_counter()
         hooks.on_epoch(position)
-        if training.time_is_up:
+        if training.course.time_is_up:
             return
         position = Position(epoch + 1, 0, position.step)
 
@@ -134,7 +134,7 @@ def take_step(
     if not images and training.ranks == 1:
         return None
     seed_everything(training.seed, step, training.rank)
-    training.set_rate(step)
+    training.course.set_rate(step)
     losses = accumulate(training, batches, step)
     grad_norm = training.clip()
     widths, terms = losses.summary(training, grad_norm)

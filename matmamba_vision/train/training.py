@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,39 +19,15 @@ from ..batch import LabelledBatch
 from ..models import MatMamba
 from ..width import Width
 from .config import EngineConfig, MixConfig, OptimConfig, ScheduleConfig
+from .course import Course, make_course
 from .engine import make_accelerator
 from .objective import NestedObjective, Trainee, weights_of
-from .optimiser import make_optimiser, make_scheduler, warmup_steps
+from .optimiser import make_optimiser
 from .passes import Pass, make_pass
 from .schedule import WidthSchedule
 
 # From a batch, and its images on the device, to (B, E) vectors of length 1.
 Follows = Callable[[LabelledBatch, Tensor], Tensor]
-
-
-@dataclass
-class TimeLimit:
-    """Seconds that a run may take, from when it is begun to when it is saved for the last time.
-
-    Attributes:
-        before: seconds spent before the run was resumed. begun: when it was begun, or resumed. setup: seconds
-            before its first step, which the course of the learning rate leaves out.
-    """
-
-    seconds: float
-    before: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
-    setup: float = 0.0
-
-    def start(self) -> None:
-        """The first step is next."""
-        self.setup = 0.0 if self.before else time.monotonic() - self.begun
-
-    @property
-    def share(self) -> float:
-        """Share of the time for steps that is over; 1 or more when it is up."""
-        spent = self.before + time.monotonic() - self.begun
-        return (spent - self.setup) / max(1e-9, self.seconds - self.setup)
 
 
 @dataclass
@@ -62,9 +37,8 @@ class Training:
     Attributes:
         model, objective: as they were given. trainee: both, wrapped for their processes. weights: of the loss
             of each trained width, 1 on average. mix: timm's Mixup or None. ema: moving average of the model
-            or None. whole: where parameters are sharded, a copy of the model for all of them. steps, warmup:
-            steps of the whole run, and of its warm-up. follows: what another network says about a batch, or
-            None. limit: of the run's time, or None.
+            or None. whole: where parameters are sharded, a copy of the model for all of them. follows: what
+            another network says about a batch, or None.
     """
 
     model: MatMamba
@@ -73,7 +47,7 @@ class Training:
     passes: Pass
     accelerator: Accelerator
     optimiser: torch.optim.Optimizer
-    scheduler: Any
+    course: Course
     schedule: WidthSchedule
     weights: dict[Width, float]
     mix: Any
@@ -83,10 +57,7 @@ class Training:
     clip_grad: float
     accumulate: int
     seed: int
-    steps: int = 1
-    warmup: int = 0
     follows: Follows | None = None
-    limit: TimeLimit | None = None
 
     @property
     def rank(self) -> int:
@@ -130,22 +101,6 @@ class Training:
             return None
         with torch.no_grad():
             return self.follows(batch, images)
-
-    @property
-    def time_is_up(self) -> bool:
-        """Whether the run is to end before its last epoch."""
-        return self.limit is not None and self.limit.share >= 1
-
-    def start_clock(self) -> None:
-        """Count the run's time from now on."""
-        if self.limit is not None:
-            self.limit.start()
-
-    def set_rate(self, step: int) -> None:
-        """Set the learning rate of a step; behind the warm-up, that of the clock if its end is nearer."""
-        if self.limit is not None and step >= self.warmup:
-            step = max(step, int(min(1.0, self.limit.share) * self.steps))
-        self.scheduler.step_update(step)
 
     def clip(self) -> Tensor:
         """Clip the gradient; its norm before that."""
@@ -196,27 +151,29 @@ def prepare_training(
     accelerator = accelerator or make_accelerator(engine)
     widths = WidthSchedule(schedule or ScheduleConfig(), model.trained_widths, seed, engine.accumulate)
     weights = _width_weights(model, objective)
-    if optim.ema and engine.fsdp:
-        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
     model, objective = model.to(accelerator.device), objective.to(accelerator.device)
-    # Copies of the model before it is wrapped.
-    ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
-    whole = copy.deepcopy(model) if engine.fsdp else None
+    ema, whole = _copies(model, optim, engine)
     trainee, optimiser = _wrap(model, objective, optim, accelerator)
     if ema is not None:
         accelerator.register_for_checkpointing(ema)
-    if optim.max_minutes and accelerator.num_processes > 1:
-        raise ValueError("optim.max_minutes: processes have no clock in common: give optim.epochs alone")
     steps_per_epoch = math.ceil(batches_per_epoch / engine.accumulate)
-    scheduler = make_scheduler(optim, optimiser.optimizer, steps_per_epoch)
+    course = make_course(optim, optimiser.optimizer, steps_per_epoch, accelerator.num_processes)
     passes = make_pass(trainee, accelerator, model, engine.cuda_graphs)
     return Training(
-        model, objective, trainee, passes, accelerator, optimiser, scheduler, widths, weights,
+        model, objective, trainee, passes, accelerator, optimiser, course, widths, weights,
         make_mix(mix or MixConfig(), model.num_classes), ema, whole, optim.epochs, optim.clip_grad,
-        engine.accumulate, seed, optim.epochs * steps_per_epoch,
-        warmup_steps(optim, steps_per_epoch), follows,
-        TimeLimit(60 * optim.max_minutes) if optim.max_minutes else None,
+        engine.accumulate, seed, follows,
     )  # fmt: skip
+
+
+def _copies(
+    model: MatMamba, optim: OptimConfig, engine: EngineConfig
+) -> tuple[ModelEmaV3 | None, MatMamba | None]:
+    """Moving average and whole copy of a model that is not wrapped yet, where they are needed."""
+    if optim.ema and engine.fsdp:
+        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
+    ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
+    return ema, copy.deepcopy(model) if engine.fsdp else None
 
 
 def _wrap(

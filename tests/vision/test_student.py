@@ -26,9 +26,9 @@ from matmamba_vision.train import (
     prepare_training,
     read_vectors,
 )
+from matmamba_vision.train.course import TimeLimit
 from matmamba_vision.train.loop import take_step
 from matmamba_vision.train.passes import CapturedPass
-from matmamba_vision.train.training import TimeLimit
 from small import SMALL, LabelledImages, play, unit_vectors
 from torch import Tensor
 from torch.nn import functional as F
@@ -219,23 +219,23 @@ def test_captured_passes_follow_the_teacher_too() -> None:
 
 def test_the_rate_follows_the_clock_behind_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("matmamba_vision.train.training.time.monotonic", lambda: now[0])
-    training = prepared(minutes=1)
-    training.limit = TimeLimit(60, begun=0.0)
+    monkeypatch.setattr("matmamba_vision.train.course.time.monotonic", lambda: now[0])
+    course, optimiser = (training := prepared(minutes=1)).course, training.optimiser
+    course.limit = TimeLimit(60, begun=0.0)
     now[0] = 10
-    training.start_clock()
-    assert training.limit.share == 0
+    course.start()
+    assert course.limit.share == 0
     rates = []
     for step, seconds in [(0, 30), (1, 35), (2, 35), (3, 59.9)]:
         now[0] = seconds
-        training.set_rate(step)
-        rates.append(training.optimiser.param_groups[0]["lr"])
-    assert training.warmup == 2
+        course.set_rate(step)
+        rates.append(optimiser.param_groups[0]["lr"])
+    assert course.warmup == 2
     # Half of the 50 seconds for steps are over: step 5 of 10, whatever was done.
-    training.limit = None
+    course.limit = None
     expected = []
     for step in (0, 1, 5, 9):
-        training.set_rate(step)
-        expected.append(training.optimiser.param_groups[0]["lr"])
+        course.set_rate(step)
+        expected.append(optimiser.param_groups[0]["lr"])
     assert rates == expected
-    assert not training.time_is_up
+    assert not course.time_is_up
