@@ -7,15 +7,15 @@ Decoding and augmenting by Pillow keeps a small model on a GPU waiting. A photo 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from .decode import BrokenImageError
 from .joined import Joined
@@ -28,6 +28,10 @@ from .transforms import AugmentConfig
 LONGEST = 1.5
 # How brightness is made of red, green and blue (ITU-R BT.601).
 GREY = (0.299, 0.587, 0.114)
+# Images that a worker hands over at once.
+TOGETHER = 64
+# Pixels (H, W, C), or why there are none.
+Decoded: TypeAlias = "NDArray[np.uint8] | BrokenImageError"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,27 +48,40 @@ class Pixels:
     broken: dict[int, BrokenImageError]
 
 
-def decode(images: Images, edge: int, threads: int = 1) -> Pixels:
-    """Decode a collection; an image whose shorter edge is longer than `edge` pixels is made smaller."""
+def decode(images: Images, edge: int, workers: int = 0) -> Pixels:
+    """Decode a collection; an image whose shorter edge is longer than `edge` pixels is made smaller.
 
-    def decoded(index: int) -> NDArray[np.uint8] | BrokenImageError:
+    Args:
+        workers: processes that decode; 0 decodes in this one. Threads would wait for each other.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Fitted(images, edge), TOGETHER, num_workers=workers, collate_fn=list, generator=torch.Generator()
+    )
+    found = [one for batch in loader for one in batch]
+    broken = {index: one for index, one in enumerate(found) if isinstance(one, BrokenImageError)}
+    sizes = np.array([(1, 1) if isinstance(one, BrokenImageError) else one.shape[:2] for one in found])
+    height, width = sizes.max(0)
+    values = np.zeros((len(found), 3, height, width), np.uint8)
+    for index, one in enumerate(found):
+        if not isinstance(one, BrokenImageError):
+            values[index, :, : one.shape[0], : one.shape[1]] = one.transpose(2, 0, 1)
+    return Pixels(torch.from_numpy(values), torch.from_numpy(sizes), broken)
+
+
+class _Fitted(Dataset[Decoded]):
+    """Decoded images, no larger than they are kept."""
+
+    def __init__(self, images: Images, edge: int) -> None:
+        self.images, self.edge = images, edge
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Decoded:
         try:
-            return _fitted(read_sample(images, index).image, edge)
+            return _fitted(read_sample(self.images, index).image, self.edge)
         except BrokenImageError as error:
             return error
-
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        found = list(pool.map(decoded, range(len(images))))
-    broken = {index: one for index, one in enumerate(found) if isinstance(one, BrokenImageError)}
-    good = {index: one for index, one in enumerate(found) if not isinstance(one, BrokenImageError)}
-    sizes = np.ones((len(found), 2), np.int64)
-    for index, one in good.items():
-        sizes[index] = one.shape[:2]
-    height, width = sizes.max(0, initial=1)
-    values = np.zeros((len(found), 3, height, width), np.uint8)
-    for index, one in good.items():
-        values[index, :, : one.shape[0], : one.shape[1]] = one.transpose(2, 0, 1)
-    return Pixels(torch.from_numpy(values), torch.from_numpy(sizes), broken)
 
 
 def _fitted(image: Image.Image, edge: int) -> NDArray[np.uint8]:

@@ -174,7 +174,7 @@ def _decoded(
         )
     data = config.data
     joined = images if isinstance(images, Joined) else Joined([images], [1], [True])
-    pixels = [decode(source, data.decoded, max(1, data.workers)) for source in joined.sources]
+    pixels = [decode(source, data.decoded, data.workers) for source in joined.sources]
     return DecodedLoader(
         joined, pixels, input, data.augment, data.batch_size, config.seed, accelerator.device, also
     )
