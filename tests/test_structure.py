@@ -25,6 +25,8 @@ ORDERS = {
         "layers",
         "models",
         "checkpoint",
+        "encoder",
+        "rotation",
         "train",
         "evaluate",
         "cli",

@@ -5,6 +5,8 @@ from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: sk
 
 from .broken import BrokenImageError
 from .decode import read_image
+from .decoded import DecodedLoader, decode
+from .joined import Joined, open_training_images
 from .loader import Batch, BrokenTally, Loader, make_loader
 from .reading import Reading, TableReading
 from .registry import DATASETS, DataConfig, open_images, open_splits
@@ -22,7 +24,9 @@ __all__ = [
     "BrokenTally",
     "DataConfig",
     "DataError",
+    "DecodedLoader",
     "Images",
+    "Joined",
     "Loader",
     "Reading",
     "Sample",
@@ -30,11 +34,13 @@ __all__ = [
     "StoredImages",
     "Subset",
     "TableReading",
+    "decode",
     "eval_transform",
     "left_out_text",
     "make_loader",
     "open_images",
     "open_splits",
+    "open_training_images",
     "read_image",
     "shown",
     "train_transform",

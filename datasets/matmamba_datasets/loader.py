@@ -26,7 +26,8 @@ class Batch:
 
     Attributes:
         images: (B, C, S, S). labels: (B,) int64. indices: (B,) int64, positions in the collection. ids: their
-            ids there. broken: the images that could not be decoded.
+            ids there. broken: the images that could not be decoded. larger: the same views at another size,
+            for a second network, or None.
     """
 
     images: Tensor
@@ -34,6 +35,7 @@ class Batch:
     indices: Tensor
     ids: list[str]
     broken: list[BrokenImageError]
+    larger: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -85,22 +85,27 @@ def read_sample(images: Images, index: int, draft: Draft | None = None) -> Sampl
 
 
 class Subset(Images):
-    """The images of a collection at the given indices."""
+    """The images of a collection at the given indices.
+
+    Attributes:
+        indices: (n,) positions in the collection. whole: how many images that has.
+    """
 
     def __init__(self, images: Images, indices: Sequence[int] | NDArray[np.int64]) -> None:
-        self._images, self._indices = images, np.asarray(indices, dtype=np.int64)
+        self._images, self.indices = images, np.asarray(indices, dtype=np.int64)
+        self.whole = len(images)
         self.classes = images.classes
-        self.ids: Sequence[str] = Picked(images.ids, self._indices)
-        self.paths: Sequence[str] = Picked(images.paths, self._indices)
-        self.labels = images.labels[self._indices]
-        self.groups = _groups_of(self._indices, images.groups)
+        self.ids: Sequence[str] = Picked(images.ids, self.indices)
+        self.paths: Sequence[str] = Picked(images.paths, self.indices)
+        self.labels = images.labels[self.indices]
+        self.groups = _groups_of(self.indices, images.groups)
         self.left_out, self.reading = images.left_out, images.reading
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def stored(self, index: int) -> bytes | Image.Image:
-        return self._images.stored(int(self._indices[index]))
+        return self._images.stored(int(self.indices[index]))
 
 
 def _groups_of(indices: NDArray[np.int64], groups: Sequence[int]) -> Sequence[int]:

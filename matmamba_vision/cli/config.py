@@ -142,6 +142,8 @@ _BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("objective.mrl_dims", lambda value: all(dim >= 1 for dim in value), "1 or more each"),
     ("optim.lr", lambda value: value > 0, "above 0"),
     ("optim.epochs", lambda value: value >= 1, "1 or more"),
+    ("optim.max_minutes", lambda value: value >= 0, "0 (no limit) or more"),
+    ("data.decoded", lambda value: value >= 0, "0 (not kept) or more"),
     ("optim.warmup_epochs", lambda value: value >= 0, "0 or more"),
     ("optim.clip_grad", lambda value: value >= 0, "0 (none) or more"),
 )

@@ -29,7 +29,7 @@ def embed_batches(
     Raises:
         FloatingPointError: a width gives embeddings that are not numbers.
     """
-    parts = {width: [np.empty((0, embedder.model.embed_dim), np.float32)] for width in widths}
+    parts = {width: [np.empty((0, embedder.model.embedding_dim), np.float32)] for width in widths}
     labels, indices = ([np.empty(0, np.int64)] for _ in range(2))
     for batch in batches:
         if not len(batch):

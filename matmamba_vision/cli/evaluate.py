@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> None:
         some(splits.train, args.gallery_images, computing.seed),
         some(splits.held_out, args.queries, computing.seed),
     )
-    wanted = settings_of(grid, widths, checkpoint.model.embed_dim, len(splits.train))
+    wanted = settings_of(grid, widths, checkpoint.model.embedding_dim, len(splits.train))
     _say_few(console, wanted, len(splits.held_out))
     output = args.output or _beside(args.checkpoint)
     # Before the work, so that a folder that cannot be written costs none.
@@ -108,7 +108,7 @@ def run(arguments: list[str]) -> None:
     workshop = Workshop(output / "encoded", checkpoint, console, computing.batch_size, computing.workers)
     with workshop.open(splits, _data(args, checkpoint), widths, gallery_widths) as experiment:
         evaluation = Evaluation(experiment, grid, computing.seed, output / "encoded", console)
-        tables = evaluation.tables(wanted, checkpoint.model.embed_dim)
+        tables = evaluation.tables(wanted, checkpoint.model.embedding_dim)
     results = _results(args, grid, checkpoint) | tables
     write_evaluation(output, results)
     if computing.json:

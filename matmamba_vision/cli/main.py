@@ -19,6 +19,7 @@ from .console import Console, replace_what_cannot_be_printed, say
 COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
     "train": "train a model at all its widths",
+    "distill": "train a student at all its widths in the space of another network",
     "validate": "measure a checkpoint at each width",
     "evaluate": "run a grid of search strategies, and plot quality against cost",
     "plan": "find the best way to search a gallery on this machine",

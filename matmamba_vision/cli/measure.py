@@ -57,7 +57,7 @@ def measure_widths(
     latencies = measure_latency(model, widths)
     rows = []
     for width, found, latency in zip(widths, asked, latencies, strict=True):
-        values = retrieval_values(found, stored, model.embed_dim)
+        values = retrieval_values(found, stored, model.embedding_dim)
         quality = {name: float(values[name].mean()) for name in ("knn1", "map10")}
         rows.append(cost_row(model, width) | {"top1": found.top1} | quality | {"encode_ms": latency.median})
     return rows

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from matmamba_datasets import BrokenTally, DataError, Loader
+from matmamba_datasets import BrokenTally, DataError, DecodedLoader, Loader
 
 from ..batch import LabelledBatch
 from ..checkpoint import checkpoint_file, save_checkpoint
@@ -47,7 +47,7 @@ class Recorder(Hooks):
         self,
         config: TrainConfig,
         training: Training,
-        loader: Loader,
+        loader: Loader | DecodedLoader,
         held_out: int,
         measure: Callable[[MatMamba], dict[str, float]],
         folder: RunFolder | None,
@@ -58,6 +58,7 @@ class Recorder(Hooks):
         self.measure, self.folder, self.saves, self.console = measure, folder, saves, console
         self.tally = BrokenTally(len(loader.images), config.data.max_broken, "--data.max-broken")
         self.window: list[dict[str, Any]] = []
+        self.ended = False
         self.best, self.begun, self.kept_epoch, self.run_id = -1.0, False, 0, uuid4().hex
         self.before, self.started = 0.0, time.monotonic()
         self.stop = Stop(training.accelerator)
@@ -74,7 +75,8 @@ class Recorder(Hooks):
         """What makes the run go on as if it had never stopped."""
         return {
             "position": asdict(position),
-            "trained": position.epoch + 1 == self.config.optim.epochs and position.batch == len(self.loader),
+            "trained": self.training.course.time_is_up
+            or (position.epoch + 1 == self.config.optim.epochs and position.batch == len(self.loader)),
             "processes": self.training.ranks,
             "config": as_plain(self.config),
             "metrics_bytes": self.folder.size() if self.folder else 0,
@@ -98,6 +100,8 @@ class Recorder(Hooks):
         if self.folder:
             self.folder.rewind(state["metrics_bytes"])
         self.window, self.best, self.before = state["window"], state["best"], state["seconds"]
+        if self.training.course.limit is not None:
+            self.training.course.limit.before = self.before
         self.tally.found |= state["broken"]
         return Position(**state["position"])
 
@@ -136,7 +140,8 @@ class Recorder(Hooks):
         epoch = position.epoch + 1
         row: dict[str, Any] = {"event": "epoch", "epoch": epoch, "step": position.step}
         row |= {"seconds": round(self.seconds, 1), "loss": self._epoch_loss(position.epoch)}
-        if epoch == self.config.optim.epochs or epoch % self.config.eval_every == 0:
+        self.ended = epoch == self.config.optim.epochs or self.training.course.time_is_up
+        if self.ended or epoch % self.config.eval_every == 0:
             row["top1"] = self.measure(self.training.kept_model())
         self._keep(row)
         self._write(row)
@@ -246,10 +251,12 @@ class Recorder(Hooks):
     def summarise(self) -> None:
         """Say what is there if the run was cut short, and list the images that were left out."""
         saved, epochs = self.saves.all(), self.config.optim.epochs
-        if self.kept_epoch and self.kept_epoch < epochs:
+        if self.ended:
+            saved = []
+        elif self.kept_epoch:
             file = checkpoint_file(self.config.output)
             self.console.print(f"{file} is that of epoch {self.kept_epoch} of {epochs}", soft_wrap=True)
-        if saved and self.kept_epoch < epochs:
+        if saved:
             self.console.print(f"saved: {saved[-1]}; go on with --resume auto", soft_wrap=True)
         # More of them were listed by the error that ended the run.
         if 0 < len(self.tally.found) <= self.tally.allowed * self.tally.total:

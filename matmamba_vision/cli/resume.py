@@ -16,7 +16,8 @@ from .config import ConfigError, TrainConfig, as_plain
 # Keys that change nothing about the losses of a run.
 FREE = (
     "output", "overwrite", "device", "threads", "compile", "eval_every", "trackers", "save", "data.workers",
-    "data.root", "engine.cuda_graphs",
+    "data.root", "images", "teacher_digest", "rotation_digest",
+    "engine.cuda_graphs",
 )  # fmt: skip
 
 Found = tuple[Path, dict[str, Any]]

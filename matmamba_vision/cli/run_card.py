@@ -99,7 +99,7 @@ def _about(facts: RunFacts) -> dict[str, str]:
     return {
         "blocks": f"{known.depth}, of which {attention} mix by attention and {mamba} by Mamba2",
         "heads of a block": " or ".join(map(str, heads)),
-        "embedding": f"{model.embed_dim} numbers, of which any leading ones are a shorter embedding",
+        "embedding": f"{model.embedding_dim} numbers, of which any leading ones are a shorter embedding",
         "images": f"{' x '.join(map(str, (model.in_chans, *model.patch_embed.img_size)))}, patches of"
         f" {' x '.join(map(str, model.patch_embed.patch_size))}",
         "classes": f"{model.num_classes}, named in the checkpoint",

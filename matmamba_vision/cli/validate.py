@@ -137,7 +137,7 @@ def _named(names: Sequence[str], checkpoint: Checkpoint) -> list[Width]:
 
 
 def _dims(args: Args, checkpoint: Checkpoint) -> list[int]:
-    longest = checkpoint.model.embed_dim
+    longest = checkpoint.model.embedding_dim
     if args.dims:
         if max(args.dims) > longest:
             raise ConfigError(f"--dims {max(args.dims)}: embeddings of this checkpoint have {longest} dims")

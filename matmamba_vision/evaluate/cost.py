@@ -17,6 +17,6 @@ def count_macs(model: MatMamba, width: WidthLike = "full") -> int:
     tokens = model.num_prefix_tokens + patches + 1
     blocks = zip(model.stack, model.active(width), strict=True)
     in_blocks = sum(block.macs(tokens, *active) for block, active in blocks)
-    return (
-        patches * model.patch_embed.proj.weight.numel() + in_blocks + model.num_features * model.num_classes
-    )
+    embedding = model.num_features * model.architecture.projection
+    head = model.embedding_dim * model.num_classes
+    return patches * model.patch_embed.proj.weight.numel() + in_blocks + embedding + head

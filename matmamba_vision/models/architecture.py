@@ -19,6 +19,8 @@ class Architecture:
     Attributes:
         img_size, patch_size: height and width in pixels, or one number for both. in_chans: channels.
         num_classes: outputs of the head; 0 for none. global_pool: "token", "avg" (patch tokens) or "" (none).
+        projection: length of the embedding, a linear map of the pooled features that the head reads too, as a
+            student of another network needs; 0: the pooled features are the embedding.
         embed_dim: D. depth: blocks.
         num_heads: heads of each block; by default as many as `expand` asks for.
         expand: channels of a Mamba2 mixer over D; 2 by default.
@@ -44,6 +46,7 @@ class Architecture:
     in_chans: int = 3
     num_classes: int = 1000
     global_pool: str = "token"
+    projection: int = 0
     embed_dim: int = 512
     depth: int = 20
     num_heads: int | Sequence[int] | None = None
@@ -76,6 +79,8 @@ class Architecture:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it can be from 0 to below 1")
         require_pool(self.global_pool)
+        if self.projection and not self.global_pool:
+            raise ValueError(f"projection {self.projection}: it needs pooled features, and global_pool is ''")
         require_whole_patches(self.img_size, self.patch_size)
         attention = tuple(self.attention_blocks)
         if len({*attention}) < len(attention) or any(not 0 <= block < self.depth for block in attention):
@@ -218,8 +223,8 @@ class Architecture:
 
 
 _LEAST = {
-    "in_chans": 1, "num_classes": 0, "embed_dim": 1, "depth": 0, "head_dim": 1, "d_conv": 1, "reg_tokens": 0,
-    "attn_head_dim": 1, "heads_per_group": 1, "chunk_size": 1,
+    "in_chans": 1, "num_classes": 0, "projection": 0, "embed_dim": 1, "depth": 0, "head_dim": 1, "d_conv": 1,
+    "reg_tokens": 0, "attn_head_dim": 1, "heads_per_group": 1, "chunk_size": 1,
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
             "depth",
             "in_chans",
             "num_classes",
+            "projection",
             "head_dim",
             "d_conv",
             "reg_tokens",

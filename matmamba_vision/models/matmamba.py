@@ -22,7 +22,7 @@ _VECTORS = ("A_log", "D", "norm", "cls_token", "pos_embed", "reg_token")
 
 
 class MatMamba(Backbone):
-    """Patch embedding, nested blocks, norm, pool, linear head.
+    """Patch embedding, nested blocks, norm, pool, projection if there is one, linear head.
 
     Blocks mix tokens by Mamba2, or by attention where the architecture says so: a hybrid; with attention
     everywhere and nested MLPs it is MatFormer's MatViT (arXiv 2310.07707), and with one trained width a
@@ -48,6 +48,9 @@ class MatMamba(Backbone):
         known = Architecture(**architecture)
         super().__init__(known, trained_widths, ssd_backend, device, dtype)
         self.num_classes, self.global_pool = known.num_classes, known.global_pool
+        if known.projection:
+            self.projection = self._make_linear(known.projection, self.embed_dim)
+        self.head_hidden_size = self.embedding_dim
         self.head_drop = nn.Dropout(known.drop_rate)
         self.head = self._make_head()
         self.init_weights()
@@ -57,22 +60,34 @@ class MatMamba(Backbone):
         return self.forward_head(self.forward_features(x, width))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Tokens (B, L, D) to logits (B, num_classes), or to the pooled features (B, D) if `pre_logits`."""
-        x = self.head_drop(self._pool(x))
+        """Tokens (B, L, D) to logits (B, num_classes), or to what the head reads (B, E) if `pre_logits`.
+
+        That is the embedding before it is normalised, of length E = `embedding_dim`.
+        """
+        x = self.head_drop(self._embedding(x))
         return x if pre_logits else self.head(x)
 
     def embed(self, x: Tensor, width: WidthLike | None = None, dim: int | None = None) -> Tensor:
-        """Embeddings (B, dim), float32, L2-normalised: the leading `dim` pooled features (MRL).
+        """Embeddings (B, dim), float32, L2-normalised: the leading `dim` coordinates (MRL).
 
         Raises:
-            ValueError: `dim` is not in 1..D, or the model does not pool.
+            ValueError: `dim` is not in 1..`embedding_dim`, or the model does not pool.
         """
         if not self.global_pool:
             raise ValueError("a model with global_pool '' has no embedding: it keeps every token")
-        dim = self.embed_dim if dim is None else dim
-        if not 1 <= dim <= self.embed_dim:
-            raise ValueError(f"embedding dim {dim} is not in 1..{self.embed_dim}")
-        return F.normalize(self._pool(self.forward_features(x, width))[:, :dim].float(), dim=-1)
+        dim = self.embedding_dim if dim is None else dim
+        if not 1 <= dim <= self.embedding_dim:
+            raise ValueError(f"embedding dim {dim} is not in 1..{self.embedding_dim}")
+        return F.normalize(self._embedding(self.forward_features(x, width))[:, :dim].float(), dim=-1)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length E of an embedding: that of the projection, or D where there is none."""
+        return self.architecture.projection or self.embed_dim
+
+    def _embedding(self, x: Tensor) -> Tensor:
+        pooled = self._pool(x)
+        return self.projection(pooled) if self.architecture.projection else pooled
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.global_pool == "token":
@@ -90,24 +105,34 @@ class MatMamba(Backbone):
             ValueError: no such pooling; nothing is changed.
         """
         pool = self.global_pool if global_pool is None else require_pool(global_pool)
-        self.architecture = self.architecture.changed(num_classes=num_classes, global_pool=pool)
-        self.num_classes, self.global_pool = num_classes, pool
+        # What does not pool has nothing to project.
+        projection = self.architecture.projection if pool else 0
+        self.architecture = self.architecture.changed(
+            num_classes=num_classes, global_pool=pool, projection=projection
+        )
+        if not projection and hasattr(self, "projection"):
+            del self.projection
+        self.num_classes, self.global_pool, self.head_hidden_size = num_classes, pool, self.embedding_dim
         trainable = any(parameter.requires_grad for parameter in self.parameters())
         self.head = self._make_head().train(self.training).requires_grad_(trainable)
 
     def _make_head(self) -> nn.Module:
         if self.num_classes == 0:
             return nn.Identity()
+        return self._make_linear(self.num_classes, self.embedding_dim)
+
+    def _make_linear(self, outputs: int, inputs: int) -> nn.Linear:
         like = self.pos_embed
-        head = nn.Linear(self.embed_dim, self.num_classes, device=like.device, dtype=like.dtype)
-        _init_head(head)
-        return head
+        linear = nn.Linear(inputs, outputs, device=like.device, dtype=like.dtype)
+        _init_linear(linear)
+        return linear
 
     def init_weights(self) -> None:
         """Initialise every parameter."""
         super().init_weights()
-        if isinstance(self.head, nn.Linear):
-            _init_head(self.head)
+        for linear in (getattr(self, "projection", None), self.head):
+            if isinstance(linear, nn.Linear):
+                _init_linear(linear)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -144,6 +169,6 @@ class MatMamba(Backbone):
         return {"stem": stem, "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
 
 
-def _init_head(head: nn.Linear) -> None:
-    trunc_normal_(head.weight, std=0.02)
-    nn.init.zeros_(head.bias)
+def _init_linear(linear: nn.Linear) -> None:
+    trunc_normal_(linear.weight, std=0.02)
+    nn.init.zeros_(linear.bias)

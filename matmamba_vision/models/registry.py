@@ -43,6 +43,8 @@ _NANO = _cfg(32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
 _CFGS = {
     "matmamba_nano_patch4_32": _NANO,
     "matmamba_mini_patch8_64": _cfg(64, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3),
+    "matmamba_mini_patch16_128": _cfg(128, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3),
+    "matmamba_small_patch16_128": _cfg(128, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3),
     "matmamba_tiny_patch16_224": _cfg(224),
     "matmamba_small_patch16_224": _cfg(224),
     "matmamba_base_patch16_224": _cfg(224),
@@ -121,6 +123,7 @@ _MAMBA_MINI = {
     "img_size": 64, "patch_size": 8, "embed_dim": 256, "depth": 12,
     "num_heads": 32, "head_dim": 16, "d_state": 64, **_FLIP,
 }  # fmt: skip
+_AT_128 = {"img_size": 128, "patch_size": 16}
 _MAMBA_TINY = {"embed_dim": 192, "depth": 20, "num_heads": 24, "head_dim": 16, "d_state": 64, **_FLIP}
 _MAMBA_SMALL = {"embed_dim": 512, "depth": 20, "num_heads": 64, "head_dim": 16, "d_state": 128}
 _MAMBA_BASE = {"embed_dim": 1024, "depth": 20, "num_heads": 64, "head_dim": 32, "d_state": 128}
@@ -154,6 +157,18 @@ def matmamba_nano_patch4_32(pretrained: bool = False, **kwargs: Any) -> nn.Modul
 def matmamba_mini_patch8_64(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """D 256, 12 blocks of 32 heads of 16, state 64; flipped scans, for 64 px images."""
     return _create("matmamba_mini_patch8_64", pretrained, _MAMBA_MINI, **kwargs)
+
+
+@register_model
+def matmamba_mini_patch16_128(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """The mini model for photos at 128 px: as many patches, so as many multiply-adds in its blocks."""
+    return _create("matmamba_mini_patch16_128", pretrained, _MAMBA_MINI | _AT_128, **kwargs)
+
+
+@register_model
+def matmamba_small_patch16_128(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """The small model for photos at 128 px, with flipped scans."""
+    return _create("matmamba_small_patch16_128", pretrained, _MAMBA_SMALL | _FLIP | _AT_128, **kwargs)
 
 
 @register_model

@@ -8,6 +8,7 @@ from .config import (
     ModelConfig,
     ObjectiveConfig,
     OptimConfig,
+    RegressionConfig,
     SaveConfig,
     ScheduleConfig,
 )
@@ -16,8 +17,10 @@ from .folder import RunFolder, RunFolderError
 from .loop import Hooks, Position, StepReport, fit
 from .objective import NestedObjective, Teacher, Trainee
 from .optimiser import make_optimiser, make_scheduler
+from .regression import StudentObjective
 from .saving import ResumeError, Saves
 from .schedule import WidthSchedule
+from .student import OnlineTeacher, StoredTeacher, read_vectors, teacher_vectors
 from .training import Training, prepare_training
 
 __all__ = [
@@ -29,8 +32,10 @@ __all__ = [
     "ModelConfig",
     "NestedObjective",
     "ObjectiveConfig",
+    "OnlineTeacher",
     "OptimConfig",
     "Position",
+    "RegressionConfig",
     "ResumeError",
     "RunFolder",
     "RunFolderError",
@@ -38,6 +43,8 @@ __all__ = [
     "Saves",
     "ScheduleConfig",
     "StepReport",
+    "StoredTeacher",
+    "StudentObjective",
     "Teacher",
     "Trainee",
     "Training",
@@ -51,4 +58,6 @@ __all__ = [
     "make_scheduler",
     "named_losses",
     "prepare_training",
+    "read_vectors",
+    "teacher_vectors",
 ]

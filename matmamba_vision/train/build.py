@@ -20,14 +20,17 @@ from ..checkpoint import (
 )
 from ..models import Architecture, MatMamba, importance_of_weights, sort_heads
 from ..models.matmamba import TRAINED_WIDTHS
+from ..models.registry import checkpoint_filter_fn
 from ..official import load_official
 from ..official.source import CONFIG, read_weights
 from .config import ModelConfig
 
 # What is done with a model, rather than asked of its constructor.
-_DONE_TO_IT = ("init", "sort_heads", "head_bias", "grad_checkpointing")
+_DONE_TO_IT = ("init", "warm_start", "sort_heads", "head_bias", "grad_checkpointing")
+# What a model does not take over when it begins with another's weights.
+_ANEW = ("head.", "projection.")
 # What a checkpoint's weights would not fit.
-_ARCHITECTURE = ("scan", "mean_token", "reg_tokens", "mlp_ratio")
+_ARCHITECTURE = ("scan", "mean_token", "reg_tokens", "mlp_ratio", "projection", "global_pool")
 _RATES = ("drop_rate", "proj_drop_rate", "drop_path_rate")
 
 
@@ -48,6 +51,8 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
     """
     if config.sort_heads and config.init is None:
         raise ValueError("model.sort_heads sorts the heads of a checkpoint: name it by model.init")
+    if config.init and config.warm_start:
+        raise ValueError("model.init and model.warm_start: a model begins with one checkpoint")
     model = _fresh(config, classes) if config.init is None else _from_checkpoint(config, config.init, classes)
     model.set_grad_checkpointing(config.grad_checkpointing)
     return model.train()
@@ -69,7 +74,26 @@ def _fresh(config: ModelConfig, classes: int) -> MatMamba:
         raise ValueError(f"model: {error}") from error
     assert isinstance(model, MatMamba)
     _set_head_bias(model, config)
+    if config.warm_start:
+        _take_weights(model, config.warm_start)
     return model
+
+
+def _take_weights(model: MatMamba, source: str) -> None:
+    """Give a model the weights of a checkpoint, but for projection and classifier, in place."""
+    weights = checkpoint_filter_fn(load_checkpoint(source).model.float().state_dict(), model)
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith(_ANEW)}
+    weights = {name: value for name, value in weights.items() if not name.startswith(_ANEW)}
+    unfit = [
+        name
+        for name in sorted(own.keys() | weights)
+        if name not in own or name not in weights or own[name].shape != weights[name].shape
+    ]
+    if unfit:
+        raise ValueError(
+            f"model.warm_start: {len(unfit)} weights of {source} do not fit this model, such as {unfit[0]}"
+        )
+    model.load_state_dict(weights, strict=False)
 
 
 def _from_checkpoint(config: ModelConfig, init: str, classes: int) -> MatMamba:

@@ -32,12 +32,19 @@ class ModelConfig:
     # Checkpoint (run folder, file, or the name of a shipped model) to start from: fine-tuning. The
     # architecture is the checkpoint's; name is ignored.
     init: str | None = None
+    # Checkpoint whose weights the named model begins with, patches and positions by interpolation: another
+    # image or patch size, another embedding. Projection and classifier begin anew.
+    warm_start: str | None = None
     # Sort the heads of the starting checkpoint by importance, so that leading heads matter most: a nested
     # model from an ordinary Mamba2.
     sort_heads: bool = False
     # Initial bias of a new classifier, such as -log(classes) with a loss of independent classes, which then
     # starts with every class as probable as one in all; None for 0.
     head_bias: float | None = None
+    # Length of the embedding where it is a linear map of the pooled features; None for the model's own.
+    projection: int | None = None
+    # How tokens become one vector: token (the last) or avg (mean of the patches); None for the model's own.
+    global_pool: str | None = None
     # Recompute blocks in the backward pass: less memory, more time.
     grad_checkpointing: bool = False
     # Dropout before the classifier.
@@ -68,6 +75,26 @@ class ObjectiveConfig:
     alignment: float = 1.0
     # Weight of each trained width's loss, in their order; equal ones by default.
     width_weights: list[float] = field(default_factory=list)
+
+
+@dataclass
+class RegressionConfig:
+    """Weights of the terms by which a student follows its teacher; each holds for every trained width."""
+
+    # 1 - cosine to the teacher's vector.
+    regression: float = 10.0
+    # The same of leading coordinates, mean over the prefixes.
+    prefixes: float = 5.0
+    # Their lengths; those not shorter than the embedding are left out.
+    prefix_dims: list[int] = field(default_factory=lambda: [32, 64, 128])
+    # Kullback-Leibler divergence of an image's similarities with the teacher's vectors of the others in the
+    # batch, from the teacher's own.
+    similarity: float = 1.0
+    # Minus the log of the share that those similarities give to the others of the same label (NCA), mean over
+    # the images that have some: the labels, said in the teacher's space.
+    neighbours: float = 0.5
+    # Temperature of those similarities.
+    temperature: float = 0.05
 
 
 @dataclass
@@ -138,6 +165,9 @@ class OptimConfig:
     clip_grad: float = 1.0
     # Passes over the training images.
     epochs: int = 100
+    # Minutes after which the run ends at min_lr, whatever epoch it is in, measured and saved as at its end:
+    # the learning rate follows the clock where that is ahead of the steps. 0 for no limit.
+    max_minutes: float = 0.0
     # Epochs of linear warm-up, at most a fifth of the run.
     warmup_epochs: float = 5.0
     # Decay of a moving average of the weights, which is then what is measured and kept; 0 for none.

@@ -80,7 +80,7 @@ class Hooks:
 
 
 def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | None = None) -> None:
-    """Train in place, from `position` to the last epoch.
+    """Train in place, from `position` to the last epoch, or until the run's time is up.
 
     Everything random in a step is a function of seed, step and process, so that a run that goes on from a
     saved position takes the same steps as one that was never stopped.
@@ -89,10 +89,13 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
         FloatingPointError: a loss or the gradient is not finite; the message names step, width and images.
     """
     position = position or Position()
+    training.course.start()
     for epoch in range(position.epoch, training.epochs):
         training.trainee.train()
         started = time.perf_counter()
         for batches in _groups(loader.batches(epoch, position.batch), training.accumulate, hooks):
+            if training.course.time_is_up:
+                break
             waited = time.perf_counter() - started
             report = take_step(training, batches, position, waited)
             position = replace(position, batch=position.batch + len(batches), step=position.step + 1)
@@ -100,6 +103,8 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
                 hooks.on_step(report, position)
             started = time.perf_counter()
         hooks.on_epoch(position)
+        if training.course.time_is_up:
+            return
         position = Position(epoch + 1, 0, position.step)
 
 
@@ -129,7 +134,7 @@ def take_step(
     if not images and training.ranks == 1:
         return None
     seed_everything(training.seed, step, training.rank)
-    training.scheduler.step_update(step)
+    training.course.set_rate(step)
     losses = accumulate(training, batches, step)
     grad_norm = training.clip()
     widths, terms = losses.summary(training, grad_norm)
@@ -192,12 +197,13 @@ def accumulate(training: Training, batches: Sequence[LabelledBatch], step: int =
     losses = Losses(step)
     for number, batch in enumerate(batches):
         images, labels = training.prepare_batch(batch)
+        vectors = training.taught(batch, images)
         widths = training.schedule.widths(step, number)
         teacher: Teacher | None = None
         for width in widths:
             last = number == len(batches) - 1 and width is widths[-1]
             with nullcontext() if last else training.accelerator.no_sync(training.trainee):
                 share = training.weights[width] / len(widths) / len(batches) if len(batch) else 0.0
-                terms, teacher = training.passes(images, labels, width, teacher, share)
+                terms, teacher = training.passes(images, labels, width, teacher, share, vectors)
             losses.add(training.model.label(width), terms, batch.ids)
     return losses

@@ -38,7 +38,7 @@ class NestedObjective(nn.Module):
     gallery. The prefix classifiers are parameters of the objective, not of the model.
 
     Args:
-        embed_dim: D. num_classes: classes of the logits.
+        embed_dim: length of the embedding. num_classes: classes of the logits.
 
     Raises:
         ValueError: no such teacher, or weights that are not as many as the prefix lengths.
@@ -56,16 +56,38 @@ class NestedObjective(nn.Module):
         self.prefix_heads = nn.ModuleList(nn.Linear(dim, num_classes) for dim in self.dims)
 
     def forward(
-        self, model: MatMamba, images: Tensor, labels: Tensor, width: Width, teacher: Teacher | None
+        self,
+        model: MatMamba,
+        images: Tensor,
+        labels: Tensor,
+        width: Width,
+        teacher: Teacher | None,
+        vectors: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Teacher]:
         """Weighted terms of one width, and the teacher for the next smaller one.
 
         Args:
             images: (B, C, S, S). labels: (B,) class indices, or (B, classes) shares of mixed images. teacher:
-                None for the first, largest width.
+                None for the first, largest width. vectors: (B, E) what another network says about the images,
+                for an objective that follows one.
         """
         embedding = model.forward_head(model.forward_features(images, width), pre_logits=True)
         logits = model.get_classifier()(embedding)
+        terms = self.terms(embedding, logits, labels, teacher, vectors)
+        if teacher is None:
+            return terms, Teacher(logits.detach(), embedding.detach())
+        follows = logits.detach() if self.config.teacher == "next" else teacher.logits
+        return terms, Teacher(follows, teacher.embedding)
+
+    def terms(
+        self,
+        embedding: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        teacher: Teacher | None,
+        vectors: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted terms of one width, from its embedding (B, E) before it is normalised and its logits."""
         config = self.config
         terms = {"cross_entropy": config.cross_entropy * self._cross_entropy(logits, labels)}
         if config.mrl and self.dims:
@@ -77,10 +99,7 @@ class NestedObjective(nn.Module):
         if teacher is not None and config.alignment:
             dims = [*self.dims, embedding.shape[-1]]
             terms["alignment"] = config.alignment * alignment(embedding, teacher.embedding, dims)
-        if teacher is None:
-            return terms, Teacher(logits.detach(), embedding.detach())
-        follows = logits.detach() if config.teacher == "next" else teacher.logits
-        return terms, Teacher(follows, teacher.embedding)
+        return terms
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
@@ -101,11 +120,15 @@ class Trainee(nn.Module):
         self.model, self.objective = model, objective
 
     def forward(
-        self, images: Tensor, labels: Tensor, width: Width, teacher: Teacher | None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        width: Width,
+        teacher: Teacher | None,
+        vectors: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Teacher]:
         """See `NestedObjective.forward`."""
-        found: tuple[dict[str, Tensor], Teacher] = self.objective(self.model, images, labels, width, teacher)
-        return found
+        return self.objective(self.model, images, labels, width, teacher, vectors)
 
 
 def weights_of(name: str, given: Sequence[float], things: Sequence[object]) -> list[float]:

@@ -34,7 +34,13 @@ class Pass(Protocol):
     keeps_gradients: bool
 
     def __call__(
-        self, images: Tensor, labels: Tensor, width: Width, teacher: Teacher | None, share: float
+        self,
+        images: Tensor,
+        labels: Tensor,
+        width: Width,
+        teacher: Teacher | None,
+        share: float,
+        vectors: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Teacher]:
         """Add the gradient of the loss, times `share`, and give its terms and the next teacher.
 
@@ -52,10 +58,16 @@ class EagerPass:
         self.trainee, self.accelerator = trainee, accelerator
 
     def __call__(
-        self, images: Tensor, labels: Tensor, width: Width, teacher: Teacher | None, share: float | Tensor
+        self,
+        images: Tensor,
+        labels: Tensor,
+        width: Width,
+        teacher: Teacher | None,
+        share: float | Tensor,
+        vectors: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Teacher]:
         """See `Pass`; the share can be a tensor too."""
-        terms, teacher = self.trainee(images, labels, width, teacher)
+        terms, teacher = self.trainee(images, labels, width, teacher, vectors)
         self.accelerator.backward(torch.stack([*terms.values()]).sum() * share)
         return {name: term.detach() for name, term in terms.items()}, teacher
 
@@ -79,15 +91,21 @@ class CapturedPass:
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
 
     def __call__(
-        self, images: Tensor, labels: Tensor, width: Width, teacher: Teacher | None, share: float
+        self,
+        images: Tensor,
+        labels: Tensor,
+        width: Width,
+        teacher: Teacher | None,
+        share: float,
+        vectors: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Teacher]:
         """See `Pass`."""
-        shape = (images.shape, labels.shape, labels.dtype)
+        shape = (images.shape, labels.shape, labels.dtype, vectors is None)
         if shape not in self._inputs:
             if len(self._inputs) == SHAPES:
-                return self.eager(images, labels, width, teacher, share)
-            self._inputs[shape] = _Inputs(images, labels)
-        self._inputs[shape].take(images, labels, teacher, share)
+                return self.eager(images, labels, width, teacher, share, vectors)
+            self._inputs[shape] = _Inputs(images, labels, vectors)
+        self._inputs[shape].take(images, labels, teacher, share, vectors)
         key = (shape, width, teacher is not None)
         if key not in self._graphs:
             self._graphs[key] = self._captured(self._inputs[shape], width, teacher is not None)
@@ -114,7 +132,9 @@ class _Graph:
     def work(self) -> None:
         """What is captured."""
         inputs, teacher = self.inputs, self.inputs.teacher if self.taught else None
-        self.terms, self.teacher = self.eager(inputs.images, inputs.labels, self.width, teacher, inputs.share)
+        self.terms, self.teacher = self.eager(
+            inputs.images, inputs.labels, self.width, teacher, inputs.share, inputs.vectors
+        )
         self.values = torch.stack([*self.terms.values()])
 
     def __call__(self) -> tuple[dict[str, Tensor], Teacher]:
@@ -126,15 +146,20 @@ class _Graph:
 class _Inputs:
     """What the graphs of a shape of batch read: memory that stays where it is."""
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, vectors: Tensor | None) -> None:
         self.images, self.labels = torch.empty_like(images), torch.empty_like(labels)
+        self.vectors = None if vectors is None else torch.empty_like(vectors)
         self.share = torch.zeros((), device=images.device)
         self.teacher: Teacher | None = None
 
-    def take(self, images: Tensor, labels: Tensor, teacher: Teacher | None, share: float) -> None:
+    def take(
+        self, images: Tensor, labels: Tensor, teacher: Teacher | None, share: float, vectors: Tensor | None
+    ) -> None:
         """Copy what is given; a teacher, too, before the next replay writes over it."""
         self.images.copy_(images)
         self.labels.copy_(labels)
+        if vectors is not None and self.vectors is not None:
+            self.vectors.copy_(vectors)
         self.share.fill_(share)
         if teacher is not None and self.teacher is None:
             self.teacher = Teacher(torch.empty_like(teacher.logits), torch.empty_like(teacher.embedding))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,15 @@ from ..batch import LabelledBatch
 from ..models import MatMamba
 from ..width import Width
 from .config import EngineConfig, MixConfig, OptimConfig, ScheduleConfig
+from .course import Course, make_course
 from .engine import make_accelerator
 from .objective import NestedObjective, Trainee, weights_of
-from .optimiser import make_optimiser, make_scheduler
+from .optimiser import make_optimiser
 from .passes import Pass, make_pass
 from .schedule import WidthSchedule
+
+# From a batch, and its images on the device, to (B, E) vectors of length 1.
+Follows = Callable[[LabelledBatch, Tensor], Tensor]
 
 
 @dataclass
@@ -32,7 +37,8 @@ class Training:
     Attributes:
         model, objective: as they were given. trainee: both, wrapped for their processes. weights: of the loss
             of each trained width, 1 on average. mix: timm's Mixup or None. ema: moving average of the model
-            or None. whole: where parameters are sharded, a copy of the model for all of them.
+            or None. whole: where parameters are sharded, a copy of the model for all of them. follows: what
+            another network says about a batch, or None.
     """
 
     model: MatMamba
@@ -41,7 +47,7 @@ class Training:
     passes: Pass
     accelerator: Accelerator
     optimiser: torch.optim.Optimizer
-    scheduler: Any
+    course: Course
     schedule: WidthSchedule
     weights: dict[Width, float]
     mix: Any
@@ -51,6 +57,7 @@ class Training:
     clip_grad: float
     accumulate: int
     seed: int
+    follows: Follows | None = None
 
     @property
     def rank(self) -> int:
@@ -83,6 +90,17 @@ class Training:
         # Images are mixed in pairs and in place: an odd last one is left out, the batch stays as it was.
         mixed: tuple[Tensor, Tensor] = self.mix(images[:even].clone(), labels[:even])
         return mixed
+
+    def taught(self, batch: LabelledBatch, images: Tensor) -> Tensor | None:
+        """What the network that the objective follows says about the images, (B, E); None if there is none.
+
+        Args:
+            images: as `prepare_batch` gave them.
+        """
+        if self.follows is None:
+            return None
+        with torch.no_grad():
+            return self.follows(batch, images)
 
     def clip(self) -> Tensor:
         """Clip the gradient; its norm before that."""
@@ -118,11 +136,13 @@ def prepare_training(
     engine: EngineConfig | None = None,
     accelerator: Accelerator | None = None,
     seed: int = 0,
+    follows: Follows | None = None,
 ) -> Training:
     """Place model and objective, and make what trains them.
 
     Args:
         batches_per_epoch: of one process. accelerator: by default one for this process on its best device.
+        follows: what another network says about a batch, for an objective that follows one.
 
     Raises:
         ValueError: a setting that cannot work, named in the message.
@@ -131,22 +151,29 @@ def prepare_training(
     accelerator = accelerator or make_accelerator(engine)
     widths = WidthSchedule(schedule or ScheduleConfig(), model.trained_widths, seed, engine.accumulate)
     weights = _width_weights(model, objective)
-    if optim.ema and engine.fsdp:
-        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
     model, objective = model.to(accelerator.device), objective.to(accelerator.device)
-    # Copies of the model before it is wrapped.
-    ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
-    whole = copy.deepcopy(model) if engine.fsdp else None
+    ema, whole = _copies(model, optim, engine)
     trainee, optimiser = _wrap(model, objective, optim, accelerator)
     if ema is not None:
         accelerator.register_for_checkpointing(ema)
-    scheduler = make_scheduler(optim, optimiser.optimizer, math.ceil(batches_per_epoch / engine.accumulate))
+    steps_per_epoch = math.ceil(batches_per_epoch / engine.accumulate)
+    course = make_course(optim, optimiser.optimizer, steps_per_epoch, accelerator.num_processes)
     passes = make_pass(trainee, accelerator, model, engine.cuda_graphs)
     return Training(
-        model, objective, trainee, passes, accelerator, optimiser, scheduler, widths, weights,
+        model, objective, trainee, passes, accelerator, optimiser, course, widths, weights,
         make_mix(mix or MixConfig(), model.num_classes), ema, whole, optim.epochs, optim.clip_grad,
-        engine.accumulate, seed,
+        engine.accumulate, seed, follows,
     )  # fmt: skip
+
+
+def _copies(
+    model: MatMamba, optim: OptimConfig, engine: EngineConfig
+) -> tuple[ModelEmaV3 | None, MatMamba | None]:
+    """Moving average and whole copy of a model that is not wrapped yet, where they are needed."""
+    if optim.ema and engine.fsdp:
+        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
+    ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
+    return ema, copy.deepcopy(model) if engine.fsdp else None
 
 
 def _wrap(

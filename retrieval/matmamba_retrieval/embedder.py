@@ -35,7 +35,7 @@ class Embedder:
         """What embeddings of a width are made of, at full length."""
         described = json.dumps(self.model.input, sort_keys=True, default=str)
         transform = hashlib.sha256(described.encode()).hexdigest()
-        return EmbeddingSpec(self.digest, self.model.label(width), self.model.embed_dim, transform)
+        return EmbeddingSpec(self.digest, self.model.label(width), self.model.embedding_dim, transform)
 
     def macs(self, width: str) -> float:
         """Multiply-adds for one image."""

@@ -41,6 +41,36 @@ def differing(one: MatMamba, other: MatMamba) -> set[str]:
     return {name for name, tensor in one.state_dict().items() if not torch.equal(tensor, state[name])}
 
 
+def test_a_warm_start_sees_what_the_checkpoint_sees_at_half_the_resolution(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = timm.create_model("matmamba_nano_patch4_32", num_classes=5).eval()
+    save_checkpoint(tmp_path / "run", small, tuple("abcde"))
+    config = ModelConfig(
+        name="matmamba_nano_patch4_32",
+        img_size=64,
+        patch_size=8,
+        projection=24,
+        warm_start=str(tmp_path / "run"),
+    )
+    model = build_model(config, 3).eval()
+    assert (model.embedding_dim, model.num_classes, len(model.blocks)) == (24, 3, len(small.blocks))
+    assert torch.equal(model.pos_embed, small.pos_embed)
+    smooth = torch.randn(2, 3, 4, 4)
+    images, larger = (
+        torch.nn.functional.interpolate(smooth, size=size, mode="bilinear") for size in (32, 64)
+    )
+    seen = [one.forward_features(x).flatten(1) for one, x in ((small, images), (model, larger))]
+    assert torch.nn.functional.cosine_similarity(*seen).min() > 0.99
+
+
+def test_a_warm_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "run", timm.create_model("matmamba_nano_patch4_32", num_classes=5))
+    with pytest.raises(ValueError, match=r"weights of .* do not fit this model, such as blocks\.0"):
+        build_model(ModelConfig(name="matmamba_tiny_patch16_224", warm_start=str(tmp_path / "run")), 3)
+    with pytest.raises(ValueError, match="one checkpoint"):
+        build_model(ModelConfig(init="x", warm_start="y"), 3)
+
+
 def test_a_fresh_model_is_the_variant_with_what_is_asked() -> None:
     config = ModelConfig(img_size=16, scan="raster", drop_rate=0.3, head_bias=-2.0, grad_checkpointing=True)
     model = build_model(config, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,16 +20,9 @@ from matmamba_vision.train import (
 )
 from matmamba_vision.train.loop import take_step
 from matmamba_vision.train.passes import SHAPES, CapturedPass, EagerPass, make_pass
-from small import SMALL, LabelledImages
+from small import SMALL, LabelledImages, play
 
 STEPS = 6
-
-
-def play(work: Callable[[], None]) -> Callable[[], None]:
-    """A capture without a GPU: the work, done a few times beforehand as by a real one."""
-    for _ in range(2):
-        work()
-    return work
 
 
 def prepared(device: str, cuda_graphs: bool, kind: dict[str, Any], **settings: Any) -> Training:

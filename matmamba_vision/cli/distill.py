@@ -1,0 +1,286 @@
+"""Train a student of another network: every width answers in the teacher's space. No labels are needed.
+
+The teacher is timm:NAME (any of timm's models; timm:local-dir:FOLDER and timm:hf-hub:NAME too), a run or
+checkpoint of ours, or a NumPy file with a vector for each image in order. A network sees the very views that
+the student sees. Its space is rotated once, to its principal directions (an isometry, kept in the run as
+rotation.safetensors), and the student learns the leading --dim of the rotated coordinates: so short prefixes
+mean something for both. Labels, where --labelled says that there are some, are a further term.
+
+Of a folder with a split, the training part is taken; a share of the labelled images (data.held_out) is held
+out to measure on. Everything else is as in `matmamba train`, whose run folder and --resume this shares.
+
+examples:
+  matmamba distill --teacher timm:resnet50.a1_in1k --images PHOTOS --output RUN
+  matmamba distill --teacher runs/large --images PHOTOS --model matmamba_nano_patch4_32 --dim 64 --output RUN
+  matmamba distill --teacher timm:local-dir:LITE2 --images PHOTOS MORE --repeats 5 1 --labelled True False
+  matmamba distill --config configs/photos/mini.yaml --teacher timm:local-dir:LITE2 --images PHOTOS TINY
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from accelerate import Accelerator
+from matmamba_datasets import (
+    Images,
+    Joined,
+    Splits,
+    Subset,
+    eval_transform,
+    make_loader,
+    open_training_images,
+)
+from matmamba_datasets.sample import split_by_id
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checkpoint import checkpoint_file
+from ..encoder import Encoder, open_encoder
+from ..rotation import FILE_NAME, Rotation, fit_rotation, load_rotation
+from ..train import (
+    ModelConfig,
+    ObjectiveConfig,
+    OnlineTeacher,
+    RegressionConfig,
+    StoredTeacher,
+    StudentObjective,
+    build_model,
+    prepare_training,
+    read_vectors,
+    teacher_vectors,
+)
+from ..train.training import Follows
+from .arguments import parse
+from .config import ConfigError, TrainConfig, check_config, load_into
+from .console import Console
+from .fitting import Prepared, accelerator_of, make_loaders, prepare_torch, require_best, run_training
+
+VECTORS = ".npy"
+# Images of a batch whose teacher vectors the rotation is fitted to.
+SAMPLED = 64
+
+
+@dataclass
+class DistillConfig(TrainConfig):
+    """Everything that the training of a student depends on."""
+
+    # Folder of the run: checkpoint, resolved configuration, metrics.
+    output: str = "runs/distill"
+    # timm:NAME, a run or checkpoint of ours, or a .npy file of vectors.
+    teacher: str = ""
+    # Height and width of the teacher's images in pixels; None for its own.
+    teacher_size: int | None = None
+    # Folders of images, of Parquet files or of shards.
+    images: list[str] = field(default_factory=list)
+    # How often an epoch sees the images of each; once by default.
+    repeats: list[int] = field(default_factory=list)
+    # Whether the labels of each count; none do by default.
+    labelled: list[bool] = field(default_factory=list)
+    # Length of the student's embedding: leading coordinates of the teacher's rotated space.
+    dim: int = 256
+    # Training images, picked by chance, whose teacher vectors the rotation is fitted to.
+    rotation_images: int = 20000
+    # What identifies teacher and rotation; the run fills these in.
+    teacher_digest: Annotated[str, tyro.conf.Suppress] = ""
+    rotation_digest: Annotated[str, tyro.conf.Suppress] = ""
+    # The student.
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(name="matmamba_mini_patch16_128"))
+    # The loss of labels and between widths.
+    objective: ObjectiveConfig = field(
+        default_factory=lambda: ObjectiveConfig(
+            cross_entropy=0.5, mrl=0.0, distillation=0.0, teacher="largest"
+        )
+    )
+    # The loss against the teacher.
+    follow: RegressionConfig = field(default_factory=RegressionConfig)
+
+
+@dataclass
+class Args:
+    # YAML file that replaces defaults; flags replace its values.
+    config: Path | None = None
+    # auto: go on from the newest complete checkpoint in the output folder, or start; a checkpoint's folder:
+    # go on from that; no: start, and refuse a folder with a run in it.
+    resume: str = "no"
+    run: Annotated[DistillConfig, tyro.conf.arg(name="")] = field(default_factory=DistillConfig)
+
+
+def run(arguments: list[str]) -> None:
+    """Train as the flags say."""
+    # The one setting of a model that everybody gives.
+    arguments = ["--model.name" if argument == "--model" else argument for argument in arguments]
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config", type=Path)
+    file = before.parse_known_args(arguments)[0].config
+    default = Args(file, run=load_into(DistillConfig, file)) if file else Args()
+    args = parse(Args, "distill", __doc__, arguments, default)
+    console = Console()
+    output = distill(args.run, console, args.resume)
+    console.print(f"checkpoint: {checkpoint_file(output)}", soft_wrap=True)
+    console.print(
+        f"next: matmamba index --checkpoint {quote(str(output))} --images FOLDER --gallery GALLERY",
+        soft_wrap=True,
+    )
+
+
+def distill(config: DistillConfig, console: Console, resume: str = "no") -> Path:
+    """Train a student and leave it in the run's folder, which is returned.
+
+    Raises:
+        ConfigError: a setting that cannot work. DataError: images missing or unreadable. EncoderError: a
+            teacher that cannot be had, or that gives no vectors. Also whatever `train` raises.
+    """
+    check_config(config)
+    _complete(config)
+    splits = open_sources(config)
+    accelerator = accelerator_of(config)
+    console.quiet = not accelerator.is_main_process
+    prepare = partial(_prepare, config, splits, accelerator, console, resume)
+    run_training(config, len(splits.held_out), prepare, accelerator, console, resume)
+    return Path(config.output)
+
+
+def _complete(config: DistillConfig) -> None:
+    """Check what only a student has, and fill in what follows from it."""
+    if not config.teacher or not config.images:
+        raise ConfigError("a student needs --teacher, such as timm:resnet50.a1_in1k, and --images, a folder")
+    for key, least in (("dim", 1), ("rotation_images", 2)):
+        if (value := getattr(config, key)) < least:
+            raise ConfigError(f"{key} is {value}: it can be {least} or more")
+    if config.mix.mixup or config.mix.cutmix:
+        raise ConfigError("mix: mixed images have no teacher of their own; leave mixup and cutmix at 0")
+    count = len(config.images)
+    config.repeats = config.repeats or [1] * count
+    config.labelled = config.labelled or [False] * count
+    if not len(config.repeats) == len(config.labelled) == count or min(config.repeats) < 1:
+        raise ConfigError(
+            f"{count} folders of images, repeats {config.repeats}, labelled {config.labelled}: one number of"
+            " 1 or more, and one yes or no, for each folder"
+        )
+    config.model.projection = config.dim
+    # What `validate` and `evaluate` open again.
+    root = Path(config.images[0])
+    config.data.name = "parquet" if any(root.glob("*.parquet")) else "folder"
+    config.data.root = config.images[0]
+
+
+def open_sources(config: DistillConfig) -> Splits:
+    """The images to train on, and those of labelled sources that are held out."""
+    train, held_out = list[Images](), list[Images]()
+    for place, counts in zip(config.images, config.labelled, strict=True):
+        images = open_training_images(place)
+        parts = split_by_id(images, config.data.held_out) if counts else Splits(images, Subset(images, []))
+        train.append(parts.train)
+        held_out.append(parts.held_out)
+    measured = Joined(held_out, [1] * len(held_out), config.labelled)
+    return Splits(Joined(train, config.repeats, config.labelled), measured)
+
+
+def _prepare(
+    config: DistillConfig, splits: Splits, accelerator: Accelerator, console: Console, resume: str
+) -> Prepared:
+    prepare_torch(config)
+    # Without labels a head of one class, which nothing trains.
+    model = build_model(config.model, max(1, len(splits.train.classes))).to(accelerator.device)
+    objective = StudentObjective(config.objective, config.follow, model.embedding_dim, model.num_classes)
+    assert isinstance(splits.train, Joined)
+    follows, size = _teacher(config, splits.train, model.input, accelerator.device, console, resume)
+    loaders = make_loaders(config, model.input, splits, accelerator, size)
+    training = prepare_training(
+        model,
+        objective,
+        config.optim,
+        len(loaders[0]),
+        schedule=config.schedule,
+        mix=config.mix,
+        engine=config.engine,
+        accelerator=accelerator,
+        seed=config.seed,
+        follows=follows,
+    )
+    require_best(config, model)
+    return training, loaders
+
+
+def _teacher(
+    config: DistillConfig,
+    images: Joined,
+    input: Mapping[str, Any],
+    device: torch.device,
+    console: Console,
+    resume: str,
+) -> tuple[Follows, int | None]:
+    """What the student follows, and the size of the teacher's own images if it sees some."""
+    if config.teacher.endswith(VECTORS):
+        vectors, digest = read_vectors(Path(config.teacher), sum(map(_stored_count, images.sources)))
+        positions = _stored_rows(images)
+        known = vectors[torch.from_numpy(np.unique(positions))]
+        rotation = _rotation(config, digest, vectors.shape[1], lambda: known, resume)
+        return StoredTeacher(rotation(vectors, config.dim).to(device), positions), None
+    encoder = open_encoder(config.teacher, config.teacher_size, device, half=device.type == "cuda")
+    console.print(
+        f"teacher: {encoder.name}, {encoder.dim} numbers of {encoder.size} px, {encoder.digest[:12]}"
+    )
+    sample = partial(_some_vectors, config, encoder, images, device)
+    rotation = _rotation(config, encoder.digest, encoder.dim, sample, resume)
+    return OnlineTeacher(encoder, rotation.to(device), input, config.dim), encoder.size
+
+
+def _stored_count(images: Images) -> int:
+    """Images of a source, those that are held out too."""
+    return images.whole if isinstance(images, Subset) else len(images)
+
+
+def _stored_rows(images: Joined) -> NDArray[np.int64]:
+    """For each image of the collection, its row in a file with one for each image of all sources."""
+    starts = np.cumsum([0, *map(_stored_count, images.sources)])
+    rows = [
+        start + (source.indices if isinstance(source, Subset) else np.arange(len(source)))
+        for start, source in zip(starts, images.sources, strict=False)
+    ]
+    return np.concatenate(rows)[images.unique]
+
+
+def _some_vectors(config: DistillConfig, encoder: Encoder, images: Joined, device: torch.device) -> Tensor:
+    """Teacher vectors of images picked by chance, as it sees them whole."""
+    order = np.random.default_rng(config.seed).permutation(len(images))
+    # Each once, however often an epoch sees it.
+    _, first = np.unique(images.unique[order], return_index=True)
+    chosen = Subset(images, np.sort(order[np.sort(first)[: config.rotation_images]]))
+    transform = eval_transform(encoder.input)
+    # Small batches: those of many workers lie in shared memory at once.
+    loader = make_loader(chosen, transform, SAMPLED, workers=config.data.workers)
+    return teacher_vectors(encoder, loader, device)
+
+
+def _rotation(
+    config: DistillConfig, digest: str, length: int, vectors: Callable[[], Tensor], resume: str
+) -> Rotation:
+    """The rotation of the run: the one in its folder if it goes on, else a new one, written there.
+
+    Args:
+        digest: of what made the vectors. length: of a vector. vectors: makes those to fit to.
+
+    Raises:
+        ConfigError: the student is to have more coordinates than the teacher. RotationError: the run that
+            goes on had another teacher.
+    """
+    if config.dim > length:
+        raise ConfigError(f"dim is {config.dim}: the teacher's vectors have {length} numbers")
+    file = Path(config.output) / FILE_NAME
+    if resume != "no" and file.is_file():
+        rotation = load_rotation(file, digest)
+    else:
+        rotation = fit_rotation(vectors(), digest)
+        rotation.save(file)
+    config.teacher_digest, config.rotation_digest = digest, rotation.digest
+    return rotation

@@ -1,0 +1,177 @@
+"""Students from the command line, of a teacher that is made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from matmamba_datasets import eval_transform, make_loader, open_images
+from matmamba_vision import load_checkpoint
+from matmamba_vision.cli import main
+from matmamba_vision.encoder import open_encoder
+from matmamba_vision.rotation import FILE_NAME, load_rotation
+from matmamba_vision.train import teacher_vectors
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 40), "red": (200, 30, 30)}
+SIZES = ["--model", "matmamba_nano_patch4_32", "--dim", "16", "--data.batch-size", "12", "--threads", "1"]
+SIZES += ["--model.patch-size", "8", "--rotation-images", "20", "--optim.warmup-epochs", "0", "--trackers"]
+
+
+def made(root: Path, count: int = 12) -> Path:
+    """Noise around a colour for each class, and one folder without a class."""
+    noise = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.clip(noise.normal(colour, 60, (36, 40 + number, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small network of timm's in a folder, with a transform of its own."""
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", num_classes=4)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    known = {"input_size": [3, 48, 48], "mean": [0.4] * 3, "std": [0.3] * 3, "num_classes": 4}
+    known |= {"classifier": "fc", "first_conv": "conv1.0", "interpolation": "bicubic", "crop_pct": 1.0}
+    written = {"architecture": "resnet10t", "num_classes": 4, "pretrained_cfg": known}
+    (folder / "config.json").write_text(json.dumps(written))
+    return f"timm:local-dir:{folder}"
+
+
+def distill(teacher: str, photos: Path, output: Path, *more: str) -> int:
+    flags = ["distill", "--teacher", teacher, "--images", str(photos), "--output", str(output)]
+    return main([*flags, *SIZES, *more])
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    found = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [row for row in found if row["event"] == "epoch"]
+
+
+@pytest.mark.parametrize(
+    "how", [["--data.decoded", "36"], ["--labelled", "True"]], ids=["decoded", "labelled"]
+)
+def test_a_student_comes_into_its_teachers_space(
+    teacher: str, photos: Path, tmp_path: Path, how: list[str]
+) -> None:
+    run = tmp_path / "run"
+    assert distill(teacher, photos, run, "--optim.epochs", "6", "--optim.lr", "0.003", *how) == 0
+    losses = [row["loss"] for row in rows(run)]
+    assert losses[-1] < losses[0]
+    checkpoint = load_checkpoint(run)
+    model = checkpoint.model
+    assert model.embedding_dim == 16
+    encoder = open_encoder(teacher)
+    rotation = load_rotation(run / FILE_NAME, encoder.digest)
+    assert checkpoint.run["rotation_digest"] == rotation.digest
+    assert checkpoint.run["teacher_digest"] == encoder.digest
+    images = open_images(photos)
+    gallery = rotation(
+        teacher_vectors(encoder, make_loader(images, eval_transform(encoder.input), 12), "cpu"), 16
+    )
+    asked = torch.cat([batch.images for batch in make_loader(images, eval_transform(model.input), 12)])
+    for width in ("full", "1/8"):
+        with torch.no_grad():
+            queries = model.embed(asked, width)
+        # Nearer to the teacher's vector of the same image than an average one.
+        near, average = (queries * gallery).sum(1).mean(), (queries @ gallery.T).mean()
+        assert near > 0.9
+        assert near > average
+
+
+def test_a_student_goes_on_as_if_it_had_never_stopped(teacher: str, photos: Path, tmp_path: Path) -> None:
+    more = ["--data.decoded", "36", "--labelled", "True", "--repeats", "2"]
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert distill(teacher, photos, one, *more, "--optim.epochs", "2") == 0
+    assert distill(teacher, photos, other, *more, "--optim.epochs", "2") == 0
+    # Back to the end of the first epoch.
+    newest = sorted((other / "checkpoints").iterdir())[-1]
+    for file in newest.iterdir():
+        if file.is_file():
+            file.write_bytes(b"")
+    assert distill(teacher, photos, other, *more, "--optim.epochs", "2", "--resume", "auto") == 0
+    first, second = (load_file(run / "model.safetensors") for run in (one, other))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_another_teacher_is_not_gone_on_with(
+    teacher: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert distill(teacher, photos, run, "--optim.epochs", "1") == 0
+    capsys.readouterr()
+    config = Path(teacher.removeprefix("timm:local-dir:")) / "config.json"
+    before = config.read_text()
+    config.write_text(before.replace("0.4", "0.45"))
+    try:
+        assert distill(teacher, photos, run, "--optim.epochs", "1", "--resume", "auto") == 2
+    finally:
+        config.write_text(before)
+    assert "of another transform of images" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_run_ends_when_its_time_is_up(teacher: str, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert distill(teacher, photos, run, "--optim.epochs", "5000", "--optim.max-minutes", "0.08") == 0
+    last = rows(run)[-1]
+    assert last["epoch"] < 5000
+    load_checkpoint(run)
+    # Nothing is left to do.
+    assert (
+        distill(
+            teacher, photos, run, "--optim.epochs", "5000", "--optim.max-minutes", "0.08", "--resume", "auto"
+        )
+        == 0
+    )
+    assert rows(run)[-1]["step"] == last["step"]
+
+
+def test_stored_vectors_are_followed(photos: Path, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((36, 24)).astype(np.float32)
+    np.save(tmp_path / "v.npy", vectors)
+    run = tmp_path / "run"
+    assert distill(str(tmp_path / "v.npy"), photos, run, "--labelled", "True", "--optim.epochs", "1") == 0
+    assert load_checkpoint(run).model.embedding_dim == 16
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--dim", "2000"], "the teacher's vectors have 512 numbers"),
+        (["--teacher", "timm:no_such_network"], "weights cannot be had"),
+        (["--teacher", "nowhere"], "no checkpoint at"),
+        (["--repeats", "1", "2"], "for each folder"),
+        (["--images", "/no/such/folder"], "no such folder"),
+        (["--mix.mixup", "0.2"], "no teacher of their own"),
+        (["--teacher", ""], "needs --teacher"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    teacher: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    said: str,
+) -> None:
+    run = tmp_path / "run"
+    assert distill(teacher, photos, run, *flags) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+    assert not run.exists()
