@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,7 @@ from interrupted_galleries import ended, forked
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, SavedError
 from matmamba_retrieval.gallery import repairing
 from matmamba_retrieval.gallery.inspection import verify
+from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.gallery.renewal import Renewal, compact
 from matmamba_retrieval.gallery.repairing import repair
 from matmamba_retrieval.storage import database, rewriting
@@ -34,6 +37,7 @@ TESTS = Path(__file__).parents[1]
 # In a process without torch, whose threads would not survive a fork.
 ATTACK = """
 import sys
+import threading
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import faiss, interrupted_galleries, misplaced_pages
@@ -81,6 +85,48 @@ def test_an_interrupt_waits_for_the_commit(gallery: Gallery) -> None:
     gallery.close()
     with Gallery(gallery.folder) as reopened:
         assert len(reopened) == 315
+    assert verify(gallery.folder) == []
+
+
+@pytest.mark.parametrize("kind", ["compact", "reindex", "merge"])
+def test_an_interrupted_change_of_generation_is_seen_by_the_next_addition(
+    gallery: Gallery, kind: str
+) -> None:
+    gallery.delete(["id1"])
+    gallery.save_plan({"kind": "single-shot"})
+    for number in range(10 if kind == "merge" else 1):
+        gallery.add(*new_rows(10, f"more{number}-"))
+    there = len(gallery)
+    put, original = Catalog.set_about, gallery.catalog._digests.settle
+
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        original()
+
+    def switching(self: Catalog, name: str, value: str) -> None:
+        put(self, name, value)
+        if (name, value) == ("staged", ""):
+            gallery.catalog._digests.settle = interrupted  # type: ignore[method-assign]
+
+    renewal = Renewal(gallery, EmbeddingSpec("b" * 64, "full", 32)) if kind == "reindex" else None
+    if renewal:
+        renewal.add(renewal.pending(), unit_vectors(there, 32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Catalog, "set_about", switching)
+        if kind == "merge":
+            gallery.catalog._digests.settle = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            renewal.finish() if renewal else compact(gallery) if kind == "compact" else merge_segments(
+                gallery
+            )
+    gallery.catalog._digests.settle = original  # type: ignore[method-assign]
+    gallery.add(*new_rows(7, "later"))
+    assert len(gallery) == there + 7
+    assert (gallery.plan is None) == (kind == "reindex")
+    gallery.close()
+    with Gallery(gallery.folder) as reopened:
+        assert len(reopened) == there + 7
+        assert "later3" in reopened.keys_of(["later3"])
     assert verify(gallery.folder) == []
 
 
@@ -354,6 +400,52 @@ def test_a_generation_in_the_making_is_repaired_by_its_own_model(tmp_path: Path,
             assert sorted(ids) == list(range(60))
 
 
+def test_a_repair_drops_nothing_where_the_current_generation_is_not_known(gallery: Gallery) -> None:
+    with gallery.catalog.transaction():
+        gallery.catalog.run("UPDATE about SET value = '7' WHERE name = 'generation'")
+    gallery.close()
+    files = sorted(gallery.folder.glob("s*/*"))
+    with pytest.raises(GalleryError, match="no generation '7'"):
+        repair(gallery.folder)
+    with Catalog(gallery.folder / "catalog.sqlite")._db as database:
+        assert database.execute("SELECT count(*) FROM images").get == 300
+    assert sorted(gallery.folder.glob("s*/*")) == files
+
+
+def test_a_reader_follows_a_repair(gallery: Gallery) -> None:
+    file = damaged_index(gallery)
+    content = file.read_bytes()
+    repair(gallery.folder)
+    reader = Gallery(gallery.folder)
+    file.write_bytes(content)
+    repair(gallery.folder)
+    with Gallery(gallery.folder, write=True) as writer:
+        writer.delete(["id1"])
+        writer.add(*new_rows(10))
+    reader.refresh()
+    assert len(reader) == 309
+    assert reader.keys_of(["id1", "new3"]) == {"new3": 303}
+
+
+def test_verify_beside_a_writer_finds_nothing(gallery: Gallery) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            gallery.add(*new_rows(5, f"n{number}-"))
+            if number % 7 == 6:
+                compact(gallery)
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(write)
+        found = [verify(gallery.folder) for _ in range(20)]
+        stop.set()
+        writing.result()
+    assert found == [[]] * 20
+
+
 # Pages that are whole, in the wrong place
 
 
@@ -397,6 +489,49 @@ def test_a_gallery_of_the_format_before_is_read_and_gets_digests_when_written_to
         assert reader.catalog.run("SELECT count(*) FROM digests WHERE name = 'images'")[0][0] == 5
     assert answers(old) == before
     assert verify(old) == []
+
+
+def stale_pages(gallery: Gallery, change: Callable[[], Any]) -> None:
+    """Make a change, and put back the pages of one index as they were before it."""
+    (root,) = gallery.catalog.run("SELECT rootpage FROM sqlite_master WHERE name = 'gone'")[0]
+    file = gallery.folder / "catalog.sqlite"
+    before = file.read_bytes()
+    change()
+    gallery.close()
+    now = bytearray(file.read_bytes())
+    now[4096 * (root - 1) : 4096 * root] = before[4096 * (root - 1) : 4096 * root]
+    file.write_bytes(now)
+
+
+def test_an_old_version_never_says_that_it_lacks_what_it_has(gallery: Gallery) -> None:
+    number = gallery.version.number
+    stale_pages(gallery, lambda: gallery.upsert([Row("id5", "other.jpg")], unit_vectors(1, 32)))
+    with (
+        pytest.raises(GalleryError, match="missing from index gone"),
+        Gallery(gallery.folder, version=number) as old,
+    ):
+        old.keys_of(["id5"])
+
+
+def test_a_writer_does_not_trust_a_stale_list_of_free_pages(gallery: Gallery) -> None:
+    long = [Row(f"long{n}", "x" * 900) for n in range(300)]
+    gallery.add(long, unit_vectors(300, 32))
+    gallery.delete([row.id for row in long])
+    compact(gallery)
+    file = gallery.folder / "catalog.sqlite"
+    before = file.read_bytes()
+    first = 4096 * (int.from_bytes(before[32:36], "big") - 1)
+    assert first >= 0, "no page is free"
+    gallery.add([Row(f"more{n}", "y" * 900) for n in range(40)], unit_vectors(40, 32))
+    gallery.close()
+    now = bytearray(file.read_bytes())
+    assert now[first : first + 4096] != before[first : first + 4096]
+    now[first : first + 4096] = before[first : first + 4096]
+    file.write_bytes(now)
+    with pytest.raises(GalleryError, match="damaged"), Gallery(gallery.folder, write=True) as writer:
+        writer.add(*new_rows(64))
+    with Gallery(gallery.folder) as reader:
+        assert len(reader.rows(reader.live_keys())) == 340
 
 
 # Foreign files

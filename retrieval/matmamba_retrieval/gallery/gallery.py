@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from .place import CATALOG, SEGMENTS, SHORTLISTS, hold_to_write, require_empty, 
 from .snapshot import Snapshot
 from .staging import sweep
 
+log = logging.getLogger(__name__)
 # A stored vector may differ from unit length by this much: float16 rounding and room for other encoders.
 UNIT_TOLERANCE = 1e-2
 Vectors = NDArray[np.floating]
@@ -166,7 +168,7 @@ class Gallery(Snapshot):
         if not len(rows):
             return
         written: list[SegmentRecord] = []
-        with self._changing(f"the {len(rows)} images are saved"):
+        with self.changing(f"the {len(rows)} images are saved"):
             try:
                 for width, vectors in by_width.items():
                     written.append(self._write(width, vectors))
@@ -176,7 +178,7 @@ class Gallery(Snapshot):
                 raise
 
     @contextmanager
-    def _changing(self, saved: str) -> Iterator[None]:
+    def changing(self, saved: str) -> Iterator[None]:
         """See what the block has committed; what fails from then on is a `SavedError` that says so.
 
         Whatever happens, the next change begins with what the catalogue has by then.
@@ -206,7 +208,7 @@ class Gallery(Snapshot):
     def delete(self, ids: Sequence[str]) -> int:
         """Delete images, all of them or none, and return how many; `GalleryError` if one is not there."""
         self.require_writer()
-        with self._changing("the deletion is saved"):
+        with self.changing("the deletion is saved"):
             return delete_images(self.catalog, self.generation.number, list(dict.fromkeys(ids)))
 
     def save_plan(self, plan: Any) -> None:
@@ -247,11 +249,11 @@ class Gallery(Snapshot):
             recipe = choose(self.key_count, dim, memory_bytes, recall)
         name = f"{recipe}-{dim}" + (f"@{width}" if width != self.spec.width else "")
         record = self.make_shortlist(self.segments_of(width), name, width, dim, recipe, recall)
-        with self._changing(f"the index {name} is saved"), self.catalog.transaction():
+        with self.changing(f"the index {name} is saved"), self.catalog.transaction():
             for replaced in old:
                 self.catalog.drop_shortlist(self.generation.number, replaced.name)
             self.catalog.put_shortlist(self.generation.number, record)
-        self.sweep()
+        self.tidy()
 
     def make_shortlist(
         self, segments: Segments, name: str, width: str, dim: int, recipe: str, recall: float = 0.99
@@ -259,7 +261,7 @@ class Gallery(Snapshot):
         """Build an index over all of `segments` and write its file; it counts when the catalogue knows it."""
         index = build_index(segments, len(segments), dim, recipe, recall)
         record = save_index(self.folder / SHORTLISTS, index, name, width, dim, recipe)
-        self._indexes[record.file] = index
+        self._state.indexes[record.file] = index
         return record
 
     def sweep(self) -> int:
@@ -269,6 +271,13 @@ class Gallery(Snapshot):
         """
         self.require_writer()
         return sweep(self.catalog, self.folder)
+
+    def tidy(self) -> None:
+        """`sweep` behind a change that is saved: what cannot be removed now is left for the next writer."""
+        try:
+            self.sweep()
+        except (GalleryError, OSError) as error:
+            log.warning("%s: not tidied up: %s", self.folder, error)
 
     def _write(self, width: str, vectors: Vectors) -> SegmentRecord:
         where = self.folder / SEGMENTS

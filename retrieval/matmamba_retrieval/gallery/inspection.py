@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +56,12 @@ def verify(folder: Path | str) -> list[Damage]:
     """
     folder = Path(folder)
     require_own_files(folder)
-    if found := damage_of_catalog(folder / CATALOG):
+    if found := damage_of_catalog(folder / CATALOG, _verify_tables):
         return found
     try:
         with closing(Catalog(folder / CATALOG)) as catalog:
-            if catalog.newest(catalog.current().number) is None:
-                return [Damage(catalog.file, "has no version", _COPY)]
-            return [
-                damage
-                for generation in catalog.generations().values()
-                for damage in _verify_generation(folder, catalog, generation)
-            ]
+            generations = catalog.generations().values()
+            return list(chain.from_iterable(_verify_files(folder, catalog, one) for one in generations))
     except GalleryError as error:
         return [Damage(folder / CATALOG, str(error), _COPY)]
 
@@ -98,15 +94,23 @@ def _compare(gallery: Snapshot, encode: Encode, keys: NDArray[np.int64]) -> Iter
             yield Damage(Path(row.path), what, "that image as it was, or upsert")
 
 
-def damage_of_catalog(file: Path) -> list[Damage]:
-    """What is wrong with a catalogue: its pages, its rows, or how they go together.
+def damage_of_catalog(
+    file: Path, further: Callable[[Catalog], Iterable[Damage]] = lambda catalog: ()
+) -> list[Damage]:
+    """What is wrong with a catalogue: its pages, its trees, or its rows.
+
+    Args:
+        further: what else to look at where all of these are whole.
 
     Raises:
         FormatError: it is of another format.
     """
     try:
+        # At one moment, whoever writes beside.
         with closing(Catalog(file)) as catalog, catalog.reading():
             what = damaged_pages(file) or catalog.check_structure() or catalog.differing()
+            if not what:
+                return list(further(catalog))
     except FormatError:
         raise
     except GalleryError as error:
@@ -114,19 +118,30 @@ def damage_of_catalog(file: Path) -> list[Damage]:
     return [Damage(file, entry, _TABLES) for entry in what]
 
 
-def _verify_generation(folder: Path, catalog: Catalog, generation: Generation) -> Iterator[Damage]:
-    yield from _verify_rows(catalog, generation)
+def _verify_tables(catalog: Catalog) -> Iterator[Damage]:
+    """Whether what the catalogue says of its generations goes together."""
+    if catalog.newest(catalog.current().number) is None:
+        yield Damage(catalog.file, "has no version", _COPY)
+    for generation in catalog.generations().values():
+        yield from _verify_rows(catalog, generation)
+        for width in (generation.spec.width, *generation.widths):
+            end = 0
+            for record in catalog.segments(generation.number, width):
+                if record.start != end:
+                    yield Damage(catalog.file, f"has no segment of width {width} at key {end}", _COPY)
+                end = record.start + record.rows
+
+
+def _verify_files(folder: Path, catalog: Catalog, generation: Generation) -> Iterator[Damage]:
+    """Whether the files of a generation are what was written, but for those that were replaced meanwhile."""
     for width in (generation.spec.width, *generation.widths):
-        records = catalog.segments(generation.number, width)
-        end = 0
-        for record in records:
-            if record.start != end:
-                yield Damage(catalog.file, f"has no segment of width {width} at key {end}", _COPY)
-            end = record.start + record.rows
-            yield from _verify_segment(folder / SEGMENTS, record, generation.spec.dim)
+        for record in catalog.segments(generation.number, width):
+            found = list(_verify_segment(folder / SEGMENTS, record, generation.spec.dim))
+            if found and record in catalog.segments(generation.number, width):
+                yield from found
     for index in catalog.shortlists(generation.number):
         file = folder / SHORTLISTS / index.file
-        if not fits(file, index.sha256):
+        if not fits(file, index.sha256) and index in catalog.shortlists(generation.number):
             what = "differs from its checksum" if file.is_file() else "is missing"
             yield Damage(file, f"{what}: it is the index {index.name}", _VECTORS)
 

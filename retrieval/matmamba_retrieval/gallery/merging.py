@@ -20,11 +20,11 @@ def merge_segments(gallery: Gallery) -> int:
     gone = 0
     for width in (gallery.spec.width, *gallery.generation.widths):
         for run in runs(gallery.catalog.segments(gallery.generation.number, width)):
-            _merge(gallery, run)
+            with gallery.changing("the files are merged"):
+                _merge(gallery, run)
             gone += len(run) - 1
     if gone:
-        gallery.refresh()
-        gallery.sweep()
+        gallery.tidy()
     return gone
 
 

@@ -6,6 +6,7 @@ It is made beside the current one, which goes on answering, and becomes current 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,27 +54,32 @@ class Renewal:
             part = keys[first : first + SEGMENT_ROWS]
             self._put(part, {width: self._read(width, part) for width in (self.spec.width, *self.widths)})
 
-    def finish(self) -> None:
+    def finish(self, plan: Any = None) -> None:
         """Build the FAISS indexes that the gallery has, then make this its current generation.
 
         Those over more dims than the new vectors have, or of widths that it does not have, are left out; and
         all of them if no image is left.
+
+        Args:
+            plan: how it is to be searched, None for no plan.
+
+        Raises:
+            SavedError: it is current, but something failed then.
         """
         images = staging.key_count(self._catalog, self._number)
         records = [record for record in self.gallery.shortlists() if images and self._fits(record)]
         indexes = [self._build(record) for record in records]
-        with self._catalog.transaction():
+        with self.gallery.changing("the new generation is current"), self._catalog.transaction():
             for record in indexes:
                 self._catalog.put_shortlist(self._number, record)
-            staging.switch(self._catalog, self._number)
-        self.gallery.refresh()
-        self.gallery.sweep()
+            staging.switch(self._catalog, self._number, plan)
+        self.gallery.tidy()
 
     def abandon(self) -> None:
         """Forget it."""
-        with self._catalog.transaction():
+        with self.gallery.changing("it is forgotten"), self._catalog.transaction():
             staging.drop_generation(self._catalog, self._number)
-        self.gallery.sweep()
+        self.gallery.tidy()
 
     def _put(self, keys: Ints, blocks: Mapping[str, Iterable[Vectors]]) -> None:
         catalog, start = self._catalog, staging.key_count(self._catalog, self._number)
@@ -107,7 +113,5 @@ def compact(gallery: Gallery) -> int:
     before = gallery.key_count
     renewal = Renewal(gallery, gallery.spec, gallery.checkpoint_path, gallery.generation.widths)
     renewal.copy(renewal.pending())
-    plan = gallery.plan
-    renewal.finish()
-    gallery.save_plan(plan)
+    renewal.finish(gallery.plan)
     return before - gallery.key_count

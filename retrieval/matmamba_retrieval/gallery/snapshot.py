@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +25,40 @@ from .place import LOCKS, SEGMENTS, SHORTLISTS
 RETRY_SECONDS = 0.01
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """One state of a gallery: what is seen changes as a whole.
+
+    Attributes:
+        live: (keys,) which were not deleted, None if all were not. segments: by width. indexes: those that
+            were loaded, by file.
+    """
+
+    generation: Generation
+    version: Version
+    live: NDArray[np.bool_] | None
+    segments: dict[str, Segments]
+    shortlists: list[ShortlistRecord]
+    indexes: dict[str, ShortlistIndex]
+
+
 class Snapshot:
     """A gallery at one version: what others add or delete is seen after `refresh`.
 
+    Several threads may search it at once. One that refreshes it, or writes, has it for itself.
+
     Attributes:
-        folder: where it is. generation: what made its vectors. version: which state of it is seen.
+        folder: where it is.
 
     Raises:
         GalleryError: no gallery there, or its files are damaged; or the version asked for does not exist, or
             no longer.
     """
 
-    generation: Generation
-    version: Version
-
     def __init__(self, folder: Path, catalog: Catalog, version: int | None = None) -> None:
         self.folder, self.catalog = folder, catalog
         self._held: Lock | None = None
-        self._segments: dict[str, Segments] = {}
-        self._indexes: dict[str, ShortlistIndex] = {}
+        self._seen: _Seen | None = None
         self._loading = threading.Lock()
         self._see(version)
 
@@ -53,27 +69,52 @@ class Snapshot:
             self._held.release()
 
     def refresh(self) -> None:
-        """See the newest version; where that fails, what was seen before stays."""
+        """See the newest version; where that fails, what was seen before stays.
+
+        Keys that were found before may be those of other images then, if the gallery was compacted.
+        """
+        if self.catalog.is_replaced():  # by a repair: the file that is open has no name any more
+            before, self.catalog = self.catalog, Catalog(self.catalog.file)
+            before.close()
         self._see(None)
+
+    @property
+    def _state(self) -> _Seen:
+        assert self._seen is not None
+        return self._seen
+
+    @property
+    def generation(self) -> Generation:
+        """What made its vectors, and which widths there are."""
+        return self._state.generation
+
+    @property
+    def version(self) -> Version:
+        """Which state of the gallery is seen."""
+        return self._state.version
 
     def _see(self, number: int | None) -> None:
         """Take in a version, the newest by default, and hold its generation so that its files stay."""
         generation, held = self._hold_current()
         try:
-            self._take_in(generation, held, number)
+            seen = self._state_of(generation, number)
         except BaseException:
             if held is not None and held is not self._held:
                 held.release()
             raise
+        before, self._held, self._seen = self._held, held, seen
+        if before is not None and before is not held:
+            before.release()
 
-    def _take_in(self, generation: Generation, held: Lock | None, number: int | None) -> None:
+    def _state_of(self, generation: Generation, number: int | None) -> _Seen:
         version = self.catalog.newest(generation.number, number)
         if version is None or number not in (None, version.number):
             raise GalleryError(f"{self.folder} has no version {number}: {_known(self.catalog, generation)}")
-        other = bool(self._segments) and generation.number != self.generation.number
-        before = {} if other else self._segments
+        same = self._seen if self._seen and self._seen.generation.number == generation.number else None
         segments = {
-            width: self._segments_now(generation, width, version.keys, before.get(width))
+            width: self._segments_now(
+                generation, width, version.keys, same.segments.get(width) if same else None
+            )
             for width in (generation.spec.width, *generation.widths)
         }
         removed = self.catalog.removed(version)
@@ -82,11 +123,7 @@ class Snapshot:
             live = np.ones(version.keys, dtype=bool)
             live[removed] = False
         shortlists = self.catalog.shortlists(generation.number)
-        if self._held is not None and self._held is not held:
-            self._held.release()
-        self._indexes = {} if other else self._indexes
-        self.generation, self.version, self._held, self._live = generation, version, held, live
-        self._segments, self._shortlists = segments, shortlists
+        return _Seen(generation, version, live, segments, shortlists, same.indexes if same else {})
 
     def _segments_now(
         self, generation: Generation, width: str, rows: int, before: Segments | None
@@ -106,7 +143,7 @@ class Snapshot:
         """The current generation, held if that can be; another one may become current until it is."""
         while True:
             current = self.catalog.current()
-            if self._held is not None and self.generation.number == current.number:
+            if self._held is not None and self._seen and self._seen.generation.number == current.number:
                 return current, self._held
             try:
                 held = hold_generation(self.folder, current.number)
@@ -147,13 +184,15 @@ class Snapshot:
     @property
     def segments(self) -> Segments:
         """The vectors, by key."""
-        return self._segments[self.spec.width]
+        seen = self._state
+        return seen.segments[seen.generation.spec.width]
 
     def segments_of(self, width: str) -> Segments:
         """The vectors of a width, by key; `GalleryError` if it has none of that width."""
-        if width not in self._segments:
-            raise GalleryError(f"{self.folder} has vectors of {', '.join(self._segments)}, not of {width}")
-        return self._segments[width]
+        known = self._state.segments
+        if width not in known:
+            raise GalleryError(f"{self.folder} has vectors of {', '.join(known)}, not of {width}")
+        return known[width]
 
     def require(self, spec: EmbeddingSpec) -> None:
         """Raise `GalleryError` if embeddings of `spec` cannot be stored here."""
@@ -196,17 +235,19 @@ class Snapshot:
         Raises:
             GalleryError: `where` does not parse, or is more than a condition over known columns.
         """
-        found = self.catalog.matching(self.version, where) if where else None
+        seen = self._state
+        found = self.catalog.matching(seen.version, where) if where else None
         self._require_there()
         if found is None:
-            return self._live
-        mask = np.zeros(self.key_count, dtype=bool)
+            return seen.live
+        mask = np.zeros(seen.version.keys, dtype=bool)
         mask[found] = True
-        return mask if self._live is None else mask & self._live
+        return mask if seen.live is None else mask & seen.live
 
     def live_keys(self) -> NDArray[np.int64]:
         """Keys of all images that were not deleted, ascending."""
-        return np.arange(self.key_count) if self._live is None else np.flatnonzero(self._live)
+        seen = self._state
+        return np.arange(seen.version.keys) if seen.live is None else np.flatnonzero(seen.live)
 
     def versions(self) -> list[Version]:
         """The versions that can be opened, oldest first."""
@@ -219,7 +260,7 @@ class Snapshot:
 
     def shortlists(self) -> list[ShortlistRecord]:
         """Its FAISS indexes, by dim and name."""
-        return self._shortlists
+        return self._state.shortlists
 
     def shortlist_dims(self) -> list[int]:
         """Dims of the prefixes that have an index, ascending."""
@@ -258,11 +299,12 @@ class Snapshot:
 
     def shortlist_index(self, record: ShortlistRecord) -> ShortlistIndex:
         """One of its `shortlists()`, read into memory when first asked for."""
+        seen = self._state
         with self._loading:  # once, for however many threads
-            if record.file not in self._indexes:
+            if record.file not in seen.indexes:
                 where = self.folder / SHORTLISTS
-                self._indexes[record.file] = load_index(where, record, self.segments_of(record.width))
-            return self._indexes[record.file]
+                seen.indexes[record.file] = load_index(where, record, seen.segments[record.width])
+            return seen.indexes[record.file]
 
 
 def hold_generation(folder: Path, number: int, *, alone: bool = False) -> Lock | None:

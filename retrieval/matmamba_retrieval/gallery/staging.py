@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,13 +80,18 @@ def forget_images(catalog: Catalog, staged: int, keys: range) -> None:
         catalog.run(query, (staged, keys.start, keys.stop))
 
 
-def switch(catalog: Catalog, staged: int) -> None:
-    """Make the staged generation the current one, as a new version: the first that it has."""
+def switch(catalog: Catalog, staged: int, plan: Any = None) -> None:
+    """Make the staged generation the current one, as a new version: the first that it has.
+
+    Args:
+        plan: how it is to be searched.
+    """
     (live,) = catalog.run("SELECT count(*) FROM images WHERE generation = ? AND removed IS NULL", (staged,))[
         0
     ]
     number = catalog.add_version(staged, key_count(catalog, staged), live)
     catalog.run("UPDATE generations SET since = ? WHERE number = ?", (number, staged))
+    catalog.save_plan(staged, plan)
     catalog.set_about("generation", str(staged))
     catalog.set_about("staged", "")
 
@@ -103,10 +109,10 @@ def drop_generation(catalog: Catalog, number: int) -> None:
 
 def drop_old(catalog: Catalog, folder: Path) -> None:
     """Forget the generations that were current once, but for those that somebody reads."""
-    kept = {catalog.about("generation"), catalog.about("staged")}
-    for number in catalog.generations():
-        if str(number) in kept:
-            continue
+    staged = catalog.about("staged")
+    # Both are there, or nothing is dropped.
+    kept = {catalog.current().number, *([catalog.generation(staged).number] if staged else [])}
+    for number in catalog.generations().keys() - kept:
         try:
             lock = hold_generation(folder, number, alone=True)
         except Busy:

@@ -196,14 +196,14 @@ class Catalog(CheckedDatabase):
         )
         found: dict[str, int] = dict(self.run(query, (json.dumps(wanted), generation)))
         if len(found) < len(set(wanted)):
-            self.require_indexes()
+            self.require_structure()
         self._require_found(generation, found)
         return found
 
     def _require_found(self, generation: int, found: Mapping[str, int]) -> None:
         """What an index says has to stand in the table, too."""
         self.require("images", generation, {key // IMAGE_BLOCK for key in found.values()})
-        if self._whole_indexes:
+        if self._whole:
             return
         query = "SELECT id FROM images WHERE generation = ? AND key = ?"
         with self._lock, naming(self.file):
@@ -226,6 +226,8 @@ class Catalog(CheckedDatabase):
         )
         values = (version.generation, version.number, version.keys, json.dumps(wanted))
         before: dict[str, int] = dict(self.run(query, values))
+        if len(found | before) < len(set(wanted)):
+            self.require_structure()
         self._require_found(version.generation, before)
         return found | before
 

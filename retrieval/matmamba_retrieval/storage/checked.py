@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from ..errors import FormatError, GalleryError, SavedError
-from .database import naming, open_database
+from .database import damaged_pages, naming, open_database
 from .digests import Digests
 from .interrupts import uninterrupted
 from .rewriting import left_over
@@ -35,7 +35,8 @@ class CheckedDatabase:
     def __init__(self, file: Path, *, write: bool = False) -> None:
         if not file.is_file():
             raise GalleryError(nothing_at(file))
-        self.file, self._lock, self._whole_indexes = file, threading.RLock(), False
+        self.file, self._lock, self._whole = file, threading.RLock(), False
+        self._place = _place_of(file)
         self._db = open_database(file, write=write)
         try:
             self.format = self._require_format()
@@ -69,7 +70,8 @@ class CheckedDatabase:
 
     def _upgrade(self) -> None:
         if self.format < FORMAT:
-            self.require_indexes()
+            with self.reading():
+                self._require_readable()
             with self.transaction():
                 for table in tables():
                     if table.since > self.format:
@@ -95,6 +97,8 @@ class CheckedDatabase:
                 yield
                 return
             with uninterrupted(), naming(self.file):
+                # A list of free pages that is not true would have rows written over.
+                self.require_structure()
                 self._db.execute("BEGIN IMMEDIATE")
                 mark = uuid.uuid4().hex
                 try:
@@ -166,28 +170,47 @@ class CheckedDatabase:
     def require_images(self, generation: int) -> None:
         """Raise `GalleryError` if images of a generation are not those that were written, or not findable."""
         self.require("images", generation)
-        self.require_indexes()
+        self.require_structure()
 
-    def require_indexes(self) -> None:
-        """Raise `GalleryError` if an index of the images is damaged.
+    def require_structure(self) -> None:
+        """Raise `GalleryError` if a tree, an index or the list of free pages is damaged. Looked at once.
 
-        What is not found by an index counts as absent only if the index is whole. Looked at once.
+        What is not found by an index counts as absent only if the index is whole.
         """
-        if self._whole_indexes:
-            return
-        said = [row[0] for row in self.run("PRAGMA integrity_check(images)")]
-        if said != ["ok"]:
-            raise GalleryError(f"{self.file} is damaged ({said[0]}): `matmamba gallery repair`")
-        self._whole_indexes = True
+        if not self._whole:
+            if said := self.check_structure():
+                raise GalleryError(f"{self.file} is damaged ({said[0]}): `matmamba gallery repair`")
+            self._whole = True
 
     def check_structure(self) -> list[str]:
         """What SQLite finds wrong with its trees and indexes, in words."""
         return [row[0] for row in self.run("PRAGMA integrity_check") if row[0] != "ok"]
 
+    def _require_readable(self) -> None:
+        """What can be known of a catalogue without digests before it gets some: they would bless damage."""
+        self.require_structure()
+        bad = damaged_pages(self.file)
+        if self.run("SELECT 1 FROM images WHERE NOT json_valid(metadata) LIMIT 1"):
+            bad.append("has metadata that cannot be read")
+        if bad:
+            raise GalleryError(f"{self.file} is damaged: {bad[0]}")
+
+    def is_replaced(self) -> bool:
+        """Whether another file has its name by now, as behind a repair."""
+        return _place_of(self.file) != self._place
+
     def differing(self) -> list[str]:
         """Which rows are not those that were written, in words."""
         with self._lock, naming(self.file):
             return list(self._digests.differing())
+
+
+def _place_of(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
 
 
 def nothing_at(file: Path) -> str:

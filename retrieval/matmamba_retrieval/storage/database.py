@@ -142,15 +142,9 @@ def _connect(file: Path, mode: int) -> apsw.Connection:
     database.set_busy_timeout(BUSY_MS)
     # A catalogue that came from elsewhere may hold anything: it reaches no other file.
     database.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
-    database.authorizer = _no_other_files
     # With the removal of the journal flushed too: a commit lasts through a power failure.
     database.execute("PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = 0")
     return database
-
-
-def _no_other_files(operation: int, *_: object) -> int:
-    refused = operation in (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH)
-    return apsw.SQLITE_DENY if refused else apsw.SQLITE_OK
 
 
 @contextmanager

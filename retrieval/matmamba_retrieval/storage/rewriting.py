@@ -69,6 +69,7 @@ def _keep(file: Path, old: Path) -> None:
 def _copy_tables(file: Path, new: Path) -> None:
     """Row by row: SQLite's VACUUM would read the indexes, too."""
     source = open_database(file, write=True)
+    source.authorizer = _reads_alone
     try:
         number = _format_of(source, file)
         _require_tables(source, file, number)
@@ -95,6 +96,12 @@ def _format_of(source: apsw.Connection, file: Path) -> int:
     raise GalleryError(f"{file} is damaged: its format is {found!r}")
 
 
+def _reads_alone(operation: int, *_: object) -> int:
+    """Whatever a damaged catalogue makes SQLite do, it reads this file and no other."""
+    allowed = (apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE)
+    return apsw.SQLITE_OK if operation in allowed else apsw.SQLITE_DENY
+
+
 def _copy(source: apsw.Connection, target: apsw.Connection, table: str) -> None:
     columns = len(list(target.execute(f"PRAGMA table_info({table})")))
     # Not an index of it, which may be what is damaged.
@@ -113,6 +120,9 @@ def _require_tables(source: apsw.Connection, file: Path, number: int) -> None:
 
 
 def _require_digests(target: apsw.Connection, file: Path, number: int) -> None:
+    # What can be known of a catalogue without digests.
+    if target.execute("SELECT 1 FROM images WHERE NOT json_valid(metadata) LIMIT 1").get:
+        raise GalleryError(f"{file} is damaged: metadata of images cannot be read")
     digests = Digests(target, file, known=number >= DIGESTS.since)
     if differing := next(digests.differing(), ""):
         raise GalleryError(f"{file} is damaged: {differing}")
