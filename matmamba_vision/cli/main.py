@@ -9,11 +9,13 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from ..allocator import keep_freed_memory
+from ..nearest import did_you_mean
 from .console import Console, replace_what_cannot_be_printed, say
 
 COMMANDS = {
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] != ["search"]:
         # Which scan computes, and why: once for each setting. A search is too short to be told.
         logging.getLogger("matmamba_vision.ops").setLevel(logging.INFO)
+    if not debug:
+        _hush()
     replace_what_cannot_be_printed()
     try:
         return _run(arguments[0] if arguments else "--help", arguments[1:])
@@ -74,12 +78,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _hush() -> None:
+    """What libraries say to programmers is shown with --debug, or where Python was told to (-W)."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for name in ("onnxscript", "onnx_ir", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def _run(name: str, arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         _print_help()
         return 0
     if name not in COMMANDS:
-        raise ValueError(f"unknown command {name!r}: one of {', '.join(COMMANDS)}")
+        raise ValueError(
+            f"unknown command {name!r}: one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}"
+        )
     keep_freed_memory()
     command = importlib.import_module(f".{name.replace('-', '_')}", __package__)
     return command.run(arguments) or 0

@@ -230,7 +230,8 @@ class _Compiler:
         text = f"; text takes single quotes: '{name}'" if not near and isinstance(node, exp.Column) else ""
         more = f" and {len(known) - 40} more" if len(known) > 40 else ""
         return GalleryError(
-            f"the filter names {name!r}, which is none of {', '.join(known[:40])}{more}{guess}{text}"
+            f"the filter names an unknown column {name!r}, which is none of {', '.join(known[:40])}{more}"
+            f"{guess}{text}"
         )
 
 
