@@ -48,7 +48,8 @@ class Search:
     Attributes:
         k: hits wanted. allowed: (keys,) which images may be answered; None for all. negatives: what to keep
             away from, None for nothing; weight: how much. min_score: hits below are left out.
-        few: why there can be no more than k hits, "" if there can. answered: queries so far. spent: by all of them together.
+        few: why there can be no more than k hits, "" if there can. answered: queries so far. spent: by all of
+            them together.
     """
 
     gallery: Gallery

@@ -88,8 +88,8 @@ def run(arguments: list[str]) -> None:
     selector = _Selector(args, budget, checkpoint, console)
     if selector.deciding < FEW:
         console.print(
-            f"note: {selector.deciding} images decide, fewer than {FEW}: widths whose accuracies differ by less"
-            f" than {100 / selector.deciding**0.5:.0f} points are hardly told apart; --images, --data.root",
+            f"note: {selector.deciding} images decide, fewer than {FEW}: accuracies that differ by less than"
+            f" {100 / selector.deciding**0.5:.0f} points are hardly told apart; --images, --data.root",
             soft_wrap=True,
         )
     # Before the work, so that a folder that cannot be written costs none.

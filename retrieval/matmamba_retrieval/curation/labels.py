@@ -48,7 +48,7 @@ class Votes:
         return float((self.winners == self.own)[labelled].mean()) if labelled.any() else None
 
     def calibrated(self) -> Floats:
-        """(n,) how often the winner is right where it has such a share of the votes; or the shares themselves.
+        """(n,) how often the winner is right where it has such a share of the votes, or the shares.
 
         The labelled images, for which nobody votes who knows the answer, say how often: isotonic regression
         of right and wrong on the share (Zadrozny and Elkan, 2002), with one more of each in every step, as
@@ -127,12 +127,11 @@ def _isotonic(shares: Floats, right: Bools) -> tuple[Floats, Floats]:
         shares: (m,) ascending. right: (m,).
     """
     pools: list[tuple[float, float, int]] = []
-    for share, one in zip(shares.tolist(), right.tolist(), strict=True):
-        pools.append((share, float(one), 1))
-        # Equal shares are one step, whoever comes first.
-        while len(pools) > 1 and (
-            _rate(pools[-2]) >= _rate(pools[-1]) or pools[-2][0] == share * pools[-2][2]
-        ):
+    # Equal shares are one step, whoever comes first.
+    starts = np.flatnonzero(np.diff(shares, prepend=-1.0))
+    for first, last in zip(starts, [*starts[1:], len(shares)], strict=True):
+        pools.append((float(shares[first:last].sum()), float(right[first:last].sum()), int(last - first)))
+        while len(pools) > 1 and _rate(pools[-2]) >= _rate(pools[-1]):
             a, b = pools.pop(), pools.pop()
             pools.append((a[0] + b[0], a[1] + b[1], a[2] + b[2]))
     rates = [(hits + 1) / (count + 2) for _, hits, count in pools]
