@@ -157,8 +157,8 @@ def _print(args: Args, console: Console, votes: Votes, findings: list[Finding]) 
         console.print(f"the neighbours confirm {confirmed:.1%} of {labelled:,} labels")
         if confirmed < FEW_CONFIRMED:
             console.print(
-                "warning: that is little; most suggestions are wrong, and most suspicious labels right: this model"
-                " does not tell these classes apart",
+                "warning: that is little; most suggestions are wrong, and most suspicious labels right: this"
+                " model does not tell these classes apart",
                 soft_wrap=True,
             )
 

@@ -100,7 +100,7 @@ class Search:
     def more_like(self, keys: NDArray[np.int64]) -> Iterator[Answer]:
         """Answers to images of the gallery, each without the image itself."""
         others = len(self.gallery) - 1
-        few = f"the gallery has {others} other images: fewer than k = {self.k}"
+        few = self.few or f"the gallery has {others} other images: fewer than k = {self.k}"
         for start in range(0, len(keys), BATCH):
             part = keys[start : start + BATCH]
             hits = self._search(Stored(self.gallery, part), min(self.k + 1, len(self.gallery)))
