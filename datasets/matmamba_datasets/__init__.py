@@ -6,7 +6,7 @@ from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: sk
 from .broken import BrokenImageError
 from .decode import read_image
 from .loader import Batch, BrokenTally, Loader, make_loader
-from .reading import Reading, TableReading
+from .reading import Limits, Reading, TableReading
 from .registry import DATASETS, DataConfig, open_images, open_splits
 from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset, left_out_text
 from .stored import StoredImages
@@ -23,6 +23,7 @@ __all__ = [
     "DataConfig",
     "DataError",
     "Images",
+    "Limits",
     "Loader",
     "Reading",
     "Sample",

@@ -38,10 +38,10 @@ class Folder(Images):
         reading: Reading | None = None,
         listing: Listing | None = None,
     ) -> None:
-        self.root, self.reading = Path(root), reading or Reading()
+        self.root, self.limits = Path(root), reading or Reading()
         if not self.root.is_dir():
             raise DataError(f"no such folder: {self.root}")
-        listing = listing or Listing(self.root, self.reading)
+        listing = listing or Listing(self.root, reading)
         self.ids: Sequence[str] = listing.images
         self.left_out: Mapping[str, str] = listing.left_out
         if not len(self.ids):
@@ -61,7 +61,7 @@ class Folder(Images):
         return len(self.ids)
 
     def stored(self, index: int) -> bytes:
-        return read_regular(self.paths[index], self.reading.max_bytes)
+        return read_regular(self.paths[index], self.limits.max_bytes)
 
 
 def _what_else(listing: Listing) -> str:

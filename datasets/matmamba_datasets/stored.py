@@ -11,6 +11,7 @@ from PIL import Image
 
 from .broken import BrokenImageError
 from .kinds import TABLE, container_of
+from .reading import Limits
 from .regular import read_regular
 from .sample import NO_LABEL, DataError, Images
 from .shards import all_shards
@@ -26,10 +27,11 @@ class StoredImages(Images):
     """Images at the given paths, each read when it is asked for; one that is gone counts as broken.
 
     Args:
-        ids, paths: one each for every image.
+        ids, paths: one each for every image. limits: of size, the default ones if None.
     """
 
-    def __init__(self, ids: Sequence[str], paths: Sequence[str]) -> None:
+    def __init__(self, ids: Sequence[str], paths: Sequence[str], limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
         self.ids, self.paths = Packed.of(ids), Packed.of(paths)
         self.labels, self.classes = np.full(len(ids), NO_LABEL, np.int64), ()
         self.groups: Sequence[int] = (len(ids),)
@@ -45,7 +47,7 @@ class StoredImages(Images):
             return self._inside(container, path)
         if not path:
             raise BrokenImageError(self.ids[index], "nobody knows where this image is")
-        return read_regular(path, self.reading.max_bytes)
+        return read_regular(path, self.limits.max_bytes)
 
     def _inside(self, container: str, path: str) -> bytes | Image.Image:
         if container not in self._open:

@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] != ["search"]:
         # Which scan computes, and why: once for each setting. A search is too short to be told.
         logging.getLogger("matmamba_vision.ops").setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.INFO)
     if not debug:
         _hush()
     replace_what_cannot_be_printed()
