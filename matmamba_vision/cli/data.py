@@ -216,7 +216,7 @@ def _verify(arguments: list[str]) -> int:
 def _damaged(args: VerifyArgs, console: Console) -> dict[str, str]:
     """What is wrong with shards as files, by place."""
     shards, faults = find_shards(args.data.root, args.data.cache), {}
-    with meter(console, "checking shards", len(shards)) as bar:
+    with meter(console, "checking shards", len(shards), "shards") as bar:
         for place, fault in damaged_shards(shards, args.data.cache):
             bar.advance(1)
             if fault:

@@ -154,7 +154,7 @@ def _write_page(args: Args, file: Path, groups: list[Group], rows: list[list[Row
             note = f"labels differ: {', '.join(sorted(map(str, labels)))}" if len(labels) > 1 else ""
             lead = image_card(pictures, found[0], badge="kept", mark="lead")
             cards = [
-                image_card(pictures, row, float(score), f"{min(1.0, float(score)):.4f}")
+                image_card(pictures, row, min(1.0, float(score)), f"{min(1.0, float(score)):.4f}")
                 for score, row in zip(group.scores[1:], found[1:], strict=True)
             ]
             page.write(Section(f"Group {number}: {len(found)} images", cards, lead, note, bool(note)))

@@ -3,9 +3,9 @@
 The training images are the gallery, the held-out ones are asked, same class relevant. Tried is every
 combination of the grid: single-shot, shortlist + rerank, funnel and gated, by query width, gallery width, dim
 of the first stage, shortlist and index; each against single-shot at full width. Gates are calibrated on other
-queries than those that they are measured on (ten folds). The grid is a YAML file; the one that is shipped,
-configs/retrieval/adaptive.yaml, has the shape of MRL's adaptive and funnel tables, AdANNS's and MatMamba's
-query-encoder figure.
+queries than those that they are measured on. The grid is a YAML file: quick ends within minutes, with 10,000
+images and 1,000 queries at most; full, configs/retrieval/adaptive.yaml, takes all images and has the shape of
+MRL's adaptive and funnel tables, AdANNS's and MatMamba's query-encoder figure.
 
 1-NN: class of the first hit. mAP@k: precision at each hit's rank, summed, divided by k (MRL). recall: share
 of the k hits of single-shot, where others within 0.1 % of the k-th score count. Intervals: 95 % bootstrap.

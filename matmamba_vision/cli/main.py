@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ..allocator import keep_freed_memory
 from ..nearest import did_you_mean
-from .console import Console, replace_what_cannot_be_printed, say
+from .console import Console, Lines, replace_what_cannot_be_printed, say
 
 COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments[:1]
     arguments = arguments[debug:]
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="matmamba: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines("matmamba: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     if arguments[:1] != ["search"]:
         # Which scan computes, and why: once for each setting. A search is too short to be told.
         logging.getLogger("matmamba_vision.ops").setLevel(logging.INFO)
