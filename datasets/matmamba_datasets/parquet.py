@@ -41,7 +41,8 @@ class Parquet(Images):
     read last stay, and the images are shuffled in groups of these: to train on much more than fits, `matmamba
     data prepare` makes shards, which need no memory.
 
-    Ids are "file#row", the file by its path below the folder. Class names come from `classes.json` (a list,
+    Ids are "file#row", the file by its path below the folder; "file#row@column" where a column was asked for
+    that would not have been chosen. Class names come from `classes.json` (a list,
     or an object with a list under "names" or "classes") in the folder, from the files' metadata, from labels
     that are names, or are the numbers themselves. Rows without an image are left out by name.
 
@@ -66,6 +67,7 @@ class Parquet(Images):
         self._folder, self._left = absolute(folder or files[0].parent), dict(strays or {})
         self.left_out: Mapping[str, str] = self._left
         self._columns = {file: columns_of(file, opened(file).schema_arrow, reading) for file in files}
+        self._suffix = _suffix(files, reading.image_column)
         metadata = [opened(file).metadata for file in files]
         # Where each row group lies: its file, and its number there.
         self._places = [
@@ -102,7 +104,7 @@ class Parquet(Images):
     def _row_name(self, row: int) -> str:
         """The id of a row, numbered through all files."""
         file = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return f"{self._names[file]}#{row - int(self._starts[file])}"
+        return f"{self._names[file]}#{row - int(self._starts[file])}{self._suffix}"
 
     def _labels(self, files: list[Path]) -> NDArray[np.int64]:
         """Labels of all rows; sets the names of the classes."""
@@ -226,6 +228,12 @@ def parquet_files(root: Path, listing: Listing | None = None) -> tuple[list[Path
     strays = {path: reason for path, reason in listing.left_out.items() if path not in known}
     strays |= {str(folder / name): "an image beside Parquet files" for name in listing.images}
     return [root / name for name in listing.tables], strays
+
+
+def _suffix(files: list[Path], wanted: str) -> str:
+    """What tells the images of a column that was asked for from those that are found without asking."""
+    usual = {columns_of(file, opened(file).schema_arrow, TableReading()).image for file in files if wanted}
+    return f"@{wanted}" if usual - {wanted} else ""
 
 
 def _name(file: Path, folder: Path) -> str:

@@ -19,6 +19,8 @@ from matmamba_datasets import (
     DataError,
     Images,
     Splits,
+    StoredImages,
+    TableReading,
     open_images,
     open_splits,
 )
@@ -26,6 +28,7 @@ from matmamba_datasets.folder import Folder
 from matmamba_datasets.listing import Listing
 from matmamba_datasets.parquet import Parquet
 from PIL import Image
+from real_trees import encoded
 
 
 def require_partition(splits: Splits, ids: set[str]) -> None:
@@ -225,3 +228,21 @@ def test_listing_a_folder_takes_little_memory(monkeypatch: pytest.MonkeyPatch, t
     tracemalloc.stop()
     assert len(images) == count
     assert peak < (letters + 48) * count
+
+
+def test_a_column_that_was_asked_for_is_found_again(tmp_path: Path) -> None:
+    """Beside the one that is found without asking, under ids of its own."""
+    rows = [
+        {name: {"bytes": encoded(level + row), "path": None} for name, level in (("image", 0), ("mask", 20))}
+        for row in range(3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    usual, masks = (open_images(tmp_path, TableReading(image_column=name)) for name in ("image", "mask"))
+    assert list(usual.ids) == list(open_images(tmp_path).ids) == ["x.parquet#0", "x.parquet#1", "x.parquet#2"]
+    assert not {*usual.ids} & {*masks.ids}
+    for images in (usual, masks):
+        again = StoredImages(images.ids, images.paths)
+        assert [again.stored(row) for row in range(3)] == [images.stored(row) for row in range(3)]
+    assert usual.stored(0) != masks.stored(0)
+    with pytest.raises(DataError, match="--image-column 'none' is no column of images: it has image"):
+        open_images(tmp_path, TableReading(image_column="none"))
