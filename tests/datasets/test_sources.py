@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import time
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -246,3 +248,38 @@ def test_a_column_that_was_asked_for_is_found_again(tmp_path: Path) -> None:
     assert usual.stored(0) != masks.stored(0)
     with pytest.raises(DataError, match="--image-column 'none' is no column of images: it has image"):
         open_images(tmp_path, TableReading(image_column="none"))
+
+
+def test_suffixes_are_judged_alike_wherever_they_come(tmp_path: Path) -> None:
+    """Whatever was seen before: hidden ones, capitals, archives, names that are known without a suffix."""
+    names = [".x.tar", "a.tar", "b.TAR", ".y.jpg", "c.jpg", "d.JPG", "e.Xmp", "f.xmp", "README", "g", "h."]
+    names += ["i.0001"]
+    for order in (names, names[::-1]):
+        root = tmp_path / str(order is names)
+        for place, name in enumerate(order):
+            (root / f"{place:02d}").mkdir(parents=True)
+            (root / f"{place:02d}" / name).touch()
+        listing = Listing(root)
+        assert {Path(name).name for name in listing.images} == {"c.jpg", "d.JPG", "g", "h.", "i.0001"}
+        assert {Path(name).name for name in listing.shards} == {"a.tar", "b.TAR"}
+        assert len(listing.images) + len(listing.left_out) == len(names)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_files_are_listed_in_thrice_the_time_of_find(tmp_path: Path) -> None:
+    """Photos and their sidecars in a hundred folders; the best of several, in turn."""
+    for number in range(50_000):
+        folder = tmp_path / f"{number // 500:03d}"
+        folder.mkdir(exist_ok=True)
+        for suffix in ("jpg", "xmp"):
+            (folder / f"{number:06d}.{suffix}").touch()
+    times: dict[str, list[float]] = {"find": [], "ours": []}
+    for _ in range(25):
+        start = time.perf_counter()
+        subprocess.run(["find", str(tmp_path), "-type", "f"], stdout=subprocess.DEVNULL, check=True)
+        middle = time.perf_counter()
+        listing = Listing(tmp_path)
+        times["find"].append(middle - start)
+        times["ours"].append(time.perf_counter() - middle)
+        assert len(listing.images) == len(listing.left_out) == 50_000
+    assert min(times["ours"]) < 3 * min(times["find"])
