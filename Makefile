@@ -53,6 +53,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV): a few minutes, 2.5 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c 'import timm' 2> /dev/null || $(BIN)/python datasets/matmamba_datasets/torchvision_startup.py
 	@touch $@
 
 $(BENCH_READY): $(READY)  # the libraries that are measured beside ours

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 
 from .models import MatMamba
 from .models.shipped import HEADER, read_header, shipped_file, shipped_variants
+from .nearest import did_you_mean
 
 FILE_NAME = "model.safetensors"
 # What trainers put around a state dict, and what DistributedDataParallel and torch.compile put before names.
@@ -114,8 +115,11 @@ def _existing(path: Path | str) -> Path:
         return file
     if shipped := shipped_file(str(path)):
         return shipped
-    names = ", ".join(shipped_variants()) or "none"
-    raise CheckpointError(f"no checkpoint at {file}, nor among the names whose weights are shipped: {names}")
+    names = shipped_variants()
+    raise CheckpointError(
+        f"no checkpoint at {file}, nor among the names whose weights are shipped:"
+        f" {', '.join(names) or 'none'}{did_you_mean(str(path), names)}"
+    )
 
 
 def write_whole(contents: dict[Path, bytes]) -> None:

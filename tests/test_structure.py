@@ -20,6 +20,7 @@ ORDERS = {
     "matmamba_vision": [
         "allocator",
         "width",
+        "nearest",
         "batch",
         "ops",
         "layers",

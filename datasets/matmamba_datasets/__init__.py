@@ -8,7 +8,7 @@ from .decode import read_image
 from .decoded import DecodedLoader, decode
 from .joined import Joined, open_training_images
 from .loader import Batch, BrokenTally, Loader, make_loader
-from .reading import Reading, TableReading
+from .reading import Limits, Reading, TableReading
 from .registry import DATASETS, DataConfig, open_images, open_splits
 from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset, left_out_text
 from .stored import StoredImages
@@ -27,6 +27,7 @@ __all__ = [
     "DecodedLoader",
     "Images",
     "Joined",
+    "Limits",
     "Loader",
     "Reading",
     "Sample",

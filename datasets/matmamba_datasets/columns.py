@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from .reading import TableReading
-from .sample import NO_LABEL, DataError
+from .sample import MOST_CLASSES, NO_LABEL, DataError
 
 # Names that images and labels usually have, the likeliest first.
 _IMAGES = ("image", "img", "picture", "photo", "jpg", "png", "bytes", "image_bytes", "content")
@@ -135,20 +135,21 @@ def labels_in(values: Iterable[Any], names: Sequence[str]) -> tuple[Labels, dict
         values: as they are in the file: numbers, names, or a list with one of these; None for none.
             names: what numbers mean, if that is known.
     """
-    found, odd = Labels(), dict[int, str]()
+    found, odd, same = Labels(), dict[int, str](), dict[str, str]()
     for place, value in enumerate(values):
         label = value[0] if isinstance(value, list) and len(value) == 1 else value
         if isinstance(label, list):
             odd[place] = "several labels, not one" if label else "an empty list of labels"
         elif isinstance(label, (bool, str)):
-            found.append(str(label))
+            # One object for all that are equal, as there may be millions.
+            found.append(same.setdefault(str(label), str(label)))
             continue
-        elif label is not None and label == label and int(label) == label and label >= NO_LABEL:
+        elif label is not None and NO_LABEL <= label < MOST_CLASSES and int(label) == label:
             number = int(label)
             found.append(names[number] if 0 <= number < len(names) else number)
             continue
         elif label is not None:
-            odd[place] = f"a label that numbers no class: {label}"
+            odd[place] = "a label that numbers no class"
         found.append(NO_LABEL)
     return found, odd
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .broken import BrokenImageError
 from .kinds import HEIF_CURE, container_of, is_image_name
-from .reading import Reading
+from .reading import Limits
 from .regular import read_regular
 
 # By how much an image of a size (width, height) may be smaller when it is decoded.
@@ -28,6 +28,8 @@ FORMATS = (
 )  # fmt: skip
 # Bytes of one text or colour profile of a PNG when it is unpacked, and of all of its texts together.
 PNG_TEXT, PNG_TEXTS = 2**26, 2**28
+# Pixels that are converted at once where that takes several copies.
+_BAND_PIXELS = 2**22
 _PILLOWS_PIXELS = 1024**3 // 4 // 3
 _BRANDS = {
     b"heic": HEIF_CURE, b"heix": HEIF_CURE, b"heim": HEIF_CURE, b"hevc": HEIF_CURE, b"mif1": HEIF_CURE,
@@ -39,31 +41,31 @@ def read_image(
     file: Path | str | IO[bytes],
     name: str | None = None,
     draft: Draft | None = None,
-    reading: Reading | None = None,
+    limits: Limits | None = None,
 ) -> Image.Image:
     """RGB image from a file, turned as its EXIF orientation says; transparency is laid on white.
 
     The first image that is read lifts Pillow's limits of this process on pixels, unless somebody has set
-    these, and on texts of PNGs: those of `reading`, and `PNG_TEXT`, hold instead.
+    these, and on texts of PNGs: those of `limits`, and `PNG_TEXT`, hold instead.
 
     Args:
         file: path or open binary file. name: what errors call it, the path by default. draft: says by how
             much a JPEG may be smaller; it is decoded at the next power of two that is no more. Other formats
-            are decoded as they are. reading: limits of size, the default ones if None.
+            are decoded as they are. limits: of size, the default ones if None.
 
     Raises:
         BrokenImageError: not an image, truncated, larger than allowed, or of a mode that has no RGB
             equivalent; the path is not that of a regular file.
     """
-    reading = reading or Reading()
+    limits = limits or Limits()
     if isinstance(file, (Path, str)):
-        file, name = io.BytesIO(read_regular(file, reading.max_bytes)), name or str(file)
+        file, name = io.BytesIO(read_regular(file, limits.max_bytes)), name or str(file)
     called = name or "image"
     try:
         with Image.open(file, formats=formats()) as opened:
             if opened.format in _REDUCIBLE:
-                _reduce(opened, _factor(opened.size, draft, reading.max_megapixels))
-            _require_pixels(opened.size, reading.max_megapixels)
+                _reduce(opened, _factor(opened.size, draft, limits.max_megapixels))
+            _require_pixels(opened.size, limits.max_megapixels)
             ImageOps.exif_transpose(opened, in_place=True)
             return to_rgb(opened)
     except UnidentifiedImageError as error:
@@ -127,16 +129,19 @@ def _unknown(file: IO[bytes]) -> str:
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the name that some messages repeat."""
+    if "MAX_TEXT" in str(error):
+        return f"a text or colour profile of more than {PNG_TEXT / 1e6:.0f} MB when it is unpacked"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB without clipping deep greyscale and without keeping hidden colours."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_8_bit(image)
+        # Integers use the 16-bit range; floats are taken as 0..1 unless they are larger.
+        top = 65535.0 if image.mode != "F" else max(1.0, float(np.asarray(image).max()))
+        return _in_bands(image, lambda band: _to_8_bit(band, top).convert("RGB"))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return _in_bands(image, _on_white)
     if image.mode == "RGB":
         # As it is: a copy of a large image is worth gigabytes.
         image.load()
@@ -144,8 +149,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An RGB image made band by band, where several copies of the whole one would be worth gigabytes."""
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // max(1, width))
+    if height <= rows:
+        return convert(image)
+    image.load()
+    made = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        made.paste(convert(image.crop((0, top, width, min(height, top + rows)))), (0, top))
+    return made
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _to_8_bit(image: Image.Image, top: float) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
-    # Integers use the 16-bit range; floats are taken as 0..1 unless they are larger.
-    top = 65535.0 if image.mode != "F" else max(1.0, float(values.max()))
     return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .kinds import why_no_folder
 from .listing import Listing, absolute, left_beside
 from .reading import Reading
 from .regular import read_regular
@@ -38,10 +39,10 @@ class Folder(Images):
         reading: Reading | None = None,
         listing: Listing | None = None,
     ) -> None:
-        self.root, self.reading = Path(root), reading or Reading()
+        self.root, self.limits = Path(root), reading or Reading()
         if not self.root.is_dir():
             raise DataError(f"no such folder: {self.root}")
-        listing = listing or Listing(self.root, self.reading)
+        listing = listing or Listing(self.root, reading)
         self.ids: Sequence[str] = listing.images
         self.left_out: Mapping[str, str] = listing.left_out
         if not len(self.ids):
@@ -61,7 +62,7 @@ class Folder(Images):
         return len(self.ids)
 
     def stored(self, index: int) -> bytes:
-        return read_regular(self.paths[index], self.reading.max_bytes)
+        return read_regular(self.paths[index], self.limits.max_bytes)
 
 
 def _what_else(listing: Listing) -> str:
@@ -84,11 +85,15 @@ def open_folder(root: Path | str, held_out: float, reading: Reading | None = Non
     if train_root is None or held_out_root is None:
         # Only one of the two folders: what it holds is split.
         only = train_root or held_out_root
-        if only is not None and [path for path in root.iterdir() if path.is_dir()] == [only]:
+        if only is not None and _folders(root) == [only]:
             return split_by_id(beside(labelled(Folder(only, reading=reading)), root, [only]), held_out)
         return split_by_id(labelled(Folder(root, reading=reading)), held_out)
     train = beside(labelled(Folder(train_root, reading=reading)), root, [train_root, held_out_root])
     return given_splits(train, labelled(Folder(held_out_root, train.classes, reading)), root)
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_dir() and not why_no_folder(path.name)]
 
 
 def beside(images: Images, root: Path, taken: Sequence[Path]) -> Images:

@@ -20,8 +20,8 @@ from .texts import Packed, is_text
 
 _READ_ALREADY = "a link to a folder that is read where it lies, or holds this one"
 Entries = list[str]
-# Suffixes of images that are read everywhere, as cameras and programs write them.
-_PLAIN = frozenset((".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp"))
+# Suffixes, as they are written, of which is remembered what is done with their files.
+_REMEMBERED = 256
 
 
 class Listing:
@@ -46,7 +46,8 @@ class Listing:
         self.shards, self.tables = list[str](), list[str]()
         self._follow, self._links = reading.links == FOLLOW, list[str]()
         self._include, self._exclude = _patterns(reading.include), _patterns(reading.exclude)
-        self._plain = frozenset[str]() if self._include or self._exclude else _PLAIN
+        # Why files of a suffix are left out, "" if they are taken: only where no pattern decides.
+        self._usual: dict[str, str] = {}
         self._prefix = f"{absolute(self.root)}{os.sep}"
         # Folders above: a link to one of these would lead back here.
         self._seen = {_identity(folder) for folder in absolute(self.root).resolve().parents}
@@ -79,7 +80,8 @@ class Listing:
     def entries(self, inside: str) -> Entries:
         """Images and folders (with "/") in a folder, sorted, so that folders stand where they belong."""
         where, found = os.path.join(self.root, inside), Entries()  # noqa: PTH118  strings, for speed
-        plain = self._plain
+        is_file = os.DirEntry.is_file
+        usual, left, prefix = self._usual, self.left_out, self._prefix + inside
         try:
             identity = _identity(where)
             if identity in self._seen:
@@ -90,15 +92,23 @@ class Listing:
                 for entry in entries:
                     name = entry.name
                     # The usual case in few steps, because there may be millions.
-                    usual = name[name.rfind(".") :] in plain and name[0] != "." and name.isascii()
-                    if usual and entry.is_file(follow_symlinks=False):
+                    reason = usual.get(name[name.rfind(".") :])
+                    if reason == "" and name[0] != "." and is_file(entry, follow_symlinks=False):
                         found.append(inside + name)
+                    elif reason and name[0] != "." and is_file(entry, follow_symlinks=False):
+                        left[prefix + name] = reason
                     elif path := self._taken(entry, inside):
                         found.append(path)
         except OSError as error:
             self.leave(inside, f"cannot be listed: {said(error)}")
         found.sort()
-        return found
+        return found if "".join(found).isascii() else [path for path in found if self._is_text(path)]
+
+    def _is_text(self, path: str) -> bool:
+        if is_text(path):
+            return True
+        self.leave(path, "its name is not UTF-8: rename it")
+        return False
 
     def _taken(self, entry: os.DirEntry[str], inside: str) -> str:
         """The path of an image or a folder; "" for what is something else."""
@@ -137,12 +147,17 @@ class Listing:
         if self._include and not _match(self._include, name, path):
             return self._no(path, "by --include")
         reason = why_no_image(name)
-        if not reason:
-            return path
-        lowered = name.lower()
-        if lowered.endswith((SHARD, TABLE)) and not name.startswith("."):
+        if name[0] != ".":
+            self._remember(name, path, reason)
+        return self._no(path, reason) if reason else path
+
+    def _remember(self, name: str, path: str, reason: str) -> None:
+        """Note archives and tables, and what is done with files of any other suffix."""
+        lowered, place = name.lower(), name.rfind(".")
+        if lowered.endswith((SHARD, TABLE)):
             (self.shards if lowered.endswith(SHARD) else self.tables).append(path)
-        return self._no(path, reason)
+        elif place > 0 and len(self._usual) < _REMEMBERED and not (self._include or self._exclude):
+            self._usual[name[place:]] = reason
 
     def _no(self, path: str, reason: str) -> str:
         self.leave(path, reason)
@@ -169,8 +184,8 @@ def walk(listing: Listing) -> Iterator[list[str]]:
 
 def _runs(entries: Entries) -> Iterator[list[str]]:
     """Images that stand together, and each folder alone."""
-    start = 0
-    for place in [place for place, path in enumerate(entries) if path[-1] == "/"]:
+    start, folders = 0, "/\n" in "\n".join(entries) + "\n"
+    for place in [place for place, path in enumerate(entries) if path[-1] == "/"] if folders else ():
         if start < place:
             yield entries[start:place]
         yield entries[place : place + 1]

@@ -69,7 +69,7 @@ def _pack(images: Images, index: int, max_size: int) -> tuple[bytes, str]:
     stored = images.stored(index)
     if isinstance(stored, Image.Image):
         return _encode(_shrink(stored, max_size), "PNG")
-    image = read_image(io.BytesIO(stored), images.paths[index], reading=images.reading)
+    image = read_image(io.BytesIO(stored), images.paths[index], limits=images.limits)
     if max_size and max(image.size) > max_size:
         return _encode(_shrink(image, max_size), "JPEG")
     with Image.open(io.BytesIO(stored), formats=formats()) as opened:

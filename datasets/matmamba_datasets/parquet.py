@@ -41,7 +41,8 @@ class Parquet(Images):
     read last stay, and the images are shuffled in groups of these: to train on much more than fits, `matmamba
     data prepare` makes shards, which need no memory.
 
-    Ids are "file#row", the file by its path below the folder. Class names come from `classes.json` (a list,
+    Ids are "file#row", the file by its path below the folder; "file#row@column" where a column was asked for
+    that would not have been chosen. Class names come from `classes.json` (a list,
     or an object with a list under "names" or "classes") in the folder, from the files' metadata, from labels
     that are names, or are the numbers themselves. Rows without an image are left out by name.
 
@@ -61,10 +62,12 @@ class Parquet(Images):
         reading: TableReading | None = None,
         strays: Mapping[str, str] | None = None,
     ) -> None:
-        self.reading, self._memory, self._kept = reading or TableReading(), memory, OrderedDict[int, Any]()
+        reading = reading or TableReading()
+        self.limits, self._memory, self._kept = reading, memory, OrderedDict[int, Any]()
         self._folder, self._left = absolute(folder or files[0].parent), dict(strays or {})
         self.left_out: Mapping[str, str] = self._left
-        self._columns = {file: columns_of(file, opened(file).schema_arrow, self.reading) for file in files}
+        self._columns = {file: columns_of(file, opened(file).schema_arrow, reading) for file in files}
+        self._suffix = _suffix(files, reading.image_column)
         metadata = [opened(file).metadata for file in files]
         # Where each row group lies: its file, and its number there.
         self._places = [
@@ -85,22 +88,25 @@ class Parquet(Images):
 
     def _take(self, files: list[Path], metadata: list[pq.FileMetaData], lacking: NDArray[np.int64]) -> None:
         """Ids, paths and labels of the rows that have an image; the others are named."""
-        names = [
-            f"{_name(file, self._folder)}#{row}"
-            for file, known in zip(files, metadata, strict=True)
-            for row in range(known.num_rows)
-        ]
+        counts = [known.num_rows for known in metadata]
+        self._names = [_name(file, self._folder) for file in files]
+        self._starts = np.cumsum([0, *counts], dtype=np.int64)
         for row in lacking.tolist():
-            self._left[f"{self._folder}/{names[row]}"] = "a row without an image"
-        labels = self._labels(files, names)
-        self._rows_of = np.setdiff1d(np.arange(len(names)), lacking)
+            self._left[f"{self._folder}/{self._row_name(row)}"] = "a row without an image"
+        labels = self._labels(files)
+        self._rows_of = np.setdiff1d(np.arange(sum(counts)), lacking)
         if not len(self._rows_of):
             raise DataError(f"no images in {files[0]}{' and others' if len(files) > 1 else ''}")
-        self.ids: Sequence[str] = Packed.of(names[row] for row in self._rows_of.tolist())
+        self.ids: Sequence[str] = Packed.of(map(self._row_name, self._rows_of))
         self.paths: Sequence[str] = Prefixed([f"{self._folder}/"], self.ids)
         self.labels = labels[self._rows_of]
 
-    def _labels(self, files: list[Path], names: list[str]) -> NDArray[np.int64]:
+    def _row_name(self, row: int) -> str:
+        """The id of a row, numbered through all files."""
+        file = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return f"{self._names[file]}#{row - int(self._starts[file])}{self._suffix}"
+
+    def _labels(self, files: list[Path]) -> NDArray[np.int64]:
         """Labels of all rows; sets the names of the classes."""
         listed, noted = self._folder / CLASSES, dict[str, None]()
         labels = Labels()
@@ -111,7 +117,7 @@ class Parquet(Images):
                 self._left[f"{file}: labels"] = columns.note
             found, odd = labels_in(column(file, columns), columns.names)
             for place, why in odd.items():
-                self._left[f"{self._folder}/{names[len(labels) + place]}: label"] = why
+                self._left[f"{self._folder}/{self._row_name(len(labels) + place)}: label"] = why
             labels += found
         numbers, classes = as_numbers(labels, list(noted))
         content = listed.read_bytes() if listed.is_file() else None
@@ -140,9 +146,9 @@ class Parquet(Images):
         rows = self._rows(group)
         found = rows[row - int(self._ends[group]) + len(rows)].as_py()
         if isinstance(found, str):
-            return read_regular(self._places[group][0].parent / found, self.reading.max_bytes)
-        if len(found) > self.reading.max_bytes:
-            raise BrokenImageError(self.paths[index], too_large(len(found), self.reading.max_bytes))
+            return read_regular(self._places[group][0].parent / found, self.limits.max_bytes)
+        if len(found) > self.limits.max_bytes:
+            raise BrokenImageError(self.paths[index], too_large(len(found), self.limits.max_bytes))
         return found
 
     def _rows(self, group: int) -> Any:
@@ -222,6 +228,12 @@ def parquet_files(root: Path, listing: Listing | None = None) -> tuple[list[Path
     strays = {path: reason for path, reason in listing.left_out.items() if path not in known}
     strays |= {str(folder / name): "an image beside Parquet files" for name in listing.images}
     return [root / name for name in listing.tables], strays
+
+
+def _suffix(files: list[Path], wanted: str) -> str:
+    """What tells the images of a column that was asked for from those that are found without asking."""
+    usual = {columns_of(file, opened(file).schema_arrow, TableReading()).image for file in files if wanted}
+    return f"@{wanted}" if usual - {wanted} else ""
 
 
 def _name(file: Path, folder: Path) -> str:

@@ -9,7 +9,27 @@ FOLLOW, SKIP = "follow", "skip"
 
 
 @dataclass
-class Reading:
+class Limits:
+    """How large an image may be. One that is larger counts as broken."""
+
+    # Megapixels of an image: decoding takes 4 to 8 bytes for each pixel. JPEGs beyond it are decoded at 1/2,
+    # 1/4 or 1/8 of their size, and measured then.
+    max_megapixels: float = 500.0
+    # Size of an image file, in 10^6 bytes, beyond which it is not read.
+    max_file_mb: float = 2000.0
+
+    def __post_init__(self) -> None:
+        if not (self.max_megapixels > 0 and self.max_file_mb > 0):
+            raise ValueError("max_megapixels and max_file_mb have to be above 0")
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes that a file may have."""
+        return int(self.max_file_mb * 1e6)
+
+
+@dataclass
+class Reading(Limits):
     """What is taken of a folder, an archive or a table. Whatever is not, is counted and named."""
 
     # Read only files that match one of these patterns, such as '*.jpg' or 'cats/*'. A pattern without a slash
@@ -19,22 +39,11 @@ class Reading:
     exclude: list[str] = field(default_factory=list)
     # Links to folders: follow reads what they lead to, each folder once; skip leaves them out.
     links: str = FOLLOW
-    # Megapixels of an image beyond which it counts as broken: decoding takes 4 bytes for each pixel. JPEGs
-    # beyond it are decoded at 1/2, 1/4 or 1/8 of their size, and measured then.
-    max_megapixels: float = 500.0
-    # Size of an image file, in 10^6 bytes, beyond which it counts as broken and is not read.
-    max_file_mb: float = 2000.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.links not in (FOLLOW, SKIP):
             raise ValueError(f"links is {self.links!r}: it can be {FOLLOW} or {SKIP}")
-        if not (self.max_megapixels > 0 and self.max_file_mb > 0):
-            raise ValueError("max_megapixels and max_file_mb have to be above 0")
-
-    @property
-    def max_bytes(self) -> int:
-        """The most bytes that a file may have."""
-        return int(self.max_file_mb * 1e6)
 
 
 @dataclass

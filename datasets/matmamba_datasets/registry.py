@@ -99,7 +99,7 @@ def open_images(path: Path | str, reading: TableReading | None = None) -> Images
     if place.is_file():
         return _open_file(place, reading)
     if not place.is_dir():
-        raise DataError(f"no such folder: {place}")
+        raise DataError(f"{place} is {'neither a file nor a folder' if place.exists() else 'not there'}")
     listing = Listing(place, reading)
     if len(listing.images) or not (listing.shards or listing.tables):
         return Folder(place, reading=reading, listing=listing)

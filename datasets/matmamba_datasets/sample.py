@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .decode import Draft, read_image
-from .reading import Reading
+from .reading import Limits
 from .texts import Picked, shown
 
 NO_LABEL = -1
+# Numbers from here on are no classes, but identifiers, or damage.
+MOST_CLASSES = 1_000_000
+# Lines of what was left out.
+_REASONS = 20
 # Beside Parquet files and shards: class names in the order of their labels.
 CLASSES = "classes.json"
 
@@ -50,7 +54,7 @@ class Images(Protocol):
         classes: class names. ids: one per image. labels: (n,) int64. paths: where each image can be found
             again. groups: how many images lie together in each place that is best read from one end to the
             other (a shard); a single group where every image is read as easily as any other. left_out: what
-            is there beside the images: reason by path. reading: limits that images are read within.
+            is there beside the images: reason by path. limits: that images are read within.
     """
 
     classes: tuple[str, ...]
@@ -59,7 +63,7 @@ class Images(Protocol):
     paths: Sequence[str]
     groups: Sequence[int]
     left_out: Mapping[str, str] = MappingProxyType({})
-    reading: Reading = Reading()
+    limits: Limits = Limits()
 
     def __len__(self) -> int: ...
 
@@ -80,7 +84,7 @@ def read_sample(images: Images, index: int, draft: Draft | None = None) -> Sampl
     """
     stored = images.stored(index)
     if isinstance(stored, bytes):
-        stored = read_image(io.BytesIO(stored), images.paths[index], draft, images.reading)
+        stored = read_image(io.BytesIO(stored), images.paths[index], draft, images.limits)
     return Sample(stored, int(images.labels[index]), images.ids[index])
 
 
@@ -99,7 +103,7 @@ class Subset(Images):
         self.paths: Sequence[str] = Picked(images.paths, self.indices)
         self.labels = images.labels[self.indices]
         self.groups = _groups_of(self.indices, images.groups)
-        self.left_out, self.reading = images.left_out, images.reading
+        self.left_out, self.limits = images.left_out, images.limits
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -144,6 +148,9 @@ def left_out_text(left_out: Mapping[str, str], most: int = 3) -> str:
         + (", ..." if len(found) > most else "")
         for reason, found in sorted(names.items(), key=lambda item: -len(item[1]))
     ]
+    hidden = 0 if most >= len(left_out) else max(0, len(lines) - _REASONS)
+    if hidden:
+        lines[_REASONS:] = [f"  ... and {hidden} more reasons"]
     where = f" in {shown(start)}" if start else ""
     count = f"{len(left_out):,} entries{where} are" if len(left_out) > 1 else f"1 entry{where} is"
     return "\n".join([f"{count} not read:", *lines])
@@ -183,8 +190,12 @@ def with_labels(images: Images, source: object, reason: str = "without a label")
             f"{source}: images without a `label` cannot be trained on, {len(images)} such as {images.ids[0]}"
         )
     found = Subset(images, np.flatnonzero(inside))
-    bare = {images.paths[int(index)]: reason for index in np.flatnonzero(~inside)}
-    found.left_out = {**images.left_out, **bare}
+    left_out = dict(images.left_out)
+    for index in np.flatnonzero(~inside):
+        path = images.paths[int(index)]
+        # What is odd about its label says more.
+        left_out[path] = left_out.pop(f"{path}: label", reason)
+    found.left_out = left_out
     return found
 
 

@@ -104,7 +104,7 @@ class Shards(Images):
         strays: Mapping[str, str] | None = None,
     ) -> None:
         self._shards, self._cache, self.classes = tuple(shards), cache, classes
-        self.reading = reading or Reading()
+        self.limits = reading or Reading()
         self.left_out: Mapping[str, str] = dict(strays or {})
         for shard in shards:
             self.left_out |= shard.members.left_out
@@ -134,8 +134,8 @@ class Shards(Images):
     def stored(self, index: int) -> bytes:
         shard = self._shards[int(np.searchsorted(self._ends, index, side="right"))]
         size = int(self._members.sizes[index])
-        if size > self.reading.max_bytes:
-            raise BrokenImageError(self.paths[index], too_large(size, self.reading.max_bytes))
+        if size > self.limits.max_bytes:
+            raise BrokenImageError(self.paths[index], too_large(size, self.limits.max_bytes))
         try:
             with shard.file(self._cache).open("rb") as opened:
                 opened.seek(int(self._members.offsets[index]))

@@ -17,12 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kinds import IMAGE_SUFFIXES, reasons, suffix_of, why_no_member
-from .sample import NO_LABEL, DataError, left_out_text
+from .sample import MOST_CLASSES, NO_LABEL, DataError, left_out_text
 from .texts import Packed, is_text
 
 _BLOCK = 512
-# Numbers of classes beyond this are no labels: identifiers, or damage.
-MOST_CLASSES = 1_000_000
 Label = int | str
 
 
@@ -197,8 +195,7 @@ class _Scan:
         try:
             label = _parsed(text, suffix)
         except (ValueError, TypeError, AttributeError):
-            shown = ascii(text[:20].decode(errors="replace"))
-            sample.faults[suffix] = f"{member.name} holds no integer label, nor the name of a class: {shown}"
+            sample.faults[suffix] = f".{suffix} holds no integer label, nor the name of a class"
         else:
             if label != NO_LABEL:
                 sample.labels[suffix] = label

@@ -98,7 +98,7 @@ class Packed(Texts):
             text = "".join(run)
             letters += text.encode(errors="surrogateescape")
             plain = text.isascii()
-            lengths.extend(len(one if plain else one.encode(errors="surrogateescape")) for one in run)
+            lengths.extend(map(len, run if plain else [one.encode(errors="surrogateescape") for one in run]))
         return cls(np.frombuffer(letters, np.uint8), np.cumsum(np.frombuffer(lengths, np.int64)))
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 
 from matmamba_retrieval import Gate, Row, SingleShot, Strategy
 from matmamba_retrieval.search.hits import Cost
+from matmamba_retrieval.search.settings import Plan
 from rich.markup import escape
 from rich.table import Table
 
@@ -63,6 +64,22 @@ def strategy_text(strategy: Strategy) -> str:
     """Name and settings on one line."""
     parts = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in _chosen(strategy).items()]
     return ", ".join([_name(strategy), *parts])
+
+
+def plan_text(plan: Plan) -> str:
+    """In plain words what a plan does, and what it was made for."""
+    chosen = plan.settings
+    encoded = f"encodes the query by width {chosen.query_width}"
+    where = (
+        f"finds {chosen.lengths[0]} images by {chosen.dims[0]} dims" if chosen.dims else "compares all images"
+    )
+    last = {
+        "single-shot": "",
+        "shortlist": ", and ranks these by the full width",
+        "funnel": ", and ranks fewer and fewer of these by longer embeddings",
+        "gated": ", and asks the full width where the small one is likely to be wrong",
+    }[chosen.strategy]
+    return f"this follows the plan of `matmamba plan` for {plan.goal}: it {encoded}, {where}{last}"
 
 
 def _plain(value: Any) -> str:

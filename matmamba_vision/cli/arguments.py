@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import tyro
 
+from ..nearest import did_you_mean
 from .config import ConfigError
 from .console import say
 
@@ -17,9 +18,30 @@ A = TypeVar("A")
 def parse(
     kind: type[A], command: str, description: str | None, arguments: list[str], default: A | None = None
 ) -> A:
-    """An instance of the dataclass `kind` filled by flags; a wrong flag is named, and exits with 2."""
+    """An instance of the dataclass `kind` filled by flags; a wrong flag is named, and exits with 2.
+
+    Flags of the data set can be written with and without `data.` before them, in all commands.
+    """
     known = {} if default is None else {"default": default}
+    arguments = _spelt(kind, arguments, known)
     return tyro.cli(kind, prog=f"matmamba {command}", description=description, args=arguments, **known)  # type: ignore[call-overload]
+
+
+def _spelt(kind: type[A], arguments: list[str], known: dict[str, A]) -> list[str]:
+    """The flags as this command names them; one that it does not know either way stays."""
+    wanted = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    if not wanted:
+        return arguments
+    flags = set(tyro.extras.get_parser(kind, **known)._option_string_actions)  # type: ignore[call-overload]
+    others = {flag.rpartition(".")[2] for flag in flags if "." in flag and not flag.startswith("--data.")}
+    found = dict[str, str]()
+    for flag in wanted - flags:
+        bare = flag.removeprefix("--data.").removeprefix("--data-").removeprefix("--")
+        fits = {f"--{bare}"} if bare in others else {f"--{bare}", f"--data.{bare}"}
+        if one := fits & flags:
+            found[flag] = one.pop()
+    words = (word.partition("=") for word in arguments)
+    return [found.get(flag, flag) + sign + value for flag, sign, value in words]
 
 
 def dispatch(
@@ -35,5 +57,6 @@ def dispatch(
         say(f"usage: matmamba {command} {{{','.join(actions)}}} ...\n\n{description}")
         sys.exit(0)
     if name not in actions:
-        raise ConfigError(f"unknown action {name!r} of matmamba {command}: one of {', '.join(actions)}")
+        known = f"one of {', '.join(actions)}{did_you_mean(name, actions)}"
+        raise ConfigError(f"unknown action {name!r} of matmamba {command}: {known}")
     return actions[name](rest)

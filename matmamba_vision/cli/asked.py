@@ -32,7 +32,7 @@ class Asked:
     def read(self) -> Image.Image:
         """The image; `BrokenImageError` if it cannot be read."""
         source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-        return read_image(source, self.name, reading=self.reading)
+        return read_image(source, self.name, limits=self.reading)
 
 
 def asked_images(

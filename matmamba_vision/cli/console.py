@@ -6,6 +6,7 @@ a line whose cells are separated by tabs, for programs that read it.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -65,6 +66,14 @@ def _lines(what: RenderableType) -> Iterator[str]:
 
 def _plain(cell: Any) -> str:
     return shown(cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain)
+
+
+class Lines(logging.Formatter):
+    """Log lines as they can be printed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As logging does, with control characters escaped."""
+        return printable(super().format(record))
 
 
 def say(text: str, *, stderr: bool = False) -> None:

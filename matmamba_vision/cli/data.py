@@ -5,9 +5,9 @@
   matmamba data speed     measure images/s with the training transform
 
 examples:
-  matmamba data prepare --name folder --root PHOTOS --output SHARDS
-  matmamba data verify --name shards --root SHARDS
-  matmamba data speed --name shards --root SHARDS --workers 0 2 4
+  matmamba data prepare --data.name folder --data.root PHOTOS --output SHARDS
+  matmamba data verify --data.name shards --data.root SHARDS
+  matmamba data speed --data.name shards --data.root SHARDS --data.workers 0 2 4
 
 Each has more examples: `matmamba data prepare --help`.
 """
@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-import tyro
 from matmamba_datasets import (
     AugmentConfig,
     BrokenTally,
@@ -54,29 +53,29 @@ The same command continues a run that was stopped, and gives the same shards as 
 matmamba train --data.name shards --data.root SHARDS
 
 examples:
-  matmamba data prepare --name folder --root PHOTOS --output SHARDS
-  matmamba data prepare --name imagenet --root ILSVRC --output SHARDS --max-size 512 --workers 8
-  matmamba data prepare --name parquet --root cifar10 --output SHARDS --shard-mb 64
+  matmamba data prepare --data.name folder --data.root PHOTOS --output SHARDS
+  matmamba data prepare --data.name imagenet --data.root ILSVRC --output SHARDS --data.workers 8
+  matmamba data prepare --data.name parquet --data.root cifar10 --output SHARDS --shard-mb 64
 """
 _VERIFY = """Decode every image of a data set, and check the checksums of shards. What is broken is listed.
 
 The exit status is 0 if all is well, 1 if anything is broken, 2 if the data set cannot be opened.
 
 examples:
-  matmamba data verify --name folder --root PHOTOS --workers 4
-  matmamba data verify --name shards --root SHARDS
-  matmamba data verify --name shards --root "s3://bucket/photos/train-{000000..000099}.tar"
+  matmamba data verify --data.name folder --data.root PHOTOS --data.workers 4
+  matmamba data verify --data.name shards --data.root SHARDS
+  matmamba data verify --data.name shards --data.root "s3://bucket/photos/train-{000000..000099}.tar"
 """
 _SPEED = """Measure how many training images a second are read, decoded and augmented, without a model.
 
 examples:
-  matmamba data speed --name folder --root PHOTOS --workers 0 2 4
-  matmamba data speed --name shards --root SHARDS --input-size 384 --no-draft --json
+  matmamba data speed --data.name folder --data.root PHOTOS --data.workers 0 2 4
+  matmamba data speed --data.name shards --data.root SHARDS --input-size 384 --no-draft --json
 """
 
 
 @dataclass(kw_only=True)
-class Source:
+class Source(TableReading):
     """A data set."""
 
     # Data set by name: digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
@@ -87,48 +86,66 @@ class Source:
     held_out: float = 0.2
     # Folder where remote shards are copied to; by default ~/.cache/matmamba.
     cache: str = ""
-    # What is read of it.
-    reading: tyro.conf.OmitArgPrefixes[TableReading] = field(default_factory=TableReading)
+    # Processes that decode images; 0 decodes in the main one.
+    workers: int = 0
 
     def config(self) -> DataConfig:
         """As the registry takes it."""
-        return DataConfig(
-            name=self.name,
-            root=self.root,
-            held_out=self.held_out,
-            cache=self.cache,
-            **vars(self.reading),
-        )
+        return DataConfig(**vars(self))
 
 
 @dataclass(kw_only=True)
-class PrepareArgs(Source):
+class LimitedSource(Source):
+    # Share of images that may be unreadable before the run stops.
+    max_broken: float = 0.01
+
+
+@dataclass(kw_only=True)
+class PrepareArgs:
+    # What to convert.
+    data: LimitedSource
     # Folder to write; it can hold what a stopped run of the same command left.
     output: Path
     # Size at which a shard is full, in 10^6 bytes.
     shard_mb: float = 256
     # Longer side in pixels beyond which an image is made smaller, encoded as JPEG of quality 95; 0 for none.
     max_size: int = 0
-    # Share of images that may be unreadable before the run stops.
-    max_broken: float = 0.01
-    # Processes that decode images; 0 decodes in the main one.
-    workers: int = 0
 
 
 @dataclass(kw_only=True)
-class VerifyArgs(Source):
-    # Processes that decode images; 0 decodes in the main one.
-    workers: int = 0
+class VerifyArgs:
+    # What to check.
+    data: Source
 
 
 @dataclass(kw_only=True)
-class SpeedArgs(Source):
+class TimedSource(TableReading):
+    """A data set that is read by several numbers of processes."""
+
+    # Data set by name: digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
+    name: str
+    # Its folder; digits need none. Shards can also be named by URL or pattern.
+    root: str = ""
+    # Share of each class that is held out where the data set has no split of its own.
+    held_out: float = 0.2
+    # Folder where remote shards are copied to; by default ~/.cache/matmamba.
+    cache: str = ""
     # Numbers of processes that decode images, measured in turn; 0 decodes in the main one.
     workers: list[int] = field(default_factory=lambda: [0])
-    # Height and width of the images that the model takes, in pixels.
-    input_size: int = 224
     # Images per batch.
     batch_size: int = 64
+
+    def config(self) -> DataConfig:
+        """As the registry takes it."""
+        return DataConfig(**{**vars(self), "workers": 0})
+
+
+@dataclass(kw_only=True)
+class SpeedArgs:
+    # What to read.
+    data: TimedSource
+    # Height and width of the images that the model takes, in pixels.
+    input_size: int = 224
     # How long to measure each.
     seconds: float = 5.0
     # Decode large JPEGs at a reduced size, as training does.
@@ -146,16 +163,20 @@ def _prepare(arguments: list[str]) -> int:
     args = parse(PrepareArgs, "data prepare", _PREPARE, arguments)
     _require("--shard-mb", args.shard_mb, args.shard_mb > 0, "above 0")
     _require("--max-size", args.max_size, args.max_size >= 0, "0 (any) or more")
-    _require("--max-broken", args.max_broken, 0 <= args.max_broken <= 1, "from 0 to 1")
-    _require("--workers", args.workers, args.workers >= 0, "0 or more")
+    _require("--max-broken", args.data.max_broken, 0 <= args.data.max_broken <= 1, "from 0 to 1")
+    _require("--workers", args.data.workers, args.data.workers >= 0, "0 or more")
     console = Console(highlight=False)
-    root = args.root if is_url(args.root) or not args.root else str(Path(args.root).absolute())
-    settings = PrepareSettings(args.name, root, args.held_out, args.shard_mb, args.max_size)
-    splits = open_splits(args.config())
+    root = (
+        args.data.root
+        if is_url(args.data.root) or not args.data.root
+        else str(Path(args.data.root).absolute())
+    )
+    settings = PrepareSettings(args.data.name, root, args.data.held_out, args.shard_mb, args.max_size)
+    splits = open_splits(args.data.config())
     say_left_out(console, splits.left_out)
-    preparation = Preparation(splits, settings, args.output, args.max_broken)
+    preparation = Preparation(splits, settings, args.output, args.data.max_broken)
     with meter(console, "preparing", preparation.remaining) as bar:
-        written = preparation.run(args.workers, bar.advance)
+        written = preparation.run(args.data.workers, bar.advance)
     for name, shards in written.items():
         images, size = (sum(shard[key] for shard in shards) for key in ("images", "bytes"))
         console.print(f"{name}: {images:,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
@@ -169,14 +190,14 @@ def _prepare(arguments: list[str]) -> int:
 
 def _verify(arguments: list[str]) -> int:
     args = parse(VerifyArgs, "data verify", _VERIFY, arguments)
-    _require("--workers", args.workers, args.workers >= 0, "0 or more")
+    _require("--workers", args.data.workers, args.data.workers >= 0, "0 or more")
     console = Console(highlight=False)
-    damaged = _damaged(args, console) if args.name == "shards" else {}
+    damaged = _damaged(args, console) if args.data.name == "shards" else {}
     broken: dict[str, str] = {}
     try:
-        splits = open_splits(args.config())
+        splits = open_splits(args.data.config())
         for name, images in (("training", splits.train), ("held-out", splits.held_out)):
-            found = _decode(console, name, images, args.workers)
+            found = _decode(console, name, images, args.data.workers)
             console.print(f"{name}: {len(images):,} images, {len(found)} broken", soft_wrap=True)
             broken |= found
         # All of it: that is what it is asked for.
@@ -194,9 +215,9 @@ def _verify(arguments: list[str]) -> int:
 
 def _damaged(args: VerifyArgs, console: Console) -> dict[str, str]:
     """What is wrong with shards as files, by place."""
-    shards, faults = find_shards(args.root, args.cache), {}
-    with meter(console, "checking shards", len(shards)) as bar:
-        for place, fault in damaged_shards(shards, args.cache):
+    shards, faults = find_shards(args.data.root, args.data.cache), {}
+    with meter(console, "checking shards", len(shards), "shards") as bar:
+        for place, fault in damaged_shards(shards, args.data.cache):
             bar.advance(1)
             if fault:
                 faults[place] = fault
@@ -217,21 +238,21 @@ def _decode(console: Console, name: str, images: Images, workers: int) -> dict[s
 def _speed(arguments: list[str]) -> int:
     args = parse(SpeedArgs, "data speed", _SPEED, arguments)
     _require("--input-size", args.input_size, args.input_size > 0, "above 0")
-    _require("--batch-size", args.batch_size, args.batch_size > 0, "above 0")
-    fewest = min(args.workers, default=0)
+    _require("--batch-size", args.data.batch_size, args.data.batch_size > 0, "above 0")
+    fewest = min(args.data.workers, default=0)
     _require("--workers", fewest, fewest >= 0, "0 or more")
-    images = open_splits(args.config()).train
+    images = open_splits(args.data.config()).train
     transform = train_transform(
         {"input_size": (3, args.input_size, args.input_size)}, AugmentConfig(draft=args.draft)
     )
     rows = []
-    for workers in args.workers:
-        loader = make_loader(images, transform, args.batch_size, workers=workers, shuffle=True)
+    for workers in args.data.workers:
+        loader = make_loader(images, transform, args.data.batch_size, workers=workers, shuffle=True)
         rows.append({"workers": workers, "images_per_second": round(_rate(loader, args.seconds), 1)})
     if args.json:
-        say(json.dumps({"name": args.name, "draft": args.draft, "rates": rows}))
+        say(json.dumps({"name": args.data.name, "draft": args.draft, "rates": rows}))
         return 0
-    table = Table("workers", "images/s", title=f"{args.name}, {args.input_size} px")
+    table = Table("workers", "images/s", title=f"{args.data.name}, {args.input_size} px")
     for row in rows:
         table.add_row(str(row["workers"]), f"{row['images_per_second']:,.0f}")
     Console().print(table)

@@ -30,6 +30,7 @@ from rich.table import Table
 from .answers import image_card, row_of
 from .arguments import parse
 from .console import Console, say
+from .device import limit_threads
 from .own_search import Method, is_exact, own_strategy
 from .page import Page, Section
 from .pictures import Pictures
@@ -50,6 +51,8 @@ class Args:
     neighbours: int = 32
     # Groups to print; --json, --html and --delete take all.
     top: int = 20
+    # Threads that compare; 0 for as many as there are.
+    threads: int = 0
     # Print JSON instead of tables.
     json: bool = False
     # Write a page with the pictures, which holds everything and opens from disk.
@@ -67,6 +70,7 @@ def run(arguments: list[str]) -> None:
         raise GalleryError("--yes goes with --delete")
     if args.neighbours < 1:
         raise GalleryError(f"--neighbours is {args.neighbours}: it can be 1 or more")
+    limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
     # Nobody else adds or deletes between finding and deleting.
     with Gallery(args.gallery, write=args.delete and args.yes) as gallery:
@@ -98,7 +102,7 @@ def _as_json(
         {
             "keep": row_of(found[0]),
             "others": [
-                {"score": float(score), **row_of(row)}
+                {"score": min(1.0, float(score)), **row_of(row)}
                 for score, row in zip(group.scores[1:], found[1:], strict=True)
             ],
         }
@@ -132,7 +136,7 @@ def _table(group: Group, rows: list[Row]) -> Table:
     for _ in range(3):
         table.add_column(overflow="fold")
     for place, (score, row) in enumerate(zip(group.scores, rows, strict=True)):
-        said = "first" if place == 0 else f"{score:.4f}"
+        said = "first" if place == 0 else f"{min(1.0, float(score)):.4f}"
         table.add_row(said, escape(row.label or ""), escape(row.id), escape(row.path))
     return table
 
@@ -150,7 +154,7 @@ def _write_page(args: Args, file: Path, groups: list[Group], rows: list[list[Row
             note = f"labels differ: {', '.join(sorted(map(str, labels)))}" if len(labels) > 1 else ""
             lead = image_card(pictures, found[0], badge="kept", mark="lead")
             cards = [
-                image_card(pictures, row, float(score), f"{score:.4f}")
+                image_card(pictures, row, min(1.0, float(score)), f"{min(1.0, float(score)):.4f}")
                 for score, row in zip(group.scores[1:], found[1:], strict=True)
             ]
             page.write(Section(f"Group {number}: {len(found)} images", cards, lead, note, bool(note)))

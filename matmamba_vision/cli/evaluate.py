@@ -3,9 +3,9 @@
 The training images are the gallery, the held-out ones are asked, same class relevant. Tried is every
 combination of the grid: single-shot, shortlist + rerank, funnel and gated, by query width, gallery width, dim
 of the first stage, shortlist and index; each against single-shot at full width. Gates are calibrated on other
-queries than those that they are measured on (ten folds). The grid is a YAML file; the one that is shipped,
-configs/retrieval/adaptive.yaml, has the shape of MRL's adaptive and funnel tables, AdANNS's and MatMamba's
-query-encoder figure.
+queries than those that they are measured on. The grid is a YAML file: quick ends within minutes, with 10,000
+images and 1,000 queries at most; full, configs/retrieval/adaptive.yaml, takes all images and has the shape of
+MRL's adaptive and funnel tables, AdANNS's and MatMamba's query-encoder figure.
 
 1-NN: class of the first hit. mAP@k: precision at each hit's rank, summed, divided by k (MRL). recall: share
 of the k hits of single-shot, where others within 0.1 % of the k-th score count. Intervals: 95 % bootstrap.
@@ -57,30 +57,30 @@ from .device import resolve_device
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation
 from .experiment import Workshop, some
-from .held_out import data_config, open_data
+from .held_out import NamedData, data_config, open_data
 from .index import SHIPPED
 from .slices import named_width
 
-SHIPPED_GRID = "retrieval/adaptive.yaml"
+# Grids that are shipped, by name.
+GRIDS = {"quick": "retrieval/quick.yaml", "full": "retrieval/adaptive.yaml"}
+# Of the quick grid: most images in the gallery, and most queries.
+QUICK_IMAGES, QUICK_QUERIES = 10_000, 1_000
 
 
 @dataclass
 class Args:
     # Run folder, checkpoint file, or the name of a model whose weights are shipped.
     checkpoint: Path = Path(SHIPPED)
-    # The grid as a YAML file; by default the one that is shipped.
-    grid: Path | None = None
+    # What to try: quick, which ends within minutes; full, every strategy, index and dim; or a YAML file.
+    grid: str = "quick"
     # Folder to write; by default the folder `evaluate` beside the checkpoint, or runs/evaluate for a shipped
     # one.
     output: Path | None = None
-    # Data set by name, if not the one of the training run: digits, folder, imagenet,
-    # shards, parquet, cifar10 or cifar100.
-    name: str = ""
-    # Folder of the data set, if not the one of the training run.
-    root: str = ""
-    # Most images in the gallery, picked by chance; by default all.
+    # The data set, if not the one of the training run.
+    data: NamedData = field(default_factory=NamedData)
+    # Most images in the gallery, picked by chance; by default all, but 10,000 for the quick grid.
     gallery_images: int | None = None
-    # Most held-out images that are asked, picked by chance; by default all.
+    # Most held-out images that are asked, picked by chance; by default all, but 1,000 for the quick grid.
     queries: int | None = None
     # Of the computation.
     computing: tyro.conf.OmitArgPrefixes[Computing] = field(default_factory=Computing)
@@ -92,10 +92,13 @@ def run(arguments: list[str]) -> None:
     require_least(args, gallery_images=1, queries=2)
     computing = args.computing
     console = computing.begin()
-    grid = load_into(Grid, args.grid or shipped_config(SHIPPED_GRID))
+    grid = load_into(Grid, shipped_config(GRIDS[args.grid]) if args.grid in GRIDS else Path(args.grid))
+    if args.grid == "quick":
+        args.gallery_images = args.gallery_images or QUICK_IMAGES
+        args.queries = args.queries or QUICK_QUERIES
     checkpoint = load_checkpoint(args.checkpoint, resolve_device(computing.device))
     widths, gallery_widths = _widths(grid, checkpoint)
-    splits = open_data(console, checkpoint, args.name, args.root, any_classes=True)
+    splits = open_data(console, checkpoint, args.data.name, args.data.root, any_classes=True)
     splits = Splits(
         some(splits.train, args.gallery_images, computing.seed),
         some(splits.held_out, args.queries, computing.seed),
@@ -149,12 +152,12 @@ def _beside(checkpoint: Path) -> Path:
 
 
 def _data(args: Args, checkpoint: Checkpoint) -> dict[str, Any]:
-    data = data_config(checkpoint, args.name, args.root)
+    data = data_config(checkpoint, args.data.name, args.data.root)
     return {"name": data.name, "root": data.root, "seed": args.computing.seed, "held_out": data.held_out}
 
 
 def _results(args: Args, grid: Grid, checkpoint: Checkpoint) -> dict[str, Any]:
-    data = data_config(checkpoint, args.name, args.root)
+    data = data_config(checkpoint, args.data.name, args.data.root)
     return {
         "checkpoint": str(checkpoint.path),
         "digest": checkpoint.digest,

@@ -78,7 +78,7 @@ class Evaluation:
         experiment, known = self._experiment, self._known()
         bench = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
         count = len(experiment.queries)
-        with meter(self._console, "trying strategies, queries", len(wanted) * count) as bar:
+        with meter(self._console, "trying strategies", len(wanted) * count, "queries") as bar:
             # By index, so that each is built once.
             ordered = sorted(wanted, key=lambda tried: tried[0].index)
             for number, (settings, loss) in enumerate(ordered):

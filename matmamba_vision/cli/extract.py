@@ -14,7 +14,7 @@ examples:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,7 +31,7 @@ from .arguments import parse
 from .card import Facts, Measured, write_card
 from .config import ConfigError
 from .console import Console
-from .held_out import data_config, open_data
+from .held_out import NamedData, data_config, open_data
 from .slices import named_width
 from .validate import measure_checkpoint
 
@@ -55,10 +55,8 @@ class Args:
     onnx: bool = False
     # Measure accuracy for the model card.
     measure: bool = True
-    # Data set by name, as for `matmamba data`, if not the one of the training run.
-    data_name: str = ""
-    # Folder of the data set, if not the one of the training run.
-    data_root: str = ""
+    # The data set, if not the one of the training run.
+    data: NamedData = field(default_factory=NamedData)
     # Images encoded at once.
     batch_size: int = 64
     # Processes that decode images.
@@ -144,7 +142,7 @@ def _write_onnx(small: MatMamba, file: Path, console: Console) -> float:
 
 def _accuracy(args: Args, small: Checkpoint, console: Console) -> Measured | str:
     """What was measured on held-out images, or why nothing was."""
-    named = bool(args.data_name or args.data_root)
+    named = bool(args.data.name or args.data.root)
     if not args.measure:
         return "it was not asked for"
     if not named and "data" not in small.run:
@@ -158,8 +156,8 @@ def _accuracy(args: Args, small: Checkpoint, console: Console) -> Measured | str
 
 
 def _measure(args: Args, small: Checkpoint, console: Console) -> Measured:
-    name = data_config(small, args.data_name, args.data_root).name
-    splits = open_data(console, small, args.data_name, args.data_root)
+    name = data_config(small, args.data.name, args.data.root).name
+    splits = open_data(console, small, args.data.name, args.data.root)
     full = [small.model.width("full")]
     (row,) = measure_checkpoint(small, full, splits, console, args.batch_size, args.workers)
     return Measured(name, len(splits.train), len(splits.held_out), row)

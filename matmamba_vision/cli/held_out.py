@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from matmamba_datasets import (
     Batch,
@@ -19,6 +20,14 @@ from ..checkpoint import Checkpoint, CheckpointError
 from .config import filled
 from .console import Console
 from .progress import say_left_out, watch
+
+
+@dataclass
+class NamedData:
+    # By name: digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
+    name: str = ""
+    # Its folder.
+    root: str = ""
 
 
 def data_config(checkpoint: Checkpoint, name: str = "", root: str = "") -> DataConfig:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -79,19 +80,25 @@ def index_images(args: Args, checkpoint: Checkpoint, images: Images, console: Co
         if args.shard:
             target.open()
         if target.gallery is None:
-            raise GalleryError(f"{args.images} has no readable images:\n{tally.listing()}")
-        changes = compare(target.gallery, str(absolute(args.images))) if args.images else Changes()
+            broken = BrokenTally(0, 1.0, found=tally.found | tally.foreign)
+            raise GalleryError(f"{args.images} has no readable images:\n{broken.listing()}")
+        changes = compare(target.gallery, _spellings(args.images)) if args.images else Changes()
         gone = changes.gone if args.prune else []
         pruned = target.gallery.delete(gone) if gone else 0
         _finish(target, dims, args, writer.committed)
     return Indexed(writer.committed, len(part) - len(left), tally, changes, pruned)
 
 
+def _spellings(place: Path) -> tuple[str, ...]:
+    """A place as it may have been called before: as it is called now, and without links."""
+    return tuple({str(absolute(place)), str(place.resolve())})
+
+
 def _changed(target: Destination, images: Images, args: Args, part: range) -> NDArray[np.int64]:
     """Positions of the images whose files differ from those that were encoded."""
     if target.gallery is None or args.images is None:
         return np.empty(0, np.int64)
-    wanted = set(compare(target.gallery, str(absolute(args.images))).changed)
+    wanted = set(compare(target.gallery, _spellings(args.images)).changed)
     ids = images.ids if wanted else ()
     return np.array([place for place in part if ids and args.prefix + ids[place] in wanted], dtype=np.int64)
 

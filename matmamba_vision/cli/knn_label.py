@@ -1,7 +1,8 @@
 """Suggest labels for images without one, and find labels that the neighbours contradict.
 
-Each image's k nearest labelled others vote; a vote weighs exp(similarity / temperature). Confidence is the
-winner's share of the votes. Suspicious images are those whose neighbours vote for another label than theirs,
+Each image's k nearest labelled others vote; a vote weighs exp(similarity / temperature). Confidence is how
+often the winner of such a share of the votes is right, by the labelled images (of fewer than 50 it is the
+share itself). Suspicious images are those whose neighbours vote for another label than theirs,
 the most certain first: some are mislabelled, others are simply hard, so look before you change anything
 (--html). As no image votes for itself, the share of labelled images whose neighbours confirm their label is a
 fair test of the votes; it is printed beside them. Nothing is changed in the gallery.
@@ -31,6 +32,7 @@ from rich.table import Table
 from .answers import image_card
 from .arguments import parse
 from .console import Console, safe_cell, say
+from .device import limit_threads
 from .own_search import Method, own_strategy
 from .page import Page, Section
 from .pictures import Pictures
@@ -39,6 +41,8 @@ from .progress import meter
 Kind = Literal["suggestion", "suspicious"]
 _COLUMNS = ("kind", "id", "path", "label", "suggested", "confidence", "own_share")
 _PICTURES = 6
+# Share of confirmed labels below which the votes are worth little.
+FEW_CONFIRMED = 0.5
 
 
 @dataclass
@@ -51,12 +55,14 @@ class Args:
     k: int = 20
     # Of the votes: the smaller, the more the nearest count.
     temperature: float = VOTE_TEMPERATURE
-    # Winner's share of the votes below which nothing is said.
+    # Confidence below which nothing is said.
     min_confidence: float = 0.0
     # How neighbours are found: exact, shortlist (by an index), or auto by the gallery's size.
     method: Method = "auto"
     # Rows of each table to print, and images of each kind on the page; --json and --csv take all.
     top: int = 20
+    # Threads that compare; 0 for as many as there are.
+    threads: int = 0
     # Print JSON instead of tables.
     json: bool = False
     # Write all rows to this CSV file.
@@ -88,6 +94,7 @@ def run(arguments: list[str]) -> None:
     args = parse(Args, "knn-label", __doc__, arguments)
     if args.k < 1:
         raise GalleryError(f"--k is {args.k}: it can be 1 or more")
+    limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
     with Gallery(args.gallery) as gallery:
         votes = _vote(args, gallery, console)
@@ -114,15 +121,16 @@ def _vote(args: Args, gallery: Gallery, console: Console) -> Votes:
 
 def _findings(args: Args, gallery: Gallery, votes: Votes) -> list[Finding]:
     found: list[Finding] = []
+    confidence = votes.calibrated()
     kinds: tuple[tuple[Kind, Any], ...] = (
         ("suggestion", votes.suggestions()),
         ("suspicious", votes.doubts()),
     )
     for kind, positions in kinds:
-        certain = positions[votes.confidence[positions] >= args.min_confidence]
+        certain = positions[confidence[positions] >= args.min_confidence]
         for position, row in zip(certain, gallery.rows(votes.keys[certain]), strict=True):
             suggested = votes.classes[votes.winners[position]]
-            shares = float(votes.confidence[position]), float(votes.own_share[position])
+            shares = float(confidence[position]), float(votes.own_share[position])
             found.append(Finding(kind, int(position), row, suggested, *shares))
     return found
 
@@ -147,6 +155,12 @@ def _print(args: Args, console: Console, votes: Votes, findings: list[Finding]) 
     if confirmed is not None:
         labelled = int((votes.own >= 0).sum())
         console.print(f"the neighbours confirm {confirmed:.1%} of {labelled:,} labels")
+        if confirmed < FEW_CONFIRMED:
+            console.print(
+                "warning: that is little; most suggestions are wrong, and most suspicious labels right: this"
+                " model does not tell these classes apart",
+                soft_wrap=True,
+            )
 
 
 def _table(findings: list[Finding], suspicious: bool) -> Table:
@@ -186,7 +200,7 @@ def _section(finding: Finding, gallery: Gallery, votes: Votes, pictures: Picture
     cards = [image_card(pictures, row) for row in rows]
     lead = image_card(pictures, finding.row, badge=finding.row.label or "no label", mark=mark)
     heading = f"{finding.row.label or 'no label'} → {finding.suggested}?"
-    note = f"{finding.confidence:.0%} of the votes for {finding.suggested}"
+    note = f"{finding.confidence:.0%} sure of {finding.suggested}"
     if finding.kind == "suspicious":
-        note += f", {finding.own_share:.0%} for {finding.row.label}"
+        note += f"; {finding.own_share:.0%} of the votes for {finding.row.label}"
     return Section(heading, cards, lead, note, finding.kind == "suspicious")

@@ -9,12 +9,14 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from ..allocator import keep_freed_memory
-from .console import Console, replace_what_cannot_be_printed, say
+from ..nearest import did_you_mean
+from .console import Console, Lines, replace_what_cannot_be_printed, say
 
 COMMANDS = {
     "demo": "train, index and search handwritten digits, and write a report",
@@ -54,10 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments[:1]
     arguments = arguments[debug:]
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="matmamba: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines("matmamba: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     if arguments[:1] != ["search"]:
         # Which scan computes, and why: once for each setting. A search is too short to be told.
         logging.getLogger("matmamba_vision.ops").setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.INFO)
+    if not debug:
+        _hush()
     replace_what_cannot_be_printed()
     try:
         return _run(arguments[0] if arguments else "--help", arguments[1:])
@@ -75,12 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _hush() -> None:
+    """What libraries say to programmers is shown with --debug, or where Python was told to (-W)."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for name in ("onnxscript", "onnx_ir", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def _run(name: str, arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         _print_help()
         return 0
     if name not in COMMANDS:
-        raise ValueError(f"unknown command {name!r}: one of {', '.join(COMMANDS)}")
+        raise ValueError(
+            f"unknown command {name!r}: one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}"
+        )
     keep_freed_memory()
     command = importlib.import_module(f".{name.replace('-', '_')}", __package__)
     return command.run(arguments) or 0

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
-from matmamba_datasets import BrokenImageError, DataError, Images, open_images, read_image
-from matmamba_datasets.kinds import container_of
+from matmamba_datasets import BrokenImageError, Limits, read_image
+from matmamba_datasets.stored import Places
 from PIL import Image
 
 THUMBNAIL = 224
+# Archives and tables that are kept open: hits lie all over them.
+OPEN = 8
 
 
 class Pictures:
     """Reads images by path: files, and rows of Parquet files and members of shards ("file#name")."""
 
     def __init__(self) -> None:
-        self._containers: dict[str, tuple[Images, dict[str, int]]] = {}
+        self._places = Places(Limits(), OPEN)
 
     def read(self, path: str) -> Image.Image:
         """The image, upright RGB; `BrokenImageError` if it is not there or cannot be decoded."""
-        container = container_of(path)
-        if not container or not Path(container).is_file():
-            return read_image(Path(path))
-        images, positions = self._open(container, path)
-        if path not in positions:
-            raise BrokenImageError(path, "there is no such image in this file")
-        return images[positions[path]].image
-
-    def _open(self, container: str, path: str) -> tuple[Images, dict[str, int]]:
-        if container not in self._containers:
-            try:
-                images = open_images(container)
-            except DataError as error:
-                raise BrokenImageError(path, str(error)) from error
-            self._containers[container] = images, {found: index for index, found in enumerate(images.paths)}
-        return self._containers[container]
+        stored = self._places.stored(path)
+        return read_image(io.BytesIO(stored), path) if isinstance(stored, bytes) else stored
 
     def thumbnail(self, source: str | bytes, size: int = THUMBNAIL) -> bytes | None:
         """JPEG of at most `size` pixels a side, of a path or an image's bytes; None if it cannot be read."""

@@ -10,6 +10,7 @@ targets, at least:
   same1=0.99      share of queries whose first hit is the one of single-shot
   knn1=0.7        share of queries whose first hit has their class; needs labelled queries
   map=0.6         mAP@k (MRL); needs labelled queries
+
 budgets, at most:
   ms=5            milliseconds of one query, encoder and search
   gmacs=0.5       multiply-adds per query, encoder and search, billions
@@ -195,7 +196,7 @@ def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], cons
         labelled = planner.goal.quality in OF_LABELS
         wanted = [s for s in candidates(gallery, widths, args.k, dims, labelled) if s not in known]
         known.update(wanted)
-        with meter(console, f"trying strategies {name}".rstrip(), len(wanted)) as bar:
+        with meter(console, f"trying strategies {name}".rstrip(), len(wanted), "strategies") as bar:
             for row in planner.run(wanted):
                 if row is None:
                     bar.skip(1)

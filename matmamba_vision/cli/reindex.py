@@ -19,7 +19,8 @@ from pathlib import Path
 from shlex import quote
 
 import numpy as np
-from matmamba_datasets import BrokenTally, StoredImages
+import tyro
+from matmamba_datasets import BrokenTally, Limits, StoredImages
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.gallery.renewal import Renewal
@@ -55,6 +56,8 @@ class Args:
     workers: int = 0
     # Threads that encode; 0 for as many as torch takes.
     threads: int = 0
+    # Of every image.
+    limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
 
 def run(arguments: list[str]) -> None:
@@ -70,7 +73,7 @@ def run(arguments: list[str]) -> None:
         if _is_there(gallery, encoder):
             console.print(f"{args.gallery} is of this model already: nothing to do", soft_wrap=True)
             return
-        count, tally = reindex(gallery, encoder, args.max_broken, console)
+        count, tally = reindex(gallery, encoder, args.max_broken, console, args.limits)
     summarise(console, args.gallery, "encoded anew", count, start, tally)
     console.print(f"next: matmamba search --gallery {quote(str(args.gallery))} IMAGE", soft_wrap=True)
 
@@ -81,7 +84,7 @@ def _is_there(gallery: Gallery, encoder: Encoder) -> bool:
 
 
 def reindex(
-    gallery: Gallery, encoder: Encoder, max_broken: float, console: Console
+    gallery: Gallery, encoder: Encoder, max_broken: float, console: Console, limits: Limits | None = None
 ) -> tuple[int, BrokenTally]:
     """Give a gallery the vectors of another model; returns images encoded now, and those left out.
 
@@ -104,7 +107,7 @@ def reindex(
             # What is encoded here is written by a thread: nothing else may use the catalogue then.
             writer.flush()
             rows = gallery.rows(window)
-            images = StoredImages([row.id for row in rows], [row.path for row in rows])
+            images = StoredImages([row.id for row in rows], [row.path for row in rows], limits)
             for batch, vectors in encoder.encode(images, left, tally, bar):
                 writer.add(window[batch.indices.numpy()].tolist(), vectors)
     if 0 < len(gallery) == len(renewal.pending()):

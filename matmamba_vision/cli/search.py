@@ -47,11 +47,12 @@ from matmamba_retrieval.planning.planner import funnel_schedule
 from matmamba_retrieval.search.examples import Joined, Stored
 from matmamba_retrieval.search.settings import Plan
 
-from .answers import as_json, print_answer, spent_text, strategy_text, write_page
+from .answers import as_json, plan_text, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
 from .asked import Asked, asked_images, key_of, local_path, read_batch
 from .computing import require_least, require_place
 from .console import Console, say
+from .device import limit_threads
 from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
 from .progress import say_left_out
@@ -82,7 +83,7 @@ class Args:
     where: str = ""
     # Cosine similarity below which images are no hits.
     min_score: float | None = None
-    # Hits for each query, at most as many as the gallery has; by default 10, or fewer in a smaller gallery.
+    # Hits for each query; fewer, and it is said, where the gallery has fewer images.
     k: int | None = None
     # How to search, see above.
     strategy: Literal["auto", "single-shot", "shortlist", "funnel"] = "auto"
@@ -96,6 +97,8 @@ class Args:
     checkpoint: Path | None = None
     # Of folders, and of every image.
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)
+    # Threads that encode and search; 0 for as many as there are.
+    threads: int = 0
     # Print JSON instead of tables.
     json: bool = False
     # Write a page with the pictures, which holds everything and opens from disk.
@@ -107,7 +110,8 @@ def run(arguments: list[str]) -> int:
     args = parse(Args, "search", __doc__, arguments)
     if not (args.queries or args.like or args.given.vectors):
         raise ValueError("no query image given: matmamba search --gallery G IMAGE ...")
-    require_least(args, dim=1, shortlist=1)
+    require_least(args, dim=1, shortlist=1, threads=0)
+    limit_threads(args.threads)
     require_place("--html", args.html)
     if args.min_score is not None and np.isnan(args.min_score):
         raise GalleryError("--min-score is not a number")
@@ -149,9 +153,12 @@ def _embedder(args: Args, gallery: Gallery, asked: Sequence[Asked]) -> Embedder 
 
 
 def _search(args: Args, gallery: Gallery, embedder: Embedder | None) -> Search:
-    k = min(10, len(gallery)) if args.k is None else args.k
-    if not 1 <= k <= len(gallery):
-        raise GalleryError(f"k = {k} is not in 1..{len(gallery)}, the number of images in {gallery.folder}")
+    wanted = 10 if args.k is None else args.k
+    k = min(wanted, len(gallery))
+    if k < 1:
+        raise GalleryError(
+            f"k = {wanted} is not in 1..{len(gallery)}, the number of images in {gallery.folder}"
+        )
     # An image of the gallery that is asked with is found first, and left out.
     strategy = _strategy(args, gallery, embedder, min(k + bool(args.like), len(gallery)))
     allowed = gallery.allowed(args.where or None)
@@ -159,7 +166,10 @@ def _search(args: Args, gallery: Gallery, embedder: Embedder | None) -> Search:
     if len(keys):
         allowed = np.ones(gallery.key_count, dtype=bool) if allowed is None else allowed.copy()
         allowed[keys] = False
-    return Search(gallery, strategy, k, allowed, negatives, args.not_weight, args.min_score)
+    search = Search(gallery, strategy, k, allowed, negatives, args.not_weight, args.min_score)
+    if args.k is not None and k < args.k:
+        search.few = f"the gallery has {k} images: fewer than k = {args.k}"
+    return search
 
 
 def _negatives(args: Args, gallery: Gallery, embedder: Embedder | None) -> tuple[Queries | None, np.ndarray]:
@@ -209,6 +219,8 @@ def _show(args: Args, search: Search, answers: Iterator[Answer]) -> int:
         say(as_json(kept, search.strategy, search.cost))
     else:
         console.print(strategy_text(search.strategy), soft_wrap=True)
+        if (plan := _plan(args, search.gallery, search.k)) is not None:
+            console.print(plan_text(plan), soft_wrap=True, markup=False)
         console.print(f"spent per query: {spent_text(search.cost)}", soft_wrap=True)
     for answer in broken:
         say(f"matmamba: {answer.name} cannot be read: {answer.error}", stderr=True)
@@ -223,11 +235,8 @@ def _intro(args: Args, search: Search) -> str:
 
 
 def _strategy(args: Args, gallery: Gallery, embedder: Embedder | None, k: int) -> Strategy:
-    if args.strategy == "auto" and not (args.query_width or args.dim or args.shortlist) and gallery.plan:
-        plan = Plan.from_json(gallery.plan)
-        # Made for another k, it may keep too few candidates.
-        if min(plan.settings.lengths, default=k) >= k:
-            return plan.strategy(gallery)
+    if (plan := _plan(args, gallery, k)) is not None:
+        return plan.strategy(gallery)
     dims = gallery.shortlist_dims()
     alone = (len(gallery) <= SMALL_GALLERY or not dims) and not (args.dim or args.shortlist)
     if args.strategy == "single-shot" or (args.strategy == "auto" and alone):
@@ -243,6 +252,15 @@ def _strategy(args: Args, gallery: Gallery, embedder: Embedder | None, k: int) -
     if args.strategy in ("auto", "shortlist"):
         return Shortlist(gallery, width, dim, length)
     return Funnel(gallery, width, *funnel_schedule(dim, gallery.spec.dim, length, k))
+
+
+def _plan(args: Args, gallery: Gallery, k: int) -> Plan | None:
+    """The plan that is followed, if there is one and nothing else was asked for."""
+    if args.strategy != "auto" or args.query_width or args.dim or args.shortlist or not gallery.plan:
+        return None
+    plan = Plan.from_json(gallery.plan)
+    # Made for another k, it may keep too few candidates.
+    return plan if min(plan.settings.lengths, default=k) >= k else None
 
 
 def _width(args: Args, embedder: Embedder | None, default: str) -> str:

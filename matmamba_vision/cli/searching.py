@@ -48,7 +48,8 @@ class Search:
     Attributes:
         k: hits wanted. allowed: (keys,) which images may be answered; None for all. negatives: what to keep
             away from, None for nothing; weight: how much. min_score: hits below are left out.
-        answered: queries so far. spent: by all of them together.
+        few: why there can be no more than k hits, "" if there can. answered: queries so far. spent: by all of
+            them together.
     """
 
     gallery: Gallery
@@ -58,6 +59,7 @@ class Search:
     negatives: Queries | None = None
     weight: float = 0.5
     min_score: float | None = None
+    few: str = ""
     answered: int = 0
     spent: Cost = field(default_factory=Cost)
 
@@ -98,7 +100,7 @@ class Search:
     def more_like(self, keys: NDArray[np.int64]) -> Iterator[Answer]:
         """Answers to images of the gallery, each without the image itself."""
         others = len(self.gallery) - 1
-        few = f"the gallery has {others} other images: fewer than k = {self.k}"
+        few = self.few or f"the gallery has {others} other images: fewer than k = {self.k}"
         for start in range(0, len(keys), BATCH):
             part = keys[start : start + BATCH]
             hits = self._search(Stored(self.gallery, part), min(self.k + 1, len(self.gallery)))
@@ -123,14 +125,15 @@ class Search:
     def _answer(self, name: str, source: str | bytes, hits: Hits, place: int) -> Answer:
         scores, keys = hits.D[place], hits.I[place]
         found = keys != NO_KEY
-        reason = "" if found.all() else hits.reason or f"the strategy found only {found.sum()} images"
+        reason = self.few if found.all() else hits.reason or f"the strategy found only {found.sum()} images"
         if self.min_score is not None:
             enough = found & (scores >= self.min_score)
             if enough.sum() < found.sum():
                 reason = f"{enough.sum()} of {found.sum()} hits have a score of {self.min_score:g} or more"
             found = enough
         rows = self.gallery.rows(keys[found])
-        pairs = list(zip(map(float, scores[found]), rows, strict=True))
+        # Vectors are rounded: those of one image can come out a little longer than 1.
+        pairs = list(zip(map(float, np.minimum(scores[found], 1)), rows, strict=True))
         return Answer(name, source, pairs, reason, by_full=bool(hits.by_full[place]))
 
 

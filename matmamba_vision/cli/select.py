@@ -42,10 +42,13 @@ from .computing import Computing, require_least
 from .config import ConfigError
 from .console import Console, say
 from .device import resolve_device
-from .held_out import open_data, watched_batches
+from .held_out import NamedData, open_data, watched_batches
 from .progress import meter
 from .selection import Selection, print_selection, write_selection
 from .slices import SLICE_FILE
+
+# Search images below which a difference of some points is chance.
+FEW = 200
 
 
 @dataclass
@@ -58,10 +61,8 @@ class Args:
     output: Path | None = None
     # Replace a slice that is already there.
     overwrite: bool = False
-    # Data set by name, as for `matmamba data`, if not the one of the training run.
-    name: str = ""
-    # Folder of the data set, if not the one of the training run.
-    root: str = ""
+    # The data set, if not the one of the training run.
+    data: NamedData = field(default_factory=NamedData)
     # Most images in each half of the held-out ones; they are kept in memory.
     images: int = 1000
     # Widths to evaluate, those before the search included.
@@ -85,6 +86,12 @@ def run(arguments: list[str]) -> None:
     console = args.computing.begin()
     checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
     selector = _Selector(args, budget, checkpoint, console)
+    if selector.deciding < FEW:
+        console.print(
+            f"note: {selector.deciding} images decide, fewer than {FEW}: accuracies that differ by less than"
+            f" {100 / selector.deciding**0.5:.0f} points are hardly told apart; --images, --data.root",
+            soft_wrap=True,
+        )
     # Before the work, so that a folder that cannot be written costs none.
     output.mkdir(parents=True, exist_ok=True)
     selection = selector.select()
@@ -109,7 +116,7 @@ class _Selector:
     def __init__(self, args: Args, budget: Budget, checkpoint: Checkpoint, console: Console) -> None:
         self._args, self._budget, self._seed = args, budget, args.computing.seed
         self._checkpoint, self._model, self._console = checkpoint, checkpoint.model, console
-        images = open_data(console, checkpoint, args.name, args.root).held_out
+        images = open_data(console, checkpoint, args.data.name, args.data.root).held_out
         self._levels = head_levels(self._model, args.skip_blocks)
         with console.status(f"profiling for {budget.key}"):
             self._price = make_price(self._model, budget.key, self._levels, args.profile_batch)
@@ -119,6 +126,11 @@ class _Selector:
         self._search_half, self._other_half = (self._read(half) for half in _halves(images, args))
         self._measurements = Measurements(self._model, args.profile_batch)
         self._candidates: list[Candidate] = []
+
+    @property
+    def deciding(self) -> int:
+        """How many images the search decides by."""
+        return sum(map(len, self._search_half))
 
     def select(self) -> Selection:
         """Explore and choose. Ctrl-C ends that early: the choice is then among what was evaluated."""
@@ -187,7 +199,7 @@ class _Selector:
         )
         read: list[LabelledBatch] = [batch for batch in batches if len(batch)]
         if not read:
-            raise DataError(f"{args.root or self._checkpoint.path}: no held-out image can be read")
+            raise DataError(f"{args.data.root or self._checkpoint.path}: no held-out image can be read")
         return read
 
 

@@ -38,7 +38,7 @@ from .config import ConfigError
 from .console import Console, say
 from .device import resolve_device
 from .experiment import some
-from .held_out import data_config, open_data, watched_batches
+from .held_out import NamedData, data_config, open_data, watched_batches
 from .measure import measure_widths
 from .slices import named_width
 from .validation import Encoded, Plan, assess
@@ -54,11 +54,8 @@ class Args:
     # Folder to write; by default the folder `validate` beside the checkpoint. An earlier validation there is
     # replaced.
     output: Path | None = None
-    # Data set by name, if not the one of the training run: digits, folder, imagenet,
-    # shards, parquet, cifar10 or cifar100.
-    name: str = ""
-    # Folder of the data set, if not the one of the training run.
-    root: str = ""
+    # The data set, if not the one of the training run.
+    data: NamedData = field(default_factory=NamedData)
     # Widths to measure, or slices that `matmamba select` wrote; by default the widths that were trained.
     widths: list[str] = field(default_factory=list)
     # Widths of the gallery, the first for the paired tests; by default full and the widths to measure.
@@ -87,7 +84,7 @@ def run(arguments: list[str]) -> None:
     console = args.computing.begin()
     checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
     plan = _plan(args, checkpoint)
-    splits = open_data(console, checkpoint, args.name, args.root)
+    splits = open_data(console, checkpoint, args.data.name, args.data.root)
     splits = Splits(some(splits.train, args.gallery_images, args.computing.seed), splits.held_out)
     output = args.output or checkpoint_file(args.checkpoint).parent / "validate"
     # Before the work, so that a folder that cannot be written costs none.
@@ -159,7 +156,7 @@ def _validate(
         name: len(next(iter(found.values())).labels)
         for name, found in (("gallery", encoded.gallery), ("queries", encoded.queries))
     }
-    data = data_config(checkpoint, args.name, args.root)
+    data = data_config(checkpoint, args.data.name, args.data.root)
     return {
         "checkpoint": str(checkpoint.path),
         "digest": checkpoint.digest,
@@ -191,7 +188,7 @@ def _encode(args: Args, plan: Plan, checkpoint: Checkpoint, splits: Splits, cons
                 if len(images)
                 else f"there are no images for the {what}"
             )
-            raise DataError(f"{said}: name others by --name and --root")
+            raise DataError(f"{said}: name others by --data.name and --data.root")
         return dict(zip(widths, found, strict=True))
 
     # A probe learns from the training images at the width that it is for.

@@ -21,6 +21,7 @@ from ..checkpoint import (
 from ..models import Architecture, MatMamba, importance_of_weights, sort_heads
 from ..models.matmamba import TRAINED_WIDTHS
 from ..models.registry import checkpoint_filter_fn
+from ..nearest import did_you_mean
 from ..official import load_official
 from ..official.source import CONFIG, read_weights
 from .config import ModelConfig
@@ -61,7 +62,10 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
 def _fresh(config: ModelConfig, classes: int) -> MatMamba:
     known = timm.list_models(module="registry")
     if config.name not in known:
-        raise ValueError(f"model {config.name!r} is none with nested widths: take one of {', '.join(known)}")
+        raise ValueError(
+            f"model {config.name!r} is none with nested widths: take one of {', '.join(known)}"
+            f"{did_you_mean(config.name, known)}"
+        )
     arguments: dict[str, Any] = {
         name: value for name, value in asdict(config).items() if value is not None and name not in _DONE_TO_IT
     }

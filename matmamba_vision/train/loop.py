@@ -94,7 +94,8 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
         training.trainee.train()
         started = time.perf_counter()
         for batches in _groups(loader.batches(epoch, position.batch), training.accumulate, hooks):
-            if training.course.time_is_up:
+            # One step at least, so that there is something to keep.
+            if training.course.time_is_up and position.step:
                 break
             waited = time.perf_counter() - started
             report = take_step(training, batches, position, waited)

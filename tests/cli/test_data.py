@@ -36,7 +36,7 @@ def test_help_of_each_action_shows_examples(action: str, capsys: pytest.CaptureF
         main(["data", action, "--help"])
     assert stopped.value.code == 0
     said = capsys.readouterr().out
-    assert f"examples:\n  matmamba data {action} --name folder" in said
+    assert f"examples:\n  matmamba data {action} --data.name folder" in said
 
 
 def test_shards_are_prepared_and_trained_on(

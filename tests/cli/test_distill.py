@@ -127,14 +127,14 @@ def test_another_teacher_is_not_gone_on_with(
 
 def test_a_run_ends_when_its_time_is_up(teacher: str, photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert distill(teacher, photos, run, "--optim.epochs", "5000", "--optim.max-minutes", "0.08") == 0
+    assert distill(teacher, photos, run, "--optim.epochs", "5000", "--optim.max-minutes", "0.001") == 0
     last = rows(run)[-1]
     assert last["epoch"] < 5000
     load_checkpoint(run)
     # Nothing is left to do.
     assert (
         distill(
-            teacher, photos, run, "--optim.epochs", "5000", "--optim.max-minutes", "0.08", "--resume", "auto"
+            teacher, photos, run, "--optim.epochs", "5000", "--optim.max-minutes", "0.001", "--resume", "auto"
         )
         == 0
     )
@@ -156,7 +156,7 @@ def test_stored_vectors_are_followed(photos: Path, tmp_path: Path) -> None:
         (["--teacher", "timm:no_such_network"], "weights cannot be had"),
         (["--teacher", "nowhere"], "no checkpoint at"),
         (["--repeats", "1", "2"], "for each folder"),
-        (["--images", "/no/such/folder"], "no such folder"),
+        (["--images", "/no/such/folder"], "is not there"),
         (["--mix.mixup", "0.2"], "no teacher of their own"),
         (["--teacher", ""], "needs --teacher"),
     ],

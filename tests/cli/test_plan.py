@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -157,6 +158,13 @@ def test_a_gallery_of_vectors_made_elsewhere_is_planned_with_vectors(
     asked = pq.read_table(elsewhere / "queries.parquet")["label"].to_pylist()
     right = [answer["hits"][0]["label"] == label for answer, label in zip(answers, asked, strict=True)]
     assert np.mean(right) >= 0.8
+    assert main(["search", *gallery, *queries, "--k", "1"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"this follows the plan of `matmamba plan` for .*0\.9: it encodes .* by width full", said
+    )
+    assert main(["search", *gallery, *queries, "--k", "1", "--strategy", "single-shot"]) == 0
+    assert "the plan of" not in capsys.readouterr().out
 
 
 def test_costs_of_vectors_alone_can_be_read(
@@ -172,7 +180,7 @@ def test_costs_of_vectors_alone_can_be_read(
     flags = ["--target", "recall=0.5", "--plot", str(elsewhere / "plan.png"), "--k", "3"]
     capsys.readouterr()
     assert main(["plan", "--gallery", str(elsewhere / "V"), *queries, *flags]) == 0
-    assert " 0.0 " not in capsys.readouterr().out
+    assert not re.search(r"\s0\.0\s", capsys.readouterr().out)
     for axes in drawn[0].axes:
         low, high = axes.get_xlim()
         ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)

@@ -6,6 +6,9 @@ import ast
 import csv
 import io
 import json
+import logging
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +67,11 @@ def test_names_are_shown_wherever_they_are_printed(wild: Path, capsys: pytest.Ca
         assert len(capsys.readouterr().out.splitlines()) == 2 * len(WILD)
 
 
+def test_votes_that_confirm_few_labels_are_warned_of(wild: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["knn-label", "--gallery", str(wild), "--k", "3"]) == 0
+    assert "warning: that is little" in capsys.readouterr().out
+
+
 def test_json_has_the_text_itself(wild: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags in (["--format", "json"], ["--json"]):
         assert main(["gallery", "list", str(wild), *flags]) == 0
@@ -111,3 +119,24 @@ def test_commands_print_in_no_other_way(file: Path) -> None:
             assert node.func.id != "print", f"line {node.lineno}: use say or a Console"
         if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
             assert "Console" not in {alias.name for alias in node.names}, f"line {node.lineno}"
+
+
+def test_what_libraries_tell_programmers_is_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor are log lines obeyed by a terminal."""
+    monkeypatch.setattr(sys, "warnoptions", [])
+
+    def noisy(name: str, arguments: list[str]) -> int:
+        warnings.warn("for programmers", UserWarning, stacklevel=1)
+        logging.getLogger("onnxscript.optimizer").warning("Skipping constant folding")
+        return 0
+
+    monkeypatch.setattr(sys.modules["matmamba_vision.cli.main"], "_run", noisy)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert main(["info"]) == 0
+    assert not shown
+    assert not caplog.records
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "bad\x1b[2J", None, None)
+    assert console.Lines("%(message)s").format(record) == "bad\\u001b[2J"

@@ -139,6 +139,27 @@ def test_a_run_with_other_settings_is_not_continued(finished: TrainConfig) -> No
     ]
 
 
+def test_more_epochs_are_taken_where_the_learning_rate_permits(
+    tmp_path: Path, short: TrainConfig, finished: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of a constant course goes on after its end, as one that was longer from the start."""
+    steady = replace(short.optim, sched="constant", warmup_epochs=0)
+    once = replace(short, output=str(tmp_path / "run"), optim=steady)
+    train(once, Console(quiet=True))
+    longer = replace(once, optim=replace(steady, epochs=2))
+    train(longer, Console(soft_wrap=True), "auto")
+    assert "for 1 epochs more than before, at the same learning rate" in capsys.readouterr().out
+    unbroken = replace(longer, output=str(tmp_path / "unbroken"))
+    train(unbroken, Console(quiet=True))
+    first, second = weights(tmp_path / "run"), weights(tmp_path / "unbroken")
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    other = replace(finished, optim=replace(finished.optim, epochs=2))
+    with pytest.raises(
+        ResumeError, match=r"(?s)--model\.init.*optim\.epochs: 1 there, 2 here.*constant can be"
+    ):
+        train(other, Console(quiet=True), "auto")
+
+
 def test_a_run_is_neither_replaced_nor_continued_unasked(finished: TrainConfig) -> None:
     with pytest.raises(ConfigError, match="--resume auto"):
         train(finished, Console(quiet=True))
@@ -219,4 +240,7 @@ def test_without_held_out_images_nothing_is_measured(
     assert "no held-out images, accuracy not measured" in capsys.readouterr().out
     assert "Accuracy was not measured" in (tmp_path / "run" / "README.md").read_text()
     assert main(["validate", "--checkpoint", str(tmp_path / "run")]) == 2
-    assert "there are no images for the queries: name others by --name and --root" in capsys.readouterr().err
+    assert (
+        "there are no images for the queries: name others by --data.name and --data.root"
+        in capsys.readouterr().err
+    )

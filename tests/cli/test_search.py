@@ -324,7 +324,6 @@ def test_a_table_says_what_each_stage_took(place: Path, capsys: pytest.CaptureFi
         (["--like", FIRST, "--not", "dark/01 é.png", "--not-weight", "0"], "above 0"),
         (["--like", FIRST, "--where", "lable = 'dark'"], "did you mean label"),
         (["--like", FIRST, "--where", "label = 'dark'; DROP TABLE images"], "without ';'"),
-        (["--like", FIRST, "--k", str(COUNT + 1)], str(COUNT + 1)),
         (["--like", FIRST, "--k", "0"], "0"),
         ([], "no query"),
     ],

@@ -114,6 +114,7 @@ def test_people_read_a_table(digits: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "Pareto front" in said
+    assert "note: 60 images decide, fewer than 200" in said
     assert "chosen for params=300000" in said
     assert "held back" in said
     assert f"--width {digits / 'select' / 'slice.yaml'}" in said

@@ -16,7 +16,7 @@ from matmamba_datasets import (
     AugmentConfig,
     BrokenImageError,
     DataError,
-    Reading,
+    Limits,
     eval_transform,
     make_loader,
     open_images,
@@ -85,15 +85,15 @@ def test_limits_are_those_that_flags_name(tmp_path: Path) -> None:
     """A JPEG is measured as it is decoded; others as they are stored; files before they are read."""
     noise((64, 48)).save(tmp_path / "x.png")
     noise((640, 480)).save(tmp_path / "x.jpg")
-    reading = Reading(max_megapixels=0.0029)
+    limits = Limits(max_megapixels=0.0029)
     more = r"x\.png: 0\.0 megapixels, more than the 0\.0029 that --max-megapixels"
     with pytest.raises(BrokenImageError, match=more):
-        read_image(tmp_path / "x.png", reading=reading)
+        read_image(tmp_path / "x.png", limits=limits)
     with pytest.raises(BrokenImageError, match=r"x\.jpg: 0\.0 megapixels"):
-        read_image(tmp_path / "x.jpg", reading=reading)
-    assert read_image(tmp_path / "x.jpg", reading=Reading(max_megapixels=0.02)).size == (160, 120)
+        read_image(tmp_path / "x.jpg", limits=limits)
+    assert read_image(tmp_path / "x.jpg", limits=Limits(max_megapixels=0.02)).size == (160, 120)
     with pytest.raises(BrokenImageError, match=r"x\.jpg: .* MB, more than the 0 that --max-file-mb allows"):
-        read_image(tmp_path / "x.jpg", reading=Reading(max_file_mb=0.001))
+        read_image(tmp_path / "x.jpg", limits=Limits(max_file_mb=0.001))
 
 
 def test_a_large_image_takes_four_bytes_a_pixel_and_warns_of_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ from matmamba_datasets import (
     make_loader,
     open_images,
     order,
+    torchvision_startup,
     train_transform,
 )
 
@@ -175,6 +178,19 @@ def test_torchvision_that_lacks_its_operators_is_mended() -> None:
     )
     said = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
     assert said.strip() == str(healthy)
+
+
+def test_timm_can_be_imported_first(tmp_path: Path) -> None:
+    """Where `make` has put the file that mends torchvision: at every start of Python."""
+    shutil.copyfile(torchvision_startup.__file__, tmp_path / f"{torchvision_startup.NAME}.py")
+    program = f"import {torchvision_startup.NAME}; import timm; import torchvision, matmamba_vision"
+    program += "; torchvision.transforms.Resize(3); assert 'matmamba_nano_patch4_32' in timm.list_models()"
+    places = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_other_failures_of_torchvision_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

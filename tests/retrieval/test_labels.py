@@ -88,3 +88,20 @@ def test_votes_without_voters_are_refused(gallery: Gallery) -> None:
         votes_of(gallery, allowed=gallery.allowed("label IS NULL"))
     with pytest.raises(GalleryError, match="temperature"):
         votes_of(gallery, temperature=0.0)
+
+
+def test_confidence_is_how_often_votes_are_right() -> None:
+    """Of votes that boast, and of ones that are too modest; of few labelled images nothing is known."""
+    rng, count = np.random.default_rng(0), 4000
+    shares, keys = rng.uniform(0.2, 1, count), np.arange(count)
+    none, near = np.zeros(count, np.int64), np.zeros((count, 1), np.int64)
+    for truth in (shares**3, np.sqrt(shares)):
+        wrong = (rng.uniform(size=count) >= truth).astype(np.int64)
+        # Half of the images are not labelled: what is said of them was learnt from the others.
+        asked = keys % 2 == 1
+        own = np.where(asked, UNKNOWN, wrong)
+        found = Votes(("a", "b"), keys, own, none, shares, shares, near).calibrated()
+        assert np.abs(found - truth)[asked].mean() < 0.05 < np.abs(shares - truth)[asked].mean()
+        assert (np.diff(found[np.argsort(shares)]) >= 0).all()
+    few = Votes(("a",), keys[:9], none[:9], none[:9], shares[:9], shares[:9], near[:9])
+    assert few.calibrated() is few.confidence

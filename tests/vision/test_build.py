@@ -185,3 +185,19 @@ def test_a_start_that_is_none_is_named(tmp_path: Path) -> None:
         build_model(ModelConfig(name="resnet18"), 5)
     with pytest.raises(ValueError, match="model: reg_tokens"):
         build_model(ModelConfig(reg_tokens="two"), 5)  # type: ignore[arg-type]
+
+
+def test_weights_alone_start_the_model_that_is_named(tmp_path: Path) -> None:
+    """As `torch.save` writes them after training on several processes; other classes get a new head."""
+    name = "matmamba_nano_patch4_32"
+    torch.manual_seed(0)
+    trained = timm.create_model(name, num_classes=4)
+    state = {f"module.{key}": tensor for key, tensor in trained.state_dict().items()}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "weights.pth")
+    init = str(tmp_path / "weights.pth")
+    assert not differing(trained, build_model(ModelConfig(name=name, init=init), 4))
+    assert differing(trained, build_model(ModelConfig(name=name, init=init), 4 + 1)) >= {"head.weight"}
+    with pytest.raises(
+        CheckpointError, match=r"weights\.pth does not hold the weights of matvit.*lacks blocks\.0"
+    ):
+        build_model(ModelConfig(name="matvit_nano_patch4_32", init=init), 4)

@@ -16,6 +16,7 @@ from matmamba_vision import (
     load_official,
     save_checkpoint,
 )
+from matmamba_vision.models.shipped import HEADER, read_header
 from safetensors.torch import load_file, save_file
 from small import SMALL
 
@@ -146,3 +147,32 @@ def test_an_official_checkpoint_that_does_not_fit_is_named(change: str) -> None:
         del config[culprit]
     with pytest.raises(ValueError, match=culprit):
         load_official(weights, config)
+
+
+def test_names_that_wrappers_prefixed_are_read(nano: MatMamba, tmp_path: Path) -> None:
+    """Those of DistributedDataParallel, of torch.compile, and of both."""
+    file = save_checkpoint(tmp_path / "run", nano)
+    header = read_header(file)
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod."):
+        state = {f"{prefix}{name}": tensor.clone() for name, tensor in nano.state_dict().items()}
+        save_file(state, file, {HEADER: json.dumps(header)})
+        found = load_checkpoint(file).model.state_dict()
+        assert all(torch.equal(tensor, found[name]) for name, tensor in nano.state_dict().items())
+
+
+def test_tensors_that_do_not_fit_are_named_the_first_few(nano: MatMamba, tmp_path: Path) -> None:
+    file = save_checkpoint(tmp_path / "run", nano)
+    header = json.dumps(read_header(file))
+    state = {f"other.{name}": tensor.clone() for name, tensor in nano.state_dict().items()}
+    save_file(state, file, {HEADER: header})
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(file)
+    said = str(caught.value)
+    assert "the state dict lacks" in said
+    assert "it has besides other." in said
+    assert said.count(f"and {len(state) - 5} more") == 2
+    assert len(said) < 900
+    wrong = {**nano.state_dict(), "head.weight": torch.zeros(2, 2)}
+    save_file({name: tensor.clone() for name, tensor in wrong.items()}, file, {HEADER: header})
+    with pytest.raises(CheckpointError, match=r"in another shape head\.weight \(2, 2\), not \(3, 128\)"):
+        load_checkpoint(file)

@@ -19,6 +19,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 UNKNOWN = -1
+# Labelled images from which one can say how often votes are right.
+LEAST_LABELLED = 50
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,20 @@ class Votes:
         """Share of the labelled images whose neighbours vote for their label; None if there are none."""
         labelled = self.own != UNKNOWN
         return float((self.winners == self.own)[labelled].mean()) if labelled.any() else None
+
+    def calibrated(self) -> Floats:
+        """(n,) how often the winner is right where it has such a share of the votes, or the shares.
+
+        The labelled images, for which nobody votes who knows the answer, say how often: isotonic regression
+        of right and wrong on the share (Zadrozny and Elkan, 2002), with one more of each in every step, as
+        few images prove little. Fewer than `LEAST_LABELLED` of them prove nothing.
+        """
+        labelled = np.flatnonzero(self.own != UNKNOWN)
+        if len(labelled) < LEAST_LABELLED:
+            return self.confidence
+        order = labelled[np.argsort(self.confidence[labelled], kind="stable")]
+        shares, rates = _isotonic(self.confidence[order], self.winners[order] == self.own[order])
+        return np.interp(self.confidence, shares, rates)
 
     def suggestions(self) -> Ints:
         """Positions of the images without a label, the most certain first."""
@@ -102,6 +118,28 @@ def _classes(gallery: Gallery) -> tuple[tuple[str, ...], Ints]:
     classes = tuple(sorted({label for label in labels if label is not None}))
     number = {name: index for index, name in enumerate(classes)}
     return classes, np.array([number.get(label, UNKNOWN) for label in labels], dtype=np.int64)  # type: ignore[arg-type]
+
+
+def _isotonic(shares: Floats, right: Bools) -> tuple[Floats, Floats]:
+    """Steps that do not fall, by pooling neighbours: mean share and share of right ones of each.
+
+    Args:
+        shares: (m,) ascending. right: (m,).
+    """
+    pools: list[tuple[float, float, int]] = []
+    # Equal shares are one step, whoever comes first.
+    starts = np.flatnonzero(np.diff(shares, prepend=-1.0))
+    for first, last in zip(starts, [*starts[1:], len(shares)], strict=True):
+        pools.append((float(shares[first:last].sum()), float(right[first:last].sum()), int(last - first)))
+        while len(pools) > 1 and _rate(pools[-2]) >= _rate(pools[-1]):
+            a, b = pools.pop(), pools.pop()
+            pools.append((a[0] + b[0], a[1] + b[1], a[2] + b[2]))
+    rates = [(hits + 1) / (count + 2) for _, hits, count in pools]
+    return np.array([total / count for total, _, count in pools]), np.maximum.accumulate(rates)
+
+
+def _rate(pool: tuple[float, float, int]) -> float:
+    return pool[1] / pool[2]
 
 
 def _all(gallery: Gallery) -> Bools:

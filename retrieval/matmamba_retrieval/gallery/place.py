@@ -57,3 +57,25 @@ def hold_to_write(folder: Path) -> Lock:
         raise GalleryError(f"another process writes to {folder}: wait for it to end") from error
     except OSError as error:
         raise GalleryError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def hold_generation(folder: Path, number: int, *, alone: bool = False) -> Lock | None:
+    """Hold a generation so that its files stay; None where no lock can be had, as on some read-only disks.
+
+    Args:
+        alone: only if nobody else holds it.
+
+    Raises:
+        Busy: somebody holds it alone, or anybody if `alone`, or that cannot be told.
+    """
+    try:
+        return Lock(folder / LOCKS / generation_lock(number), shared=not alone)
+    except OSError as error:
+        if alone:
+            raise Busy(str(error)) from error
+        return None
+
+
+def generation_lock(number: int) -> str:
+    """Name of the file whose lock holds a generation."""
+    return f"generation-{number}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,10 @@ from ..storage.locks import Busy, Lock
 from ..storage.records import Generation, Row, ShortlistRecord, Version
 from ..storage.segments import Segments
 from ..storage.spec import EmbeddingSpec
-from .place import LOCKS, SEGMENTS, SHORTLISTS
+from .place import LOCKS, SEGMENTS, SHORTLISTS, hold_generation
+from .state import Seen
 
 RETRY_SECONDS = 0.01
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """One state of a gallery: what is seen changes as a whole.
-
-    Attributes:
-        live: (keys,) which were not deleted, None if all were not. segments: by width. indexes: those that
-            were loaded, by file.
-    """
-
-    generation: Generation
-    version: Version
-    live: NDArray[np.bool_] | None
-    segments: dict[str, Segments]
-    shortlists: list[ShortlistRecord]
-    indexes: dict[str, ShortlistIndex]
 
 
 class Snapshot:
@@ -58,7 +41,7 @@ class Snapshot:
     def __init__(self, folder: Path, catalog: Catalog, version: int | None = None) -> None:
         self.folder, self.catalog = folder, catalog
         self._held: Lock | None = None
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
         self._loading = threading.Lock()
         self._see(version)
 
@@ -79,7 +62,7 @@ class Snapshot:
         self._see(None)
 
     @property
-    def _state(self) -> _Seen:
+    def _state(self) -> Seen:
         assert self._seen is not None
         return self._seen
 
@@ -106,7 +89,7 @@ class Snapshot:
         if before is not None and before is not held:
             before.release()
 
-    def _state_of(self, generation: Generation, number: int | None) -> _Seen:
+    def _state_of(self, generation: Generation, number: int | None) -> Seen:
         version = self.catalog.newest(generation.number, number)
         if version is None or number not in (None, version.number):
             raise GalleryError(f"{self.folder} has no version {number}: {_known(self.catalog, generation)}")
@@ -123,7 +106,7 @@ class Snapshot:
             live = np.ones(version.keys, dtype=bool)
             live[removed] = False
         shortlists = self.catalog.shortlists(generation.number)
-        return _Seen(generation, version, live, segments, shortlists, same.indexes if same else {})
+        return Seen(generation, version, live, segments, shortlists, same.indexes if same else {})
 
     def _segments_now(
         self, generation: Generation, width: str, rows: int, before: Segments | None
@@ -305,28 +288,6 @@ class Snapshot:
                 where = self.folder / SHORTLISTS
                 seen.indexes[record.file] = load_index(where, record, seen.segments[record.width])
             return seen.indexes[record.file]
-
-
-def hold_generation(folder: Path, number: int, *, alone: bool = False) -> Lock | None:
-    """Hold a generation so that its files stay; None where no lock can be had, as on some read-only disks.
-
-    Args:
-        alone: only if nobody else holds it.
-
-    Raises:
-        Busy: somebody holds it alone, or anybody if `alone`, or that cannot be told.
-    """
-    try:
-        return Lock(folder / LOCKS / generation_lock(number), shared=not alone)
-    except OSError as error:
-        if alone:
-            raise Busy(str(error)) from error
-        return None
-
-
-def generation_lock(number: int) -> str:
-    """Name of the file whose lock holds a generation."""
-    return f"generation-{number}"
 
 
 def _known(catalog: Catalog, generation: Generation) -> str:

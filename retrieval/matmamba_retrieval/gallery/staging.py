@@ -13,8 +13,7 @@ from ..storage.catalog import Catalog
 from ..storage.files import remove_others
 from ..storage.locks import Busy
 from ..storage.spec import EmbeddingSpec
-from .place import LOCKS, SEGMENTS, SHORTLISTS
-from .snapshot import generation_lock, hold_generation
+from .place import LOCKS, SEGMENTS, SHORTLISTS, generation_lock, hold_generation
 
 Ints = NDArray[np.int64]
 # Of a staged image: the image it was made from is gone, or was replaced since.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,12 +32,20 @@ class Changes:
     unreachable: int = 0
 
 
-def compare(gallery: Gallery, place: str) -> Changes:
-    """Look at the files of the images that lie in a folder, an archive or a table, by its absolute path."""
+def compare(gallery: Gallery, places: Sequence[str]) -> Changes:
+    """Look at the files of the images that lie in a folder, an archive or a table.
+
+    Args:
+        places: its absolute paths, with and without links.
+    """
     found, seen = Changes(), dict[str, Facts | int]()
     keys = gallery.live_keys()
     for start in range(0, len(keys), _CHUNK):
-        rows = [row for row in gallery.rows(keys[start : start + _CHUNK]) if _is_in(row.path, place)]
+        rows = [
+            row
+            for row in gallery.rows(keys[start : start + _CHUNK])
+            if any(_is_in(row.path, place) for place in places)
+        ]
         known = known_facts(gallery.catalog, [row.id for row in rows])
         for row in rows:
             _judge(row, known.get(row.id), _look(file_of(row.path), seen), found)

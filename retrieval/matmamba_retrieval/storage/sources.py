@@ -32,7 +32,9 @@ class Facts:
 def file_of(path: str) -> str:
     """The file in which an image lies: its own, or an archive or table."""
     container, _, name = path.rpartition("#")
-    return container if name and container.endswith(_CONTAINERS) else path
+    # A file of its own may be called like that, too.
+    inside = name and container.endswith(_CONTAINERS) and not os.path.lexists(path)
+    return container if inside else path
 
 
 def facts_of(path: str, since: int) -> Facts | None:

@@ -229,9 +229,8 @@ class _Compiler:
         guess = f"; did you mean {' or '.join(near)}?" if near else ""
         text = f"; text takes single quotes: '{name}'" if not near and isinstance(node, exp.Column) else ""
         more = f" and {len(known) - 40} more" if len(known) > 40 else ""
-        return GalleryError(
-            f"the filter names {name!r}, which is none of {', '.join(known[:40])}{more}{guess}{text}"
-        )
+        listed = f"{', '.join(known[:40])}{more}{guess}{text}"
+        return GalleryError(f"the filter names an unknown column {name!r}, which is none of {listed}")
 
 
 def _balanced(parts: list[str], sign: str) -> str:
