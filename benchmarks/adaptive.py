@@ -94,7 +94,7 @@ def given(options: argparse.Namespace) -> str:
 
 def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint, console: Console) -> Experiment:
     """Images encoded at every trained width, and the gallery at the full and at the smallest one."""
-    splits = open_data(checkpoint, "parquet", options.data, any_classes=True)
+    splits = open_data(console, checkpoint, "parquet", options.data, any_classes=True)
     splits = Splits(some(splits.train, options.gallery_images, 0), some(splits.held_out, options.queries, 0))
     widths = [checkpoint.model.label(width) for width in checkpoint.model.trained_widths]
     workshop = Workshop(options.runs, checkpoint, console, batch_size=128, workers=0)
