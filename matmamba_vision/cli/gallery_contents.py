@@ -63,7 +63,7 @@ class ListArgs:
     gallery: Annotated[Path, tyro.conf.Positional]
     # Condition that images have to fulfil, in SQL.
     where: str = ""
-    # Images to list at most; 0 for all, which is the default of every format but table (there 50).
+    # Images to list at most; 0 for all, which is the default but for a table on a terminal (there 50).
     limit: int | None = None
     # A table, a JSON object on each line, CSV, or ids alone.
     format: Literal["table", "json", "csv", "ids"] = "table"
@@ -137,7 +137,8 @@ def show(arguments: list[str]) -> int:
     """List images."""
     args = parse(ListArgs, "gallery list", _LIST, arguments)
     args.format = "json" if args.json else args.format
-    limit = args.limit if args.limit is not None else 50 if args.format == "table" else 0
+    cut = args.format == "table" and Console().is_terminal
+    limit = args.limit if args.limit is not None else 50 if cut else 0
     if limit < 0:
         raise GalleryError(f"--limit is {limit}: it can be 0 (all) or more")
     with Gallery(args.gallery) as gallery:

@@ -76,8 +76,8 @@ class Hits:
     """Answers, best first.
 
     Attributes:
-        D: (nq, k) cosine similarities of full-length embeddings, -inf where there is no hit; of an expanded
-            query, which can exceed that of the first hit. I: (nq, k) keys
+        D: (nq, k) cosine similarities of full-length embeddings, at most 1, -inf where there is no hit; of an
+            expanded query, which can exceed that of the first hit. I: (nq, k) keys
             of the gallery, `NO_KEY` where there is none. shortlist: (nq, K) keys found by the first stage.
             cost: per query. by_full: (nq,) whether the full width gave the query's scores; where a gate let
             the small width answer, they are those of the small-width query. reason: why there are fewer than
@@ -91,6 +91,10 @@ class Hits:
     by_full: Bools
     reason: str = ""
     nearest: tuple[Floats, Ints] | None = None
+
+    def __post_init__(self) -> None:
+        """Vectors are stored in half precision: what is rounded up is no more than alike."""
+        object.__setattr__(self, "D", np.minimum(self.D, np.float32(1)))
 
 
 class Strategy(Protocol):
