@@ -59,6 +59,8 @@ def verify(folder: Path | str) -> list[Damage]:
         return found
     try:
         with closing(Catalog(folder / CATALOG)) as catalog:
+            if found := [Damage(catalog.file, what, _COPY) for what in catalog.misfits()]:
+                return found
             if catalog.newest(catalog.current().number) is None:
                 return [Damage(catalog.file, "has no version", _COPY)]
             return [

@@ -13,11 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GalleryError
+from ..errors import GalleryError, SavedError
 from .checked import CheckedDatabase
 from .database import create_database, naming, open_to_filter
-from .files import put_new
-from .records import Generation, Row, SegmentRecord, ShortlistRecord, Version, damage_of
+from .files import put_new, remove
+from .records import (
+    Generation,
+    Row,
+    SegmentRecord,
+    ShortlistRecord,
+    Version,
+    as_json,
+    damage_of,
+    require_column,
+    stored_json,
+)
 from .schema import IMAGE_BLOCK, READABLE, VERSION_BLOCK, index_script, table_script
 from .spec import EmbeddingSpec
 from .where import compile_where
@@ -53,9 +63,16 @@ class Catalog(CheckedDatabase):
                 catalog.new_generation(1, spec, checkpoint_path, widths)
                 catalog.run("INSERT INTO versions VALUES (0, 1, 0, 0, ?)", (_now(),))
             catalog.close()
+        except SavedError as error:  # in the partial file, which nobody will ever see
+            remove(partial)
+            raise GalleryError(f"cannot make {file}: {error.__cause__}") from error
+        except BaseException:
+            remove(partial)
+            raise
+        try:
             put_new(partial, file)
         finally:
-            partial.unlink(missing_ok=True)
+            remove(partial)
 
     # Generations and versions
 
@@ -171,19 +188,22 @@ class Catalog(CheckedDatabase):
         self.require("generations")
         rows = self.run("SELECT plan FROM generations WHERE number = ?", (generation,))
         with damage_of(self.file):
-            return json.loads(rows[0][0]) if rows else None
+            return stored_json(rows[0][0], f"the plan of generation {generation}") if rows else None
 
     def save_plan(self, generation: int, plan: Any) -> None:
         """Keep a plan, or forget it with None."""
+        text = as_json(plan, "the plan is")
         with self.transaction():
-            self.run("UPDATE generations SET plan = ? WHERE number = ?", (json.dumps(plan), generation))
+            self.run("UPDATE generations SET plan = ? WHERE number = ?", (text, generation))
 
     # Images
 
     def fields(self) -> list[str]:
         """Names of the metadata that images have; those of nested objects joined by dots."""
         self.require("fields")
-        return [name for (name,) in self.run("SELECT name FROM fields ORDER BY name")]
+        names = [name for (name,) in self.run("SELECT name FROM fields ORDER BY name")]
+        require_column(self.file, names, "a name of metadata", str)
+        return names
 
     def keys_of(self, generation: int, ids: Iterable[str]) -> dict[str, int]:
         """Keys of the images that the generation has now, by id, of those ids that it has."""
@@ -247,12 +267,14 @@ class Catalog(CheckedDatabase):
         labels = [label for (label,) in self.run(query, (version.generation, version.keys))]
         if len(labels) != version.keys:
             raise GalleryError(f"{self.file} is damaged: it has {len(labels)} images, not {version.keys}")
+        require_column(self.file, labels, "a label", str, type(None))
         return labels
 
     def removed(self, version: Version) -> Ints:
         """Keys of the images that were deleted in a version or before."""
         query = "SELECT key FROM images INDEXED BY gone WHERE generation = ? AND removed <= ? AND key < ?"
         rows = self.run(query, (version.generation, version.number, version.keys))
+        require_column(self.file, (key for (key,) in rows), "the key of an image", int)
         keys = np.array([key for (key,) in rows], dtype=np.int64)
         if len(np.unique(keys)) != version.keys - version.live:
             raise GalleryError(
@@ -265,7 +287,9 @@ class Catalog(CheckedDatabase):
         """Of consecutive keys those of deleted images, with the version that deleted them."""
         self.require("images", generation, range(keys.start // IMAGE_BLOCK, -(-keys.stop // IMAGE_BLOCK)))
         query = "SELECT key, removed FROM images WHERE generation = ? AND key >= ? AND key < ?"
-        return dict(self.run(f"{query} AND removed IS NOT NULL", (generation, keys.start, keys.stop)))
+        found = dict(self.run(f"{query} AND removed IS NOT NULL", (generation, keys.start, keys.stop)))
+        require_column(self.file, found.values(), "the version without an image", int)
+        return found
 
     def matching(self, version: Version, where: str) -> Ints:
         """Keys of the images, deleted ones too, that fulfil a condition; `GalleryError` if it is not one."""
