@@ -63,14 +63,12 @@ class Catalog(CheckedDatabase):
                 catalog.new_generation(1, spec, checkpoint_path, widths)
                 catalog.run("INSERT INTO versions VALUES (0, 1, 0, 0, ?)", (_now(),))
             catalog.close()
-        except SavedError as error:  # in the partial file, which nobody will ever see
-            remove(partial)
-            raise GalleryError(f"cannot make {file}: {error.__cause__}") from error
-        except BaseException:
-            remove(partial)
-            raise
-        try:
             put_new(partial, file)
+        except SavedError as error:
+            if file.exists():
+                raise
+            # Saved in the partial file alone, which nobody will see.
+            raise GalleryError(f"cannot make {file}: {error.__cause__}") from error
         finally:
             remove(partial)
 
@@ -106,11 +104,9 @@ class Catalog(CheckedDatabase):
     def versions(self, generation: int) -> list[Version]:
         """The versions of a generation, oldest first."""
         self.require("versions")
-        query = (
-            "SELECT number, generation, keys, live, time FROM versions WHERE generation = ? ORDER BY number"
-        )
+        query = "SELECT number, generation, keys, live, time FROM versions WHERE generation = ?"
         with damage_of(self.file):
-            return [Version.stored(*row) for row in self.run(query, (generation,))]
+            return [Version.stored(*row) for row in self.run(f"{query} ORDER BY number", (generation,))]
 
     def newest(self, generation: int, at_most: int | None = None) -> Version | None:
         """The newest version of a generation, of those up to a number."""
@@ -143,11 +139,9 @@ class Catalog(CheckedDatabase):
     def segments(self, generation: int, width: str) -> list[SegmentRecord]:
         """The segments of a width, in the order of their keys."""
         self.require("segments", generation)
-        query = (
-            "SELECT width, start, rows, file, sha256, checks FROM segments WHERE generation = ? AND width = ?"
-        )
+        query = "SELECT width, start, rows, file, sha256, checks FROM segments WHERE generation = ?"
         with damage_of(self.file):
-            rows = self.run(f"{query} ORDER BY start", (generation, width))
+            rows = self.run(f"{query} AND width = ? ORDER BY start", (generation, width))
             return [SegmentRecord.stored(*row) for row in rows]
 
     def put_segment(self, generation: int, record: SegmentRecord) -> None:
@@ -192,9 +186,9 @@ class Catalog(CheckedDatabase):
 
     def save_plan(self, generation: int, plan: Any) -> None:
         """Keep a plan, or forget it with None."""
-        text = as_json(plan, "the plan is")
+        query = "UPDATE generations SET plan = ? WHERE number = ?"
         with self.transaction():
-            self.run("UPDATE generations SET plan = ? WHERE number = ?", (text, generation))
+            self.run(query, (as_json(plan, "the plan is"), generation))
 
     # Images
 
@@ -202,8 +196,7 @@ class Catalog(CheckedDatabase):
         """Names of the metadata that images have; those of nested objects joined by dots."""
         self.require("fields")
         names = [name for (name,) in self.run("SELECT name FROM fields ORDER BY name")]
-        require_column(self.file, names, "a name of metadata", str)
-        return names
+        return require_column(self.file, names, "a name of metadata", str)
 
     def keys_of(self, generation: int, ids: Iterable[str]) -> dict[str, int]:
         """Keys of the images that the generation has now, by id, of those ids that it has."""
@@ -267,15 +260,14 @@ class Catalog(CheckedDatabase):
         labels = [label for (label,) in self.run(query, (version.generation, version.keys))]
         if len(labels) != version.keys:
             raise GalleryError(f"{self.file} is damaged: it has {len(labels)} images, not {version.keys}")
-        require_column(self.file, labels, "a label", str, type(None))
-        return labels
+        return require_column(self.file, labels, "a label", str, type(None))
 
     def removed(self, version: Version) -> Ints:
         """Keys of the images that were deleted in a version or before."""
         query = "SELECT key FROM images INDEXED BY gone WHERE generation = ? AND removed <= ? AND key < ?"
         rows = self.run(query, (version.generation, version.number, version.keys))
-        require_column(self.file, (key for (key,) in rows), "the key of an image", int)
-        keys = np.array([key for (key,) in rows], dtype=np.int64)
+        found = require_column(self.file, [key for (key,) in rows], "the key of an image", int)
+        keys = np.array(found, dtype=np.int64)
         if len(np.unique(keys)) != version.keys - version.live:
             raise GalleryError(
                 f"{self.file} is damaged: {len(rows)} images are deleted, not"
@@ -288,7 +280,7 @@ class Catalog(CheckedDatabase):
         self.require("images", generation, range(keys.start // IMAGE_BLOCK, -(-keys.stop // IMAGE_BLOCK)))
         query = "SELECT key, removed FROM images WHERE generation = ? AND key >= ? AND key < ?"
         found = dict(self.run(f"{query} AND removed IS NOT NULL", (generation, keys.start, keys.stop)))
-        require_column(self.file, found.values(), "the version without an image", int)
+        require_column(self.file, list(found.values()), "the version without an image", int)
         return found
 
     def matching(self, version: Version, where: str) -> Ints:

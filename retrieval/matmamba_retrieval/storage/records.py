@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -51,11 +51,12 @@ def stored_json(text: Any, name: str, kind: type = object) -> Any:
     return _parsed(text, kind, name)
 
 
-def require_column(file: Path, values: Iterable[Any], name: str, *kinds: type) -> None:
-    """Raise `GalleryError` if a value of a column is of none of the types."""
+def require_column(file: Path, values: list[Any], name: str, *kinds: type) -> list[Any]:
+    """The values of a column; `GalleryError` if one is of none of the types."""
     for value in values:
         if not isinstance(value, kinds):
             raise GalleryError(f"{file} is damaged: {name} is {value!r:.80}")
+    return values
 
 
 def _parsed(text: Any, kind: type, name: str) -> Any:
