@@ -115,7 +115,7 @@ CRAFTED = {
     "deep": f"UPDATE images SET metadata = '{json.dumps(nested(500))}' || '}}' WHERE key = 5",
     "key": "UPDATE images SET key = 'abc' WHERE key = 5",
     "versions": "UPDATE versions SET keys = 1000000000000, live = 999999999999 WHERE number = 0",
-    "fields": "INSERT INTO fields VALUES (x'ff')",
+    "fields": "INSERT INTO fields VALUES (x'ff'); INSERT INTO digests VALUES ('fields', 0, 0, x'00')",
 }
 
 
