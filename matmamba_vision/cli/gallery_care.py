@@ -100,9 +100,11 @@ def repair(arguments: list[str]) -> int:
     """Restore what can be restored, and list what is left."""
     args = parse(RepairArgs, "gallery repair", _REPAIR, arguments)
     console = Console(highlight=False)
-    for done in repairing.repair(args.gallery, partial(_Encoder, args.gallery, named=args.checkpoint)):
-        console.print(done, markup=False, soft_wrap=True)
-    return _report(args.gallery, inspection.verify(args.gallery), console)
+    said = repairing.repair(args.gallery, partial(_Encoder, args.gallery, named=args.checkpoint))
+    for line in said:
+        console.print(line, markup=False, soft_wrap=True)
+    left = any(line.startswith(repairing.LEFT) for line in said)
+    return 1 if left else _report(args.gallery, [], console)
 
 
 class _Encoder:

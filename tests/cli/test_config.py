@@ -15,11 +15,13 @@ from matmamba_vision.cli.config import (
     TrainConfig,
     check_config,
     load_config,
+    load_into,
     save_config,
     shipped_config,
 )
+from matmamba_vision.cli.distill import DistillConfig
 from matmamba_vision.cli.main import main
-from matmamba_vision.train import NestedObjective, WidthSchedule
+from matmamba_vision.train import NestedObjective, StudentObjective, WidthSchedule
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
@@ -108,7 +110,23 @@ def test_every_config_says_what_to_expect(file: Path) -> None:
     assert shipped_config(name_of(file)).samefile(file)
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.parent.name != "retrieval"], ids=name_of)
+OTHER_COMMANDS = ("retrieval", "photos")
+
+
+def test_the_training_of_every_student_can_begin() -> None:
+    for file in (CONFIGS / "photos").glob("*.yaml"):
+        config = load_into(DistillConfig, file)
+        check_config(config)
+        with torch.device("meta"):
+            model = timm.create_model(config.model.name, num_classes=10, projection=config.dim)
+        WidthSchedule(config.schedule, model.trained_widths, accumulate=config.engine.accumulate)
+        StudentObjective(config.objective, config.follow, model.embedding_dim, 10)
+        assert max(config.follow.prefix_dims) < config.dim
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.parent.name not in OTHER_COMMANDS], ids=name_of
+)
 def test_every_training_can_begin(file: Path) -> None:
     config = load_config(file)
     check_config(config)

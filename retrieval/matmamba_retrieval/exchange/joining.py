@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError
-from ..gallery.destination import CHUNK, MERGE_COMMITS, SHARD
+from ..gallery.destination import CHUNK, MERGE_COMMITS, SHARD, parse_shard
 from ..gallery.gallery import Gallery
 from ..gallery.merging import merge_segments
 from ..storage.distinct import first_repeated
@@ -53,11 +53,11 @@ def join(folders: Sequence[Path], into: Path, progress: Callable[[int], None] = 
         )
         target.require_widths(first.generation.widths)
         done = _begin(target, sources)
-        joined = json.loads(target.catalog.about(JOINING))["done"]
+        joined = _noted(target)["done"]
         progress(done)
         _copy(sources, target, done, progress)
         merge_segments(target)
-        _note(target, {**json.loads(target.catalog.about(JOINING)), "done": True})
+        _note(target, {**_noted(target), "done": True})
         return 0 if joined else sum(map(len, sources))
 
 
@@ -69,7 +69,7 @@ def _in_order(sources: Sequence[Gallery]) -> list[Gallery]:
         same := first_repeated(lambda: iter([[str(source.folder.resolve()) for source in sources]]))
     ) is not None:
         raise GalleryError(f"{same} is given twice")
-    shards = [source.catalog.about(SHARD) for source in sources]
+    shards = [_shard_of(source) for source in sources]
     if not any(shards):
         return list(sources)
     numbers = dict[int, Gallery]()
@@ -89,10 +89,20 @@ def _in_order(sources: Sequence[Gallery]) -> list[Gallery]:
     return [numbers[number] for number in sorted(numbers)]
 
 
+def _shard_of(source: Gallery) -> str:
+    """Which shard a gallery holds, "" for none; `GalleryError` if that is no shard."""
+    shard = source.catalog.about(SHARD)
+    try:
+        parse_shard(shard, 0)
+    except ValueError as error:
+        raise GalleryError(f"{source.catalog.file} is damaged: it holds shard {shard!r:.80}") from error
+    return shard
+
+
 def _begin(target: Gallery, sources: Sequence[Gallery]) -> int:
     """Note what is being joined, or find how many rows an interrupted joining of the same has copied."""
     about = [[str(source.folder.resolve()), source.version.number, len(source)] for source in sources]
-    noted = json.loads(target.catalog.about(JOINING) or "{}")
+    noted = _noted(target)
     if noted and noted["sources"] == about:
         return sum(map(len, sources)) if noted["done"] else _copied(target, sources, noted["keys"])
     if noted and not noted["done"]:
@@ -104,6 +114,26 @@ def _begin(target: Gallery, sources: Sequence[Gallery]) -> int:
         raise GalleryError(f"the id {twice!r} is in {' and in '.join(owners)}: nothing was merged")
     _note(target, {"sources": about, "keys": target.key_count, "done": False})
     return 0
+
+
+def _noted(target: Gallery) -> dict[str, Any]:
+    """What was noted last of what is joined, {} if nothing was; `GalleryError` if that makes no sense."""
+    text = target.catalog.about(JOINING)
+    try:
+        noted = json.loads(text or "{}")
+        kinds = {"sources": list, "keys": int, "done": bool}
+        right = isinstance(noted, dict) and all(isinstance(noted[name], kinds[name]) for name in noted)
+        if right and noted.keys() in (set(), set(kinds)) and all(map(_is_source, noted.get("sources", ()))):
+            return noted
+    except (ValueError, KeyError, RecursionError):
+        pass
+    raise GalleryError(
+        f"{target.catalog.file} is damaged: it is said to hold {text!r:.80} of other galleries"
+    )
+
+
+def _is_source(about: Any) -> bool:
+    return isinstance(about, list) and len(about) == 3 and isinstance(about[0], str)
 
 
 def _note(target: Gallery, noted: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from ..index.recipes import AUTO, choose
 from ..index.shortlist import build_index, save_index
 from ..storage.catalog import Catalog
 from ..storage.changes import add_images, delete_images
+from ..storage.files import remove
 from ..storage.locks import Lock
 from ..storage.records import Row, SegmentRecord, ShortlistRecord
 from ..storage.segments import Segments, write_segment
@@ -129,6 +130,8 @@ class Gallery(Snapshot):
         """Raise `GalleryError` if it was opened for reading; see what a call has saved that then failed."""
         if self._writing is None:
             raise GalleryError(f"{self.folder} was opened for reading: nothing was changed")
+        if not self._writing.held:
+            raise GalleryError(f"{self.folder} is closed: open it again")
         if self._stale:
             self.refresh()
             self._stale = False
@@ -199,7 +202,7 @@ class Gallery(Snapshot):
             return
         for record in written:
             if record.file not in known:
-                (self.folder / SEGMENTS / record.file).unlink(missing_ok=True)
+                remove(self.folder / SEGMENTS / record.file)
 
     def upsert(self, rows: Sequence[Row], xb: Vectors, small: Mapping[str, Vectors] | None = None) -> None:
         """Add images, in the place of those with the same ids: see `add`."""

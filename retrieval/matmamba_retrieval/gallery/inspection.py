@@ -120,6 +120,7 @@ def damage_of_catalog(
 
 def _verify_tables(catalog: Catalog) -> Iterator[Damage]:
     """Whether what the catalogue says of its generations goes together."""
+    yield from (Damage(catalog.file, what, _COPY) for what in catalog.misfits())
     if catalog.newest(catalog.current().number) is None:
         yield Damage(catalog.file, "has no version", _COPY)
     for generation in catalog.generations().values():

@@ -16,11 +16,13 @@ from ..storage.files import flush_folder
 from ..storage.records import Generation, SegmentRecord
 from ..storage.rewriting import finish_rewriting, rewrite_database
 from ..storage.segments import Segments, checked_blocks, write_segment
-from .inspection import Encode, damage_of_catalog, fits
+from .inspection import Encode, damage_of_catalog, fits, verify
 from .place import CATALOG, SEGMENTS, SHORTLISTS, hold_to_write, require_own_files
 from .staging import drop_old, forget_images, sweep
 
 _WAY_OUT = "put the picture back, or delete the image (`matmamba gallery delete`), and repair again"
+# What a line begins with that tells of damage which `verify` still finds.
+LEFT = "still damaged: "
 # The model that made a generation, on images; an error if it is not to be had.
 EncoderOf = Callable[[Generation], Encode]
 
@@ -35,7 +37,8 @@ def repair(folder: Path | str, encoder_of: EncoderOf | None = None) -> list[str]
             are encoded when it goes on.
 
     Returns:
-        What was done, and which images have lost their vectors, in words; `verify` says what is left.
+        What was done, which images have lost their vectors, and after `LEFT` each damage that is left, in
+        words.
 
     Raises:
         GalleryError: no gallery, another process writes to it, or the catalogue's tables cannot be read.
@@ -55,10 +58,13 @@ def repair(folder: Path | str, encoder_of: EncoderOf | None = None) -> list[str]
                 done += _repair_shortlists(folder, catalog, generation)
             swept = sweep(catalog, folder)
         flush_folder(folder)
+        done += [f"removed {swept} files that nothing speaks of"] * bool(swept)
+        return done + [
+            f"{LEFT}{left.file} {left.what}; to restore it: {left.remedy}" for left in verify(folder)
+        ]
     finally:
         if lock is not None:
             lock.release()
-    return done + ([f"removed {swept} files that nothing speaks of"] if swept else [])
 
 
 def _repair_catalog(file: Path) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.catalog import Catalog
-from ..storage.files import remove_others
+from ..storage.files import INDEX, VECTORS, remove, remove_others
 from ..storage.locks import Busy
 from ..storage.spec import EmbeddingSpec
 from .place import LOCKS, SEGMENTS, SHORTLISTS, generation_lock, hold_generation
@@ -119,7 +119,7 @@ def drop_old(catalog: Catalog, folder: Path) -> None:
         with catalog.transaction():
             drop_generation(catalog, number)
         if lock is not None:
-            (folder / LOCKS / generation_lock(number)).unlink(missing_ok=True)
+            remove(folder / LOCKS / generation_lock(number))
             lock.release()
 
 
@@ -127,4 +127,5 @@ def sweep(catalog: Catalog, folder: Path) -> int:
     """Forget old generations, and remove the files that the catalogue does not speak of; returns how many."""
     drop_old(catalog, folder)
     known = catalog.files()
-    return sum(remove_others(folder / name, known) for name in (SEGMENTS, SHORTLISTS))
+    places = ((SEGMENTS, VECTORS), (SHORTLISTS, INDEX))
+    return sum(remove_others(folder / name, known, suffix) for name, suffix in places)

@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 
 from ..errors import GalleryError
-from ..storage.files import new_file, require_checksum
+from ..storage.files import INDEX, new_file, require_checksum, system_errors
 from ..storage.records import ShortlistRecord
 from ..storage.segments import Segments
 from .adanns import TwoPrefixes, opq_index
@@ -88,7 +88,7 @@ def save_index(
     folder: Path, index: ShortlistIndex, name: str, width: str, dim: int, recipe: str
 ) -> ShortlistRecord:
     """Write an index under a name never used before; it counts when the catalogue knows of it."""
-    with new_file(folder, ".faiss") as file:
+    with new_file(folder, INDEX) as file:
         index.write(file.write)
     return ShortlistRecord(name, width, dim, recipe, index.ntotal, file.name, file.sha256)
 
@@ -107,7 +107,9 @@ def _read(file: Path, record: ShortlistRecord) -> ShortlistIndex:
     require_checksum(file, record.sha256)
     limit = faiss.get_deserialization_vector_byte_limit()
     # No array in it can be longer than the file; the limit is also one for the tables that FAISS derives.
-    faiss.set_deserialization_vector_byte_limit(file.stat().st_size + TABLE_BYTES)
+    with system_errors(f"read {file}"):
+        size = file.stat().st_size
+    faiss.set_deserialization_vector_byte_limit(size + TABLE_BYTES)
     try:
         index = faiss.read_index(str(file))
     finally:

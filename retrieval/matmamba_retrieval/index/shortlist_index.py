@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import faiss
@@ -83,7 +84,7 @@ class ShortlistIndex:
         elif isinstance(self._core, faiss.IndexHNSW):
             self._core.hnsw.efSearch = effort
 
-    @property
+    @cached_property
     def memory(self) -> int:
         """Bytes that it takes in memory, near enough those of its file."""
         sizes: list[int] = []

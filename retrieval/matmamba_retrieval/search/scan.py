@@ -150,4 +150,7 @@ def index_bytes(gallery: Gallery, dim: int | None, width: str = "") -> int:
     record = None if dim is None else _record(gallery, dim, width or gallery.spec.width)
     if record is None:
         return gallery.key_count * gallery.spec.dim * FLOAT16
-    return (gallery.folder / SHORTLISTS / record.file).stat().st_size
+    try:
+        return (gallery.folder / SHORTLISTS / record.file).stat().st_size
+    except OSError:  # another process has replaced it: this one goes on with what it has loaded
+        return gallery.shortlist_index(record).memory

@@ -13,11 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GalleryError
+from ..errors import GalleryError, SavedError
 from .checked import CheckedDatabase
 from .database import create_database, naming, open_to_filter
-from .files import put_new
-from .records import Generation, Row, SegmentRecord, ShortlistRecord, Version, damage_of
+from .files import put_new, remove
+from .records import (
+    Generation,
+    Row,
+    SegmentRecord,
+    ShortlistRecord,
+    Version,
+    as_json,
+    damage_of,
+    require_column,
+    stored_json,
+)
 from .schema import IMAGE_BLOCK, READABLE, VERSION_BLOCK, index_script, table_script
 from .spec import EmbeddingSpec
 from .where import compile_where
@@ -54,8 +64,13 @@ class Catalog(CheckedDatabase):
                 catalog.run("INSERT INTO versions VALUES (0, 1, 0, 0, ?)", (_now(),))
             catalog.close()
             put_new(partial, file)
+        except SavedError as error:
+            if file.exists():
+                raise
+            # Saved in the partial file alone, which nobody will see.
+            raise GalleryError(f"cannot make {file}: {error.__cause__}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            remove(partial)
 
     # Generations and versions
 
@@ -89,11 +104,9 @@ class Catalog(CheckedDatabase):
     def versions(self, generation: int) -> list[Version]:
         """The versions of a generation, oldest first."""
         self.require("versions")
-        query = (
-            "SELECT number, generation, keys, live, time FROM versions WHERE generation = ? ORDER BY number"
-        )
+        query = "SELECT number, generation, keys, live, time FROM versions WHERE generation = ?"
         with damage_of(self.file):
-            return [Version.stored(*row) for row in self.run(query, (generation,))]
+            return [Version.stored(*row) for row in self.run(f"{query} ORDER BY number", (generation,))]
 
     def newest(self, generation: int, at_most: int | None = None) -> Version | None:
         """The newest version of a generation, of those up to a number."""
@@ -126,11 +139,9 @@ class Catalog(CheckedDatabase):
     def segments(self, generation: int, width: str) -> list[SegmentRecord]:
         """The segments of a width, in the order of their keys."""
         self.require("segments", generation)
-        query = (
-            "SELECT width, start, rows, file, sha256, checks FROM segments WHERE generation = ? AND width = ?"
-        )
+        query = "SELECT width, start, rows, file, sha256, checks FROM segments WHERE generation = ?"
         with damage_of(self.file):
-            rows = self.run(f"{query} ORDER BY start", (generation, width))
+            rows = self.run(f"{query} AND width = ? ORDER BY start", (generation, width))
             return [SegmentRecord.stored(*row) for row in rows]
 
     def put_segment(self, generation: int, record: SegmentRecord) -> None:
@@ -171,19 +182,21 @@ class Catalog(CheckedDatabase):
         self.require("generations")
         rows = self.run("SELECT plan FROM generations WHERE number = ?", (generation,))
         with damage_of(self.file):
-            return json.loads(rows[0][0]) if rows else None
+            return stored_json(rows[0][0], f"the plan of generation {generation}") if rows else None
 
     def save_plan(self, generation: int, plan: Any) -> None:
         """Keep a plan, or forget it with None."""
+        query = "UPDATE generations SET plan = ? WHERE number = ?"
         with self.transaction():
-            self.run("UPDATE generations SET plan = ? WHERE number = ?", (json.dumps(plan), generation))
+            self.run(query, (as_json(plan, "the plan is"), generation))
 
     # Images
 
     def fields(self) -> list[str]:
         """Names of the metadata that images have; those of nested objects joined by dots."""
         self.require("fields")
-        return [name for (name,) in self.run("SELECT name FROM fields ORDER BY name")]
+        names = [name for (name,) in self.run("SELECT name FROM fields ORDER BY name")]
+        return require_column(self.file, names, "a name of metadata", str)
 
     def keys_of(self, generation: int, ids: Iterable[str]) -> dict[str, int]:
         """Keys of the images that the generation has now, by id, of those ids that it has."""
@@ -249,25 +262,26 @@ class Catalog(CheckedDatabase):
         labels = [label for (label,) in self.run(query, (version.generation, version.keys))]
         if len(labels) != version.keys:
             raise GalleryError(f"{self.file} is damaged: it has {len(labels)} images, not {version.keys}")
-        return labels
+        return require_column(self.file, labels, "a label", str, type(None))
 
     def removed(self, version: Version) -> Ints:
         """Keys of the images that were deleted in a version or before."""
         query = "SELECT key FROM images INDEXED BY gone WHERE generation = ? AND removed <= ? AND key < ?"
         rows = self.run(query, (version.generation, version.number, version.keys))
-        keys = np.array([key for (key,) in rows], dtype=np.int64)
-        if len(np.unique(keys)) != version.keys - version.live:
-            raise GalleryError(
-                f"{self.file} is damaged: {len(rows)} images are deleted, not"
-                f" {version.keys - version.live}: `matmamba gallery repair`"
-            )
+        found = require_column(self.file, [key for (key,) in rows], "the key of an image", int)
+        keys, gone = np.array(found, dtype=np.int64), version.keys - version.live
+        if len(np.unique(keys)) != gone:
+            what = f"{len(rows)} images are deleted, not {gone}: `matmamba gallery repair`"
+            raise GalleryError(f"{self.file} is damaged: {what}")
         return keys
 
     def gone(self, generation: int, keys: range) -> dict[int, int]:
         """Of consecutive keys those of deleted images, with the version that deleted them."""
         self.require("images", generation, range(keys.start // IMAGE_BLOCK, -(-keys.stop // IMAGE_BLOCK)))
         query = "SELECT key, removed FROM images WHERE generation = ? AND key >= ? AND key < ?"
-        return dict(self.run(f"{query} AND removed IS NOT NULL", (generation, keys.start, keys.stop)))
+        found = dict(self.run(f"{query} AND removed IS NOT NULL", (generation, keys.start, keys.stop)))
+        require_column(self.file, list(found.values()), "the version without an image", int)
+        return found
 
     def matching(self, version: Version, where: str) -> Ints:
         """Keys of the images, deleted ones too, that fulfil a condition; `GalleryError` if it is not one."""

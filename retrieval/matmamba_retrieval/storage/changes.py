@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import GalleryError
 from .catalog import Catalog
-from .records import Row, SegmentRecord
+from .records import Row, SegmentRecord, as_json
+
+# Deeper metadata is no description but a mistake; SQLite reads JSON of up to 1,000.
+MOST_NESTED = 100
 
 
 def add_images(
@@ -28,8 +30,8 @@ def add_images(
     Raises:
         GalleryError: an id is given twice, or is there already and not to be replaced.
     """
-    _require_distinct(rows)
     _require_text(rows)
+    _require_distinct(rows)
     with catalog.transaction():
         last = catalog.newest(generation)
         keys, live = (last.keys, last.live) if last else (0, 0)
@@ -44,7 +46,8 @@ def add_images(
 
 
 def _insert(catalog: Catalog, generation: int, start: int, rows: Sequence[Row], version: int) -> None:
-    described = [_metadata(row) for row in rows]
+    # Letters as they are: conditions look up the names of metadata in this text.
+    described = [as_json(dict(row.metadata), f"the metadata of {row.id!r} are") for row in rows]
     catalog.run_many(
         "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
         (
@@ -54,14 +57,6 @@ def _insert(catalog: Catalog, generation: int, start: int, rows: Sequence[Row], 
     )
     names = {name for row in rows if row.metadata for name in _names(row.metadata)}
     catalog.run_many("INSERT OR IGNORE INTO fields VALUES (?)", ((name,) for name in sorted(names)))
-
-
-def _metadata(row: Row) -> str:
-    try:
-        # Letters as they are: conditions look up the names of metadata in this text.
-        return json.dumps(dict(row.metadata), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise GalleryError(f"the metadata of {row.id!r} are not JSON: {error}") from error
 
 
 def delete_images(catalog: Catalog, generation: int, ids: Sequence[str]) -> int:
@@ -98,26 +93,28 @@ def _require_text(rows: Sequence[Row]) -> None:
     for row in rows:
         for name in ("id", "path", "label"):
             value = getattr(row, name)
-            if value is not None and not _storable(value):
+            if not (_storable(value) or (name == "label" and value is None)):
                 raise GalleryError(f"the {name} of {row.id!a} is {value!a}: not a text that can be stored")
-        if row.metadata and (fault := _unfit(row.metadata)):
+        if not isinstance(row.metadata, Mapping):
+            raise GalleryError(f"the metadata of {row.id!r} are {row.metadata!a:.80}, not an object")
+        if fault := _unfit(row.metadata):
             raise GalleryError(f"the metadata of {row.id!r} are not JSON: {fault}")
 
 
-def _unfit(value: Any) -> str:
-    """What in metadata is no text that can be stored, or a key that is none; "" if all is well."""
+def _unfit(value: Any, depth: int = 0) -> str:
+    """What in metadata cannot be stored: a text, a key that is none, or their depth; "" if all is well."""
+    if depth > MOST_NESTED:
+        return f"they are nested deeper than {MOST_NESTED}"
     if isinstance(value, Mapping):
-        bad = next((key for key in value if not (isinstance(key, str) and _storable(key))), None)
-        if bad is not None:
-            return f"the key {bad!a} is not a text that can be stored"
-        return next(filter(None, map(_unfit, value.values())), "")
+        bad = [key for key in value if not _storable(key)]
+        if bad:
+            return f"the key {bad[0]!a} is not a text that can be stored"
+        return next(filter(None, (_unfit(part, depth + 1) for part in value.values())), "")
     if isinstance(value, (list, tuple)):
-        return next(filter(None, map(_unfit, value)), "")
-    return (
-        f"{value!a} is not a text that can be stored"
-        if isinstance(value, str) and not _storable(value)
-        else ""
-    )
+        return next(filter(None, (_unfit(part, depth + 1) for part in value)), "")
+    if isinstance(value, str) and not _storable(value):
+        return f"{value!a} is not a text that can be stored"
+    return ""
 
 
 def _storable(text: Any) -> bool:

@@ -61,7 +61,8 @@ class CheckedDatabase:
 
     def _require_tables(self) -> None:
         """Nothing but our own tables: a catalogue from elsewhere could bring views and triggers along."""
-        made = {name: spaced(sql) for name, sql in self.run("SELECT name, sql FROM sqlite_master") if sql}
+        stored = self.run("SELECT name, sql FROM sqlite_master")
+        made = {str(name): spaced(str(sql)) for name, sql in stored if sql}
         wanted = objects(self.format)
         for name in sorted(made.keys() | wanted):
             if made.get(name) != wanted.get(name):
@@ -93,7 +94,9 @@ class CheckedDatabase:
             SavedError: the changes are in the file, although the system reported an error.
         """
         with self._lock:
-            if self._db.in_transaction:
+            with naming(self.file):
+                within = self._db.in_transaction
+            if within:
                 yield
                 return
             with uninterrupted(), naming(self.file):
@@ -198,6 +201,12 @@ class CheckedDatabase:
     def is_replaced(self) -> bool:
         """Whether another file has its name by now, as behind a repair."""
         return _place_of(self.file) != self._place
+
+    def misfits(self) -> Iterator[str]:
+        """Which tables have values of other types than were written, in words."""
+        for table in tables(self.format):
+            if count := self.run(table.misfits)[0][0]:
+                yield f"has {count} rows of {table.name} with a value of another type"
 
     def differing(self) -> list[str]:
         """Which rows are not those that were written, in words."""

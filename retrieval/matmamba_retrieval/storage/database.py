@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError
+from .files import system_errors
 
 CHECKED_VFS = "cksmvfs"
 CHECKSUM_BYTES, PAGE_BYTES = 8, 4096
@@ -26,9 +27,9 @@ _PAGES, _RESERVED, _HEADER_BYTES = slice(28, 32), 20, 100
 _FREE_TRUNK, _FREE_COUNT = slice(32, 36), slice(36, 40)
 _READ_PAGES = 4096
 # Errors of reading that are about the content; all others are the system's.
-_DAMAGE = (apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
+_DAMAGE = (apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_SHORT_READ)
 _UNFIT = (
-    apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.ConstraintError,
+    apsw.NotADBError, apsw.SQLError, apsw.MismatchError, apsw.ConstraintError,
     UnicodeDecodeError,
 )  # fmt: skip
 
@@ -37,10 +38,12 @@ def create_database(file: Path, script: str) -> None:
     """Write a new database with the tables of `script`."""
     with naming(file):
         database = _connect(file, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
-        database.reserve_bytes("main", CHECKSUM_BYTES)
-        database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        database.execute(f"BEGIN IMMEDIATE; {script}; COMMIT")
-        database.close()
+        try:
+            database.reserve_bytes("main", CHECKSUM_BYTES)
+            database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            database.execute(f"BEGIN IMMEDIATE; {script}; COMMIT")
+        finally:
+            database.close(force=True)
 
 
 def open_database(file: Path, *, write: bool) -> apsw.Connection:
@@ -74,7 +77,9 @@ def damaged_pages(file: Path) -> list[str]:
 
     Nobody may write to it meanwhile.
     """
-    header, size = _read_header(file), file.stat().st_size if file.is_file() else 0
+    header = _read_header(file)
+    with system_errors(f"read {file}"):
+        size = file.stat().st_size
     pages = int.from_bytes(header[_PAGES], "big")
     found = [] if size == pages * PAGE_BYTES else [f"has {size} bytes, not {pages} pages of {PAGE_BYTES}"]
     with naming(file), _opened(file) as opened:
@@ -94,8 +99,11 @@ def damaged_pages(file: Path) -> list[str]:
 def _free_pages(opened: apsw.VFSFile, header: bytes, pages: int) -> set[int]:
     """Numbers, from 0, of the pages that hold nothing: those that the list of free pages names."""
     free: set[int] = set()
+    trunks: set[int] = set()
     trunk, left = int.from_bytes(header[_FREE_TRUNK], "big"), int.from_bytes(header[_FREE_COUNT], "big")
-    while 0 < trunk <= pages and left > 0:
+    # Each once: a list that was tampered with may lead back to itself.
+    while 0 < trunk <= pages and left > 0 and trunk not in trunks:
+        trunks.add(trunk)
         numbers = np.frombuffer(opened.xRead(PAGE_BYTES, (trunk - 1) * PAGE_BYTES), dtype=">u4")
         trunk, count = int(numbers[0]), min(int(numbers[1]), PAGE_BYTES // 4 - 2)
         free |= {int(number) - 1 for number in numbers[2 : 2 + count]}
@@ -123,12 +131,19 @@ def naming(file: Path) -> Iterator[None]:
         raise GalleryError(
             f"{file} is in use by another process for more than {BUSY_MS // 1000} s"
         ) from error
-    except (apsw.ReadOnlyError, apsw.CantOpenError) as error:
+    except apsw.ConnectionClosedError as error:
+        raise GalleryError(f"{file} is closed: open the gallery again") from error
+    except UnicodeEncodeError as error:
+        raise GalleryError(f"{error.object!a:.200} is not a text that can be stored in {file}") from error
+    except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.ExtensionLoadingError) as error:
         raise GalleryError(f"{file} cannot be opened or written: {error}") from error
     except apsw.IOError as error:
         if getattr(error, "extendedresult", None) in _DAMAGE:
             raise GalleryError(f"{file} is damaged ({error})") from error
         raise GalleryError(f"{file} cannot be read or written: {error}") from error
+    except apsw.CorruptError as error:
+        # SQLite reports what the system cannot read in the same way.
+        raise GalleryError(f"{file} is damaged, or the system cannot read it ({error})") from error
     except _UNFIT as error:
         # The statements are ours, so it is the tables that do not go with them.
         raise GalleryError(f"{file} is damaged ({error})") from error
@@ -162,6 +177,7 @@ def _read_header(file: Path) -> bytes:
     """The first bytes of a database, fewer if there are not as many."""
     if not os.access(file, os.R_OK):
         raise GalleryError(f"{file} cannot be read: no permission, or it is not there")
-    size = min(_HEADER_BYTES, file.stat().st_size)
+    with system_errors(f"read {file}"):
+        size = min(_HEADER_BYTES, file.stat().st_size)
     with naming(file), _opened(file) as opened:
         return opened.xRead(size, 0) if size else b""

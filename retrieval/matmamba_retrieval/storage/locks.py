@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 # Where a file cannot be written, it can still be locked.
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+# A pipe opens at once, instead of when somebody writes to it.
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Busy(Exception):
@@ -25,6 +28,8 @@ class Lock:
     def __init__(self, file: Path, *, shared: bool = False) -> None:
         self._descriptor = _open_shared(file) if shared else _open(file)
         try:
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file", str(file))
             fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._descriptor)
@@ -32,6 +37,11 @@ class Lock:
         except OSError:
             os.close(self._descriptor)
             raise
+
+    @property
+    def held(self) -> bool:
+        """Whether it was not released yet."""
+        return self._descriptor >= 0
 
     def release(self) -> None:
         """Let others have it; once released, nothing happens."""
@@ -42,7 +52,7 @@ class Lock:
 
 def _open(file: Path) -> int:
     file.parent.mkdir(exist_ok=True)
-    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    return os.open(file, os.O_RDWR | os.O_CREAT | _FLAGS, 0o644)
 
 
 def _open_shared(file: Path) -> int:
@@ -52,4 +62,4 @@ def _open_shared(file: Path) -> int:
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
-        return os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(file, os.O_RDONLY | _FLAGS)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GalleryError
-from .files import is_own_name
+from .files import INDEX, VECTORS, is_own_name
 from .spec import EmbeddingSpec
 
 # More images than this are not a count but damage: they would not fit into any memory.
@@ -26,7 +26,7 @@ def damage_of(file: Path) -> Iterator[None]:
     """Turn what is wrong with stored values into a `GalleryError` that names the catalogue."""
     try:
         yield
-    except (_Meaningless, json.JSONDecodeError, RecursionError) as error:
+    except (_Meaningless, json.JSONDecodeError, UnicodeError, RecursionError) as error:
         raise GalleryError(f"{file} is damaged: {error}") from error
 
 
@@ -36,6 +36,27 @@ def _require(record: Any, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
         # A truth value is an int in Python, and nothing here is one.
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
             raise _Meaningless(f"{type(record).__name__} {name} is {value!r:.80}")
+
+
+def as_json(value: Any, what: str) -> str:
+    """Its stored form, with letters as they are; `GalleryError` with `what` ("it is") if there is none."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GalleryError(f"{what} not JSON: {error}") from error
+
+
+def stored_json(text: Any, name: str, kind: type = object) -> Any:
+    """What a column of JSON holds."""
+    return _parsed(text, kind, name)
+
+
+def require_column(file: Path, values: list[Any], name: str, *kinds: type) -> list[Any]:
+    """The values of a column; `GalleryError` if one is of none of the types."""
+    for value in values:
+        if not isinstance(value, kinds):
+            raise GalleryError(f"{file} is damaged: {name} is {value!r:.80}")
+    return values
 
 
 def _parsed(text: Any, kind: type, name: str) -> Any:
@@ -88,7 +109,11 @@ class SegmentRecord:
         _require(
             record, {"width": str, "start": int, "rows": int, "file": str, "sha256": str, "checks": bytes}
         )
-        if not is_own_name(record.file) or not 0 < record.rows <= MOST_KEYS or record.start > MOST_KEYS:
+        if (
+            not is_own_name(record.file, VECTORS)
+            or not 0 < record.rows <= MOST_KEYS
+            or record.start > MOST_KEYS
+        ):
             raise _Meaningless(f"it has a segment {record.file!r:.80} of {record.rows} rows")
         return record
 
@@ -115,7 +140,7 @@ class ShortlistRecord:
         record = ShortlistRecord(*columns)
         numbers, texts = ("dim", "rows"), ("name", "width", "recipe", "file", "sha256")
         _require(record, dict.fromkeys(numbers, int) | dict.fromkeys(texts, str))
-        if not is_own_name(record.file) or not record.dim > 0 or record.rows > MOST_KEYS:
+        if not is_own_name(record.file, INDEX) or not record.dim > 0 or record.rows > MOST_KEYS:
             raise _Meaningless(
                 f"it has an index {record.file!r:.80} of {record.rows} rows, {record.dim} dims"
             )

@@ -14,7 +14,7 @@ import apsw
 from ..errors import GalleryError
 from .database import create_database, naming, open_database
 from .digests import Digests
-from .files import flush_folder
+from .files import flush_folder, remove, system_errors
 from .schema import DIGESTS, READABLE, index_script, objects, spaced, table_script, tables
 
 _REWRITTEN, _DAMAGED = ".rewritten", ".damaged"
@@ -28,17 +28,16 @@ def rewrite_database(file: Path) -> Path:
         GalleryError: a table is damaged; nothing was changed.
     """
     new, old = file.with_suffix(_REWRITTEN), file.with_suffix(_DAMAGED)
-    new.unlink(missing_ok=True)
-    try:
-        with naming(file):
-            _copy_tables(file, new)
-        _keep(file, old)
-        new.replace(file)
-        flush_folder(file.parent)
-    except OSError as error:
-        raise GalleryError(f"{file} cannot be written anew: {error.strerror or error}") from error
-    finally:
+    with system_errors(f"write {file} anew"):
         new.unlink(missing_ok=True)
+        try:
+            with naming(file):
+                _copy_tables(file, new)
+            _keep(file, old)
+            new.replace(file)
+        finally:
+            remove(new)
+    flush_folder(file.parent)
     return old
 
 
@@ -47,7 +46,8 @@ def finish_rewriting(file: Path) -> bool:
     old = file.with_suffix(_DAMAGED)
     if file.exists() or not old.is_file():
         return False
-    os.link(old, file)
+    with system_errors(f"put {file} back"):
+        os.link(old, file)
     flush_folder(file.parent)
     return True
 
@@ -115,7 +115,7 @@ def _copy(source: apsw.Connection, target: apsw.Connection, table: str) -> None:
 def _require_tables(source: apsw.Connection, file: Path, number: int) -> None:
     made = {name: sql for name, sql in source.execute("SELECT name, sql FROM sqlite_master") if sql}
     for table in tables(number):
-        if spaced(made.get(table.name, "")) != objects(number)[table.name]:
+        if spaced(str(made.get(table.name, ""))) != objects(number)[table.name]:
             raise GalleryError(f"{file} is damaged: its table {table.name} is missing, or another")
 
 

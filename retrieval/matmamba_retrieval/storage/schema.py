@@ -41,6 +41,17 @@ class Table:
             return f"CREATE TABLE {self.name} ({self.columns})"
         return f"CREATE TABLE {self.name} ({self.columns}) WITHOUT ROWID"
 
+    @property
+    def misfits(self) -> str:
+        """The query for the number of rows with a value that is not of its column's type."""
+        found = []
+        for column in self.columns.split(", "):
+            name, kind, *rest = [*column.split(), ""]
+            if kind in ("TEXT", "INTEGER", "BLOB"):
+                kinds = [kind.lower()] + ["null"] * (not rest[:-1])
+                found.append(f"typeof({name}) NOT IN ({', '.join(map(repr, kinds))})")
+        return f"SELECT count(*) FROM {self.name} WHERE {' OR '.join(found)}"
+
     def place(self, row: str) -> tuple[str, str]:
         """SQL for the part and block of a row: NEW, OLD, or the table itself."""
         return (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError
-from .files import new_file
+from .files import VECTORS, new_file, opened_to_read, system_errors
 from .records import SegmentRecord
 
 Vectors = NDArray[np.float16]
@@ -37,7 +38,7 @@ def write_segment(
     """
     checks: list[NDArray[np.uint32]] = []
     every = rows_per_check(dim)
-    with new_file(folder, ".npy") as file:
+    with new_file(folder, VECTORS) as file:
         file.write(_header(rows, dim))
         for part in _whole_checks(blocks, every):
             checks.append(_checksums(part, every))
@@ -52,7 +53,7 @@ def checked_blocks(
 ) -> Iterator[tuple[int, int, Vectors | None]]:
     """A segment's blocks as (first row, last + 1, rows), with None for rows that are not what was written."""
     every, file = rows_per_check(dim), folder / record.file
-    with file.open("rb") if file.is_file() else io.BytesIO() as opened:
+    with opened_to_read(file) if file.is_file() else nullcontext(io.BytesIO()) as opened:
         opened.seek(len(_header(record.rows, dim)))
         for number, check in enumerate(np.frombuffer(record.checks, dtype="<u4")):
             first, last = number * every, min((number + 1) * every, record.rows)
@@ -94,15 +95,16 @@ class _Segment:
         self.file, self.record, self._every = file, record, rows_per_check(dim)
         self._checks = np.frombuffer(record.checks[: len(record.checks) // 4 * 4], dtype="<u4")
         self._checked = np.zeros(len(self._checks), dtype=bool)
-        if file.is_symlink():
-            raise GalleryError(f"{file} is a symbolic link: a gallery holds its own files only")
         if len(self._checks) != -(-record.rows // self._every):
             raise GalleryError(f"the catalogue of {file} is damaged: it has other checksums")
-        size, offset = file.stat().st_size if file.is_file() else 0, len(_header(record.rows, dim))
-        if size != offset + 2 * dim * record.rows:
-            raise GalleryError(f"{file} is {'damaged: it has another length' if size else 'missing'}")
-        # As a plain array: reading rows of NumPy's own subclass costs more.
-        self._rows = np.asarray(np.memmap(file, "<f2", "r", offset, (record.rows, dim)))
+        with system_errors(f"read {file}"):
+            if file.is_symlink():
+                raise GalleryError(f"{file} is a symbolic link: a gallery holds its own files only")
+            size, offset = file.stat().st_size if file.is_file() else 0, len(_header(record.rows, dim))
+            if size != offset + 2 * dim * record.rows:
+                raise GalleryError(f"{file} is {'damaged: it has another length' if size else 'missing'}")
+            # As a plain array: reading rows of NumPy's own subclass costs more.
+            self._rows = np.asarray(np.memmap(file, "<f2", "r", offset, (record.rows, dim)))
 
     def read(self, rows: NDArray[np.int64], out: Vectors) -> None:
         blocks = rows // self._every
