@@ -42,6 +42,17 @@ def some_gallery(folder: Path) -> Path:
     return folder
 
 
+def flip_in_page(gallery: Gallery, table: str, before_end: int) -> Path:
+    """Close a gallery, and flip a bit of the first page of a table or index; returns its catalogue."""
+    (page,) = gallery.catalog.run("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))[0]
+    gallery.close()
+    file = gallery.folder / "catalog.sqlite"
+    content = bytearray(file.read_bytes())
+    content[4096 * page - before_end] ^= 1
+    file.write_bytes(content)
+    return file
+
+
 def answers(folder: Path) -> Any:
     """What one may ask a gallery: searches, rows, filters, labels."""
     with Gallery(folder) as gallery:

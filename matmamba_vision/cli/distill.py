@@ -18,12 +18,10 @@ examples:
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any
 
 import numpy as np
@@ -43,7 +41,6 @@ from matmamba_datasets.sample import split_by_id
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checkpoint import checkpoint_file
 from ..encoder import Encoder, open_encoder
 from ..rotation import FILE_NAME, Rotation, fit_rotation, load_rotation
 from ..train import (
@@ -62,7 +59,16 @@ from ..train.training import Follows
 from .arguments import parse
 from .config import ConfigError, TrainConfig, check_config, load_into
 from .console import Console
-from .fitting import Prepared, accelerator_of, make_loaders, prepare_torch, require_best, run_training
+from .fitting import (
+    Prepared,
+    accelerator_of,
+    config_named,
+    make_loaders,
+    prepare_torch,
+    require_best,
+    run_training,
+    say_what_next,
+)
 
 VECTORS = ".npy"
 # Images of a batch whose teacher vectors the rotation is fitted to.
@@ -118,18 +124,11 @@ def run(arguments: list[str]) -> None:
     """Train as the flags say."""
     # The one setting of a model that everybody gives.
     arguments = ["--model.name" if argument == "--model" else argument for argument in arguments]
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config", type=Path)
-    file = before.parse_known_args(arguments)[0].config
+    file = config_named(arguments)
     default = Args(file, run=load_into(DistillConfig, file)) if file else Args()
     args = parse(Args, "distill", __doc__, arguments, default)
     console = Console()
-    output = distill(args.run, console, args.resume)
-    console.print(f"checkpoint: {checkpoint_file(output)}", soft_wrap=True)
-    console.print(
-        f"next: matmamba index --checkpoint {quote(str(output))} --images FOLDER --gallery GALLERY",
-        soft_wrap=True,
-    )
+    say_what_next(console, distill(args.run, console, args.resume))
 
 
 def distill(config: DistillConfig, console: Console, resume: str = "no") -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from matmamba_datasets import (
     train_transform,
 )
 
+from ..checkpoint import checkpoint_file
 from ..evaluate.accuracy import evaluate_widths
 from ..models import MatMamba
 from ..train import (
@@ -47,6 +50,23 @@ from .resume import Found, find_checkpoint
 from .trackers import trackers_of
 
 Prepared = tuple[Training, tuple["Loader | DecodedLoader", Loader]]
+
+
+def config_named(arguments: Sequence[str]) -> Path | None:
+    """The file behind --config, whose values become the defaults of the other flags."""
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config", type=Path)
+    file: Path | None = before.parse_known_args(arguments)[0].config
+    return file
+
+
+def say_what_next(console: Console, output: Path) -> None:
+    """Print where the checkpoint of a run is, and what it is for."""
+    console.print(f"checkpoint: {checkpoint_file(output)}", soft_wrap=True)
+    console.print(
+        f"next: matmamba index --checkpoint {quote(str(output))} --images FOLDER --gallery GALLERY",
+        soft_wrap=True,
+    )
 
 
 def accelerator_of(config: TrainConfig) -> Accelerator:

@@ -15,12 +15,10 @@ examples:
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Annotated
 
 import numpy as np
@@ -28,7 +26,6 @@ import tyro
 from accelerate import Accelerator
 from matmamba_datasets import Splits, open_splits
 
-from ..checkpoint import checkpoint_file
 from ..models import MatMamba
 from ..train import (
     NestedObjective,
@@ -45,10 +42,12 @@ from .dry_run import Plan, describe
 from .fitting import (
     Prepared,
     accelerator_of,
+    config_named,
     make_loaders,
     prepare_torch,
     require_best,
     run_training,
+    say_what_next,
     start_in_words,
 )
 from .progress import say_left_out
@@ -72,21 +71,14 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Train as the flags say."""
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config", type=Path)
-    file = before.parse_known_args(arguments)[0].config
+    file = config_named(arguments)
     default = Args(file, run=load_config(file)) if file else Args()
     args = parse(Args, "train", __doc__, arguments, default)
     console = Console()
     if args.dry_run:
         plan(args.run, console, args.resume)
         return
-    output = train(args.run, console, args.resume)
-    console.print(f"checkpoint: {checkpoint_file(output)}", soft_wrap=True)
-    console.print(
-        f"next: matmamba index --checkpoint {quote(str(output))} --images FOLDER --gallery GALLERY",
-        soft_wrap=True,
-    )
+    say_what_next(console, train(args.run, console, args.resume))
 
 
 def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:

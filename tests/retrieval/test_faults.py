@@ -20,7 +20,7 @@ from typing import Any
 import apsw
 import numpy as np
 import pytest
-from damaged_galleries import answers
+from damaged_galleries import answers, flip_in_page
 from interrupted_galleries import ended, forked
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, SavedError
 from matmamba_retrieval.gallery import repairing
@@ -63,7 +63,7 @@ def new_rows(count: int, name: str = "new") -> tuple[list[Row], np.ndarray]:
 
 
 def test_writers_that_are_interrupted_lose_nothing(tmp_path: Path) -> None:
-    said = attacked(tmp_path / "g", "print(interrupted_galleries.interrupt_writers(folder, 60))")
+    said = attacked(tmp_path / "g", "print(interrupted_galleries.interrupt_writers(folder, 40))")
     assert "kept" in said
 
 
@@ -255,7 +255,7 @@ def test_a_writer_that_cannot_lock_drops_nothing(gallery: Gallery, monkeypatch: 
 
 
 def test_two_processes_that_make_one_gallery(tmp_path: Path) -> None:
-    said = attacked(tmp_path, "print(interrupted_galleries.create_at_once(folder, 40))")
+    said = attacked(tmp_path, "print(interrupted_galleries.create_at_once(folder, 20))")
     assert "one" in said
 
 
@@ -323,13 +323,7 @@ def test_a_reader_without_the_right_to_write(gallery: Gallery, lock: str) -> Non
 
 def damaged_index(gallery: Gallery) -> Path:
     """A catalogue one of whose indexes has a flipped bit: repair writes it anew."""
-    (page,) = gallery.catalog.run("SELECT rootpage FROM sqlite_master WHERE name = 'live'")[0]
-    gallery.close()
-    file = gallery.folder / "catalog.sqlite"
-    content = bytearray(file.read_bytes())
-    content[4096 * page - 700] ^= 1
-    file.write_bytes(content)
-    return file
+    return flip_in_page(gallery, "live", 700)
 
 
 @pytest.mark.parametrize("step", ["_copy_tables", "_keep", "flush_folder", "behind"])
@@ -454,12 +448,12 @@ def test_misplaced_pages_are_found_and_never_answer(tmp_path: Path) -> None:
 import logging
 logging.disable(logging.CRITICAL)
 import json
-print(json.dumps(misplaced_pages.misplace_and_restore(misplaced_pages.wide_gallery(folder), 90)))
+print(json.dumps(misplaced_pages.misplace_and_restore(misplaced_pages.wide_gallery(folder), 60)))
 """
     counts = json.loads(attacked(tmp_path / "g", script))
     wrong = {name for name in counts if "wrong" in name}
     assert not wrong, counts
-    assert counts["seen"] >= 85
+    assert counts["seen"] >= 55
     # Free pages only: nothing speaks of them.
     assert counts.get("not seen", 0) <= sum(
         counts.get(f"{kind} answered right", 0) for kind in ("blank", "twice")

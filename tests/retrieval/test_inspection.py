@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged_galleries import answers, damage_and_restore, some_gallery
+from damaged_galleries import answers, damage_and_restore, flip_in_page, some_gallery
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.gallery.inspection import verify, verify_vectors
 from matmamba_retrieval.gallery.repairing import LEFT, repair
@@ -158,12 +158,7 @@ def test_a_catalogue_that_is_cut_short_needs_a_copy(gallery: Gallery, kept: int)
 
 def test_a_catalogue_is_written_anew_where_only_its_indexes_are_damaged(gallery: Gallery) -> None:
     before = answers(gallery.folder)
-    (page,) = gallery.catalog.run("SELECT rootpage FROM sqlite_master WHERE name = 'live'")[0]
-    gallery.close()
-    file = gallery.folder / "catalog.sqlite"
-    content = bytearray(file.read_bytes())
-    content[4096 * page - 700] ^= 1
-    file.write_bytes(content)
+    flip_in_page(gallery, "live", 700)
     assert "page" in verify(gallery.folder)[0].what
     assert "anew" in repair(gallery.folder)[0]
     assert verify(gallery.folder) == []
@@ -171,12 +166,8 @@ def test_a_catalogue_is_written_anew_where_only_its_indexes_are_damaged(gallery:
 
 
 def test_a_catalogue_whose_images_are_damaged_is_not_repaired_in_silence(gallery: Gallery) -> None:
-    (page,) = gallery.catalog.run("SELECT rootpage FROM sqlite_master WHERE name = 'images'")[0]
-    gallery.close()
-    file = gallery.folder / "catalog.sqlite"
-    content = bytearray(file.read_bytes())
-    content[4096 * page - random.Random(0).randrange(20, 4000)] ^= 1
-    file.write_bytes(content)
+    file = flip_in_page(gallery, "images", random.Random(0).randrange(20, 4000))
+    content = file.read_bytes()
     with pytest.raises(GalleryError, match=r"catalog\.sqlite is damaged"):
         repair(gallery.folder)
     assert file.read_bytes() == content
