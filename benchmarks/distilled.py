@@ -7,12 +7,14 @@ Photos: every second training image is the gallery (and once more all of them), 
 Tiny-ImageNet: every tenth training image and the first 2,000 of validation. Rows: a colour histogram, the
 teacher at its own size and at the student's, the weights shipped before, the student at every trained width
 against its own full-width gallery, and against the teacher's; reranked by the student's full width. Vectors
-are kept in --runs, and a run that was stopped goes on. Writes results/photos.json.
+are kept in --runs, and a run that was stopped goes on. Writes results/photos.json; with --only, into what is
+there of the same student and teacher. A teacher takes an hour of one thread: --without teacher leaves it out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,9 +28,9 @@ from matmamba_datasets.parquet import Parquet, parquet_files
 from matmamba_datasets.sample import read_sample
 from matmamba_retrieval import prefix
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
-from matmamba_vision.cli.measure import Embeddings, retrieval_values
+from matmamba_vision.cli.measure import Embeddings, cost_row, retrieval_values
 from matmamba_vision.encoder import Encoder, open_encoder
-from matmamba_vision.evaluate import count_macs, measure_latency
+from matmamba_vision.evaluate import count_macs, measure_latency, predict
 from matmamba_vision.evaluate.environment import environment
 from matmamba_vision.evaluate.significance import with_intervals
 from matmamba_vision.rotation import FILE_NAME, Rotation, load_rotation
@@ -65,14 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "tinyimagenet": (split(options.tinyimagenet, 10, 2000), sides),
     }
     found = {name: rows(options, name, *given) for name, given in data.items() if options.only in ("", name)}
+    before = measured_before(options.output, student, teacher)
     result = {
         "command": "benchmarks/distilled.py --photos PHOTOS --tinyimagenet TINYIMAGENET --student RUN"
         " --teacher timm:local-dir:LITE2 --runs DIR",
         "student": student.digest,
         "teacher": teacher.digest,
+        "note": options.note or before.get("note", ""),
         **environment(),
-        "costs": costs(sides),
-        "data": found,
+        "costs": before.get("costs") or costs(sides),
+        "widths": before.get("widths") or accuracy(student, data["photos"][0][1]),
+        "data": before.get("data", {}) | found,
     }
     write_json(options.output, result)
     for name, table in found.items():
@@ -98,8 +103,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, required=True, help="folder for what is kept")
     parser.add_argument("--output", type=Path, default=RESULTS / "photos.json")
     parser.add_argument("--only", default="", help="one of the three comparisons")
+    parser.add_argument("--without", help="encoders whose names begin so are left out, such as teacher")
+    parser.add_argument("--note", default="", help="what has to be said of the figures")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(arguments)
+
+
+def measured_before(file: Path, student: Checkpoint, teacher: Encoder) -> Row:
+    """What is written of the same student and teacher; nothing if there is nothing."""
+    known: Row = json.loads(file.read_text()) if file.is_file() else {}
+    same = (known.get("student"), known.get("teacher")) == (student.digest, teacher.digest)
+    return known if same else {}
 
 
 class Sides:
@@ -129,7 +143,7 @@ class Sides:
 
 def split(folder: Path, step: int, most: int | None = None) -> tuple[Images, Images]:
     """Every `step`-th training image, and the first `most` held-out ones."""
-    files = parquet_files(folder)
+    files, _ = parquet_files(folder)
     train = [file for file in files if file.name.startswith("train")]
     gallery, queries = Parquet(train), Parquet([file for file in files if file not in train])
     asked = Subset(queries, np.arange(len(queries))[:most])
@@ -169,6 +183,8 @@ def rows(options: argparse.Namespace, name: str, data: tuple[Images, Images], si
     gallery, queries = data
     asked, stored = {}, {}
     for encoder, (digest, make) in sides.encoders().items():
+        if options.without and encoder.startswith(options.without):
+            continue
         asked[encoder] = kept(options.runs, f"{name} queries {digest}", queries, make)
         if encoder.endswith("full") or "1/" not in encoder:
             stored[encoder] = kept(options.runs, f"{name} gallery {digest}", gallery, make)
@@ -181,9 +197,22 @@ def rows(options: argparse.Namespace, name: str, data: tuple[Images, Images], si
     smallest = f"student {sides.student.model.label(sides.student.model.trained_widths[-1])}"
     values.append(reranked(asked, stored, smallest, queries.labels, gallery.labels))
     titles.append({"query": f"{smallest}, reranked", "in": "student full", "dim": SHORT})
-    quality = with_intervals([{key: one[key] for key in ("knn1", "map10")} for one in values])
-    found = [title | one for title, one in zip(titles, quality, strict=True)]
+    best = best_of(titles, values, sides.student.model.embedding_dim)
+    groups = [
+        {"knn1": one["knn1"], "map10": one["map10"], "knn1_lost": 1.0 * best[title["in"]] - one["knn1"]}
+        for title, one in zip(titles, values, strict=True)
+    ]
+    found = [title | one for title, one in zip(titles, with_intervals(groups), strict=True)]
     return {"gallery": len(gallery), "queries": len(queries), "rows": found}
+
+
+def best_of(titles: list[Row], values: list[dict[str, Any]], length: int) -> dict[str, NDArray[Any]]:
+    """By gallery: what its own encoder's queries find, at `length` or at the one length that they have."""
+    best: dict[str, NDArray[Any]] = {}
+    for title, one in sorted(zip(titles, values, strict=True), key=lambda pair: pair[0]["dim"]):
+        if title["query"] == title["in"] and (title["dim"] <= length or title["in"] not in best):
+            best[title["in"]] = one["knn1"]
+    return best
 
 
 def compared(sides: Sides, asked: dict[str, Vectors]) -> list[tuple[str, str, int]]:
@@ -196,7 +225,8 @@ def compared(sides: Sides, asked: dict[str, Vectors]) -> list[tuple[str, str, in
     students = [name for name in asked if name.startswith("student")]
     mine = [(name, "student full", dim) for name in students for dim in dims]
     across = [(name, "teacher", dim) for name in students for dim in dims]
-    return list(dict.fromkeys([*own, *teacher, *small[1:], *mine, *across]))
+    cells = dict.fromkeys([*own, *teacher, *small[1:], *mine, *across])
+    return [cell for cell in cells if {cell[0], cell[1]} <= set(asked)]
 
 
 def reranked(
@@ -225,6 +255,17 @@ def kept(folder: Path, name: str, images: Images, make: Callable[[Images], Vecto
         partial.replace(file)
         print(f"{name[:40]}: {len(found):,} images, {time.perf_counter() - start:.0f} s", flush=True)
     return np.load(file)
+
+
+def accuracy(student: Checkpoint, images: Images) -> list[Row]:
+    """Cost, and top-1 by the head with its interval, of each trained width on held-out images."""
+    model = student.model
+    loader = make_loader(images, eval_transform(model.input), BATCH)
+    found = predict(model, loader, model.trained_widths)
+    quality = with_intervals([{"top1": one.correct} for one in found])
+    return [
+        cost_row(model, width) | values for width, values in zip(model.trained_widths, quality, strict=True)
+    ]
 
 
 def costs(sides: Sides) -> list[Row]:

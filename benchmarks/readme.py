@@ -2,7 +2,8 @@
 
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
-benchmarks/adaptive.py, benchmarks/million.py and benchmarks/growth.py.
+benchmarks/adaptive.py, benchmarks/million.py and benchmarks/growth.py, those of a student by
+benchmarks/distilled.py.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def render(text: str) -> str:
         "adaptive": retrieval_tables.adaptive_table(read("adaptive")),
         "adaptive_tinyimagenet": retrieval_tables.adaptive_table(read("adaptive_tinyimagenet")),
         "million": retrieval_tables.million_table(read("million")),
+        "photos": retrieval_tables.photos_table(read("photos")),
         "growth": retrieval_tables.growth_table(read("growth")),
     }
     for name, block in blocks.items():

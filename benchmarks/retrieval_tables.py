@@ -78,6 +78,58 @@ def growth_table(result: Result) -> str:
     return markdown(names, rows) + "\n\n" + about + "\n"
 
 
+# Comparisons of benchmarks/distilled.py that the README shows: query, gallery and dims; title and encoders.
+_BEFORE = "matmamba_mini_patch8_64"
+_STUDENT = "`matmamba_mini_patch16_128`"
+_PHOTOS = {
+    ("histogram", "histogram", 512): ("colour histogram", ()),
+    (f"{_BEFORE} full", f"{_BEFORE} full", 256): (f"`{_BEFORE}`", (f"{_BEFORE} full",)),
+    ("student full", "student full", 256): (f"{_STUDENT}, full", ("student full",)),
+    ("student full", "student full", 64): (f"{_STUDENT}, full", ("student full",)),
+    ("student 1/8", "student full", 256): ("1/8 in its full gallery", ("student 1/8",)),
+    ("student 1/8, reranked", "student full", 64): (
+        "1/8 in its full gallery, 200 reranked",
+        ("student 1/8", "student full"),
+    ),
+    ("student full", "teacher", 256): ("full in the teacher's gallery", ("student full",)),
+    ("student 1/8", "teacher", 256): ("1/8 in the teacher's gallery", ("student 1/8",)),
+    ("teacher at 128", "teacher at 128", 1280): ("teacher, at 128 px", ("teacher at 128",)),
+    ("teacher", "teacher", 1280): ("teacher, at 192 px", ("teacher at 192",)),
+    ("teacher", "teacher", 256): ("teacher, at 192 px", ("teacher at 192",)),
+}
+
+
+def photos_table(result: Result) -> str:
+    """A student beside its teacher, a histogram and the weights shipped before, on held-out photos."""
+    found = result["data"]["photos"]
+    known = {(row["query"], row["in"], row["dim"]): row for row in found["rows"]}
+    costs = {row["encoder"]: row for row in result["costs"]}
+    rows = []
+    for cell, (title, encoders) in _PHOTOS.items():
+        spent = [sum(costs[encoder][what] for encoder in encoders) for what in ("macs", "ms")]
+        paid = (f"{spent[0] / 1e6:,.0f}", f"{spent[1]:.0f}") if encoders else ("-", "-")
+        rows.append((title, cell[2], *_quality(known.get(cell)), *paid))
+    names = ("encoder", "dims", "1-NN", "mAP@10", "MMACs", "ms")
+    about = (
+        f"{found['queries']:,} held-out photos asked in {found['gallery']:,} of the training photos, a hit"
+        " being of the same class; per cent, 1-NN with 95 % bootstrap intervals; milliseconds for one image"
+        f" on {_threads(result)}. {result['note']}"
+    )
+    return markdown(names, rows) + "\n\n" + about + "\n"
+
+
+def _quality(row: Result | None) -> tuple[str, str]:
+    if row is None:
+        return "not run", "not run"
+    low, high = (100 * end for end in row["knn1_interval"])
+    return f"{100 * row['knn1']:.1f} ({low:.1f} to {high:.1f})", f"{100 * row['map10']:.1f}"
+
+
+def _threads(result: Result) -> str:
+    machine = result["machine"]
+    return f"{machine['threads']} thread{'s' * (machine['threads'] > 1)} of an {machine['processor']}"
+
+
 def adaptive_table(result: Result) -> str:
     """What small queries lose and cost on real images: the best of each kind."""
     found = [

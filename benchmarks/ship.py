@@ -4,8 +4,10 @@
     matmamba validate --checkpoint runs/cifar10 --root CIFAR10
     python benchmarks/ship.py runs/cifar10
 
-Writes matmamba_vision/weights/VARIANT.safetensors, .yaml, .md, .json and two pictures; weights that are too
-large otherwise in half precision. Folders of the machine that trained are left out.
+A student's figures are those of benchmarks/distilled.py: --measured benchmarks/results/photos.json.
+Writes matmamba_vision/weights/VARIANT.safetensors, .yaml, .md, .json and its pictures; weights that are too
+large otherwise in half precision. Folders of the machine that trained are left out, and so is a student's
+rotation: it serves a gallery of the teacher's vectors, and stays with the run.
 """
 
 from __future__ import annotations
@@ -32,26 +34,37 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="folder of a run, validated")
     parser.add_argument("--images", type=int, help="training images, if a part of them was the gallery")
+    parser.add_argument("--measured", type=Path, help="instead of a validation: what distilled.py wrote")
+    parser.add_argument("--note", default="", help="what the card says of data and terms")
     options = parser.parse_args()
-    ship(options.run, FOLDER, options.images)
+    ship(options.run, FOLDER, options.images, options.measured, options.note)
 
 
-def ship(run: Path, folder: Path, trained_on: int | None = None) -> Path:
+def ship(
+    run: Path, folder: Path, trained_on: int | None = None, measured: Path | None = None, note: str = ""
+) -> Path:
     """Write the files of a run; the file of its weights.
 
     Args:
-        trained_on: training images, by default those that were the gallery of the validation.
+        trained_on: training images, by default those that were the gallery of the validation. measured: what
+            distilled.py wrote of a student, by default the run's validation. note: for the card.
 
     Raises:
-        ValueError: the weights are too large. OSError: the run was not validated.
+        ValueError: the weights are too large, or others were measured. OSError: the run was not validated.
     """
     checkpoint = load_checkpoint(run)
+    results = json.loads((measured or run / "validate" / "results.json").read_text())
+    if measured:
+        if results["student"] != checkpoint.digest:
+            raise ValueError(f"{measured} was not measured of {checkpoint.path}")
+        retrieval = results.pop("data")
+        known = {what: retrieval["photos"][what] for what in ("gallery", "queries")}
+        results |= {"images": known, "retrieval": retrieval}
     size = 4 * sum(parameter.numel() for parameter in checkpoint.model.parameters())
     if size > 2 * LARGEST:
         raise ValueError(f"{checkpoint.path} would be larger than {LARGEST >> 20} MiB in half precision, too")
     dtype = torch.float16 if size > LARGEST else None
     config = without_paths(checkpoint.run)
-    results = json.loads((run / "validate" / "results.json").read_text())
     variant = checkpoint.model.pretrained_cfg["architecture"]
     file = save_checkpoint(
         folder / f"{variant}.safetensors", checkpoint.model, checkpoint.classes, config, dtype
@@ -61,7 +74,8 @@ def ship(run: Path, folder: Path, trained_on: int | None = None) -> Path:
     top1 = {row["width"]: row["top1"] for row in results["widths"]}
     facts = RunFacts(
         checkpoint.model, checkpoint.classes, name, trained_on or images["gallery"], images["queries"],
-        config, top1, json.loads((run / "environment.json").read_text()), stopped(run, config),
+        config, top1, json.loads((run / "environment.json").read_text()),
+        " ".join(filter(None, (stopped(run, config), note))),
     )  # fmt: skip
     write_whole(
         {
@@ -71,7 +85,8 @@ def ship(run: Path, folder: Path, trained_on: int | None = None) -> Path:
         }
     )
     for picture in ("curves.png", "validate/heatmap.png"):
-        shutil.copyfile(run / picture, folder / f"{variant}.{Path(picture).name}")
+        if (run / picture).is_file():
+            shutil.copyfile(run / picture, folder / f"{variant}.{Path(picture).name}")
     return file
 
 
@@ -82,13 +97,23 @@ def stopped(run: Path, config: dict[str, Any]) -> str:
     planned = config["optim"]["epochs"]
     if done == planned:
         return ""
+    if minutes := config["optim"].get("max_minutes"):
+        return (
+            f"The run ended by its limit of {minutes:g} minutes, in epoch {done} of {planned}, with the"
+            " learning rate at its end."
+        )
     return f"The run was stopped: these are the weights after {done} of {planned} epochs."
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration, with folders by their last names."""
     data = {**config["data"], "root": Path(config["data"]["root"]).name}
-    return {**config, "output": f"runs/{Path(config['output']).name}", "data": data}
+    found = {**config, "output": f"runs/{Path(config['output']).name}", "data": data}
+    if "teacher" in config:
+        kind, _, place = config["teacher"].rpartition(":")
+        found["teacher"] = f"{kind}:{Path(place).name}".removeprefix(":")
+        found["images"] = [Path(folder).name for folder in config["images"]]
+    return found
 
 
 if __name__ == "__main__":

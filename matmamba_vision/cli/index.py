@@ -37,7 +37,7 @@ from .progress import say_broken, say_left_out
 from .shortlists import build_shortlists, require_dims
 
 # Good for a first gallery, before anything is trained.
-SHIPPED = "matmamba_mini_patch8_64"
+SHIPPED = "matmamba_mini_patch16_128"
 
 
 @dataclass

@@ -63,6 +63,7 @@ def write_run_card(facts: RunFacts) -> str:
     return _CARD.substitute(
         metadata=yaml.safe_dump(metadata, sort_keys=False),
         name=name,
+        command="distill" if facts.config.get("teacher") else "train",
         trained=_trained(facts.model),
         about=_rows(_about(facts)),
         table="\n".join(_width_rows(facts)),
@@ -139,7 +140,7 @@ _CARD = Template("""---
 $metadata---
 # $name
 
-An image classifier whose pooled features are an embedding for retrieval, trained by `matmamba train`
+An image classifier whose pooled features are an embedding for retrieval, trained by `matmamba $command`
 $trained.
 
 | | |

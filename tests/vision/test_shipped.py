@@ -13,7 +13,8 @@ import timm
 import torch
 import yaml
 from matmamba_vision import CheckpointError, MatMamba, load_checkpoint, save_checkpoint
-from matmamba_vision.cli.config import load_config
+from matmamba_vision.cli.config import TrainConfig, load_into
+from matmamba_vision.cli.distill import DistillConfig
 from matmamba_vision.cli.main import main
 from matmamba_vision.models import registry, shipped
 
@@ -127,11 +128,13 @@ def test_shipped_weights_have_their_card_config_and_results(variant: str) -> Non
     assert [row["width"] for row in results["widths"]] == ["full", "1/2", "1/4", "1/8"]
     card = file.with_suffix(".md").read_text()
     assert all(f"{row['top1']:.4f}" in card for row in results["widths"])
-    config = load_config(file.with_suffix(".yaml"))
+    kind = DistillConfig if "teacher" in checkpoint.run else TrainConfig
+    config = load_into(kind, file.with_suffix(".yaml"))
     assert yaml.safe_load(file.with_suffix(".yaml").read_text()) == checkpoint.run
     assert config.model.name == variant
     assert not Path(config.output).is_absolute()
     assert not Path(config.data.root).is_absolute()
+    assert not any(Path(folder).is_absolute() for folder in checkpoint.run.get("images", []))
     model = timm.create_model(variant, pretrained=True)
     assert all(
         torch.equal(tensor, model.state_dict()[name])
