@@ -112,8 +112,8 @@ def photos_table(result: Result) -> str:
     names = ("encoder", "dims", "1-NN", "mAP@10", "MMACs", "ms")
     about = (
         f"{found['queries']:,} held-out photos asked in {found['gallery']:,} of the training photos, a hit"
-        " being of the same class; per cent, 1-NN with 95 % bootstrap intervals; milliseconds for one image on"
-        f" {_threads(result)}. {result['note']}"
+        " being of the same class; per cent, 1-NN with 95 % bootstrap intervals; milliseconds for one image"
+        f" on {_threads(result)}. {result['note']}"
     )
     return markdown(names, rows) + "\n\n" + about + "\n"
 
