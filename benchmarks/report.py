@@ -63,8 +63,8 @@ every query width by every strategy, against single-shot |
 | `results/adaptive_tinyimagenet.json`, `.md` | `.venv/bin/python benchmarks/adaptive.py --data TINYIMAGENET \
 --runs DIR --checkpoint matmamba_mini_patch8_64 --queries 5000` | the same on Tiny-ImageNet |
 | `results/photos.json` | `.venv/bin/python benchmarks/distilled.py --photos PHOTOS \
---tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR` | a student beside its \
-teacher, on photos |
+--tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR` | \
+a student beside its teacher, on photos |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 

@@ -12,7 +12,7 @@ from matmamba_retrieval import Gallery, GalleryError
 
 from .arguments import parse
 from .console import Console
-from .own_search import Method, own_strategy
+from .own_search import Method, own_strategy, say_few
 from .pictures import Pictures
 from .progress import meter
 
@@ -126,6 +126,7 @@ def atlas(arguments: list[str]) -> int:
     with Gallery(args.gallery) as gallery:
         keys = _keys(gallery, args.where)
         strategy = own_strategy(gallery, args.method, args.k)
+        say_few(console, gallery, args.k)
         with meter(console, "mapping", len(keys)) as bar:
             picture = (lambda path: pictures.thumbnail(path, args.pictures)) if args.pictures else None
             count = export_atlas(gallery, strategy, args.file, keys, args.k, picture, bar.advance)

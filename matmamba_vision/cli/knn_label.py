@@ -33,7 +33,7 @@ from .answers import image_card
 from .arguments import parse
 from .console import Console, safe_cell, say
 from .device import limit_threads
-from .own_search import Method, own_strategy
+from .own_search import Method, own_strategy, say_few
 from .page import Page, Section
 from .pictures import Pictures
 from .progress import meter
@@ -115,6 +115,7 @@ def _vote(args: Args, gallery: Gallery, console: Console) -> Votes:
     judged = gallery.allowed(args.where or None)
     keys = gallery.live_keys() if judged is None else np.flatnonzero(judged)
     strategy = own_strategy(gallery, args.method, args.k)
+    say_few(console, gallery, args.k)
     with meter(console, "asking neighbours", len(keys)) as bar:
         return vote(gallery, strategy, keys, args.k, args.temperature, gallery.allowed(), bar.advance)
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from matmamba_retrieval import Gallery, Shortlist, SingleShot, Strategy
 
+from .console import Console
+
 Method = Literal["auto", "exact", "shortlist"]
 # Up to so many images all are compared with all others.
 EXACT_IMAGES = 100_000
@@ -23,6 +25,18 @@ def own_strategy(gallery: Gallery, method: Method, k: int) -> Strategy:
         return SingleShot(gallery, width)
     dim = max(gallery.shortlist_dims(), default=gallery.spec.dim)
     return Shortlist(gallery, width, dim, min(len(gallery), max(SHORTLIST, 10 * k)))
+
+
+def say_few(console: Console, gallery: Gallery, k: int, itself: bool = True) -> None:
+    """Say so where there are fewer images than asked for; all of them are answered with then.
+
+    Args:
+        itself: whether an image is asked with that is one of them, and left out.
+    """
+    there = len(gallery) - itself
+    if k > there:
+        images = "other images" if itself else "images"
+        console.print(f"note: {gallery.folder} has {there:,} {images}: fewer than k = {k}", soft_wrap=True)
 
 
 def is_exact(gallery: Gallery, method: Method) -> bool:

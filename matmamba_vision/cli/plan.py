@@ -61,6 +61,7 @@ from .evaluation_report import first_stage
 from .experiment import some
 from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
+from .own_search import say_few
 from .progress import meter, say_broken, say_left_out, watch
 
 Row = dict[str, Any]
@@ -108,6 +109,8 @@ def run(arguments: list[str]) -> None:
     console = args.computing.begin()
     with Gallery(args.gallery, write=True) as gallery:
         queries, labels = _read(args, gallery) if args.given.vectors else _encode(args, gallery, console)
+        say_few(console, gallery, args.k, itself=False)
+        args.k = min(args.k, len(gallery))
         planner = Planner(gallery, queries, args.k, goal, labels, args.computing.seed)
         rows = _try(args, gallery, planner, list(queries.by_width), console)
         chosen = planner.choose(rows)
