@@ -6,8 +6,8 @@
 
 A student's figures are those of benchmarks/distilled.py: --measured benchmarks/results/photos.json.
 Writes matmamba_vision/weights/VARIANT.safetensors, .yaml, .md, .json and its pictures; weights that are too
-large otherwise in half precision. Folders of the machine that trained are left out, and so is a student's
-rotation: it serves a gallery of the teacher's vectors, and stays with the run.
+large otherwise in half precision. A student's rotation, for galleries of its teacher's vectors, goes to
+rotations/ beside them. Folders of the machine that trained are left out.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import yaml
 from matmamba_vision.checkpoint import load_checkpoint, save_checkpoint, write_whole
 from matmamba_vision.cli.run_card import RunFacts, write_run_card
 from matmamba_vision.models.shipped import FOLDER
+from matmamba_vision.rotation import FILE_NAME
 
 LARGEST = 16 * 2**20
 
@@ -84,6 +85,9 @@ def ship(
             folder / f"{variant}.json": (json.dumps(results, indent=2) + "\n").encode(),
         }
     )
+    if (rotation := run / FILE_NAME).is_file():
+        (folder / "rotations").mkdir(exist_ok=True)
+        shutil.copyfile(rotation, folder / "rotations" / file.name)
     for picture in ("curves.png", "validate/heatmap.png"):
         if (run / picture).is_file():
             shutil.copyfile(run / picture, folder / f"{variant}.{Path(picture).name}")
