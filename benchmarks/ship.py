@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import yaml
-from matmamba_vision.checkpoint import load_checkpoint, save_checkpoint, write_whole
+from matmamba_vision.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_whole
 from matmamba_vision.cli.run_card import RunFacts, write_run_card
 from matmamba_vision.models.shipped import FOLDER
 from matmamba_vision.rotation import FILE_NAME
@@ -54,13 +54,7 @@ def ship(
         ValueError: the weights are too large, or others were measured. OSError: the run was not validated.
     """
     checkpoint = load_checkpoint(run)
-    results = json.loads((measured or run / "validate" / "results.json").read_text())
-    if measured:
-        if results["student"] != checkpoint.digest:
-            raise ValueError(f"{measured} was not measured of {checkpoint.path}")
-        retrieval = results.pop("data")
-        known = {what: retrieval["photos"][what] for what in ("gallery", "queries")}
-        results |= {"images": known, "retrieval": retrieval}
+    results = results_of(run, measured, checkpoint)
     size = 4 * sum(parameter.numel() for parameter in checkpoint.model.parameters())
     if size > 2 * LARGEST:
         raise ValueError(f"{checkpoint.path} would be larger than {LARGEST >> 20} MiB in half precision, too")
@@ -85,13 +79,30 @@ def ship(
             folder / f"{variant}.json": (json.dumps(results, indent=2) + "\n").encode(),
         }
     )
+    copy_beside(run, file)
+    return file
+
+
+def results_of(run: Path, measured: Path | None, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What was measured of a run; `ValueError` if it was measured of other weights."""
+    results: dict[str, Any] = json.loads((measured or run / "validate" / "results.json").read_text())
+    if not measured:
+        return results
+    if results["student"] != checkpoint.digest:
+        raise ValueError(f"{measured} was not measured of {checkpoint.path}")
+    retrieval = results.pop("data")
+    known = {what: retrieval["photos"][what] for what in ("gallery", "queries")}
+    return results | {"images": known, "retrieval": retrieval}
+
+
+def copy_beside(run: Path, file: Path) -> None:
+    """Put a run's pictures, and a student's rotation, beside the file of its weights."""
     if (rotation := run / FILE_NAME).is_file():
-        (folder / "rotations").mkdir(exist_ok=True)
-        shutil.copyfile(rotation, folder / "rotations" / file.name)
+        (file.parent / "rotations").mkdir(exist_ok=True)
+        shutil.copyfile(rotation, file.parent / "rotations" / file.name)
     for picture in ("curves.png", "validate/heatmap.png"):
         if (run / picture).is_file():
-            shutil.copyfile(run / picture, folder / f"{variant}.{Path(picture).name}")
-    return file
+            shutil.copyfile(run / picture, file.with_name(f"{file.stem}.{Path(picture).name}"))
 
 
 def stopped(run: Path, config: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: sk
 from .broken import BrokenImageError
 from .decode import read_image
 from .decoded import DecodedLoader, decode
-from .joined import Joined, open_training_images
+from .joined import JoinedImages, open_training_images
 from .loader import Batch, BrokenTally, Loader, make_loader
 from .reading import Limits, Reading, TableReading
 from .registry import DATASETS, DataConfig, open_images, open_splits
@@ -26,7 +26,7 @@ __all__ = [
     "DataError",
     "DecodedLoader",
     "Images",
-    "Joined",
+    "JoinedImages",
     "Limits",
     "Loader",
     "Reading",

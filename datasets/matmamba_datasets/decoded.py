@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .broken import BrokenImageError
-from .joined import Joined
+from .joined import JoinedImages
 from .loader import Batch
 from .order import Plan
 from .sample import Images, read_sample
@@ -112,7 +112,7 @@ class DecodedLoader:
 
     def __init__(
         self,
-        images: Joined,
+        images: JoinedImages,
         pixels: list[Pixels],
         input: Mapping[str, Any],
         augment: AugmentConfig,

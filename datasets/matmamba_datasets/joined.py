@@ -15,7 +15,7 @@ from .sample import NO_LABEL, DataError, Images
 from .texts import Texts
 
 
-class Joined(Images):
+class JoinedImages(Images):
     """The images of some collections, each as often as its repeat says; classes one after the other.
 
     Attributes:
@@ -57,7 +57,7 @@ class Joined(Images):
 
 
 class _Named(Texts):
-    def __init__(self, joined: Joined, texts: Sequence[Sequence[str]]) -> None:
+    def __init__(self, joined: JoinedImages, texts: Sequence[Sequence[str]]) -> None:
         self._joined, self._texts = joined, texts
 
     def __len__(self) -> int:

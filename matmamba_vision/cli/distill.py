@@ -30,7 +30,7 @@ import tyro
 from accelerate import Accelerator
 from matmamba_datasets import (
     Images,
-    Joined,
+    JoinedImages,
     Splits,
     Subset,
     eval_transform,
@@ -180,8 +180,8 @@ def open_sources(config: DistillConfig) -> Splits:
         parts = split_by_id(images, config.data.held_out) if counts else Splits(images, Subset(images, []))
         train.append(parts.train)
         held_out.append(parts.held_out)
-    measured = Joined(held_out, [1] * len(held_out), config.labelled)
-    return Splits(Joined(train, config.repeats, config.labelled), measured)
+    measured = JoinedImages(held_out, [1] * len(held_out), config.labelled)
+    return Splits(JoinedImages(train, config.repeats, config.labelled), measured)
 
 
 def _prepare(
@@ -191,7 +191,7 @@ def _prepare(
     # Without labels a head of one class, which nothing trains.
     model = build_model(config.model, max(1, len(splits.train.classes))).to(accelerator.device)
     objective = StudentObjective(config.objective, config.follow, model.embedding_dim, model.num_classes)
-    assert isinstance(splits.train, Joined)
+    assert isinstance(splits.train, JoinedImages)
     follows, size = _teacher(config, splits.train, model.input, accelerator.device, console, resume)
     loaders = make_loaders(config, model.input, splits, accelerator, size)
     training = prepare_training(
@@ -212,7 +212,7 @@ def _prepare(
 
 def _teacher(
     config: DistillConfig,
-    images: Joined,
+    images: JoinedImages,
     input: Mapping[str, Any],
     device: torch.device,
     console: Console,
@@ -239,7 +239,7 @@ def _stored_count(images: Images) -> int:
     return images.whole if isinstance(images, Subset) else len(images)
 
 
-def _stored_rows(images: Joined) -> NDArray[np.int64]:
+def _stored_rows(images: JoinedImages) -> NDArray[np.int64]:
     """For each image of the collection, its row in a file with one for each image of all sources."""
     starts = np.cumsum([0, *map(_stored_count, images.sources)])
     rows = [
@@ -249,7 +249,9 @@ def _stored_rows(images: Joined) -> NDArray[np.int64]:
     return np.concatenate(rows)[images.unique]
 
 
-def _some_vectors(config: DistillConfig, encoder: Encoder, images: Joined, device: torch.device) -> Tensor:
+def _some_vectors(
+    config: DistillConfig, encoder: Encoder, images: JoinedImages, device: torch.device
+) -> Tensor:
     """Teacher vectors of images picked by chance, as it sees them whole."""
     order = np.random.default_rng(config.seed).permutation(len(images))
     # Each once, however often an epoch sees it.

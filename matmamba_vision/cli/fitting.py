@@ -19,7 +19,7 @@ from matmamba_datasets import (
     BrokenTally,
     DecodedLoader,
     Images,
-    Joined,
+    JoinedImages,
     Loader,
     Splits,
     decode,
@@ -198,7 +198,7 @@ def _decoded(
             "data.decoded: every process would hold all images; leave it out, or take one process"
         )
     data = config.data
-    joined = images if isinstance(images, Joined) else Joined([images], [1], [True])
+    joined = images if isinstance(images, JoinedImages) else JoinedImages([images], [1], [True])
     pixels = [decode(source, data.decoded, data.workers) for source in joined.sources]
     return DecodedLoader(
         joined, pixels, input, data.augment, data.batch_size, config.seed, accelerator.device, also

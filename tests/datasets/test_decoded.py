@@ -14,7 +14,7 @@ from matmamba_datasets import (
     DataError,
     DecodedLoader,
     Images,
-    Joined,
+    JoinedImages,
     Subset,
     decode,
 )
@@ -49,7 +49,7 @@ class Pictures(Images):
         return b"none" if index == self.broken else file.getvalue()
 
 
-def loader(images: Joined, **changes: object) -> DecodedLoader:
+def loader(images: JoinedImages, **changes: object) -> DecodedLoader:
     pixels = [decode(source, 24) for source in images.sources]
     return DecodedLoader(images, pixels, INPUT, AugmentConfig(), 4, **changes)  # type: ignore[arg-type]
 
@@ -92,7 +92,7 @@ def test_crops_lie_within_the_image_and_have_the_area_asked_for() -> None:
 
 
 def test_batches_depend_on_epoch_and_place_alone() -> None:
-    joined = Joined([Pictures(8), Pictures(6, 3)], [2, 1], [True, True])
+    joined = JoinedImages([Pictures(8), Pictures(6, 3)], [2, 1], [True, True])
     first, second = loader(joined, also=24), loader(joined, also=24)
     whole = list(first.batches(1))
     assert len(whole) == len(first) == 5
@@ -107,14 +107,14 @@ def test_batches_depend_on_epoch_and_place_alone() -> None:
 
 
 def test_a_broken_image_is_left_out_and_reported() -> None:
-    joined = Joined([Pictures(8, broken=3)], [1], [False])
+    joined = JoinedImages([Pictures(8, broken=3)], [1], [False])
     batches = list(loader(joined).batches(0))
     assert [error.name for batch in batches for error in batch.broken] == ["image 3"]
     assert sum(map(len, batches)) == 7
 
 
 def test_collections_are_joined() -> None:
-    joined = Joined(
+    joined = JoinedImages(
         [Pictures(4), Subset(Pictures(6, 3), [1, 5]), Pictures(2)], [2, 1, 1], [True, True, False]
     )
     assert joined.classes == ("class 0", "class 1", "class 0", "class 1", "class 2")
@@ -122,11 +122,11 @@ def test_collections_are_joined() -> None:
     assert joined.unique.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7]
     assert joined.ids[9] == "image 5"
     with pytest.raises(DataError, match="one number"):
-        Joined([Pictures(4)], [0], [True])
+        JoinedImages([Pictures(4)], [0], [True])
 
 
 def test_what_cannot_be_made_of_batches_is_refused() -> None:
-    joined = Joined([Pictures(4)], [1], [True])
+    joined = JoinedImages([Pictures(4)], [1], [True])
     with pytest.raises(ValueError, match="re_prob"):
         DecodedLoader(joined, [decode(joined.sources[0], 24)], INPUT, AugmentConfig(re_prob=0.5), 4)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import GalleryError
 from ..storage.records import Row
-from ..storage.sources import Facts, file_of, known_facts, relocate
+from ..storage.sources import FileFacts, file_of, known_facts, relocate
 from .gallery import Gallery
 
 # Images that are looked up at once.
@@ -38,7 +38,7 @@ def compare(gallery: Gallery, places: Sequence[str]) -> Changes:
     Args:
         places: its absolute paths, with and without links.
     """
-    found, seen = Changes(), dict[str, Facts | int]()
+    found, seen = Changes(), dict[str, FileFacts | int]()
     keys = gallery.live_keys()
     for start in range(0, len(keys), _CHUNK):
         rows = [
@@ -56,20 +56,20 @@ def _is_in(path: str, place: str) -> bool:
     return path.startswith((f"{place.rstrip(os.sep)}{os.sep}", f"{place}#")) or path == place
 
 
-def _look(file: str, seen: dict[str, Facts | int]) -> Facts | int:
-    """Facts of a file, or the number of the error; a file of many images is looked at once."""
+def _look(file: str, seen: dict[str, FileFacts | int]) -> FileFacts | int:
+    """FileFacts of a file, or the number of the error; a file of many images is looked at once."""
     if file not in seen:
         if len(seen) > _CHUNK:
             seen.clear()
         try:
             found = os.stat(file)  # noqa: PTH116  strings, for speed
-            seen[file] = Facts(found.st_size, found.st_mtime_ns)
+            seen[file] = FileFacts(found.st_size, found.st_mtime_ns)
         except OSError as error:
             seen[file] = error.errno or -1
     return seen[file]
 
 
-def _judge(row: Row, known: Facts | None, now: Facts | int, found: Changes) -> None:
+def _judge(row: Row, known: FileFacts | None, now: FileFacts | int, found: Changes) -> None:
     if isinstance(now, int):
         if now in _GONE:
             found.gone.append(row.id)

@@ -1,6 +1,6 @@
 """The files from which images came: their size and time when they were encoded, and where they lie now.
 
-Of images that were added before this was noted, nothing is known. Facts belong to ids, so they stay when
+Of images that were added before this was noted, nothing is known. FileFacts belong to ids, so they stay when
 images are encoded by another model.
 """
 
@@ -22,7 +22,7 @@ _CONTAINERS = (".parquet", ".tar")
 
 
 @dataclass(frozen=True)
-class Facts:
+class FileFacts:
     """Of a file. size: bytes. modified: nanoseconds since 1970."""
 
     size: int
@@ -37,16 +37,16 @@ def file_of(path: str) -> str:
     return container if inside else path
 
 
-def facts_of(path: str, since: int) -> Facts | None:
+def facts_of(path: str, since: int) -> FileFacts | None:
     """Of a file that is read from the moment `since` on, in nanoseconds since 1970; None if there is none."""
     try:
         found = os.stat(file_of(path))  # noqa: PTH116  strings, for speed
     except (OSError, ValueError):
         return None
-    return Facts(found.st_size, found.st_mtime_ns if found.st_ctime_ns < since else _NEVER)
+    return FileFacts(found.st_size, found.st_mtime_ns if found.st_ctime_ns < since else _NEVER)
 
 
-def note_facts(catalog: Catalog, facts: Mapping[str, Facts]) -> None:
+def note_facts(catalog: Catalog, facts: Mapping[str, FileFacts]) -> None:
     """Note facts by id, in one transaction, in the place of older ones."""
     if not facts:
         return
@@ -57,14 +57,16 @@ def note_facts(catalog: Catalog, facts: Mapping[str, Facts]) -> None:
         )
 
 
-def known_facts(catalog: Catalog, ids: Iterable[str]) -> dict[str, Facts]:
-    """Facts by id, of those ids of which any are known."""
+def known_facts(catalog: Catalog, ids: Iterable[str]) -> dict[str, FileFacts]:
+    """FileFacts by id, of those ids of which any are known."""
     if catalog.format < SOURCES.since:
         return {}
     query = "SELECT id, size, modified FROM sources WHERE id IN (SELECT value FROM json_each(?))"
     rows = catalog.run(query, (json.dumps(list(ids)),))
     # Facts have no digest: what is no number is as good as unknown.
-    return {image_id: Facts(*rest) for image_id, *rest in rows if all(isinstance(fact, int) for fact in rest)}
+    return {
+        image_id: FileFacts(*rest) for image_id, *rest in rows if all(isinstance(fact, int) for fact in rest)
+    }
 
 
 def same_file(one: str, other: str) -> bool:
