@@ -40,7 +40,7 @@ ORDERS = {
             "storage",
             "index",
             "gallery",
-            "search",
+            "strategies",
             "embedder",
             "planning",
             "exchange",

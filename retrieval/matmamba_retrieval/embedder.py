@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import GalleryError
-from .search.queries import Encoded, Ints
 from .storage.spec import EmbeddingSpec
+from .strategies.queries import Encoded, Ints
 
 BATCH = 256
 
