@@ -28,8 +28,8 @@ ORDERS = {
         "checkpoint",
         "encoder",
         "rotation",
-        "train",
-        "evaluate",
+        "training",
+        "measures",
         "cli",
     ],
     "matmamba_retrieval": (

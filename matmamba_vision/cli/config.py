@@ -14,7 +14,7 @@ from matmamba_datasets import DataConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..train import (
+from ..training import (
     EngineConfig,
     MixConfig,
     ModelConfig,
@@ -23,7 +23,7 @@ from ..train import (
     SaveConfig,
     ScheduleConfig,
 )
-from ..train.folder import flat
+from ..training.folder import flat
 
 
 class ConfigError(ValueError):

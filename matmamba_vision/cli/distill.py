@@ -43,7 +43,7 @@ from torch import Tensor
 
 from ..encoder import Encoder, open_encoder
 from ..rotation import FILE_NAME, Rotation, fit_rotation, load_rotation
-from ..train import (
+from ..training import (
     ModelConfig,
     ObjectiveConfig,
     OnlineTeacher,
@@ -55,7 +55,7 @@ from ..train import (
     read_vectors,
     teacher_vectors,
 )
-from ..train.training import Follows
+from ..training.training import Follows
 from .arguments import parse
 from .config import ConfigError, TrainConfig, check_config, load_into
 from .console import Console

@@ -47,8 +47,8 @@ from matmamba_retrieval.planning.grid import Grid, settings_of
 from matmamba_retrieval.search.settings import Settings
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from ..evaluate.environment import environment
-from ..evaluate.significance import RESAMPLES
+from ..measures.environment import environment
+from ..measures.significance import RESAMPLES
 from .arguments import parse
 from .computing import Computing, require_least
 from .config import load_into, shipped_config

@@ -14,7 +14,7 @@ from matmamba_retrieval.planning.trials import Bench, Trial, latencies
 from matmamba_retrieval.search.scan import ensure_index, index_bytes
 from matmamba_retrieval.search.settings import Settings
 
-from ..evaluate.significance import with_intervals
+from ..measures.significance import with_intervals
 from .console import Console
 from .experiment import Experiment
 from .measure import retrieval_values

@@ -22,7 +22,7 @@ import torch
 from matmamba_datasets import DataError
 
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, save_checkpoint
-from ..evaluate import count_macs, count_parameters, measure_latency
+from ..measures import count_macs, count_parameters, measure_latency
 from ..export import check_onnx, export_onnx, largest_difference
 from ..hub import ONNX, occupied, require_architecture, save_for_hub
 from ..models import MatMamba, extract

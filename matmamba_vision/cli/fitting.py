@@ -29,9 +29,9 @@ from matmamba_datasets import (
 )
 
 from ..checkpoint import checkpoint_file
-from ..evaluate.accuracy import evaluate_widths
+from ..measures.accuracy import evaluate_widths
 from ..models import MatMamba
-from ..train import (
+from ..training import (
     Position,
     RunFolder,
     Saves,

@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..evaluate import measure_latency
+from ..measures import measure_latency
 from .arguments import parse
 from .computing import Computing, require_least, require_place
 from .config import ConfigError
@@ -121,7 +121,7 @@ def run(arguments: list[str]) -> None:
     front = pareto_rows(rows, "ms", goal.quality)
     if args.plot:
         # Here, because importing it takes most of a second.
-        from ..evaluate.plan_plot import draw_plan
+        from ..measures.plan_plot import draw_plan
 
         args.plot.write_bytes(draw_plan(rows, chosen, goal.quality, str(goal)))
     if args.computing.json:

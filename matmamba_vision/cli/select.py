@@ -31,11 +31,11 @@ from matmamba_datasets import DataError, Images, Subset
 
 from ..batch import LabelledBatch
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from ..evaluate.budget import Budget, make_price, parse_budget, require_possible
-from ..evaluate.choice import Measurements, choose
-from ..evaluate.mixnmatch import Candidate, explore, head_levels, ranked, smallest_width, starting_widths
-from ..evaluate.pareto import pareto_front
-from ..evaluate.score import Score, score
+from ..measures.budget import Budget, make_price, parse_budget, require_possible
+from ..measures.choice import Measurements, choose
+from ..measures.mixnmatch import Candidate, explore, head_levels, ranked, smallest_width, starting_widths
+from ..measures.pareto import pareto_front
+from ..measures.score import Score, score
 from ..width import Width
 from .arguments import parse
 from .computing import Computing, require_least

@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from matmamba_datasets import Splits, open_splits
 
 from ..models import MatMamba
-from ..train import (
+from ..training import (
     NestedObjective,
     Saves,
     build_model,

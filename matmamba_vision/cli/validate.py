@@ -28,9 +28,9 @@ import tyro
 from matmamba_datasets import DataError, Images, Splits
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from ..evaluate import Predictions, predict
-from ..evaluate.environment import environment
-from ..evaluate.significance import RESAMPLES
+from ..measures import Predictions, predict
+from ..measures.environment import environment
+from ..measures.significance import RESAMPLES
 from ..width import Width
 from .arguments import parse
 from .computing import Computing, require_least

@@ -21,7 +21,7 @@ from matmamba_vision.cli.config import (
 )
 from matmamba_vision.cli.distill import DistillConfig
 from matmamba_vision.cli.main import main
-from matmamba_vision.train import NestedObjective, StudentObjective, WidthSchedule
+from matmamba_vision.training import NestedObjective, StudentObjective, WidthSchedule
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
