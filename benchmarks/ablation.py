@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from matmamba_vision.evaluate.environment import environment
-from matmamba_vision.train import ObjectiveConfig
+from matmamba_vision.measures.environment import environment
+from matmamba_vision.training import ObjectiveConfig
 from measuring import RESULTS, write_json
 from rows import (
     GALLERY,

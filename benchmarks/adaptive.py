@@ -25,7 +25,7 @@ from matmamba_vision.cli.evaluation import Evaluation
 from matmamba_vision.cli.evaluation_report import first_stage
 from matmamba_vision.cli.experiment import Experiment, Workshop, some
 from matmamba_vision.cli.held_out import open_data
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures.environment import environment
 from measuring import RESULTS, write_json
 from rich.console import Console
 

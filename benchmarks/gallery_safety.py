@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures.environment import environment
 from measuring import parse, write_json
 
 TESTS = Path(__file__).parents[1] / "tests"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from gpu_setting import Setting, left_out, present
 from matmamba_vision import MatMamba, Width
-from matmamba_vision.evaluate import count_macs
 from matmamba_vision.layers import Block
+from matmamba_vision.measures import count_macs
 from matmamba_vision.ops import fused
 from measuring import Case, Plan, Ratio, measure_case, timed
 from peers import vit_of_equal_parameters, vit_settings

@@ -32,7 +32,7 @@ from matmamba_retrieval import (
     search,
 )
 from matmamba_retrieval.gallery.merging import merge_segments
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures.environment import environment
 from measuring import RESULTS, prepare, spread, write_json
 from structured import Structured, exact_keys, overlap
 

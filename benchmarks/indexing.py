@@ -31,7 +31,7 @@ from matmamba_vision import Checkpoint, load_checkpoint
 from matmamba_vision.cli.index import Args
 from matmamba_vision.cli.indexing import index_images
 from matmamba_vision.cli.main import main as matmamba
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures.environment import environment
 from measuring import QUICK, Plan, Ratio, in_fresh_process, measure_case, parse, prepare, timed, write_json
 from PIL import Image
 from rich.console import Console

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
-from matmamba_vision.evaluate import count_macs
+from matmamba_vision.measures import count_macs
 from measuring import Case, Plan, Ratio, compare, run
 from peers import vit_of_equal_parameters, vit_settings
 from timm import create_model

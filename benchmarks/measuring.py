@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from matmamba_vision import keep_freed_memory
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures.environment import environment
 
 RESULTS = Path(__file__).parent / "results"
 Case = dict[str, Any]

@@ -28,7 +28,7 @@ import numpy as np
 from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, Row, Strategy, prefix
 from matmamba_retrieval import search as search_gallery
 from matmamba_retrieval.gallery.merging import merge_segments
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures.environment import environment
 from measuring import QUICK, RESULTS, Plan, alternate, prepare, spread, timed, write_json
 from structured import Structured, exact_keys, overlap
 

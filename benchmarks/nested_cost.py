@@ -27,7 +27,7 @@ from matmamba_datasets import (
     train_transform,
 )
 from matmamba_vision import MatMamba, extract, keep_freed_memory
-from matmamba_vision.train import (
+from matmamba_vision.training import (
     EngineConfig,
     NestedObjective,
     ObjectiveConfig,
@@ -38,7 +38,7 @@ from matmamba_vision.train import (
     make_accelerator,
     prepare_training,
 )
-from matmamba_vision.train.loop import take_step
+from matmamba_vision.training.loop import take_step
 from measuring import Case, Plan, Ratio, in_fresh_process, measure_case, run, timed
 from peak_memory import resident_mib
 from PIL import Image

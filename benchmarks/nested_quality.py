@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matmamba_vision.evaluate.environment import environment
-from matmamba_vision.train import ObjectiveConfig, OptimConfig
+from matmamba_vision.measures.environment import environment
+from matmamba_vision.training import ObjectiveConfig, OptimConfig
 from measuring import RESULTS, write_json
 from rows import GALLERY, Row, Setting, collect, make_parser, mean_and_spread, parse_options, train_rows
 

@@ -21,8 +21,8 @@ import nested_quality
 import report
 import retrieval_tables
 import timm
-from matmamba_vision.evaluate import count_macs, count_parameters
-from matmamba_vision.evaluate.retrieval_plots import draw_query_encoder
+from matmamba_vision.measures import count_macs, count_parameters
+from matmamba_vision.measures.retrieval_plots import draw_query_encoder
 from report import markdown
 
 ROOT = Path(__file__).parents[1]

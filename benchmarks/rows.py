@@ -18,8 +18,8 @@ import torch
 from matmamba_datasets import DataConfig, Images, open_splits, read_image
 from matmamba_vision import MatMamba, keep_freed_memory
 from matmamba_vision.cli.measure import measure_widths
-from matmamba_vision.evaluate.environment import environment
-from matmamba_vision.train import (
+from matmamba_vision.measures.environment import environment
+from matmamba_vision.training import (
     DEVICES,
     EngineConfig,
     Hooks,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, Row, Strategy, search
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures.environment import environment
 from measuring import QUICK, Plan, alternate, parse, prepare, write_json
 
 ROWS, DIMS = (1_000, 10_000, 50_000, 200_000), (128, 512)

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from matmamba_vision import extract
-from matmamba_vision.evaluate import count_macs
+from matmamba_vision.measures import count_macs
 from measuring import Case, Plan, Ratio, compare, run
 from timm import create_model
 

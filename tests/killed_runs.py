@@ -22,7 +22,7 @@ from matmamba_datasets import AugmentConfig, DataConfig
 from matmamba_vision.cli import recorder
 from matmamba_vision.cli import train as command
 from matmamba_vision.cli.config import TrainConfig
-from matmamba_vision.train import (
+from matmamba_vision.training import (
     EngineConfig,
     MixConfig,
     ModelConfig,

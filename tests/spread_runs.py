@@ -16,7 +16,7 @@ import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from matmamba_vision import MatMamba
-from matmamba_vision.train import (
+from matmamba_vision.training import (
     EngineConfig,
     Hooks,
     NestedObjective,

@@ -37,7 +37,7 @@ import training_step
 import transformers_mixer
 import width_time
 from matmamba_vision import MatMamba
-from matmamba_vision.evaluate import count_parameters
+from matmamba_vision.measures import count_parameters
 from matmamba_vision.ops import fused, reference
 from measuring import Plan, Ratio, alternate, in_fresh_process, measure_case
 from timm import create_model

@@ -22,7 +22,7 @@ from typing import Any
 import matmamba_vision  # noqa: F401  first, because timm imports torchvision
 import pytest
 import timm
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures.environment import environment
 from matmamba_vision.models import default_cfgs
 
 OUTCOME = pytest.StashKey[str]()

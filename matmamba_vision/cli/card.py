@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from ..checkpoint import Checkpoint
-from ..evaluate import Latency, count_macs, count_parameters
-from ..evaluate.environment import environment
+from ..measures import Latency, count_macs, count_parameters
+from ..measures.environment import environment
 from ..models import MatMamba
 from ..width import Width
 

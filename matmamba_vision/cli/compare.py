@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
-from ..evaluate.report import Example, Picture
+from ..measures.report import Example, Picture
 
 K = 10
 REPEATS = 5

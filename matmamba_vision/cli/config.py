@@ -14,7 +14,8 @@ from matmamba_datasets import DataConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..train import (
+from ..errors import ConfigError
+from ..training import (
     EngineConfig,
     MixConfig,
     ModelConfig,
@@ -23,12 +24,7 @@ from ..train import (
     SaveConfig,
     ScheduleConfig,
 )
-from ..train.folder import flat
-
-
-class ConfigError(ValueError):
-    """A configuration with an unknown key or a value of the wrong type; the message names file and key."""
-
+from ..training.folder import flat
 
 C = TypeVar("C")
 

@@ -40,10 +40,10 @@ from matmamba_datasets.shards import find_shards
 from matmamba_datasets.verify import damaged_shards, decode_all
 from rich.table import Table
 
+from ..errors import ConfigError
 from .arguments import dispatch, parse
-from .config import ConfigError
 from .console import Console, say
-from .progress import meter, say_left_out
+from .progress import reporter
 
 _PREPARE = """Write a data set as WebDataset shards, train-*.tar and val-*.tar.
 
@@ -173,15 +173,15 @@ def _prepare(arguments: list[str]) -> int:
     )
     settings = PrepareSettings(args.data.name, root, args.data.held_out, args.shard_mb, args.max_size)
     splits = open_splits(args.data.config())
-    say_left_out(console, splits.left_out)
+    reporter(console).left_out(splits.left_out)
     preparation = Preparation(splits, settings, args.output, args.data.max_broken)
-    with meter(console, "preparing", preparation.remaining) as bar:
+    with reporter(console).meter("preparing", preparation.remaining) as bar:
         written = preparation.run(args.data.workers, bar.advance)
     for name, shards in written.items():
         images, size = (sum(shard[key] for shard in shards) for key in ("images", "bytes"))
         console.print(f"{name}: {images:,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
     _list_broken(console, preparation.broken, "were left out")
-    say_left_out(console, preparation.foreign)
+    reporter(console).left_out(preparation.foreign)
     console.print(
         f"next: matmamba train --data.name shards --data.root {quote(str(args.output))}", soft_wrap=True
     )
@@ -216,7 +216,7 @@ def _verify(arguments: list[str]) -> int:
 def _damaged(args: VerifyArgs, console: Console) -> dict[str, str]:
     """What is wrong with shards as files, by place."""
     shards, faults = find_shards(args.data.root, args.data.cache), {}
-    with meter(console, "checking shards", len(shards), "shards") as bar:
+    with reporter(console).meter("checking shards", len(shards), "shards") as bar:
         for place, fault in damaged_shards(shards, args.data.cache):
             bar.advance(1)
             if fault:
@@ -228,7 +228,7 @@ def _damaged(args: VerifyArgs, console: Console) -> dict[str, str]:
 
 def _decode(console: Console, name: str, images: Images, workers: int) -> dict[str, str]:
     broken: dict[str, str] = {}
-    with meter(console, f"decoding {name} images", len(images)) as bar:
+    with reporter(console).meter(f"decoding {name} images", len(images)) as bar:
         for faults in decode_all(images, workers):
             broken |= {fault.name: fault.reason for fault in faults if fault is not None}
             bar.advance(len(faults), f"{len(broken)} broken" if broken else "")

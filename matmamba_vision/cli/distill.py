@@ -42,8 +42,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..encoder import Encoder, open_encoder
+from ..errors import ConfigError
 from ..rotation import FILE_NAME, Rotation, fit_rotation, load_rotation
-from ..train import (
+from ..training import (
     ModelConfig,
     ObjectiveConfig,
     OnlineTeacher,
@@ -55,9 +56,9 @@ from ..train import (
     read_vectors,
     teacher_vectors,
 )
-from ..train.training import Follows
+from ..training.training import Follows
 from .arguments import parse
-from .config import ConfigError, TrainConfig, check_config, load_into
+from .config import TrainConfig, check_config, load_into
 from .console import Console
 from .fitting import (
     Prepared,

@@ -11,11 +11,11 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ..evaluate import count_macs, count_parameters
-from ..evaluate.memory import MIB, measure_training_memory
+from ..measures import count_macs, count_parameters
+from ..measures.memory import MIB, measure_training_memory
 from ..models import MatMamba
-from ..train import OptimConfig, make_scheduler
-from ..train.optimiser import warmup_steps
+from ..training import OptimConfig, make_scheduler
+from ..training.optimiser import warmup_steps
 
 # Batches on which memory is measured, to be scaled: small ones, because the real one may not fit.
 SMALL_BATCHES = (2, 4)

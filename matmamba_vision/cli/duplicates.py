@@ -27,14 +27,14 @@ from matmamba_retrieval.curation.duplicates import Group, find_duplicates
 from rich.markup import escape
 from rich.table import Table
 
+from ..device import limit_threads
 from .answers import image_card, row_of
 from .arguments import parse
 from .console import Console, say
-from .device import limit_threads
 from .own_search import Method, is_exact, own_strategy
 from .page import Page, Section
 from .pictures import Pictures
-from .progress import meter
+from .progress import reporter
 
 
 @dataclass
@@ -91,7 +91,7 @@ def _find(args: Args, gallery: Gallery, console: Console) -> list[Group]:
     count = len(gallery) if allowed is None else int(allowed.sum())
     exact = is_exact(gallery, args.method)
     strategy = None if exact else own_strategy(gallery, args.method, args.neighbours)
-    with meter(console, "comparing", count) as bar:
+    with reporter(console).meter("comparing", count) as bar:
         return find_duplicates(gallery, args.threshold, allowed, strategy, args.neighbours, bar.advance)
 
 

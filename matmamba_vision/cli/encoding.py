@@ -13,7 +13,7 @@ from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
-from .progress import Meter
+from ..progress import Meter
 
 # Batches that are decoded, but not encoded yet.
 AHEAD = 2

@@ -14,11 +14,11 @@ from matmamba_retrieval.planning.trials import Bench, Trial, latencies
 from matmamba_retrieval.strategies.indexes import ensure_index, index_bytes
 from matmamba_retrieval.strategies.strategy import Strategy
 
-from ..evaluate.significance import with_intervals
+from ..measures.significance import with_intervals
 from .console import Console
 from .experiment import Experiment
 from .measure import retrieval_values
-from .progress import meter
+from .progress import reporter
 
 Row = dict[str, Any]
 # Queries that are asked alone, for the latency of each strategy.
@@ -79,7 +79,7 @@ class Evaluation:
         experiment, known = self._experiment, self._known()
         bench = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
         count = len(experiment.queries)
-        with meter(self._console, "trying strategies", len(wanted) * count, "queries") as bar:
+        with reporter(self._console).meter("trying strategies", len(wanted) * count, "queries") as bar:
             # By index, so that each is built once.
             ordered = sorted(wanted, key=lambda tried: _index(tried[0]))
             for number, (strategy, loss) in enumerate(ordered):

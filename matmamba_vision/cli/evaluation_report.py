@@ -28,7 +28,7 @@ PLOTS = {
 def write_evaluation(output: Path, results: dict[str, Any]) -> None:
     """Write results.json, results.csv and the plots into a folder that exists."""
     # Here, because importing it takes most of a second.
-    from ..evaluate import retrieval_plots
+    from ..measures import retrieval_plots
 
     drawn = {output / name: getattr(retrieval_plots, draw)(results) for name, draw in PLOTS.items()}
     tables = {

@@ -18,7 +18,7 @@ from matmamba_retrieval.embedder import Embedder
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
-from ..evaluate import measure_latency
+from ..measures import measure_latency
 from .console import Console
 from .encoding import embed_batches
 from .held_out import watched_batches

@@ -14,7 +14,7 @@ from .arguments import parse
 from .console import Console
 from .own_search import Method, own_strategy, say_few
 from .pictures import Pictures
-from .progress import meter
+from .progress import reporter
 
 _EXPORT = """Write the images of a gallery to a Parquet file, to the bit.
 
@@ -93,7 +93,7 @@ def export(arguments: list[str]) -> int:
     console = Console(highlight=False)
     with Gallery(args.gallery) as gallery:
         keys = _keys(gallery, args.where)
-        with meter(console, "exporting", len(keys)) as bar:
+        with reporter(console).meter("exporting", len(keys)) as bar:
             count = export_parquet(gallery, args.file, keys, bar.advance)
     console.print(f"{args.file}: {count:,} images, {args.file.stat().st_size:,} bytes", soft_wrap=True)
     return 0
@@ -105,7 +105,7 @@ def take_in(arguments: list[str]) -> int:
     from matmamba_retrieval.exchange.exchange import Exported, import_parquet
 
     console = Console(highlight=False)
-    with meter(console, "importing", len(Exported(args.file))) as bar:
+    with reporter(console).meter("importing", len(Exported(args.file))) as bar:
         count = import_parquet(args.file, args.gallery, args.existing, bar.advance)
     with Gallery(args.gallery) as gallery:
         console.print(f"{args.gallery}: {count:,} images imported, {len(gallery):,} in all", soft_wrap=True)
@@ -127,7 +127,7 @@ def atlas(arguments: list[str]) -> int:
         keys = _keys(gallery, args.where)
         strategy = own_strategy(gallery, args.method, args.k)
         say_few(console, gallery, args.k)
-        with meter(console, "mapping", len(keys)) as bar:
+        with reporter(console).meter("mapping", len(keys)) as bar:
             picture = (lambda path: pictures.thumbnail(path, args.pictures)) if args.pictures else None
             count = export_atlas(gallery, strategy, args.file, keys, args.k, picture, bar.advance)
     console.print(f"{args.file}: {count:,} images, {args.file.stat().st_size:,} bytes", soft_wrap=True)

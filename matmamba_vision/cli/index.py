@@ -29,11 +29,11 @@ from matmamba_datasets import BrokenTally, TableReading, open_images, shown
 from matmamba_retrieval import Gallery, GalleryError
 
 from ..checkpoint import load_checkpoint
+from ..device import limit_threads
 from .arguments import parse
 from .console import Console
-from .device import limit_threads
 from .indexing import Indexed, index_images, index_vectors
-from .progress import say_broken, say_left_out
+from .progress import reporter
 from .shortlists import build_shortlists, require_dims
 
 # Good for a first gallery, before anything is trained.
@@ -110,7 +110,7 @@ def run(arguments: list[str]) -> None:
             assert args.images is not None
             checkpoint = load_checkpoint(args.checkpoint)
             images = open_images(args.images, args.reading)
-            say_left_out(console, images.left_out)
+            reporter(console).left_out(images.left_out)
             indexed = index_images(args, checkpoint, images, console)
             added, known = indexed.added, indexed.known
     summarise(console, args.gallery, "added", added, start, indexed.tally if indexed else None)
@@ -207,4 +207,4 @@ def summarise(
         took = f" in {timedelta(seconds=round(seconds))} ({count / seconds:,.0f}/s)" if count else ""
         console.print(f"{folder}: {count} images {verb}, {len(gallery)} in all{took}", soft_wrap=True)
     if tally is not None:
-        say_broken(console, tally)
+        reporter(console).broken(tally)

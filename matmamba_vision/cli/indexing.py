@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from .console import Console
 from .encoding import Encoder
-from .progress import meter, say_left_out
+from .progress import reporter
 from .shortlists import build_shortlists, require_dims
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def index_images(args: Args, checkpoint: Checkpoint, images: Images, console: Co
             left = np.union1d(left, _changed(target, images, args, part))
             target.upsert = True
         target.since = time.time_ns()
-        with intake(target.commit) as writer, meter(console, "indexing", len(part)) as bar:
+        with intake(target.commit) as writer, reporter(console).meter("indexing", len(part)) as bar:
             bar.skip(len(part) - len(left))
             for batch, vectors in encoder.encode(images, left, tally, bar):
                 target.open()
@@ -134,7 +134,7 @@ class _Describe:
         if self._known is not None:
             by_path = self._known.by == "path"
             self._known.require_known(images.paths if by_path else (self._prefix + one for one in images.ids))
-            say_left_out(console, self._known.left_out)
+            reporter(console).left_out(self._known.left_out)
 
     def rows(self, positions: NDArray[np.int64]) -> list[Row]:
         """The images at these positions."""
@@ -178,13 +178,13 @@ def index_vectors(args: Args, console: Console) -> tuple[int, int]:
     part = parse_shard(args.shard, len(file))
     known = _annotations(args, file)
     if known is not None:
-        say_left_out(console, known.left_out)
+        reporter(console).left_out(known.left_out)
     target = Destination(args.gallery, elsewhere(file, args.model_name), upsert=args.upsert, shard=args.shard)
     with closing(target):
         with (
             # Every part is large enough to be committed alone.
             intake(target.commit_new, rows=1) as writer,
-            meter(console, "indexing", len(part), "vectors") as bar,
+            reporter(console).meter("indexing", len(part), "vectors") as bar,
         ):
             for rows, xb in file.parts(part):
                 named = [replace(row, id=args.prefix + row.id) for row in rows]

@@ -29,14 +29,14 @@ from matmamba_retrieval.metrics import VOTE_TEMPERATURE
 from rich.markup import escape
 from rich.table import Table
 
+from ..device import limit_threads
 from .answers import image_card
 from .arguments import parse
 from .console import Console, safe_cell, say
-from .device import limit_threads
 from .own_search import Method, own_strategy, say_few
 from .page import Page, Section
 from .pictures import Pictures
-from .progress import meter
+from .progress import reporter
 
 Kind = Literal["suggestion", "suspicious"]
 _COLUMNS = ("kind", "id", "path", "label", "suggested", "confidence", "own_share")
@@ -116,7 +116,7 @@ def _vote(args: Args, gallery: Gallery, console: Console) -> Votes:
     keys = gallery.live_keys() if judged is None else np.flatnonzero(judged)
     strategy = own_strategy(gallery, args.method, args.k)
     say_few(console, gallery, args.k)
-    with meter(console, "asking neighbours", len(keys)) as bar:
+    with reporter(console).meter("asking neighbours", len(keys)) as bar:
         return vote(gallery, strategy, keys, args.k, args.temperature, gallery.allowed(), bar.advance)
 
 

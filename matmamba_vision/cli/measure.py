@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ..batch import LabelledBatch
-from ..evaluate import count_macs, count_parameters, measure_latency, predict
+from ..measures import count_macs, count_parameters, measure_latency, predict
 from ..models import MatMamba
 from ..width import Width
 

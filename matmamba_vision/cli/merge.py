@@ -21,10 +21,11 @@ import tyro
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.exchange.joining import join
 
+from ..progress import Meter
 from .arguments import parse
 from .console import Console
 from .index import continuable, summarise
-from .progress import Meter, meter
+from .progress import reporter
 from .shortlists import build_shortlists, require_dims
 
 
@@ -49,7 +50,7 @@ def run(arguments: list[str]) -> None:
     sizes, dim = _survey(args)
     dims = require_dims(args.dims, args.factory, dim)
     with continuable(args.into):
-        with meter(console, "merging", sum(sizes)) as bar:
+        with reporter(console).meter("merging", sum(sizes)) as bar:
             count = join(args.galleries, args.into, _Told(bar))
         with Gallery(args.into, write=True) as gallery:
             if len(gallery):

@@ -27,13 +27,13 @@ from matmamba_retrieval.gallery.renewal import Renewal
 from numpy.typing import NDArray
 
 from ..checkpoint import load_checkpoint
+from ..device import limit_threads
 from .arguments import parse
 from .console import Console
-from .device import limit_threads
 from .encoding import Encoder
 from .index import continuable, summarise
 from .indexing import intake
-from .progress import meter
+from .progress import reporter
 from .shortlists import build_shortlists
 
 # Batches whose images' paths are in memory at once.
@@ -100,7 +100,7 @@ def reindex(
         renewal.add(np.array(keys), vectors[full], {width: vectors[width] for width in encoder.widths})
         return len(keys)
 
-    with intake(commit) as writer, meter(console, "encoding anew", len(gallery)) as bar:
+    with intake(commit) as writer, reporter(console).meter("encoding anew", len(gallery)) as bar:
         keys, pending = gallery.live_keys(), renewal.pending()
         bar.skip(len(keys) - len(pending))
         for window, left in _windows(keys, pending, WINDOW * encoder.batch_size):

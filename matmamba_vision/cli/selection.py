@@ -11,13 +11,13 @@ from typing import Any
 from rich.table import Table
 
 from ..checkpoint import Checkpoint
-from ..evaluate.budget import MEASURED, Budget
-from ..evaluate.choice import Choice, Measurements
-from ..evaluate.cost import count_macs, count_parameters
-from ..evaluate.environment import environment
-from ..evaluate.mixnmatch import Candidate
-from ..evaluate.pareto import draw_front, pareto_front
-from ..evaluate.score import Score
+from ..measures.budget import MEASURED, Budget
+from ..measures.choice import Choice, Measurements
+from ..measures.cost import count_macs, count_parameters
+from ..measures.environment import environment
+from ..measures.mixnmatch import Candidate
+from ..measures.pareto import draw_front, pareto_front
+from ..measures.score import Score
 from .console import Console
 from .slices import SLICE_FILE, write_slice
 

@@ -11,9 +11,9 @@ import numpy as np
 from matmamba_retrieval import prefix
 from rich.progress import track
 
-from ..evaluate import Predictions, measure_latency
-from ..evaluate.calibration import Reliability, reliability
-from ..evaluate.significance import mcnemar, sign_flip_test, with_intervals
+from ..measures import Predictions, measure_latency
+from ..measures.calibration import Reliability, reliability
+from ..measures.significance import mcnemar, sign_flip_test, with_intervals
 from ..models import MatMamba
 from ..width import Width
 from .console import Console
@@ -150,7 +150,7 @@ class _Assessment:
     def _probes(self) -> list[Row]:
         """Trained on the gallery, both sides encoded by the width."""
         # Here, because scikit-learn may not be installed.
-        from ..evaluate.probe import linear_probe
+        from ..measures.probe import linear_probe
 
         plan, encoded = self._plan, self._encoded
         wanted, probes = list(product(plan.widths, plan.dims)), []

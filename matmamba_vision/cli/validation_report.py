@@ -23,7 +23,7 @@ TABLES = ("widths", "retrieval", "comparisons", "probes")
 def write_validation(output: Path, results: dict[str, Any]) -> None:
     """Write results.json, results.csv, heatmap.png and calibration.png into a folder that exists."""
     # Here, because importing it takes most of a second.
-    from ..evaluate.validation_plots import draw_calibration, draw_heatmaps
+    from ..measures.validation_plots import draw_calibration, draw_heatmaps
 
     votes = [k for k in results["settings"]["knn"] if k > 1][-1:]
     titles = {"knn1": "1-NN", **{f"knn{k}": f"{k}-NN" for k in votes}, "map10": "mAP@10"}

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
+from matmamba_errors import MatMambaError
 from torch import Tensor
 
 from . import fused, pointwise
@@ -33,7 +34,7 @@ class Scan(Protocol):
     ) -> Tensor: ...
 
 
-class BackendError(ValueError):
+class BackendError(MatMambaError):
     """A backend that does not exist or cannot work here; the message gives the reason."""
 
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import torch
 from matmamba_vision import Checkpoint, MatMamba
-from matmamba_vision.evaluate import count_macs
+from matmamba_vision.measures import count_macs
 from numpy.typing import NDArray
 from torch import Tensor
 

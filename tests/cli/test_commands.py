@@ -18,7 +18,7 @@ from matmamba_datasets import DataConfig, open_splits
 from matmamba_retrieval import Gallery
 from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import COMMANDS, main
-from matmamba_vision.evaluate import count_parameters
+from matmamba_vision.measures import count_parameters
 
 TINY = ["--model.img-size", "16", "--data.batch-size", "8", "--optim.epochs", "2", "--optim.lr", "0.003"]
 Snapshot = dict[str, bytes]

@@ -11,7 +11,6 @@ import torch
 import yaml
 from matmamba_datasets import train_transform
 from matmamba_vision.cli.config import (
-    ConfigError,
     TrainConfig,
     check_config,
     load_config,
@@ -21,7 +20,8 @@ from matmamba_vision.cli.config import (
 )
 from matmamba_vision.cli.distill import DistillConfig
 from matmamba_vision.cli.main import main
-from matmamba_vision.train import NestedObjective, StudentObjective, WidthSchedule
+from matmamba_vision.errors import ConfigError
+from matmamba_vision.training import NestedObjective, StudentObjective, WidthSchedule
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from matmamba_vision import load_checkpoint
 from matmamba_vision.cli import main
 from matmamba_vision.encoder import open_encoder
 from matmamba_vision.rotation import FILE_NAME, load_rotation
-from matmamba_vision.train import teacher_vectors
+from matmamba_vision.training import teacher_vectors
 from PIL import Image
 from safetensors.torch import load_file, save_file
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.cli.dry_run import Plan, activation_bytes, describe, optimiser_bytes
-from matmamba_vision.evaluate import count_macs, count_parameters
-from matmamba_vision.evaluate.memory import measure_training_memory
-from matmamba_vision.train import NestedObjective, ObjectiveConfig, OptimConfig, make_optimiser
+from matmamba_vision.measures import count_macs, count_parameters
+from matmamba_vision.measures.memory import measure_training_memory
+from matmamba_vision.training import NestedObjective, ObjectiveConfig, OptimConfig, make_optimiser
 from rich.console import Console
 
 PLAN = Plan("a model", "photos", 1234, 56, 8, 38, "full and a random one", processes=2, accumulation=2)

@@ -15,8 +15,8 @@ from matmamba_vision import MatMamba, load_checkpoint, save_checkpoint
 from matmamba_vision import hub as hub_module
 from matmamba_vision.cli import extract as command
 from matmamba_vision.cli.main import main
-from matmamba_vision.evaluate import Latency, count_macs, count_parameters
-from matmamba_vision.evaluate.environment import environment
+from matmamba_vision.measures import Latency, count_macs, count_parameters
+from matmamba_vision.measures.environment import environment
 from small import SMALL
 
 FILES = {"model.safetensors", "config.json", "README.md"}

@@ -17,9 +17,10 @@ import pytest
 import torch
 from killed_runs import config
 from matmamba_vision.cli import main
-from matmamba_vision.cli.config import ConfigError, TrainConfig, save_config
+from matmamba_vision.cli.config import TrainConfig, save_config
 from matmamba_vision.cli.train import train
-from matmamba_vision.train import ResumeError, RunFolder, RunFolderError, Saves
+from matmamba_vision.errors import ConfigError
+from matmamba_vision.training import ResumeError, RunFolder, RunFolderError, Saves
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -192,7 +193,7 @@ from pathlib import Path
 from rich.console import Console
 from matmamba_vision.cli.config import load_config
 from matmamba_vision.cli.train import train
-from matmamba_vision.train import Saves
+from matmamba_vision.training import Saves
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 save = Saves.save
 def limited(self, *args):

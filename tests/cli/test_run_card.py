@@ -14,7 +14,7 @@ import yaml
 from matmamba_vision import MatMamba, save_checkpoint
 from matmamba_vision.cli.config import TrainConfig, as_plain, load_config
 from matmamba_vision.cli.run_card import RunFacts, save_run_card, write_run_card
-from matmamba_vision.evaluate import count_macs, count_parameters
+from matmamba_vision.measures import count_macs, count_parameters
 from PIL import Image
 
 CLASSES = ("bright", "dark", "grey")

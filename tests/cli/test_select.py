@@ -12,7 +12,7 @@ import yaml
 from matmamba_vision import load_checkpoint
 from matmamba_vision.cli import select
 from matmamba_vision.cli.main import main
-from matmamba_vision.evaluate import count_macs, count_parameters
+from matmamba_vision.measures import count_macs, count_parameters
 
 QUICK = ["--images", "60", "--evaluations", "14", "--threads", "1"]
 

@@ -13,8 +13,8 @@ import timm
 import torch
 from matmamba_vision import CheckpointError, MatMamba, load_official, save_checkpoint
 from matmamba_vision.models import importance_of_weights
-from matmamba_vision.train import ModelConfig
-from matmamba_vision.train.build import build_model
+from matmamba_vision.training import ModelConfig
+from matmamba_vision.training.build import build_model
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parents[1] / "data" / "official_tiny.safetensors"

@@ -11,8 +11,8 @@ import pytest
 import sklearn.metrics
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.evaluate import evaluate_widths, predict
-from matmamba_vision.evaluate.calibration import reliability
+from matmamba_vision.measures import evaluate_widths, predict
+from matmamba_vision.measures.calibration import reliability
 from small import SMALL
 from torch.distributed import destroy_process_group, init_process_group
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error

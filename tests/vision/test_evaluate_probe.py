@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from matmamba_vision.evaluate.probe import STRENGTHS, linear_probe
+from matmamba_vision.measures.probe import STRENGTHS, linear_probe
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-from matmamba_vision.evaluate.significance import bootstrap_means, mcnemar, sign_flip_test, with_intervals
+from matmamba_vision.measures.significance import bootstrap_means, mcnemar, sign_flip_test, with_intervals
 
 
 def test_the_bootstrap_is_a_loop_over_resamples() -> None:

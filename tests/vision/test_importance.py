@@ -11,7 +11,7 @@ import timm
 import torch
 from matmamba_datasets import Batch, DataConfig, eval_transform, make_loader, open_splits
 from matmamba_vision import MatMamba
-from matmamba_vision.evaluate import predict
+from matmamba_vision.measures import predict
 from matmamba_vision.models import importance_of_gradients, importance_of_weights, sort_heads
 from matmamba_vision.models.importance import nested_layers
 from small import SMALL

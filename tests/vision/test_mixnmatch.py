@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from matmamba_vision import MatMamba, Width, extract
-from matmamba_vision.evaluate import Latency, count_macs, count_parameters
-from matmamba_vision.evaluate.budget import (
+from matmamba_vision.measures import Latency, count_macs, count_parameters
+from matmamba_vision.measures.budget import (
     Budget,
     BudgetError,
     Price,
@@ -19,9 +19,9 @@ from matmamba_vision.evaluate.budget import (
     parse_budget,
     require_possible,
 )
-from matmamba_vision.evaluate.choice import Costs, Measurements, choose
-from matmamba_vision.evaluate.memory import MIB, measure_memory
-from matmamba_vision.evaluate.mixnmatch import (
+from matmamba_vision.measures.choice import Costs, Measurements, choose
+from matmamba_vision.measures.memory import MIB, measure_memory
+from matmamba_vision.measures.mixnmatch import (
     Candidate,
     explore,
     head_levels,
@@ -30,9 +30,9 @@ from matmamba_vision.evaluate.mixnmatch import (
     starting_widths,
     uniform_widths,
 )
-from matmamba_vision.evaluate.pareto import pareto_front
-from matmamba_vision.evaluate.profile import LatencyProfile
-from matmamba_vision.evaluate.score import Score, score
+from matmamba_vision.measures.pareto import pareto_front
+from matmamba_vision.measures.profile import LatencyProfile
+from matmamba_vision.measures.score import Score, score
 from small import SMALL
 
 KEYS = ("gmacs", "params", "memory_mb")
@@ -122,7 +122,7 @@ def test_latency_is_predicted_from_what_blocks_save(model: MatMamba, monkeypatch
             Latency(5.0 + 2 * sum(width.heads) + 3 * np.count_nonzero(width.heads), 0, 0) for width in widths
         ]
 
-    monkeypatch.setattr("matmamba_vision.evaluate.profile.measure_latency", measured)
+    monkeypatch.setattr("matmamba_vision.measures.profile.measure_latency", measured)
     profile = LatencyProfile(model, head_levels(model, skip_blocks=True))
     for heads in ([8, 8, 8], [1, 4, 8], [5, 5, 7], [0, 0, 1], [0, 2, 0]):
         (expected,) = measured(model, [Width(tuple(heads))])

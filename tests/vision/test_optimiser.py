@@ -10,14 +10,14 @@ import pytest
 import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.cli.config import TrainConfig, load_config, save_config
-from matmamba_vision.train import (
+from matmamba_vision.training import (
     NestedObjective,
     ObjectiveConfig,
     OptimConfig,
     make_optimiser,
     make_scheduler,
 )
-from matmamba_vision.train.optimiser import SCHEDULES, warmup_steps
+from matmamba_vision.training.optimiser import SCHEDULES, warmup_steps
 
 PER_EPOCH = 10
 CONFIG = OptimConfig(lr=1e-2, min_lr=1e-4, epochs=30, warmup_epochs=3, warmup_lr=1e-5)

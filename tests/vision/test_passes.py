@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.train import (
+from matmamba_vision.training import (
     EngineConfig,
     NestedObjective,
     ObjectiveConfig,
@@ -18,8 +18,8 @@ from matmamba_vision.train import (
     make_accelerator,
     prepare_training,
 )
-from matmamba_vision.train.loop import take_step
-from matmamba_vision.train.passes import SHAPES, CapturedPass, EagerPass, make_pass
+from matmamba_vision.training.loop import take_step
+from matmamba_vision.training.passes import SHAPES, CapturedPass, EagerPass, make_pass
 from small import SMALL, LabelledImages, play
 
 STEPS = 6

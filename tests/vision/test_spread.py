@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from matmamba_vision.train import EngineConfig, fit, make_accelerator
+from matmamba_vision.training import EngineConfig, fit, make_accelerator
 from spread_runs import Losses, RandomBatches, prepared
 
 PROGRAM = Path(__file__).parents[1] / "spread_runs.py"

@@ -11,9 +11,9 @@ import timm
 import torch
 from matmamba_vision import MatMamba, extract
 from matmamba_vision.encoder import EncoderError, open_encoder
-from matmamba_vision.evaluate import count_macs
+from matmamba_vision.measures import count_macs
 from matmamba_vision.rotation import RotationError, fit_rotation, load_rotation
-from matmamba_vision.train import (
+from matmamba_vision.training import (
     EngineConfig,
     ObjectiveConfig,
     OnlineTeacher,
@@ -26,9 +26,9 @@ from matmamba_vision.train import (
     prepare_training,
     read_vectors,
 )
-from matmamba_vision.train.course import TimeLimit
-from matmamba_vision.train.loop import take_step
-from matmamba_vision.train.passes import CapturedPass
+from matmamba_vision.training.course import TimeLimit
+from matmamba_vision.training.loop import take_step
+from matmamba_vision.training.passes import CapturedPass
 from small import SMALL, LabelledImages, play, unit_vectors
 from torch import Tensor
 from torch.nn import functional as F
@@ -219,7 +219,7 @@ def test_captured_passes_follow_the_teacher_too() -> None:
 
 def test_the_rate_follows_the_clock_behind_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("matmamba_vision.train.course.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("matmamba_vision.training.course.time.monotonic", lambda: now[0])
     course, optimiser = (training := prepared(minutes=1)).course, training.optimiser
     course.limit = TimeLimit(60, begun=0.0)
     now[0] = 10

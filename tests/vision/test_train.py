@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.train import (
+from matmamba_vision.training import (
     EngineConfig,
     Hooks,
     MixConfig,
@@ -28,8 +28,8 @@ from matmamba_vision.train import (
     make_optimiser,
     prepare_training,
 )
-from matmamba_vision.train.loop import accumulate
-from matmamba_vision.train.objective import alignment, distillation
+from matmamba_vision.training.loop import accumulate
+from matmamba_vision.training.objective import alignment, distillation
 from small import SMALL
 from small import LabelledImages as Batch
 from torch.nn import functional as F
