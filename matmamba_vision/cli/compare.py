@@ -18,12 +18,12 @@ from matmamba_retrieval import (
     rerank,
     search,
 )
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.planning.planner import funnel_schedule
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
+from ..galleries.embedder import Embedder
 from ..measures.report import Example, Picture
 
 K = 10

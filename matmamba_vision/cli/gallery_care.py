@@ -13,13 +13,13 @@ import torch
 import tyro
 from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.storage.records import Generation
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..checkpoint import CheckpointError
+from ..galleries.embedder import Embedder
 from .arguments import parse
 from .console import Console
 from .gallery_checkpoint import checkpoint_of

@@ -42,7 +42,6 @@ from matmamba_datasets import (
     open_images,
 )
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Strategy
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.planning.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
 from matmamba_retrieval.strategies.indexes import ensure_index
 from numpy.typing import NDArray
@@ -51,6 +50,7 @@ from rich.table import Table
 
 from ..device import resolve_device
 from ..errors import ConfigError
+from ..galleries.embedder import Embedder
 from ..measures import measure_latency
 from .arguments import parse
 from .computing import Computing, require_least, require_place

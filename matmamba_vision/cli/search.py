@@ -41,12 +41,12 @@ import numpy as np
 import tyro
 from matmamba_datasets import BrokenImageError, Reading, eval_transform
 from matmamba_retrieval import Gallery, GalleryError, Plan, Queries, Strategy
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.exchange.importing import made_elsewhere
 from matmamba_retrieval.planning.planner import funnel_schedule
 from matmamba_retrieval.strategies.examples import Joined, Stored
 
 from ..device import limit_threads
+from ..galleries.embedder import Embedder
 from .answers import as_json, plan_text, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
 from .asked import Asked, asked_images, key_of, local_path, read_batch

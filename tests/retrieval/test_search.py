@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import (
@@ -17,9 +16,7 @@ from matmamba_retrieval import (
     rerank,
     search,
 )
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.index.rerank import NO_KEY, exact_candidates
-from matmamba_vision import Checkpoint, MatMamba, WidthError
 from small import unit_vectors
 
 
@@ -123,33 +120,3 @@ def test_what_cannot_be_searched_is_named(gallery: Gallery, queries: EncodedQuer
     short = EncodedQueries({"full": Encoded(unit_vectors(1, 16), 0, 0)})
     with pytest.raises(GalleryError, match="16 dims, the gallery has 32"):
         search(gallery, Strategy.single_shot(), short, 5)
-
-
-@pytest.fixture
-def embedder(model: MatMamba, tmp_path: object) -> Embedder:
-    return Embedder(Checkpoint(tmp_path, model, (), {}, "a" * 64))
-
-
-def test_an_embedder_encodes_at_any_width(embedder: Embedder, model: MatMamba, images: torch.Tensor) -> None:
-    encoded = embedder.queries(images).encode("1/4")
-    assert np.array_equal(encoded.xq, model.embed(images, width="1/4").detach().numpy())
-    assert encoded.macs < embedder.macs("full")
-    assert embedder.spec("1/4").width == "1/4"
-    assert embedder.spec().dim == 32
-
-
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((1, 1, 16, 16), "1 channels, the model takes 3"),
-        ((1, 3, 16, 20), "20 pixels"),
-        ((3, 16, 16), "shape"),
-    ],
-)
-def test_a_query_of_another_shape_is_refused(
-    embedder: Embedder, shape: tuple[int, ...], message: str
-) -> None:
-    with pytest.raises(GalleryError, match=message):
-        embedder.queries(torch.zeros(shape))
-    with pytest.raises(WidthError, match="1/3"):
-        embedder.embed(torch.zeros(1, 3, 16, 16), "1/3")

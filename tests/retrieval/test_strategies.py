@@ -7,7 +7,6 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-import torch
 from matmamba_retrieval import (
     EmbeddingSpec,
     Encoded,
@@ -19,11 +18,9 @@ from matmamba_retrieval import (
     prefix,
     search,
 )
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.strategies.gate import Gate
 from matmamba_retrieval.strategies.stages import put_first
-from matmamba_vision import Checkpoint, MatMamba
 from small import unit_vectors
 
 
@@ -228,25 +225,6 @@ def test_an_index_that_compares_fewer_counts_fewer(tmp_path: Path, spec: Embeddi
             gallery, Strategy.shortlist(width="full", dim=8, length=20), asked, 5
         ).cost.search_macs["shortlist"]
     assert 20 * 8 < counted < 3000 * 8
-
-
-def test_images_that_are_taken_are_encoded_alone(
-    model: MatMamba, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embedder = Embedder(Checkpoint(Path(), model, (), {}, "a" * 64))
-    queries = embedder.queries(images)
-    small = queries.encode("1/8").xq
-    sizes: list[tuple[str, int]] = []
-    embed = embedder.embed
-    monkeypatch.setattr(
-        embedder,
-        "embed",
-        lambda batch, width: sizes.append((width, len(batch))) or embed(batch, width),
-    )
-    taken = queries.take(np.array([2, 0]))
-    assert np.array_equal(taken.encode("1/8").xq, small[[2, 0]])
-    assert np.allclose(taken.encode("full").xq, embed(images[[2, 0]], "full"))
-    assert sizes == [("full", 2)]
 
 
 def test_an_index_of_a_small_width_holds_vectors_of_that_width(
