@@ -155,7 +155,7 @@ def test_functions_and_files_stay_short() -> None:
     for package in PACKAGES:
         for module, file in modules(package):
             source = file.read_text()
-            assert source.count("\n") <= (450 if ".ops" in module else 300), module
+            assert source.count("\n") <= (450 if ".ops" in module else 500), module
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.FunctionDef) and ".ops" not in module and node.name != "__init__":
                     length = (node.end_lineno or 0) - node.lineno + 1
