@@ -28,12 +28,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..device import limit_threads
-from .answers import image_card, row_of
+from ..galleries.answers import row_of
+from ..galleries.page import Page, Section, image_card
+from ..galleries.pictures import Pictures
+from ..galleries.strategies import Method, is_exact, own_strategy
 from .arguments import parse
 from .console import Console, say
-from .own_search import Method, is_exact, own_strategy
-from .page import Page, Section
-from .pictures import Pictures
 from .progress import reporter
 
 

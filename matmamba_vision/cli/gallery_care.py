@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..checkpoint import CheckpointError
+from ..galleries.checkpoints import checkpoint_of
+from ..galleries.pictures import Pictures
 from .arguments import parse
 from .console import Console
-from .gallery_checkpoint import checkpoint_of
-from .pictures import Pictures
 
 _VERIFY = """Read every byte of a gallery and compare it with its checksum.
 

@@ -16,7 +16,7 @@ from matmamba_retrieval import Gallery, GalleryError
 from rich.markup import escape
 from rich.table import Table
 
-from .answers import row_of
+from ..galleries.answers import row_of
 from .arguments import parse
 from .console import Console, safe_cell, say
 

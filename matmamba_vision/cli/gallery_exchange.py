@@ -10,10 +10,10 @@ import numpy as np
 import tyro
 from matmamba_retrieval import Gallery, GalleryError
 
+from ..galleries.pictures import Pictures
+from ..galleries.strategies import Method, own_strategy, say_few
 from .arguments import parse
 from .console import Console
-from .own_search import Method, own_strategy, say_few
-from .pictures import Pictures
 from .progress import reporter
 
 _EXPORT = """Write the images of a gallery to a Parquet file, to the bit.
@@ -126,7 +126,7 @@ def atlas(arguments: list[str]) -> int:
     with Gallery(args.gallery) as gallery:
         keys = _keys(gallery, args.where)
         strategy = own_strategy(gallery, args.method, args.k)
-        say_few(console, gallery, args.k)
+        say_few(reporter(console), gallery, args.k)
         with reporter(console).meter("mapping", len(keys)) as bar:
             picture = (lambda path: pictures.thumbnail(path, args.pictures)) if args.pictures else None
             count = export_atlas(gallery, strategy, args.file, keys, args.k, picture, bar.advance)

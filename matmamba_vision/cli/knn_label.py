@@ -30,12 +30,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..device import limit_threads
-from .answers import image_card
+from ..galleries.page import Page, Section, image_card
+from ..galleries.pictures import Pictures
+from ..galleries.strategies import Method, own_strategy, say_few
 from .arguments import parse
 from .console import Console, safe_cell, say
-from .own_search import Method, own_strategy, say_few
-from .page import Page, Section
-from .pictures import Pictures
 from .progress import reporter
 
 Kind = Literal["suggestion", "suspicious"]
@@ -115,7 +114,7 @@ def _vote(args: Args, gallery: Gallery, console: Console) -> Votes:
     judged = gallery.allowed(args.where or None)
     keys = gallery.live_keys() if judged is None else np.flatnonzero(judged)
     strategy = own_strategy(gallery, args.method, args.k)
-    say_few(console, gallery, args.k)
+    say_few(reporter(console), gallery, args.k)
     with reporter(console).meter("asking neighbours", len(keys)) as bar:
         return vote(gallery, strategy, keys, args.k, args.temperature, gallery.allowed(), bar.advance)
 

@@ -21,12 +21,12 @@ import tyro
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.exchange.joining import join
 
+from ..galleries.shortlists import build_shortlists, require_dims
 from ..progress import Meter
 from .arguments import parse
 from .console import Console
-from .index import continuable, summarise
 from .progress import reporter
-from .shortlists import build_shortlists, require_dims
+from .summary import continuable, summarise
 
 
 @dataclass
@@ -55,10 +55,11 @@ def run(arguments: list[str]) -> None:
         with Gallery(args.into, write=True) as gallery:
             if len(gallery):
                 build_shortlists(gallery, dims, args.factory, count)
+            total = len(gallery)
     if not count:
         console.print(f"{args.into} holds these galleries already: nothing to do", soft_wrap=True)
         return
-    summarise(console, args.into, "merged", count, start, None)
+    summarise(console, args.into, "merged", count, total, time.monotonic() - start)
     console.print(f"next: matmamba search --gallery {quote(str(args.into))} IMAGE", soft_wrap=True)
 
 

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 
 from ..checkpoint import load_checkpoint
 from ..device import limit_threads
+from ..galleries.encoding import ImageEncoder
+from ..galleries.intake import intake
+from ..galleries.shortlists import build_shortlists
 from .arguments import parse
 from .console import Console
-from .encoding import Encoder
-from .index import continuable, summarise
-from .indexing import intake
 from .progress import reporter
-from .shortlists import build_shortlists
+from .summary import continuable, summarise
 
 # Batches whose images' paths are in memory at once.
 WINDOW = 1024
@@ -67,24 +67,26 @@ def run(arguments: list[str]) -> None:
     limit_threads(args.threads)
     checkpoint = load_checkpoint(args.checkpoint)
     with continuable(args.gallery), Gallery(args.gallery, write=True) as gallery:
-        encoder = Encoder.of(
+        encoder = ImageEncoder.of(
             checkpoint, args.widths or gallery.generation.widths, args.batch_size, args.workers
         )
         if _is_there(gallery, encoder):
             console.print(f"{args.gallery} is of this model already: nothing to do", soft_wrap=True)
             return
         count, tally = reindex(gallery, encoder, args.max_broken, console, args.limits)
-    summarise(console, args.gallery, "encoded anew", count, start, tally)
+        total = len(gallery)
+    summarise(console, args.gallery, "encoded anew", count, total, time.monotonic() - start)
+    reporter(console).broken(tally)
     console.print(f"next: matmamba search --gallery {quote(str(args.gallery))} IMAGE", soft_wrap=True)
 
 
-def _is_there(gallery: Gallery, encoder: Encoder) -> bool:
+def _is_there(gallery: Gallery, encoder: ImageEncoder) -> bool:
     same = gallery.spec == encoder.embedder.spec()
     return same and set(gallery.generation.widths) == set(encoder.widths)
 
 
 def reindex(
-    gallery: Gallery, encoder: Encoder, max_broken: float, console: Console, limits: Limits | None = None
+    gallery: Gallery, encoder: ImageEncoder, max_broken: float, console: Console, limits: Limits | None = None
 ) -> tuple[int, BrokenTally]:
     """Give a gallery the vectors of another model; returns images encoded now, and those left out.
 

@@ -48,12 +48,12 @@ from matmamba_retrieval.search.examples import Joined, Stored
 from matmamba_retrieval.search.settings import Plan
 
 from ..device import limit_threads
+from ..galleries.checkpoints import checkpoint_of
 from .answers import as_json, plan_text, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
 from .asked import Asked, asked_images, key_of, local_path, read_batch
 from .computing import require_least, require_place
 from .console import Console, say
-from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
 from .progress import reporter
 from .searching import Answer, Search

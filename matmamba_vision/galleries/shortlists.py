@@ -1,4 +1,4 @@
-"""The indexes that a command builds when it has added images."""
+"""The indexes that a job builds when it has added images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require_dims(dims: Sequence[int], factory: str, embed_dim: int) -> list[int]
     """
     for dim in dims:
         if not 1 <= dim <= embed_dim:
-            raise GalleryError(f"--dims {dim} is not in 1..{embed_dim}")
+            raise GalleryError(f"dims: {dim} is not in 1..{embed_dim}")
     for dim in dims or [min(DEFAULT_DIM, embed_dim)]:
         empty_index(dim, factory or "Flat")
     return sorted(set(dims))

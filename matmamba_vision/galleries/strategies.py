@@ -6,7 +6,7 @@ from typing import Literal
 
 from matmamba_retrieval import Gallery, Shortlist, SingleShot, Strategy
 
-from .console import Console
+from ..progress import Reporter
 
 Method = Literal["auto", "exact", "shortlist"]
 # Up to so many images all are compared with all others.
@@ -27,7 +27,7 @@ def own_strategy(gallery: Gallery, method: Method, k: int) -> Strategy:
     return Shortlist(gallery, width, dim, min(len(gallery), max(SHORTLIST, 10 * k)))
 
 
-def say_few(console: Console, gallery: Gallery, k: int, itself: bool = True) -> None:
+def say_few(report: Reporter, gallery: Gallery, k: int, itself: bool = True) -> None:
     """Say so where there are fewer images than asked for; all of them are answered with then.
 
     Args:
@@ -36,7 +36,7 @@ def say_few(console: Console, gallery: Gallery, k: int, itself: bool = True) -> 
     there = len(gallery) - itself
     if k > there:
         images = "other images" if itself else "images"
-        console.print(f"note: {gallery.folder} has {there:,} {images}: fewer than k = {k}", soft_wrap=True)
+        report.say(f"note: {gallery.folder} has {there:,} {images}: fewer than k = {k}")
 
 
 def is_exact(gallery: Gallery, method: Method) -> bool:

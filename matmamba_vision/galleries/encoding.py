@@ -45,7 +45,7 @@ def embed_batches(
 
 
 @dataclass(frozen=True)
-class Encoder:
+class ImageEncoder:
     """A model that encodes images at its full width and at some others.
 
     Attributes:
@@ -60,14 +60,14 @@ class Encoder:
     workers: int
 
     @staticmethod
-    def of(checkpoint: Checkpoint, widths: Sequence[str], batch_size: int, workers: int) -> Encoder:
+    def of(checkpoint: Checkpoint, widths: Sequence[str], batch_size: int, workers: int) -> ImageEncoder:
         """One for widths as a user writes them; `GalleryError` if a number is not positive."""
         if batch_size < 1 or workers < 0:
-            raise GalleryError(f"--batch-size {batch_size} and --workers {workers} must be 1 and 0 or more")
+            raise GalleryError(f"batch_size {batch_size} and workers {workers} must be 1 and 0 or more")
         embedder = Embedder(checkpoint)
         labels = dict.fromkeys(embedder.model.label(width) for width in widths)
         labels.pop(embedder.spec().width, None)
-        return Encoder(checkpoint, embedder, tuple(labels), batch_size, workers)
+        return ImageEncoder(checkpoint, embedder, tuple(labels), batch_size, workers)
 
     def encode(
         self, images: Images, left: NDArray[np.int64], tally: BrokenTally, bar: Meter

@@ -9,6 +9,10 @@ from pathlib import Path
 from string import Template
 from types import TracebackType
 
+from matmamba_retrieval import Row
+
+from .pictures import Pictures
+
 
 @dataclass(frozen=True)
 class Card:
@@ -82,6 +86,14 @@ class Page:
             f"<section{kind}><h2>{escape(section.heading)}</h2>{note}"
             f"<div class=row>{lead}{grid if section.cards else ''}</div></section>\n"
         )
+
+
+def image_card(
+    pictures: Pictures, row: Row, score: float | None = None, badge: str = "", mark: str = ""
+) -> Card:
+    """An image of a gallery: its label, or its id where it has none, stands first."""
+    title, detail = (row.label, row.id) if row.label else (row.id, "")
+    return Card(pictures.data_url(row.path), title, detail, row.path, score, badge, mark)
 
 
 def _card(card: Card) -> str:

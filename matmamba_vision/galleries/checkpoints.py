@@ -1,4 +1,4 @@
-"""The checkpoint that made a gallery."""
+"""The checkpoint that makes a gallery, and the one that made it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from matmamba_retrieval.exchange.importing import made_elsewhere
 from matmamba_retrieval.storage.records import Generation
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
+
+# Good for a first gallery, before anything is trained.
+SHIPPED = "matmamba_mini_patch16_128"
 
 
 def checkpoint_of(
@@ -26,5 +29,5 @@ def checkpoint_of(
         raise CheckpointError(f"{folder} holds vectors that were made elsewhere: no model is known for it")
     path = named or Path(generation.checkpoint_path)
     if named is None and not path.exists():
-        raise CheckpointError(f"the checkpoint of {folder} is no longer at {path}: name it with --checkpoint")
+        raise CheckpointError(f"the checkpoint of {folder} is no longer at {path}: name where it is now")
     return load_checkpoint(path, device)
