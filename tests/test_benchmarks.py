@@ -19,6 +19,7 @@ import gpu
 import gpu_setting
 import indexing
 import latency
+import listing
 import measuring
 import nested_cost
 import nested_cost_gpu
@@ -49,6 +50,7 @@ TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (against_vit, {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]}),
     (block_time, {"shape": SHAPE}),
     (latency, {"models": [NANO]}),
+    (listing, {"files": 200}),
     (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),
     (small_gallery, {"counts": [50]}),
     (width_time, {"name": NANO, "batch": 2}),
