@@ -1,4 +1,4 @@
-"""The chunked scan by Triton kernels, forward and backward; what they compute stands in `triton_kernels`.
+"""The chunked scan by Triton kernels, forward and backward; what they compute stands in `ssd_kernels`.
 
 Short sequences are one chunk: every token looks back at all before it, and there are no states. In longer
 ones a chunk of a few tiles looks back, and a state of (N, P) for each head travels from chunk to chunk.
@@ -14,7 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import triton_kernels as kernels
+from . import ssd_kernels as kernels
 from .launch import on_device_of, precision_of
 
 # Tokens of a tile, the edge of every matrix product; exact float32 needs more registers and takes fewer.
