@@ -13,9 +13,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from ..width import WidthLike
+from .backbone import positions_for
 from .matmamba import MatMamba
 from .shipped import shipped_arguments, shipped_cfg
-from .sizes import positions_for
 from .submodel import extract
 
 
