@@ -149,7 +149,7 @@ _ALONE = {"trained_widths": ("full",)}
 
 @register_model
 def matmamba_nano_patch4_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """0.45M parameters without the head, flipped scans, for 32 px images and for trying things on a CPU."""
+    """0.46M parameters without the head, flipped scans, for 32 px images and for trying things on a CPU."""
     return _create("matmamba_nano_patch4_32", pretrained, _MAMBA_NANO, **kwargs)
 
 

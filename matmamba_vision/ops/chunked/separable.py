@@ -76,7 +76,7 @@ class _Separable(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         entering: list[Tensor] = []
         x, dt, A, B, C, D, ctx.chunk_size = inputs
-        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), ctx.chunk_size, entering)
+        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), chunk_size=ctx.chunk_size, entering=entering)
         # The output is kept for the gradient of the decays; whatever follows keeps it anyway.
         ctx.save_for_backward(x, dt, A, B, C, D, y_BLHP, *entering)
         return y_BLHP
@@ -86,7 +86,9 @@ class _Separable(torch.autograd.Function):
     def backward(ctx: Any, dy_BLHP: Tensor) -> tuple[Tensor | None, ...]:
         x, dt, A, B, C, D, y, *entering = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            gradients = _gradients(dy_BLHP.contiguous(), x, dt, A, B, C, D, y, entering, ctx.chunk_size)
+            dy = dy_BLHP.contiguous()
+            kept: dict[str, Any] = {"y_BLHP": y, "entering": entering, "chunk_size": ctx.chunk_size}
+            gradients = _gradients(dy, x, dt, A, B, C, D, **kept)
         return *gradients, None
 
 
@@ -144,6 +146,7 @@ def _scan(
     C_BLN: Tensor,
     D_H: Tensor,
     y_BLHP: Tensor,
+    *,
     chunk_size: int,
     entering: list[Tensor] | None,
 ) -> Tensor:
@@ -207,6 +210,7 @@ def _gradients(
     B_BLN: Tensor,
     C_BLN: Tensor,
     D_H: Tensor,
+    *,
     y_BLHP: Tensor,
     entering: list[Tensor],
     chunk_size: int,
