@@ -39,7 +39,8 @@ import transformers_mixer
 import width_time
 from matmamba_vision import MatMamba
 from matmamba_vision.measures import count_parameters
-from matmamba_vision.ops import fused, reference
+from matmamba_vision.ops import mamba_ssm, reference
+from matmamba_vision.ops.mamba_ssm import installed
 from measuring import Plan, Ratio, alternate, in_fresh_process, measure_case
 from timm import create_model
 
@@ -254,8 +255,8 @@ TINY_GPU = gpu.Setting(
 def test_the_gpu_script_measures_all_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, by Triton's interpreter, with the definitions in place of mamba-ssm's kernels."""
     pytest.importorskip("triton")
-    monkeypatch.setattr(fused, "missing", lambda: None)
-    monkeypatch.setattr(fused, "_load", definitions)
+    monkeypatch.setattr(mamba_ssm, "missing", lambda: None)
+    monkeypatch.setattr(installed, "load", definitions)
     monkeypatch.setattr(gpu_setting, "KERNELS", ("triton",))
     setting = replace(TINY_GPU, block=replace(SHAPE, state_dim=16))
     cases = {case["name"]: case for case in gpu.cases(Plan(0, 1), setting)}
@@ -276,7 +277,7 @@ def test_the_script_of_nested_cost_on_a_gpu_measures_all_it_names() -> None:
 
 
 def test_the_published_block_computes_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_load", definitions)
+    monkeypatch.setattr(installed, "load", definitions)
     torch.manual_seed(0)
     model = create_model(NANO, scan="raster").eval()
     images = torch.randn(2, 3, 32, 32)
