@@ -5,8 +5,8 @@
 
 Each version is a process that loads its own source tree and runs commands (`matmamba index`, `search`,
 `train`) when told to; the two are told in turn, so that whatever else the machine does meets both. What a
-process needs to start is not counted. The command of a round is the same for both, as are the photos (noise of
-photo size) and the gallery that is searched. Writes results/versions.json.
+process needs to start is not counted. Both run the same commands, on the same photos (noise of
+photo size) and the same gallery. Writes results/versions.json.
 """
 
 from __future__ import annotations
