@@ -230,8 +230,11 @@ def prepare_training(
     """
     engine = engine or EngineConfig()
     accelerator = accelerator or make_accelerator(engine)
-    drawn = WidthSchedule(schedule or ScheduleConfig(), model.trained_widths, seed, engine.accumulate)
-    widths = WeightedWidths(schedule=drawn, weights=_width_weights(model, objective))
+    widths = _weighted_widths(model, objective, schedule or ScheduleConfig(), engine, seed)
+    inputs = Inputs(mix=make_mix(mix or MixConfig(), model.num_classes), follows=follows)
+    settings = LoopSettings(
+        epochs=optim.epochs, accumulate=engine.accumulate, clip_grad=optim.clip_grad, seed=seed
+    )
     model, objective = model.to(accelerator.device), objective.to(accelerator.device)
     copies = _copies(model, optim, engine)
     trainee, optimiser = _wrap(model, objective, optim, accelerator)
@@ -246,15 +249,9 @@ def prepare_training(
         passes=make_pass(trainee, accelerator, model, engine.cuda_graphs),
         optimiser=optimiser,
         widths=widths,
-        inputs=Inputs(mix=make_mix(mix or MixConfig(), model.num_classes), follows=follows),
+        inputs=inputs,
         copies=copies,
-        settings=_loop_settings(optim, engine, seed),
-    )
-
-
-def _loop_settings(optim: OptimConfig, engine: EngineConfig, seed: int) -> LoopSettings:
-    return LoopSettings(
-        epochs=optim.epochs, accumulate=engine.accumulate, clip_grad=optim.clip_grad, seed=seed
+        settings=settings,
     )
 
 
@@ -279,11 +276,15 @@ def _wrap(
     return wrapped
 
 
-def _width_weights(model: MatMamba, objective: NestedObjective) -> dict[Width, float]:
-    """The weight of each trained width, 1 on average."""
-    weights = weights_of("width_weights", objective.config.width_weights, model.trained_widths)
+def _weighted_widths(
+    model: MatMamba, objective: NestedObjective, schedule: ScheduleConfig, engine: EngineConfig, seed: int
+) -> WeightedWidths:
+    """The trained widths, with weights that are 1 on average."""
+    trained = model.trained_widths
+    drawn = WidthSchedule(schedule, trained, seed, engine.accumulate)
+    weights = weights_of("width_weights", objective.config.width_weights, trained)
     shares = [weight * len(weights) / sum(weights) for weight in weights]
-    return dict(zip(model.trained_widths, shares, strict=True))
+    return WeightedWidths(schedule=drawn, weights=dict(zip(trained, shares, strict=True)))
 
 
 def make_mix(config: MixConfig, num_classes: int) -> Any:
