@@ -21,10 +21,10 @@ from typing import Any
 
 from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
-from matmamba_retrieval.embedder import Embedder
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..errors import ConfigError
+from ..galleries.embedder import Embedder
 from ..measures.environment import environment, peak_memory_mib
 from ..measures.report import write_report
 from .arguments import parse

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from matmamba_datasets import Batch, BrokenTally, Images, eval_transform, make_loader
 from matmamba_retrieval import GalleryError
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
+from ..galleries.embedder import Embedder
 from ..progress import Meter
 
 # Batches that are decoded, but not encoded yet.

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from matmamba_retrieval import Gallery, Row
-from matmamba_retrieval.embedder import Embedder
 from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import main
 from matmamba_vision.galleries.checkpoints import SHIPPED
+from matmamba_vision.galleries.embedder import Embedder
 from PIL import Image
 from small import unit_vectors
 

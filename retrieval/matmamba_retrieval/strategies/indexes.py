@@ -1,4 +1,4 @@
-"""How strategies look through a gallery: its index, its vectors, and how many of them were compared."""
+"""How strategies search the indexes of a gallery: which one, its vectors, and how many were compared."""
 
 from __future__ import annotations
 
@@ -19,31 +19,27 @@ from ..index.shortlist_index import ShortlistIndex
 from ..storage.records import ShortlistRecord
 from .hits import Bools, Cost
 from .queries import Floats, Ints
+from .strategy import Step
 
 FLOAT16 = 2
 Blocks = Iterator[tuple[int, NDArray[np.floating]]]
 
 
 def find_shortlist(
-    gallery: Gallery,
-    xq: Floats,
-    length: int,
-    allowed: Bools | None,
-    width: str,
-    index: str,
-    effort: int | None,
+    gallery: Gallery, step: Step, xq: Floats, length: int, allowed: Bools | None = None
 ) -> Ints:
-    """(nq, length) keys by the gallery's index over the dims that the queries have.
+    """(nq, length) keys by the index of a strategy's first step; (nq, dim) `xq` are normalised prefixes.
 
     Raises:
         GalleryError: no index over these dims of that width, or another than is named.
     """
-    record = require_index(gallery, xq.shape[1], width, index)
+    record = require_index(gallery, step.dim, step.gallery_width, step.index)
     found = gallery.shortlist_index(record)
-    if effort is not None and not found.efforts:
-        raise GalleryError(f"the index {record.recipe!r} takes no effort of {effort}")
+    if step.effort is not None and not found.efforts:
+        raise GalleryError(f"the index {record.recipe!r} takes no effort of {step.effort}")
     wanted = min(gallery.key_count, length)
-    return search_index(found, gallery.segments_of(width), xq, wanted, allowed, effort or 0)
+    segments = gallery.segments_of(step.gallery_width)
+    return search_index(found, segments, xq, wanted, allowed, step.effort or 0)
 
 
 def selected_blocks(gallery: Gallery, allowed: Bools | None) -> tuple[Ints | None, Blocks]:
@@ -73,14 +69,14 @@ def expanded(xq: Floats, I: Ints, read: Callable[[Ints], NDArray[np.floating]]) 
 
 
 @contextmanager
-def compared_by(gallery: Gallery, dim: int, width: str, cost: Cost, queries: int) -> Iterator[None]:
+def compared_by(gallery: Gallery, step: Step, cost: Cost, queries: int) -> Iterator[None]:
     """Count what the first stage compares in the block: as FAISS counts, or all rows of a flat index."""
     before = _counted()
     yield
     found = (_counted() - before) / max(1, queries)
     vectors = found if found else float(gallery.key_count)
-    cost.compare("shortlist", vectors, dim)
-    cost.bytes_read += vectors * index_bytes(gallery, dim, width) / gallery.key_count
+    cost.compare("shortlist", vectors, step.dim)
+    cost.bytes_read += vectors * index_bytes(gallery, step) / gallery.key_count
 
 
 def _counted() -> int:
@@ -145,9 +141,9 @@ def _record(gallery: Gallery, dim: int, width: str) -> ShortlistRecord | None:
     return next((known for known in gallery.shortlists() if (known.dim, known.width) == (dim, width)), None)
 
 
-def index_bytes(gallery: Gallery, dim: int | None, width: str = "") -> int:
-    """Bytes of an index, as its file has them; without one, of the vectors that exact search compares."""
-    record = None if dim is None else _record(gallery, dim, width or gallery.spec.width)
+def index_bytes(gallery: Gallery, step: Step | None) -> int:
+    """Bytes of the index that a step searches; without one, of the vectors that exact search compares."""
+    record = None if step is None else _record(gallery, step.dim, step.gallery_width)
     if record is None:
         return gallery.key_count * gallery.spec.dim * FLOAT16
     try:

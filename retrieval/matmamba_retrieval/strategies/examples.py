@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
-from .strategies import Encoded, Queries
+from .queries import Encoded, Queries
 
 Ints = NDArray[np.int64]
 

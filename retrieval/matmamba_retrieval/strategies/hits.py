@@ -1,4 +1,4 @@
-"""What a search answers and what it spent, and the protocol of all strategies."""
+"""What a search answers, and what it spent."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .queries import Encoded, Floats, Ints, Queries
+from .queries import Encoded, Floats, Ints
 
 Bools = NDArray[np.bool_]
 
@@ -25,9 +24,11 @@ class Cost:
     one thread searches); a compressed vector counts as many as the vector that it stands for.
 
     Attributes:
-        macs: encoder multiply-adds. search_macs: multiply-adds by stage: shortlist, rerank. candidates:
-            vectors scored at full length. bytes_read: of vectors, and of the index by its mean row. ms:
-            milliseconds by stage: encode, shortlist, gate, rerank.
+        macs: encoder multiply-adds.
+        candidates: vectors scored at full length.
+        bytes_read: of vectors, and of the index by its mean row.
+        search_macs: multiply-adds by stage: shortlist, rerank.
+        ms: milliseconds by stage: encode, shortlist, gate, rerank.
     """
 
     macs: float = 0.0
@@ -77,11 +78,14 @@ class Hits:
 
     Attributes:
         D: (nq, k) cosine similarities of full-length embeddings, at most 1, -inf where there is no hit; of an
-            expanded query, which can exceed that of the first hit. I: (nq, k) keys
-            of the gallery, `NO_KEY` where there is none. shortlist: (nq, K) keys found by the first stage.
-            cost: per query. by_full: (nq,) whether the full width gave the query's scores; where a gate let
-            the small width answer, they are those of the small-width query. reason: why there are fewer than
-            k hits, else "". nearest: D and I by the query itself, of an answer that was expanded.
+            expanded query, which can exceed that of the first hit.
+        I: (nq, k) keys of the gallery, `NO_KEY` where there is none.
+        shortlist: (nq, K) keys found by the first stage.
+        cost: per query.
+        by_full: (nq,) whether the full width gave the query's scores; where a gate let the small width
+            answer, they are those of the small-width query.
+        reason: why there are fewer than k hits, else "".
+        nearest: D and I by the query itself, of an answer that was expanded.
     """
 
     D: Floats
@@ -95,23 +99,3 @@ class Hits:
     def __post_init__(self) -> None:
         """Vectors are stored in half precision: what is rounded up is no more than alike."""
         object.__setattr__(self, "D", np.minimum(self.D, np.float32(1)))
-
-
-class Strategy(Protocol):
-    """A way to search one gallery."""
-
-    @property
-    def query_width(self) -> str:
-        """Label of the width that encodes a query first."""
-        ...
-
-    def search(self, queries: Queries, k: int, allowed: Bools | None = None) -> Hits:
-        """The k best images for each query, of those that are allowed.
-
-        Args:
-            allowed: (keys,) which keys may be answered; by default all that were not deleted.
-
-        Raises:
-            GalleryError: k is not in 1..number of images, or the strategy does not fit the gallery.
-        """
-        ...

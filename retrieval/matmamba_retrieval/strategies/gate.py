@@ -136,36 +136,21 @@ def depth(k: int) -> int:
     return max(k + 1, NEIGHBOURS)
 
 
-class Classes:
-    """Numbers of the classes of a gallery's images, read once for each of its versions."""
+def classes_of(gallery: Gallery, I: Ints) -> Ints:  # noqa: E741
+    """Classes of hits, `NO_KEY` where there is no hit; images without a label share none.
 
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery, self._version = gallery, -1
-        self._by_key: Ints = np.empty(0, dtype=np.int64)
-
-    def of(self, I: Ints) -> Ints:  # noqa: E741
-        """Classes of hits, `NO_KEY` where there is no hit; images without a label share none.
-
-        Raises:
-            GalleryError: the gallery has no labels.
-        """
-        if self._version != self._gallery.version.number:
-            self._version, self._by_key = self._gallery.version.number, self._read()
-        return np.where(I == NO_KEY, NO_KEY, self._by_key[I])
-
-    def _read(self) -> Ints:
-        names = self._gallery.labels()
-        number = {name: index for index, name in enumerate(dict.fromkeys(names)) if name is not None}
-        if not number:
-            raise GalleryError(f"{self._gallery.folder} has no labels, which the rule of this gate needs")
-        # Below NO_KEY, and each once.
-        codes = (-2 - key if name is None else number[name] for key, name in enumerate(names))
-        return np.fromiter(codes, dtype=np.int64, count=len(names))
+    Raises:
+        GalleryError: the gallery has no labels.
+    """
+    by_key = gallery.class_numbers()
+    if not (by_key >= 0).any():
+        raise GalleryError(f"{gallery.folder} has no labels, which the rule of this gate needs")
+    return np.where(I == NO_KEY, NO_KEY, by_key[I])
 
 
 def margins(
     rules: Collection[str],
-    classes: Classes,
+    gallery: Gallery,
     D: Floats,
     I: Ints,  # noqa: E741
     k: int,
@@ -179,7 +164,7 @@ def margins(
         missing = ((0, 0), (0, k + 1 - D.shape[1]))
         D = np.pad(D, missing, constant_values=-np.inf)
         I = np.pad(I, missing, constant_values=NO_KEY)  # noqa: E741
-    known = classes.of(I) if {*rules} & {*OF_LABELS} else np.full_like(I, NO_KEY)
+    known = classes_of(gallery, I) if {*rules} & {*OF_LABELS} else np.full_like(I, NO_KEY)
     return {rule: RULES[rule](D, known, k) for rule in rules}
 
 
@@ -243,9 +228,9 @@ def _calibrate(
     gate: Gate, margins: Values, small: Values, full: Values, target: float, sure: bool
 ) -> Calibration:
     count, order = len(margins), np.argsort(margins, kind="stable")
-    ordered, dear, cheap = margins[order], full[order], small[order]
-    losses = _means(dear, cheap)
-    bounds = losses + ONE_SIDED_95 * np.sqrt(np.maximum(0, _means(dear**2, cheap**2) - losses**2) / count)
+    ordered, expensive, cheap = margins[order], full[order], small[order]
+    losses, squares = _means(expensive, cheap), _means(expensive**2, cheap**2)
+    bounds = losses + ONE_SIDED_95 * np.sqrt(np.maximum(0, squares - losses**2) / count)
     # Equal margins share their fate.
     possible = np.r_[True, ordered[1:] > ordered[:-1], True]
     # Sums in another order may differ in the last bits.
@@ -258,7 +243,8 @@ def _calibrate(
     return Calibration(gate, first / count, lost, bound, met)
 
 
-def _means(dear: Values, cheap: Values) -> Values:
+def _means(expensive: Values, cheap: Values) -> Values:
     """(n + 1, M) means where the first 0, 1, ... n have the first values, and the others the second."""
-    none = np.zeros((1, dear.shape[1]))
-    return (np.vstack([none, dear.cumsum(0)]) + np.vstack([cheap[::-1].cumsum(0)[::-1], none])) / len(dear)
+    none = np.zeros((1, expensive.shape[1]))
+    sums = np.vstack([none, expensive.cumsum(0)]) + np.vstack([cheap[::-1].cumsum(0)[::-1], none])
+    return sums / len(expensive)

@@ -19,7 +19,9 @@ class Encoded:
     """Queries encoded at one width.
 
     Attributes:
-        xq: (nq, D) float32, L2-normalised. macs: encoder multiply-adds per query. ms: encoder time per query.
+        xq: (nq, D) float32, L2-normalised.
+        macs: encoder multiply-adds per query.
+        ms: encoder time per query.
     """
 
     xq: Floats

@@ -1,4 +1,4 @@
-"""Images to embeddings: the one place of this package that needs torch and a model."""
+"""Images to embeddings: how a model answers what galleries and strategies ask of an encoder."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import time
 
 import numpy as np
 import torch
-from matmamba_vision import Checkpoint, MatMamba
-from matmamba_vision.measures import count_macs
+from matmamba_retrieval import EmbeddingSpec, Encoded, GalleryError
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import GalleryError
-from .search.queries import Encoded, Ints
-from .storage.spec import EmbeddingSpec
+from ..checkpoint import Checkpoint
+from ..measures import count_macs
+from ..models import MatMamba
 
 BATCH = 256
 
@@ -87,7 +86,7 @@ class ImageQueries:
             self._encoded[width] = Encoded(xq, self._embedder.macs(width), ms)
         return self._encoded[width]
 
-    def take(self, which: Ints) -> ImageQueries:
+    def take(self, which: NDArray[np.int64]) -> ImageQueries:
         """Some of them, by position; widths that were encoded already are not encoded again."""
         taken = ImageQueries(self._embedder, self._images[torch.from_numpy(which)])
         taken._encoded = {

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY
 from .examples import Stored
-from .strategies import Strategy
+from .search import search
+from .strategy import Strategy
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -33,7 +34,7 @@ def neighbours(
     asked = min(k + 1, len(gallery))
     for start in range(0, len(keys), AT_ONCE):
         part = keys[start : start + AT_ONCE]
-        hits = strategy.search(Stored(gallery, part), asked, allowed)
+        hits = search(gallery, strategy, Stored(gallery, part), asked, allowed)
         yield part, *without(hits.D, hits.I, part, k)
 
 
