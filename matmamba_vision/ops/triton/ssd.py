@@ -1,4 +1,4 @@
-"""The chunked scan by Triton kernels, forward and backward; what they compute stands in `triton_kernels`.
+"""The chunked scan by Triton kernels, forward and backward; what they compute stands in `ssd_kernels`.
 
 Short sequences are one chunk: every token looks back at all before it, and there are no states. In longer
 ones a chunk of a few tiles looks back, and a state of (N, P) for each head travels from chunk to chunk.
@@ -14,7 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import triton_kernels as kernels
+from . import ssd_kernels as kernels
 from .launch import on_device_of, precision_of
 
 # Tokens of a tile, the edge of every matrix product; exact float32 needs more registers and takes fewer.
@@ -65,7 +65,7 @@ class _Scan(torch.autograd.Function):
         return _gradients(dy_BLHP, *ctx.saved_tensors)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
     """Sizes of one scan, and the options of its kernels."""
 
@@ -123,7 +123,17 @@ def _plan(x_BLHP: Tensor, B_BLN: Tensor) -> _Plan:
     wide = block * dot.primitive_bitwidth > 64 * 16
     options |= {"num_warps": 8, "num_stages": 1} if wide else {"num_warps": 4, "num_stages": 2}
     chunks = ceil(length / (tiles * tile))
-    return _Plan(batch, length, heads, head_dim, B_BLN.shape[-1], tile, tiles, chunks, options)
+    return _Plan(
+        batch=batch,
+        length=length,
+        heads=heads,
+        head_dim=head_dim,
+        state_dim=B_BLN.shape[-1],
+        tile=tile,
+        tiles=tiles,
+        chunks=chunks,
+        options=options,
+    )
 
 
 def _rows(t_BLHP: Tensor) -> Tensor:
@@ -131,9 +141,16 @@ def _rows(t_BLHP: Tensor) -> Tensor:
     return t_BLHP if t_BLHP.stride(-1) == 1 else t_BLHP.contiguous()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """What every later kernel reads: steps and decays by head, scores C B^T, states entering the chunks."""
+    """What every later kernel reads.
+
+    Attributes:
+        step_BHL: steps by head.
+        cum_BHL: running sums of dt A within each tile, by head.
+        scores: C B^T of each chunk.
+        entering: states entering the chunks; anything where there is one chunk.
+    """
 
     step_BHL: Tensor
     cum_BHL: Tensor
@@ -156,11 +173,11 @@ def _prepare(plan: _Plan, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor
         B, C, scores, plan.length, plan.state_dim, plan.tiles, *B.stride(), *C.stride(),
         BLOCK_N=plan.block_n, **options,
     )  # fmt: skip
-    if not plan.with_states:
-        return _Prepared(step, cum, scores, scores)
-    entering = _added(plan, x, B, step, cum, leaving=True)
-    _carry(plan, entering, entering, None, cum)
-    return _Prepared(step, cum, scores, entering)
+    entering = scores
+    if plan.with_states:
+        entering = _added(plan, x, B, step, cum, leaving=True)
+        _carry(plan, entering, entering, None, cum)
+    return _Prepared(step_BHL=step, cum_BHL=cum, scores=scores, entering=entering)
 
 
 def _added(plan: _Plan, t: Tensor, V: Tensor, step: Tensor, cum: Tensor, leaving: bool) -> Tensor:

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..autograd import apply_where_wanted
+
 
 def conv_silu(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor) -> Tensor:
     """Depthwise causal convolution over tokens, then SiLU (Mamba2, arXiv 2405.21060, section 7).
 
     Args:
-        t_BLX: X stands for any channel dimensions. kernel_XK: K taps, the last one for the token itself.
+        t_BLX: X stands for any channel dimensions.
+        kernel_XK: K taps, the last one for the token itself.
 
     Returns:
         Contiguous, of the shape of `t_BLX`.
@@ -39,12 +42,6 @@ def gated_rms_norm(y_BLX: Tensor, z_BLX: Tensor, weight_X: Tensor, epsilon: floa
         return torch.empty_like(y_BLX)
     flat = (y_BLX.flatten(2), z_BLX.to(y_BLX.dtype).flatten(2), weight_X.to(y_BLX.dtype).flatten())
     return apply_where_wanted(_GatedRMSNorm, *flat, epsilon).view(y_BLX.shape)
-
-
-def apply_where_wanted(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
-    """The function, with autograd's bookkeeping only where a gradient is wanted."""
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in inputs if isinstance(t, Tensor))
-    return function.apply(*inputs) if wanted else function.forward(None, *inputs)
 
 
 def _convolve(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor | None) -> Tensor:

@@ -41,7 +41,7 @@ class _Quadratic(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, dt, A, B, C, D, ctx.chunk_size = inputs
-        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), ctx.chunk_size)
+        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), chunk_size=ctx.chunk_size)
         # The output is kept for the gradient of the decays; whatever follows keeps it anyway.
         ctx.save_for_backward(x, dt, A, B, C, D, y_BLHP)
         return y_BLHP
@@ -51,7 +51,10 @@ class _Quadratic(torch.autograd.Function):
     def backward(ctx: Any, dy_BLHP: Tensor) -> tuple[Tensor | None, ...]:
         x, dt, A, B, C, D, y = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            return *_gradients(dy_BLHP.contiguous(), x, dt, A, B, C, D, y, ctx.chunk_size), None
+            gradients = _gradients(
+                dy_BLHP.contiguous(), x, dt, A, B, C, D, y_BLHP=y, chunk_size=ctx.chunk_size
+            )
+        return *gradients, None
 
 
 class _Decays(NamedTuple):
@@ -85,6 +88,7 @@ def _scan(
     C_BLN: Tensor,
     D_H: Tensor,
     y_BLHP: Tensor,
+    *,
     chunk_size: int,
 ) -> Tensor:
     """Fills in the outputs and returns them."""
@@ -110,6 +114,7 @@ def _gradients(
     B_BLN: Tensor,
     C_BLN: Tensor,
     D_H: Tensor,
+    *,
     y_BLHP: Tensor,
     chunk_size: int,
 ) -> tuple[Tensor, ...]:

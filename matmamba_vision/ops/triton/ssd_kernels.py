@@ -1,4 +1,4 @@
-"""Kernels of the chunked scan (arXiv 2405.21060, section 6) for a GPU; `triton_ssd` launches them.
+"""Kernels of the chunked scan (arXiv 2405.21060, section 6) for a GPU; `ssd` launches them.
 
 Tokens are cut into tiles of T, tiles into chunks of `tiles`. `cum` is the running sum of dt A within each
 tile, so that every exponent below is a sum of a few negative numbers: nothing overflows, nothing cancels.

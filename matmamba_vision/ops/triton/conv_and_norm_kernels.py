@@ -1,7 +1,7 @@
 """What stands beside the scan, by Triton kernels: convolution + SiLU, gate + RMSNorm, and their gradients.
 
-Each is one pass over memory forward and one backward; shapes and meaning as in `pointwise`. Arithmetic is in
-float32 whatever the inputs are.
+Each is one pass over memory forward and one backward; shapes and meaning as in `chunked.conv_and_norm`.
+Arithmetic is in float32 whatever the inputs are.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..autograd import apply_where_wanted
 from .launch import on_device_of
-from .pointwise import apply_where_wanted
 
 # Tokens and channels of a tile of the convolution.
 TOKENS, CHANNELS = 16, 128
@@ -24,7 +24,7 @@ CONV_SUMMED, NORM_SUMMED = 256, 64
 
 
 def conv_silu_triton(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor) -> Tensor:
-    """Depthwise causal convolution over tokens, then SiLU; arguments and result as `pointwise.conv_silu`."""
+    """Depthwise causal convolution over tokens, then SiLU; arguments and result as `chunked.conv_silu`."""
     if t_BLX.numel() == 0:
         return torch.empty_like(t_BLX)
     flat = (t_BLX.flatten(2), kernel_XK.flatten(0, -2), bias_X.flatten().contiguous())
@@ -32,7 +32,7 @@ def conv_silu_triton(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor) -> Tensor
 
 
 def gated_rms_norm_triton(y_BLX: Tensor, z_BLX: Tensor, weight_X: Tensor, epsilon: float) -> Tensor:
-    """RMSNorm of y SiLU(z), times weight; arguments and result as in `pointwise.gated_rms_norm`."""
+    """RMSNorm of y SiLU(z), times weight; arguments and result as in `chunked.gated_rms_norm`."""
     if y_BLX.numel() == 0:
         return torch.empty_like(y_BLX)
     flat = (y_BLX.flatten(2), z_BLX.flatten(2), weight_X.flatten().contiguous())

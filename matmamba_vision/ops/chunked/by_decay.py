@@ -89,9 +89,9 @@ def _by_decay(
     if strong_H.all():
         return ssd_masked(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
     # In the large products the strong heads take part with a step and a skip of 0, which adds nothing.
-    calm_H = [torch.where(strong_H, 0, tensor_H) for tensor_H in (A_H, D_H)]
-    calm_BLH = torch.where(strong_H, 0, dt_BLH)
-    y_BLHP = scan(x_BLHP, calm_BLH, calm_H[0], B_BLN, C_BLN, calm_H[1], chunk_size)
+    moderate_H = [torch.where(strong_H, 0, tensor_H) for tensor_H in (A_H, D_H)]
+    moderate_BLH = torch.where(strong_H, 0, dt_BLH)
+    y_BLHP = scan(x_BLHP, moderate_BLH, moderate_H[0], B_BLN, C_BLN, moderate_H[1], chunk_size)
     heads = strong_H.nonzero()[:, 0]
     x, dt, A, D = (t.index_select(d, heads) for t, d in ((x_BLHP, 2), (dt_BLH, 2), (A_H, 0), (D_H, 0)))
     y_strong_BLHP = ssd_masked(x, dt, A, B_BLN, C_BLN, D, chunk_size)

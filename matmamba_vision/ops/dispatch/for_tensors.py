@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..chunked import ssd_chunked
+from ..reference import conv_silu_reference, gated_rms_norm_reference
 from .backends import BACKENDS, Backend, Scan, Setting, never_refuses
-from .choice import require_known, resolve
-from .chunked import ssd_chunked
-from .reference import conv_silu_reference, gated_rms_norm_reference
+from .fastest import require_known, resolve
 
 
 def resolve_for(name: str, like: Tensor, head_dim: int, state_dim: int) -> Backend:
@@ -32,11 +32,14 @@ def resolve_for(name: str, like: Tensor, head_dim: int, state_dim: int) -> Backe
     # Tensors without data know no autocast.
     autocasts = not like.is_meta and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocasts else like.dtype
-    return resolve(require_known(name), Setting(device, dtype, head_dim, state_dim))
+    return resolve(
+        require_known(name), Setting(device=device, dtype=dtype, head_dim=head_dim, state_dim=state_dim)
+    )
 
 
 def _scan_of(backend: str, x: Tensor, B: Tensor) -> Scan:
-    return resolve(backend, Setting(x.device.type, x.dtype, x.shape[-1], B.shape[-1])).scan
+    setting = Setting(device=x.device.type, dtype=x.dtype, head_dim=x.shape[-1], state_dim=B.shape[-1])
+    return resolve(backend, setting).scan
 
 
 @torch.library.custom_op("matmamba::scan", mutates_args=())
@@ -92,11 +95,17 @@ def _opaque(
     return _scan(x, dt, A, B, C, D, chunk_size, backend)
 
 
-_COMPILED = {
-    name: Backend(
-        name, partial(_opaque, backend=name), conv_silu_reference, gated_rms_norm_reference, never_refuses
+def _as_defined(name: str, scan: Scan) -> Backend:
+    """A backend of that scan, with the definitions of what stands beside it."""
+    return Backend(
+        name=name,
+        scan=scan,
+        conv_silu=conv_silu_reference,
+        gated_rms_norm=gated_rms_norm_reference,
+        refusal=never_refuses,
     )
-    for name in ("auto", *BACKENDS)
-}
+
+
+_COMPILED = {name: _as_defined(name, partial(_opaque, backend=name)) for name in ("auto", *BACKENDS)}
 # What is exported knows no operation of ours.
-_EXPORTED = Backend("exported", ssd_chunked, conv_silu_reference, gated_rms_norm_reference, never_refuses)
+_EXPORTED = _as_defined("exported", ssd_chunked)

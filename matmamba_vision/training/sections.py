@@ -1,11 +1,11 @@
-"""What a run can set about model, objective and optimiser: the one place of these defaults."""
+"""Sections of a run's configuration, about model, objective and optimiser: the place of their defaults."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ModelConfig:
     """Which registered model, and what is changed about it."""
 
@@ -51,7 +51,7 @@ class ModelConfig:
     drop_rate: float = 0.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ObjectiveConfig:
     """Weights of the terms; each is summed over the trained widths."""
 
@@ -77,7 +77,7 @@ class ObjectiveConfig:
     width_weights: list[float] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RegressionConfig:
     """Weights of the terms by which a student follows its teacher; each holds for every trained width."""
 
@@ -108,7 +108,7 @@ class ScheduleConfig:
     between: int = 2
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MixConfig:
     """Mixed images and labels, by timm's Mixup; all widths of a step see the same."""
 
@@ -122,7 +122,7 @@ class MixConfig:
     switch_prob: float = 0.5
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EngineConfig:
     """How a step is computed; processes and their ranks come from torchrun or accelerate launch."""
 
@@ -149,7 +149,7 @@ class SaveConfig:
     best: str = "mean"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class OptimConfig:
     """Optimiser and schedule; names are timm's."""
 
@@ -157,7 +157,7 @@ class OptimConfig:
     opt: str = "adamw"
     # Largest learning rate.
     lr: float = 1e-3
-    # Learning rate at the end of the cosine.
+    # Learning rate at the end of the course.
     min_lr: float = 1e-6
     # Weight decay of matrices; vectors have none.
     weight_decay: float = 0.05

@@ -27,8 +27,9 @@ class _Decays(NamedTuple):
     """Factors of all chunks relative to the middle m of each.
 
     Attributes:
-        after_BCQH, before_BCQH: exp(cum - m) and exp(m - cum). between_BCH: decay from the middle of each
-            chunk but the last to the middle of the next.
+        after_BCQH: exp(cum - m).
+        before_BCQH: exp(m - cum).
+        between_BCH: decay from the middle of each chunk but the last to the middle of the next.
     """
 
     after_BCQH: Tensor
@@ -75,7 +76,7 @@ class _Separable(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         entering: list[Tensor] = []
         x, dt, A, B, C, D, ctx.chunk_size = inputs
-        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), ctx.chunk_size, entering)
+        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), chunk_size=ctx.chunk_size, entering=entering)
         # The output is kept for the gradient of the decays; whatever follows keeps it anyway.
         ctx.save_for_backward(x, dt, A, B, C, D, y_BLHP, *entering)
         return y_BLHP
@@ -85,7 +86,9 @@ class _Separable(torch.autograd.Function):
     def backward(ctx: Any, dy_BLHP: Tensor) -> tuple[Tensor | None, ...]:
         x, dt, A, B, C, D, y, *entering = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            gradients = _gradients(dy_BLHP.contiguous(), x, dt, A, B, C, D, y, entering, ctx.chunk_size)
+            dy = dy_BLHP.contiguous()
+            kept: dict[str, Any] = {"y_BLHP": y, "entering": entering, "chunk_size": ctx.chunk_size}
+            gradients = _gradients(dy, x, dt, A, B, C, D, **kept)
         return *gradients, None
 
 
@@ -143,6 +146,7 @@ def _scan(
     C_BLN: Tensor,
     D_H: Tensor,
     y_BLHP: Tensor,
+    *,
     chunk_size: int,
     entering: list[Tensor] | None,
 ) -> Tensor:
@@ -185,6 +189,19 @@ def _updated(state_BNI: Tensor | None, B_BQN: Tensor, weighted_BQI: Tensor, in_p
     return torch.baddbmm(state_BNI, B_BNQ, weighted_BQI, out=state_BNI if in_place else None)
 
 
+class _Chunk(NamedTuple):
+    """What belongs to the Q tokens of one chunk: views, and the factors of `_Decays`."""
+
+    x_BQHP: Tensor
+    dy_BQHP: Tensor
+    y_BQHP: Tensor
+    dt_BQH: Tensor
+    B_BQN: Tensor
+    C_BQN: Tensor
+    after_BQH: Tensor
+    before_BQH: Tensor
+
+
 def _gradients(
     dy_BLHP: Tensor,
     x_BLHP: Tensor,
@@ -193,6 +210,7 @@ def _gradients(
     B_BLN: Tensor,
     C_BLN: Tensor,
     D_H: Tensor,
+    *,
     y_BLHP: Tensor,
     entering: list[Tensor],
     chunk_size: int,
@@ -201,51 +219,90 @@ def _gradients(
     dx_BLHP, dB_BLN, dC_BLN = map(torch.empty_like, (x_BLHP, B_BLN, C_BLN))
     ddt_BLH, da_BLH = torch.empty_like(dt_BLH), torch.empty_like(dt_BLH)
     dD_H = torch.zeros_like(D_H)
-    chunks = list(chunk_slices(x_BLHP.shape[1], chunk_size))
-    decays = _decays(dt_BLH, A_H, chunk_size)
+    decays, chunks = _decays(dt_BLH, A_H, chunk_size), list(chunk_slices(dt_BLH.shape[1], chunk_size))
     # Of the chunk that follows: gradient of the state entering it, and of the log of that state's decay.
     dstate_BNI: Tensor | None = None
     dlog_B1H: Tensor | float = 0.0
     buffers = x_BLHP.new_empty(3, *x_BLHP[:, chunks[0]].shape)
     for index, tokens in reversed([*enumerate(chunks)]):
-        x, dy, dt = x_BLHP[:, tokens], dy_BLHP[:, tokens], dt_BLH[:, tokens]
-        B_BQN, C_BQN = B_BLN[:, tokens], C_BLN[:, tokens]
-        free = buffers[:, :, : x.shape[1]]
-        after_BQH, before_BQH = (t[:, index, : x.shape[1]] for t in (decays.after_BCQH, decays.before_BCQH))
-        weight_BQH = before_BQH * dt
-        du_BQI = torch.mul(dy, after_BQH[..., None], out=free[0]).flatten(2)
-        weighted_BQI = torch.mul(x, weight_BQH[..., None], out=free[1]).flatten(2)
-        dg_BQI = torch.bmm(scores_of(B_BQN, C_BQN).transpose(1, 2), du_BQI, out=free[2].flatten(2))
-        dscores_BQQ = torch.bmm(du_BQI, weighted_BQI.transpose(1, 2)).tril_()
-        dB_BQN = torch.bmm(dscores_BQQ.transpose(1, 2), C_BQN)
-        dC_BQN = torch.bmm(dscores_BQQ, B_BQN)
-        dmiddle_B1H = dlog_B1H
+        views = [t[:, tokens] for t in (x_BLHP, dy_BLHP, y_BLHP, dt_BLH, B_BLN, C_BLN)]
+        size = views[0].shape[1]
+        chunk = _Chunk(*views, *(factors[:, index, :size] for factors in decays[:2]))
+        free, state_BNI, dmiddle_B1H = buffers[:, :, :size], entering[index - 1] if index else None, dlog_B1H
         if dstate_BNI is not None:
             dstate_BNI = _decayed(dstate_BNI, decays.between_BCH[:, index], in_place=True)
-            dg_BQI.baddbmm_(B_BQN, dstate_BNI)
-            dB_BQN.baddbmm_(weighted_BQI, dstate_BNI.transpose(1, 2))
-        if index:
-            state_BNI = entering[index - 1]
-            dC_BQN.baddbmm_(du_BQI, state_BNI.transpose(1, 2))
-            dstate_BNI = _updated(dstate_BNI, C_BQN, du_BQI, in_place=True)
-            dlog_B1H = _dot(state_BNI, dstate_BNI, heads=x.shape[2]).sum(1, keepdim=True)
+        weight_BQH = chunk.before_BQH * chunk.dt_BQH
+        of_products = _product_gradients(chunk, weight_BQH, state_BNI, dstate_BNI, free)
+        dg_BQI, dB_BLN[:, tokens], dC_BLN[:, tokens], dstate_BNI = of_products
+        if state_BNI is not None and dstate_BNI is not None:
+            dlog_B1H = _dot(state_BNI, dstate_BNI, heads=len(D_H)).sum(1, keepdim=True)
             dmiddle_B1H = dmiddle_B1H + dlog_B1H
-        dB_BLN[:, tokens], dC_BLN[:, tokens] = dB_BQN, dC_BQN
-
-        dg = dg_BQI.view_as(x)
-        dweight_BQH = torch.mul(dg, x, out=free[0]).sum(-1)
-        torch.mul(dg, weight_BQH[..., None], out=dx_BLHP[:, tokens]).addcmul_(dy, D_H[:, None])
-        dskip_BQH = torch.mul(dy, x, out=free[0]).sum(-1)
-        dD_H += dskip_BQH.sum((0, 1))
-        # <dy, y> without the skip is the gradient of cum in after_BQH; that of cum in before_BQH is negative.
-        dcum_BQH = torch.mul(dy, y_BLHP[:, tokens], out=free[0]).sum(-1)
-        dcum_BQH.addcmul_(D_H, dskip_BQH, value=-1).addcmul_(dweight_BQH, weight_BQH, value=-1)
-        dmiddle_B1H = dmiddle_B1H - dcum_BQH.sum(1, keepdim=True)
-        dcum_BQH[:, -1:].add_(dmiddle_B1H, alpha=0.5)
-        torch.mul(dweight_BQH, before_BQH, out=ddt_BLH[:, tokens])
-        da_BLH[:, tokens] = dcum_BQH.flip(1).cumsum(1).flip(1)
+        dx, ddt, da = dx_BLHP[:, tokens], ddt_BLH[:, tokens], da_BLH[:, tokens]
+        dD_H += _token_gradients(chunk, weight_BQH, dg_BQI, dmiddle_B1H, D_H, (dx, ddt, da), free[0])
     dA_H = (dt_BLH * da_BLH).sum((0, 1))
     return dx_BLHP, ddt_BLH.addcmul_(da_BLH, A_H), dA_H, dB_BLN, dC_BLN, dD_H
+
+
+def _product_gradients(
+    chunk: _Chunk, weight_BQH: Tensor, state_BNI: Tensor | None, dstate_BNI: Tensor | None, free: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of a chunk's weighted inputs (B, Q, I), of its B and C, and of the state entering it.
+
+    Args:
+        chunk: the chunk.
+        weight_BQH: factors of its inputs.
+        state_BNI: the state that entered it, unless it is the first.
+        dstate_BNI: gradient of the state that it leaves, unless it is the last; overwritten.
+        free: (3, B, Q, H, P) memory to use; the first result lies in the last of it.
+    """
+    B_BQN, C_BQN = chunk.B_BQN, chunk.C_BQN
+    du_BQI = torch.mul(chunk.dy_BQHP, chunk.after_BQH[..., None], out=free[0]).flatten(2)
+    weighted_BQI = torch.mul(chunk.x_BQHP, weight_BQH[..., None], out=free[1]).flatten(2)
+    dg_BQI = torch.bmm(scores_of(B_BQN, C_BQN).transpose(1, 2), du_BQI, out=free[2].flatten(2))
+    dscores_BQQ = torch.bmm(du_BQI, weighted_BQI.transpose(1, 2)).tril_()
+    dB_BQN, dC_BQN = torch.bmm(dscores_BQQ.transpose(1, 2), C_BQN), torch.bmm(dscores_BQQ, B_BQN)
+    if dstate_BNI is not None:
+        dg_BQI.baddbmm_(B_BQN, dstate_BNI)
+        dB_BQN.baddbmm_(weighted_BQI, dstate_BNI.transpose(1, 2))
+    if state_BNI is not None:
+        dC_BQN.baddbmm_(du_BQI, state_BNI.transpose(1, 2))
+        dstate_BNI = _updated(dstate_BNI, C_BQN, du_BQI, in_place=True)
+    return dg_BQI, dB_BQN, dC_BQN, dstate_BNI
+
+
+def _token_gradients(
+    chunk: _Chunk,
+    weight_BQH: Tensor,
+    dg_BQI: Tensor,
+    dmiddle_B1H: Tensor | float,
+    D_H: Tensor,
+    into: tuple[Tensor, Tensor, Tensor],
+    free: Tensor,
+) -> Tensor:
+    """Fills in the gradients of a chunk's x, dt and dt A, and returns that of D, (H,).
+
+    Args:
+        chunk: the chunk.
+        weight_BQH: factors of its inputs.
+        dg_BQI: gradient of its weighted inputs.
+        dmiddle_B1H: gradient of the logs of the decays from and to its middle by the states.
+        D_H: skip weights.
+        into: where the gradients of x (B, Q, H, P), dt and dt A (B, Q, H) go.
+        free: (B, Q, H, P) memory to use.
+    """
+    x, dy, dg = chunk.x_BQHP, chunk.dy_BQHP, dg_BQI.view_as(chunk.x_BQHP)
+    dx, ddt, da = into
+    dweight_BQH = torch.mul(dg, x, out=free).sum(-1)
+    torch.mul(dg, weight_BQH[..., None], out=dx).addcmul_(dy, D_H[:, None])
+    dskip_BQH = torch.mul(dy, x, out=free).sum(-1)
+    # <dy, y> without the skip is the gradient of cum in after_BQH; that of cum in before_BQH is negative.
+    dcum_BQH = torch.mul(dy, chunk.y_BQHP, out=free).sum(-1)
+    dcum_BQH.addcmul_(D_H, dskip_BQH, value=-1).addcmul_(dweight_BQH, weight_BQH, value=-1)
+    dmiddle_B1H = dmiddle_B1H - dcum_BQH.sum(1, keepdim=True)
+    dcum_BQH[:, -1:].add_(dmiddle_B1H, alpha=0.5)
+    torch.mul(dweight_BQH, chunk.before_BQH, out=ddt)
+    da[:] = dcum_BQH.flip(1).cumsum(1).flip(1)
+    return dskip_BQH.sum((0, 1))
 
 
 def _dot(a_BNI: Tensor, b_BNI: Tensor, heads: int) -> Tensor:
