@@ -25,6 +25,7 @@ from matmamba_retrieval import Gallery
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..errors import ConfigError
 from ..galleries.embedder import Embedder
+from ..galleries.image_intake import index
 from ..measures.environment import environment, peak_memory_mib
 from ..measures.report import write_report
 from .arguments import parse
@@ -32,9 +33,8 @@ from .compare import Compared, compare_strategies, pick_examples, retrieval_tabl
 from .config import TrainConfig, load_config, shipped_config
 from .console import Console
 from .goals import goals_table, judge, require_goals
-from .index import Args as IndexArgs
-from .indexing import index_images
 from .measure import measure_widths, widths_table
+from .progress import shown
 from .train import train
 
 SHORTLIST_DIMS = [16, 32]
@@ -107,8 +107,8 @@ def _config(args: Args) -> TrainConfig:
 
 
 def _index(folder: Path, checkpoint: Checkpoint, splits: Splits, console: Console) -> Gallery:
-    args = IndexArgs(folder, Path("digits"), checkpoint=checkpoint.path, dims=SHORTLIST_DIMS)
-    index_images(args, checkpoint, splits.train, console)
+    with shown(console) as listener:
+        index(splits.train, folder, model=checkpoint, dims=SHORTLIST_DIMS, progress=listener)
     return Gallery(folder)
 
 

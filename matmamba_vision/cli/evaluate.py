@@ -48,6 +48,7 @@ from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..device import resolve_device
+from ..galleries.checkpoints import SHIPPED
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from .arguments import parse
@@ -58,7 +59,6 @@ from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation
 from .experiment import Workshop, some
 from .held_out import NamedData, data_config, open_data
-from .index import SHIPPED
 from .slices import named_width
 
 # Grids that are shipped, by name.

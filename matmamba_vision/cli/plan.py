@@ -50,17 +50,17 @@ from rich.table import Table
 
 from ..device import resolve_device
 from ..errors import ConfigError
+from ..galleries.checkpoints import checkpoint_of
 from ..galleries.embedder import Embedder
+from ..galleries.encoding import embed_batches
+from ..galleries.strategies import say_few
 from ..measures import measure_latency
 from .arguments import parse
 from .computing import Computing, require_least, require_place
 from .console import Console, say
-from .encoding import embed_batches
 from .evaluation_report import first_stage
 from .experiment import some
-from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
-from .own_search import say_few
 from .progress import reporter
 
 Row = dict[str, Any]
@@ -108,7 +108,7 @@ def run(arguments: list[str]) -> None:
     console = args.computing.begin()
     with Gallery(args.gallery, write=True) as gallery:
         queries, labels = _read(args, gallery) if args.given.vectors else _encode(args, gallery, console)
-        say_few(console, gallery, args.k, itself=False)
+        say_few(reporter(console), gallery, args.k, itself=False)
         args.k = min(args.k, len(gallery))
         planner = Planner(gallery, queries, args.k, goal, labels, args.computing.seed)
         rows = _try(args, gallery, planner, list(queries.by_width), console)

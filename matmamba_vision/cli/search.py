@@ -46,13 +46,13 @@ from matmamba_retrieval.planning.planner import funnel_schedule
 from matmamba_retrieval.strategies.examples import Joined, Stored
 
 from ..device import limit_threads
+from ..galleries.checkpoints import checkpoint_of
 from ..galleries.embedder import Embedder
 from .answers import as_json, plan_text, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
 from .asked import Asked, asked_images, key_of, local_path, read_batch
 from .computing import require_least, require_place
 from .console import Console, say
-from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
 from .progress import reporter
 from .searching import Answer, Search

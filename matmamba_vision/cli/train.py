@@ -118,7 +118,7 @@ def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
         len(splits.held_out),
         config.data.batch_size,
         math.ceil(len(loaders[0]) / config.engine.accumulate),
-        training.schedule.in_words(model.label),
+        training.widths.schedule.in_words(model.label),
         training.ranks,
         config.engine.accumulate,
     )

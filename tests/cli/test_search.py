@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from matmamba_retrieval import Gallery, Plan, Row, Strategy
 from matmamba_vision.cli.main import main
-from matmamba_vision.cli.page import Card, Page, Section
-from matmamba_vision.cli.pictures import Pictures
+from matmamba_vision.galleries.page import Card, Page, Section
+from matmamba_vision.galleries.pictures import Pictures
 from PIL import Image
 from small import unit_vectors
 
