@@ -44,6 +44,7 @@ ORDERS = {
     ],
     "matmamba_retrieval": (
         [
+            "arguments",
             "errors",
             "metrics",
             "overlap",
