@@ -158,9 +158,10 @@ class Gallery(Snapshot):
         """Add images with their vectors, all of them or none; they are on the disk when this returns.
 
         Args:
-            rows: ids must be new. xb: (n, D) L2-normalised vectors of the gallery's spec, stored as float16.
-            small: for each further width of the gallery, (n, D) vectors. replace: images with the same ids
-                are deleted in the same moment.
+            rows: ids must be new.
+            xb: (n, D) L2-normalised vectors of the gallery's spec, stored as float16.
+            small: for each further width of the gallery, (n, D) vectors.
+            replace: images with the same ids are deleted in the same moment.
 
         Raises:
             GalleryError: an id is given twice or not new, vectors of the wrong shape, not finite or not
@@ -240,9 +241,10 @@ class Gallery(Snapshot):
 
         Args:
             factory: a name of `RECIPES`, a FAISS factory string, or "auto"; by default what the index that it
-                replaces was built by, else "Flat". width: whose vectors; by default those of the gallery's
-                spec. recall: aimed at by a shortlist long enough: it sets the effort of a search.
-                memory_bytes: for the index, if "auto" chooses it.
+                replaces was built by, else "Flat".
+            width: whose vectors; by default those of the gallery's spec.
+            recall: aimed at by a shortlist long enough: it sets the effort of a search.
+            memory_bytes: for the index, if "auto" chooses it.
 
         Raises:
             GalleryError: `dim` is not in 1..D, the gallery is empty, FAISS refuses `factory`, or "auto" finds

@@ -77,8 +77,10 @@ def opq_index(xt: Floats, xq: Floats, exact: Ints, bytes_a_row: int, dims: list[
     Codes are of 4 bits, for fast scan; the paper's, of 8 bits, take minutes to train.
 
     Args:
-        xt: (n, D) vectors to train with and to judge by. xq: (nq, D) queries. exact: (nq, k) rows of `xt`
-            that are nearest to them. dims: prefixes to try, multiples of twice `bytes_a_row`.
+        xt: (n, D) vectors to train with and to judge by.
+        xq: (nq, D) queries.
+        exact: (nq, k) rows of `xt` that are nearest to them.
+        dims: prefixes to try, multiples of twice `bytes_a_row`.
     """
     best, most = None, -1.0
     for dim in dims:

@@ -40,9 +40,9 @@ def build_index(
     """An index over the normalised `dim` leading coordinates of the first `rows` keys.
 
     Args:
-        recipe: a name of `RECIPES`, a FAISS factory string, or "auto". recall: aimed at by a shortlist long
-            enough: it sets the effort of a search; for "auto", see `choose`. budget:
-            bytes, for "auto".
+        recipe: a name of `RECIPES`, a FAISS factory string, or "auto".
+        recall: aimed at by a shortlist long enough: it sets the effort of a search; for "auto", see `choose`.
+        budget: bytes, for "auto".
 
     Raises:
         GalleryError: FAISS does not understand `recipe`, or has too few vectors to train it with.
@@ -134,8 +134,10 @@ def search_index(
     `shortlist` of them, or as many as are allowed. Rows newer than the index are compared one by one.
 
     Args:
-        xq: (nq, dim) normalised. allowed: (key count,) bool; None allows all. effort: cells to look into
-            (nprobe) or length of the walk (efSearch); 0 takes what was found right when it was built.
+        xq: (nq, dim) normalised.
+        allowed: (key count,) bool; None allows all.
+        effort: cells to look into (nprobe) or length of the walk (efSearch); 0 takes what was found right
+            when it was built.
     """
     count = len(segments)
     known = index.ntotal if allowed is None else int(np.count_nonzero(allowed[: index.ntotal]))
