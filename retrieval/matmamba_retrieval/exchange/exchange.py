@@ -156,6 +156,8 @@ class Exported:
     def ids(self) -> Iterator[list[str]]:
         """Ids, in parts."""
         for batch in self._batches(["id"]):
+            if batch["id"].null_count:
+                raise GalleryError(f"{self.file} has an image without id or path")
             yield batch["id"].to_pylist()
 
     def parts(self) -> Iterator[tuple[list[Row], NDArray[np.float16], dict[str, NDArray[np.float16]]]]:

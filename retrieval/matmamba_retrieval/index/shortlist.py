@@ -200,18 +200,18 @@ def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistI
             index.train(_sample(segments, rows, dim))
         return ShortlistIndex(index, dim, recipe)
     if name == "adanns-ivf":
-        cluster, scan = _two_dims(recipe, numbers, dim)
+        cluster, compared = _two_dims(recipe, numbers, dim)
         xt = _sample(segments, rows, dim)
-        return ShortlistIndex(TwoPrefixes.train(xt, cluster, scan, cells(rows)).index, dim, recipe)
+        return ShortlistIndex(TwoPrefixes.train(xt, cluster, compared, cells(rows)).index, dim, recipe)
     return _trained_opq(_sample(segments, rows, dim), dim, recipe, _opq_bytes(numbers, dim))
 
 
 def _two_dims(recipe: str, numbers: Sequence[int], dim: int) -> tuple[int, int]:
-    """Dims of the cells and of the scan."""
-    cluster, scan = [*numbers, max(1, dim // 4), dim][:2] if len(numbers) != 1 else (numbers[0], dim)
-    if max(cluster, scan) != dim:
-        raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, scan)} dims, not of {dim}")
-    return cluster, scan
+    """Dims of the cells, and of what is compared."""
+    cluster, compared = [*numbers, max(1, dim // 4), dim][:2] if len(numbers) != 1 else (numbers[0], dim)
+    if max(cluster, compared) != dim:
+        raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, compared)} dims, not of {dim}")
+    return cluster, compared
 
 
 def _opq_bytes(numbers: Sequence[int], dim: int) -> int:
