@@ -104,3 +104,26 @@ def _publish(partial: Path, folder: Path) -> None:
             (partial / name).replace(folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
+
+
+def hub_metadata(name: str, data: str, accuracies: dict[str, float]) -> dict[str, Any]:
+    """What the Hugging Face Hub reads at the head of a card.
+
+    Args:
+        data: name of the data set. accuracies: on its held-out images, by title; none for not measured.
+    """
+    known: dict[str, Any] = {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["timm", "image-classification", "image-feature-extraction", "matmamba"],
+    }
+    if not accuracies:
+        return known
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"type": data, "name": data, "split": "held out"},
+        "metrics": [
+            {"type": "accuracy", "name": title, "value": value} for title, value in accuracies.items()
+        ],
+    }
+    return known | {"model-index": [{"name": name, "results": [result]}]}

@@ -47,12 +47,12 @@ from matmamba_retrieval.planning.grid import Grid, settings_of
 from matmamba_retrieval.search.settings import Settings
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from ..config_file import load_into, shipped_config
 from ..device import resolve_device
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from .arguments import parse
 from .computing import Computing, require_least
-from .config import load_into, shipped_config
 from .console import Console, say
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation

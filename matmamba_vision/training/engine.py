@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from matmamba_errors import MatMambaError
 
 from .config import EngineConfig
 
@@ -28,7 +29,7 @@ _LOST = (
 )
 
 
-class LostProcessError(ConnectionError):
+class LostProcessError(MatMambaError, ConnectionError):
     """Another process of the run does not answer any more."""
 
 
@@ -87,6 +88,6 @@ def named_losses() -> Iterator[None]:
         if _distributed() and any(sign in str(error).lower() for sign in _LOST):
             reason = str(error).strip().splitlines()[0]
             raise LostProcessError(
-                f"another process of this run is gone: {reason}; go on with --resume auto"
+                f'another process of this run is gone: {reason}; go on with resume "auto"'
             ) from error
         raise
