@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from matmamba_datasets import BrokenTally, Images, eval_transform, make_loader, open_images
 from matmamba_retrieval import Row
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.gallery.destination import Destination
 from matmamba_vision import Checkpoint, load_checkpoint
 from matmamba_vision.cli.index import Args
 from matmamba_vision.cli.indexing import index_images
 from matmamba_vision.cli.main import main as matmamba
+from matmamba_vision.galleries.embedder import Embedder
 from matmamba_vision.measures.environment import environment
 from measuring import QUICK, Plan, Ratio, in_fresh_process, measure_case, parse, prepare, timed, write_json
 from PIL import Image

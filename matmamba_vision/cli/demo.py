@@ -21,11 +21,11 @@ from typing import Any
 
 from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
-from matmamba_retrieval.embedder import Embedder
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..config_file import shipped_config
 from ..errors import ConfigError
+from ..galleries.embedder import Embedder
 from ..measures.environment import environment, peak_memory_mib
 from ..measures.report import write_report
 from ..runs import TrainConfig, load_config, train

@@ -128,7 +128,7 @@ def _workload(config: TrainConfig, splits: Splits, training: Training, batches: 
         held_out=len(splits.held_out),
         batch_size=config.data.batch_size,
         steps_per_epoch=math.ceil(batches / config.engine.accumulate),
-        widths=training.schedule.in_words(training.model.label),
+        widths=training.widths.schedule.in_words(training.model.label),
         processes=training.ranks,
         accumulation=config.engine.accumulate,
     )
