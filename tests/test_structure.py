@@ -20,6 +20,7 @@ PACKAGES = {
 ORDERS = {
     "matmamba_vision": [
         "errors",
+        "config_file",
         "allocator",
         "width",
         "nearest",

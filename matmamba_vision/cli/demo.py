@@ -23,19 +23,19 @@ from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
 
 from ..checkpoint import Checkpoint, load_checkpoint
+from ..config_file import shipped_config
 from ..errors import ConfigError
 from ..galleries.embedder import Embedder
 from ..galleries.image_intake import index
 from ..measures.environment import environment, peak_memory_mib
 from ..measures.report import write_report
+from ..runs import TrainConfig, load_config, train
 from .arguments import parse
 from .compare import Compared, compare_strategies, pick_examples, retrieval_table
-from .config import TrainConfig, load_config, shipped_config
 from .console import Console
 from .goals import goals_table, judge, require_goals
 from .measure import measure_widths, widths_table
-from .progress import shown
-from .train import train
+from .progress import Shown, shown
 
 SHORTLIST_DIMS = [16, 32]
 
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> None:
     _clear(args.output)
     config, stages = _config(args), _Stages(console)
     with stages.timed("train"):
-        checkpoint = load_checkpoint(train(config, console))
+        checkpoint = load_checkpoint(train(config, progress=Shown(console)).folder)
     splits = open_splits(config.data)
     with stages.timed("index"):
         gallery = _index(args.output / "gallery", checkpoint, splits, console)

@@ -47,13 +47,13 @@ from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from ..config_file import load_into, shipped_config
 from ..device import resolve_device
 from ..galleries.checkpoints import SHIPPED
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from .arguments import parse
 from .computing import Computing, require_least
-from .config import load_into, shipped_config
 from .console import Console, say
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation

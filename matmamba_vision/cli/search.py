@@ -46,6 +46,7 @@ from matmamba_retrieval.planning.planner import funnel_schedule
 from matmamba_retrieval.strategies.examples import Joined, Stored
 
 from ..device import limit_threads
+from ..errors import ConfigError
 from ..galleries.checkpoints import checkpoint_of
 from ..galleries.embedder import Embedder
 from .answers import as_json, plan_text, print_answer, spent_text, strategy_text, write_page
@@ -108,7 +109,7 @@ def run(arguments: list[str]) -> int:
     """Search and print; returns the exit status, 1 if a query could not be read."""
     args = parse(Args, "search", __doc__, arguments)
     if not (args.queries or args.like or args.given.vectors):
-        raise ValueError("no query image given: matmamba search --gallery G IMAGE ...")
+        raise ConfigError("no query image given: matmamba search --gallery G IMAGE ...")
     require_least(args, dim=1, shortlist=1, threads=0)
     limit_threads(args.threads)
     require_place("--html", args.html)

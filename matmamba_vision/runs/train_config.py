@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from importlib.resources import files
+import copy
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
+import tyro
 import yaml
 from matmamba_datasets import DataConfig
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from ..config_file import as_plain, filled, load_into
 from ..errors import ConfigError
 from ..training import (
     EngineConfig,
@@ -21,12 +21,12 @@ from ..training import (
     ModelConfig,
     ObjectiveConfig,
     OptimConfig,
+    RegressionConfig,
     SaveConfig,
     ScheduleConfig,
 )
-from ..training.folder import flat
 
-C = TypeVar("C")
+T = TypeVar("T", bound="TrainConfig")
 
 
 @dataclass
@@ -70,43 +70,67 @@ class TrainConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
 
 
+@dataclass
+class DistillConfig(TrainConfig):
+    """Everything that the training of a student depends on."""
+
+    # Folder of the run: checkpoint, resolved configuration, metrics.
+    output: str = "runs/distill"
+    # timm:NAME, a run or checkpoint of ours, or a .npy file of vectors.
+    teacher: str = ""
+    # Height and width of the teacher's images in pixels; None for its own.
+    teacher_size: int | None = None
+    # Folders of images, of Parquet files or of shards.
+    images: list[str] = field(default_factory=list)
+    # How often an epoch sees the images of each; once by default.
+    repeats: list[int] = field(default_factory=list)
+    # Whether the labels of each count; none do by default.
+    labelled: list[bool] = field(default_factory=list)
+    # Length of the student's embedding: leading coordinates of the teacher's rotated space.
+    dim: int = 256
+    # Training images, picked by chance, whose teacher vectors the rotation is fitted to.
+    rotation_images: int = 20000
+    # What identifies teacher and rotation; the run fills these in.
+    teacher_digest: Annotated[str, tyro.conf.Suppress] = ""
+    rotation_digest: Annotated[str, tyro.conf.Suppress] = ""
+    # The student.
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(name="matmamba_mini_patch16_128"))
+    # The loss of labels and between widths.
+    objective: ObjectiveConfig = field(
+        default_factory=lambda: ObjectiveConfig(
+            cross_entropy=0.5, mrl=0.0, distillation=0.0, teacher="largest"
+        )
+    )
+    # The loss against the teacher.
+    follow: RegressionConfig = field(default_factory=RegressionConfig)
+
+
 def load_config(file: Path) -> TrainConfig:
     """A run's configuration from a YAML file, defaults elsewhere; `ConfigError` as `load_into`."""
     return load_into(TrainConfig, file)
 
 
-def load_into(kind: type[C], file: Path) -> C:
-    """An instance of a dataclass from a YAML file, defaults elsewhere.
+def config_of(kind: type[T], config: T | Mapping[str, Any] | str | os.PathLike[str]) -> T:
+    """A configuration of its own, which a run may fill in, from whatever a caller has.
+
+    Args:
+        kind: its class.
+        config: one of that class, a mapping of its values (defaults elsewhere), or the path of a YAML file.
 
     Raises:
-        ConfigError: the file is missing or not YAML, has no keys, or a key is unknown or of the wrong type.
+        ConfigError: a key or a value that cannot be, or a file that cannot be read.
+        TypeError: it is something else.
     """
-    if not file.is_file():
-        raise ConfigError(f"no config file {file}")
-    try:
-        loaded = OmegaConf.load(file)
-        if not isinstance(loaded, DictConfig):
-            raise ConfigError(f"{file} is a list: it has to have keys with values, such as `key: value`")
-        return filled(kind, OmegaConf.to_container(loaded, resolve=False), str(file))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-
-
-def filled(kind: type[C], values: Any, source: str) -> C:
-    """An instance of a dataclass from plain values, which are taken as they are.
-
-    Raises:
-        ConfigError: a value refers to another, or to the environment: files come from others, too.
-    """
-    for key, value in flat(values, ".").items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, str) and "${" in one:
-                raise ConfigError(f"{source}: {key}: {one!r} is not looked up: write the value that is meant")
-    merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(values))
-    return cast("C", OmegaConf.to_object(merged))
+    if type(config) is kind:
+        return copy.deepcopy(config)
+    if isinstance(config, Mapping):
+        return filled(kind, dict(config), "config")
+    if isinstance(config, str | os.PathLike):
+        return load_into(kind, Path(config))
+    raise TypeError(
+        f"config is a {type(config).__name__}: it can be a {kind.__name__}, a mapping of its values, or the"
+        " path of a YAML file"
+    )
 
 
 # Key, test of the value, and what is allowed.
@@ -158,15 +182,3 @@ def check_config(config: TrainConfig) -> None:
 def save_config(config: TrainConfig, file: Path) -> None:
     """Write the resolved configuration, so that `load_config` gives it back."""
     file.write_text(yaml.safe_dump(as_plain(config), sort_keys=False))
-
-
-def as_plain(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as dictionaries, lists and scalars."""
-    # As JSON has it, which knows no tuples.
-    return cast("dict[str, Any]", json.loads(json.dumps(asdict(config))))
-
-
-def shipped_config(name: str) -> Path:
-    """A file of `configs/`, from an installed package or from the repository."""
-    installed = Path(str(files("matmamba_vision"))) / "configs" / name
-    return installed if installed.is_file() else Path(__file__).parents[2] / "configs" / name

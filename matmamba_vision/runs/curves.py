@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..errors import ConfigError
+
 Row = dict[str, Any]
 # Steps are drawn as means over neighbours, so that curves of long runs can be read.
 POINTS = 400
@@ -30,12 +32,12 @@ def draw_curves(metrics: Path, file: Path) -> None:
             unfinished is passed over. file: written as a whole or not at all.
 
     Raises:
-        ValueError: a line is no JSON object, or there is no step.
+        ConfigError: a line is no JSON object, or there is no step.
     """
     rows = read_metrics(metrics)
     steps, epochs = ([row for row in rows if row.get("event") == kind] for kind in ("step", "epoch"))
     if not steps:
-        raise ValueError(f"{metrics} has no steps to draw")
+        raise ConfigError(f"{metrics} has no steps to draw")
     figure = Figure(figsize=(11, 7), layout="constrained")
     panels = figure.subplots(2, 2)
     _draw_losses(panels[0, 0], steps)
@@ -52,7 +54,7 @@ def read_metrics(file: Path) -> list[Row]:
     """The rows of a metrics file; the last line may be unfinished.
 
     Raises:
-        ValueError: another line is no JSON object.
+        ConfigError: another line is no JSON object.
     """
     rows, lines = list[Row](), file.read_text().splitlines()
     for number, line in enumerate(lines, 1):
@@ -61,9 +63,9 @@ def read_metrics(file: Path) -> list[Row]:
         except ValueError as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{file}, line {number} is not JSON: {error}") from error
+            raise ConfigError(f"{file}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{file}, line {number} is not a JSON object")
+            raise ConfigError(f"{file}, line {number} is not a JSON object")
         rows.append(row)
     return rows
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import checkpoint_file
+from ..config_file import as_plain, flat
 from ..errors import ConfigError
 from ..training import ResumeError, Saves
-from ..training.folder import flat
 from ..training.saving import read_state
-from .config import TrainConfig, as_plain
+from .train_config import TrainConfig
 
 # Keys that change nothing about the losses of a run.
 FREE = (
@@ -25,7 +25,7 @@ Found = tuple[Path, dict[str, Any]]
 
 
 def find_checkpoint(config: TrainConfig, saves: Saves, resume: str) -> Found | None:
-    """The checkpoint that `--resume` means, with its state; None to start.
+    """The checkpoint that `resume` means, with its state; None to start.
 
     Raises:
         ConfigError: there is a run, and it is neither to be resumed nor replaced. ResumeError: no such
@@ -34,8 +34,8 @@ def find_checkpoint(config: TrainConfig, saves: Saves, resume: str) -> Found | N
     if resume == "no":
         if (saves.all() or checkpoint_file(config.output).exists()) and not config.overwrite:
             raise ConfigError(
-                f"{config.output} holds a finished or interrupted run: go on with --resume auto, choose"
-                " another --output, or --overwrite"
+                f'{config.output} holds a finished or interrupted run: go on with resume "auto", choose'
+                " another output, or overwrite it"
             )
         return None
     found = saves.newest() if resume == "auto" else (Path(resume), read_state(Path(resume)))
@@ -85,8 +85,8 @@ def require_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, 
             listed += f"\n(with more epochs, {course} has other learning rates from the first step on; only"
             listed += " a run of optim.sched constant can be prolonged)"
         raise ResumeError(
-            f"{path} is of a run with other settings; to start from its weights, give --model.init and"
-            f" another --output:\n  {listed}"
+            f"{path} is of a run with other settings; to start from its weights, give model.init and"
+            f" another output:\n  {listed}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,9 @@ class Stop:
         self.was_asked = False
 
     def __enter__(self) -> Stop:
+        # Python lets no other thread handle signals: there, whoever started it has to be asked.
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
         return self
