@@ -31,6 +31,7 @@ ORDERS = {
         "encoder",
         "rotation",
         "training",
+        "yaml_config",
         "measures",
         "progress",
         "galleries",

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import yaml
 from matmamba_datasets import DataConfig
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError
 from ..training import (
@@ -24,9 +21,7 @@ from ..training import (
     SaveConfig,
     ScheduleConfig,
 )
-from ..training.folder import flat
-
-C = TypeVar("C")
+from ..yaml_config import load_into
 
 
 @dataclass
@@ -73,40 +68,6 @@ class TrainConfig:
 def load_config(file: Path) -> TrainConfig:
     """A run's configuration from a YAML file, defaults elsewhere; `ConfigError` as `load_into`."""
     return load_into(TrainConfig, file)
-
-
-def load_into(kind: type[C], file: Path) -> C:
-    """An instance of a dataclass from a YAML file, defaults elsewhere.
-
-    Raises:
-        ConfigError: the file is missing or not YAML, has no keys, or a key is unknown or of the wrong type.
-    """
-    if not file.is_file():
-        raise ConfigError(f"no config file {file}")
-    try:
-        loaded = OmegaConf.load(file)
-        if not isinstance(loaded, DictConfig):
-            raise ConfigError(f"{file} is a list: it has to have keys with values, such as `key: value`")
-        return filled(kind, OmegaConf.to_container(loaded, resolve=False), str(file))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-
-
-def filled(kind: type[C], values: Any, source: str) -> C:
-    """An instance of a dataclass from plain values, which are taken as they are.
-
-    Raises:
-        ConfigError: a value refers to another, or to the environment: files come from others, too.
-    """
-    for key, value in flat(values, ".").items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, str) and "${" in one:
-                raise ConfigError(f"{source}: {key}: {one!r} is not looked up: write the value that is meant")
-    merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(values))
-    return cast("C", OmegaConf.to_object(merged))
 
 
 # Key, test of the value, and what is allowed.
@@ -164,9 +125,3 @@ def as_plain(config: TrainConfig) -> dict[str, Any]:
     """The configuration as dictionaries, lists and scalars."""
     # As JSON has it, which knows no tuples.
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(config))))
-
-
-def shipped_config(name: str) -> Path:
-    """A file of `configs/`, from an installed package or from the repository."""
-    installed = Path(str(files("matmamba_vision"))) / "configs" / name
-    return installed if installed.is_file() else Path(__file__).parents[2] / "configs" / name

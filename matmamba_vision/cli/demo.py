@@ -27,9 +27,10 @@ from ..checkpoint import Checkpoint, load_checkpoint
 from ..errors import ConfigError
 from ..measures.environment import environment, peak_memory_mib
 from ..measures.report import write_report
+from ..yaml_config import shipped_config
 from .arguments import parse
 from .compare import Compared, compare_strategies, pick_examples, retrieval_table
-from .config import TrainConfig, load_config, shipped_config
+from .config import TrainConfig, load_config
 from .console import Console
 from .goals import goals_table, judge, require_goals
 from .index import Args as IndexArgs

@@ -57,8 +57,9 @@ from ..training import (
     teacher_vectors,
 )
 from ..training.training import Follows
+from ..yaml_config import load_into
 from .arguments import parse
-from .config import TrainConfig, check_config, load_into
+from .config import TrainConfig, check_config
 from .console import Console
 from .fitting import (
     Prepared,

@@ -50,9 +50,9 @@ from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..device import resolve_device
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
+from ..yaml_config import load_into, shipped_config
 from .arguments import parse
 from .computing import Computing, require_least
-from .config import load_into, shipped_config
 from .console import Console, say
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation
