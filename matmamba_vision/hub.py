@@ -13,7 +13,7 @@ from typing import Any
 
 from timm.models._hub import save_config_for_hf
 
-from .checkpoint import FILE_NAME, save_checkpoint
+from .checkpoint import FILE_NAME, CheckpointError, save_checkpoint
 from .models import MatMamba
 
 CARD, ONNX, CONFIG = "README.md", "model.onnx", "config.json"
@@ -39,9 +39,11 @@ def occupied(folder: Path, overwrite: bool = False) -> Path | None:
 
 
 def require_architecture(model: MatMamba) -> None:
-    """Raise ValueError if timm could not build `model` by name: it was not made by `timm.create_model`."""
+    """Raise `CheckpointError` if timm could not build `model` by name, as one that it did not make."""
     if not (model.pretrained_cfg or {}).get("architecture"):
-        raise ValueError("this model has no timm architecture, so only a .safetensors file can be written")
+        raise CheckpointError(
+            "this model has no timm architecture, so only a .safetensors file can be written"
+        )
 
 
 def save_for_hub(
@@ -62,7 +64,7 @@ def save_for_hub(
 
     Raises:
         FileExistsError: the folder holds something, and `overwrite` is not set.
-        ValueError: timm does not know the model by name.
+        CheckpointError: timm does not know the model by name.
     """
     require_architecture(model)
     folder = Path(folder).resolve()
@@ -87,7 +89,7 @@ def save_timm_config(file: Path, model: MatMamba, classes: tuple[str, ...]) -> N
     """Write the file by which timm loads the weights beside it.
 
     Raises:
-        ValueError: timm does not know the model by name.
+        CheckpointError: timm does not know the model by name.
     """
     require_architecture(model)
     # Some versions of timm call it a string and open it as a path.
@@ -104,3 +106,26 @@ def _publish(partial: Path, folder: Path) -> None:
             (partial / name).replace(folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
+
+
+def hub_metadata(name: str, data: str, accuracies: dict[str, float]) -> dict[str, Any]:
+    """What the Hugging Face Hub reads at the head of a card.
+
+    Args:
+        data: name of the data set. accuracies: on its held-out images, by title; none for not measured.
+    """
+    known: dict[str, Any] = {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["timm", "image-classification", "image-feature-extraction", "matmamba"],
+    }
+    if not accuracies:
+        return known
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"type": data, "name": data, "split": "held out"},
+        "metrics": [
+            {"type": "accuracy", "name": title, "value": value} for title, value in accuracies.items()
+        ],
+    }
+    return known | {"model-index": [{"name": name, "results": [result]}]}

@@ -11,6 +11,7 @@ from typing import Any, cast
 import yaml
 from matmamba_datasets import DataConfig
 
+from ..config_file import load_into
 from ..errors import ConfigError
 from ..training import (
     EngineConfig,
@@ -21,7 +22,6 @@ from ..training import (
     SaveConfig,
     ScheduleConfig,
 )
-from ..yaml_config import load_into
 
 
 @dataclass

@@ -41,6 +41,7 @@ from matmamba_datasets.sample import split_by_id
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..config_file import load_into
 from ..encoder import Encoder, open_encoder
 from ..errors import ConfigError
 from ..rotation import FILE_NAME, Rotation, fit_rotation, load_rotation
@@ -57,7 +58,6 @@ from ..training import (
     teacher_vectors,
 )
 from ..training.training import Follows
-from ..yaml_config import load_into
 from .arguments import parse
 from .config import TrainConfig, check_config
 from .console import Console

@@ -15,9 +15,9 @@ from matmamba_retrieval.search.scan import ensure_index, index_bytes
 from matmamba_retrieval.search.settings import Settings
 
 from ..measures.significance import with_intervals
+from ..widths.measure import retrieval_values
 from .console import Console
 from .experiment import Experiment
-from .measure import retrieval_values
 from .progress import reporter
 
 Row = dict[str, Any]

@@ -53,12 +53,12 @@ from rich.table import Table
 from ..device import resolve_device
 from ..errors import ConfigError
 from ..measures import measure_latency
+from ..widths.held_out import some
 from .arguments import parse
 from .computing import Computing, require_least, require_place
 from .console import Console, say
 from .encoding import embed_batches
 from .evaluation_report import first_stage
-from .experiment import some
 from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
 from .own_search import say_few

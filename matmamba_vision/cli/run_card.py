@@ -11,11 +11,10 @@ from typing import Any
 import yaml
 
 from ..checkpoint import write_whole
-from ..hub import CARD, CONFIG, save_timm_config
+from ..hub import CARD, CONFIG, hub_metadata, save_timm_config
 from ..measures import count_macs, count_parameters
 from ..measures.environment import environment
 from ..models import MatMamba
-from .card import hub_metadata
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from matmamba_vision.cli.config import (
 )
 from matmamba_vision.cli.distill import DistillConfig
 from matmamba_vision.cli.main import main
+from matmamba_vision.config_file import load_into, shipped_config
 from matmamba_vision.errors import ConfigError
 from matmamba_vision.training import NestedObjective, StudentObjective, WidthSchedule
-from matmamba_vision.yaml_config import load_into, shipped_config
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
