@@ -76,6 +76,6 @@ def _by_full_width(
         hits = staged(gallery, strategy.by_full_width, queries, k, allowed)
         return hits.D, hits.I, hits.cost
     cost = Cost()
-    xq = QueryWidths(gallery, queries, cost).at("full")
+    xq = QueryWidths(queries, gallery.spec.dim, cost).at("full")
     D, I, _ = last_step(gallery, xq, shortlist, k, strategy.expand, cost)  # noqa: E741
     return D, I, cost
