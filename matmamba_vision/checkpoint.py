@@ -13,6 +13,7 @@ from typing import Any
 import safetensors
 import timm
 import torch
+from matmamba_errors import MatMambaError
 from safetensors.torch import load_file, save
 
 from .models import MatMamba
@@ -27,7 +28,7 @@ _NAMED = 5
 _INPUT_KEYS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(MatMambaError):
     """A checkpoint that is missing, damaged, or of another model; the message names the file."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import timm
 import torch
+from matmamba_errors import MatMambaError
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +21,7 @@ from .checkpoint import load_checkpoint
 TIMM = "timm:"
 
 
-class EncoderError(ValueError):
+class EncoderError(MatMambaError):
     """An encoder that cannot be had, or that does not give one vector for each image."""
 
 

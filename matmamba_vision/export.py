@@ -1,6 +1,6 @@
 """Models for other runtimes: `torch.export` and ONNX, with a free batch size.
 
-Both record the scan of `ops.masked`, which serves decays of any strength.
+Both record the scan of `ops.chunked.masked`, which serves decays of any strength.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from matmamba_errors import MatMambaError
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
@@ -19,7 +20,7 @@ from .models import MatMamba
 ONNX_TOLERANCE = 1e-4
 
 
-class ExportError(ValueError):
+class ExportError(MatMambaError):
     """An exported model that does not compute what it was exported from."""
 
 

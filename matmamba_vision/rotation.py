@@ -9,6 +9,7 @@ from pathlib import Path
 
 import safetensors
 import torch
+from matmamba_errors import MatMambaError
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ FILE_NAME = "rotation.safetensors"
 _HEADER = "rotation"
 
 
-class RotationError(ValueError):
+class RotationError(MatMambaError):
     """A rotation that is missing, damaged, or of other vectors; the message names the file."""
 
 

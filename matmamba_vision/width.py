@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
+from matmamba_errors import MatMambaError
 
-class WidthError(ValueError):
+
+class WidthError(MatMambaError):
     """A width that this model does not have; the message says what would be allowed."""
 
 

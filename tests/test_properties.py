@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matmamba_vision import MatMamba, Width, extract
-from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.layers import SCANS, Mixer
+from matmamba_vision.measures import count_macs, count_parameters
 
 IMAGES = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from matmamba_errors import MatMambaError
 
-class BrokenImageError(ValueError):
+
+class BrokenImageError(MatMambaError):
     """An image that cannot be decoded.
 
     Attributes:

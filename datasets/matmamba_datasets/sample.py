@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
+from matmamba_errors import MatMambaError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,7 +30,7 @@ _REASONS = 20
 CLASSES = "classes.json"
 
 
-class DataError(ValueError):
+class DataError(MatMambaError):
     """A data set that is missing, empty or unusable; the message names it."""
 
 

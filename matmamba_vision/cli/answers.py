@@ -8,15 +8,16 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from matmamba_retrieval import Gate, Row, SingleShot, Strategy
+from matmamba_retrieval import Gate, SingleShot, Strategy
 from matmamba_retrieval.search.hits import Cost
 from matmamba_retrieval.search.settings import Plan
 from rich.markup import escape
 from rich.table import Table
 
+from ..galleries.answers import row_of
+from ..galleries.page import Card, Page, Section, image_card
+from ..galleries.pictures import Pictures
 from .console import Console
-from .page import Card, Page, Section
-from .pictures import Pictures
 from .searching import Answer
 
 
@@ -100,12 +101,6 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return found | ({"reason": answer.reason} if answer.reason else {})
 
 
-def row_of(row: Row) -> dict[str, Any]:
-    """An image of a gallery, for JSON."""
-    shown = {"id": row.id, "path": row.path, "label": row.label}
-    return shown | ({"metadata": dict(row.metadata)} if row.metadata else {})
-
-
 def print_answer(console: Console, answer: Answer) -> None:
     """A table of the hits, or why there are none."""
     console.print(f"[bold]{escape(answer.name)}[/bold]", soft_wrap=True)
@@ -148,11 +143,3 @@ def _section(answer: Answer, pictures: Pictures) -> Section:
         for rank, (score, row) in enumerate(answer.hits, 1)
     ]
     return Section(answer.name, cards, lead, answer.reason)
-
-
-def image_card(
-    pictures: Pictures, row: Row, score: float | None = None, badge: str = "", mark: str = ""
-) -> Card:
-    """An image of a gallery: its label, or its id where it has none, stands first."""
-    title, detail = (row.label, row.id) if row.label else (row.id, "")
-    return Card(pictures.data_url(row.path), title, detail, row.path, score, badge, mark)

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import tyro
 
+from ..errors import ConfigError
 from ..nearest import did_you_mean
-from .config import ConfigError
 from .console import say
 
 A = TypeVar("A")

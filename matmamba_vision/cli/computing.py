@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError
+from ..device import limit_threads
+from ..errors import ConfigError
 from .console import Console
-from .device import limit_threads
 
 # In a file or a pipe tables may be wide.
 FILE_COLUMNS = 140

@@ -14,6 +14,7 @@ from matmamba_datasets import DataConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..errors import ConfigError
 from ..training import (
     EngineConfig,
     MixConfig,
@@ -24,11 +25,6 @@ from ..training import (
     ScheduleConfig,
 )
 from ..training.folder import flat
-
-
-class ConfigError(ValueError):
-    """A configuration with an unknown key or a value of the wrong type; the message names file and key."""
-
 
 C = TypeVar("C")
 

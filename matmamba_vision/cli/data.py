@@ -15,7 +15,6 @@ Each has more examples: `matmamba data prepare --help`.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ from matmamba_datasets import (
     DataConfig,
     DataError,
     Images,
-    Loader,
     TableReading,
     left_out_text,
     make_loader,
@@ -37,13 +35,14 @@ from matmamba_datasets import (
 from matmamba_datasets.prepare import Preparation, PrepareSettings
 from matmamba_datasets.remote import is_url
 from matmamba_datasets.shards import find_shards
+from matmamba_datasets.speed import reading_rate
 from matmamba_datasets.verify import damaged_shards, decode_all
 from rich.table import Table
 
+from ..errors import ConfigError
 from .arguments import dispatch, parse
-from .config import ConfigError
 from .console import Console, say
-from .progress import meter, say_left_out
+from .progress import reporter
 
 _PREPARE = """Write a data set as WebDataset shards, train-*.tar and val-*.tar.
 
@@ -173,15 +172,15 @@ def _prepare(arguments: list[str]) -> int:
     )
     settings = PrepareSettings(args.data.name, root, args.data.held_out, args.shard_mb, args.max_size)
     splits = open_splits(args.data.config())
-    say_left_out(console, splits.left_out)
+    reporter(console).left_out(splits.left_out)
     preparation = Preparation(splits, settings, args.output, args.data.max_broken)
-    with meter(console, "preparing", preparation.remaining) as bar:
+    with reporter(console).meter("preparing", preparation.remaining) as bar:
         written = preparation.run(args.data.workers, bar.advance)
     for name, shards in written.items():
         images, size = (sum(shard[key] for shard in shards) for key in ("images", "bytes"))
         console.print(f"{name}: {images:,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
     _list_broken(console, preparation.broken, "were left out")
-    say_left_out(console, preparation.foreign)
+    reporter(console).left_out(preparation.foreign)
     console.print(
         f"next: matmamba train --data.name shards --data.root {quote(str(args.output))}", soft_wrap=True
     )
@@ -216,7 +215,7 @@ def _verify(arguments: list[str]) -> int:
 def _damaged(args: VerifyArgs, console: Console) -> dict[str, str]:
     """What is wrong with shards as files, by place."""
     shards, faults = find_shards(args.data.root, args.data.cache), {}
-    with meter(console, "checking shards", len(shards), "shards") as bar:
+    with reporter(console).meter("checking shards", len(shards), "shards") as bar:
         for place, fault in damaged_shards(shards, args.data.cache):
             bar.advance(1)
             if fault:
@@ -228,7 +227,7 @@ def _damaged(args: VerifyArgs, console: Console) -> dict[str, str]:
 
 def _decode(console: Console, name: str, images: Images, workers: int) -> dict[str, str]:
     broken: dict[str, str] = {}
-    with meter(console, f"decoding {name} images", len(images)) as bar:
+    with reporter(console).meter(f"decoding {name} images", len(images)) as bar:
         for faults in decode_all(images, workers):
             broken |= {fault.name: fault.reason for fault in faults if fault is not None}
             bar.advance(len(faults), f"{len(broken)} broken" if broken else "")
@@ -248,7 +247,7 @@ def _speed(arguments: list[str]) -> int:
     rows = []
     for workers in args.data.workers:
         loader = make_loader(images, transform, args.data.batch_size, workers=workers, shuffle=True)
-        rows.append({"workers": workers, "images_per_second": round(_rate(loader, args.seconds), 1)})
+        rows.append({"workers": workers, "images_per_second": round(reading_rate(loader, args.seconds), 1)})
     if args.json:
         say(json.dumps({"name": args.data.name, "draft": args.draft, "rates": rows}))
         return 0
@@ -257,23 +256,6 @@ def _speed(arguments: list[str]) -> int:
         table.add_row(str(row["workers"]), f"{row['images_per_second']:,.0f}")
     Console().print(table)
     return 0
-
-
-def _rate(loader: Loader, seconds: float) -> float:
-    """Images/s over at least so many seconds, after the batch with which the workers start."""
-    tally, epoch, done = BrokenTally(len(loader.images), 1.0), 0, 0
-    next(loader.batches(epoch))
-    start = time.monotonic()
-    while True:
-        for batch in loader.batches(epoch):
-            tally.add(batch.broken)
-            done += len(batch)
-            elapsed = time.monotonic() - start
-            if elapsed >= seconds and done:
-                return done / elapsed
-        if not done:
-            raise DataError(f"no image can be read\n{tally.listing()}")
-        epoch += 1
 
 
 def _list_broken(console: Console, broken: dict[str, str], what: str) -> None:

@@ -24,11 +24,12 @@ from matmamba_retrieval import Gallery
 from matmamba_retrieval.embedder import Embedder
 
 from ..checkpoint import Checkpoint, load_checkpoint
+from ..errors import ConfigError
 from ..measures.environment import environment, peak_memory_mib
 from ..measures.report import write_report
 from .arguments import parse
 from .compare import Compared, compare_strategies, pick_examples, retrieval_table
-from .config import ConfigError, TrainConfig, load_config, shipped_config
+from .config import TrainConfig, load_config, shipped_config
 from .console import Console
 from .goals import goals_table, judge, require_goals
 from .index import Args as IndexArgs

@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..encoder import Encoder, open_encoder
+from ..errors import ConfigError
 from ..rotation import FILE_NAME, Rotation, fit_rotation, load_rotation
 from ..training import (
     ModelConfig,
@@ -57,7 +58,7 @@ from ..training import (
 )
 from ..training.training import Follows
 from .arguments import parse
-from .config import ConfigError, TrainConfig, check_config, load_into
+from .config import TrainConfig, check_config, load_into
 from .console import Console
 from .fitting import (
     Prepared,

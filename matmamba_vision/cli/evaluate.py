@@ -47,18 +47,18 @@ from matmamba_retrieval.planning.grid import Grid, settings_of
 from matmamba_retrieval.search.settings import Settings
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from ..device import resolve_device
+from ..galleries.checkpoints import SHIPPED
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from .arguments import parse
 from .computing import Computing, require_least
 from .config import load_into, shipped_config
 from .console import Console, say
-from .device import resolve_device
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation
 from .experiment import Workshop, some
 from .held_out import NamedData, data_config, open_data
-from .index import SHIPPED
 from .slices import named_width
 
 # Grids that are shipped, by name.

@@ -18,7 +18,7 @@ from ..measures.significance import with_intervals
 from .console import Console
 from .experiment import Experiment
 from .measure import retrieval_values
-from .progress import meter
+from .progress import reporter
 
 Row = dict[str, Any]
 # Queries that are asked alone, for the latency of each strategy.
@@ -78,7 +78,7 @@ class Evaluation:
         experiment, known = self._experiment, self._known()
         bench = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
         count = len(experiment.queries)
-        with meter(self._console, "trying strategies", len(wanted) * count, "queries") as bar:
+        with reporter(self._console).meter("trying strategies", len(wanted) * count, "queries") as bar:
             # By index, so that each is built once.
             ordered = sorted(wanted, key=lambda tried: tried[0].index)
             for number, (settings, loss) in enumerate(ordered):

@@ -18,9 +18,9 @@ from matmamba_retrieval.embedder import Embedder
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
+from ..galleries.encoding import embed_batches
 from ..measures import measure_latency
 from .console import Console
-from .encoding import embed_batches
 from .held_out import watched_batches
 from .measure import Embeddings
 

@@ -22,14 +22,14 @@ import torch
 from matmamba_datasets import DataError
 
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, save_checkpoint
-from ..measures import count_macs, count_parameters, measure_latency
+from ..errors import ConfigError
 from ..export import check_onnx, export_onnx, largest_difference
 from ..hub import ONNX, occupied, require_architecture, save_for_hub
+from ..measures import count_macs, count_parameters, measure_latency
 from ..models import MatMamba, extract
 from ..width import Width
 from .arguments import parse
 from .card import Facts, Measured, write_card
-from .config import ConfigError
 from .console import Console
 from .held_out import NamedData, data_config, open_data
 from .slices import named_width

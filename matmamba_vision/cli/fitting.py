@@ -29,8 +29,11 @@ from matmamba_datasets import (
 )
 
 from ..checkpoint import checkpoint_file
+from ..device import limit_threads
+from ..errors import ConfigError
 from ..measures.accuracy import evaluate_widths
 from ..models import MatMamba
+from ..progress import counted
 from ..training import (
     Position,
     RunFolder,
@@ -41,10 +44,9 @@ from ..training import (
     make_accelerator,
     named_losses,
 )
-from .config import ConfigError, TrainConfig
+from .config import TrainConfig
 from .console import Console
-from .device import limit_threads
-from .progress import counted, meter
+from .progress import reporter
 from .recorder import Recorder
 from .resume import Found, find_checkpoint
 from .trackers import trackers_of
@@ -133,7 +135,7 @@ def _run(recorder: Recorder, position: Position, stack: ExitStack) -> None:
     stack.callback(end_training, training.accelerator)
     stack.callback(recorder.summarise)
     stack.enter_context(recorder.stop)
-    bar = stack.enter_context(meter(recorder.console, "training", config.optim.epochs * images))
+    bar = stack.enter_context(reporter(recorder.console).meter("training", config.optim.epochs * images))
     bar.skip(position.epoch * images + position.batch * config.data.batch_size * training.ranks)
     recorder.bar = bar
     fit(training, loader, recorder, position)

@@ -19,7 +19,7 @@ from matmamba_datasets import (
 from ..checkpoint import Checkpoint, CheckpointError
 from .config import filled
 from .console import Console
-from .progress import say_left_out, watch
+from .progress import reporter
 
 
 @dataclass
@@ -52,7 +52,7 @@ def open_data(
     splits = open_splits(data_config(checkpoint, name, root))
     if not any_classes and splits.train.classes != checkpoint.classes:
         raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
-    say_left_out(console, splits.left_out)
+    reporter(console).left_out(splits.left_out)
     return splits
 
 
@@ -62,4 +62,4 @@ def watched_batches(
     """Batches prepared as the model wants them, with a bar; `DataError` if too many images are broken."""
     loader = make_loader(images, eval_transform(checkpoint.model.input), batch_size, workers=workers)
     allowed = checkpoint.run.get("data", {}).get("max_broken", DataConfig().max_broken)
-    return watch(console, description, loader, BrokenTally(len(images), allowed))
+    return reporter(console).watch(description, loader, BrokenTally(len(images), allowed))

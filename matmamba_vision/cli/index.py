@@ -17,27 +17,24 @@ examples:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from shlex import quote
 
 import tyro
-from matmamba_datasets import BrokenTally, TableReading, open_images, shown
+from matmamba_datasets import TableReading, open_images, shown
 from matmamba_retrieval import Gallery, GalleryError
 
 from ..checkpoint import load_checkpoint
+from ..device import limit_threads
+from ..galleries.checkpoints import SHIPPED
+from ..galleries.shortlists import build_shortlists, require_dims
 from .arguments import parse
 from .console import Console
-from .device import limit_threads
 from .indexing import Indexed, index_images, index_vectors
-from .progress import say_broken, say_left_out
-from .shortlists import build_shortlists, require_dims
-
-# Good for a first gallery, before anything is trained.
-SHIPPED = "matmamba_mini_patch16_128"
+from .progress import reporter
+from .summary import continuable, summarise
 
 
 @dataclass
@@ -110,11 +107,13 @@ def run(arguments: list[str]) -> None:
             assert args.images is not None
             checkpoint = load_checkpoint(args.checkpoint)
             images = open_images(args.images, args.reading)
-            say_left_out(console, images.left_out)
+            reporter(console).left_out(images.left_out)
             indexed = index_images(args, checkpoint, images, console)
             added, known = indexed.added, indexed.known
-    summarise(console, args.gallery, "added", added, start, indexed.tally if indexed else None)
+    with Gallery(args.gallery) as gallery:
+        summarise(console, args.gallery, "added", added, len(gallery), time.monotonic() - start)
     if indexed is not None:
+        reporter(console).broken(indexed.tally)
         say_changes(console, indexed)
     if known:
         console.print(_left_alone(args, known), soft_wrap=True, highlight=False)
@@ -180,31 +179,3 @@ def say_changes(console: Console, indexed: Indexed) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")
-
-
-@contextmanager
-def continuable(gallery: Path) -> Iterator[None]:
-    """Say, when the block is interrupted, what is in the gallery and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if Gallery.exists(gallery):
-            with Gallery(gallery) as stopped:
-                Console(stderr=True).print(
-                    f"\nstopped: {gallery} has {len(stopped)} images; the same command goes on from there",
-                    soft_wrap=True,
-                    highlight=False,
-                )
-        raise
-
-
-def summarise(
-    console: Console, folder: Path, verb: str, count: int, start: float, tally: BrokenTally | None
-) -> None:
-    """Print how many images were taken in how long, and which could not be read."""
-    seconds = max(1e-9, time.monotonic() - start)
-    with Gallery(folder) as gallery:
-        took = f" in {timedelta(seconds=round(seconds))} ({count / seconds:,.0f}/s)" if count else ""
-        console.print(f"{folder}: {count} images {verb}, {len(gallery)} in all{took}", soft_wrap=True)
-    if tally is not None:
-        say_broken(console, tally)

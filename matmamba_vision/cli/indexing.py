@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matmamba_datasets import NO_LABEL, BrokenTally, Images
@@ -18,20 +18,18 @@ from matmamba_retrieval.exchange.importing import VectorFile, checked, elsewhere
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.gallery.upkeep import Changes, compare
-from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
 from matmamba_retrieval.storage.distinct import first_repeated
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
+from ..galleries.encoding import ImageEncoder
+from ..galleries.intake import annotated, intake
+from ..galleries.shortlists import build_shortlists, require_dims
 from .console import Console
-from .encoding import Encoder
-from .progress import meter, say_left_out
-from .shortlists import build_shortlists, require_dims
+from .progress import reporter
 
 if TYPE_CHECKING:
     from .index import Args
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def index_images(args: Args, checkpoint: Checkpoint, images: Images, console: Co
         GalleryError: the gallery was made by another checkpoint, or has an id under another path.
         DataError: more files are broken than allowed.
     """
-    encoder = Encoder.of(checkpoint, args.widths, args.batch_size, args.workers)
+    encoder = ImageEncoder.of(checkpoint, args.widths, args.batch_size, args.workers)
     spec, path = encoder.embedder.spec(), str(checkpoint.path.absolute())
     dims = require_dims(args.dims, args.factory, spec.dim)
     part = parse_shard(args.shard, len(images), args.batch_size)
@@ -66,13 +64,13 @@ def index_images(args: Args, checkpoint: Checkpoint, images: Images, console: Co
     target = Destination(args.gallery, spec, path, encoder.widths, upsert=args.upsert, shard=args.shard)
     with closing(target):
         # Of a gallery that was there before, all its widths.
-        encoder = Encoder.of(checkpoint, target.widths, args.batch_size, args.workers)
+        encoder = ImageEncoder.of(checkpoint, target.widths, args.batch_size, args.workers)
         left = target.missing(images.ids, images.paths, args.prefix, part)
         if args.changed:
             left = np.union1d(left, _changed(target, images, args, part))
             target.upsert = True
         target.since = time.time_ns()
-        with intake(target.commit) as writer, meter(console, "indexing", len(part)) as bar:
+        with intake(target.commit) as writer, reporter(console).meter("indexing", len(part)) as bar:
             bar.skip(len(part) - len(left))
             for batch, vectors in encoder.encode(images, left, tally, bar):
                 target.open()
@@ -110,17 +108,6 @@ def _finish(target: Destination, dims: Sequence[int], args: Args, added: int) ->
         build_shortlists(gallery, dims, args.factory, added)
 
 
-@contextmanager
-def intake(commit: Commit[T], rows: int = COMMIT_ROWS) -> Iterator[Intake[T]]:
-    """What collects and commits; when the block ends all is safe, also if it is interrupted or fails."""
-    writer = Intake(commit, rows)
-    with closing(writer):
-        try:
-            yield writer
-        finally:
-            writer.flush()
-
-
 class _Describe:
     """What a gallery keeps with each image of a collection.
 
@@ -134,7 +121,7 @@ class _Describe:
         if self._known is not None:
             by_path = self._known.by == "path"
             self._known.require_known(images.paths if by_path else (self._prefix + one for one in images.ids))
-            say_left_out(console, self._known.left_out)
+            reporter(console).left_out(self._known.left_out)
 
     def rows(self, positions: NDArray[np.int64]) -> list[Row]:
         """The images at these positions."""
@@ -145,17 +132,6 @@ class _Describe:
         label = int(self._images.labels[index])
         name = None if label == NO_LABEL else self._images.classes[label]
         return Row(self._prefix + self._images.ids[index], self._images.paths[index], name)
-
-
-def annotated(rows: Sequence[Row], known: Annotations) -> list[Row]:
-    """The same images with what a file says about them; a column `label` there is their label."""
-    entries = known.of([getattr(row, known.by) for row in rows])
-    found = []
-    for row, entry in zip(rows, entries, strict=True):
-        label = entry.pop("label", row.label)
-        name = label if label is None or isinstance(label, str) else str(label)
-        found.append(Row(row.id, row.path, name, {**row.metadata, **entry}))
-    return found
 
 
 def index_vectors(args: Args, console: Console) -> tuple[int, int]:
@@ -178,13 +154,13 @@ def index_vectors(args: Args, console: Console) -> tuple[int, int]:
     part = parse_shard(args.shard, len(file))
     known = _annotations(args, file)
     if known is not None:
-        say_left_out(console, known.left_out)
+        reporter(console).left_out(known.left_out)
     target = Destination(args.gallery, elsewhere(file, args.model_name), upsert=args.upsert, shard=args.shard)
     with closing(target):
         with (
             # Every part is large enough to be committed alone.
             intake(target.commit_new, rows=1) as writer,
-            meter(console, "indexing", len(part), "vectors") as bar,
+            reporter(console).meter("indexing", len(part), "vectors") as bar,
         ):
             for rows, xb in file.parts(part):
                 named = [replace(row, id=args.prefix + row.id) for row in rows]

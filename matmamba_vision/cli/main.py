@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from ..allocator import keep_freed_memory
+from ..errors import EXTRAS
 from ..nearest import did_you_mean
 from .console import Console, Lines, replace_what_cannot_be_printed, say
 
@@ -36,14 +37,6 @@ COMMANDS = {
     "duplicates": "find near-duplicates in a gallery",
     "knn-label": "suggest labels, and find suspicious ones",
     "gallery": "look into a gallery, change it, keep it whole, carry it elsewhere",
-}
-# Which extra brings a package that may be missing.
-EXTRAS = {
-    "pyarrow": "data",
-    "sklearn": "data",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
 }
 _EXAMPLES = """\
 matmamba train --data.name folder --data.root PHOTOS --output RUN

@@ -50,19 +50,19 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..device import resolve_device
+from ..errors import ConfigError
+from ..galleries.checkpoints import checkpoint_of
+from ..galleries.encoding import embed_batches
+from ..galleries.strategies import say_few
 from ..measures import measure_latency
 from .arguments import parse
 from .computing import Computing, require_least, require_place
-from .config import ConfigError
 from .console import Console, say
-from .device import resolve_device
-from .encoding import embed_batches
 from .evaluation_report import first_stage
 from .experiment import some
-from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
-from .own_search import say_few
-from .progress import meter, say_broken, say_left_out, watch
+from .progress import reporter
 
 Row = dict[str, Any]
 QUERIES = 1000
@@ -109,7 +109,7 @@ def run(arguments: list[str]) -> None:
     console = args.computing.begin()
     with Gallery(args.gallery, write=True) as gallery:
         queries, labels = _read(args, gallery) if args.given.vectors else _encode(args, gallery, console)
-        say_few(console, gallery, args.k, itself=False)
+        say_few(reporter(console), gallery, args.k, itself=False)
         args.k = min(args.k, len(gallery))
         planner = Planner(gallery, queries, args.k, goal, labels, args.computing.seed)
         rows = _try(args, gallery, planner, list(queries.by_width), console)
@@ -157,7 +157,7 @@ def _encode(args: Args, gallery: Gallery, console: Console) -> tuple[EncodedQuer
     wanted = [model.width(width) for width in args.widths] or list(model.trained_widths)
     widths = list(dict.fromkeys(["full", *map(model.label, wanted)]))
     images = some(open_images(args.queries), args.most, args.computing.seed)
-    say_left_out(console, images.left_out)
+    reporter(console).left_out(images.left_out)
     by_width, labels = _embed(args, images, embedder, widths, console)
     with console.status("measuring latency"):
         times = measure_latency(model, widths)
@@ -180,10 +180,12 @@ def _embed(
         workers=args.computing.workers,
     )
     tally = BrokenTally(len(images), args.max_broken)
-    by_width, labels, _ = embed_batches(embedder, watch(console, "encoding queries", loader, tally), widths)
+    by_width, labels, _ = embed_batches(
+        embedder, reporter(console).watch("encoding queries", loader, tally), widths
+    )
     if not len(labels):
         raise DataError(f"{args.queries}: no image can be read")
-    say_broken(console, tally)
+    reporter(console).broken(tally)
     return by_width, labels.tolist()
 
 
@@ -199,7 +201,7 @@ def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], cons
         labelled = planner.goal.quality in OF_LABELS
         wanted = [s for s in candidates(gallery, widths, args.k, dims, labelled) if s not in known]
         known.update(wanted)
-        with meter(console, f"trying strategies {name}".rstrip(), len(wanted), "strategies") as bar:
+        with reporter(console).meter(f"trying strategies {name}".rstrip(), len(wanted), "strategies") as bar:
             for row in planner.run(wanted):
                 if row is None:
                     bar.skip(1)

@@ -16,14 +16,14 @@ from matmamba_datasets import BrokenTally, DataError, DecodedLoader, Loader
 
 from ..batch import LabelledBatch
 from ..checkpoint import checkpoint_file, save_checkpoint
-from ..measures.environment import environment
 from ..layers import Mixer
+from ..measures.environment import environment
 from ..models import MatMamba
 from ..ops import resolve_for
+from ..progress import Meter
 from ..training import Hooks, Position, ResumeError, RunFolder, Saves, StepReport, Training
 from .config import TrainConfig, as_plain, save_config
 from .console import Console
-from .progress import Meter
 from .run_card import RunFacts, save_run_card
 from .stop import Stop
 from .trackers import PROJECT, tracker_settings, trackers_of

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import checkpoint_file
+from ..errors import ConfigError
 from ..training import ResumeError, Saves
 from ..training.folder import flat
 from ..training.saving import read_state
-from .config import ConfigError, TrainConfig, as_plain
+from .config import TrainConfig, as_plain
 
 # Keys that change nothing about the losses of a run.
 FREE = (

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from ..checkpoint import write_whole
+from ..hub import CARD, CONFIG, save_timm_config
 from ..measures import count_macs, count_parameters
 from ..measures.environment import environment
-from ..hub import CARD, CONFIG, save_timm_config
 from ..models import MatMamba
 from .card import hub_metadata
 

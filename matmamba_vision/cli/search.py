@@ -47,15 +47,15 @@ from matmamba_retrieval.planning.planner import funnel_schedule
 from matmamba_retrieval.search.examples import Joined, Stored
 from matmamba_retrieval.search.settings import Plan
 
+from ..device import limit_threads
+from ..galleries.checkpoints import checkpoint_of
 from .answers import as_json, plan_text, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
 from .asked import Asked, asked_images, key_of, local_path, read_batch
 from .computing import require_least, require_place
 from .console import Console, say
-from .device import limit_threads
-from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
-from .progress import say_left_out
+from .progress import reporter
 from .searching import Answer, Search
 
 # Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
@@ -119,7 +119,7 @@ def run(arguments: list[str]) -> int:
         raise GalleryError("--dim and --shortlist mean nothing for --strategy single-shot")
     with Gallery(args.gallery) as gallery:
         asked, left_out = asked_images(args.queries, sys.stdin.buffer, args.reading)
-        say_left_out(Console(stderr=True), left_out)
+        reporter(Console(stderr=True)).left_out(left_out)
         liked = np.array([key_of(gallery, image_id) for image_id in args.like], dtype=np.int64)
         embedder = _embedder(args, gallery, asked)
         search = _search(args, gallery, embedder)

@@ -31,6 +31,8 @@ from matmamba_datasets import DataError, Images, Subset
 
 from ..batch import LabelledBatch
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from ..device import resolve_device
+from ..errors import ConfigError
 from ..measures.budget import Budget, make_price, parse_budget, require_possible
 from ..measures.choice import Measurements, choose
 from ..measures.mixnmatch import Candidate, explore, head_levels, ranked, smallest_width, starting_widths
@@ -39,11 +41,9 @@ from ..measures.score import Score, score
 from ..width import Width
 from .arguments import parse
 from .computing import Computing, require_least
-from .config import ConfigError
 from .console import Console, say
-from .device import resolve_device
 from .held_out import NamedData, open_data, watched_batches
-from .progress import meter
+from .progress import reporter
 from .selection import Selection, print_selection, write_selection
 from .slices import SLICE_FILE
 
@@ -146,7 +146,7 @@ class _Selector:
     def _explore(self) -> None:
         images = sum(map(len, self._search_half))
         limit, evaluations = self._budget.limit, self._args.evaluations
-        with meter(self._console, "evaluating", evaluations * images) as bar:
+        with reporter(self._console).meter("evaluating", evaluations * images) as bar:
 
             def evaluate(width: Width) -> Score:
                 note = self._standing()

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from ..checkpoint import Checkpoint
+from ..errors import ConfigError
 from ..width import Width, WidthError
-from .config import ConfigError
 
 SLICE_FILE = "slice.yaml"
 _SUFFIXES = (".yaml", ".yml")

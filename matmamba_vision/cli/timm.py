@@ -15,7 +15,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from .config import ConfigError
+from ..errors import ConfigError
 from .console import say
 
 

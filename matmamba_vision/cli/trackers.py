@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 
-from .config import ConfigError
+from ..errors import ConfigError
 
 # Name of the project there.
 PROJECT = "matmamba"

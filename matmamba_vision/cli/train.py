@@ -26,6 +26,7 @@ import tyro
 from accelerate import Accelerator
 from matmamba_datasets import Splits, open_splits
 
+from ..errors import ConfigError
 from ..models import MatMamba
 from ..training import (
     NestedObjective,
@@ -36,7 +37,7 @@ from ..training import (
     prepare_training,
 )
 from .arguments import parse
-from .config import ConfigError, TrainConfig, check_config, load_config
+from .config import TrainConfig, check_config, load_config
 from .console import Console
 from .dry_run import Plan, describe
 from .fitting import (
@@ -50,7 +51,7 @@ from .fitting import (
     say_what_next,
     start_in_words,
 )
-from .progress import say_left_out
+from .progress import reporter
 from .resume import find_checkpoint
 
 # Below this many images, accuracy on a class says little.
@@ -93,7 +94,7 @@ def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
     splits = open_splits(config.data)
     accelerator = accelerator_of(config)
     console.quiet = not accelerator.is_main_process
-    say_left_out(console, splits.left_out)
+    reporter(console).left_out(splits.left_out)
     _warn_of_small_classes(splits, console)
     prepare = partial(_prepare, config, splits, accelerator, console)
     run_training(config, len(splits.held_out), prepare, accelerator, console, resume)
@@ -107,7 +108,7 @@ def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
     splits = open_splits(config.data)
     accelerator = make_accelerator(config.engine, config.device)
     console.quiet = not accelerator.is_main_process
-    say_left_out(console, splits.left_out)
+    reporter(console).left_out(splits.left_out)
     training, loaders = _prepare(config, splits, accelerator, console)
     model, optimiser = training.model, training.optimiser.optimizer  # type: ignore[attr-defined]
     facts = Plan(
@@ -117,7 +118,7 @@ def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
         len(splits.held_out),
         config.data.batch_size,
         math.ceil(len(loaders[0]) / config.engine.accumulate),
-        training.schedule.in_words(model.label),
+        training.widths.schedule.in_words(model.label),
         training.ranks,
         config.engine.accumulate,
     )

@@ -28,15 +28,15 @@ import tyro
 from matmamba_datasets import DataError, Images, Splits
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from ..device import resolve_device
+from ..errors import ConfigError
 from ..measures import Predictions, predict
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..width import Width
 from .arguments import parse
 from .computing import Computing, require_least
-from .config import ConfigError
 from .console import Console, say
-from .device import resolve_device
 from .experiment import some
 from .held_out import NamedData, data_config, open_data, watched_batches
 from .measure import measure_widths

@@ -59,7 +59,8 @@ class TokenOrder:
     """A permutation of tokens.
 
     Attributes:
-        index: (L,) the token that stands at each place of the order. inverse: (L,) the place of each token.
+        index: (L,) the token that stands at each place of the order.
+        inverse: (L,) the place of each token.
     """
 
     index: Tensor
@@ -84,8 +85,11 @@ def scan_orders(
     """The orders of each of `scans`, keys of `BLOCK_SCANS`.
 
     Args:
-        grid: rows and columns of patches. registers: how many stand before them. prefix: tokens before all
-            others that stay first.
+        scans: what the blocks do.
+        grid: rows and columns of patches.
+        registers: how many stand before them.
+        prefix: tokens before all others that stay first.
+        device: of the indices.
     """
     directions = {direction for scan in scans for direction in BLOCK_SCANS[scan]}
     known = {direction: _order(direction, grid, registers, prefix, device) for direction in directions}

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
+from matmamba_errors import MatMambaError
+
 from ..models import MatMamba
 from ..width import Width
 from .cost import count_macs, count_parameters
@@ -29,7 +31,7 @@ _EXAMPLES = "gmacs=2.0, params=5M, latency_ms=20 or memory_mb=64"
 Price: TypeAlias = Callable[[Width], float]
 
 
-class BudgetError(ValueError):
+class BudgetError(MatMambaError):
     """A budget that says nothing usable, or that no width meets; the message says what would be allowed."""
 
 

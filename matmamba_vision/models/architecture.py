@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from timm.layers import to_2tuple
 
 from ..layers import SCANS, scans_of_blocks
-from .checks import check_types, require_pool, require_whole_patches
+
+POOLS = ("token", "avg", "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
     """Constructor arguments of a `MatMamba`. What is given as one number holds for every block.
 
     Attributes:
-        img_size, patch_size: height and width in pixels, or one number for both. in_chans: channels.
-        num_classes: outputs of the head; 0 for none. global_pool: "token", "avg" (patch tokens) or "" (none).
+        img_size: height and width in pixels, or one number for both.
+        patch_size: height and width in pixels, or one number for both.
+        in_chans: channels.
+        num_classes: outputs of the head; 0 for none.
+        global_pool: "token", "avg" (patch tokens) or "" (none).
         projection: length of the embedding, a linear map of the pooled features that the head reads too, as a
             student of another network needs; 0: the pooled features are the embedding.
-        embed_dim: D. depth: blocks.
+        embed_dim: D.
+        depth: blocks.
         num_heads: heads of each block; by default as many as `expand` asks for.
         expand: channels of a Mamba2 mixer over D; 2 by default.
-        head_dim, d_state, d_conv: Mamba2's P, N and convolution taps.
+        head_dim: P of Mamba2's heads.
+        d_state: N, size of Mamba2's state; one number, or one for each block.
+        d_conv: taps of Mamba2's convolution.
         heads_per_group: consecutive heads that share B and C; by default all of them do.
         bias: whether Mamba2's projections have biases.
         scan: "raster", "flip", "cross" or "bidirectional" (see `layers.SCANS`), or what each block does.
-        mean_token: whether a scan reads the mean of the patch tokens first. reg_tokens: register tokens.
-        attention_blocks: blocks that mix tokens by attention instead, from 0. attn_head_dim: P of those.
+        mean_token: whether a scan reads the mean of the patch tokens first.
+        reg_tokens: register tokens.
+        attention_blocks: blocks that mix tokens by attention instead, from 0.
+        attn_head_dim: P of those.
         nested_attention: whether their attention is nested; if not, only their MLP is.
         mlp_ratio: hidden units of an MLP behind the mixer, over D; 0 for none.
-        drop_rate: dropout before the head. proj_drop_rate: dropout of each update. drop_path_rate: stochastic
-            depth of the last block, growing linearly from 0.
+        drop_rate: dropout before the head.
+        proj_drop_rate: dropout of each update.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         dynamic_img_size: whether images of other sizes are taken, with interpolated positions.
         chunk_size: largest chunk of the scan, in tokens.
 
     Raises:
-        ValueError, TypeError: an argument that cannot work, named in the message.
+        ValueError: an argument that cannot work, named in the message.
+        TypeError: an argument of a wrong type, named in the message.
     """
 
     img_size: int | Sequence[int] = 224
@@ -70,7 +82,7 @@ class Architecture:
     chunk_size: int = 64
 
     def __post_init__(self) -> None:
-        check_types(self)
+        _check_types(self)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -81,7 +93,7 @@ class Architecture:
         require_pool(self.global_pool)
         if self.projection and not self.global_pool:
             raise ValueError(f"projection {self.projection}: it needs pooled features, and global_pool is ''")
-        require_whole_patches(self.img_size, self.patch_size)
+        _require_whole_patches(self.img_size, self.patch_size)
         attention = tuple(self.attention_blocks)
         if len({*attention}) < len(attention) or any(not 0 <= block < self.depth for block in attention):
             raise ValueError(
@@ -235,3 +247,94 @@ def _per_block(name: str, value: int | Sequence[int], depth: int, least: int) ->
             f"{name} {list(counts)} is not {depth} whole numbers of at least {least}, one for each block"
         )
     return counts
+
+
+def _check_types(known: object) -> None:
+    """Raise `TypeError` naming the first argument of a wrong type."""
+    for names, fits, wanted in _KINDS:
+        for name in names:
+            if not fits(value := getattr(known, name)):
+                raise TypeError(f"{name} is {value!r}: it must be {wanted}")
+
+
+def require_pool(global_pool: str) -> str:
+    """The name of a pooling, if there is one like that."""
+    if global_pool not in POOLS:
+        raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
+    return global_pool
+
+
+def _require_whole_patches(img_size: Any, patch_size: Any) -> None:
+    """Raise `ValueError` unless patches fill the image."""
+    size, patch = to_2tuple(img_size), to_2tuple(patch_size)
+    for name, value in (("img_size", size), ("patch_size", patch)):
+        if min(value) < 1:
+            raise ValueError(f"{name} {value}: it can be 1 pixel or more")
+    if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
+        raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
+
+
+def _all(fits: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(fits, value))
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Arguments, what their values must be, and that in words.
+_KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        (
+            "embed_dim",
+            "depth",
+            "in_chans",
+            "num_classes",
+            "projection",
+            "head_dim",
+            "d_conv",
+            "reg_tokens",
+            "attn_head_dim",
+            "chunk_size",
+        ),
+        _is_whole,
+        "a whole number",
+    ),
+    (("heads_per_group",), lambda value: value is None or _is_whole(value), "a whole number"),
+    (("attention_blocks",), lambda value: _all(_is_whole, value), "a list of whole numbers"),
+    (
+        ("img_size", "patch_size"),
+        lambda value: _is_whole(value) or (_all(_is_whole, value) and len(value) == 2),
+        "a whole number, or two",
+    ),
+    (
+        ("d_state", "num_heads"),
+        lambda value: value is None or _is_whole(value) or _all(_is_whole, value),
+        "a whole number, or one for each block",
+    ),
+    (("bias", "mean_token", "nested_attention", "dynamic_img_size"), _is_bool, "True or False"),
+    (("drop_rate", "proj_drop_rate", "drop_path_rate"), _is_number, "a finite number"),
+    (("expand",), lambda value: value is None or _is_number(value), "a finite number"),
+    (
+        ("mlp_ratio",),
+        lambda value: _is_number(value) or _all(_is_number, value),
+        "a finite number, or one for each block",
+    ),
+    (
+        ("scan",),
+        lambda value: isinstance(value, str) or _all(_is_text, value),
+        "a name, or one for each block",
+    ),
+)

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..width import Width, WidthLike
-from .architecture import Architecture
-from .backbone import Backbone
-from .checks import require_pool
-from .features import blocks_asked_for
+from .architecture import Architecture, require_pool
+from .backbone import Backbone, blocks_asked_for
 
 TRAINED_WIDTHS = ("full", "1/2", "1/4", "1/8")
 # Parameters that are vectors per channel or per head, whatever their shape.
@@ -27,14 +25,18 @@ class MatMamba(Backbone):
     Blocks mix tokens by Mamba2, or by attention where the architecture says so: a hybrid; with attention
     everywhere and nested MLPs it is MatFormer's MatViT (arXiv 2310.07707), and with one trained width a
     plain Mamba2. Images are (B, in_chans, S, S). The class token stands last, because the scan is causal.
-    Every method takes a `width`: anything `width()` understands, full by default.
+    What runs the blocks takes a `width`: anything that `width()` understands, full by default.
 
     Args:
-        trained_widths: the widths in the training loss, full first. ssd_backend: see `ops.resolve`.
+        trained_widths: the widths in the training loss, full first.
+        ssd_backend: see `ops.resolve`.
+        device: of the parameters.
+        dtype: of the parameters.
         architecture: the attributes of `Architecture`.
 
     Raises:
-        ValueError: an argument that cannot work, named in the message. TypeError: an unknown argument.
+        ValueError: an argument that cannot work, named in the message.
+        TypeError: an unknown argument.
     """
 
     def __init__(

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..checkpoint import FILE_NAME, CheckpointError, unwrapped, write_whole
 from ..models import MatMamba
-from .config import arguments_of, config_of
 from .layout import pack, unpack
+from .published_config import arguments_of, config_of
 from .source import CONFIG, PICKLED, SUFFIXES, Config, locate, read_config, read_weights
 
 _VARIANT = "matmamba_small_patch16_224"

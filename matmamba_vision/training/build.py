@@ -24,7 +24,7 @@ from ..models.registry import checkpoint_filter_fn
 from ..nearest import did_you_mean
 from ..official import load_official
 from ..official.source import CONFIG, read_weights
-from .config import ModelConfig
+from .sections import ModelConfig
 
 # What is done with a model, rather than asked of its constructor.
 _DONE_TO_IT = ("init", "warm_start", "sort_heads", "head_bias", "grad_checkpointing")

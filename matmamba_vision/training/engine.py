@@ -12,7 +12,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-from .config import EngineConfig
+from .sections import EngineConfig
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 SETTLE_SECONDS = 0.2
@@ -36,7 +36,8 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
     """The `Accelerator` of this process; ranks and addresses come from torchrun or accelerate launch.
 
     Args:
-        device: auto, cpu or cuda. known: further arguments of `Accelerator`.
+        device: auto, cpu or cuda.
+        known: further arguments of `Accelerator`.
 
     Raises:
         ValueError: no such precision, or no such device here.

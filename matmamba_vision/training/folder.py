@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from matmamba_errors import MatMambaError
+
 METRICS = "metrics.jsonl"
 
 
-class RunFolderError(ValueError):
+class RunFolderError(MatMambaError):
     """A folder that this run cannot use; the message says why."""
 
 

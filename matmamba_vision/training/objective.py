@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..models import MatMamba
 from ..width import Width
-from .config import ObjectiveConfig
+from .sections import ObjectiveConfig
 
 # Whom a width learns from: the next larger one of its step, or the largest.
 TEACHERS = ("next", "largest")
@@ -22,7 +22,8 @@ class Teacher:
     """What larger widths said about the same images, without gradient.
 
     Attributes:
-        logits: (B, classes) of the width to learn from. embedding: (B, D) of the largest width of the step.
+        logits: (B, classes) of the width to learn from.
+        embedding: (B, D) of the largest width of the step.
     """
 
     logits: Tensor
@@ -38,7 +39,8 @@ class NestedObjective(nn.Module):
     gallery. The prefix classifiers are parameters of the objective, not of the model.
 
     Args:
-        embed_dim: length of the embedding. num_classes: classes of the logits.
+        embed_dim: length of the embedding.
+        num_classes: classes of the logits.
 
     Raises:
         ValueError: no such teacher, or weights that are not as many as the prefix lengths.
@@ -67,9 +69,10 @@ class NestedObjective(nn.Module):
         """Weighted terms of one width, and the teacher for the next smaller one.
 
         Args:
-            images: (B, C, S, S). labels: (B,) class indices, or (B, classes) shares of mixed images. teacher:
-                None for the first, largest width. vectors: (B, E) what another network says about the images,
-                for an objective that follows one.
+            images: (B, C, S, S).
+            labels: (B,) class indices, or (B, classes) shares of mixed images.
+            teacher: None for the first, largest width.
+            vectors: (B, E) what another network says about the images, for an objective that follows one.
         """
         embedding = model.forward_head(model.forward_features(images, width), pre_logits=True)
         logits = model.get_classifier()(embedding)

@@ -10,11 +10,11 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 
 from ..models import MatMamba
-from .config import OptimConfig
 from .objective import NestedObjective
+from .sections import OptimConfig
 
 # By our name: timm's, and its decay rate, which is a factor, or the power of a polynomial.
-SCHEDULES: dict[str, tuple[str, float]] = {
+COURSES: dict[str, tuple[str, float]] = {
     "cosine": ("cosine", 1.0),
     "tanh": ("tanh", 1.0),
     "linear": ("poly", 1.0),
@@ -65,9 +65,9 @@ def make_scheduler(config: OptimConfig, optimiser: torch.optim.Optimizer, steps_
     Raises:
         ValueError: no such course; a cool-down that it cannot have, or that leaves nothing of the run.
     """
-    if config.sched not in SCHEDULES:
-        raise ValueError(f"optim.sched {config.sched!r} is none of {', '.join(SCHEDULES)}")
-    name, decay_rate = SCHEDULES[config.sched]
+    if config.sched not in COURSES:
+        raise ValueError(f"optim.sched {config.sched!r} is none of {', '.join(COURSES)}")
+    name, decay_rate = COURSES[config.sched]
     warmup = warmup_steps(config, steps_per_epoch)
     steps = max(2, _steps_to_end(config, steps_per_epoch) - warmup)
     # In steps throughout: to timm, an epoch of one update.

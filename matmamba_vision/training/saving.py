@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from matmamba_errors import MatMambaError
 from safetensors import SafetensorError
 
 from ..checkpoint import flush
@@ -21,7 +22,7 @@ STATE = "state.json"
 _PARTIAL = ".partial"
 
 
-class ResumeError(ValueError):
+class ResumeError(MatMambaError):
     """A run that cannot be continued; the message says why."""
 
 

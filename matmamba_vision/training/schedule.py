@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from ..width import Width
-from .config import ScheduleConfig
+from .sections import ScheduleConfig
 
 Chooser = Callable[[Sequence[Width], ScheduleConfig, random.Random, int], Sequence[Width]]
 
@@ -48,7 +48,8 @@ class WidthSchedule:
     `published` one for each batch in turn, with a step after each round (MatMamba, arXiv 2410.06718).
 
     Args:
-        trained: the trained widths, largest first. accumulate: batches in a step.
+        trained: the trained widths, largest first.
+        accumulate: batches in a step.
 
     Raises:
         ValueError: no such schedule, or one that this number of batches cannot serve.

@@ -1,7 +1,9 @@
 """The error of a gallery."""
 
+from matmamba_errors import MatMambaError
 
-class GalleryError(ValueError):
+
+class GalleryError(MatMambaError):
     """A gallery, vectors or queries that do not fit together, or damaged files; the message names which."""
 
 

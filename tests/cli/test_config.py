@@ -11,7 +11,6 @@ import torch
 import yaml
 from matmamba_datasets import train_transform
 from matmamba_vision.cli.config import (
-    ConfigError,
     TrainConfig,
     check_config,
     load_config,
@@ -21,6 +20,7 @@ from matmamba_vision.cli.config import (
 )
 from matmamba_vision.cli.distill import DistillConfig
 from matmamba_vision.cli.main import main
+from matmamba_vision.errors import ConfigError
 from matmamba_vision.training import NestedObjective, StudentObjective, WidthSchedule
 
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 from killed_runs import config
 from matmamba_vision.cli import main
-from matmamba_vision.cli.config import ConfigError, TrainConfig, save_config
+from matmamba_vision.cli.config import TrainConfig, save_config
 from matmamba_vision.cli.train import train
+from matmamba_vision.errors import ConfigError
 from matmamba_vision.training import ResumeError, RunFolder, RunFolderError, Saves
 from rich.console import Console
 from safetensors.torch import load_file

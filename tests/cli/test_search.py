@@ -17,8 +17,8 @@ import pytest
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.search.settings import Plan, Settings
 from matmamba_vision.cli.main import main
-from matmamba_vision.cli.page import Card, Page, Section
-from matmamba_vision.cli.pictures import Pictures
+from matmamba_vision.galleries.page import Card, Page, Section
+from matmamba_vision.galleries.pictures import Pictures
 from PIL import Image
 from small import unit_vectors
 

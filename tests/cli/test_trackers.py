@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from matmamba_vision.cli import trackers
-from matmamba_vision.cli.config import ConfigError
 from matmamba_vision.cli.trackers import tracker_settings, trackers_of
+from matmamba_vision.errors import ConfigError
 
 
 def test_auto_takes_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

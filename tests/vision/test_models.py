@@ -10,8 +10,8 @@ import timm
 import timm.optim
 import torch
 from matmamba_vision import MatMamba, extract
-from matmamba_vision.measures import count_macs, count_parameters, measure_latency, predict
 from matmamba_vision.layers import Mixer
+from matmamba_vision.measures import count_macs, count_parameters, measure_latency, predict
 from matmamba_vision.models import default_cfgs
 from matmamba_vision.models.shipped import shipped_variants
 from small import SMALL

@@ -1,0 +1,61 @@
+"""Errors that more than one room raises; a room's own stand in the room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from matmamba_errors import MatMambaError
+
+
+class ConfigError(MatMambaError):
+    """A setting that is unknown, of the wrong type, or cannot work; the message names it, and its file."""
+
+
+class NotFiniteError(MatMambaError, FloatingPointError):
+    """Numbers that are not finite: a training that diverged, or weights that are damaged."""
+
+
+class SystemRefusalError(MatMambaError, OSError):
+    """The system refused: a file that is not there, may not be read or written, or has no room."""
+
+
+class MissingPackageError(MatMambaError):
+    """An optional package is not installed; the message says which extra brings it."""
+
+
+# Which extra brings a package that may be missing.
+EXTRAS = {
+    "pyarrow": "data",
+    "sklearn": "data",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+}
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What a system or an absent package refuses is a `MatMambaError` too: for calls that users make.
+
+    A decorator of public calls. Whatever else is no `MatMambaError` is a fault of the program, and
+    passes as it is.
+
+    Raises:
+        SystemRefusalError: for any `OSError` that is of the system.
+        MissingPackageError: for a package of an extra.
+    """
+    try:
+        yield
+    except MatMambaError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name]
+        raise MissingPackageError(
+            f"this needs {error.name}: pip install 'matmamba-vision[{extra}]'"
+        ) from error
+    except OSError as error:
+        # One without a number was raised by a program, and its words say what is wrong.
+        raise SystemRefusalError(str(error)) from error
