@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ..checkpoint import Checkpoint
+from ..hub import hub_metadata
 from ..measures import Latency, count_macs, count_parameters
 from ..measures.environment import environment
 from ..models import MatMamba
@@ -68,29 +69,6 @@ def write_card(facts: Facts) -> str:
 
 def _architecture(facts: Facts) -> str:
     return str((facts.model.pretrained_cfg or {})["architecture"])
-
-
-def hub_metadata(name: str, data: str, accuracies: dict[str, float]) -> dict[str, Any]:
-    """What the Hugging Face Hub reads at the head of a card.
-
-    Args:
-        data: name of the data set. accuracies: on its held-out images, by title; none for not measured.
-    """
-    known: dict[str, Any] = {
-        "library_name": "timm",
-        "pipeline_tag": "image-classification",
-        "tags": ["timm", "image-classification", "image-feature-extraction", "matmamba"],
-    }
-    if not accuracies:
-        return known
-    result = {
-        "task": {"type": "image-classification"},
-        "dataset": {"type": data, "name": data, "split": "held out"},
-        "metrics": [
-            {"type": "accuracy", "name": title, "value": value} for title, value in accuracies.items()
-        ],
-    }
-    return known | {"model-index": [{"name": name, "results": [result]}]}
 
 
 def _metadata(name: str, accuracy: Measured | str) -> dict[str, Any]:

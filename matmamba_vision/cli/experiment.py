@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from matmamba_datasets import DataError, Images, Splits, Subset
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Row
-from matmamba_retrieval.embedder import Embedder
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
+from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_batches
 from ..measures import measure_latency
 from .console import Console

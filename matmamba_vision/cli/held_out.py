@@ -17,7 +17,7 @@ from matmamba_datasets import (
 )
 
 from ..checkpoint import Checkpoint, CheckpointError
-from .config import filled
+from ..config_file import filled
 from .console import Console
 from .progress import reporter
 

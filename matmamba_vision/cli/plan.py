@@ -41,11 +41,9 @@ from matmamba_datasets import (
     make_loader,
     open_images,
 )
-from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError
-from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Strategy
 from matmamba_retrieval.planning.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
-from matmamba_retrieval.search.scan import ensure_index
-from matmamba_retrieval.search.settings import Settings
+from matmamba_retrieval.strategies.indexes import ensure_index
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -53,6 +51,7 @@ from rich.table import Table
 from ..device import resolve_device
 from ..errors import ConfigError
 from ..galleries.checkpoints import checkpoint_of
+from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_batches
 from ..galleries.strategies import say_few
 from ..measures import measure_latency
@@ -115,8 +114,8 @@ def run(arguments: list[str]) -> None:
         rows = _try(args, gallery, planner, list(queries.by_width), console)
         chosen = planner.choose(rows)
         plan = planner.plan(chosen)
-        for dim in plan.settings.dims[:1]:
-            ensure_index(gallery, dim, gallery.spec.width, plan.settings.index)
+        for step in plan.strategy.steps[:1]:
+            ensure_index(gallery, step.dim, gallery.spec.width, step.index)
         gallery.save_plan(plan.to_json())
     front = pareto_rows(rows, "ms", goal.quality)
     if args.plot:
@@ -193,7 +192,7 @@ def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], cons
     """A row for each strategy; indexes over the same dims take turns, each replacing the other."""
     dims = sorted(set(args.dims)) or gallery.shortlist_dims() or [min(32, gallery.spec.dim)]
     rows: list[Row] = []
-    known: set[Settings] = set()
+    known: set[Strategy] = set()
     for name in dict.fromkeys(args.indexes or [""]):
         for dim in dims:
             with console.status(f"building {name or 'the'} index over {dim} dims"):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from matmamba_datasets import Batch, BrokenTally, Images, eval_transform, make_loader
 from matmamba_retrieval import GalleryError
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
+from ..errors import NotFiniteError
+from ..galleries.embedder import Embedder
 from ..progress import Meter
 
 # Batches that are decoded, but not encoded yet.
@@ -27,7 +28,7 @@ def embed_batches(
     """(n, D) embeddings by width, (n,) labels and (n,) positions in the collection, of all batches.
 
     Raises:
-        FloatingPointError: a width gives embeddings that are not numbers.
+        NotFiniteError: a width gives embeddings that are not numbers.
     """
     parts = {width: [np.empty((0, embedder.model.embedding_dim), np.float32)] for width in widths}
     labels, indices = ([np.empty(0, np.int64)] for _ in range(2))
@@ -39,7 +40,7 @@ def embed_batches(
         for width, part in parts.items():
             part.append(embedder.embed(batch.images, width))
             if not np.isfinite(part[-1]).all():
-                raise FloatingPointError(f"width {width} gives embeddings that are not numbers")
+                raise NotFiniteError(f"width {width} gives embeddings that are not numbers")
     by_width = {width: np.concatenate(part) for width, part in parts.items()}
     return by_width, np.concatenate(labels), np.concatenate(indices)
 

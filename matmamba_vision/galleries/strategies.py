@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from matmamba_retrieval import Gallery, Shortlist, SingleShot, Strategy
+from matmamba_retrieval import Gallery, Strategy
 
 from ..progress import Reporter
 
@@ -22,9 +22,9 @@ def own_strategy(gallery: Gallery, method: Method, k: int) -> Strategy:
     """
     width = gallery.spec.width
     if is_exact(gallery, method):
-        return SingleShot(gallery, width)
+        return Strategy.single_shot(width=width)
     dim = max(gallery.shortlist_dims(), default=gallery.spec.dim)
-    return Shortlist(gallery, width, dim, min(len(gallery), max(SHORTLIST, 10 * k)))
+    return Strategy.shortlist(width=width, dim=dim, length=min(len(gallery), max(SHORTLIST, 10 * k)))
 
 
 def say_few(report: Reporter, gallery: Gallery, k: int, itself: bool = True) -> None:

@@ -62,7 +62,7 @@ def read_header(file: Path) -> dict[str, Any]:
     Raises:
         KeyError: this project did not write the file.
         OSError: it cannot be read.
-        ValueError: its header is damaged.
+        ConfigError: its header is damaged.
         SafetensorError: it is damaged.
     """
     with safetensors.safe_open(file, framework="pt") as opened:

@@ -91,7 +91,7 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
     saved position takes the same steps as one that was never stopped.
 
     Raises:
-        FloatingPointError: a loss or the gradient is not finite; the message names step, width and images.
+        NotFiniteError: a loss or the gradient is not finite; the message names step, width and images.
     """
     position = position or Position()
     training.course.start()
@@ -179,7 +179,7 @@ class Losses:
         """Loss of each width, mean over batches, and each term, mean over both.
 
         Raises:
-            FloatingPointError: one of them, or the gradient, is not finite.
+            NotFiniteError: one of them, or the gradient, is not finite.
         """
         own = torch.stack(self._values)
         mean = training.accelerator.reduce(own, "mean") if training.ranks > 1 else own

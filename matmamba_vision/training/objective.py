@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..models import MatMamba
 from ..width import Width
 from .sections import ObjectiveConfig
@@ -43,13 +44,13 @@ class NestedObjective(nn.Module):
         num_classes: classes of the logits.
 
     Raises:
-        ValueError: no such teacher, or weights that are not as many as the prefix lengths.
+        ConfigError: no such teacher, or weights that are not as many as the prefix lengths.
     """
 
     def __init__(self, config: ObjectiveConfig, embed_dim: int, num_classes: int) -> None:
         super().__init__()
         if config.teacher not in TEACHERS:
-            raise ValueError(f"objective.teacher {config.teacher!r} is none of {', '.join(TEACHERS)}")
+            raise ConfigError(f"objective.teacher {config.teacher!r} is none of {', '.join(TEACHERS)}")
         self.config = config
         weights = weights_of("mrl_weights", config.mrl_weights, config.mrl_dims)
         known = {dim: weight for dim, weight in zip(config.mrl_dims, weights, strict=True) if dim < embed_dim}
@@ -135,9 +136,9 @@ class Trainee(nn.Module):
 
 
 def weights_of(name: str, given: Sequence[float], things: Sequence[object]) -> list[float]:
-    """One weight for each of `things`: those given, or 1; `ValueError` if they are not as many."""
+    """One weight for each of `things`: those given, or 1; `ConfigError` if they are not as many."""
     if given and (len(given) != len(things) or min(given) < 0 or not sum(given)):
-        raise ValueError(
+        raise ConfigError(
             f"objective.{name} {list(given)}: {len(things)} weights, none negative, some positive"
         )
     return list(given) or [1.0] * len(things)

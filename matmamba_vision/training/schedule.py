@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from ..errors import ConfigError
 from ..width import Width
 from .sections import ScheduleConfig
 
@@ -52,16 +53,16 @@ class WidthSchedule:
         accumulate: batches in a step.
 
     Raises:
-        ValueError: no such schedule, or one that this number of batches cannot serve.
+        ConfigError: no such schedule, or one that this number of batches cannot serve.
     """
 
     def __init__(
         self, config: ScheduleConfig, trained: Sequence[Width], seed: int = 0, accumulate: int = 1
     ) -> None:
         if config.kind not in SCHEDULES:
-            raise ValueError(f"schedule.kind {config.kind!r} is none of {', '.join(SCHEDULES)}")
+            raise ConfigError(f"schedule.kind {config.kind!r} is none of {', '.join(SCHEDULES)}")
         if config.kind == "published" and accumulate % len(trained):
-            raise ValueError(
+            raise ConfigError(
                 "schedule.kind published takes a width for each batch of a step: engine.accumulate is"
                 f" {accumulate}, not a multiple of the {len(trained)} trained widths: take {len(trained)}"
             )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from ..batch import LabelledBatch
+from ..errors import ConfigError
 from ..models import MatMamba
 from ..width import Width
 from .course import Course, make_course
@@ -226,12 +227,15 @@ def prepare_training(
         follows: what another network says about a batch, for an objective that follows one.
 
     Raises:
-        ValueError: a setting that cannot work, named in the message.
+        ConfigError: a setting that cannot work, named in the message.
     """
     engine = engine or EngineConfig()
     accelerator = accelerator or make_accelerator(engine)
-    drawn = WidthSchedule(schedule or ScheduleConfig(), model.trained_widths, seed, engine.accumulate)
-    widths = WeightedWidths(schedule=drawn, weights=_width_weights(model, objective))
+    widths = _weighted_widths(model, objective, schedule or ScheduleConfig(), engine, seed)
+    inputs = Inputs(mix=make_mix(mix or MixConfig(), model.num_classes), follows=follows)
+    settings = LoopSettings(
+        epochs=optim.epochs, accumulate=engine.accumulate, clip_grad=optim.clip_grad, seed=seed
+    )
     model, objective = model.to(accelerator.device), objective.to(accelerator.device)
     copies = _copies(model, optim, engine)
     trainee, optimiser = _wrap(model, objective, optim, accelerator)
@@ -246,22 +250,16 @@ def prepare_training(
         passes=make_pass(trainee, accelerator, model, engine.cuda_graphs),
         optimiser=optimiser,
         widths=widths,
-        inputs=Inputs(mix=make_mix(mix or MixConfig(), model.num_classes), follows=follows),
+        inputs=inputs,
         copies=copies,
-        settings=_loop_settings(optim, engine, seed),
-    )
-
-
-def _loop_settings(optim: OptimConfig, engine: EngineConfig, seed: int) -> LoopSettings:
-    return LoopSettings(
-        epochs=optim.epochs, accumulate=engine.accumulate, clip_grad=optim.clip_grad, seed=seed
+        settings=settings,
     )
 
 
 def _copies(model: MatMamba, optim: OptimConfig, engine: EngineConfig) -> Copies:
     """Moving average and whole copy of a model that is not wrapped yet, where they are needed."""
     if optim.ema and engine.fsdp:
-        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
+        raise ConfigError("optim.ema averages whole models: not together with engine.fsdp")
     ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
     return Copies(ema=ema, whole=copy.deepcopy(model) if engine.fsdp else None)
 
@@ -279,11 +277,15 @@ def _wrap(
     return wrapped
 
 
-def _width_weights(model: MatMamba, objective: NestedObjective) -> dict[Width, float]:
-    """The weight of each trained width, 1 on average."""
-    weights = weights_of("width_weights", objective.config.width_weights, model.trained_widths)
+def _weighted_widths(
+    model: MatMamba, objective: NestedObjective, schedule: ScheduleConfig, engine: EngineConfig, seed: int
+) -> WeightedWidths:
+    """The trained widths, with weights that are 1 on average."""
+    trained = model.trained_widths
+    drawn = WidthSchedule(schedule, trained, seed, engine.accumulate)
+    weights = weights_of("width_weights", objective.config.width_weights, trained)
     shares = [weight * len(weights) / sum(weights) for weight in weights]
-    return dict(zip(model.trained_widths, shares, strict=True))
+    return WeightedWidths(schedule=drawn, weights=dict(zip(trained, shares, strict=True)))
 
 
 def make_mix(config: MixConfig, num_classes: int) -> Any:

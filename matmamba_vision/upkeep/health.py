@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.gallery.inspection import Damage
 from matmamba_retrieval.storage.records import Generation
@@ -23,6 +22,7 @@ from PIL import Image
 from ..checkpoint import CheckpointError
 from ..errors import ConfigError, refusals
 from ..galleries.checkpoints import checkpoint_of
+from ..galleries.embedder import Embedder
 from ..galleries.pictures import Pictures
 
 PathLike = str | os.PathLike[str]

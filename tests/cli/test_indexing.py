@@ -309,7 +309,7 @@ def test_an_interrupted_run_keeps_what_was_encoded_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from matmamba_retrieval.embedder import Embedder
+    from matmamba_vision.galleries.embedder import Embedder
 
     embed, calls = Embedder.embed, [0]
 
