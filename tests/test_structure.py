@@ -192,7 +192,6 @@ def test_importing_is_light(package: str, absent: list[str]) -> None:
 
 # Rooms whose files still import each other.
 WITH_CIRCLES = [
-    ("matmamba_retrieval", "exchange"),
     ("matmamba_vision", "cli"),
     ("matmamba_vision", "measures"),
 ]

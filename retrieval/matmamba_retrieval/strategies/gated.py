@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from copy import deepcopy
 
@@ -18,8 +19,9 @@ def gated_hits(gallery: Gallery, strategy: Strategy, queries: Queries, k: int, a
     """Answers of the small width, and of the full width where these are doubtful; `by_full` says which."""
     answerable(gallery, k, allowed)
     small, gate = small_hits(gallery, strategy, queries, k, allowed), strategy.gate or Gate()
-    with small.cost.timed("gate", len(queries)):
-        hard = gate.hard(gate.margins(margins_of(gallery, gate.rules, small, k)))
+    start = time.perf_counter()
+    hard = gate.hard(gate.margins(margins_of(gallery, gate.rules, small, k)))
+    small.cost.took("gate", start, len(queries))
     return combined(gallery, strategy, queries, small, hard, k, allowed)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,11 +40,8 @@ class Cost:
         """Milliseconds per query, without the encoder."""
         return sum(ms for stage, ms in self.ms.items() if stage != "encode")
 
-    @contextmanager
-    def timed(self, stage: str, queries: int) -> Iterator[None]:
-        """Add the time of the block, divided by the number of queries, to a stage."""
-        start = time.perf_counter()
-        yield
+    def took(self, stage: str, start: float, queries: int) -> None:
+        """Add the time since `start` (`time.perf_counter`), divided by the number of queries, to a stage."""
         _add(self.ms, stage, 1e3 * (time.perf_counter() - start) / max(1, queries))
 
     def compare(self, stage: str, vectors: float, dim: int) -> None:

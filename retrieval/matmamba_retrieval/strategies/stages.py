@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, exact_candidates, prefix, rerank
 from .hits import Bools, Cost, Hits
-from .indexes import compared_by, expanded, find_shortlist, selected_blocks
+from .indexes import expanded, require_index, selected_blocks
 from .queries import Floats, Ints, Queries
 from .strategy import Step, Strategy
 
@@ -77,14 +78,14 @@ def staged(gallery: Gallery, strategy: Strategy, queries: Queries, k: int, allow
     images, cost = answerable(gallery, k, allowed), Cost()
     encoded = QueryWidths(gallery, queries, cost)
     first, *others = strategy.steps
-    shortlist = _shortlist(gallery, first, encoded.at(strategy.query_width), k, images, cost)
+    shortlist = _shortlist(gallery, first, encoded.at(strategy.query_width), images, cost)
     candidates = shortlist
     for step in others:
         xq = encoded.at(step.width or "full")
         candidates = rerank_step(gallery, xq, candidates, step.dim, step.length, cost)[1]
     width = strategy.rerank_width or "full"
-    by_full = np.full(len(queries), width == "full")
     D, I, nearest = last_step(gallery, encoded.at(width), candidates, k, strategy.expand, cost)  # noqa: E741
+    by_full = np.full(len(queries), width == "full")
     return Hits(D, I, shortlist, cost, by_full, images.reason(k), nearest)
 
 
@@ -92,8 +93,9 @@ def _single_shot(gallery: Gallery, width: str, queries: Queries, k: int, allowed
     """Compare each query with every image."""
     images, cost = answerable(gallery, k, allowed), Cost()
     xq = QueryWidths(gallery, queries, cost).at(width)
-    with cost.timed("rerank", len(queries)):
-        D, I = exact_search(gallery, xq, k, images.allowed)  # noqa: E741
+    start = time.perf_counter()
+    D, I = exact_search(gallery, xq, k, images.allowed)  # noqa: E741
+    cost.took("rerank", start, len(queries))
     cost.compare("rerank", images.count, gallery.spec.dim)
     cost.candidates += images.count
     cost.bytes_read += images.count * gallery.spec.dim * 2
@@ -102,30 +104,26 @@ def _single_shot(gallery: Gallery, width: str, queries: Queries, k: int, allowed
 
 def _require_steps(gallery: Gallery, strategy: Strategy, k: int) -> None:
     """Raise `GalleryError` if the steps do not fit the gallery, or keep too few candidates."""
-    dim, shortest = gallery.spec.dim, min(strategy.lengths)
-    wrong = [tried for tried in strategy.dims if tried > dim]
-    if wrong:
-        raise GalleryError(f"{strategy.kind} dim {wrong[0]} is not in 1..{dim}")
+    dim = gallery.spec.dim
+    if strategy.longest_dim > dim:
+        raise GalleryError(f"{strategy.kind} dim {strategy.longest_dim} is not in 1..{dim}")
     # A k that the gallery cannot give is refused as that.
-    if shortest < k <= len(gallery):
-        raise GalleryError(f"a shortlist of {shortest} cannot give k = {k} hits")
+    if strategy.shortest_list < k <= len(gallery):
+        raise GalleryError(f"a shortlist of {strategy.shortest_list} cannot give k = {k} hits")
 
 
-def _shortlist(gallery: Gallery, step: Step, xq: Floats, k: int, images: Answerable, cost: Cost) -> Ints:
-    """(nq, K) keys of the candidates; where an approximate index found fewer than k, the exact ones."""
-    length = min(step.length, images.count)
-    counted = compared_by(gallery, step, cost, len(xq))
-    with cost.timed("shortlist", len(xq)), counted:
-        found = find_shortlist(gallery, step, prefix(xq, step.dim), length, images.allowed)
-        few = np.flatnonzero((found != NO_KEY).sum(1) < min(k, images.count))
-        if not len(few):
-            return found
-        exact = exact_search(gallery, prefix(xq[few], step.dim), length, images.allowed)[1]
-        wider = np.full((len(found), max(found.shape[1], length)), NO_KEY, dtype=np.int64)
-        wider[:, : found.shape[1]] = found
-        wider[few] = NO_KEY
-        wider[few, : exact.shape[1]] = exact
-        return wider
+def _shortlist(gallery: Gallery, step: Step, xq: Floats, images: Answerable, cost: Cost) -> Ints:
+    """(nq, K) keys of the candidates by the index, and by newer vectors; what was compared is counted."""
+    start = time.perf_counter()
+    used = require_index(gallery, step)
+    before = used.index.compared()
+    wanted = min(step.length, images.count)
+    found = used.search(prefix(xq, step.dim), wanted, images.allowed, step.effort)
+    compared = (used.index.compared() - before) / max(1, len(xq)) or float(gallery.key_count)
+    cost.took("shortlist", start, len(xq))
+    cost.compare("shortlist", compared, step.dim)
+    cost.bytes_read += compared * used.file_bytes / gallery.key_count
+    return found
 
 
 def exact_search(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None = None) -> tuple[Floats, Ints]:
@@ -163,9 +161,10 @@ def last_step(
     cost.candidates += candidates.shape[1]
     if not expand:
         return D, I, None
-    with cost.timed("rerank", len(xq)):
-        mean = expanded(xq, I[:, :expand], gallery.segments.read)
-        first = rerank(mean, I[:, :1], gallery.segments.read, 1)
+    start = time.perf_counter()
+    mean = expanded(xq, I[:, :expand], gallery.segments.read)
+    first = rerank(mean, I[:, :1], gallery.segments.read, 1)
+    cost.took("rerank", start, len(xq))
     behind = rerank_step(gallery, mean, candidates, dim, k, cost)
     return *put_first(*first, *behind), (D[:, :k], I[:, :k])
 
@@ -183,8 +182,10 @@ def rerank_step(
     gallery: Gallery, xq: Floats, candidates: Ints, dim: int, length: int, cost: Cost
 ) -> tuple[Floats, Ints]:
     """D and I (nq, length) of the candidates by their leading `dim` coordinates; what it takes is counted."""
-    with cost.timed("rerank", len(xq)):
-        D, I = rerank(prefix(xq, dim), candidates, gallery.segments.read, length)  # noqa: E741
+    start = time.perf_counter()
+    cut = xq if dim == xq.shape[1] else prefix(xq, dim)
+    D, I = rerank(cut, candidates, gallery.segments.read, length)  # noqa: E741
+    cost.took("rerank", start, len(xq))
     cost.compare("rerank", candidates.shape[1], dim)
     cost.bytes_read += candidates.shape[1] * dim * 2
     return D, I
