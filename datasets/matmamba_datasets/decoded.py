@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError, DataError
 from .joined import JoinedImages
 from .loader import Batch
 from .order import Plan
@@ -123,7 +123,7 @@ class DecodedLoader:
     ) -> None:
         for name in ("auto_augment", "re_prob"):
             if getattr(augment, name):
-                raise ValueError(f"data.augment.{name} cannot be used with data.decoded: leave one out")
+                raise DataError(f"data.augment.{name} cannot be used with data.decoded: leave one out")
         self.images, self.augment, self.seed, self.device = images, augment, seed, torch.device(device)
         size = int(input["input_size"][-1])
         self.sizes = [size] if also in (None, size) else [size, int(also)]

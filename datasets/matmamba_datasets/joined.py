@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .errors import DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES, Folder, named_part
 from .registry import open_images
-from .sample import NO_LABEL, DataError, Images
+from .sample import NO_LABEL, Images
 from .texts import Texts
 
 

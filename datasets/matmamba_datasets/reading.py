@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .errors import DataError
+
 # Links to folders: read what they lead to, or leave them out by name.
 FOLLOW, SKIP = "follow", "skip"
 
@@ -20,7 +22,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not (self.max_megapixels > 0 and self.max_file_mb > 0):
-            raise ValueError("max_megapixels and max_file_mb have to be above 0")
+            raise DataError("max_megapixels and max_file_mb have to be above 0")
 
     @property
     def max_bytes(self) -> int:
@@ -43,7 +45,7 @@ class Reading(Limits):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.links not in (FOLLOW, SKIP):
-            raise ValueError(f"links is {self.links!r}: it can be {FOLLOW} or {SKIP}")
+            raise DataError(f"links is {self.links!r}: it can be {FOLLOW} or {SKIP}")
 
 
 @dataclass

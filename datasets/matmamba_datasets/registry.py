@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .cifar import open_cifar
+from .errors import DataError
 from .folder import Folder, open_folder
 from .imagenet import open_imagenet
 from .kinds import SHARD, TABLE, is_image_name, is_shard, reasons, suffix_of
 from .listing import Listing
 from .reading import TableReading
 from .remote import is_url
-from .sample import DataError, Images, Splits, split_by_id
+from .sample import Images, Splits, split_by_id
 from .shards import all_shards, open_shards
 from .transforms import AugmentConfig
 

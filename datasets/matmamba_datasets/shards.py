@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError, DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
 from .kinds import is_shard
 from .listing import Listing, absolute, beside_nothing
@@ -21,7 +21,6 @@ from .remote import expand, is_url, join, list_places, local_copy, read_small
 from .sample import (
     CLASSES,
     NO_LABEL,
-    DataError,
     Images,
     NoImagesError,
     Splits,

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError
 from .loader import make_loader
 from .sample import Images
 from .shards import Shard
