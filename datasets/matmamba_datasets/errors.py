@@ -22,4 +22,4 @@ class BrokenImageError(MatMambaError):
 
 
 class DataError(MatMambaError):
-    """A data set that is missing, empty or unusable, or a setting of it that cannot be; the message names it."""
+    """A data set that is missing, empty or unusable, or a setting that cannot be; the message names it."""

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .archive import INDEX, INDEX_FORMAT, sha256_of
 from .errors import BrokenImageError, DataError
 from .loader import BrokenTally
 from .packing import Entry, entries, shard_keys
 from .sample import CLASSES, NO_LABEL, Images, Splits
-from .shards import INDEX, INDEX_FORMAT, sha256_of
 from .tars import Members
 
 UNFINISHED, _SETTINGS = ".unfinished", "settings.json"
