@@ -17,7 +17,7 @@ from typing import Any
 import faiss
 import torch
 from matmamba_datasets import Splits
-from matmamba_retrieval.planning.grid import FunnelSteps, Grid, settings_of
+from matmamba_retrieval.planning.grid import FunnelSteps, Grid, strategies_of
 from matmamba_retrieval.planning.planner import EXPAND
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dim = checkpoint.model.embed_dim
         grid, widths = grid_of(dim), list(experiment.queries.by_width)
         asked = options.query_widths or widths
-        wanted = settings_of(
+        wanted = strategies_of(
             grid, [known for known in widths if known in asked], dim, len(experiment.gallery)
         )
         tables = Evaluation(experiment, grid, 0, options.runs, console).tables(wanted, dim)

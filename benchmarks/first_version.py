@@ -1,6 +1,7 @@
 """The block as it was first written: eager operations whose gradients are autograd's own.
 
-What it costs against the present block says what became of training. Its scan is `ops.masked`'s still.
+What it costs against the present block says what became of training. Its scan is `ops.chunked.masked`'s
+still.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import torch
 from matmamba_vision.layers import Block
 from matmamba_vision.layers.mixer import NORM_EPSILON
-from matmamba_vision.ops.masked import ssd_masked
+from matmamba_vision.ops.chunked.masked import ssd_masked
 from torch import Tensor, nn
 from torch.nn import functional as F
 

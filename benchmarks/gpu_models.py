@@ -11,7 +11,7 @@ from gpu_setting import Setting, left_out, present
 from matmamba_vision import MatMamba, Width
 from matmamba_vision.layers import Block
 from matmamba_vision.measures import count_macs
-from matmamba_vision.ops import fused
+from matmamba_vision.ops import mamba_ssm
 from measuring import Case, Plan, Ratio, measure_case, timed
 from peers import vit_of_equal_parameters, vit_settings
 from published import published
@@ -101,14 +101,14 @@ def _measured(
 
 def against_published(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
     """Time of the published block on mamba-ssm's kernels over ours, at every width."""
-    if reason := fused.missing():
+    if reason := mamba_ssm.missing():
         for use in ("training", "inference"):
             yield left_out(f"published, {short(name)}, {use}", reason)
         return
     model, (_, batch) = _model(setting, name), setting.sizes[0]
     images = _images(setting, model, batch // 2)
     twin = published(model)
-    settings = {"model": name, "batch": batch // 2, "causal_conv1d": fused.has_conv()}
+    settings = {"model": name, "batch": batch // 2, "causal_conv1d": mamba_ssm.has_conv()}
 
     def train(side: MatMamba, width: Width) -> Work:
         return training(side, images, setting.dtype, width=width)

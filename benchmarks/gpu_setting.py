@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from matmamba_vision.ops import fused
+from matmamba_vision.ops import mamba_ssm
 from measuring import Case
 from peers import BlockShape
 
@@ -44,7 +44,7 @@ PUBLISHED = Setting()
 
 def present() -> list[str]:
     """The kernels that are installed."""
-    return [name for name in KERNELS if name != "mamba_ssm" or fused.missing() is None]
+    return [name for name in KERNELS if name != "mamba_ssm" or mamba_ssm.missing() is None]
 
 
 def left_out(name: str, reason: str) -> Case:

@@ -21,7 +21,16 @@ from typing import Any
 
 import faiss
 import numpy as np
-from matmamba_retrieval import EmbeddingSpec, Gallery, Row, prefix, rerank
+from matmamba_retrieval import (
+    EmbeddingSpec,
+    Encoded,
+    EncodedQueries,
+    Gallery,
+    Row,
+    Strategy,
+    prefix,
+    search,
+)
 from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_vision.measures.environment import environment
 from measuring import RESULTS, prepare, spread, write_json
@@ -128,7 +137,8 @@ def least_length(gallery: Gallery, xq: np.ndarray, exact: np.ndarray) -> tuple[i
 
 def answer(gallery: Gallery, xq: np.ndarray, length: int) -> np.ndarray:
     """Shortlist by a prefix, then rerank: keys (nq, 10)."""
-    return rerank(xq, gallery.search_shortlist(prefix(xq, DIM), length), gallery.segments.read, K)[1]
+    strategy = Strategy.shortlist(width="full", dim=DIM, length=length)
+    return search(gallery, strategy, EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), K).I
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -25,7 +25,8 @@ from typing import Any
 
 import faiss
 import numpy as np
-from matmamba_retrieval import EmbeddingSpec, Gallery, Row, prefix, rerank
+from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, Row, Strategy, prefix
+from matmamba_retrieval import search as search_gallery
 from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_vision.measures.environment import environment
 from measuring import QUICK, RESULTS, Plan, alternate, prepare, spread, timed, write_json
@@ -215,11 +216,11 @@ def our_side(gallery: Gallery) -> Side:
 
 
 def our_setting(gallery: Gallery, dim: int, effort: int, length: int) -> Search:
-    """Shortlist by a prefix, then rerank."""
+    """Shortlist by a prefix, then rerank: the search that every user makes."""
+    strategy = Strategy.shortlist(width="full", dim=dim, length=length, effort=effort)
 
     def search(xq: np.ndarray) -> np.ndarray:
-        candidates = gallery.search_shortlist(prefix(xq, dim), length, effort=effort)
-        return rerank(xq, candidates, gallery.segments.read, K)[1]
+        return search_gallery(gallery, strategy, EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), K).I
 
     return search
 

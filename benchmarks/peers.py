@@ -49,10 +49,10 @@ class BlockShape:
         return Mixer(
             self.dim,
             self.heads,
-            self.head_dim,
-            self.state_dim,
-            self.taps,
-            MixerSetting("auto", CHUNK_SIZE, heads_per_group=self.heads),
+            head_dim=self.head_dim,
+            state_dim=self.state_dim,
+            conv_size=self.taps,
+            setting=MixerSetting("auto", CHUNK_SIZE, heads_per_group=self.heads),
         )
 
     def tokens_BLD(self) -> Tensor:

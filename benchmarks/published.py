@@ -13,7 +13,7 @@ import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.layers import Mixer
 from matmamba_vision.layers.mixer import NORM_EPSILON
-from matmamba_vision.ops import fused
+from matmamba_vision.ops import mamba_ssm
 from peers import pack_mixer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,7 +39,9 @@ class PublishedMixer(nn.Module):
         bias = _leading(self.conv1d_bias, inner, shared)
         rest = (self.dt_bias[:heads], -self.A_log[:heads].float().exp(), self.D[:heads])
         between = (
-            _fused if fused.inner_where_it_fits(kernel.shape[1], len(kernel), packed.shape[-1]) else _apart
+            _fused
+            if mamba_ssm.inner_where_it_fits(kernel.shape[1], len(kernel), packed.shape[-1])
+            else _apart
         )
         y_BLI = between(packed, kernel, bias, *rest, self.norm_weight[:inner])
         return F.linear(y_BLI, self.out_proj_weight[:, :inner])
@@ -55,7 +57,7 @@ def _leading(t: Tensor, inner: int, shared: int) -> Tensor:
 
 
 def _fused(*arguments: Tensor) -> Tensor:
-    return fused.inner_mamba_ssm(*arguments, NORM_EPSILON)
+    return mamba_ssm.inner_mamba_ssm(*arguments, NORM_EPSILON)
 
 
 def _apart(
@@ -74,8 +76,8 @@ def _apart(
     )
     x, B, C = F.silu(convolved[..., :length]).mT.split([inner, state, state], dim=-1)
     x_BLHP = x.unflatten(-1, (heads, -1)).contiguous()
-    y_BLHP = fused.ssd_mamba_ssm(x_BLHP, F.softplus(dt + dt_bias), A, B, C, D)
-    return fused.gated_rms_norm_mamba_ssm(y_BLHP.flatten(2), z.contiguous(), norm, NORM_EPSILON)
+    y_BLHP = mamba_ssm.ssd_mamba_ssm(x_BLHP, F.softplus(dt + dt_bias), A, B, C, D)
+    return mamba_ssm.gated_rms_norm_mamba_ssm(y_BLHP.flatten(2), z.contiguous(), norm, NORM_EPSILON)
 
 
 def published(model: MatMamba) -> MatMamba:

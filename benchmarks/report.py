@@ -65,6 +65,7 @@ every query width by every strategy, against single-shot |
 | `results/photos.json` | `.venv/bin/python benchmarks/distilled.py --photos PHOTOS \
 --tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR` | \
 a student beside its teacher, on photos |
+| `results/listing.json` | `.venv/bin/python benchmarks/listing.py` | listing 100,000 files, beside `find` |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 

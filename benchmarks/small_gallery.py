@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, Row, Shortlist, SingleShot
+from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, Row, Strategy, search
 from matmamba_vision.measures.environment import environment
 from measuring import QUICK, Plan, alternate, parse, prepare, write_json
 
@@ -51,10 +51,10 @@ def strategies(gallery: Gallery, xq: np.ndarray) -> dict[str, Callable[[], float
     query = Encoded(xq, 0.0, 0.0)
     queries = EncodedQueries({"full": query, "1/8": query})
 
-    def search_ms(strategy: SingleShot | Shortlist) -> float:
-        return strategy.search(queries, 10).cost.search_ms
+    def search_ms(strategy: Strategy) -> float:
+        return search(gallery, strategy, queries, 10).cost.search_ms
 
-    known = {"single-shot": SingleShot(gallery), "shortlist": Shortlist(gallery)}
+    known = {"single-shot": Strategy.single_shot(), "shortlist": Strategy.shortlist()}
     return {name: partial(search_ms, strategy) for name, strategy in known.items()}
 
 

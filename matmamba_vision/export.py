@@ -1,6 +1,6 @@
 """Models for other runtimes: `torch.export` and ONNX, with a free batch size.
 
-Both record the scan of `ops.masked`, which serves decays of any strength.
+Both record the scan of `ops.chunked.masked`, which serves decays of any strength.
 """
 
 from __future__ import annotations

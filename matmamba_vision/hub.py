@@ -13,7 +13,8 @@ from typing import Any
 
 from timm.models._hub import save_config_for_hf
 
-from .checkpoint import FILE_NAME, CheckpointError, save_checkpoint
+from .checkpoint import FILE_NAME, save_checkpoint
+from .errors import ConfigError
 from .models import MatMamba
 
 CARD, ONNX, CONFIG = "README.md", "model.onnx", "config.json"
@@ -39,11 +40,9 @@ def occupied(folder: Path, overwrite: bool = False) -> Path | None:
 
 
 def require_architecture(model: MatMamba) -> None:
-    """Raise `CheckpointError` if timm could not build `model` by name, as one that it did not make."""
+    """Raise ConfigError if timm could not build `model` by name: it was not made by `timm.create_model`."""
     if not (model.pretrained_cfg or {}).get("architecture"):
-        raise CheckpointError(
-            "this model has no timm architecture, so only a .safetensors file can be written"
-        )
+        raise ConfigError("this model has no timm architecture, so only a .safetensors file can be written")
 
 
 def save_for_hub(
@@ -64,7 +63,7 @@ def save_for_hub(
 
     Raises:
         FileExistsError: the folder holds something, and `overwrite` is not set.
-        CheckpointError: timm does not know the model by name.
+        ConfigError: timm does not know the model by name.
     """
     require_architecture(model)
     folder = Path(folder).resolve()
@@ -89,7 +88,7 @@ def save_timm_config(file: Path, model: MatMamba, classes: tuple[str, ...]) -> N
     """Write the file by which timm loads the weights beside it.
 
     Raises:
-        CheckpointError: timm does not know the model by name.
+        ConfigError: timm does not know the model by name.
     """
     require_architecture(model)
     # Some versions of timm call it a string and open it as a path.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lookups import by_index
 from matmamba_retrieval import (
     EmbeddingSpec,
     Encoded,
@@ -15,9 +16,9 @@ from matmamba_retrieval import (
     Gallery,
     GalleryError,
     Row,
-    Shortlist,
-    SingleShot,
+    Strategy,
     prefix,
+    search,
 )
 from matmamba_retrieval.gallery.inspection import verify
 from matmamba_retrieval.gallery.repairing import repair
@@ -59,8 +60,8 @@ def answers(folder: Path) -> Any:
         xq = unit_vectors(5, gallery.spec.dim, 77)
         queries = EncodedQueries({"full": Encoded(xq, 0, 0), "1/8": Encoded(xq, 0, 0)})
         found = [
-            SingleShot(gallery).search(queries, 5),
-            Shortlist(gallery, dim=8, shortlist=20).search(queries, 5),
+            search(gallery, Strategy.single_shot(), queries, 5),
+            search(gallery, Strategy.shortlist(dim=8, length=20), queries, 5),
         ]
         filters = ["label = '1'", "id IN ('id3', 'id5')"] + (["year > 2100"] if gallery.fields() else [])
         masks = [gallery.allowed(where) for where in filters]
@@ -70,7 +71,7 @@ def answers(folder: Path) -> Any:
             "masks": [None if mask is None else np.flatnonzero(mask).tolist() for mask in masks],
             "labels": gallery.labels(),
             "keys": gallery.keys_of(["id3", "id5", "id250", "id399"]),
-            "listed": gallery.search_shortlist(prefix(xq, 8), 10).tolist(),
+            "listed": by_index(gallery, prefix(xq, 8), 10).tolist(),
         }
 
 

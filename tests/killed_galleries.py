@@ -19,6 +19,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from lookups import by_index
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
 from matmamba_retrieval.gallery.inspection import verify
 from matmamba_retrieval.gallery.merging import merge_segments
@@ -139,7 +140,7 @@ def seen(folder: Path) -> State:
             expected = vectors(rows, model, width).astype(np.float16)
             assert np.array_equal(gallery.segments_of(width).read(keys), expected)
         for record in gallery.shortlists():
-            found = gallery.search_shortlist(np.eye(1, record.dim, dtype=np.float32), 3)
+            found = by_index(gallery, np.eye(1, record.dim, dtype=np.float32), 3, gallery_width=record.width)
             assert (found < gallery.key_count).all()
         assert len(gallery) == len(keys)
         return {"model": model, "images": {row.id: row.metadata["content"] for row in rows}}

@@ -19,6 +19,7 @@ import gpu
 import gpu_setting
 import indexing
 import latency
+import listing
 import measuring
 import nested_cost
 import nested_cost_gpu
@@ -38,7 +39,8 @@ import transformers_mixer
 import width_time
 from matmamba_vision import MatMamba
 from matmamba_vision.measures import count_parameters
-from matmamba_vision.ops import fused, reference
+from matmamba_vision.ops import mamba_ssm, reference
+from matmamba_vision.ops.mamba_ssm import installed
 from measuring import Plan, Ratio, alternate, in_fresh_process, measure_case
 from timm import create_model
 
@@ -49,6 +51,7 @@ TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (against_vit, {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]}),
     (block_time, {"shape": SHAPE}),
     (latency, {"models": [NANO]}),
+    (listing, {"files": 200}),
     (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),
     (small_gallery, {"counts": [50]}),
     (width_time, {"name": NANO, "batch": 2}),
@@ -252,8 +255,8 @@ TINY_GPU = gpu.Setting(
 def test_the_gpu_script_measures_all_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, by Triton's interpreter, with the definitions in place of mamba-ssm's kernels."""
     pytest.importorskip("triton")
-    monkeypatch.setattr(fused, "missing", lambda: None)
-    monkeypatch.setattr(fused, "_load", definitions)
+    monkeypatch.setattr(mamba_ssm, "missing", lambda: None)
+    monkeypatch.setattr(installed, "load", definitions)
     monkeypatch.setattr(gpu_setting, "KERNELS", ("triton",))
     setting = replace(TINY_GPU, block=replace(SHAPE, state_dim=16))
     cases = {case["name"]: case for case in gpu.cases(Plan(0, 1), setting)}
@@ -274,7 +277,7 @@ def test_the_script_of_nested_cost_on_a_gpu_measures_all_it_names() -> None:
 
 
 def test_the_published_block_computes_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_load", definitions)
+    monkeypatch.setattr(installed, "load", definitions)
     torch.manual_seed(0)
     model = create_model(NANO, scan="raster").eval()
     images = torch.randn(2, 3, 32, 32)

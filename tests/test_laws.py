@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import safetensors
 import torch
-from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Shortlist, SingleShot
+from lookups import by_index
+from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Strategy, search
 from matmamba_vision import MatMamba, extract, load_official
 from matmamba_vision.ops import BACKENDS, ssd
 from safetensors.torch import load_file
@@ -154,8 +155,8 @@ def queries_like(gallery: Gallery, seed: int = 0) -> EncodedQueries:
 @pytest.mark.parametrize("seed", range(5))
 def test_law_6_a_shortlist_of_everything_is_single_shot(gallery: Gallery, seed: int) -> None:
     queries = queries_like(gallery, seed)
-    exact = SingleShot(gallery).search(queries, 10)
-    listed = Shortlist(gallery, "1/8", dim=8, shortlist=len(gallery)).search(queries, 10)
+    exact = search(gallery, Strategy.single_shot(), queries, 10)
+    listed = search(gallery, Strategy.shortlist(width="1/8", dim=8, length=len(gallery)), queries, 10)
     assert np.array_equal(listed.I, exact.I)
     assert np.array_equal(listed.D, exact.D)
 
@@ -201,7 +202,7 @@ def test_law_7_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
             vectors = gallery.segments.read(keys)
             assert np.allclose(vectors[:, 0], np.cos(keys * 0.001), atol=1e-3)
             for dim in gallery.shortlist_dims():
-                assert len(gallery.search_shortlist(np.array([[1.0, 0.0]], dtype=np.float32), 3)[0]) == 3, dim
+                assert len(by_index(gallery, np.array([[1.0, 0.0]], dtype=np.float32), 3)[0]) == 3, dim
     assert acknowledged >= 50
 
 
@@ -211,5 +212,5 @@ def test_law_9_damaged_vectors_are_named_and_stay_as_they_are(gallery: Gallery) 
     content[-3] ^= 4
     file.write_bytes(content)
     with Gallery(gallery.folder) as reopened, pytest.raises(GalleryError, match=file.name):
-        SingleShot(reopened).search(queries_like(gallery), 3)
+        search(reopened, Strategy.single_shot(), queries_like(gallery), 3)
     assert file.read_bytes() == content

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .kinds import SHARD, TABLE, why_no_folder, why_no_image
@@ -80,8 +80,6 @@ class Listing:
     def entries(self, inside: str) -> Entries:
         """Images and folders (with "/") in a folder, sorted, so that folders stand where they belong."""
         where, found = os.path.join(self.root, inside), Entries()  # noqa: PTH118  strings, for speed
-        is_file = os.DirEntry.is_file
-        usual, left, prefix = self._usual, self.left_out, self._prefix + inside
         try:
             identity = _identity(where)
             if identity in self._seen:
@@ -89,20 +87,33 @@ class Listing:
                 return found
             self._seen.add(identity)
             with os.scandir(where) as entries:
-                for entry in entries:
-                    name = entry.name
-                    # The usual case in few steps, because there may be millions.
-                    reason = usual.get(name[name.rfind(".") :])
-                    if reason == "" and name[0] != "." and is_file(entry, follow_symlinks=False):
-                        found.append(inside + name)
-                    elif reason and name[0] != "." and is_file(entry, follow_symlinks=False):
-                        left[prefix + name] = reason
-                    elif path := self._taken(entry, inside):
-                        found.append(path)
+                self._sort_out(entries, inside, found)
         except OSError as error:
             self.leave(inside, f"cannot be listed: {said(error)}")
         found.sort()
         return found if "".join(found).isascii() else [path for path in found if self._is_text(path)]
+
+    def _sort_out(self, entries: Iterable[os.DirEntry[str]], inside: str, found: Entries) -> None:
+        """Add images and folders to what was found, and name the others."""
+        usual, left, prefix, add = self._usual.get, self.left_out, self._prefix + inside, found.append
+        for entry in entries:
+            # The usual case in few steps, because there may be millions.
+            name = entry.name
+            if (reason := usual(name[-4:])) is None:
+                reason = usual(name[name.rfind(".") :])
+            if reason is not None and name[0] != ".":
+                try:
+                    if entry.is_file(follow_symlinks=False):
+                        if reason:
+                            left[prefix + name] = reason
+                        else:
+                            add(inside + name)
+                        continue
+                except OSError:
+                    # Some file systems have to be asked for each entry; it is named below.
+                    pass
+            if path := self._taken(entry, inside):
+                add(path)
 
     def _is_text(self, path: str) -> bool:
         if is_text(path):
@@ -202,11 +213,18 @@ def left_beside(root: Path, taken: Sequence[Path]) -> dict[str, str]:
         with os.scandir(root) as entries:
             for entry in entries:
                 if entry.name not in names:
-                    ending = "/" if entry.is_dir(follow_symlinks=False) else ""
+                    ending = "/" if _is_folder(entry) else ""
                     found[f"{absolute(root)}{os.sep}{entry.name}{ending}"] = f"beside {listed}"
     except OSError as error:
         found[f"{absolute(root)}{os.sep}"] = f"cannot be listed: {said(error)}"
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def absolute(path: Path) -> Path:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from matmamba_retrieval import Gate, Row, SingleShot, Strategy
-from matmamba_retrieval.search.hits import Cost
-from matmamba_retrieval.search.settings import Plan
+from matmamba_retrieval import Gate, Plan, Strategy
+from matmamba_retrieval.strategies.hits import Cost
 from rich.markup import escape
 from rich.table import Table
 
+from ..galleries.answers import row_of
+from ..galleries.page import Card, Page, Section, image_card
+from ..galleries.pictures import Pictures
 from .console import Console
-from .page import Card, Page, Section
-from .pictures import Pictures
 from .searching import Answer
 
 
@@ -24,19 +24,22 @@ def settings_of(strategy: Strategy) -> dict[str, Any]:
     """Name and settings of a strategy for JSON, without those that are not set."""
     chosen = _chosen(strategy)
     plain = {key: asdict(value) if isinstance(value, Gate) else value for key, value in chosen.items()}
-    return {"name": _name(strategy), **plain}
-
-
-def _name(strategy: Strategy) -> str:
-    return "single-shot" if isinstance(strategy, SingleShot) else type(strategy).__name__.lower()
+    return {"name": strategy.kind, **plain}
 
 
 def _chosen(strategy: Strategy) -> dict[str, Any]:
     """Settings of a strategy that are set."""
-    assert is_dataclass(strategy)
-    values = {
-        known.name: getattr(strategy, known.name) for known in fields(strategy) if known.name != "gallery"
-    }
+    values: dict[str, Any] = {"query_width": strategy.query_width}
+    if strategy.steps:
+        first = strategy.steps[0]
+        if strategy.kind == "funnel":
+            values |= {"dims": strategy.dims, "lengths": strategy.lengths, "widths": strategy.widths}
+        else:
+            values |= {"dim": first.dim, "shortlist": first.length}
+        values |= {"gallery_width": first.gallery_width, "index": first.index, "effort": first.effort}
+        if strategy.kind == "gated":
+            values |= {"gate": strategy.gate or Gate(), "again": strategy.again}
+        values["expand"] = strategy.expand
     return {key: value for key, value in values.items() if value not in ("", (), None)}
 
 
@@ -63,12 +66,12 @@ def spent_text(cost: Cost) -> str:
 def strategy_text(strategy: Strategy) -> str:
     """Name and settings on one line."""
     parts = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in _chosen(strategy).items()]
-    return ", ".join([_name(strategy), *parts])
+    return ", ".join([strategy.kind, *parts])
 
 
 def plan_text(plan: Plan) -> str:
     """In plain words what a plan does, and what it was made for."""
-    chosen = plan.settings
+    chosen = plan.strategy
     encoded = f"encodes the query by width {chosen.query_width}"
     where = (
         f"finds {chosen.lengths[0]} images by {chosen.dims[0]} dims" if chosen.dims else "compares all images"
@@ -78,7 +81,7 @@ def plan_text(plan: Plan) -> str:
         "shortlist": ", and ranks these by the full width",
         "funnel": ", and ranks fewer and fewer of these by longer embeddings",
         "gated": ", and asks the full width where the small one is likely to be wrong",
-    }[chosen.strategy]
+    }[chosen.kind]
     return f"this follows the plan of `matmamba plan` for {plan.goal}: it {encoded}, {where}{last}"
 
 
@@ -98,12 +101,6 @@ def _answer(answer: Answer) -> dict[str, Any]:
     hits = [{"rank": rank, "score": score, **row_of(row)} for rank, (score, row) in enumerate(answer.hits, 1)]
     found = {"query": answer.name, "by_full_width": answer.by_full, "hits": hits}
     return found | ({"reason": answer.reason} if answer.reason else {})
-
-
-def row_of(row: Row) -> dict[str, Any]:
-    """An image of a gallery, for JSON."""
-    shown = {"id": row.id, "path": row.path, "label": row.label}
-    return shown | ({"metadata": dict(row.metadata)} if row.metadata else {})
 
 
 def print_answer(console: Console, answer: Answer) -> None:
@@ -148,11 +145,3 @@ def _section(answer: Answer, pictures: Pictures) -> Section:
         for rank, (score, row) in enumerate(answer.hits, 1)
     ]
     return Section(answer.name, cards, lead, answer.reason)
-
-
-def image_card(
-    pictures: Pictures, row: Row, score: float | None = None, badge: str = "", mark: str = ""
-) -> Card:
-    """An image of a gallery: its label, or its id where it has none, stands first."""
-    title, detail = (row.label, row.id) if row.label else (row.id, "")
-    return Card(pictures.data_url(row.path), title, detail, row.path, score, badge, mark)

@@ -10,22 +10,20 @@ import numpy as np
 from matmamba_datasets import Images, Splits
 from matmamba_retrieval import (
     EncodedQueries,
-    Funnel,
     Gallery,
     Hits,
     Queries,
-    Shortlist,
-    SingleShot,
     Strategy,
     metrics,
     rerank,
+    search,
 )
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.planning.planner import funnel_schedule
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
+from ..galleries.embedder import Embedder
 from ..measures.report import Example, Picture
 
 K = 10
@@ -56,13 +54,13 @@ def compare_strategies(
     widths = [embedder.model.label(width) for width in embedder.model.trained_widths]
     queries = _encode(embedder, images, widths)
     stored, asked = np.array(gallery.labels(), dtype=object), np.array(labels, dtype=object)
-    exact = SingleShot(gallery).search(queries, K)
+    exact = search(gallery, Strategy.single_shot(), queries, K)
     compared = []
-    for name, strategy in _strategies(gallery, widths):
-        hits, search_ms = _search(strategy, queries)
+    for strategy in _strategies(gallery, widths):
+        hits, search_ms = _search(gallery, strategy, queries)
         relevant = (stored[hits.I] == asked[:, None]).astype(bool)
         full = rerank(queries.encode("full").xq, hits.I, gallery.segments.read, K)[0]
-        row = _settings(name, strategy, gallery) | {
+        row = _settings(strategy, gallery) | {
             "top1": metrics.top1(relevant),
             "map10": metrics.map_at_k(relevant),
             "ann_recall10": metrics.ann_recall(full, exact.D),
@@ -76,24 +74,24 @@ def compare_strategies(
     return compared
 
 
-def _strategies(gallery: Gallery, widths: list[str]) -> list[tuple[str, Strategy]]:
+def _strategies(gallery: Gallery, widths: list[str]) -> list[Strategy]:
     length, dims = min(200, len(gallery)), gallery.shortlist_dims()
-    listed: list[tuple[str, Strategy]] = [("single-shot", SingleShot(gallery))]
-    for width in reversed(widths):
-        listed.append(("shortlist", Shortlist(gallery, width, dims[-1], length)))
-    steps = funnel_schedule(dims[0], gallery.spec.dim, length, K)
-    listed.append(("funnel", Funnel(gallery, widths[-1], *steps)))
-    return listed + [("single-shot", SingleShot(gallery, width)) for width in reversed(widths[1:])]
+    schedule = funnel_schedule(dims[0], gallery.spec.dim, length, K)
+    return [
+        Strategy.single_shot(),
+        *(Strategy.shortlist(width=width, dim=dims[-1], length=length) for width in reversed(widths)),
+        Strategy.funnel(width=widths[-1], dims=schedule[0], lengths=schedule[1]),
+        *(Strategy.single_shot(width=width) for width in reversed(widths[1:])),
+    ]
 
 
-def _settings(name: str, strategy: Strategy, gallery: Gallery) -> dict[str, Any]:
-    row: dict[str, Any] = {"strategy": name, "query_width": strategy.query_width}
-    if isinstance(strategy, Shortlist):
-        return row | {"dim": strategy.dim, "shortlist": strategy.shortlist}
-    if isinstance(strategy, Funnel):
-        steps = {"dims": list(strategy.dims), "lengths": list(strategy.lengths)}
-        return row | {"dim": strategy.dims[0], "shortlist": strategy.lengths[0]} | steps
-    return row | {"dim": gallery.spec.dim, "shortlist": None}
+def _settings(strategy: Strategy, gallery: Gallery) -> dict[str, Any]:
+    row: dict[str, Any] = {"strategy": strategy.kind, "query_width": strategy.query_width}
+    if not strategy.steps:
+        return row | {"dim": gallery.spec.dim, "shortlist": None}
+    row |= {"dim": strategy.dims[0], "shortlist": strategy.lengths[0]}
+    steps = {"dims": list(strategy.dims), "lengths": list(strategy.lengths)}
+    return row | (steps if strategy.kind == "funnel" else {})
 
 
 def _encode(embedder: Embedder, images: Tensor, widths: list[str]) -> EncodedQueries:
@@ -105,9 +103,9 @@ def _encode(embedder: Embedder, images: Tensor, widths: list[str]) -> EncodedQue
     return EncodedQueries({width: replace(repeats[0][width], ms=ms[width]) for width in widths})
 
 
-def _search(strategy: Strategy, queries: Queries) -> tuple[Hits, float]:
+def _search(gallery: Gallery, strategy: Strategy, queries: Queries) -> tuple[Hits, float]:
     """Answers, and the median search time per query in ms over some repeats, all queries in one batch."""
-    repeats = [strategy.search(queries, K) for _ in range(REPEATS)]
+    repeats = [search(gallery, strategy, queries, K) for _ in range(REPEATS)]
     return repeats[0], float(np.median([hits.cost.search_ms for hits in repeats]))
 
 

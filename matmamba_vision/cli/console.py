@@ -19,9 +19,6 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-# What a spreadsheet takes for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 
 class Console(rich.console.Console):
     """rich's console, safe for any text."""
@@ -79,13 +76,6 @@ class Lines(logging.Formatter):
 def say(text: str, *, stderr: bool = False) -> None:
     """Print lines as they are, but for control characters; JSON stays what it is."""
     print(printable(text), file=sys.stderr if stderr else sys.stdout)
-
-
-def safe_cell(value: Any) -> Any:
-    """A cell for a CSV file: a text that a spreadsheet would run gets an apostrophe before it."""
-    if not isinstance(value, str):
-        return value
-    return shown(f"'{value}" if value.startswith(_FORMULA) else value)
 
 
 def replace_what_cannot_be_printed() -> None:

@@ -15,7 +15,6 @@ Each has more examples: `matmamba data prepare --help`.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ from matmamba_datasets import (
     DataConfig,
     DataError,
     Images,
-    Loader,
     TableReading,
     left_out_text,
     make_loader,
@@ -37,6 +35,7 @@ from matmamba_datasets import (
 from matmamba_datasets.prepare import Preparation, PrepareSettings
 from matmamba_datasets.remote import is_url
 from matmamba_datasets.shards import find_shards
+from matmamba_datasets.speed import reading_rate
 from matmamba_datasets.verify import damaged_shards, decode_all
 from rich.table import Table
 
@@ -248,7 +247,7 @@ def _speed(arguments: list[str]) -> int:
     rows = []
     for workers in args.data.workers:
         loader = make_loader(images, transform, args.data.batch_size, workers=workers, shuffle=True)
-        rows.append({"workers": workers, "images_per_second": round(_rate(loader, args.seconds), 1)})
+        rows.append({"workers": workers, "images_per_second": round(reading_rate(loader, args.seconds), 1)})
     if args.json:
         say(json.dumps({"name": args.data.name, "draft": args.draft, "rates": rows}))
         return 0
@@ -257,23 +256,6 @@ def _speed(arguments: list[str]) -> int:
         table.add_row(str(row["workers"]), f"{row['images_per_second']:,.0f}")
     Console().print(table)
     return 0
-
-
-def _rate(loader: Loader, seconds: float) -> float:
-    """Images/s over at least so many seconds, after the batch with which the workers start."""
-    tally, epoch, done = BrokenTally(len(loader.images), 1.0), 0, 0
-    next(loader.batches(epoch))
-    start = time.monotonic()
-    while True:
-        for batch in loader.batches(epoch):
-            tally.add(batch.broken)
-            done += len(batch)
-            elapsed = time.monotonic() - start
-            if elapsed >= seconds and done:
-                return done / elapsed
-        if not done:
-            raise DataError(f"no image can be read\n{tally.listing()}")
-        epoch += 1
 
 
 def _list_broken(console: Console, broken: dict[str, str], what: str) -> None:

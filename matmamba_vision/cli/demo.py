@@ -21,23 +21,22 @@ from typing import Any
 
 from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
-from matmamba_retrieval.embedder import Embedder
 from rich.table import Table
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..config_file import shipped_config
 from ..errors import ConfigError
+from ..galleries.embedder import Embedder
+from ..galleries.image_intake import index
 from ..measures.environment import environment, peak_memory_mib
 from ..measures.report import write_report
+from ..runs import TrainConfig, load_config, train
 from ..widths.measure import measure_widths
 from .arguments import parse
 from .compare import Compared, compare_strategies, pick_examples, retrieval_table
-from .config import TrainConfig, load_config
 from .console import Console
 from .goals import goals_table, judge, require_goals
-from .index import Args as IndexArgs
-from .indexing import index_images
-from .train import train
+from .progress import Shown, shown
 
 SHORTLIST_DIMS = [16, 32]
 
@@ -61,7 +60,7 @@ def run(arguments: list[str]) -> None:
     _clear(args.output)
     config, stages = _config(args), _Stages(console)
     with stages.timed("train"):
-        checkpoint = load_checkpoint(train(config, console))
+        checkpoint = load_checkpoint(train(config, progress=Shown(console)).folder)
     splits = open_splits(config.data)
     with stages.timed("index"):
         gallery = _index(args.output / "gallery", checkpoint, splits, console)
@@ -109,8 +108,8 @@ def _config(args: Args) -> TrainConfig:
 
 
 def _index(folder: Path, checkpoint: Checkpoint, splits: Splits, console: Console) -> Gallery:
-    args = IndexArgs(folder, Path("digits"), checkpoint=checkpoint.path, dims=SHORTLIST_DIMS)
-    index_images(args, checkpoint, splits.train, console)
+    with shown(console) as listener:
+        index(splits.train, folder, model=checkpoint, dims=SHORTLIST_DIMS, progress=listener)
     return Gallery(folder)
 
 

@@ -20,21 +20,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.curation.duplicates import Group, find_duplicates
+from matmamba_retrieval import Gallery
 from rich.markup import escape
 from rich.table import Table
 
 from ..device import limit_threads
-from .answers import image_card, row_of
+from ..errors import ConfigError
+from ..galleries.strategies import Method
+from ..upkeep.duplicates import DuplicateGroup, DuplicatesFound, duplicates
 from .arguments import parse
 from .console import Console, say
-from .own_search import Method, is_exact, own_strategy
-from .page import Page, Section
-from .pictures import Pictures
-from .progress import reporter
+from .progress import Shown
 
 
 @dataclass
@@ -67,59 +64,39 @@ def run(arguments: list[str]) -> None:
     """Find, print, delete if told to."""
     args = parse(Args, "duplicates", __doc__, arguments)
     if args.yes and not args.delete:
-        raise GalleryError("--yes goes with --delete")
-    if args.neighbours < 1:
-        raise GalleryError(f"--neighbours is {args.neighbours}: it can be 1 or more")
+        raise ConfigError("--yes goes with --delete")
     limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
     # Nobody else adds or deletes between finding and deleting.
     with Gallery(args.gallery, write=args.delete and args.yes) as gallery:
-        groups = _find(args, gallery, console)
-        rows = [gallery.rows(group.keys) for group in groups]
-        doomed = [row.id for found in rows for row in found[1:]]
+        found = duplicates(
+            gallery,
+            threshold=args.threshold,
+            where=args.where,
+            method=args.method,
+            neighbours=args.neighbours,
+            progress=Shown(console),
+        )
         if args.html is not None:
-            _write_page(args, args.html, groups, rows)
-        deleted = gallery.delete(doomed) if args.delete and args.yes and doomed else 0
-        if args.json:
-            say(json.dumps(_as_json(args, gallery, groups, rows, deleted), indent=2))
-        else:
-            _print(args, console, groups, rows, deleted)
+            found.write_page(args.html)
+        doomed = found.surplus if args.delete and args.yes else []
+        deleted = gallery.delete(doomed) if doomed else 0
+    if args.json:
+        say(json.dumps(found.to_dict(deleted), indent=2))
+    else:
+        _print(args, console, found, deleted)
 
 
-def _find(args: Args, gallery: Gallery, console: Console) -> list[Group]:
-    allowed = gallery.allowed(args.where or None)
-    count = len(gallery) if allowed is None else int(allowed.sum())
-    exact = is_exact(gallery, args.method)
-    strategy = None if exact else own_strategy(gallery, args.method, args.neighbours)
-    with reporter(console).meter("comparing", count) as bar:
-        return find_duplicates(gallery, args.threshold, allowed, strategy, args.neighbours, bar.advance)
-
-
-def _as_json(
-    args: Args, gallery: Gallery, groups: list[Group], rows: list[list[Row]], deleted: int
-) -> dict[str, Any]:
-    listed = [
-        {
-            "keep": row_of(found[0]),
-            "others": [
-                {"score": min(1.0, float(score)), **row_of(row)}
-                for score, row in zip(group.scores[1:], found[1:], strict=True)
-            ],
-        }
-        for group, found in zip(groups, rows, strict=True)
-    ]
-    method = "exact" if is_exact(gallery, args.method) else "shortlist"
-    return {"threshold": args.threshold, "method": method, "deleted": deleted, "groups": listed}
-
-
-def _print(args: Args, console: Console, groups: list[Group], rows: list[list[Row]], deleted: int) -> None:
-    for group, found in list(zip(groups, rows, strict=True))[: args.top]:
-        console.print(_table(group, found))
-    if len(groups) > args.top:
-        console.print(f"... and {len(groups) - args.top} more groups: --top, --json or --html show them")
-    extra = sum(len(found) - 1 for found in rows)
+def _print(args: Args, console: Console, found: DuplicatesFound, deleted: int) -> None:
+    for group in found.groups[: args.top]:
+        console.print(_table(group))
+    if len(found.groups) > args.top:
+        console.print(
+            f"... and {len(found.groups) - args.top} more groups: --top, --json or --html show them"
+        )
+    extra = len(found.surplus)
     console.print(
-        f"{len(groups)} groups at a similarity of {args.threshold:g} or more: {extra} images too many"
+        f"{len(found.groups)} groups at a similarity of {args.threshold:g} or more: {extra} images too many"
     )
     if deleted:
         console.print(
@@ -130,31 +107,12 @@ def _print(args: Args, console: Console, groups: list[Group], rows: list[list[Ro
         console.print(f"nothing was deleted: --delete --yes deletes these {extra} images from the gallery")
 
 
-def _table(group: Group, rows: list[Row]) -> Table:
+def _table(group: DuplicateGroup) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right", no_wrap=True)
     for _ in range(3):
         table.add_column(overflow="fold")
-    for place, (score, row) in enumerate(zip(group.scores, rows, strict=True)):
-        said = "first" if place == 0 else f"{min(1.0, float(score)):.4f}"
+    for place, (score, row) in enumerate(zip(group.scores, group.rows, strict=True)):
+        said = "first" if place == 0 else f"{score:.4f}"
         table.add_row(said, escape(row.label or ""), escape(row.id), escape(row.path))
     return table
-
-
-def _write_page(args: Args, file: Path, groups: list[Group], rows: list[list[Row]]) -> None:
-    pictures = Pictures()
-    intro = (
-        f"Images of {args.gallery} that are {args.threshold:g} or more similar to the first of their group."
-    )
-    extra = sum(len(found) - 1 for found in rows)
-    with Page(file, "Near-duplicates", intro) as page:
-        page.facts.update({"groups": f"{len(groups):,}", "images too many": f"{extra:,}"})
-        for number, (group, found) in enumerate(zip(groups, rows, strict=True), 1):
-            labels = {row.label for row in found}
-            note = f"labels differ: {', '.join(sorted(map(str, labels)))}" if len(labels) > 1 else ""
-            lead = image_card(pictures, found[0], badge="kept", mark="lead")
-            cards = [
-                image_card(pictures, row, min(1.0, float(score)), f"{min(1.0, float(score)):.4f}")
-                for score, row in zip(group.scores[1:], found[1:], strict=True)
-            ]
-            page.write(Section(f"Group {number}: {len(found)} images", cards, lead, note, bool(note)))

@@ -43,12 +43,13 @@ from typing import Any
 
 import tyro
 from matmamba_datasets import Splits
-from matmamba_retrieval.planning.grid import Grid, settings_of
-from matmamba_retrieval.search.settings import Settings
+from matmamba_retrieval.planning.grid import Grid, strategies_of
+from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from ..config_file import load_into, shipped_config
 from ..device import resolve_device
+from ..galleries.checkpoints import SHIPPED
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..widths.held_out import data_config, open_data, some
@@ -59,7 +60,6 @@ from .console import Console, say
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation
 from .experiment import Workshop
-from .index import SHIPPED
 from .progress import reporter
 
 # Grids that are shipped, by name.
@@ -105,7 +105,7 @@ def run(arguments: list[str]) -> None:
         some(splits.train, args.gallery_images, computing.seed),
         some(splits.held_out, args.queries, computing.seed),
     )
-    wanted = settings_of(grid, widths, checkpoint.model.embedding_dim, len(splits.train))
+    wanted = strategies_of(grid, widths, checkpoint.model.embedding_dim, len(splits.train))
     _say_few(console, wanted, len(splits.held_out))
     output = args.output or _beside(args.checkpoint)
     # Before the work, so that a folder that cannot be written costs none.
@@ -135,10 +135,10 @@ def _widths(grid: Grid, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
     return grid.query_widths, grid.gallery_widths
 
 
-def _say_few(console: Console, wanted: Sequence[tuple[Settings, float]], queries: int) -> None:
+def _say_few(console: Console, wanted: Sequence[tuple[Strategy, float]], queries: int) -> None:
     """Print it if one query is more than a gate may lose."""
     one = 100 / queries
-    losses = sorted({loss for settings, loss in wanted if settings.strategy == "gated" and loss < one})
+    losses = sorted({loss for strategy, loss in wanted if strategy.kind == "gated" and loss < one})
     if losses:
         targets = ", ".join(f"{loss:g}" for loss in losses)
         console.print(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from matmamba_retrieval.planning.grid import Grid
 from matmamba_retrieval.planning.trials import Bench, Trial, latencies
-from matmamba_retrieval.search.scan import ensure_index, index_bytes
-from matmamba_retrieval.search.settings import Settings
+from matmamba_retrieval.strategies.indexes import ensure_index, index_bytes
+from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..measures.significance import with_intervals
 from ..widths.measure import retrieval_values
@@ -37,7 +37,7 @@ class Evaluation:
         self._experiment, self._grid, self._seed, self._console = experiment, grid, seed, console
         self._file = folder / ROWS_FILE
 
-    def tables(self, wanted: Sequence[tuple[Settings, float]], full: int) -> dict[str, Any]:
+    def tables(self, wanted: Sequence[tuple[Strategy, float]], full: int) -> dict[str, Any]:
         """Rows of strategies, exact search by width and dim, and numbers of images, as plain values.
 
         Args:
@@ -48,13 +48,14 @@ class Evaluation:
         dims = sorted({dim for dim in self._grid.dims if dim < full} | {full})
         return {"images": images, "exact": self._exact(dims), "rows": self._rows(wanted)}
 
-    def _build(self, settings: Settings) -> None:
+    def _build(self, strategy: Strategy) -> None:
         """The indexes that a strategy needs; they replace others over the same dims."""
         gallery = self._experiment.gallery
         # A query that escalates asks the index of the full width.
-        widths = {settings.gallery_width, "full"} if settings.again else {settings.gallery_width}
-        for width in sorted(widths) if settings.dims else ():
-            ensure_index(gallery, settings.dims[0], width, settings.index)
+        for step in strategy.steps[:1]:
+            widths = {step.gallery_width, "full"} if strategy.again else {step.gallery_width}
+            for width in sorted(widths):
+                ensure_index(gallery, step.dim, width, step.index)
 
     def _exact(self, dims: Sequence[int]) -> list[Row]:
         """Quality of exact search by each query width, gallery width and dim, without rerank."""
@@ -74,38 +75,38 @@ class Evaluation:
             for (query, gallery, dim), found in zip(cells, quality, strict=True)
         ]
 
-    def _rows(self, wanted: Sequence[tuple[Settings, float]]) -> list[Row]:
+    def _rows(self, wanted: Sequence[tuple[Strategy, float]]) -> list[Row]:
         experiment, known = self._experiment, self._known()
         bench = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
         count = len(experiment.queries)
         with reporter(self._console).meter("trying strategies", len(wanted) * count, "queries") as bar:
             # By index, so that each is built once.
-            ordered = sorted(wanted, key=lambda tried: tried[0].index)
-            for number, (settings, loss) in enumerate(ordered):
-                name = self._name(settings, loss)
+            ordered = sorted(wanted, key=lambda tried: _index(tried[0]))
+            for number, (strategy, loss) in enumerate(ordered):
+                name = self._name(strategy, loss)
                 if name not in known:
-                    self._build(settings)
-                    known[name] = self._row(bench, settings, loss)
+                    self._build(strategy)
+                    known[name] = self._row(bench, strategy, loss)
                     with self._file.open("a") as opened:
                         opened.write(json.dumps({"name": name, "row": known[name]}) + "\n")
-                    bar.advance(count, f"{settings.strategy} {number + 1}/{len(wanted)}")
+                    bar.advance(count, f"{strategy.kind} {number + 1}/{len(wanted)}")
                 else:
                     bar.skip(count)
         return [known[self._name(*each)] for each in wanted]
 
-    def _row(self, bench: Bench, settings: Settings, loss: float) -> Row:
-        trial, about = self._tried(bench, settings, loss)
-        settings = trial.settings
+    def _row(self, bench: Bench, strategy: Strategy, loss: float) -> Row:
+        trial, about = self._tried(bench, strategy, loss)
+        strategy = trial.strategy
         lost = {
             f"{name}_loss": bench.reference[name].astype(float) - trial.values[name]
             for name in ("knn1", "map")
         }
         (quality,) = with_intervals([trial.values | lost], self._seed)
-        alone = latencies(settings, bench.gallery, bench.queries, bench.k, ALONE)
+        alone = latencies(strategy, bench.gallery, bench.queries, bench.k, ALONE)
         gallery = bench.gallery
         vectors, index = gallery.spec.dim * 2, 0.0
-        if settings.dims:
-            index = index_bytes(gallery, settings.dims[0], settings.gallery_width) / gallery.key_count
+        if strategy.steps:
+            index = index_bytes(gallery, strategy.steps[0]) / gallery.key_count
         cost = {
             "ms": float(alone.sum(1).mean()),
             "ms_quartiles": np.percentile(alone.sum(1), [25, 50, 75]).tolist(),
@@ -116,13 +117,13 @@ class Evaluation:
         }
         return trial.row() | quality | about | cost
 
-    def _tried(self, bench: Bench, settings: Settings, loss: float) -> tuple[Trial, Row]:
+    def _tried(self, bench: Bench, strategy: Strategy, loss: float) -> tuple[Trial, Row]:
         """The trial, and of a gate what it was calibrated to."""
-        if settings.strategy != "gated":
-            return bench.trial(settings), {}
+        if strategy.kind != "gated":
+            return bench.trial(strategy), {}
         grid = self._grid
         trial, found = bench.gated_trial(
-            settings, loss / 100, grid.gate_qualities, grid.gate_sure, grid.folds, self._seed
+            strategy, loss / 100, grid.gate_qualities, grid.gate_sure, grid.folds, self._seed
         )
         calibrated = {
             "qualities": list(grid.gate_qualities),
@@ -146,10 +147,15 @@ class Evaluation:
                 found[known["name"]] = known["row"]
         return found
 
-    def _name(self, settings: Settings, loss: float) -> str:
+    def _name(self, strategy: Strategy, loss: float) -> str:
         """Of a row: all that decides what is in it."""
         experiment, grid = self._experiment, self._grid
-        known = [settings.to_json(), loss, grid.gate_qualities, grid.k, grid.folds, self._seed]
+        known = [strategy.to_json(), loss, grid.gate_qualities, grid.k, grid.folds, self._seed]
         known += ["sure"] * grid.gate_sure
         known += [str(experiment.gallery.folder), experiment.name, len(experiment.queries)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _index(strategy: Strategy) -> str:
+    """Name of the index that the first step searches."""
+    return strategy.steps[0].index if strategy.steps else ""

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from matmamba_datasets import DataError, Images, Splits
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Row
-from matmamba_retrieval.embedder import Embedder
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
+from ..galleries.embedder import Embedder
+from ..galleries.encoding import embed_batches
 from ..measures import measure_latency
 from ..widths.held_out import BatchReader
 from ..widths.measure import Embeddings
 from .console import Console
-from .encoding import embed_batches
 from .progress import reporter
 
 ADDED_AT_ONCE = 65_536

@@ -5,20 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from matmamba_datasets.texts import shown
-from matmamba_retrieval import Gallery, GalleryError
+from matmamba_datasets.texts import safe_cell, shown
+from matmamba_retrieval import Gallery
 from rich.markup import escape
 from rich.table import Table
 
-from .answers import row_of
+from ..errors import ConfigError
+from ..galleries.answers import row_of
+from ..upkeep import contents
+from ..upkeep.contents import describe, keys_where
 from .arguments import parse
-from .console import Console, safe_cell, say
+from .console import Console, say
 
 _INFO = """What a gallery holds, what made it, and what it takes on the disk.
 
@@ -47,6 +50,8 @@ examples:
 """
 # Images that are read at once.
 _AT_ONCE = 4096
+# Ids that are shown before they are deleted.
+SHOWN = 20
 
 
 @dataclass
@@ -97,30 +102,6 @@ def info(arguments: list[str]) -> int:
     return 0
 
 
-def describe(gallery: Gallery) -> dict[str, Any]:
-    """What a gallery holds, as JSON; sizes in bytes."""
-    labels = {label for label in gallery.labels() if label is not None}
-    return {
-        "folder": str(gallery.folder),
-        "images": len(gallery),
-        "deleted": gallery.key_count - len(gallery),
-        "labels": len(labels),
-        "metadata": gallery.fields(),
-        "version": gallery.version.number,
-        "changed": gallery.version.time,
-        "versions": [version.number for version in gallery.versions()],
-        "checkpoint": gallery.checkpoint_path,
-        "spec": asdict(gallery.spec),
-        "further_widths": list(gallery.generation.widths),
-        "indexes": [
-            {"name": index.name, "dim": index.dim, "width": index.width, "images": index.rows}
-            for index in gallery.shortlists()
-        ],
-        "plan": gallery.plan,
-        "bytes": sum(file.stat().st_size for file in gallery.folder.rglob("*") if file.is_file()),
-    }
-
-
 def _readable(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
@@ -140,9 +121,9 @@ def show(arguments: list[str]) -> int:
     cut = args.format == "table" and Console().is_terminal
     limit = args.limit if args.limit is not None else 50 if cut else 0
     if limit < 0:
-        raise GalleryError(f"--limit is {limit}: it can be 0 (all) or more")
+        raise ConfigError(f"--limit is {limit}: it can be 0 (all) or more")
     with Gallery(args.gallery) as gallery:
-        keys = _keys(gallery, args.where)
+        keys = keys_where(gallery, args.where)
         shown = keys[:limit] if limit else keys
         for start in range(0, len(shown), _AT_ONCE):
             _print_rows(gallery, shown[start : start + _AT_ONCE], args.format, header=start == 0)
@@ -150,11 +131,6 @@ def show(arguments: list[str]) -> int:
         more = f", {len(shown)} shown: --limit 0 shows all" if len(shown) < len(keys) else ""
         Console(highlight=False).print(f"{len(keys):,} images{more}")
     return 0
-
-
-def _keys(gallery: Gallery, where: str) -> np.ndarray:
-    allowed = gallery.allowed(where or None)
-    return gallery.live_keys() if allowed is None else np.flatnonzero(allowed)
 
 
 def _print_rows(gallery: Gallery, keys: np.ndarray, kind: str, header: bool) -> None:
@@ -182,21 +158,15 @@ def _print_rows(gallery: Gallery, keys: np.ndarray, kind: str, header: bool) -> 
 def delete(arguments: list[str]) -> int:
     """Delete images, or show which."""
     args = parse(DeleteArgs, "gallery delete", _DELETE, arguments)
-    if bool(args.ids) == bool(args.where):
-        raise GalleryError("name the images to delete either by --ids or by --where")
     console = Console(highlight=False)
     with Gallery(args.gallery, write=args.yes) as gallery:
-        ids = args.ids or [row.id for row in gallery.rows(_keys(gallery, args.where))]
-        known = gallery.keys_of(ids)
-        for image_id in ids:
-            if image_id not in known:
-                raise GalleryError(f"{args.gallery} has no image of id {image_id!r}: nothing was deleted")
+        ids = contents.ids_to_delete(gallery, args.ids, args.where)
         if args.yes and ids:
-            count = gallery.delete(ids)
+            count = contents.delete(gallery, ids)
             console.print(f"{count} images deleted, {len(gallery)} left; their files are untouched")
             return 0
-    for image_id in ids[:20]:
+    for image_id in ids[:SHOWN]:
         console.print(escape(image_id), soft_wrap=True)
-    more = f" ({len(ids) - 20} not shown)" if len(ids) > 20 else ""
+    more = f" ({len(ids) - SHOWN} not shown)" if len(ids) > SHOWN else ""
     console.print(f"{len(ids)} images{more}; nothing was deleted" + (": --yes deletes them" if ids else ""))
     return 0

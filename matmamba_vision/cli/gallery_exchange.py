@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import numpy as np
 import tyro
-from matmamba_retrieval import Gallery, GalleryError
+from matmamba_retrieval import Gallery
 
+from ..galleries.strategies import Method
+from ..upkeep.exchange import Existing, export_atlas, export_gallery, import_gallery
 from .arguments import parse
 from .console import Console
-from .own_search import Method, own_strategy, say_few
-from .pictures import Pictures
-from .progress import reporter
+from .progress import Shown
 
 _EXPORT = """Write the images of a gallery to a Parquet file, to the bit.
 
@@ -63,7 +62,7 @@ class ImportArgs:
     gallery: Annotated[Path, tyro.conf.Positional]
     # Images that the gallery has already: refuse the file, skip them (which continues a stopped import), or
     # replace them.
-    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    existing: Existing = "refuse"
 
 
 @dataclass
@@ -76,37 +75,21 @@ class AtlasArgs(ExportArgs):
     method: Method = "auto"
 
 
-def _keys(gallery: Gallery, where: str) -> np.ndarray:
-    allowed = gallery.allowed(where or None)
-    keys = gallery.live_keys() if allowed is None else np.flatnonzero(allowed)
-    if not len(keys):
-        raise GalleryError(f"{gallery.folder} has no images to write" + (f" where {where}" if where else ""))
-    return keys
-
-
 def export(arguments: list[str]) -> int:
     """Write a Parquet file."""
     args = parse(ExportArgs, "gallery export", _EXPORT, arguments)
-    # Here, because it needs pyarrow.
-    from matmamba_retrieval.exchange.exchange import export_parquet
-
     console = Console(highlight=False)
     with Gallery(args.gallery) as gallery:
-        keys = _keys(gallery, args.where)
-        with reporter(console).meter("exporting", len(keys)) as bar:
-            count = export_parquet(gallery, args.file, keys, bar.advance)
-    console.print(f"{args.file}: {count:,} images, {args.file.stat().st_size:,} bytes", soft_wrap=True)
+        count = export_gallery(gallery, args.file, where=args.where, progress=Shown(console))
+    _say_written(console, args.file, count)
     return 0
 
 
 def take_in(arguments: list[str]) -> int:
     """Read a Parquet file."""
     args = parse(ImportArgs, "gallery import", _IMPORT, arguments)
-    from matmamba_retrieval.exchange.exchange import Exported, import_parquet
-
     console = Console(highlight=False)
-    with reporter(console).meter("importing", len(Exported(args.file))) as bar:
-        count = import_parquet(args.file, args.gallery, args.existing, bar.advance)
+    count = import_gallery(args.file, args.gallery, existing=args.existing, progress=Shown(console))
     with Gallery(args.gallery) as gallery:
         console.print(f"{args.gallery}: {count:,} images imported, {len(gallery):,} in all", soft_wrap=True)
         if not gallery.shortlists():
@@ -117,22 +100,24 @@ def take_in(arguments: list[str]) -> int:
 def atlas(arguments: list[str]) -> int:
     """Write a Parquet file for Embedding Atlas."""
     args = parse(AtlasArgs, "gallery atlas", _ATLAS, arguments)
-    if args.k < 2 or args.pictures < 0:
-        raise GalleryError(f"--k is {args.k} and --pictures {args.pictures}: they can be 2 and 0 or more")
-    from matmamba_retrieval.exchange.atlas import export_atlas
-
     console = Console(highlight=False)
-    pictures = Pictures()
     with Gallery(args.gallery) as gallery:
-        keys = _keys(gallery, args.where)
-        strategy = own_strategy(gallery, args.method, args.k)
-        say_few(console, gallery, args.k)
-        with reporter(console).meter("mapping", len(keys)) as bar:
-            picture = (lambda path: pictures.thumbnail(path, args.pictures)) if args.pictures else None
-            count = export_atlas(gallery, strategy, args.file, keys, args.k, picture, bar.advance)
-    console.print(f"{args.file}: {count:,} images, {args.file.stat().st_size:,} bytes", soft_wrap=True)
+        count = export_atlas(
+            gallery,
+            args.file,
+            where=args.where,
+            k=args.k,
+            pictures=args.pictures,
+            method=args.method,
+            progress=Shown(console),
+        )
+    _say_written(console, args.file, count)
     image = " --image image" if args.pictures else ""
     console.print(
         f"next: embedding-atlas {args.file} --x x --y y --neighbors neighbors{image}", soft_wrap=True
     )
     return 0
+
+
+def _say_written(console: Console, file: Path, count: int) -> None:
+    console.print(f"{file}: {count:,} images, {file.stat().st_size:,} bytes", soft_wrap=True)

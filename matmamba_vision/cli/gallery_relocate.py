@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from matmamba_datasets.listing import absolute
 from matmamba_retrieval import Gallery
-from matmamba_retrieval.gallery import upkeep
 
+from ..upkeep.moving import relocate as move
 from .arguments import parse
 from .console import Console
 
@@ -39,9 +38,11 @@ def relocate(arguments: list[str]) -> int:
     """Change the paths, and say how many files are there."""
     args = parse(Args, "gallery relocate", _RELOCATE, arguments)
     with Gallery(args.gallery, write=True) as gallery:
-        moved, there = upkeep.move(gallery, absolute(args.old), absolute(args.new))
-    missing = f"; {moved - there} of their files are not there" if moved > there else ""
+        moved = move(gallery, args.old, args.new)
+    missing = (
+        f"; {moved.paths - moved.there} of their files are not there" if moved.paths > moved.there else ""
+    )
     Console(highlight=False).print(
-        f"{args.gallery}: {moved} paths changed{missing}", markup=False, soft_wrap=True
+        f"{args.gallery}: {moved.paths} paths changed{missing}", markup=False, soft_wrap=True
     )
     return 0

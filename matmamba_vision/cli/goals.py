@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from matmamba_errors import MatMambaError
 from rich.table import Table
 
 
@@ -62,7 +63,7 @@ def require_goals(rows: list[dict[str, Any]]) -> None:
     missed = [row for row in rows if not row["met"] and not row["of_machine"]]
     if missed:
         listed = "; ".join(f"{row['name']}: {row['value']:g}, {row['bound']}" for row in missed)
-        raise ValueError(f"the demo missed {listed}")
+        raise MatMambaError(f"the demo missed {listed}")
 
 
 def goals_table(rows: list[dict[str, Any]]) -> Table:

@@ -11,22 +11,18 @@ examples:
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
 import tyro
-from matmamba_retrieval import Gallery, GalleryError
-from matmamba_retrieval.exchange.joining import join
 
-from ..progress import Meter
+from ..upkeep.merge import merge
 from .arguments import parse
 from .console import Console
-from .index import continuable, summarise
-from .progress import reporter
-from .shortlists import build_shortlists, require_dims
+from .progress import Shown
+from .summary import continuable, summarise
 
 
 @dataclass
@@ -44,40 +40,13 @@ class Args:
 def run(arguments: list[str]) -> None:
     """Merge, build the shortlists, print a summary."""
     args = parse(Args, "merge", __doc__, arguments)
-    if not args.galleries:
-        raise GalleryError("no gallery given: matmamba merge GALLERY ... --into GALLERY")
-    console, start = Console(), time.monotonic()
-    sizes, dim = _survey(args)
-    dims = require_dims(args.dims, args.factory, dim)
+    console = Console()
     with continuable(args.into):
-        with reporter(console).meter("merging", sum(sizes)) as bar:
-            count = join(args.galleries, args.into, _Told(bar))
-        with Gallery(args.into, write=True) as gallery:
-            if len(gallery):
-                build_shortlists(gallery, dims, args.factory, count)
-    if not count:
+        merged = merge(
+            args.galleries, args.into, dims=args.dims, factory=args.factory, progress=Shown(console)
+        )
+    if not merged.added:
         console.print(f"{args.into} holds these galleries already: nothing to do", soft_wrap=True)
         return
-    summarise(console, args.into, "merged", count, start, None)
+    summarise(console, args.into, "merged", merged.added, merged.images, merged.seconds)
     console.print(f"next: matmamba search --gallery {quote(str(args.into))} IMAGE", soft_wrap=True)
-
-
-def _survey(args: Args) -> tuple[list[int], int]:
-    """Images in each gallery, and dims of the first one's embeddings."""
-    sizes, dim = [], 0
-    for folder in args.galleries:
-        with Gallery(folder) as gallery:
-            sizes.append(len(gallery))
-            dim = dim or gallery.spec.dim
-    return sizes, dim
-
-
-class _Told:
-    """Moves a bar; the first number is what an interrupted merge had done."""
-
-    def __init__(self, bar: Meter) -> None:
-        self._bar, self._begun = bar, False
-
-    def __call__(self, rows: int) -> None:
-        (self._bar.advance if self._begun else self._bar.skip)(rows)
-        self._begun = True

@@ -41,27 +41,26 @@ from matmamba_datasets import (
     make_loader,
     open_images,
 )
-from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError
-from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Strategy
 from matmamba_retrieval.planning.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
-from matmamba_retrieval.search.scan import ensure_index
-from matmamba_retrieval.search.settings import Settings
+from matmamba_retrieval.strategies.indexes import ensure_index
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..device import resolve_device
 from ..errors import ConfigError
+from ..galleries.checkpoints import checkpoint_of
+from ..galleries.embedder import Embedder
+from ..galleries.encoding import embed_batches
+from ..galleries.strategies import say_few
 from ..measures import measure_latency
 from ..widths.held_out import some
 from .arguments import parse
 from .computing import Computing, require_least, require_place
 from .console import Console, say
-from .encoding import embed_batches
 from .evaluation_report import first_stage
-from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
-from .own_search import say_few
 from .progress import reporter
 
 Row = dict[str, Any]
@@ -109,14 +108,14 @@ def run(arguments: list[str]) -> None:
     console = args.computing.begin()
     with Gallery(args.gallery, write=True) as gallery:
         queries, labels = _read(args, gallery) if args.given.vectors else _encode(args, gallery, console)
-        say_few(console, gallery, args.k, itself=False)
+        say_few(reporter(console), gallery, args.k, itself=False)
         args.k = min(args.k, len(gallery))
         planner = Planner(gallery, queries, args.k, goal, labels, args.computing.seed)
         rows = _try(args, gallery, planner, list(queries.by_width), console)
         chosen = planner.choose(rows)
         plan = planner.plan(chosen)
-        for dim in plan.settings.dims[:1]:
-            ensure_index(gallery, dim, gallery.spec.width, plan.settings.index)
+        for step in plan.strategy.steps[:1]:
+            ensure_index(gallery, step.dim, gallery.spec.width, step.index)
         gallery.save_plan(plan.to_json())
     front = pareto_rows(rows, "ms", goal.quality)
     if args.plot:
@@ -193,7 +192,7 @@ def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], cons
     """A row for each strategy; indexes over the same dims take turns, each replacing the other."""
     dims = sorted(set(args.dims)) or gallery.shortlist_dims() or [min(32, gallery.spec.dim)]
     rows: list[Row] = []
-    known: set[Settings] = set()
+    known: set[Strategy] = set()
     for name in dict.fromkeys(args.indexes or [""]):
         for dim in dims:
             with console.status(f"building {name or 'the'} index over {dim} dims"):

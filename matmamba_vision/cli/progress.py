@@ -43,15 +43,15 @@ class Shown:
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self.console = console
         self._stages: dict[str, _Stage] = {}
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Notice):
-            self._console.print(event.text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(event.text, markup=False, highlight=False, soft_wrap=True)
         elif event.finished:
             self.close(event.stage)
-        elif not self._console.quiet:
+        elif not self.console.quiet:
             self._show(self._stages.get(event.stage) or self._begin(event), event)
 
     def close(self, stage: str) -> None:
@@ -74,7 +74,7 @@ class Shown:
             )
         )
         bar = rich.progress.Progress(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
         )
         bar.start()
         now = time.monotonic()
@@ -91,7 +91,7 @@ class Shown:
             stage.said = now
             left = timedelta(seconds=round((event.total - event.done) / rate))
             line = f"{event.stage} {event.done:,}/{event.total:,}  {said}  {left} left  {event.note}"
-            self._console.print(line.rstrip(), soft_wrap=True, highlight=False)
+            self.console.print(line.rstrip(), soft_wrap=True, highlight=False)
 
 
 @contextmanager

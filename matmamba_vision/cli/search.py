@@ -40,20 +40,20 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 from matmamba_datasets import BrokenImageError, Reading, eval_transform
-from matmamba_retrieval import Funnel, Gallery, GalleryError, Queries, Shortlist, SingleShot, Strategy
-from matmamba_retrieval.embedder import Embedder
+from matmamba_retrieval import Gallery, GalleryError, Plan, Queries, Strategy
 from matmamba_retrieval.exchange.importing import made_elsewhere
 from matmamba_retrieval.planning.planner import funnel_schedule
-from matmamba_retrieval.search.examples import Joined, Stored
-from matmamba_retrieval.search.settings import Plan
+from matmamba_retrieval.strategies.examples import Joined, Stored
 
 from ..device import limit_threads
+from ..errors import ConfigError
+from ..galleries.checkpoints import checkpoint_of
+from ..galleries.embedder import Embedder
 from .answers import as_json, plan_text, print_answer, spent_text, strategy_text, write_page
 from .arguments import parse
 from .asked import Asked, asked_images, key_of, local_path, read_batch
 from .computing import require_least, require_place
 from .console import Console, say
-from .gallery_checkpoint import checkpoint_of
 from .given_vectors import GivenVectors
 from .progress import reporter
 from .searching import Answer, Search
@@ -109,7 +109,7 @@ def run(arguments: list[str]) -> int:
     """Search and print; returns the exit status, 1 if a query could not be read."""
     args = parse(Args, "search", __doc__, arguments)
     if not (args.queries or args.like or args.given.vectors):
-        raise ValueError("no query image given: matmamba search --gallery G IMAGE ...")
+        raise ConfigError("no query image given: matmamba search --gallery G IMAGE ...")
     require_least(args, dim=1, shortlist=1, threads=0)
     limit_threads(args.threads)
     require_place("--html", args.html)
@@ -236,11 +236,11 @@ def _intro(args: Args, search: Search) -> str:
 
 def _strategy(args: Args, gallery: Gallery, embedder: Embedder | None, k: int) -> Strategy:
     if (plan := _plan(args, gallery, k)) is not None:
-        return plan.strategy(gallery)
+        return plan.require(gallery)
     dims = gallery.shortlist_dims()
     alone = (len(gallery) <= SMALL_GALLERY or not dims) and not (args.dim or args.shortlist)
     if args.strategy == "single-shot" or (args.strategy == "auto" and alone):
-        return SingleShot(gallery, _width(args, embedder, "full"))
+        return Strategy.single_shot(width=_width(args, embedder, "full"))
     if not dims:
         raise GalleryError(
             f"{gallery.folder} has no index for a shortlist:"
@@ -250,8 +250,9 @@ def _strategy(args: Args, gallery: Gallery, embedder: Embedder | None, k: int) -
     dim = args.dim or min(dims)
     length = min(len(gallery), args.shortlist or max(200, 10 * k))
     if args.strategy in ("auto", "shortlist"):
-        return Shortlist(gallery, width, dim, length)
-    return Funnel(gallery, width, *funnel_schedule(dim, gallery.spec.dim, length, k))
+        return Strategy.shortlist(width=width, dim=dim, length=length)
+    steps, lengths = funnel_schedule(dim, gallery.spec.dim, length, k)
+    return Strategy.funnel(width=width, dims=steps, lengths=lengths)
 
 
 def _plan(args: Args, gallery: Gallery, k: int) -> Plan | None:
@@ -260,7 +261,7 @@ def _plan(args: Args, gallery: Gallery, k: int) -> Plan | None:
         return None
     plan = Plan.from_json(gallery.plan)
     # Made for another k, it may keep too few candidates.
-    return plan if min(plan.settings.lengths, default=k) >= k else None
+    return plan if min(plan.strategy.lengths, default=k) >= k else None
 
 
 def _width(args: Args, embedder: Embedder | None, default: str) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Hits, Queries, Row, Strategy
+from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Hits, Queries, Row, Strategy, search
 from matmamba_retrieval.index.rerank import NO_KEY
-from matmamba_retrieval.search.examples import Away, Stored
-from matmamba_retrieval.search.hits import Cost
-from matmamba_retrieval.search.neighbours import without
+from matmamba_retrieval.strategies.examples import Away, Stored
+from matmamba_retrieval.strategies.hits import Cost
+from matmamba_retrieval.strategies.neighbours import without
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -118,7 +118,7 @@ class Search:
             return Hits(D, none, none, Cost(), np.ones(count, dtype=bool), "no image fulfils the condition")
         if self.negatives is not None:
             queries = Away(queries, self.negatives, self.weight)
-        hits = self.strategy.search(queries, k, self.allowed)
+        hits = search(self.gallery, self.strategy, queries, k, self.allowed)
         self.spent.add(hits.cost, count)
         return hits
 

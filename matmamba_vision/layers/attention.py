@@ -16,8 +16,12 @@ class Attention(Nested):
     Every token sees every token, so the order of tokens does not matter.
 
     Args:
-        dim: D, size of the residual stream. heads: H. head_dim: P.
+        dim: D, size of the residual stream.
+        heads: H.
+        head_dim: P.
         nested: whether fewer heads may be active; if not, all always are (MatFormer, arXiv 2310.07707).
+        device: of the parameters.
+        dtype: of the parameters.
     """
 
     writes, reads, of_layer = "out", ("qkv",), ("out_bias",)
@@ -30,6 +34,7 @@ class Attention(Nested):
         self,
         dim: int,
         heads: int,
+        *,
         head_dim: int,
         nested: bool = True,
         device: torch.device | str | None = None,

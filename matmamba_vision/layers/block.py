@@ -22,10 +22,15 @@ class Block(nn.Module):
     """Pre-norm residual block around a nested mixer (MatMamba, arXiv 2410.06718), and around an MLP if given.
 
     Args:
-        mixer: Mamba2's mixer, or attention. dim: D. mlp: the second branch. scan: which way a Mamba2 mixer
-            reads the tokens, a key of `BLOCK_SCANS`. mean_of: the tokens whose mean a Mamba2 mixer reads
-            first (Adventurer, arXiv 2410.07599). proj_drop: dropout of an update. drop_path: share of samples
-            whose updates are skipped in training.
+        mixer: Mamba2's mixer, or attention.
+        dim: D.
+        mlp: the second branch.
+        scan: which way a Mamba2 mixer reads the tokens, a key of `BLOCK_SCANS`.
+        mean_of: the tokens whose mean a Mamba2 mixer reads first (Adventurer, arXiv 2410.07599).
+        proj_drop: dropout of an update.
+        drop_path: share of samples whose updates are skipped in training.
+        device: of the norms' parameters.
+        dtype: of the norms' parameters.
     """
 
     norm: nn.LayerNorm
@@ -35,6 +40,7 @@ class Block(nn.Module):
         mixer: Mixer | Attention,
         dim: int,
         mlp: Mlp | None = None,
+        *,
         scan: str = "rows",
         mean_of: slice | None = None,
         proj_drop: float = 0.0,
@@ -75,7 +81,9 @@ class Block(nn.Module):
         """Tokens (B, L, D) to tokens.
 
         Args:
-            heads: active heads, all by default; 0 skips the block. state: active state size, all by default.
+            x_BLD: the residual stream.
+            heads: active heads, all by default; 0 skips the block.
+            state: active state size, all by default.
             orders: those of the block's scan, see `scan_orders`.
         """
         if heads == 0:

@@ -1,7 +1,10 @@
-"""The Mamba2 mixer with nested heads. This is the only place that slices weights.
+"""The Mamba2 mixer with nested heads and a nested state.
 
-Weights are stored head first, so that the leading heads of every tensor are a view of it: a width costs no
-copy, and a narrow model is the same tensors cut short. B and C are shared by all heads and never cut.
+Weights are stored head first, so that the leading heads of every tensor are a view of it: fewer heads cost no
+copy, and a narrow model is the same tensors cut short. B and C belong to groups of heads, by default to one
+group of all heads: a group's stay as long as one head of it is active. A smaller state takes the leading rows
+of each B and each C; these do not lie side by side, so that they are copied. `Mixer.leading` is what cuts;
+`mix` takes every size from the weights that it is given.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from .order import Orders, TokenOrder
 NORM_EPSILON = 1e-5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MixerWeights:
     """The tensors of one mixer. Their shapes say how many heads; the arithmetic in `mix` knows no widths.
 
@@ -57,8 +60,9 @@ class MixerSetting:
     """How a mixer computes.
 
     Attributes:
-        backend: name of the scan, see `ops.resolve`. chunk_size: largest chunk of the scan, in tokens.
-            heads_per_group: consecutive heads that share B and C.
+        backend: name of the scan, see `ops.resolve`.
+        chunk_size: largest chunk of the scan, in tokens.
+        heads_per_group: consecutive heads that share B and C.
     """
 
     backend: str
@@ -173,11 +177,18 @@ def _per_head(u_BLD: Tensor, projection_HPD: Tensor, bias_HP: Tensor | None) -> 
 
 
 class Mixer(Nested):
-    """Parameters of a Mamba2 mixer of which any leading heads can be used.
+    """Parameters of a Mamba2 mixer of which any leading heads, and any leading state, can be used.
 
     Args:
-        dim: D, size of the residual stream. heads: H. head_dim: P. state_dim: N. conv_size: K, taps of the
-            causal convolution. setting: how it computes. bias: whether the projections have biases.
+        dim: D, size of the residual stream.
+        heads: H.
+        head_dim: P.
+        state_dim: N.
+        conv_size: K, taps of the causal convolution.
+        setting: how it computes.
+        bias: whether the projections have biases.
+        device: of the parameters.
+        dtype: of the parameters.
     """
 
     writes, reads, of_layer = "out", ("in_x", "in_z", "norm"), ("out_bias",)
@@ -189,6 +200,7 @@ class Mixer(Nested):
         self,
         dim: int,
         heads: int,
+        *,
         head_dim: int,
         state_dim: int,
         conv_size: int,
@@ -225,7 +237,7 @@ class Mixer(Nested):
         self.reset_parameters()
 
     def leading(self, heads: int, state: int) -> dict[str, Tensor]:
-        """The tensors of the leading heads by name: views, but for B and C where the state is cut."""
+        """The tensors of the leading heads and states by name: views, but for B and C of a smaller state."""
         return {name: self._cut(name, heads, state) for name in self._names}
 
     def _cut(self, name: str, heads: int, state: int) -> Tensor:
@@ -249,7 +261,14 @@ class Mixer(Nested):
     def forward(
         self, u_BLD: Tensor, heads: int | None = None, state: int | None = None, orders: Orders = (None,)
     ) -> Tensor:
-        """Update for tokens (B, L, D), computed by the leading heads (all by default)."""
+        """Update for tokens (B, L, D).
+
+        Args:
+            u_BLD: normalised tokens.
+            heads: leading heads to compute with, all by default.
+            state: leading states, all by default.
+            orders: in which convolution and scan read the tokens, see `mix`.
+        """
         return mix(u_BLD, self.weights(heads, state), self.setting, orders)
 
     def use_backend(self, name: str) -> None:
@@ -257,7 +276,14 @@ class Mixer(Nested):
         self.setting = replace(self.setting, backend=require_known(name))
 
     def macs(self, tokens: int, heads: int, state: int, scans: int = 1) -> int:
-        """Multiply-adds of one sequence; `scans` is how often convolution and scan run."""
+        """Multiply-adds of one sequence.
+
+        Args:
+            tokens: L.
+            heads: active heads.
+            state: active states.
+            scans: how often convolution and scan run.
+        """
         weights = self.weights(heads, state)
         dim, head_dim = self.in_BC.shape[1], self.norm.shape[1]
         projections = dim * (3 * weights.norm.numel() + len(weights.in_BC) + heads)

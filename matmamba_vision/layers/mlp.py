@@ -16,7 +16,11 @@ class Mlp(Nested):
     The hidden units belong to the heads of the block, an equal number to each.
 
     Args:
-        dim: D, size of the residual stream. hidden: F, all hidden units. heads: H, heads of the block.
+        dim: D, size of the residual stream.
+        hidden: F, all hidden units, a multiple of H.
+        heads: H, heads of the block.
+        device: of the parameters.
+        dtype: of the parameters.
     """
 
     writes, reads, of_layer = "fc2", ("fc1",), ("fc2_bias",)
@@ -30,6 +34,7 @@ class Mlp(Nested):
         dim: int,
         hidden: int,
         heads: int,
+        *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -15,9 +15,11 @@ class Nested(nn.Module):
     what they write by, and the first of all else that is theirs.
 
     Attributes:
-        heads: H, all heads. writes: the parameter by which parts write to the residual stream. reads: those
-            whose sizes say how much they have to write. group_size: consecutive parts that share rows of the
-            parameters `of_groups`. of_layer: parameters that are no part's.
+        heads: H, all heads.
+        writes: the parameter by which parts write to the residual stream.
+        reads: those whose sizes say how much they have to write.
+        group_size: consecutive parts that share rows of the parameters `of_groups`.
+        of_layer: parameters that are no part's.
     """
 
     heads: int
@@ -31,7 +33,8 @@ class Nested(nn.Module):
         """The tensors of the leading heads by name, views wherever memory allows.
 
         Args:
-            heads: active heads. state: active state size, where the layer has one.
+            heads: active heads.
+            state: active state size, where the layer has one.
         """
         raise NotImplementedError
 

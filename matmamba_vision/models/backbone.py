@@ -1,4 +1,8 @@
-"""From images to tokens: patch embedding, positions, nested blocks, norm."""
+"""From images to tokens: patch embedding, positions, nested blocks, norm.
+
+`Backbone` is the network; below it stand the functions that build its modules, choose the features that timm
+asks for, and fit positions to images of other sizes.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,14 @@ from typing import Any, cast
 
 import torch
 from timm.data import resolve_data_config
-from timm.layers import trunc_normal_
+from timm.layers import PatchEmbed, resample_abs_pos_embed, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import Block, Mixer, scan_orders
+from ..errors import ConfigError
+from ..layers import Attention, Block, Mixer, MixerSetting, Mlp, scan_orders
 from ..width import Width, WidthError, WidthLike, resolve_width
 from .architecture import Architecture
-from .features import as_asked, blocks_asked_for
-from .parts import make_block, make_patch_embed
-from .sizes import positions_for, require_size
 
 FORMATS = ("NCHW", "NLC")
 # torch.fx takes them as a whole: what they do depends on their arguments.
@@ -25,13 +27,17 @@ for _name in ("positions_for", "require_size", "scan_orders"):
 
 
 class Backbone(nn.Module):
-    """The part of a `MatMamba` that does the work.
+    """A `MatMamba` without pooling and head: it turns images into normalised tokens, at any width.
 
     Args:
-        trained_widths: the widths in the training loss, full first. ssd_backend: see `ops.resolve`.
+        architecture: what is built.
+        trained_widths: the widths in the training loss, full first.
+        ssd_backend: see `ops.resolve`.
+        device: of the parameters.
+        dtype: of the parameters.
 
     Raises:
-        ValueError: a trained width that this architecture does not have, or in the wrong order.
+        ConfigError: a trained width that this architecture does not have, or in the wrong order.
     """
 
     # Set by timm: where the weights come from and how images are to be prepared.
@@ -54,12 +60,12 @@ class Backbone(nn.Module):
         # Before the patches; the class token stands behind them.
         self.num_prefix_tokens = architecture.reg_tokens
         self.grad_checkpointing = False
-        self.patch_embed = make_patch_embed(architecture, place)
+        self.patch_embed = _make_patch_embed(architecture, place)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim, **place))
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + 1, dim, **place))
         if architecture.reg_tokens:
             self.reg_token = nn.Parameter(torch.empty(1, architecture.reg_tokens, dim, **place))
-        blocks = [make_block(architecture, block, ssd_backend, place) for block in range(architecture.depth)]
+        blocks = [_make_block(architecture, block, ssd_backend, place) for block in range(architecture.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim, **place)
         self.trained_widths = _largest_first(self._resolved(trained_widths), self.full)
@@ -150,7 +156,8 @@ class Backbone(nn.Module):
         """Normalised tokens (B, L, D): registers, patches in raster order, the class token.
 
         Raises:
-            ValueError: images of a size that the model does not take. WidthError: no such width.
+            ConfigError: images of a size that the model does not take.
+            WidthError: no such width.
         """
         x, grid = self._tokens(x)
         orders = self._orders(grid, x)
@@ -173,19 +180,24 @@ class Backbone(nn.Module):
         """Features behind some blocks, and what `forward_features` gives.
 
         Args:
-            x: images. indices: the last n blocks, these blocks, or all. return_prefix_tokens: also give the
-                registers and the class token. norm: whether features are normalised. stop_early: leave out
-                the blocks behind the last one asked for. output_fmt: "NCHW" or "NLC". intermediates_only:
-                give the features alone. output_dict: give them by name.
+            x: images.
+            indices: the last n blocks, these blocks, or all.
+            return_prefix_tokens: also give the registers and the class token.
+            norm: whether features are normalised.
+            stop_early: leave out the blocks behind the last one asked for.
+            output_fmt: "NCHW" or "NLC".
+            intermediates_only: give the features alone.
+            output_dict: give them by name.
+            width: as for `forward_features`.
 
         Returns:
             (tokens, features): (B, L, D), and for each block (B, D, h, w) or (B, h w, D).
 
         Raises:
-            ValueError: no such output format or block.
+            ConfigError: no such output format or block.
         """
         if output_fmt not in FORMATS:
-            raise ValueError(f"output_fmt {output_fmt!r} is none of {FORMATS}")
+            raise ConfigError(f"output_fmt {output_fmt!r} is none of {FORMATS}")
         taken = blocks_asked_for(indices, len(self.blocks))
         x, grid = self._tokens(x)
         orders, active, found = self._orders(grid, x), self.active(width), list[Tensor]()
@@ -197,7 +209,7 @@ class Backbone(nn.Module):
         on_grid = grid if output_fmt == "NCHW" else None
         features = [self._patches(behind, on_grid) for behind in found]
         others = [self._others(behind) for behind in found] if return_prefix_tokens else None
-        return as_asked(tokens, features, others, output_dict)
+        return _as_asked(tokens, features, others, output_dict)
 
     def _patches(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Patch tokens (B, h w, D), or (B, D, h, w) on a grid."""
@@ -241,7 +253,7 @@ class Backbone(nn.Module):
         """Take images, or patches, of another size from now on; positions and patch weights are interpolated.
 
         Raises:
-            ValueError: patches do not fill the image; nothing is changed.
+            ConfigError: patches do not fill the image; nothing is changed.
         """
         size, patch = img_size or self.patch_embed.img_size, patch_size or self.patch_embed.patch_size
         old, architecture = self.grid, self.architecture.changed(img_size=size, patch_size=patch)
@@ -294,7 +306,91 @@ def _largest_first(widths: tuple[Width, ...], full: Width) -> tuple[Width, ...]:
     ordered = sizes == sorted(sizes, reverse=True) and len({*widths}) == len(widths)
     if not widths or widths[0] != Width(full.heads) or not ordered:
         labels = [width.label(full) for width in widths]
-        raise ValueError(
+        raise ConfigError(
             f"trained_widths {labels}: give different ones, full first, then from large to small"
         )
     return widths
+
+
+def _make_patch_embed(known: Architecture, place: dict[str, Any]) -> PatchEmbed:
+    """Patches to tokens; `place` is device and dtype."""
+    size: Any = known.img_size
+    patch: Any = known.patch_size
+    strict = not known.dynamic_img_size
+    return PatchEmbed(size, patch, known.in_chans, known.embed_dim, strict_img_size=strict, **place)
+
+
+def _make_block(known: Architecture, block: int, backend: str, place: dict[str, Any]) -> Block:
+    """Block number `block`; stochastic depth grows linearly from 0."""
+    dim, heads, hidden = known.embed_dim, known.heads[block], known.hidden(block)
+    is_attention = block in known.attention_blocks
+    mixer: Mixer | Attention
+    if is_attention:
+        all_heads = heads if known.nested_attention else dim // known.attn_head_dim
+        shape: dict[str, Any] = {"head_dim": known.attn_head_dim, "nested": known.nested_attention}
+        mixer = Attention(dim, all_heads, **shape, **place)
+    else:
+        setting = MixerSetting(backend, known.chunk_size, known.heads_per_group or heads)
+        shape = {"head_dim": known.head_dim, "state_dim": known.states[block], "conv_size": known.d_conv}
+        mixer = Mixer(dim, heads, **shape, setting=setting, bias=known.bias, **place)
+    return Block(
+        mixer,
+        dim,
+        Mlp(dim, hidden, heads, **place) if hidden else None,
+        scan="rows" if is_attention else known.scans[block],
+        mean_of=slice(known.reg_tokens, -1) if known.mean_token and not is_attention else None,
+        proj_drop=known.proj_drop_rate,
+        drop_path=known.drop_path_rate * block / max(1, known.depth - 1),
+        **place,
+    )
+
+
+def blocks_asked_for(indices: int | Sequence[int] | None, depth: int) -> list[int]:
+    """Blocks by number: the last n, those of a list (negative ones from the end), or all.
+
+    Raises:
+        ConfigError: there is no such block.
+    """
+    asked = depth if indices is None else indices
+    blocks = range(-asked, 0) if isinstance(asked, int) else asked
+    if not blocks or not all(-depth <= block < depth for block in blocks):
+        raise ConfigError(f"indices {indices}: the model has blocks 0 to {depth - 1}")
+    return [block % depth for block in blocks]
+
+
+def _as_asked(tokens: Tensor | None, features: list[Any], others: list[Tensor] | None, by_name: bool) -> Any:
+    """Tokens and features, with other tokens beside each feature, or all by name; None is left out."""
+    if by_name:
+        names = ("image_features", "image_intermediates", "image_intermediates_prefix")
+        named = dict(zip(names, (tokens, features, others), strict=True))
+        return {name: value for name, value in named.items() if value is not None}
+    if others is not None:
+        features = list(zip(features, others, strict=True))
+    return features if tokens is None else (tokens, features)
+
+
+def positions_for(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Positions (1, L, D) of patches and class token on another grid, interpolated (bicubic, antialiased).
+
+    Args:
+        pos_embed: positions of the old grid's patches, then of the class token.
+        old: its rows and columns.
+        new: rows and columns of the other grid.
+    """
+    if tuple(old) == tuple(new):
+        return pos_embed
+    patches = resample_abs_pos_embed(pos_embed[:, :-1], list(new), list(old), num_prefix_tokens=0)
+    return torch.cat([patches, pos_embed[:, -1:]], dim=1)
+
+
+def require_size(size: Any, trained: Any, patch: Any, dynamic: bool) -> None:
+    """Raise `ConfigError` unless images of `size` are taken."""
+    if not dynamic and tuple(size) != tuple(trained):
+        raise ConfigError(
+            f"images of {size[0]}x{size[1]} pixels: this model takes {trained[0]}x{trained[1]}"
+            " (set_input_size changes that, dynamic_img_size=True takes any)"
+        )
+    if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
+        raise ConfigError(
+            f"images of {size[0]}x{size[1]} pixels are no multiple of patches of {patch[0]}x{patch[1]}"
+        )

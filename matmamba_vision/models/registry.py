@@ -13,9 +13,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from ..width import WidthLike
+from .backbone import positions_for
 from .matmamba import MatMamba
 from .shipped import shipped_arguments, shipped_cfg
-from .sizes import positions_for
 from .submodel import extract
 
 
@@ -149,7 +149,7 @@ _ALONE = {"trained_widths": ("full",)}
 
 @register_model
 def matmamba_nano_patch4_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """0.45M parameters without the head, flipped scans, for 32 px images and for trying things on a CPU."""
+    """0.46M parameters without the head, flipped scans, for 32 px images and for trying things on a CPU."""
     return _create("matmamba_nano_patch4_32", pretrained, _MAMBA_NANO, **kwargs)
 
 

@@ -60,7 +60,10 @@ def read_header(file: Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote beside the weights.
 
     Raises:
-        KeyError: this project did not write the file. OSError, ValueError, SafetensorError: it is damaged.
+        KeyError: this project did not write the file.
+        OSError: it cannot be read.
+        ConfigError: its header is damaged.
+        SafetensorError: it is damaged.
     """
     with safetensors.safe_open(file, framework="pt") as opened:
         header: dict[str, Any] = json.loads((opened.metadata() or {})[HEADER])

@@ -1,16 +1,17 @@
 """The state-space-duality scan: one signature, several backends.
 
+`ssd` is the signature and `reference` the definition. `chunked`, `triton` and `mamba_ssm` compute it, each a
+folder; `dispatch` chooses among them. `product` and `autograd` serve the layers, too.
+
 Shape suffixes here and in `layers/`: B batch, L tokens, D model, H heads, P head dim, N state, and inside a
 chunked scan C chunks, Q tokens of a chunk.
 """
 
 from torch import Tensor
 
-from .backends import BACKENDS, Backend, BackendError, Setting
-from .choice import require_known, resolve
+from .autograd import apply_where_wanted
 from .chunked import scan_macs
-from .dispatch import resolve_for
-from .pointwise import apply_where_wanted
+from .dispatch import BACKENDS, Backend, BackendError, Setting, require_known, resolve, resolve_for
 from .product import linear
 
 __all__ = [

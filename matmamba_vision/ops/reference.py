@@ -20,9 +20,13 @@ def ssd_reference(
     State of a head: S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T; output y_t = S_t C_t + D x_t.
 
     Args:
-        x_BLHP: inputs. dt_BLH: step sizes, positive. A_H: decay rates, negative. B_BLN, C_BLN: input and
-            output projections, shared by all heads. D_H: skip weights. chunk_size: unused, part of the common
-            signature.
+        x_BLHP: inputs.
+        dt_BLH: step sizes, positive.
+        A_H: decay rates, negative.
+        B_BLN: input projections, shared by all heads.
+        C_BLN: output projections, shared by all heads.
+        D_H: skip weights.
+        chunk_size: unused, part of the common signature.
 
     Returns:
         y_BLHP, dtype of `x_BLHP`.

@@ -2,7 +2,15 @@
 
 from .build import build_model
 from .compilation import compile_widths
-from .config import (
+from .engine import DEVICES, LostProcessError, end_training, make_accelerator, named_losses
+from .folder import RunFolder, RunFolderError
+from .loop import Hooks, Position, StepReport, fit
+from .objective import NestedObjective, Teacher, Trainee
+from .optimiser import make_optimiser, make_scheduler
+from .regression import StudentObjective
+from .saving import ResumeError, Saves
+from .schedule import WidthSchedule
+from .sections import (
     EngineConfig,
     MixConfig,
     ModelConfig,
@@ -12,14 +20,6 @@ from .config import (
     SaveConfig,
     ScheduleConfig,
 )
-from .engine import DEVICES, LostProcessError, end_training, make_accelerator, named_losses
-from .folder import RunFolder, RunFolderError
-from .loop import Hooks, Position, StepReport, fit
-from .objective import NestedObjective, Teacher, Trainee
-from .optimiser import make_optimiser, make_scheduler
-from .regression import StudentObjective
-from .saving import ResumeError, Saves
-from .schedule import WidthSchedule
 from .student import OnlineTeacher, StoredTeacher, read_vectors, teacher_vectors
 from .training import Training, prepare_training
 

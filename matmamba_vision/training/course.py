@@ -8,17 +8,20 @@ from dataclasses import dataclass, field
 import torch
 from timm.scheduler.scheduler import Scheduler
 
-from .config import OptimConfig
+from ..errors import ConfigError
 from .optimiser import make_scheduler, warmup_steps
+from .sections import OptimConfig
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TimeLimit:
     """Seconds that a run may take, from when it is begun to when it is saved for the last time.
 
     Attributes:
-        before: seconds spent before the run was resumed. begun: when it was begun, or resumed. setup: seconds
-            before its first step, which the course of the learning rate leaves out.
+        seconds: how many.
+        before: seconds spent before the run was resumed.
+        begun: when it was begun, or resumed.
+        setup: seconds before its first step, which the course of the learning rate leaves out.
     """
 
     seconds: float
@@ -37,12 +40,15 @@ class TimeLimit:
         return (spent - self.setup) / max(1e-9, self.seconds - self.setup)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Course:
     """The learning rate of each step, and the end.
 
     Attributes:
-        scheduler: timm's. steps, warmup: of the whole run, and of its warm-up. limit: of its time, or None.
+        scheduler: timm's.
+        steps: of the whole run.
+        warmup: steps of its warm-up.
+        limit: of its time, or None.
     """
 
     scheduler: Scheduler
@@ -73,10 +79,11 @@ def make_course(
     """The course of a run.
 
     Raises:
-        ValueError: as `make_scheduler`; a time limit for several processes.
+        ConfigError: as `make_scheduler`; a time limit for several processes.
     """
     if config.max_minutes and processes > 1:
-        raise ValueError("optim.max_minutes: processes have no clock in common: give optim.epochs alone")
+        raise ConfigError("optim.max_minutes: processes have no clock in common: give optim.epochs alone")
     scheduler = make_scheduler(config, optimiser, steps_per_epoch)
-    limit = TimeLimit(60 * config.max_minutes) if config.max_minutes else None
-    return Course(scheduler, config.epochs * steps_per_epoch, warmup_steps(config, steps_per_epoch), limit)
+    limit = TimeLimit(seconds=60 * config.max_minutes) if config.max_minutes else None
+    steps, warmup = config.epochs * steps_per_epoch, warmup_steps(config, steps_per_epoch)
+    return Course(scheduler=scheduler, steps=steps, warmup=warmup, limit=limit)

@@ -8,44 +8,52 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import NotFiniteError
+
 # Ids that an error lists.
 SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What some losses belong to: a width's label, names of the terms, ids of the images."""
+class LossRecord:
+    """What some losses belong to.
+
+    Attributes:
+        width: its label.
+        terms: names of the losses.
+        ids: of the images.
+    """
 
     width: str
     terms: tuple[str, ...]
     ids: Sequence[str]
 
 
-def require_finite(step: int, own: Tensor, mean: Tensor, entries: Sequence[Entry]) -> None:
-    """Raise `FloatingPointError` naming step, width and images if a loss is not finite.
+def require_finite(step: int, own: Tensor, mean: Tensor, records: Sequence[LossRecord]) -> None:
+    """Raise `NotFiniteError` naming step, width and images if a loss is not finite.
 
     Args:
-        own: (n,) losses of this process, those of the entries one after the other. mean: the same, averaged
-            over processes.
+        own: (n,) losses of this process, those of the records one after the other.
+        mean: the same, averaged over processes.
     """
     if mean.isfinite().all():
         return
-    named = [(entry, term) for entry in entries for term in entry.terms]
-    for (entry, term), value in zip(named, own.tolist(), strict=True):
+    named = [(record, term) for record in records for term in record.terms]
+    for (record, term), value in zip(named, own.tolist(), strict=True):
         if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{term} is {value} at step {step}, width {entry.width}, images {_some(entry.ids)}: are these"
-                " sound? A lower optim.lr, or engine.precision fp32, may help"
+            raise NotFiniteError(
+                f"{term} is {value} at step {step}, width {record.width}, images {_some(record.ids)}:"
+                " are these sound? A lower optim.lr, or engine.precision fp32, may help"
             )
-    raise FloatingPointError(f"a loss is not finite at step {step}, in another process")
+    raise NotFiniteError(f"a loss is not finite at step {step}, in another process")
 
 
-def require_finite_gradient(step: int, norm: float, entries: Sequence[Entry]) -> None:
-    """Raise `FloatingPointError` naming step and images if the norm of the gradient is not finite."""
+def require_finite_gradient(step: int, norm: float, records: Sequence[LossRecord]) -> None:
+    """Raise `NotFiniteError` naming step and images if the norm of the gradient is not finite."""
     if not math.isfinite(norm):
-        widths = ", ".join(dict.fromkeys(entry.width for entry in entries))
-        ids = list(dict.fromkeys(image_id for entry in entries for image_id in entry.ids))
-        raise FloatingPointError(
+        widths = ", ".join(dict.fromkeys(record.width for record in records))
+        ids = list(dict.fromkeys(image_id for record in records for image_id in record.ids))
+        raise NotFiniteError(
             f"the gradient's norm is {norm} at step {step}, widths {widths}, images {_some(ids)}"
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..batch import LabelledBatch
 from .chance import seed_everything
-from .guard import Entry, require_finite, require_finite_gradient
+from .guard import LossRecord, require_finite, require_finite_gradient
 from .objective import Teacher
 from .training import Training
 
@@ -39,16 +39,21 @@ class Position:
     step: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepReport:
     """What happened in one step, on average over processes.
 
     Attributes:
-        step: number of the step, from 0. epoch: number of the epoch, from 0. images: in the batches of this
-            process, times processes. lr: largest learning rate. loss: sum of the weighted terms, mean over
-            widths. widths: the same of each width, by label. terms: each term, mean over widths. grad_norm:
-            norm of the gradient before it is clipped. data_seconds: waited for images. compute_seconds: the
-            rest.
+        step: number of the step, from 0.
+        epoch: number of the epoch, from 0.
+        images: in the batches of this process, times processes.
+        lr: largest learning rate.
+        loss: sum of the weighted terms, mean over widths.
+        widths: the same of each width, by label.
+        terms: each term, mean over widths.
+        grad_norm: norm of the gradient before it is clipped.
+        data_seconds: waited for images.
+        compute_seconds: the rest.
     """
 
     step: int
@@ -86,14 +91,14 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
     saved position takes the same steps as one that was never stopped.
 
     Raises:
-        FloatingPointError: a loss or the gradient is not finite; the message names step, width and images.
+        NotFiniteError: a loss or the gradient is not finite; the message names step, width and images.
     """
     position = position or Position()
     training.course.start()
-    for epoch in range(position.epoch, training.epochs):
+    for epoch in range(position.epoch, training.settings.epochs):
         training.trainee.train()
         started = time.perf_counter()
-        for batches in _groups(loader.batches(epoch, position.batch), training.accumulate, hooks):
+        for batches in _groups(loader.batches(epoch, position.batch), training.settings.accumulate, hooks):
             # One step at least, so that there is something to keep.
             if training.course.time_is_up and position.step:
                 break
@@ -128,13 +133,14 @@ def take_step(
     """One step; None if there is no image to take it with.
 
     Args:
-        batches: those of the step. waited: seconds that it took to read them.
+        batches: those of the step.
+        waited: seconds that it took to read them.
     """
     started, step = time.perf_counter(), position.step
     images = sum(map(len, batches)) * training.ranks
     if not images and training.ranks == 1:
         return None
-    seed_everything(training.seed, step, training.rank)
+    seed_everything(training.settings.seed, step, training.rank)
     training.course.set_rate(step)
     losses = accumulate(training, batches, step)
     grad_norm = training.clip()
@@ -143,16 +149,16 @@ def take_step(
     lr = max(group["lr"] for group in training.optimiser.param_groups)
     seconds = time.perf_counter() - started
     return StepReport(
-        step,
-        position.epoch,
-        images,
-        lr,
-        sum(terms.values()),
-        widths,
-        terms,
-        float(grad_norm),
-        waited,
-        seconds,
+        step=step,
+        epoch=position.epoch,
+        images=images,
+        lr=lr,
+        loss=sum(terms.values()),
+        widths=widths,
+        terms=terms,
+        grad_norm=float(grad_norm),
+        data_seconds=waited,
+        compute_seconds=seconds,
     )
 
 
@@ -161,31 +167,31 @@ class Losses:
 
     def __init__(self, step: int) -> None:
         self.step = step
-        self._entries: list[Entry] = []
+        self._records: list[LossRecord] = []
         self._values: list[Tensor] = []
 
     def add(self, width: str, terms: dict[str, Tensor], ids: Sequence[str]) -> None:
         """Note the terms of a width on the images with these ids."""
-        self._entries.append(Entry(width, tuple(terms), ids))
+        self._records.append(LossRecord(width, tuple(terms), ids))
         self._values += [term.float() for term in terms.values()]
 
     def summary(self, training: Training, grad_norm: Tensor) -> tuple[dict[str, float], dict[str, float]]:
         """Loss of each width, mean over batches, and each term, mean over both.
 
         Raises:
-            FloatingPointError: one of them, or the gradient, is not finite.
+            NotFiniteError: one of them, or the gradient, is not finite.
         """
         own = torch.stack(self._values)
         mean = training.accelerator.reduce(own, "mean") if training.ranks > 1 else own
-        require_finite(self.step, own, mean, self._entries)
+        require_finite(self.step, own, mean, self._records)
         if not training.scaled:
-            require_finite_gradient(self.step, float(grad_norm), self._entries)
+            require_finite_gradient(self.step, float(grad_norm), self._records)
         values, widths, terms = iter(mean.tolist()), dict[str, list[float]](), dict[str, float]()
-        for entry in self._entries:
-            found = {name: next(values) for name in entry.terms}
-            widths.setdefault(entry.width, []).append(sum(found.values()))
+        for record in self._records:
+            found = {name: next(values) for name in record.terms}
+            widths.setdefault(record.width, []).append(sum(found.values()))
             for name, value in found.items():
-                terms[name] = terms.get(name, 0.0) + value / len(self._entries)
+                terms[name] = terms.get(name, 0.0) + value / len(self._records)
         return {width: sum(losses) / len(losses) for width, losses in widths.items()}, terms
 
 
@@ -198,13 +204,13 @@ def accumulate(training: Training, batches: Sequence[LabelledBatch], step: int =
     losses = Losses(step)
     for number, batch in enumerate(batches):
         images, labels = training.prepare_batch(batch)
-        vectors = training.taught(batch, images)
-        widths = training.schedule.widths(step, number)
+        vectors = training.inputs.taught(batch, images)
+        shares = training.widths.shares(step, number)
         teacher: Teacher | None = None
-        for width in widths:
-            last = number == len(batches) - 1 and width is widths[-1]
+        for place, (width, weight) in enumerate(shares.items(), start=1):
+            last = number == len(batches) - 1 and place == len(shares)
             with nullcontext() if last else training.accelerator.no_sync(training.trainee):
-                share = training.weights[width] / len(widths) / len(batches) if len(batch) else 0.0
+                share = weight / len(batches) if len(batch) else 0.0
                 terms, teacher = training.passes(images, labels, width, teacher, share, vectors)
             losses.add(training.model.label(width), terms, batch.ids)
     return losses

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import ObjectiveConfig, RegressionConfig
 from .objective import NestedObjective, Teacher
+from .sections import ObjectiveConfig, RegressionConfig
 
 # Label of an image that has none.
 UNLABELLED = -1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from ..errors import ConfigError
 from ..width import Width
-from .config import ScheduleConfig
+from .sections import ScheduleConfig
 
 Chooser = Callable[[Sequence[Width], ScheduleConfig, random.Random, int], Sequence[Width]]
 
@@ -48,19 +49,20 @@ class WidthSchedule:
     `published` one for each batch in turn, with a step after each round (MatMamba, arXiv 2410.06718).
 
     Args:
-        trained: the trained widths, largest first. accumulate: batches in a step.
+        trained: the trained widths, largest first.
+        accumulate: batches in a step.
 
     Raises:
-        ValueError: no such schedule, or one that this number of batches cannot serve.
+        ConfigError: no such schedule, or one that this number of batches cannot serve.
     """
 
     def __init__(
         self, config: ScheduleConfig, trained: Sequence[Width], seed: int = 0, accumulate: int = 1
     ) -> None:
         if config.kind not in SCHEDULES:
-            raise ValueError(f"schedule.kind {config.kind!r} is none of {', '.join(SCHEDULES)}")
+            raise ConfigError(f"schedule.kind {config.kind!r} is none of {', '.join(SCHEDULES)}")
         if config.kind == "published" and accumulate % len(trained):
-            raise ValueError(
+            raise ConfigError(
                 "schedule.kind published takes a width for each batch of a step: engine.accumulate is"
                 f" {accumulate}, not a multiple of the {len(trained)} trained widths: take {len(trained)}"
             )

@@ -22,7 +22,8 @@ class OnlineTeacher:
     """Encodes each batch as the student sees it (Beyer et al., arXiv 2106.05237: patient and consistent).
 
     Args:
-        input: the student's data configuration, by which images were prepared. dim: coordinates to give.
+        input: the student's data configuration, by which images were prepared.
+        dim: coordinates to give.
     """
 
     def __init__(self, encoder: Encoder, rotation: Rotation, input: Mapping[str, Any], dim: int) -> None:
@@ -39,7 +40,8 @@ class StoredTeacher:
     """Gives vectors that were made before, whatever part of an image the student sees.
 
     Args:
-        vectors: (n, dim) of length 1. positions: (m,) which of them each image of the collection has.
+        vectors: (n, dim) of length 1.
+        positions: (m,) which of them each image of the collection has.
     """
 
     def __init__(self, vectors: Tensor, positions: NDArray[np.int64]) -> None:

@@ -16,48 +16,137 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from ..batch import LabelledBatch
+from ..errors import ConfigError
 from ..models import MatMamba
 from ..width import Width
-from .config import EngineConfig, MixConfig, OptimConfig, ScheduleConfig
 from .course import Course, make_course
 from .engine import make_accelerator
 from .objective import NestedObjective, Trainee, weights_of
 from .optimiser import make_optimiser
 from .passes import Pass, make_pass
 from .schedule import WidthSchedule
+from .sections import EngineConfig, MixConfig, OptimConfig, ScheduleConfig
 
 # From a batch, and its images on the device, to (B, E) vectors of length 1.
 Follows = Callable[[LabelledBatch, Tensor], Tensor]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """The numbers of a run that its loop needs.
+
+    Attributes:
+        epochs: passes over the training images.
+        accumulate: batches whose gradients are added up for one step.
+        clip_grad: largest norm of the gradient; 0 for any.
+        seed: of everything random.
+    """
+
+    epochs: int
+    accumulate: int
+    clip_grad: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedWidths:
+    """Which widths a step trains, and how much each of them counts.
+
+    Attributes:
+        schedule: draws the widths of each step.
+        weights: of the loss of each trained width, 1 on average.
+    """
+
+    schedule: WidthSchedule
+    weights: dict[Width, float]
+
+    def shares(self, step: int, batch: int = 0) -> dict[Width, float]:
+        """What the loss of each width of a batch counts, largest width first, for their weighted mean."""
+        widths = self.schedule.widths(step, batch)
+        return {width: self.weights[width] / len(widths) for width in widths}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a step makes of a batch before the model sees it.
+
+    Attributes:
+        mix: timm's Mixup, or None.
+        follows: what another network says about a batch, or None.
+    """
+
+    mix: Any
+    follows: Follows | None
+
+    def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, C, S, S) and labels (B,), mixed in pairs if they are to be; labels are then shares.
+
+        An odd last image is left out, and what was given stays as it was.
+        """
+        even = len(images) // 2 * 2
+        if self.mix is None or not even:
+            return images, labels
+        mixed: tuple[Tensor, Tensor] = self.mix(images[:even].clone(), labels[:even])
+        return mixed
+
+    def taught(self, batch: LabelledBatch, images: Tensor) -> Tensor | None:
+        """What the network that the objective follows says about the images, (B, E); None if there is none.
+
+        Args:
+            batch: as it was read.
+            images: as `Training.prepare_batch` gave them.
+        """
+        if self.follows is None:
+            return None
+        with torch.no_grad():
+            return self.follows(batch, images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """Other copies of the weights than those that are trained.
+
+    Attributes:
+        ema: moving average of the model, or None.
+        whole: where parameters are sharded, a copy of the model for all of them, otherwise None.
+    """
+
+    ema: ModelEmaV3 | None
+    whole: MatMamba | None
+
+    def follow(self, model: MatMamba, step: int) -> None:
+        """Take a step's weights into the average."""
+        if self.ema is not None:
+            self.ema.update(model, step)
+
+
+@dataclass(kw_only=True)
 class Training:
     """A model in training.
 
     Attributes:
-        model, objective: as they were given. trainee: both, wrapped for their processes. weights: of the loss
-            of each trained width, 1 on average. mix: timm's Mixup or None. ema: moving average of the model
-            or None. whole: where parameters are sharded, a copy of the model for all of them. follows: what
-            another network says about a batch, or None.
+        model: as it was given.
+        trainee: the model and its objective, wrapped for their processes.
+        accelerator: device, precision and processes.
+        passes: forward and backward of one width.
+        optimiser: Accelerate's, around one of torch or timm.
+        course: the learning rate of each step, and the end.
+        widths: which a step trains.
+        inputs: what a step makes of a batch.
+        copies: other copies of the weights.
+        settings: numbers of the run.
     """
 
     model: MatMamba
-    objective: NestedObjective
     trainee: nn.Module
-    passes: Pass
     accelerator: Accelerator
+    passes: Pass
     optimiser: torch.optim.Optimizer
     course: Course
-    schedule: WidthSchedule
-    weights: dict[Width, float]
-    mix: Any
-    ema: ModelEmaV3 | None
-    whole: MatMamba | None
-    epochs: int
-    clip_grad: float
-    accumulate: int
-    seed: int
-    follows: Follows | None = None
+    widths: WeightedWidths
+    inputs: Inputs
+    copies: Copies
+    settings: LoopSettings
 
     @property
     def rank(self) -> int:
@@ -84,45 +173,30 @@ class Training:
             return image, torch.zeros(1, dtype=torch.int64, device=image.device)
         images = batch.images.to(self.accelerator.device, non_blocking=True)
         labels = batch.labels.to(self.accelerator.device, non_blocking=True)
-        even = len(batch) // 2 * 2
-        if self.mix is None or not even:
-            return images, labels
-        # Images are mixed in pairs and in place: an odd last one is left out, the batch stays as it was.
-        mixed: tuple[Tensor, Tensor] = self.mix(images[:even].clone(), labels[:even])
-        return mixed
-
-    def taught(self, batch: LabelledBatch, images: Tensor) -> Tensor | None:
-        """What the network that the objective follows says about the images, (B, E); None if there is none.
-
-        Args:
-            images: as `prepare_batch` gave them.
-        """
-        if self.follows is None:
-            return None
-        with torch.no_grad():
-            return self.follows(batch, images)
+        return self.inputs.mixed(images, labels)
 
     def clip(self) -> Tensor:
         """Clip the gradient; its norm before that."""
-        norm: Tensor = self.accelerator.clip_grad_norm_(self.trainee.parameters(), self.clip_grad or math.inf)
+        largest = self.settings.clip_grad or math.inf
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.trainee.parameters(), largest)
         return norm
 
     def update(self, step: int) -> None:
         """Take the optimiser's step and forget the gradients."""
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=not self.passes.keeps_gradients)
-        if self.ema is not None:
-            self.ema.update(self.model, step)
+        self.copies.follow(self.model, step)
 
     def kept_model(self) -> MatMamba:
         """The model to measure and to keep: the moving average if there is one; all processes must ask."""
-        if self.whole is not None:
+        ema, whole = self.copies.ema, self.copies.whole
+        if whole is not None:
             options = StateDictOptions(full_state_dict=True)
             state = get_model_state_dict(self.trainee, options=options)
             own = {name: value for name, value in state.items() if name.startswith("model.")}
-            self.whole.load_state_dict({name.removeprefix("model."): value for name, value in own.items()})
-            return self.whole
-        return self.model if self.ema is None else self.ema.module
+            whole.load_state_dict({name.removeprefix("model."): value for name, value in own.items()})
+            return whole
+        return self.model if ema is None else ema.module
 
 
 def prepare_training(
@@ -141,39 +215,53 @@ def prepare_training(
     """Place model and objective, and make what trains them.
 
     Args:
-        batches_per_epoch: of one process. accelerator: by default one for this process on its best device.
+        model: what is trained, at its trained widths.
+        objective: what it is trained for.
+        optim: optimiser and course.
+        batches_per_epoch: of one process.
+        schedule: which widths a step trains, by default all.
+        mix: how images and labels are mixed, by default not at all.
+        engine: how a step is computed.
+        seed: of everything random.
+        accelerator: by default one for this process on its best device.
         follows: what another network says about a batch, for an objective that follows one.
 
     Raises:
-        ValueError: a setting that cannot work, named in the message.
+        ConfigError: a setting that cannot work, named in the message.
     """
     engine = engine or EngineConfig()
     accelerator = accelerator or make_accelerator(engine)
-    widths = WidthSchedule(schedule or ScheduleConfig(), model.trained_widths, seed, engine.accumulate)
-    weights = _width_weights(model, objective)
+    widths = _weighted_widths(model, objective, schedule or ScheduleConfig(), engine, seed)
+    inputs = Inputs(mix=make_mix(mix or MixConfig(), model.num_classes), follows=follows)
+    settings = LoopSettings(
+        epochs=optim.epochs, accumulate=engine.accumulate, clip_grad=optim.clip_grad, seed=seed
+    )
     model, objective = model.to(accelerator.device), objective.to(accelerator.device)
-    ema, whole = _copies(model, optim, engine)
+    copies = _copies(model, optim, engine)
     trainee, optimiser = _wrap(model, objective, optim, accelerator)
-    if ema is not None:
-        accelerator.register_for_checkpointing(ema)
+    if copies.ema is not None:
+        accelerator.register_for_checkpointing(copies.ema)
     steps_per_epoch = math.ceil(batches_per_epoch / engine.accumulate)
-    course = make_course(optim, optimiser.optimizer, steps_per_epoch, accelerator.num_processes)
-    passes = make_pass(trainee, accelerator, model, engine.cuda_graphs)
     return Training(
-        model, objective, trainee, passes, accelerator, optimiser, course, widths, weights,
-        make_mix(mix or MixConfig(), model.num_classes), ema, whole, optim.epochs, optim.clip_grad,
-        engine.accumulate, seed, follows,
-    )  # fmt: skip
+        model=model,
+        trainee=trainee,
+        accelerator=accelerator,
+        course=make_course(optim, optimiser.optimizer, steps_per_epoch, accelerator.num_processes),
+        passes=make_pass(trainee, accelerator, model, engine.cuda_graphs),
+        optimiser=optimiser,
+        widths=widths,
+        inputs=inputs,
+        copies=copies,
+        settings=settings,
+    )
 
 
-def _copies(
-    model: MatMamba, optim: OptimConfig, engine: EngineConfig
-) -> tuple[ModelEmaV3 | None, MatMamba | None]:
+def _copies(model: MatMamba, optim: OptimConfig, engine: EngineConfig) -> Copies:
     """Moving average and whole copy of a model that is not wrapped yet, where they are needed."""
     if optim.ema and engine.fsdp:
-        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
+        raise ConfigError("optim.ema averages whole models: not together with engine.fsdp")
     ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
-    return ema, copy.deepcopy(model) if engine.fsdp else None
+    return Copies(ema=ema, whole=copy.deepcopy(model) if engine.fsdp else None)
 
 
 def _wrap(
@@ -189,11 +277,15 @@ def _wrap(
     return wrapped
 
 
-def _width_weights(model: MatMamba, objective: NestedObjective) -> dict[Width, float]:
-    """The weight of each trained width, 1 on average."""
-    weights = weights_of("width_weights", objective.config.width_weights, model.trained_widths)
+def _weighted_widths(
+    model: MatMamba, objective: NestedObjective, schedule: ScheduleConfig, engine: EngineConfig, seed: int
+) -> WeightedWidths:
+    """The trained widths, with weights that are 1 on average."""
+    trained = model.trained_widths
+    drawn = WidthSchedule(schedule, trained, seed, engine.accumulate)
+    weights = weights_of("width_weights", objective.config.width_weights, trained)
     shares = [weight * len(weights) / sum(weights) for weight in weights]
-    return dict(zip(model.trained_widths, shares, strict=True))
+    return WeightedWidths(schedule=drawn, weights=dict(zip(trained, shares, strict=True)))
 
 
 def make_mix(config: MixConfig, num_classes: int) -> Any:

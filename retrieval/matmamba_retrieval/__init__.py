@@ -6,31 +6,30 @@ Array names are FAISS's: `xb` stored vectors, `xq` queries, `D` scores, `I` keys
 from .errors import GalleryError, SavedError
 from .gallery.gallery import Gallery
 from .index.rerank import prefix, rerank
-from .search.gate import Gate
-from .search.gated import Gated
-from .search.settings import Plan, Settings
-from .search.strategies import Encoded, EncodedQueries, Funnel, Hits, Queries, Shortlist, SingleShot, Strategy
 from .storage.records import Row
 from .storage.spec import EmbeddingSpec
+from .strategies.gate import Gate
+from .strategies.hits import Hits
+from .strategies.plan import Plan
+from .strategies.queries import Encoded, EncodedQueries, Queries
+from .strategies.search import search
+from .strategies.strategy import Step, Strategy
 
 __all__ = [
     "EmbeddingSpec",
     "Encoded",
     "EncodedQueries",
-    "Funnel",
     "Gallery",
     "GalleryError",
     "Gate",
-    "Gated",
     "Hits",
     "Plan",
     "Queries",
     "Row",
     "SavedError",
-    "Settings",
-    "Shortlist",
-    "SingleShot",
+    "Step",
     "Strategy",
     "prefix",
     "rerank",
+    "search",
 ]

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import timm
 import torch
+from matmamba_retrieval import Strategy
 from matmamba_retrieval.planning.grid import Grid
 from matmamba_retrieval.planning.trials import Bench
-from matmamba_retrieval.search.gate import RULES
-from matmamba_retrieval.search.settings import Settings
+from matmamba_retrieval.strategies.gate import RULES
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli import evaluate as evaluate_command
 from matmamba_vision.cli import evaluation_report, experiment
@@ -115,7 +115,7 @@ def test_the_help_explains_what_tables_name(capsys: pytest.CaptureFixture[str]) 
 def test_queries_too_few_for_a_target_are_said_once(
     loss: float, said: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate = Settings("gated", "1/8", (8,), (5,))
+    gate = Strategy.gated(width="1/8", dim=8, length=5)
     evaluate_command._say_few(Console(), [(gate, loss), (gate, loss)], 100)
     assert capsys.readouterr().out.count("100 queries are too few") == said
 
@@ -163,7 +163,7 @@ def test_what_was_done_is_not_done_again(
     monkeypatch.setattr(
         Bench,
         "gated_trial",
-        lambda bench, settings, *more: tried.append(settings.strategy) or trial(bench, settings, *more),
+        lambda bench, strategy, *more: tried.append(strategy.kind) or trial(bench, strategy, *more),
     )
     monkeypatch.setattr(Bench, "trial", fail)
 

@@ -244,7 +244,7 @@ def test_vectors_made_elsewhere_are_indexed(
         (images("--gallery", "@g", "--shard", "3/2"), "'3/2'"),
         (images("--gallery", "@g", "--shard", "1/2", "--dims", "8"), "matmamba merge"),
         (images("--gallery", "@g", "--widths", "1/5"), "'1/5'"),
-        (images("--gallery", "@g", "--batch-size", "0"), "--batch-size 0"),
+        (images("--gallery", "@g", "--batch-size", "0"), "batch_size 0"),
         (images("--gallery", "@g", "--metadata", "@m.csv"), "m.csv"),
         (["merge", "--into", "@g"], "no gallery given"),
         (["merge", "@none", "--into", "@g"], "none"),
@@ -309,7 +309,7 @@ def test_an_interrupted_run_keeps_what_was_encoded_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from matmamba_retrieval.embedder import Embedder
+    from matmamba_vision.galleries.embedder import Embedder
 
     embed, calls = Embedder.embed, [0]
 

@@ -81,7 +81,7 @@ def test_what_is_there_is_read_or_named(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("matmamba_vision.cli.dry_run._memory", lambda *rest: {"memory": "not measured"})
+    monkeypatch.setattr("matmamba_vision.runs.dry_run.activation_bytes", lambda *rest: 0)
     gallery = ["--checkpoint", str(small), "--gallery", str(tmp_path / "g"), "--max-broken", "0"]
     loose = {name for name in tree.named if tree.data == "folder" and (name.startswith(("train/", "test/")))}
     assert main(["index", "--images", str(tree.root), *gallery, *flags(tree)]) == 0

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
-from matmamba_retrieval import Gallery, Plan
-from matmamba_retrieval.search.forecast import Forecast
-from matmamba_retrieval.search.gate import Gate
-from matmamba_retrieval.search.settings import Settings
+from matmamba_retrieval import Gallery, Plan, Strategy
+from matmamba_retrieval.strategies.forecast import Forecast
+from matmamba_retrieval.strategies.gate import Gate
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.answers import strategy_text
 from matmamba_vision.cli.evaluation_report import first_stage
@@ -55,7 +54,7 @@ def test_a_plan_is_measured_saved_and_shown(
     with Gallery(indexed) as gallery:
         assert gallery.plan == printed["plan"]
         saved = Plan.from_json(gallery.plan)
-        saved.strategy(gallery)
+        saved.require(gallery)
         assert saved.spec == gallery.spec
     assert saved.measured["recall"] >= 0.99
     assert saved.goal == "recall >= 0.99"
@@ -84,7 +83,7 @@ def test_indexes_are_tried_in_turn_and_the_chosen_one_stays(
     assert plan(indexed, photos, *flags) == 0
     settings = json.loads(capsys.readouterr().out)["plan"]["settings"]
     with Gallery(indexed) as gallery:
-        assert Plan.from_json(gallery.plan).settings.index == settings["index"]
+        assert Plan.from_json(gallery.plan).strategy.steps[0].index == settings["index"]
         assert settings["index"] in ("", *(record.recipe for record in gallery.shortlists()))
 
 
@@ -108,13 +107,14 @@ def test_queries_that_cannot_be_read_are_said_and_too_many_keep_the_plan_that_wa
     assert "torn.jpg" in said
 
 
-def test_a_gate_of_a_plan_is_shown_in_words(indexed: Path) -> None:
+def test_a_gate_of_a_plan_is_shown_in_words() -> None:
     """In the table of what was tried, and in the line that a search by the plan prints; not its numbers."""
     forecast = Forecast(("gap",), (0.0,), (1.0,), (0.5, 1.0, 0.25))
-    settings = Settings("gated", "1/4", (4,), (8,), gate=Gate("forecast", 0.123456, forecast), again=True)
-    assert first_stage(settings.to_json()) == "8 by 4; forecast; asked again"
-    with Gallery(indexed) as gallery:
-        words = strategy_text(settings.open(gallery))
+    gated = Strategy.gated(
+        width="1/4", dim=4, length=8, gate=Gate("forecast", 0.123456, forecast), again=True
+    )
+    assert first_stage(gated.to_json()) == "8 by 4; forecast; asked again"
+    words = strategy_text(gated)
     assert "gate forecast below 0.1235" in words
     assert "0.25" not in words
 

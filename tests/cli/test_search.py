@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matmamba_retrieval import Gallery, Row
-from matmamba_retrieval.search.settings import Plan, Settings
+from matmamba_retrieval import Gallery, Plan, Row, Strategy
 from matmamba_vision.cli.main import main
-from matmamba_vision.cli.page import Card, Page, Section
-from matmamba_vision.cli.pictures import Pictures
+from matmamba_vision.galleries.page import Card, Page, Section
+from matmamba_vision.galleries.pictures import Pictures
 from PIL import Image
 from small import unit_vectors
 
@@ -342,7 +341,12 @@ def test_a_plan_is_followed_unless_told_otherwise(
     folder = tmp_path / "g"
     shutil.copytree(place / "g", folder)
     with Gallery(folder, write=True) as gallery:
-        plan = Plan(Settings("shortlist", "1/4", (32,), (12,)), gallery.spec, 10, "recall=0.9")
+        plan = Plan(
+            strategy=Strategy.shortlist(width="1/4", dim=32, length=12),
+            spec=gallery.spec,
+            k=10,
+            goal="recall=0.9",
+        )
         gallery.save_plan(plan.to_json())
 
     def strategy(*more: str) -> dict[str, Any]:

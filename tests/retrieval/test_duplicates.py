@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, Shortlist, SingleShot
+from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, Strategy
 from matmamba_retrieval.curation import duplicates as module
 from matmamba_retrieval.curation.duplicates import Group, find_duplicates
 from small import unit_vectors
@@ -79,7 +79,7 @@ def test_groups_are_what_they_promise(seed: int, count: int, spread: float) -> N
         with tempfile.TemporaryDirectory() as folder, Gallery.create(Path(folder) / "g", SPEC) as gallery:
             gallery.add([Row(str(n), "") for n in range(count)], xb)
             found = find_duplicates(gallery, 0.97)
-            listed = find_duplicates(gallery, 0.97, strategy=SingleShot(gallery), k=count)
+            listed = find_duplicates(gallery, 0.97, strategy=Strategy.single_shot(), k=count)
     finally:
         module.ROWS, module.COLUMNS = rows, columns
     assert [tuple(sorted(group.keys)) for group in found] == expected(xb, 0.97)
@@ -112,7 +112,7 @@ def test_many_equal_images_are_one_group(make: Make) -> None:
     gallery = make(xb)
     wanted = [[5, *range(100, 300)]]
     assert members(find_duplicates(gallery, 1.0)) == wanted
-    strategy = Shortlist(gallery, "full", 16, 50)
+    strategy = Strategy.shortlist(width="full", dim=16, length=50)
     assert members(find_duplicates(gallery, 1.0, strategy=strategy, k=8)) == wanted
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, SingleShot
+from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, Strategy
 from matmamba_retrieval.exchange import exchange
 from matmamba_retrieval.exchange.atlas import export_atlas, principal_axes
 from matmamba_retrieval.exchange.exchange import ABOUT, Exported, export_parquet, import_parquet
@@ -211,7 +211,7 @@ def test_an_atlas_is_a_map_with_neighbours(gallery: Gallery, tmp_path: Path) -> 
     """Coordinates against a singular value decomposition; neighbours as row numbers, the row itself first."""
     file, keys = tmp_path / "atlas.parquet", gallery.live_keys()
     pictures = {row.path: None if n % 2 else b"jpeg" for n, row in enumerate(gallery.rows(keys))}
-    assert export_atlas(gallery, SingleShot(gallery), file, keys, 6, pictures.__getitem__) == COUNT - 2
+    assert export_atlas(gallery, Strategy.single_shot(), file, keys, 6, pictures.__getitem__) == COUNT - 2
     table = pq.read_table(file).to_pylist()
     xb = gallery.segments.read(keys).astype(np.float64)
     centred = xb - xb.mean(0)

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from damaged_galleries import answers, flip_in_page
 from interrupted_galleries import ended, forked
+from lookups import by_index
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, SavedError
 from matmamba_retrieval.gallery import repairing
 from matmamba_retrieval.gallery.inspection import verify
@@ -670,10 +671,10 @@ def test_a_damaged_block_cannot_be_changed(gallery: Gallery) -> None:
 
 def test_threads_share_a_gallery(gallery: Gallery) -> None:
     xq = unit_vectors(1, 8)
-    expected = gallery.search_shortlist(xq, 5).tolist()
+    expected = by_index(gallery, xq, 5).tolist()
 
     def ask(number: int) -> None:
-        found = gallery.search_shortlist(xq, 5)
+        found = by_index(gallery, xq, 5)
         assert found.tolist() == expected
         assert gallery.rows(found[0])[0].id == f"id{found[0][0]}"
         mask = gallery.allowed(f"label = '{number % 3}'")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lookups import by_index
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, prefix
 from matmamba_retrieval.gallery.repairing import repair
 from small import unit_vectors
@@ -79,7 +80,7 @@ def test_specs_must_fit() -> None:
 def test_a_shortlist_holds_the_nearest_prefixes(gallery: Gallery, factory: str) -> None:
     gallery.build_shortlist(8, factory)
     xq = prefix(unit_vectors(5, 32, seed=3), 8)
-    found = gallery.search_shortlist(xq, 20)
+    found = by_index(gallery, xq, 20)
     assert found.shape == (5, 20)
     scores = xq @ prefix(gallery.segments.read(np.arange(300)), 8).T
     exact = np.argsort(-scores, axis=1)[:, :20]
@@ -91,7 +92,7 @@ def test_rows_newer_than_the_index_are_found(gallery: Gallery) -> None:
     xb = unit_vectors(10, 32, seed=9)
     gallery.add([Row(f"new{n}", "") for n in range(10)], xb)
     with Gallery(gallery.folder) as reopened:
-        found = reopened.search_shortlist(prefix(xb, 8), 5)
+        found = by_index(reopened, prefix(xb, 8), 5)
         assert np.array_equal(found[:, 0], np.arange(300, 310))
 
 
@@ -100,7 +101,7 @@ def test_a_lost_index_is_built_again_with_a_warning(
     gallery: Gallery, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     xq = prefix(unit_vectors(4, 32, seed=5), 8)
-    before = gallery.search_shortlist(xq, 7)
+    before = by_index(gallery, xq, 7)
     gallery.close()
     for file in (gallery.folder / "shortlist").iterdir():
         content = bytearray(file.read_bytes())
@@ -109,12 +110,12 @@ def test_a_lost_index_is_built_again_with_a_warning(
             content if damage == "flip" else content[:100]
         )
     with Gallery(gallery.folder) as reopened:
-        assert np.array_equal(reopened.search_shortlist(xq, 7), before)
+        assert np.array_equal(by_index(reopened, xq, 7), before)
         assert "building it again" in caplog.text
     caplog.clear()
     repair(gallery.folder)
     with Gallery(gallery.folder) as reopened:
-        assert np.array_equal(reopened.search_shortlist(xq, 7), before)
+        assert np.array_equal(by_index(reopened, xq, 7), before)
         assert not caplog.text
 
 
@@ -134,8 +135,8 @@ def test_what_cannot_be_built_is_named(gallery: Gallery, tmp_path: Path, spec: E
         gallery.build_shortlist(8, "NoSuchIndex")
     with pytest.raises(GalleryError, match="IVF4096"):
         gallery.build_shortlist(8, "IVF4096,Flat")
-    with pytest.raises(GalleryError, match=r"12 dims \(built: 8, 16\)"):
-        gallery.search_shortlist(unit_vectors(1, 12), 3)
+    with pytest.raises(GalleryError, match=r"12 dims of width full \(built: 8 dims .*, 16 dims"):
+        by_index(gallery, unit_vectors(1, 12), 3)
     with pytest.raises(GalleryError, match="empty"):
         Gallery.create(tmp_path / "empty", spec).build_shortlist(8)
 

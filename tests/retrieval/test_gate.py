@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, GalleryError, Row, Shortlist
+from matmamba_retrieval import (
+    EmbeddingSpec,
+    Encoded,
+    EncodedQueries,
+    Gallery,
+    GalleryError,
+    Row,
+    Strategy,
+    search,
+)
 from matmamba_retrieval.index.rerank import NO_KEY
-from matmamba_retrieval.search.forecast import Forecast, cross_fitted, fit
-from matmamba_retrieval.search.gate import EVERY, NONE, RULES, Gate, calibrate, depth, gates
-from matmamba_retrieval.search.gated import Gated
+from matmamba_retrieval.strategies.forecast import Forecast, cross_fitted, fit
+from matmamba_retrieval.strategies.gate import EVERY, NONE, RULES, Gate, calibrate, classes_of, depth, gates
+from matmamba_retrieval.strategies.gated import margins_of, small_hits
 from small import unit_vectors
 
 WANTED = 4
@@ -218,10 +227,18 @@ def queries() -> CountedQueries:
 def test_a_gate_that_none_passes_is_a_shortlist(
     gallery: Gallery, queries: CountedQueries, again: bool, expand: int
 ) -> None:
-    hits = Gated(gallery, "1/8", 8, 30, gate=Gate("gap", EVERY), again=again, expand=expand).search(
-        queries, 5
+    hits = search(
+        gallery,
+        Strategy.gated(width="1/8", dim=8, length=30, gate=Gate("gap", EVERY), again=again, expand=expand),
+        queries,
+        5,
     )
-    expected = Shortlist(gallery, "full" if again else "1/8", 8, 30, expand=expand).search(queries, 5)
+    expected = search(
+        gallery,
+        Strategy.shortlist(width="full" if again else "1/8", dim=8, length=30, expand=expand),
+        queries,
+        5,
+    )
     assert np.array_equal(hits.I, expected.I)
     assert np.array_equal(hits.D, expected.D)
     assert hits.by_full.all()
@@ -229,8 +246,8 @@ def test_a_gate_that_none_passes_is_a_shortlist(
 
 
 def test_a_gate_that_all_pass_is_the_small_width_alone(gallery: Gallery, queries: CountedQueries) -> None:
-    hits = Gated(gallery, "1/8", 8, 30, gate=Gate("gap", NONE)).search(queries, 5)
-    alone = Shortlist(gallery, "1/8", 8, 30).with_widths("1/8").search(queries, 5)
+    hits = search(gallery, Strategy.gated(width="1/8", dim=8, length=30, gate=Gate("gap", NONE)), queries, 5)
+    alone = search(gallery, Strategy.shortlist(width="1/8", dim=8, length=30, rerank_width="1/8"), queries, 5)
     assert np.array_equal(hits.I, alone.I)
     assert not hits.by_full.any()
     assert "full" not in queries.encoded
@@ -242,14 +259,19 @@ def test_only_doubtful_queries_are_encoded_at_full_width(
     gallery: Gallery, queries: CountedQueries, rule: str
 ) -> None:
     both = [
-        Gated(gallery, "1/8", 8, 60, gate=Gate(rule, threshold)).search(queries, 5)
+        search(gallery, Strategy.gated(width="1/8", dim=8, length=60, gate=Gate(rule, threshold)), queries, 5)
         for threshold in (NONE, EVERY)
     ]
-    gated = Gated(gallery, "1/8", 8, 60)
-    small = gated.small(queries, 5)
-    found = RULES[rule](small.D, gated.classes.of(small.I), 5)
+    gated = Strategy.gated(width="1/8", dim=8, length=60)
+    small = small_hits(gallery, gated, queries, 5)
+    found = RULES[rule](small.D, classes_of(gallery, small.I), 5)
     queries.encoded.clear()
-    hits = Gated(gallery, "1/8", 8, 60, gate=Gate(rule, float(np.median(found)))).search(queries, 5)
+    hits = search(
+        gallery,
+        Strategy.gated(width="1/8", dim=8, length=60, gate=Gate(rule, float(np.median(found)))),
+        queries,
+        5,
+    )
     assert np.array_equal(hits.by_full, found < np.median(found))
     assert 0 < hits.by_full.sum() == queries.encoded["full"] < 20
     assert hits.cost.macs == pytest.approx(10 + 100 * hits.by_full.mean())
@@ -259,21 +281,24 @@ def test_only_doubtful_queries_are_encoded_at_full_width(
 
 
 def test_a_gate_looks_at_what_the_query_itself_finds(gallery: Gallery, queries: CountedQueries) -> None:
-    plain, wide = (Gated(gallery, "1/8", 8, 60, expand=expand) for expand in (0, 6))
-    found = [strategy.margins(["gap", "vote"], strategy.small(queries, 5), 5) for strategy in (plain, wide)]
+    plain, wide = (Strategy.gated(width="1/8", dim=8, length=60, expand=expand) for expand in (0, 6))
+    found = [
+        margins_of(gallery, ["gap", "vote"], small_hits(gallery, strategy, queries, 5), 5)
+        for strategy in (plain, wide)
+    ]
     for rule in found[0]:
         assert np.array_equal(found[0][rule], found[1][rule])
     gate = Gate("forecast", float(np.median(-found[0]["gap"])), Forecast(("gap",), (0.0,), (1.0,), (0, 1, 0)))
-    hits = Gated(gallery, "1/8", 8, 60, gate=gate, expand=6).search(queries, 5)
+    hits = search(gallery, Strategy.gated(width="1/8", dim=8, length=60, gate=gate, expand=6), queries, 5)
     assert np.array_equal(hits.by_full, -found[0]["gap"] < gate.threshold)
 
 
 def test_answers_do_not_depend_on_how_queries_are_batched(gallery: Gallery, queries: CountedQueries) -> None:
-    strategy = Gated(gallery, "1/8", 16, 40, gate=Gate("vote", 0.36), expand=10)
-    whole = strategy.search(queries, 5)
+    strategy = Strategy.gated(width="1/8", dim=16, length=40, gate=Gate("vote", 0.36), expand=10)
+    whole = search(gallery, strategy, queries, 5)
     for size in (1, 7):
         parts = [
-            strategy.search(queries.take(np.arange(start, min(20, start + size))), 5)
+            search(gallery, strategy, queries.take(np.arange(start, min(20, start + size))), 5)
             for start in range(0, 20, size)
         ]
         assert np.array_equal(np.concatenate([part.I for part in parts]), whole.I)
@@ -284,7 +309,7 @@ def test_images_without_a_label_agree_with_none(tmp_path: object, spec: Embeddin
     xb = unit_vectors(6, 32)
     with Gallery.create(f"{tmp_path}/mixed", spec) as gallery:
         gallery.add([Row(str(key), str(key), "a" if key < 2 else None) for key in range(6)], xb)
-        classes = Gated(gallery).classes.of(np.array([[0, 1, 2, 3, NO_KEY]]))[0]
+        classes = classes_of(gallery, np.array([[0, 1, 2, 3, NO_KEY]]))[0]
         assert classes[0] == classes[1]
         assert len(set(classes[1:].tolist())) == 4
         assert classes[4] == NO_KEY
@@ -296,14 +321,13 @@ def test_a_rule_of_labels_needs_labels(tmp_path: object, spec: EmbeddingSpec) ->
         gallery.build_shortlist(8)
         queries = EncodedQueries({"1/8": Encoded(unit_vectors(2, 32, seed=1), 1, 1)})
         with pytest.raises(GalleryError, match="no labels"):
-            Gated(gallery, "1/8", 8, 20, gate=Gate("vote", 0.5)).search(queries, 5)
+            search(gallery, Strategy.gated(width="1/8", dim=8, length=20, gate=Gate("vote", 0.5)), queries, 5)
 
 
 def test_a_gate_of_a_gallery_that_grew_knows_its_new_classes(gallery: Gallery) -> None:
-    gated = Gated(gallery)
-    gated.classes.of(np.array([[0]]))
+    classes_of(gallery, np.array([[0]]))
     gallery.add([Row("new", "new", "another")], unit_vectors(1, 32, seed=9))
-    known = gated.classes.of(np.array([[0, 300]]))[0]
+    known = classes_of(gallery, np.array([[0, 300]]))[0]
     assert known[0] != known[1] >= 0
 
 
@@ -317,5 +341,7 @@ def test_a_short_gallery_has_all_that_rules_look_at(tmp_path: object, spec: Embe
             {width: Encoded(unit_vectors(2, 32, seed=1), 1, 1) for width in ("full", "1/8")}
         )
         for rule in RULES:
-            hits = Gated(gallery, "1/8", 8, 200, gate=Gate(rule, 0.01)).search(queries, 3)
+            hits = search(
+                gallery, Strategy.gated(width="1/8", dim=8, length=200, gate=Gate(rule, 0.01)), queries, 3
+            )
             assert (np.sort(hits.I, axis=1) == np.arange(3)).all()

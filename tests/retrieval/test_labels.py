@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, SingleShot
+from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, Strategy
 from matmamba_retrieval.curation.labels import UNKNOWN, Votes, vote
 from small import unit_vectors
 
@@ -33,7 +33,7 @@ def gallery(tmp_path: Path) -> Gallery:
 
 
 def votes_of(gallery: Gallery, k: int = 10, **more: object) -> Votes:
-    return vote(gallery, SingleShot(gallery), gallery.live_keys(), k, **more)  # type: ignore[arg-type]
+    return vote(gallery, Strategy.single_shot(), gallery.live_keys(), k, **more)  # type: ignore[arg-type]
 
 
 def test_missing_labels_are_suggested_and_swapped_ones_suspected(gallery: Gallery) -> None:
@@ -80,7 +80,7 @@ def test_who_may_vote_can_be_chosen(gallery: Gallery) -> None:
 def test_more_neighbours_than_there_are_is_all_of_them(gallery: Gallery) -> None:
     votes = votes_of(gallery, 10_000)
     assert votes.neighbours.shape[1] == 3 * PER_CLASS - 1 - 3 - 1
-    assert len(vote(gallery, SingleShot(gallery), np.zeros(0, dtype=np.int64)).keys) == 0
+    assert len(vote(gallery, Strategy.single_shot(), np.zeros(0, dtype=np.int64)).keys) == 0
 
 
 def test_votes_without_voters_are_refused(gallery: Gallery) -> None:

@@ -15,12 +15,12 @@ from matmamba_retrieval import (
     Gallery,
     GalleryError,
     Row,
-    Shortlist,
-    SingleShot,
+    Strategy,
+    search,
 )
 from matmamba_retrieval.index.rerank import NO_KEY
-from matmamba_retrieval.search.examples import Away, Joined, Stored
-from matmamba_retrieval.search.neighbours import AT_ONCE, neighbours, without
+from matmamba_retrieval.strategies.examples import Away, Joined, Stored
+from matmamba_retrieval.strategies.neighbours import AT_ONCE, neighbours, without
 from small import unit_vectors
 
 COUNT = AT_ONCE + 300
@@ -42,7 +42,11 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
 
 @pytest.mark.parametrize("strategy", ["exact", "shortlist"])
 def test_neighbours_are_the_nearest_others(gallery: Gallery, strategy: str) -> None:
-    way = SingleShot(gallery) if strategy == "exact" else Shortlist(gallery, "full", 16, COUNT - 2)
+    way = (
+        Strategy.single_shot()
+        if strategy == "exact"
+        else Strategy.shortlist(width="full", dim=16, length=COUNT - 2)
+    )
     found = list(neighbours(gallery, way, gallery.live_keys(), 5))
     assert [len(keys) for keys, _, _ in found] == [AT_ONCE, COUNT - 2 - AT_ONCE]
     keys, D, I = (np.concatenate(parts) for parts in zip(*found, strict=True))  # noqa: E741
@@ -59,7 +63,7 @@ def test_neighbours_are_the_nearest_others(gallery: Gallery, strategy: str) -> N
 def test_only_what_is_allowed_is_a_neighbour(gallery: Gallery) -> None:
     even = gallery.allowed("label = 'even'")
     assert even is not None
-    ((_, D, I),) = neighbours(gallery, SingleShot(gallery), np.array([1, 2]), COUNT, even)  # noqa: E741
+    ((_, D, I),) = neighbours(gallery, Strategy.single_shot(), np.array([1, 2]), COUNT, even)  # noqa: E741
     # The odd one has all even ones as others, the even one all but itself.
     assert [(row != NO_KEY).sum() for row in I] == [even.sum(), even.sum() - 1]
     assert (I[I != NO_KEY] % 2 == 0).all()
@@ -87,7 +91,7 @@ def test_an_image_of_the_gallery_is_asked_with_its_stored_vector(gallery: Galler
     # Of a width that is not stored there is nothing better than the full vector.
     assert np.array_equal(stored.encode("1/2").xq, stored.encode("full").xq)
     assert (stored.encode("full").macs, stored.encode("full").ms) == (0, 0)
-    hits = SingleShot(gallery).search(stored, 1)
+    hits = search(gallery, Strategy.single_shot(), stored, 1)
     assert hits.I[:, 0].tolist() == [4, 9]
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Row
+from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Plan, Row, Strategy, search
 from matmamba_retrieval.planning.planner import Goal, Planner, candidates, pareto_rows
 from matmamba_retrieval.planning.trials import Bench, latencies
-from matmamba_retrieval.search.settings import Plan, Settings
 
 
 def near(x: np.ndarray, noise: float, seed: int) -> np.ndarray:
@@ -41,7 +40,7 @@ World = tuple[Gallery, EncodedQueries, list[str]]
 def test_qualities_are_what_a_loop_finds(world: World) -> None:
     gallery, queries, labels = world
     bench = Bench(gallery, queries, 5, labels)
-    trial = bench.trial(Settings("shortlist", "1/8", (8,), (30,)))
+    trial = bench.trial(Strategy.shortlist(width="1/8", dim=8, length=30))
     stored = gallery.labels()
     xb = gallery.segments.read(np.arange(400)).astype(np.float64)
     for q, keys in enumerate(trial.hits.I):
@@ -61,7 +60,7 @@ def test_qualities_are_what_a_loop_finds(world: World) -> None:
 def test_single_shot_is_the_reference(world: World) -> None:
     gallery, queries, labels = world
     bench = Bench(gallery, queries, 5, labels)
-    for name, values in bench.trial(Settings()).values.items():
+    for name, values in bench.trial(Strategy.single_shot()).values.items():
         assert np.array_equal(values, bench.reference[name]), name
     assert bench.reference["recall"].all()
     assert bench.reference["same1"].all()
@@ -72,10 +71,10 @@ def test_single_shot_is_the_reference(world: World) -> None:
 def test_a_calibrated_gate_loses_what_it_says(world: World, qualities: tuple[str, ...]) -> None:
     gallery, queries, labels = world
     bench = Bench(gallery, queries, 5, labels)
-    settings = Settings("gated", "1/8", (16,), (200,))
-    found = bench.calibrate(settings, 0.02, qualities)
+    strategy = Strategy.gated(width="1/8", dim=16, length=200)
+    found = bench.calibrate(strategy, 0.02, qualities)
     assert found.met
-    trial = bench.trial(replace(settings, gate=found.gate))
+    trial = bench.trial(replace(strategy, gate=found.gate))
     assert trial.hits.by_full.mean() == pytest.approx(found.share)
     for name, loss in zip(qualities, found.losses, strict=True):
         assert bench.reference[name].mean() - trial.values[name].mean() == pytest.approx(loss, abs=1e-9)
@@ -87,31 +86,33 @@ def test_the_gate_that_a_query_meets_was_calibrated_without_it(world: World, fol
     """By hand: each fold's queries by the gate of the others; and the gate that is kept is that of all."""
     gallery, queries, labels = world
     bench = Bench(gallery, queries, 5, labels)
-    settings, wanted = Settings("gated", "1/8", (16,), (200,)), (0.03, ("knn1", "map"))
-    trial, found = bench.gated_trial(settings, *wanted, folds=folds, seed=3)
-    assert trial.settings.gate == found.gate == bench.calibrate(settings, *wanted).gate
+    strategy, wanted = Strategy.gated(width="1/8", dim=16, length=200), (0.03, ("knn1", "map"))
+    trial, found = bench.gated_trial(strategy, *wanted, folds=folds, seed=3)
+    assert trial.strategy.gate == found.gate == bench.calibrate(strategy, *wanted).gate
     dealt = np.random.default_rng(3).permutation(80) % folds
     for fold in range(folds):
         here, others = (np.flatnonzero(same) for same in (dealt == fold, dealt != fold))
-        gate = bench.take(others).calibrate(settings, *wanted).gate
-        expected = bench.take(here).trial(replace(settings, gate=gate))
+        gate = bench.take(others).calibrate(strategy, *wanted).gate
+        expected = bench.take(here).trial(replace(strategy, gate=gate))
         assert np.array_equal(trial.hits.I[here], expected.hits.I)
         assert np.array_equal(trial.hits.by_full[here], expected.hits.by_full)
         assert np.array_equal(trial.values["map"][here], expected.values["map"])
     assert trial.hits.cost.macs == pytest.approx(2e5 + 1e6 * trial.hits.by_full.mean())
     with pytest.raises(GalleryError, match="1 folds"):
-        bench.gated_trial(settings, *wanted, folds=1)
+        bench.gated_trial(strategy, *wanted, folds=1)
 
 
 def test_without_labels_a_gate_takes_a_rule_that_needs_none(world: World) -> None:
     gallery, queries, _ = world
-    found = Bench(gallery, queries, 5).calibrate(Settings("gated", "1/8", (16,), (200,)), 0.1, ["recall"])
+    found = Bench(gallery, queries, 5).calibrate(
+        Strategy.gated(width="1/8", dim=16, length=200), 0.1, ["recall"]
+    )
     assert found.gate.rule in ("gap", "boundary")
 
 
 def test_latencies_are_of_queries_asked_alone(world: World) -> None:
     gallery, queries, _ = world
-    found = latencies(Settings("shortlist", "1/8", (8,), (30,)), gallery, queries, 5, most=7)
+    found = latencies(Strategy.shortlist(width="1/8", dim=8, length=30), gallery, queries, 5, most=7)
     assert found.shape == (7, 2)
     assert np.allclose(found[:, 0], 1.2)
     assert (found[:, 1] > 0).all()
@@ -154,16 +155,16 @@ def test_a_plan_is_made_of_what_was_measured(world: World) -> None:
     assert chosen["ms"] == min(known["ms"] for known in rows if known["recall"] >= 0.9)
     plan = planner.plan(chosen)
     assert plan.measured["recall"] == chosen["recall"]
-    assert Plan.from_json(plan.to_json()).strategy(gallery).search(queries, 5).I.shape == (80, 5)
+    assert search(gallery, Plan.from_json(plan.to_json()).require(gallery), queries, 5).I.shape == (80, 5)
     # What was left out is a longer list of one that reached the target.
-    for settings, known in zip(wanted, found, strict=True):
+    for strategy, known in zip(wanted, found, strict=True):
         if known is None:
             shorter = [
                 other
                 for other in rows
-                if (other["strategy"], other["query_width"]) == (settings.strategy, settings.query_width)
-                and tuple(other["dims"]) == settings.dims
-                and other["lengths"][0] < settings.lengths[0]
+                if (other["strategy"], other["query_width"]) == (strategy.kind, strategy.query_width)
+                and tuple(other["dims"]) == strategy.dims
+                and other["lengths"][0] < strategy.lengths[0]
             ]
             assert max(other["recall"] for other in shorter) >= 0.9
 
@@ -197,17 +198,17 @@ def test_what_cannot_be_planned_is_refused(world: World) -> None:
 def test_a_plan_weighs_efforts_and_the_memory_of_its_own_index(world: World) -> None:
     gallery, queries, _ = world
     gallery.build_shortlist(8, "ivf")
-    tried = candidates(gallery, ["full"], 5, [8, 16])
+    first = [step for tried in candidates(gallery, ["full"], 5, [8, 16]) for step in tried.steps[:1]]
     index = gallery.shortlist_index(next(known for known in gallery.shortlists() if known.dim == 8))
-    efforts = {settings.effort for settings in tried if settings.dims[:1] == (8,)}
+    efforts = {tried.effort for tried in first if tried.dim == 8}
     assert index.effort in efforts
     assert len(efforts) > 1
     assert efforts <= set(index.efforts)
-    assert {settings.effort for settings in tried if settings.dims[:1] == (16,)} == {None}
+    assert {tried.effort for tried in first if tried.dim == 16} == {None}
     planner = Planner(gallery, queries, 5, Goal.parse(["recall=0.9"], []))
     for dim, name in ((8, "ivf"), (16, "Flat")):
         size = (
             gallery.folder / "shortlist" / next(r.file for r in gallery.shortlists() if r.dim == dim)
         ).stat()
-        row = planner.measure(Settings("shortlist", "full", (dim,), (50,), index=name))
+        row = planner.measure(Strategy.shortlist(width="full", dim=dim, length=50, index=name))
         assert row["memory_mb"] * 2**20 == size.st_size

@@ -20,7 +20,8 @@ from matmamba_retrieval import (
     GalleryError,
     Row,
     SavedError,
-    Shortlist,
+    Strategy,
+    search,
 )
 from matmamba_retrieval.exchange.joining import JOINING, join
 from matmamba_retrieval.gallery.destination import SHARD
@@ -225,9 +226,9 @@ def test_an_extension_that_cannot_be_loaded(gallery: Gallery, monkeypatch: pytes
 def test_a_reader_goes_on_with_an_index_that_was_replaced(gallery: Gallery) -> None:
     queries = EncodedQueries({"full": Encoded(unit_vectors(2, 32), 0.0, 0.0)})
     with Gallery(gallery.folder) as reader:
-        before = Shortlist(reader, "full", 8, 20).search(queries, 3)
+        before = search(reader, Strategy.shortlist(width="full", dim=8, length=20), queries, 3)
         gallery.build_shortlist(8)
-        after = Shortlist(reader, "full", 8, 20).search(queries, 3)
+        after = search(reader, Strategy.shortlist(width="full", dim=8, length=20), queries, 3)
     assert (before.I == after.I).all()
     assert after.cost.bytes_read == pytest.approx(before.cost.bytes_read, rel=0.01)
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import (
     Encoded,
     EncodedQueries,
-    Funnel,
     Gallery,
     GalleryError,
-    Shortlist,
-    SingleShot,
+    Strategy,
     prefix,
     rerank,
+    search,
 )
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.index.rerank import NO_KEY, exact_candidates
-from matmamba_vision import Checkpoint, MatMamba, WidthError
 from small import unit_vectors
 
 
@@ -67,7 +63,7 @@ def test_a_prefix_is_normalised_again() -> None:
 
 
 def test_a_shortlist_reranks_what_its_index_found(gallery: Gallery, queries: EncodedQueries) -> None:
-    hits = Shortlist(gallery, "1/8", dim=8, shortlist=30).search(queries, 5)
+    hits = search(gallery, Strategy.shortlist(width="1/8", dim=8, length=30), queries, 5)
     small, full = queries.by_width["1/8"].xq, queries.by_width["full"].xq
     stored = gallery.segments.read(np.arange(300)).astype(np.float32)
     nearest = np.argsort(-(prefix(small, 8) @ prefix(stored, 8).T), axis=1)[:, :30]
@@ -78,13 +74,13 @@ def test_a_shortlist_reranks_what_its_index_found(gallery: Gallery, queries: Enc
 
 
 def test_a_funnel_of_one_step_is_a_shortlist(gallery: Gallery, queries: EncodedQueries) -> None:
-    one = Shortlist(gallery, "1/8", dim=16, shortlist=40).search(queries, 5)
-    other = Funnel(gallery, "1/8", dims=(16,), lengths=(40,)).search(queries, 5)
+    one = search(gallery, Strategy.shortlist(width="1/8", dim=16, length=40), queries, 5)
+    other = search(gallery, Strategy.funnel(width="1/8", dims=(16,), lengths=(40,)), queries, 5)
     assert np.array_equal(one.I, other.I)
 
 
 def test_a_funnel_narrows_by_more_and_more_dims(gallery: Gallery, queries: EncodedQueries) -> None:
-    hits = Funnel(gallery, "1/8", dims=(8, 20), lengths=(60, 10)).search(queries, 5)
+    hits = search(gallery, Strategy.funnel(width="1/8", dims=(8, 20), lengths=(60, 10)), queries, 5)
     stored, full = gallery.segments.read(np.arange(300)).astype(np.float32), queries.by_width["full"].xq
     for q in range(12):
         kept = hits.shortlist[q]
@@ -93,16 +89,16 @@ def test_a_funnel_narrows_by_more_and_more_dims(gallery: Gallery, queries: Encod
 
 
 def test_the_cost_says_what_was_spent(gallery: Gallery, queries: EncodedQueries) -> None:
-    single = SingleShot(gallery).search(queries, 5).cost
+    single = search(gallery, Strategy.single_shot(), queries, 5).cost
     assert (single.macs, single.ms["encode"], single.candidates) == (100, 2, 300)
     assert single.bytes_read == 300 * 32 * 2
-    listed = Shortlist(gallery, "1/8", dim=8, shortlist=30).search(queries, 5).cost
+    listed = search(gallery, Strategy.shortlist(width="1/8", dim=8, length=30), queries, 5).cost
     assert (listed.macs, listed.ms["encode"], listed.candidates) == (110, 2.5, 30)
     # The index has a header besides its rows.
     assert 0 <= listed.bytes_read - (300 * 8 * 4 + 30 * 32 * 2) < 100
     assert set(listed.ms) == {"encode", "shortlist", "rerank"}
     assert listed.search_ms == listed.ms["shortlist"] + listed.ms["rerank"] > 0
-    full_only = Shortlist(gallery, "full", dim=8, shortlist=30).search(queries, 5).cost
+    full_only = search(gallery, Strategy.shortlist(width="full", dim=8, length=30), queries, 5).cost
     assert full_only.macs == 100
 
 
@@ -111,46 +107,16 @@ def test_a_k_that_the_gallery_cannot_give_is_refused(
     gallery: Gallery, queries: EncodedQueries, k: int
 ) -> None:
     with pytest.raises(GalleryError, match=str(k)):
-        SingleShot(gallery).search(queries, k)
+        search(gallery, Strategy.single_shot(), queries, k)
 
 
 def test_what_cannot_be_searched_is_named(gallery: Gallery, queries: EncodedQueries) -> None:
     with pytest.raises(GalleryError, match="shortlist of 3"):
-        Shortlist(gallery, "1/8", dim=8, shortlist=3).search(queries, 5)
+        search(gallery, Strategy.shortlist(width="1/8", dim=8, length=3), queries, 5)
     with pytest.raises(GalleryError, match="'1/4'"):
-        Shortlist(gallery, "1/4", dim=8, shortlist=30).search(queries, 5)
-    with pytest.raises(GalleryError, match="one length for each dim"):
-        Funnel(gallery, "1/8", dims=(8, 16), lengths=(30,)).search(queries, 5)
+        search(gallery, Strategy.shortlist(width="1/4", dim=8, length=30), queries, 5)
+    with pytest.raises(GalleryError, match="one or more dim and length"):
+        search(gallery, Strategy.funnel(width="1/8", dims=(8, 16), lengths=(30,)), queries, 5)
     short = EncodedQueries({"full": Encoded(unit_vectors(1, 16), 0, 0)})
     with pytest.raises(GalleryError, match="16 dims, the gallery has 32"):
-        SingleShot(gallery).search(short, 5)
-
-
-@pytest.fixture
-def embedder(model: MatMamba, tmp_path: object) -> Embedder:
-    return Embedder(Checkpoint(tmp_path, model, (), {}, "a" * 64))
-
-
-def test_an_embedder_encodes_at_any_width(embedder: Embedder, model: MatMamba, images: torch.Tensor) -> None:
-    encoded = embedder.queries(images).encode("1/4")
-    assert np.array_equal(encoded.xq, model.embed(images, width="1/4").detach().numpy())
-    assert encoded.macs < embedder.macs("full")
-    assert embedder.spec("1/4").width == "1/4"
-    assert embedder.spec().dim == 32
-
-
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((1, 1, 16, 16), "1 channels, the model takes 3"),
-        ((1, 3, 16, 20), "20 pixels"),
-        ((3, 16, 16), "shape"),
-    ],
-)
-def test_a_query_of_another_shape_is_refused(
-    embedder: Embedder, shape: tuple[int, ...], message: str
-) -> None:
-    with pytest.raises(GalleryError, match=message):
-        embedder.queries(torch.zeros(shape))
-    with pytest.raises(WidthError, match="1/3"):
-        embedder.embed(torch.zeros(1, 3, 16, 16), "1/3")
+        search(gallery, Strategy.single_shot(), short, 5)

@@ -1,55 +1,117 @@
-"""Settings and plans as JSON, what is refused, and grids of them."""
+"""Strategies and plans as JSON, what is refused, and grids of them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
-from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Funnel, Gallery, GalleryError
-from matmamba_retrieval.planning.grid import FunnelSteps, Grid, IndexSettings, settings_of
-from matmamba_retrieval.search.forecast import Forecast
-from matmamba_retrieval.search.gate import Gate
-from matmamba_retrieval.search.gated import Gated
-from matmamba_retrieval.search.settings import Plan, Settings, planned
+from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, GalleryError, search
+from matmamba_retrieval.planning.grid import FunnelSteps, Grid, IndexSettings, strategies_of
+from matmamba_retrieval.strategies.forecast import Forecast
+from matmamba_retrieval.strategies.gate import Gate
+from matmamba_retrieval.strategies.plan import Plan, planned
+from matmamba_retrieval.strategies.strategy import Strategy
 from small import unit_vectors
 
 FORECAST = Forecast(("gap", "boundary"), (0.1, 0.2), (1.0, 2.0), (0.5, 1.0, -1.0, 0.0, 0.25, 3.0))
 EXAMPLES = [
-    Settings(),
-    Settings("shortlist", "1/8", (32,), (200,), gallery_width="1/8", index="hnsw", effort=64, expand=5),
-    Settings("funnel", "1/4", (16, 32), (400, 50), ("1/4", "full")),
-    Settings("gated", "1/8", (32,), (200,), gate=Gate("vote", 0.36), again=True, expand=50),
-    Settings("gated", "1/8", (32,), (200,), gate=Gate("forecast", 0.1, FORECAST)),
+    Strategy.single_shot(),
+    Strategy.shortlist(
+        width="1/8", dim=32, length=200, gallery_width="1/8", index="hnsw", effort=64, expand=5
+    ),
+    Strategy.funnel(width="1/4", dims=(16, 32), lengths=(400, 50), widths=("1/4", "full")),
+    Strategy.gated(width="1/8", dim=32, length=200, gate=Gate("vote", 0.36), again=True, expand=50),
+    Strategy.gated(width="1/8", dim=32, length=200, gate=Gate("forecast", 0.1, FORECAST)),
 ]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_settings_and_plans_survive_json(example: Settings, spec: EmbeddingSpec) -> None:
-    assert Settings.from_json(json.loads(json.dumps(example.to_json()))) == example
-    plan = Plan(example, spec, 10, "recall >= 0.99", {"recall": 0.995, "ms": 3.2})
+def test_strategies_and_plans_survive_json(example: Strategy, spec: EmbeddingSpec) -> None:
+    assert Strategy.from_json(json.loads(json.dumps(example.to_json()))) == example
+    plan = Plan(
+        strategy=example, spec=spec, k=10, goal="recall >= 0.99", measured={"recall": 0.995, "ms": 3.2}
+    )
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
-def test_settings_open_what_they_say(gallery: Gallery) -> None:
-    funnel = EXAMPLES[2].open(gallery)
-    assert funnel == Funnel(gallery, "1/4", (16, 32), (400, 50), ("1/4", "full"))
-    gated = EXAMPLES[3].open(gallery)
-    assert gated == Gated(gallery, "1/8", 32, 200, gate=Gate("vote", 0.36), again=True, expand=50)
+def test_a_plan_of_version_0_1_is_read_and_written_as_it_was(spec: EmbeddingSpec) -> None:
+    """Key by key, in the order in which that version wrote them."""
+    funnel = {
+        "strategy": "funnel",
+        "query_width": "1/4",
+        "dims": [16, 32],
+        "lengths": [400, 50],
+        "widths": ["1/4", "full"],
+        "gallery_width": "1/8",
+        "index": "hnsw",
+        "effort": 64,
+        "gate": None,
+        "again": False,
+        "expand": 5,
+    }
+    assert Strategy.from_json(funnel) == Strategy.funnel(
+        width="1/4",
+        dims=(16, 32),
+        lengths=(400, 50),
+        widths=("1/4", "full"),
+        gallery_width="1/8",
+        index="hnsw",
+        effort=64,
+        expand=5,
+    )
+    single = dict(funnel, strategy="single-shot", dims=[], lengths=[], widths=[], expand=0)
+    single |= {"gallery_width": "full", "index": "", "effort": None}
+    gate = {"rule": "vote", "threshold": 0.36, "forecast": None}
+    gated = dict(single, strategy="gated", dims=[8], lengths=[60], gate=gate, again=True)
+    for form in (funnel, single, gated, dict(gated, strategy="shortlist", gate=None, again=False)):
+        stored = {"settings": form, "spec": asdict(spec), "k": 10, "goal": "ms <= 5", "measured": {"ms": 3.5}}
+        assert json.dumps(Plan.from_json(stored).to_json()) == json.dumps(stored)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: Strategy.shortlist(dim="32"), TypeError, "dim is '32', not int"),
+        (lambda: Strategy.shortlist(length=2.5), TypeError, "length is 2.5, not int"),
+        (lambda: Strategy.single_shot(width=8), TypeError, "rerank_width is 8, not str"),
+        (lambda: Strategy.gated(gate="vote"), TypeError, "gate is 'vote', not Gate"),
+        (lambda: Strategy.shortlist(dim=0), GalleryError, "dim of a step is 0: it has to be at least 1"),
+        (lambda: Strategy.shortlist(effort=-1), GalleryError, "effort of a step is -1"),
+        (lambda: Strategy.shortlist(expand=-1), GalleryError, "expand is -1"),
+        (lambda: Strategy.funnel(dims=(), lengths=()), GalleryError, "funnel takes one or more dim"),
+        (lambda: Strategy.funnel(dims=(8, 16), lengths=(9,)), GalleryError, "one or more dim and length"),
+        (lambda: Strategy(kind="guess"), GalleryError, "one of single-shot, shortlist, funnel, gated"),
+        (lambda: Strategy(kind="single-shot", expand=3), GalleryError, "single-shot takes no expand"),
+        (lambda: Strategy(kind="single-shot", again=True), GalleryError, "of a gated strategy, not of"),
+    ],
+)
+def test_a_strategy_that_cannot_be_is_refused(
+    make: Callable[[], Strategy], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    strategy = Strategy.shortlist(dim=np.int64(8), length=np.int32(20))
+    assert strategy == Strategy.shortlist(dim=8, length=20)
+    json.dumps(strategy.to_json())
 
 
 def test_a_saved_plan_searches_as_it_did(gallery: Gallery) -> None:
     assert planned(gallery) is None
     vectors = unit_vectors(4, 32, seed=1), unit_vectors(4, 32, seed=2)
     queries = EncodedQueries({"full": Encoded(vectors[0], 1, 1), "1/8": Encoded(vectors[1], 1, 1)})
-    settings = Settings("gated", "1/8", (8,), (60,), gate=Gate("class", 0.01))
-    gallery.save_plan(Plan(settings, gallery.spec, 10, "recall >= 0.9").to_json())
+    gated = Strategy.gated(width="1/8", dim=8, length=60, gate=Gate("class", 0.01))
+    gallery.save_plan(Plan(strategy=gated, spec=gallery.spec, k=10, goal="recall >= 0.9").to_json())
     strategy = planned(gallery)
     assert strategy is not None
-    found = strategy.search(queries, 5)
-    assert np.array_equal(found.I, settings.open(gallery).search(queries, 5).I)
+    found = search(gallery, strategy, queries, 5)
+    assert np.array_equal(found.I, search(gallery, gated, queries, 5).I)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +141,7 @@ def test_a_saved_plan_searches_as_it_did(gallery: Gallery) -> None:
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(spec: EmbeddingSpec, change: dict[str, Any], message: str) -> None:
-    known = Plan(Settings(), spec, 10, "ms <= 5").to_json()
+    known = Plan(strategy=Strategy.single_shot(), spec=spec, k=10, goal="ms <= 5").to_json()
     with pytest.raises(GalleryError, match=message):
         Plan.from_json(known | change)
     with pytest.raises(GalleryError, match="missing"):
@@ -87,9 +149,11 @@ def test_a_plan_that_cannot_be_is_refused(spec: EmbeddingSpec, change: dict[str,
 
 
 def test_a_plan_for_other_vectors_is_refused(gallery: Gallery, spec: EmbeddingSpec) -> None:
-    other = Plan(Settings(), replace(spec, checkpoint="b" * 64), 10, "ms <= 5")
+    other = Plan(
+        strategy=Strategy.single_shot(), spec=replace(spec, checkpoint="b" * 64), k=10, goal="ms <= 5"
+    )
     with pytest.raises(GalleryError, match=r"made for other vectors .*matmamba plan"):
-        other.strategy(gallery)
+        other.require(gallery)
 
 
 def test_a_grid_is_every_combination_once() -> None:
@@ -102,8 +166,8 @@ def test_a_grid_is_every_combination_once() -> None:
         gate_losses=[0.1, 0.5],
         gate_expands=[0],
     )
-    found = settings_of(grid, ["full", "1/8"], 64, 100)
-    kinds = [settings.strategy for settings, _ in found]
+    found = strategies_of(grid, ["full", "1/8"], 64, 100)
+    kinds = [strategy.kind for strategy, _ in found]
     stages = 2 * 2 * 3
     assert kinds.count("single-shot") == 2
     assert kinds.count("shortlist") == stages * 3 * 2
@@ -111,16 +175,16 @@ def test_a_grid_is_every_combination_once() -> None:
     # Of the smaller query width, by the last dim and length, asked once and again, at each loss.
     assert kinds.count("gated") == 2 * 3 * 1 * 2 * 2
     assert len(set(found)) == len(found)
-    assert max(length for settings, _ in found for length in settings.lengths) == 100
-    small = [settings for settings, _ in found if settings.strategy == "funnel"][-1]
+    assert max(length for strategy, _ in found for length in strategy.lengths) == 100
+    small = [strategy for strategy, _ in found if strategy.kind == "funnel"][-1]
     assert small.widths == ("1/8", "full")
-    assert {loss for settings, loss in found if settings.strategy != "gated"} == {0.0}
+    assert {loss for strategy, loss in found if strategy.kind != "gated"} == {0.0}
     with pytest.raises(GalleryError, match="'magic'"):
-        settings_of(Grid(strategies=["magic"]), ["full"], 64, 100)
+        strategies_of(Grid(strategies=["magic"]), ["full"], 64, 100)
 
 
 def test_without_schedules_funnels_double_and_halve() -> None:
     grid = Grid(k=10, dims=[8], shortlists=[100], strategies=["funnel"])
-    ((settings, _),) = settings_of(grid, ["full"], 64, 1000)
-    assert settings.dims == (8, 16, 32)
-    assert settings.lengths == (100, 50, 25)
+    ((strategy, _),) = strategies_of(grid, ["full"], 64, 1000)
+    assert strategy.dims == (8, 16, 32)
+    assert strategy.lengths == (100, 50, 25)

@@ -7,6 +7,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+from lookups import by_index
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, prefix
 from matmamba_retrieval.index.recipes import RECIPES, cells, choose, split
 from matmamba_retrieval.index.rerank import NO_KEY, one_thread
@@ -223,7 +224,7 @@ def test_a_gallery_takes_names_and_auto(stored: Gallery, xq: np.ndarray) -> None
     stored.build_shortlist(16, "ivfpq", recall=0.9)
     assert [record.name for record in stored.shortlists()] == ["flat-8", "ivfpq-16"]
     allowed = np.random.default_rng(6).random(ROWS) < 0.4
-    found = stored.search_shortlist(prefix(xq, 16), 30, allowed=allowed, effort=2)
+    found = by_index(stored, prefix(xq, 16), 30, allowed=allowed, effort=2)
     assert allowed[found].all()
     with pytest.raises(GalleryError, match="memory"):
         stored.build_shortlist(8, "auto", memory_bytes=10)
@@ -268,4 +269,4 @@ def test_a_gallery_of_one_image_can_be_indexed(recipe: str, tmp_path: Path) -> N
     with Gallery.create(tmp_path / "g", EmbeddingSpec("a" * 64, "full", DIM)) as gallery:
         gallery.add([Row("only", "")], clustered(1, 0))
         gallery.build_shortlist(DIM, recipe)
-        assert gallery.search_shortlist(clustered(2, 1), 3).tolist() == [[0], [0]]
+        assert by_index(gallery, clustered(2, 1), 3).tolist() == [[0], [0]]

@@ -7,26 +7,20 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-import torch
 from matmamba_retrieval import (
     EmbeddingSpec,
     Encoded,
     EncodedQueries,
-    Funnel,
     Gallery,
     GalleryError,
     Row,
-    Shortlist,
-    SingleShot,
     Strategy,
     prefix,
+    search,
 )
-from matmamba_retrieval.embedder import Embedder
 from matmamba_retrieval.index.rerank import NO_KEY
-from matmamba_retrieval.search.gate import Gate
-from matmamba_retrieval.search.gated import Gated
-from matmamba_retrieval.search.strategies import put_first
-from matmamba_vision import Checkpoint, MatMamba
+from matmamba_retrieval.strategies.gate import Gate
+from matmamba_retrieval.strategies.stages import put_first
 from small import unit_vectors
 
 
@@ -36,12 +30,12 @@ def queries() -> EncodedQueries:
     return EncodedQueries({"full": Encoded(full, 100.0, 2.0), "1/8": Encoded(small, 10.0, 0.5)})
 
 
-def every_strategy(gallery: Gallery, length: int = 300) -> list[Strategy]:
+def every_strategy(length: int = 300) -> list[Strategy]:
     return [
-        SingleShot(gallery),
-        Shortlist(gallery, "1/8", 8, length),
-        Funnel(gallery, "1/8", (8, 16), (length, length)),
-        Gated(gallery, "1/8", 8, length, gate=Gate("gap")),
+        Strategy.single_shot(),
+        Strategy.shortlist(width="1/8", dim=8, length=length),
+        Strategy.funnel(width="1/8", dims=(8, 16), lengths=(length, length)),
+        Strategy.gated(width="1/8", dim=8, length=length, gate=Gate("gap")),
     ]
 
 
@@ -58,7 +52,7 @@ def test_a_selection_is_searched_as_if_it_were_the_gallery(
     gallery: Gallery, queries: EncodedQueries, number: int
 ) -> None:
     allowed = np.random.default_rng(0).random(300) < 0.2
-    hits = every_strategy(gallery)[number].search(queries, 7, allowed)
+    hits = search(gallery, every_strategy()[number], queries, 7, allowed)
     assert np.array_equal(hits.I, exact(gallery, queries.by_width["full"].xq, allowed, 7))
     assert hits.reason == ""
 
@@ -67,12 +61,12 @@ def test_a_selection_is_searched_as_if_it_were_the_gallery(
 def test_fewer_than_k_come_with_a_reason(gallery: Gallery, queries: EncodedQueries, number: int) -> None:
     allowed = np.zeros(300, dtype=bool)
     allowed[[5, 77]] = True
-    hits = every_strategy(gallery)[number].search(queries, 4, allowed)
+    hits = search(gallery, every_strategy()[number], queries, 4, allowed)
     assert (np.sort(hits.I[:, :2], axis=1) == [5, 77]).all()
     assert (hits.I[:, 2:] == NO_KEY).all()
     assert np.isneginf(hits.D[:, 2:]).all()
     assert hits.reason == "only 2 images are in the selection: fewer than k = 4"
-    none = every_strategy(gallery)[number].search(queries, 4, np.zeros(300, dtype=bool))
+    none = search(gallery, every_strategy()[number], queries, 4, np.zeros(300, dtype=bool))
     assert (none.I == NO_KEY).all()
 
 
@@ -81,19 +75,21 @@ def test_deleted_images_are_never_answered(gallery: Gallery, queries: EncodedQue
     gone = [f"id{key}" for key in range(0, 300, 3)]
     gallery.delete(gone)
     live = np.arange(300) % 3 > 0
-    strategy = every_strategy(gallery)[number]
-    assert np.array_equal(strategy.search(queries, 7).I, exact(gallery, queries.by_width["full"].xq, live, 7))
+    strategy = every_strategy()[number]
+    assert np.array_equal(
+        search(gallery, strategy, queries, 7).I, exact(gallery, queries.by_width["full"].xq, live, 7)
+    )
     among = np.arange(300) < 50
-    hits = strategy.search(queries, 7, among)
+    hits = search(gallery, strategy, queries, 7, among)
     assert np.array_equal(hits.I, exact(gallery, queries.by_width["full"].xq, live & among, 7))
     with pytest.raises(GalleryError, match=r"k = 201 is not in 1\.\.200"):
-        strategy.search(queries, 201)
+        search(gallery, strategy, queries, 201)
 
 
 def test_a_selection_of_another_shape_is_refused(gallery: Gallery, queries: EncodedQueries) -> None:
     for wrong in (np.ones(299, dtype=bool), np.ones(300, dtype=np.int64)):
         with pytest.raises(GalleryError, match="a selection is"):
-            SingleShot(gallery).search(queries, 3, wrong)
+            search(gallery, Strategy.single_shot(), queries, 3, wrong)
 
 
 def test_where_an_approximate_index_finds_too_few_the_exact_ones_are_taken(
@@ -104,7 +100,7 @@ def test_where_an_approximate_index_finds_too_few_the_exact_ones_are_taken(
     with Gallery.create(tmp_path / "lists", spec) as gallery:
         gallery.add([Row(str(key), str(key)) for key in range(400)], xb)
         gallery.build_shortlist(8, "IVF80,Flat")
-        hits = Shortlist(gallery, "1/8", 8, 40).search(queries, 30)
+        hits = search(gallery, Strategy.shortlist(width="1/8", dim=8, length=40), queries, 30)
     assert (hits.I != NO_KEY).all()
     assert hits.I.shape == (30, 30)
 
@@ -130,10 +126,10 @@ def test_answers_depend_on_neither_threads_nor_segments_nor_batches(
         found = []
         for gallery, count, size in ((whole, 1, 30), (cut, 2, 30), (whole, 2, 1), (cut, 1, 11)):
             faiss.omp_set_num_threads(count)
-            strategy = every_strategy(gallery, 240)[number]
+            strategy = every_strategy(240)[number]
             starts = range(0, 30, size)
             parts = [queries.take(np.arange(start, min(30, start + size))) for start in starts]
-            found.append(np.concatenate([strategy.search(part, 10).I for part in parts]))
+            found.append(np.concatenate([search(gallery, strategy, part, 10).I for part in parts]))
     finally:
         faiss.omp_set_num_threads(threads)
     for other in found[1:]:
@@ -145,9 +141,9 @@ def test_many_queries_are_searched_in_parts(gallery: Gallery) -> None:
     xq = unit_vectors(600, 32, seed=5)
     asked = EncodedQueries({"full": Encoded(xq, 1, 1)})
     expected = exact(gallery, xq, np.ones(300, dtype=bool), 3)
-    assert np.array_equal(SingleShot(gallery).search(asked, 3).I, expected)
+    assert np.array_equal(search(gallery, Strategy.single_shot(), asked, 3).I, expected)
     none = asked.take(np.empty(0, dtype=np.int64))
-    assert SingleShot(gallery).search(none, 3).I.shape == (0, 3)
+    assert search(gallery, Strategy.single_shot(), none, 3).I.shape == (0, 3)
 
 
 def best_of(scores: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -158,7 +154,12 @@ def best_of(scores: np.ndarray, keys: np.ndarray) -> np.ndarray:
 def test_each_step_of_a_funnel_takes_the_query_of_its_width(
     gallery: Gallery, queries: EncodedQueries
 ) -> None:
-    hits = Funnel(gallery, "1/8", (8, 20), (60, 12), ("full", "1/8")).search(queries, 5)
+    hits = search(
+        gallery,
+        Strategy.funnel(width="1/8", dims=(8, 20), lengths=(60, 12), widths=("full", "1/8")),
+        queries,
+        5,
+    )
     stored = gallery.segments.read(np.arange(300)).astype(np.float32)
     small, full = queries.by_width["1/8"].xq, queries.by_width["full"].xq
     assert hits.cost.macs == 110
@@ -171,14 +172,19 @@ def test_each_step_of_a_funnel_takes_the_query_of_its_width(
 
 def test_widths_of_a_funnel_that_do_not_fit_are_refused(gallery: Gallery, queries: EncodedQueries) -> None:
     with pytest.raises(GalleryError, match="as many later widths"):
-        Funnel(gallery, "1/8", (8, 16), (60, 12), ("full",)).search(queries, 5)
+        search(
+            gallery,
+            Strategy.funnel(width="1/8", dims=(8, 16), lengths=(60, 12), widths=("full",)),
+            queries,
+            5,
+        )
     with pytest.raises(GalleryError, match=r"dim 33 is not in 1\.\.32"):
-        Funnel(gallery, "1/8", (8, 33), (60, 12)).search(queries, 5)
+        search(gallery, Strategy.funnel(width="1/8", dims=(8, 33), lengths=(60, 12)), queries, 5)
 
 
 def test_an_expanded_query_is_the_mean_with_its_nearest(gallery: Gallery, queries: EncodedQueries) -> None:
-    hits = Shortlist(gallery, "1/8", 8, 40, expand=6).search(queries, 5)
-    plain = Shortlist(gallery, "1/8", 8, 40).search(queries, 6)
+    hits = search(gallery, Strategy.shortlist(width="1/8", dim=8, length=40, expand=6), queries, 5)
+    plain = search(gallery, Strategy.shortlist(width="1/8", dim=8, length=40), queries, 6)
     stored = gallery.segments.read(np.arange(300)).astype(np.float64)
     for q, xq in enumerate(queries.by_width["full"].xq):
         mean = xq + stored[plain.I[q]].sum(0)
@@ -203,10 +209,10 @@ def test_a_hit_is_put_first_once(first: int) -> None:
 
 
 def test_the_work_of_a_search_is_counted(gallery: Gallery, queries: EncodedQueries) -> None:
-    assert SingleShot(gallery).search(queries, 5).cost.search_macs == {"rerank": 300 * 32}
-    funnel = Funnel(gallery, "1/8", (8, 16), (60, 12)).search(queries, 5).cost
+    assert search(gallery, Strategy.single_shot(), queries, 5).cost.search_macs == {"rerank": 300 * 32}
+    funnel = search(gallery, Strategy.funnel(width="1/8", dims=(8, 16), lengths=(60, 12)), queries, 5).cost
     assert funnel.search_macs == {"shortlist": 300 * 8, "rerank": 60 * 16 + 12 * 32}
-    expanded = Shortlist(gallery, "1/8", 8, 40, expand=6).search(queries, 5).cost
+    expanded = search(gallery, Strategy.shortlist(width="1/8", dim=8, length=40, expand=6), queries, 5).cost
     assert expanded.search_macs["rerank"] == 2 * 40 * 32
 
 
@@ -215,27 +221,10 @@ def test_an_index_that_compares_fewer_counts_fewer(tmp_path: Path, spec: Embeddi
     with Gallery.create(tmp_path / "graph", spec) as gallery:
         gallery.add([Row(str(key), str(key)) for key in range(3000)], unit_vectors(3000, 32))
         gallery.build_shortlist(8, "HNSW8")
-        counted = Shortlist(gallery, "full", 8, 20).search(asked, 5).cost.search_macs["shortlist"]
+        counted = search(
+            gallery, Strategy.shortlist(width="full", dim=8, length=20), asked, 5
+        ).cost.search_macs["shortlist"]
     assert 20 * 8 < counted < 3000 * 8
-
-
-def test_images_that_are_taken_are_encoded_alone(
-    model: MatMamba, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embedder = Embedder(Checkpoint(Path(), model, (), {}, "a" * 64))
-    queries = embedder.queries(images)
-    small = queries.encode("1/8").xq
-    sizes: list[tuple[str, int]] = []
-    embed = embedder.embed
-    monkeypatch.setattr(
-        embedder,
-        "embed",
-        lambda batch, width: sizes.append((width, len(batch))) or embed(batch, width),
-    )
-    taken = queries.take(np.array([2, 0]))
-    assert np.array_equal(taken.encode("1/8").xq, small[[2, 0]])
-    assert np.allclose(taken.encode("full").xq, embed(images[[2, 0]], "full"))
-    assert sizes == [("full", 2)]
 
 
 def test_an_index_of_a_small_width_holds_vectors_of_that_width(
@@ -246,10 +235,14 @@ def test_an_index_of_a_small_width_holds_vectors_of_that_width(
         gallery.add([Row(str(key), str(key)) for key in range(300)], xb, {"1/8": small})
         gallery.build_shortlist(8)
         with pytest.raises(GalleryError, match=r"over 8 dims of width 1/8 \(built: 8 dims of width full\)"):
-            Shortlist(gallery, "1/8", 8, 20, gallery_width="1/8").search(queries, 5)
+            search(
+                gallery, Strategy.shortlist(width="1/8", dim=8, length=20, gallery_width="1/8"), queries, 5
+            )
         gallery.build_shortlist(8, width="1/8")
         found = {
-            width: Shortlist(gallery, "1/8", 8, 20, gallery_width=width).search(queries, 5).shortlist
+            width: search(
+                gallery, Strategy.shortlist(width="1/8", dim=8, length=20, gallery_width=width), queries, 5
+            ).shortlist
             for width in ("full", "1/8")
         }
     for width, stored in (("full", xb), ("1/8", small)):
@@ -260,4 +253,4 @@ def test_an_index_of_a_small_width_holds_vectors_of_that_width(
 
 def test_another_index_than_is_named_is_refused(gallery: Gallery, queries: EncodedQueries) -> None:
     with pytest.raises(GalleryError, match="over 8 dims is 'Flat', not 'HNSW32'"):
-        Shortlist(gallery, "1/8", 8, 20, index="HNSW32").search(queries, 5)
+        search(gallery, Strategy.shortlist(width="1/8", dim=8, length=20, index="HNSW32"), queries, 5)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lookups import by_index
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, prefix
 from matmamba_retrieval.gallery.merging import MERGE_FILES, merge_segments
 from matmamba_retrieval.gallery.renewal import Renewal, compact
@@ -125,7 +126,7 @@ def test_compacting_keeps_all_that_is_live(gallery: Gallery) -> None:
     assert gallery.plan == {"some": "plan"}
     assert gallery.shortlist_dims() == [8, 16]
     xq = prefix(unit_vectors(1, 32, 1), 8)
-    assert {gallery.rows([key])[0].id for key in gallery.search_shortlist(xq, 150)[0]} == wanted.keys()
+    assert {gallery.rows([key])[0].id for key in by_index(gallery, xq, 150)[0]} == wanted.keys()
     reader.close()
     gallery.sweep()
     left = [*(gallery.folder / "segments").iterdir()]
@@ -138,12 +139,12 @@ def test_compacting_keeps_all_that_is_live(gallery: Gallery) -> None:
 def test_compacting_may_leave_nothing(gallery: Gallery) -> None:
     gallery.build_shortlist(16, "ivfpq")
     gallery.delete([f"id{n}" for n in range(300)])
-    assert gallery.search_shortlist(np.eye(1, 16, dtype=np.float32), 3, allowed=gallery.allowed()).size == 0
+    assert by_index(gallery, np.eye(1, 16, dtype=np.float32), 3, allowed=gallery.allowed()).size == 0
     assert compact(gallery) == 300
     assert (len(gallery), gallery.key_count, gallery.shortlists()) == (0, 0, [])
     gallery.add([Row("id1", "")], unit_vectors(1, 32))
     gallery.build_shortlist(16)
-    assert gallery.search_shortlist(np.eye(1, 16, dtype=np.float32), 3).tolist() == [[0]]
+    assert by_index(gallery, np.eye(1, 16, dtype=np.float32), 3).tolist() == [[0]]
 
 
 def test_an_interrupted_renewal_goes_on_where_it_was(gallery: Gallery) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import triton
-from matmamba_vision.ops import triton_kernels, triton_pointwise, triton_ssd
+from matmamba_vision.ops.triton import conv_and_norm_kernels, ssd, ssd_kernels
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -75,23 +75,23 @@ def _scan(length: int, heads: int, head_dim: int, state_dim: int, dtype: torch.d
     numbers_H = torch.zeros(heads)
     B, C = torch.zeros(1, length, 2 * state_dim, dtype=dtype).chunk(2, dim=-1)
     inputs = (x, torch.zeros(1, length, heads), numbers_H, B, C, numbers_H)
-    y = triton_ssd.ssd_triton(*(tensor.requires_grad_() for tensor in inputs))
+    y = ssd.ssd_triton(*(tensor.requires_grad_() for tensor in inputs))
     y.backward(torch.zeros_like(y))
 
 
-def _pointwise(channels: int, dtype: torch.dtype) -> None:
+def _conv_and_norm(channels: int, dtype: torch.dtype) -> None:
     t, per_channel = torch.zeros(1, 20, channels, dtype=dtype), torch.zeros(channels)
     kernel = torch.zeros(channels, 4)
     parameters = [tensor.requires_grad_() for tensor in (t, kernel, per_channel)]
-    y = triton_pointwise.conv_silu_triton(*parameters)
-    triton_pointwise.gated_rms_norm_triton(y, t, per_channel, 1e-5).sum().backward()
+    y = conv_and_norm_kernels.conv_silu_triton(*parameters)
+    conv_and_norm_kernels.gated_rms_norm_triton(y, t, per_channel, 1e-5).sum().backward()
 
 
 def main(gpus: list[int]) -> None:
     """Compile everything for these compute capabilities."""
     kernels = {
         (module, name): kernel
-        for module in (triton_kernels, triton_pointwise)
+        for module in (ssd_kernels, conv_and_norm_kernels)
         for name, kernel in vars(module).items()
         if name.endswith("_kernel")
     }
@@ -100,8 +100,8 @@ def main(gpus: list[int]) -> None:
             setattr(module, name, Compiler(kernel, gpu))
         for scan in SCANS:
             _scan(*scan)
-        _pointwise(1024, torch.bfloat16)
-        _pointwise(2048, torch.float32)
+        _conv_and_norm(1024, torch.bfloat16)
+        _conv_and_norm(2048, torch.float32)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import pytest
 import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.layers import mixer
-from matmamba_vision.ops import BACKENDS, BackendError, Setting, choice, fused, reference, resolve
+from matmamba_vision.ops import BACKENDS, BackendError, Setting, mamba_ssm, reference, resolve
+from matmamba_vision.ops.dispatch import fastest
+from matmamba_vision.ops.mamba_ssm import installed
 from small import SMALL
 from torch.nn import functional as F
 
@@ -27,7 +29,7 @@ def test_of_several_kernels_the_fastest_is_taken_and_both_times_are_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level("INFO"):
-        chosen = choice._fastest([slowed("slow", 0.2), slowed("quick", 0.0)], Setting())
+        chosen = fastest._fastest([slowed("slow", 0.2), slowed("quick", 0.0)], Setting())
     assert chosen.name == "quick"
     assert "slow 2" in caplog.text
     assert "quick" in caplog.text
@@ -37,19 +39,19 @@ def test_auto_fails_for_lack_of_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    fused.missing.cache_clear()
+    installed.missing.cache_clear()
     with caplog.at_level("INFO"):
-        assert resolve.__wrapped__("auto", Setting("cuda", torch.bfloat16)).name == "chunked"
+        assert resolve.__wrapped__("auto", Setting(device="cuda", dtype=torch.bfloat16)).name == "chunked"
     assert "not triton: triton is not installed" in caplog.text
     assert "not mamba_ssm: triton is not installed" in caplog.text
-    fused.missing.cache_clear()
+    installed.missing.cache_clear()
 
 
 def test_a_backend_asked_for_by_name_raises_where_it_cannot_work() -> None:
     with pytest.raises(
         BackendError, match="'mamba_ssm' cannot be used: its kernels run on a GPU, not on cpu"
     ):
-        resolve("mamba_ssm", Setting("cpu"))
+        resolve("mamba_ssm", Setting(device="cpu"))
 
 
 def split_conv1d_scan(zxBCdt: torch.Tensor, *parameters: torch.Tensor, **options: object) -> torch.Tensor:
@@ -75,8 +77,8 @@ def test_the_packed_projection_is_the_published_layout(heads: int, monkeypatch: 
     weights = MatMamba(**SMALL).stack[0].mixer.weights(heads)
     u = torch.randn(2, 9, SMALL["embed_dim"])
     combined = SimpleNamespace(mamba_split_conv1d_scan_combined=split_conv1d_scan)
-    monkeypatch.setattr(fused, "_load", lambda module: combined)
-    packed = mixer._mix_packed(u, weights, fused.inner_mamba_ssm)
+    monkeypatch.setattr(installed, "load", lambda module: combined)
+    packed = mixer._mix_packed(u, weights, mamba_ssm.inner_mamba_ssm)
     torch.testing.assert_close(packed, mixer.mix(u, weights, mixer.MixerSetting("reference", 64, 8)))
 
 
@@ -84,16 +86,16 @@ def test_the_scan_hands_over_one_group_of_heads(monkeypatch: pytest.MonkeyPatch)
     def combined(x, dt, A, B, C, chunk_size, D):  # type: ignore[no-untyped-def]
         return reference.ssd_reference(x, dt, A, B[:, :, 0], C[:, :, 0], D)
 
-    monkeypatch.setattr(fused, "_load", lambda module: SimpleNamespace(mamba_chunk_scan_combined=combined))
+    monkeypatch.setattr(installed, "load", lambda module: SimpleNamespace(mamba_chunk_scan_combined=combined))
     x, dt, BC, numbers = torch.randn(1, 5, 2, 4), torch.rand(1, 5, 2), torch.randn(2, 1, 5, 3), torch.rand(2)
     inputs = (x, dt, -numbers, *BC, numbers)
-    assert torch.equal(fused.ssd_mamba_ssm(*inputs), reference.ssd_reference(*inputs))
+    assert torch.equal(mamba_ssm.ssd_mamba_ssm(*inputs), reference.ssd_reference(*inputs))
 
 
 @pytest.mark.parametrize(("taps", "channels", "row"), [(5, 8, 8), (4, 12, 8), (4, 8, 9)])
 def test_a_layout_that_causal_conv1d_does_not_take_is_not_packed(
     taps: int, channels: int, row: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "has_conv", lambda: True)
-    assert fused.inner_where_it_fits(4, 8, 8) is fused.inner_mamba_ssm
-    assert fused.inner_where_it_fits(taps, channels, row) is None
+    monkeypatch.setattr(installed, "has_conv", lambda: True)
+    assert mamba_ssm.inner_where_it_fits(4, 8, 8) is mamba_ssm.inner_mamba_ssm
+    assert mamba_ssm.inner_where_it_fits(taps, channels, row) is None

@@ -7,11 +7,12 @@ import resource
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.ops import BackendError, Setting, linear, pointwise, reference, resolve, separable, ssd
-from matmamba_vision.ops.backends import Scan
-from matmamba_vision.ops.masked import ssd_masked
-from matmamba_vision.ops.quadratic import ssd_quadratic
-from matmamba_vision.ops.separable import chunk_slices, running_steps, spans, ssd_separable
+from matmamba_vision.ops import BackendError, Setting, chunked, linear, reference, resolve, ssd
+from matmamba_vision.ops.chunked import separable
+from matmamba_vision.ops.chunked.masked import ssd_masked
+from matmamba_vision.ops.chunked.quadratic import ssd_quadratic
+from matmamba_vision.ops.chunked.separable import chunk_slices, running_steps, spans, ssd_separable
+from matmamba_vision.ops.dispatch.backends import Scan
 
 
 def zeros(batch: int, length: int) -> list[torch.Tensor]:
@@ -126,7 +127,7 @@ def test_what_stands_beside_the_scan_equals_its_definition(
     name = name.split()[0]
     more = (1e-5,) if name == "gated_rms_norm" else ()
     results = []
-    for function in (getattr(pointwise, name), getattr(reference, f"{name}_reference")):
+    for function in (getattr(chunked, name), getattr(reference, f"{name}_reference")):
         y = function(*inputs, *more)
         results.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
     torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
@@ -135,8 +136,8 @@ def test_what_stands_beside_the_scan_equals_its_definition(
 @pytest.mark.parametrize("shape", [(0, 5, 3, 4), (2, 0, 3, 4)])
 def test_nothing_is_convolved_and_normalised_to_nothing(shape: tuple[int, ...]) -> None:
     t = torch.zeros(shape)
-    assert pointwise.conv_silu(t, torch.ones(3, 4, 4), torch.ones(3, 4)).shape == shape
-    assert pointwise.gated_rms_norm(t, t, torch.ones(3, 4), 1e-5).shape == shape
+    assert chunked.conv_silu(t, torch.ones(3, 4, 4), torch.ones(3, 4)).shape == shape
+    assert chunked.gated_rms_norm(t, t, torch.ones(3, 4), 1e-5).shape == shape
 
 
 def test_autocast_changes_the_precision_and_not_the_result(model: MatMamba, images: torch.Tensor) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.cli.config import TrainConfig, load_config, save_config
+from matmamba_vision.runs import TrainConfig, load_config
+from matmamba_vision.runs.train_config import save_config
 from matmamba_vision.training import (
     NestedObjective,
     ObjectiveConfig,
@@ -17,7 +18,7 @@ from matmamba_vision.training import (
     make_optimiser,
     make_scheduler,
 )
-from matmamba_vision.training.optimiser import SCHEDULES, warmup_steps
+from matmamba_vision.training.optimiser import COURSES, warmup_steps
 
 PER_EPOCH = 10
 CONFIG = OptimConfig(lr=1e-2, min_lr=1e-4, epochs=30, warmup_epochs=3, warmup_lr=1e-5)
@@ -38,14 +39,14 @@ def rates(config: OptimConfig, steps: list[int] | None = None) -> list[float]:
     return [found[step] for step in sorted(found)]
 
 
-@pytest.mark.parametrize("sched", SCHEDULES)
+@pytest.mark.parametrize("sched", COURSES)
 def test_the_rate_is_a_function_of_the_step(sched: str) -> None:
     config = replace(CONFIG, sched=sched)
     shuffled = random.Random(0).sample(range(300), 300)
     assert rates(config, shuffled) == rates(config)
 
 
-@pytest.mark.parametrize("sched", SCHEDULES)
+@pytest.mark.parametrize("sched", COURSES)
 def test_a_course_warms_up_and_falls(sched: str) -> None:
     found = rates(replace(CONFIG, sched=sched))
     assert found[0] == CONFIG.warmup_lr
@@ -82,7 +83,7 @@ def test_the_warm_up_takes_a_fifth_of_the_run_at_most() -> None:
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-@pytest.mark.parametrize("sched", SCHEDULES)
+@pytest.mark.parametrize("sched", COURSES)
 def test_short_runs_have_a_course_too(epochs: int, sched: str) -> None:
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
     scheduler = make_scheduler(replace(CONFIG, epochs=epochs, sched=sched), optimiser, 1)

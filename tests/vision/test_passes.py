@@ -57,8 +57,8 @@ def batches(sizes: list[int]) -> list[LabelledImages]:
 def losses(training: Training, sizes: list[int]) -> list[dict[str, float]]:
     """Of each step, by width."""
     found = []
-    for step, first in enumerate(range(0, len(sizes), training.accumulate)):
-        group = batches(sizes)[first : first + training.accumulate]
+    for step, first in enumerate(range(0, len(sizes), training.settings.accumulate)):
+        group = batches(sizes)[first : first + training.settings.accumulate]
         report = take_step(training, group, Position(step=step), 0.0)
         assert report is not None
         found.append(report.widths)

@@ -221,7 +221,7 @@ def test_the_rate_follows_the_clock_behind_the_warm_up(monkeypatch: pytest.Monke
     now = [0.0]
     monkeypatch.setattr("matmamba_vision.training.course.time.monotonic", lambda: now[0])
     course, optimiser = (training := prepared(minutes=1)).course, training.optimiser
-    course.limit = TimeLimit(60, begun=0.0)
+    course.limit = TimeLimit(seconds=60, begun=0.0)
     now[0] = 10
     course.start()
     assert course.limit.share == 0

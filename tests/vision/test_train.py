@@ -225,7 +225,7 @@ def test_bfloat16_trains_all_widths(model: MatMamba, images: torch.Tensor) -> No
         torch.manual_seed(0)
         model = MatMamba(**SMALL)
         objective = NestedObjective(ObjectiveConfig(), model.embed_dim, model.num_classes)
-        settings = {"engine": EngineConfig(precision)}
+        settings = {"engine": EngineConfig(precision=precision)}
         losses[precision] = train(
             model, objective, [Batch(images, LABELS)] * 5, OptimConfig(epochs=2), **settings
         )
@@ -233,9 +233,9 @@ def test_bfloat16_trains_all_widths(model: MatMamba, images: torch.Tensor) -> No
         assert one.widths == pytest.approx(other.widths, rel=0.05)
         assert one.widths != other.widths
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
-        make_accelerator(EngineConfig("fp16"), "cpu")
+        make_accelerator(EngineConfig(precision="fp16"), "cpu")
     with pytest.raises(ValueError, match=r"engine\.precision 'fp8' is none of fp32, bf16, fp16"):
-        make_accelerator(EngineConfig("fp8"), "cpu")
+        make_accelerator(EngineConfig(precision="fp8"), "cpu")
 
 
 def test_the_moving_average_follows_the_weights(model: MatMamba, images: torch.Tensor) -> None:

@@ -14,8 +14,8 @@ from matmamba_vision import MatMamba
 from matmamba_vision.ops import BACKENDS, BackendError, Setting, reference, resolve, ssd
 from small import SMALL
 
-triton_ssd = pytest.importorskip("matmamba_vision.ops.triton_ssd", reason="triton is not installed")
-triton_pointwise = pytest.importorskip("matmamba_vision.ops.triton_pointwise")
+triton_ssd = pytest.importorskip("matmamba_vision.ops.triton.ssd", reason="triton is not installed")
+conv_and_norm_kernels = pytest.importorskip("matmamba_vision.ops.triton.conv_and_norm_kernels")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Agreement with the definition in float64, relative to the largest value, by dtype.
@@ -135,8 +135,8 @@ def test_nothing_gives_nothing(shape: tuple[int, ...]) -> None:
     x, BC = torch.zeros(shape, device=DEVICE), torch.zeros(*shape[:2], 16, device=DEVICE)
     y = triton_ssd.ssd_triton(x, x[..., 0], x.new_ones(2), BC, BC, x.new_ones(2))
     assert y.shape == shape
-    assert triton_pointwise.conv_silu_triton(x, x.new_ones(2, 8, 4), x.new_ones(2, 8)).shape == shape
-    assert triton_pointwise.gated_rms_norm_triton(x, x, x.new_ones(2, 8), 1e-5).shape == shape
+    assert conv_and_norm_kernels.conv_silu_triton(x, x.new_ones(2, 8, 4), x.new_ones(2, 8)).shape == shape
+    assert conv_and_norm_kernels.gated_rms_norm_triton(x, x, x.new_ones(2, 8), 1e-5).shape == shape
 
 
 CONVOLUTIONS = [
@@ -149,14 +149,16 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shapes", CONVOLUTIONS, ids=str)
 def test_the_convolution_is_its_definition(shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype) -> None:
-    assert_as_defined(triton_pointwise.conv_silu_triton, reference.conv_silu_reference, normal(shapes), dtype)
+    assert_as_defined(
+        conv_and_norm_kernels.conv_silu_triton, reference.conv_silu_reference, normal(shapes), dtype
+    )
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", [(2, 9, 3, 4), (1, 70, 300)], ids=str)
 def test_the_gated_norm_is_its_definition(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     inputs = normal((shape, shape, shape[2:]))
-    functions = (triton_pointwise.gated_rms_norm_triton, reference.gated_rms_norm_reference)
+    functions = (conv_and_norm_kernels.gated_rms_norm_triton, reference.gated_rms_norm_reference)
     fixed = [lambda y, z, weight, norm=norm: norm(y, z, weight, 1e-5) for norm in functions]
     assert_as_defined(*fixed, inputs, dtype)
 
@@ -183,9 +185,9 @@ def test_a_model_computes_the_same_by_triton(width: object) -> None:
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        (Setting("cuda", torch.float64), "float64"),
-        (Setting("cuda", head_dim=4), "head dims of 8 to 128, not 4"),
-        (Setting("cuda", state_dim=300), "states of 16 to 256, not 300"),
+        (Setting(device="cuda", dtype=torch.float64), "float64"),
+        (Setting(device="cuda", head_dim=4), "head dims of 8 to 128, not 4"),
+        (Setting(device="cuda", state_dim=300), "states of 16 to 256, not 300"),
     ],
     ids=str,
 )
@@ -206,8 +208,8 @@ def test_inputs_that_a_kernel_does_not_take_raise() -> None:
 
 
 def test_auto_takes_it_on_a_gpu_and_never_on_a_cpu() -> None:
-    assert resolve("auto", Setting("cuda", torch.bfloat16)).name in ("triton", "mamba_ssm")
-    assert not resolve("auto", Setting("cpu")).gpu
+    assert resolve("auto", Setting(device="cuda", dtype=torch.bfloat16)).name in ("triton", "mamba_ssm")
+    assert not resolve("auto", Setting(device="cpu")).gpu
     assert BACKENDS["triton"].gpu
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, prefix
-from ..search.neighbours import neighbours
-from ..search.strategies import Strategy
+from ..strategies.neighbours import neighbours
+from ..strategies.strategy import Strategy
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

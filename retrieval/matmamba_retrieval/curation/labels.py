@@ -12,8 +12,8 @@ from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY
 from ..metrics import VOTE_TEMPERATURE, knn_classes
-from ..search.neighbours import neighbours
-from ..search.strategies import Strategy
+from ..strategies.neighbours import neighbours
+from ..strategies.strategy import Strategy
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ..gallery.gallery import Gallery
 from ..index.rerank import prefix
-from ..search.neighbours import neighbours
-from ..search.strategies import Strategy
 from ..storage.records import Row
+from ..strategies.neighbours import neighbours
+from ..strategies.strategy import Strategy
 from .exchange import complete
 
 Ints = NDArray[np.int64]

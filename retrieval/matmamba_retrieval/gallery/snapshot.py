@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError
-from ..index.shortlist import load_index, search_index
+from ..index.shortlist import load_index
 from ..index.shortlist_index import ShortlistIndex
 from ..storage.catalog import Catalog
 from ..storage.locks import Busy, Lock
@@ -42,6 +42,7 @@ class Snapshot:
         self.folder, self.catalog = folder, catalog
         self._held: Lock | None = None
         self._seen: Seen | None = None
+        self._classes: tuple[Seen, NDArray[np.int64]] | None = None
         self._loading = threading.Lock()
         self._see(version)
 
@@ -205,6 +206,19 @@ class Snapshot:
         finally:
             self._require_there()
 
+    def class_numbers(self) -> NDArray[np.int64]:
+        """(key_count,) numbers from 0 of the labels of all images, read once for what is seen.
+
+        Where there is no label they are below -1, and each once.
+        """
+        seen = self._state
+        if self._classes is None or self._classes[0] is not seen:
+            names = self.labels()
+            number = {name: index for index, name in enumerate(dict.fromkeys(names)) if name is not None}
+            codes = (-2 - key if name is None else number[name] for key, name in enumerate(names))
+            self._classes = seen, np.fromiter(codes, dtype=np.int64, count=len(names))
+        return self._classes[1]
+
     def fields(self) -> list[str]:
         """Names of the metadata by which images can be filtered."""
         return self.catalog.fields()
@@ -248,37 +262,6 @@ class Snapshot:
     def shortlist_dims(self) -> list[int]:
         """Dims of the prefixes that have an index, ascending."""
         return sorted({record.dim for record in self.shortlists()})
-
-    def search_shortlist(
-        self,
-        xq: NDArray[np.float32],
-        shortlist: int,
-        *,
-        allowed: NDArray[np.bool_] | None = None,
-        effort: int = 0,
-        width: str = "",
-    ) -> NDArray[np.int64]:
-        """(nq, K) keys whose prefixes are nearest to (nq, dim) normalised ones, by the index over that dim.
-
-        Args:
-            allowed: (key count,) see `allowed`; None allows all that the index has, deleted ones too.
-            effort: see `search_index`. width: whose vectors the index is over; by default the spec's, or any.
-
-        Raises:
-            GalleryError: no index over that dim.
-        """
-        record = self._shortlist_record(xq.shape[1], width)
-        index, segments = self.shortlist_index(record), self.segments_of(record.width)
-        return search_index(index, segments, xq, shortlist, allowed, effort)
-
-    def _shortlist_record(self, dim: int, width: str) -> ShortlistRecord:
-        found = {record.width: record for record in self.shortlists() if record.dim == dim}
-        if width:
-            found = {width: found[width]} if width in found else {}
-        if found:
-            return found.get(self.spec.width, next(iter(found.values())))
-        built = ", ".join(map(str, self.shortlist_dims())) or "none"
-        raise GalleryError(f"{self.folder} has no shortlist index over {dim} dims (built: {built})")
 
     def shortlist_index(self, record: ShortlistRecord) -> ShortlistIndex:
         """One of its `shortlists()`, read into memory when first asked for."""

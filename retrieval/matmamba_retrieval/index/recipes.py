@@ -39,8 +39,8 @@ def cells(rows: int) -> int:
     """How many cells to divide rows into: a power of two near their square root, as far as they can train.
 
     FAISS's guide says 4 to 16 times as many; but fast scan reads a code in less than a nanosecond, so that
-    comparing the centroids would be the dearer part. Between two powers rather the smaller, because finding
-    the cell of each row is most of what an index takes to build.
+    comparing the centroids would be the expensive part. Between two powers rather the smaller, because
+    finding the cell of each row is most of what an index takes to build.
     """
     wanted = max(1.0, min(math.sqrt(rows), rows / ROWS_PER_CELL))
     return int(2 ** max(0, round(math.log2(wanted) - TOWARDS_FEWER)))

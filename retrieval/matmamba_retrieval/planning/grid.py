@@ -1,13 +1,14 @@
-"""Experiments: a grid of strategies as a file gives it, and the list of settings that it stands for."""
+"""Experiments: a grid of strategies as a file gives it, and the list of strategies that it stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from ..errors import GalleryError
-from ..search.settings import Settings
+from ..strategies.strategy import Strategy
 from .planner import EXPAND, funnel_schedule
 from .trials import FOLDS
 
@@ -76,67 +77,68 @@ class Grid:
     folds: int = FOLDS
 
 
-def settings_of(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> list[tuple[Settings, float]]:
+def strategies_of(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> list[tuple[Strategy, float]]:
     """The strategies of a grid, each once, with the loss that its gate may have in points, 0 without one.
 
     Args:
-        widths: of the queries, full first. dim: of full-length embeddings. rows: of the gallery; longer
-            shortlists are cut to them.
+        grid: of all of them.
+        widths: of the queries, full first.
+        dim: of full-length embeddings.
+        rows: of the gallery; longer shortlists are cut to them.
     """
-    found: dict[tuple[Settings, float], None] = {}
-    for strategy in grid.strategies:
-        if strategy not in _MAKERS:
-            raise GalleryError(f"unknown strategy {strategy!r}: one of {', '.join(_MAKERS)}")
-        found |= dict.fromkeys(_MAKERS[strategy](grid, widths, dim, rows))
+    found: dict[tuple[Strategy, float], None] = {}
+    for kind in grid.strategies:
+        if kind not in _MAKERS:
+            raise GalleryError(f"unknown strategy {kind!r}: one of {', '.join(_MAKERS)}")
+        found |= dict.fromkeys(_MAKERS[kind](grid, widths, dim, rows))
     return list(found)
 
 
-Tried = Iterator[tuple[Settings, float]]
+Tried = Iterator[tuple[Strategy, float]]
 
 
 def _single_shots(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
     for width in widths:
-        yield Settings(query_width=width), 0.0
+        yield Strategy.single_shot(width=width), 0.0
 
 
-def _first_stages(grid: Grid, widths: Sequence[str], strategy: str) -> Iterator[Settings]:
-    """What all strategies share; dims and lengths are to be put in place."""
+def _first_stages(grid: Grid, widths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What the constructors of all strategies share: width and index of the first step."""
     for width, stored, index in product(widths, grid.gallery_widths, grid.indexes):
         efforts: list[int | None] = [*index.efforts] or [None]
         for effort in efforts:
-            yield Settings(strategy, width, (1,), (1,), (), stored, index.index, effort)
+            yield {"width": width, "gallery_width": stored, "index": index.index, "effort": effort}
 
 
 def _shortlists(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
-    for first in _first_stages(grid, widths, "shortlist"):
+    for first in _first_stages(grid, widths):
         stages = _stages(grid.dims, grid.shortlists, dim, rows)
         for (d, length), expand in product(stages, grid.expands):
-            yield replace(first, dims=(d,), lengths=(length,), expand=expand), 0.0
+            yield Strategy.shortlist(dim=d, length=length, expand=expand, **first), 0.0
 
 
 def _gates(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
     dims, lengths = grid.gate_dims or grid.dims[-1:], grid.gate_shortlists or grid.shortlists[-1:]
     stages = _stages(dims, lengths, dim, rows)
-    for first in _first_stages(grid, [width for width in widths if width != "full"], "gated"):
+    for first in _first_stages(grid, [width for width in widths if width != "full"]):
         tried = product(stages, grid.gate_expands, (False, True), grid.gate_losses)
         for (d, length), expand, again, loss in tried:
-            yield replace(first, dims=(d,), lengths=(length,), again=again, expand=expand), loss
+            yield Strategy.gated(dim=d, length=length, again=again, expand=expand, **first), loss
 
 
 def _funnels(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
-    for first in _first_stages(grid, widths, "funnel"):
+    for first in _first_stages(grid, widths):
         for steps in grid.funnels:
             if steps.dims and max(steps.dims) <= dim:
-                lengths = tuple(min(length, rows) for length in steps.lengths)
-                dims = tuple(steps.dims)
-                later = tuple(first.query_width if width == SAME else width for width in steps.widths)
-                known = replace(first, dims=dims, lengths=lengths, widths=later)
-                yield replace(known, expand=steps.expand), 0.0
+                lengths = [min(length, rows) for length in steps.lengths]
+                later = [first["width"] if width == SAME else width for width in steps.widths]
+                more = {"widths": later, "expand": steps.expand, **first}
+                yield Strategy.funnel(dims=steps.dims, lengths=lengths, **more), 0.0
         if not grid.funnels:
             for d, length in _stages(grid.dims, grid.shortlists, dim, rows):
-                dims, lengths = funnel_schedule(d, dim, length, grid.k)
-                if len(dims) > 1:
-                    yield replace(first, dims=dims, lengths=lengths), 0.0
+                schedule = funnel_schedule(d, dim, length, grid.k)
+                if len(schedule[0]) > 1:
+                    yield Strategy.funnel(dims=schedule[0], lengths=schedule[1], **first), 0.0
 
 
 def _stages(dims: Sequence[int], lengths: Sequence[int], longest: int, rows: int) -> list[tuple[int, int]]:

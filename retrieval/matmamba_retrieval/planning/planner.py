@@ -11,9 +11,10 @@ import numpy as np
 
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
-from ..search.queries import EncodedQueries
-from ..search.scan import IndexChoice, index_bytes, index_choices
-from ..search.settings import Plan, Settings
+from ..strategies.indexes import IndexChoice, index_bytes, index_choices
+from ..strategies.plan import Plan
+from ..strategies.queries import EncodedQueries
+from ..strategies.strategy import Strategy
 from .trials import Bench, Trial, latencies
 
 Row = dict[str, Any]
@@ -76,7 +77,7 @@ class Goal:
 
     @property
     def quality(self) -> str:
-        """What is to be high: the first target, by default recall."""
+        """What is maximised within budgets: the first target, by default recall."""
         return next(iter(self.targets), "recall")
 
 
@@ -90,14 +91,14 @@ def _pair(text: str) -> tuple[str, float]:
 
 def candidates(
     gallery: Gallery, widths: Sequence[str], k: int, dims: Sequence[int], labelled: bool = False
-) -> list[Settings]:
+) -> list[Strategy]:
     """Strategies to try: single-shot; shortlists and gates by width, index, effort and length; funnels.
 
     Args:
         widths: labels, full first. dims: of indexes that are built. labelled: whether hits of the right class
             are wanted, rather than those of single-shot.
     """
-    found = [Settings(query_width=width) for width in widths]
+    found = [Strategy.single_shot(width=width) for width in widths]
     for width in widths:
         for choice in index_choices(gallery, dims):
             for length in _lengths(gallery, k):
@@ -112,17 +113,18 @@ def _lengths(gallery: Gallery, k: int) -> list[int]:
 
 def _of_length(
     gallery: Gallery, width: str, choice: IndexChoice, length: int, k: int, labelled: bool
-) -> Iterator[Settings]:
-    listed = Settings("shortlist", width, (choice.dim,), (length,), index=choice.name, effort=choice.effort)
-    yield listed
+) -> Iterator[Strategy]:
+    first: dict[str, Any] = {"width": width, "index": choice.name, "effort": choice.effort}
+    stage = {**first, "dim": choice.dim, "length": length}
+    yield Strategy.shortlist(**stage)
     dims, lengths = funnel_schedule(choice.dim, gallery.spec.dim, length, k)
     if len(dims) > 1 and length >= 4 * k:
-        yield replace(listed, strategy="funnel", dims=dims, lengths=lengths)
+        yield Strategy.funnel(dims=dims, lengths=lengths, **first)
     if width != "full":
-        yield replace(listed, strategy="gated", again=True)
+        yield Strategy.gated(again=True, **stage)
         # Better than other hits of single-shot, but other hits.
         if labelled and length > EXPAND:
-            yield replace(listed, strategy="gated", again=True, expand=EXPAND)
+            yield Strategy.gated(again=True, expand=EXPAND, **stage)
 
 
 def funnel_schedule(dim: int, full: int, length: int, k: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -160,15 +162,15 @@ class Planner:
         self.gallery, self.goal, self.k = gallery, goal, k
         self._bench, self._seed = Bench(gallery, queries, k, labels), seed
 
-    def run(self, wanted: Sequence[Settings]) -> Iterator[Row | None]:
+    def run(self, wanted: Sequence[Strategy]) -> Iterator[Row | None]:
         """A row for each of them; None for one that need not be measured: a shorter list was enough."""
-        done: set[Settings] = set()
-        for settings in wanted:
-            kind = replace(settings, lengths=(1,) * len(settings.lengths))
+        done: set[Strategy] = set()
+        for strategy in wanted:
+            kind = replace(strategy, steps=tuple(replace(step, length=1) for step in strategy.steps))
             if kind in done:
                 yield None
                 continue
-            row = self.measure(settings)
+            row = self.measure(strategy)
             if self._ends(row):
                 done.add(kind)
             yield row
@@ -178,11 +180,11 @@ class Planner:
         met = bool(self.goal.targets) and all(row[name] >= value for name, value in self.goal.targets.items())
         return met or any(row[name] > value for name, value in self.goal.budgets.items())
 
-    def measure(self, settings: Settings) -> Row:
+    def measure(self, strategy: Strategy) -> Row:
         """What a strategy reaches and costs; a gate is calibrated."""
-        trial = self._gated(settings) if settings.strategy == "gated" else self._bench.trial(settings)
-        settings = trial.settings
-        alone = latencies(settings, self.gallery, self._bench.queries, self.k, ALONE)
+        trial = self._gated(strategy) if strategy.kind == "gated" else self._bench.trial(strategy)
+        strategy = trial.strategy
+        alone = latencies(strategy, self.gallery, self._bench.queries, self.k, ALONE)
         row = trial.row()
         times = {
             "ms": float(alone.sum(1).mean()),
@@ -191,17 +193,16 @@ class Planner:
             "one_search_ms": float(alone[:, 1].mean()),
         }
         gmacs = (row["encoder_macs"] + row["search_macs"]) / 1e9
-        dim = settings.dims[0] if settings.dims else None
-        memory = index_bytes(self.gallery, dim, settings.gallery_width) / 2**20
+        memory = index_bytes(self.gallery, strategy.steps[0] if strategy.steps else None) / 2**20
         return row | times | {"gmacs": gmacs, "memory_mb": memory}
 
-    def _gated(self, settings: Settings) -> Trial:
+    def _gated(self, strategy: Strategy) -> Trial:
         name = self.goal.quality
         allowed = {"recall": 0.01, "same1": 0.01}.get(name, 0.001)
         if name in self.goal.targets:
             reference = float(self._bench.reference[name].mean())
             allowed = max(0.0, reference - self.goal.targets[name])
-        return self._bench.gated_trial(settings, allowed, [name], seed=self._seed)[0]
+        return self._bench.gated_trial(strategy, allowed, [name], seed=self._seed)[0]
 
     def choose(self, rows: Sequence[Row]) -> Row:
         """The fastest that meets the goal; with budgets alone, the best of those within them.
@@ -218,10 +219,14 @@ class Planner:
 
     def plan(self, row: Row) -> Plan:
         """What a gallery keeps of the choice."""
-        names = [name for name in row if name not in Settings().to_json()]
-        settings = Settings.from_json({name: row[name] for name in row if name not in names})
-        measured = {name: row[name] for name in names}
-        return Plan(settings, self.gallery.spec, self.k, str(self.goal), measured)
+        form = Strategy.single_shot().to_json()
+        return Plan(
+            strategy=Strategy.from_json({name: row[name] for name in form}),
+            spec=self.gallery.spec,
+            k=self.k,
+            goal=str(self.goal),
+            measured={name: value for name, value in row.items() if name not in form},
+        )
 
 
 def _nearest(rows: Sequence[Row], goal: Goal) -> str:
@@ -231,7 +236,7 @@ def _nearest(rows: Sequence[Row], goal: Goal) -> str:
 
 
 def pareto_rows(rows: Sequence[Row], cost: str, quality: str) -> list[Row]:
-    """Ascending in cost, those than which nothing at most as dear is as good."""
+    """Ascending in cost, those than which nothing at most as expensive is as good."""
     front: list[Row] = []
     for row in sorted(rows, key=lambda row: (row[cost], -row[quality])):
         if not front or row[quality] > front[-1][quality]:

@@ -14,12 +14,12 @@ from .. import metrics
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, rerank
-from ..search.gate import OF_LABELS, RULES, Calibration, Gate, calibrate, gates
-from ..search.gated import Gated
-from ..search.hits import Hits
-from ..search.queries import EncodedQueries, Ints, Queries
-from ..search.settings import Settings
-from ..search.strategies import SingleShot
+from ..strategies.gate import OF_LABELS, RULES, Calibration, Gate, calibrate, gates
+from ..strategies.gated import combined, margins_of, small_hits
+from ..strategies.hits import Hits
+from ..strategies.queries import EncodedQueries, Ints, Queries
+from ..strategies.search import search
+from ..strategies.strategy import Strategy
 
 Values = NDArray[Any]
 # Queries are dealt into so many parts; a gate that is measured on one was calibrated on the others.
@@ -31,17 +31,19 @@ class Trial:
     """One strategy on all queries of a bench.
 
     Attributes:
-        settings: the strategy. hits: its answers. values: (nq,) qualities by name, as in `Bench.qualities`.
+        strategy: that was tried.
+        hits: its answers.
+        values: (nq,) qualities by name, as in `Bench.qualities`.
     """
 
-    settings: Settings
+    strategy: Strategy
     hits: Hits
     values: dict[str, Values]
 
     def row(self) -> dict[str, Any]:
-        """Settings, means of the qualities, and cost per query, as plain values."""
+        """The strategy, means of the qualities, and cost per query, as plain values."""
         quality = {name: float(values.mean()) for name, values in self.values.items()}
-        return self.settings.to_json() | quality | cost_row(self.hits)
+        return self.strategy.to_json() | quality | cost_row(self.hits)
 
 
 def cost_row(hits: Hits) -> dict[str, Any]:
@@ -65,28 +67,30 @@ class _Evidence:
     """What a gate is calibrated on.
 
     Attributes:
-        gated: the strategy, before it has a gate. small: what its small width found. by_rule: (n,) margins of
-            the queries by rule. cheap, dear: (n, M) what each query loses of M qualities against single-shot,
-            answered by the small and by the full width.
+        gated: the strategy, before it has a gate.
+        small: what its small width found.
+        by_rule: (n,) margins of the queries by rule.
+        cheap: (n, M) what each query loses of M qualities against single-shot, answered by the small width.
+        expensive: (n, M) the same, answered by the full width.
     """
 
-    gated: Gated
+    gated: Strategy
     small: Hits
     by_rule: Mapping[str, NDArray[np.float64]]
     cheap: NDArray[np.float64]
-    dear: NDArray[np.float64]
+    expensive: NDArray[np.float64]
 
     def take(self, which: Ints) -> _Evidence:
         """Of some queries; `small` stays that of all."""
         by_rule = {rule: values[which] for rule, values in self.by_rule.items()}
-        return replace(self, by_rule=by_rule, cheap=self.cheap[which], dear=self.dear[which])
+        return replace(self, by_rule=by_rule, cheap=self.cheap[which], expensive=self.expensive[which])
 
     def calibrate(self, target: float, sure: bool) -> Calibration:
-        return calibrate(self._gates, self.cheap, self.dear, target, sure)
+        return calibrate(self._gates, self.cheap, self.expensive, target, sure)
 
     @cached_property
     def _gates(self) -> dict[Gate, NDArray[np.float64]]:
-        return gates(self.by_rule, self.cheap, self.dear)
+        return gates(self.by_rule, self.cheap, self.expensive)
 
 
 class Bench:
@@ -100,12 +104,12 @@ class Bench:
         self, gallery: Gallery, queries: EncodedQueries, k: int, labels: Sequence[str] | None = None
     ) -> None:
         self.gallery, self.queries, self.k, self.labels = gallery, queries, k, labels
-        self._last: tuple[tuple[Settings, tuple[str, ...]], _Evidence] | None = None
+        self._last: tuple[tuple[Strategy, tuple[str, ...]], _Evidence] | None = None
         self._asked: Ints | None = None
         self._stored: Ints | None = None
         if labels is not None:
             self._asked, self._stored = _codes(labels, gallery.labels())
-        self.exact = SingleShot(gallery).search(queries, k)
+        self.exact = search(gallery, Strategy.single_shot(), queries, k)
         self.reference = self.qualities(self.exact)
 
     def take(self, which: Ints) -> Bench:
@@ -128,15 +132,15 @@ class Bench:
         recalls = metrics.ann_recalls(D, self.exact.D)
         return found | {"same1": metrics.same_first(I, self.exact.I), "recall": recalls}
 
-    def trial(self, settings: Settings) -> Trial:
+    def trial(self, strategy: Strategy) -> Trial:
         """Search for all queries."""
-        hits = settings.open(self.gallery).search(self.queries, self.k)
-        return Trial(settings, hits, self.qualities(hits))
+        hits = search(self.gallery, strategy, self.queries, self.k)
+        return Trial(strategy, hits, self.qualities(hits))
 
     def calibrate(
-        self, settings: Settings, target: float, qualities: Sequence[str], sure: bool = False
+        self, strategy: Strategy, target: float, qualities: Sequence[str], sure: bool = False
     ) -> Calibration:
-        """The gate with which `settings` lose at most `target` of each quality against single-shot here.
+        """The gate with which `strategy` loses at most `target` of each quality against single-shot here.
 
         Rules are all, or without labels those that need none.
 
@@ -144,11 +148,11 @@ class Bench:
             target: as a share, 0.001 for a tenth of a point. qualities: names, as in `qualities`. sure: hold
                 upper bounds of the losses against the target, as `calibrate` of the gate does.
         """
-        return self._evidence_of(settings, qualities).calibrate(target, sure)
+        return self._evidence_of(strategy, qualities).calibrate(target, sure)
 
     def gated_trial(
         self,
-        settings: Settings,
+        strategy: Strategy,
         target: float,
         qualities: Sequence[str],
         sure: bool = False,
@@ -164,53 +168,52 @@ class Bench:
             target, qualities, sure: as for `calibrate`. folds: how many. seed: of the dealing.
 
         Returns:
-            The trial, whose settings have the gate that all queries together calibrate, and that calibration.
+            The trial, whose strategy has the gate that all queries together calibrate, and that calibration.
 
         Raises:
             GalleryError: fewer than two folds or queries.
         """
         if min(folds, len(self.queries)) < 2:
             raise GalleryError(f"{len(self.queries)} queries in {folds} folds: both must be 2 at least")
-        evidence, count = self._evidence_of(settings, qualities), len(self.queries)
+        evidence, count = self._evidence_of(strategy, qualities), len(self.queries)
         dealt = np.random.default_rng(seed).permutation(count) % min(folds, count)
         hard = np.zeros(count, dtype=bool)
         for fold in range(dealt.max() + 1):
             here = np.flatnonzero(dealt == fold)
             gate = evidence.take(np.flatnonzero(dealt != fold)).calibrate(target, sure).gate
             hard[here[gate.hard(gate.margins(evidence.take(here).by_rule))]] = True
-        hits = evidence.gated.combine(self.queries, evidence.small, np.flatnonzero(hard), self.k)
+        which = np.flatnonzero(hard)
+        hits = combined(self.gallery, evidence.gated, self.queries, evidence.small, which, self.k)
         whole = evidence.calibrate(target, sure)
-        return Trial(replace(settings, gate=whole.gate), hits, self.qualities(hits)), whole
+        return Trial(replace(strategy, gate=whole.gate), hits, self.qualities(hits)), whole
 
-    def _evidence_of(self, settings: Settings, qualities: Sequence[str]) -> _Evidence:
+    def _evidence_of(self, strategy: Strategy, qualities: Sequence[str]) -> _Evidence:
         """The last one is kept: gates of one strategy are often calibrated to one target after the other."""
-        wanted = (replace(settings, gate=None), tuple(qualities))
+        wanted = (replace(strategy, gate=None), tuple(qualities))
         if self._last is None or self._last[0] != wanted:
             self._last = wanted, self._evidence(*wanted)
         return self._last[1]
 
-    def _evidence(self, settings: Settings, qualities: Sequence[str]) -> _Evidence:
-        gated = settings.open(self.gallery)
-        assert isinstance(gated, Gated)
-        small = gated.small(self.queries, self.k)
-        full = gated.combine(self.queries, small, np.arange(len(self.queries)), self.k)
+    def _evidence(self, gated: Strategy, qualities: Sequence[str]) -> _Evidence:
+        every = np.arange(len(self.queries))
+        small = small_hits(self.gallery, gated, self.queries, self.k)
+        full = combined(self.gallery, gated, self.queries, small, every, self.k)
         rules = [rule for rule in RULES if self._stored is not None or rule not in OF_LABELS]
-        by_rule = gated.margins(rules, small, self.k)
-        cheap, dear = (self._losses(hits, qualities) for hits in (small, full))
-        return _Evidence(gated, small, by_rule, cheap, dear)
+        by_rule = margins_of(self.gallery, rules, small, self.k)
+        cheap, expensive = (self._losses(hits, qualities) for hits in (small, full))
+        return _Evidence(gated, small, by_rule, cheap, expensive)
 
     def _losses(self, hits: Hits, qualities: Sequence[str]) -> NDArray[np.float64]:
         found = self.qualities(hits)
         return np.stack([self.reference[name].astype(float) - found[name] for name in qualities], axis=1)
 
 
-def latencies(settings: Settings, gallery: Gallery, queries: Queries, k: int, most: int = 100) -> Values:
+def latencies(strategy: Strategy, gallery: Gallery, queries: Queries, k: int, most: int = 100) -> Values:
     """Milliseconds of each of the first queries, asked alone: (n, 2), encoder and search."""
-    strategy = settings.open(gallery)
     asked = [queries.take(np.array([index])) for index in range(min(most, len(queries)))]
     # The first one also opens files and indexes.
-    strategy.search(asked[0], k)
-    costs = [strategy.search(query, k).cost for query in asked]
+    search(gallery, strategy, asked[0], k)
+    costs = [search(gallery, strategy, query, k).cost for query in asked]
     return np.array([(cost.ms.get("encode", 0.0), cost.search_ms) for cost in costs])
 
 

@@ -19,7 +19,7 @@ Vectors = NDArray[np.float16]
 BLOCK_ROWS = 65_536
 # Bytes under one CRC-32: little to read for one row, and 4 bytes for each are kept in the catalogue.
 CHECK_BYTES = 16_384
-# A larger segment would only make merging it again dearer.
+# A larger segment would only make merging it again more expensive.
 SEGMENT_ROWS = 1_048_576
 
 

@@ -1,0 +1,1 @@
+"""Images into galleries and out again: index, search and plan."""

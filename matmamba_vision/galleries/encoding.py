@@ -1,0 +1,94 @@
+"""Images through a model in fixed batches, decoded ahead while others are encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matmamba_datasets import Batch, BrokenTally, Images, eval_transform, make_loader
+from matmamba_retrieval import GalleryError
+from matmamba_retrieval.overlap import ahead
+from numpy.typing import NDArray
+
+from ..checkpoint import Checkpoint
+from ..errors import NotFiniteError
+from ..galleries.embedder import Embedder
+from ..progress import Meter
+
+# Batches that are decoded, but not encoded yet.
+AHEAD = 2
+ByWidth = dict[str, NDArray[np.floating]]
+Ints = NDArray[np.int64]
+
+
+def embed_batches(
+    embedder: Embedder, batches: Iterable[Batch], widths: Sequence[str]
+) -> tuple[dict[str, NDArray[np.float32]], Ints, Ints]:
+    """(n, D) embeddings by width, (n,) labels and (n,) positions in the collection, of all batches.
+
+    Raises:
+        NotFiniteError: a width gives embeddings that are not numbers.
+    """
+    parts = {width: [np.empty((0, embedder.model.embedding_dim), np.float32)] for width in widths}
+    labels, indices = ([np.empty(0, np.int64)] for _ in range(2))
+    for batch in batches:
+        if not len(batch):
+            continue
+        labels.append(batch.labels.numpy())
+        indices.append(batch.indices.numpy())
+        for width, part in parts.items():
+            part.append(embedder.embed(batch.images, width))
+            if not np.isfinite(part[-1]).all():
+                raise NotFiniteError(f"width {width} gives embeddings that are not numbers")
+    by_width = {width: np.concatenate(part) for width, part in parts.items()}
+    return by_width, np.concatenate(labels), np.concatenate(indices)
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """A model that encodes images at its full width and at some others.
+
+    Attributes:
+        widths: labels of the others. batch_size: images that are encoded together. workers: processes that
+            decode; with 0 a thread does.
+    """
+
+    checkpoint: Checkpoint
+    embedder: Embedder
+    widths: tuple[str, ...]
+    batch_size: int
+    workers: int
+
+    @staticmethod
+    def of(checkpoint: Checkpoint, widths: Sequence[str], batch_size: int, workers: int) -> ImageEncoder:
+        """One for widths as a user writes them; `GalleryError` if a number is not positive."""
+        if batch_size < 1 or workers < 0:
+            raise GalleryError(f"batch_size {batch_size} and workers {workers} must be 1 and 0 or more")
+        embedder = Embedder(checkpoint)
+        labels = dict.fromkeys(embedder.model.label(width) for width in widths)
+        labels.pop(embedder.spec().width, None)
+        return ImageEncoder(checkpoint, embedder, tuple(labels), batch_size, workers)
+
+    def encode(
+        self, images: Images, left: NDArray[np.int64], tally: BrokenTally, bar: Meter
+    ) -> Iterator[tuple[Batch, ByWidth]]:
+        """Batches with their vectors by width, of the images at the positions `left`.
+
+        Which images are together in a batch depends on their positions alone, so an interrupted run gives
+        each the same vector as an unbroken one.
+
+        Raises:
+            DataError: more images are broken than `tally` allows.
+        """
+        transform = eval_transform(self.checkpoint.model.input)
+        loader = make_loader(images, transform, self.batch_size, workers=self.workers, left=left)
+        for batch in ahead(iter(loader), AHEAD):
+            tally.add(batch.broken)
+            if len(batch):
+                yield batch, self._embed(batch)
+            bar.advance(len(batch) + len(batch.broken), f"{len(tally.found)} broken" if tally.found else "")
+
+    def _embed(self, batch: Batch) -> ByWidth:
+        full = self.embedder.spec().width
+        return {width: self.embedder.embed(batch.images, width) for width in (full, *self.widths)}

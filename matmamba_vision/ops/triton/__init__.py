@@ -1,0 +1,6 @@
+"""The backend "triton": kernels of our own for a GPU, or slowly for Triton's interpreter on a CPU.
+
+Nothing is imported here, because Triton may not be installed: `ssd` launches the scan's kernels, which stand
+in `ssd_kernels`; `conv_and_norm_kernels` has what stands beside the scan; `launch` what launches have in
+common.
+"""

@@ -1,0 +1,105 @@
+"""What a gallery holds: facts about it, its images by condition, and deleting them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from matmamba_retrieval import Gallery, GalleryError
+from numpy.typing import NDArray
+
+from ..errors import refusals
+
+
+@refusals()
+def describe(gallery: Gallery) -> dict[str, Any]:
+    """What a gallery holds, what made it, and what it takes on the disk, as plain values; sizes in bytes.
+
+    Args:
+        gallery: an open one.
+
+    Raises:
+        GalleryError: a damaged gallery.
+    """
+    labels = {label for label in gallery.labels() if label is not None}
+    return {
+        "folder": str(gallery.folder),
+        "images": len(gallery),
+        "deleted": gallery.key_count - len(gallery),
+        "labels": len(labels),
+        "metadata": gallery.fields(),
+        "version": gallery.version.number,
+        "changed": gallery.version.time,
+        "versions": [version.number for version in gallery.versions()],
+        "checkpoint": gallery.checkpoint_path,
+        "spec": asdict(gallery.spec),
+        "further_widths": list(gallery.generation.widths),
+        "indexes": [
+            {"name": index.name, "dim": index.dim, "width": index.width, "images": index.rows}
+            for index in gallery.shortlists()
+        ],
+        "plan": gallery.plan,
+        "bytes": sum(file.stat().st_size for file in gallery.folder.rglob("*") if file.is_file()),
+    }
+
+
+@refusals()
+def keys_where(gallery: Gallery, where: str = "") -> NDArray[np.int64]:
+    """Keys of the images that fulfil a condition, in the order in which they were added.
+
+    Args:
+        gallery: an open one.
+        where: SQL over id, path, label and metadata; "" for all images.
+
+    Raises:
+        GalleryError: a condition that cannot be understood; the message says where.
+    """
+    allowed = gallery.allowed(where or None)
+    return gallery.live_keys() if allowed is None else np.flatnonzero(allowed)
+
+
+@refusals()
+def ids_to_delete(gallery: Gallery, ids: Sequence[str] = (), where: str = "") -> list[str]:
+    """Ids of the images that `delete` would delete.
+
+    Args:
+        gallery: an open one.
+        ids: of images that are there.
+        where: instead of ids: a condition, in SQL.
+
+    Raises:
+        GalleryError: neither or both are given, or the gallery has no image of such an id.
+    """
+    if bool(ids) == bool(where):
+        raise GalleryError("name the images to delete either by ids or by where, a condition")
+    if isinstance(ids, str):
+        raise TypeError(f"ids is the text {ids!r}: it must be a list of ids")
+    wanted = list(ids) or [row.id for row in gallery.rows(keys_where(gallery, where))]
+    known = gallery.keys_of(wanted)
+    for image_id in wanted:
+        if image_id not in known:
+            raise GalleryError(f"{gallery.folder} has no image of id {image_id!r}: nothing was deleted")
+    return wanted
+
+
+@refusals()
+def delete(gallery: Gallery, ids: Sequence[str] = (), where: str = "") -> int:
+    """Delete images from a gallery; their files are never touched.
+
+    They stay in older versions, and on the disk, until the gallery is compacted.
+
+    Args:
+        gallery: open for writing.
+        ids: of images that are there.
+        where: instead of ids: a condition, in SQL.
+
+    Returns:
+        How many were deleted.
+
+    Raises:
+        GalleryError: as `ids_to_delete`, or a gallery that is open for reading only. Nothing was deleted.
+    """
+    doomed = ids_to_delete(gallery, ids, where)
+    return gallery.delete(doomed) if doomed else 0

@@ -1,0 +1,132 @@
+"""Galleries as Parquet files: written, read, and as a map for Embedding Atlas."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matmamba_retrieval import Gallery, GalleryError
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, refusals
+from ..galleries.pictures import Pictures
+from ..galleries.strategies import Method, own_strategy, say_few
+from ..progress import Listener, Reporter
+from .contents import keys_where
+
+PathLike = str | os.PathLike[str]
+# What becomes of images that a gallery has already.
+Existing = Literal["refuse", "skip", "replace"]
+
+
+@refusals()
+def export_gallery(
+    gallery: Gallery, file: PathLike, *, where: str = "", progress: Listener | None = None
+) -> int:
+    """Write the images of a gallery to a Parquet file, to the bit; pictures are not in it.
+
+    Columns: id, path, label, metadata (JSON), vector (float16), and one vector for each further width. What
+    made the vectors stands in the file's metadata.
+
+    Args:
+        gallery: an open one.
+        file: to write.
+        where: condition on the images to write, in SQL.
+        progress: is told how far it is.
+
+    Returns:
+        How many images were written.
+
+    Raises:
+        GalleryError: no image fulfils the condition.
+        MissingPackageError: pyarrow is not installed.
+        SystemRefusalError: the file cannot be written.
+    """
+    # Here, because it needs pyarrow.
+    from matmamba_retrieval.exchange.exchange import export_parquet
+
+    keys = _some_keys(gallery, where)
+    with Reporter(progress).meter("exporting", len(keys)) as meter:
+        return export_parquet(gallery, Path(file), keys, meter.advance)
+
+
+@refusals()
+def import_gallery(
+    file: PathLike, gallery: PathLike, *, existing: Existing = "refuse", progress: Listener | None = None
+) -> int:
+    """Add the images of a file that `export_gallery` wrote to a gallery, which is made if it is not there.
+
+    Args:
+        file: the Parquet file.
+        gallery: folder; into one that is there only what the same model made can be taken in.
+        existing: of images that the gallery has already: "refuse" the file, "skip" them, which continues a
+            stopped import, or "replace" them.
+        progress: is told how far it is.
+
+    Returns:
+        How many images were imported.
+
+    Raises:
+        GalleryError: a damaged file, vectors of another model, or images that are there already.
+        MissingPackageError: pyarrow is not installed.
+    """
+    from matmamba_retrieval.exchange.exchange import Exported, import_parquet
+
+    if existing not in ("refuse", "skip", "replace"):
+        raise ConfigError(f"existing is {existing!r}: it can be refuse, skip or replace")
+    with Reporter(progress).meter("importing", len(Exported(Path(file)))) as meter:
+        return import_parquet(Path(file), Path(gallery), existing, meter.advance)
+
+
+@refusals()
+def export_atlas(
+    gallery: Gallery,
+    file: PathLike,
+    *,
+    where: str = "",
+    k: int = 15,
+    pictures: int = 0,
+    method: Method = "auto",
+    progress: Listener | None = None,
+) -> int:
+    """Write a Parquet file that Embedding Atlas reads: a map of the images and the neighbours of each.
+
+    x and y are the two principal components of the embeddings.
+
+    Args:
+        gallery: an open one.
+        file: to write.
+        where: condition on the images to write, in SQL.
+        k: neighbours of each image, the image itself among them.
+        pictures: longer side of the pictures that are put into the file, in pixels; 0 for none.
+        method: how neighbours are found: "exact", "shortlist" (by an index), or "auto" by the gallery's size.
+        progress: is told how far it is.
+
+    Returns:
+        How many images were written.
+
+    Raises:
+        ConfigError: a number that is too small.
+        GalleryError: no image fulfils the condition.
+    """
+    for name, value, least in (("k", k, 2), ("pictures", pictures, 0)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}: it can be {least} or more")
+    from matmamba_retrieval.exchange.atlas import export_atlas as write_atlas
+
+    report, store = Reporter(progress), Pictures()
+    keys = _some_keys(gallery, where)
+    strategy = own_strategy(gallery, method, k)
+    say_few(report, gallery, k)
+    picture = (lambda path: store.thumbnail(path, pictures)) if pictures else None
+    with report.meter("mapping", len(keys)) as meter:
+        return write_atlas(gallery, strategy, Path(file), keys, k, picture, meter.advance)
+
+
+def _some_keys(gallery: Gallery, where: str) -> NDArray[np.int64]:
+    keys = keys_where(gallery, where)
+    if not len(keys):
+        raise GalleryError(f"{gallery.folder} has no images to write" + (f" where {where}" if where else ""))
+    return keys

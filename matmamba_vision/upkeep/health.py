@@ -1,0 +1,177 @@
+"""Whether a gallery is what was written, and making it so again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matmamba_datasets import BrokenImageError, eval_transform
+from matmamba_retrieval import Gallery, GalleryError, Row
+from matmamba_retrieval.gallery import inspection, renewal, repairing
+from matmamba_retrieval.gallery.inspection import Damage
+from matmamba_retrieval.storage.records import Generation
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..checkpoint import CheckpointError
+from ..errors import ConfigError, refusals
+from ..galleries.checkpoints import checkpoint_of
+from ..galleries.embedder import Embedder
+from ..galleries.pictures import Pictures
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a comparison with the checksums found.
+
+    Attributes:
+        damages: what is not as it was written; empty if all is well.
+        compared: images that were encoded again and compared with their vectors.
+    """
+
+    damages: list[Damage]
+    compared: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every byte is as it was written."""
+        return not self.damages
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"damages": [asdict(damage) for damage in self.damages], "compared": self.compared}
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did.
+
+    Attributes:
+        said: what was done, and what is left, in words.
+    """
+
+    said: list[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing damaged is left."""
+        return not any(line.startswith(repairing.LEFT) for line in self.said)
+
+
+@refusals()
+def verify(folder: PathLike, *, images: int = 0, model: PathLike | None = None) -> Verified:
+    """Read every byte of a gallery and compare it with its checksum.
+
+    Args:
+        folder: of the gallery.
+        images: so many of its images, taken by chance, are encoded again and compared with their vectors: a
+            file that was replaced by another picture, or is gone, is found so.
+        model: where the gallery's checkpoint is, if it was moved.
+
+    Raises:
+        GalleryError: no gallery there.
+        ConfigError: a negative number of images.
+        CheckpointError: images are to be encoded, and the gallery's model is not to be had.
+    """
+    if images < 0:
+        raise ConfigError(f"images is {images}: it can be 0 or more")
+    folder = Path(folder)
+    damages = inspection.verify(folder)
+    if damages or not images:
+        return Verified(damages)
+    with Gallery(folder) as gallery:
+        encoder = _Reencoder(folder, gallery.generation, _path(model))
+        return Verified(inspection.verify_vectors(gallery, encoder, images), min(images, len(gallery)))
+
+
+@refusals()
+def repair(folder: PathLike, *, model: PathLike | None = None) -> Repaired:
+    """Build again what can be built again: indexes from vectors, vectors from images.
+
+    Args:
+        folder: of the gallery.
+        model: where the checkpoint is, if it was moved.
+
+    Raises:
+        GalleryError: no gallery there, or another process writes to it.
+    """
+    folder = Path(folder)
+    return Repaired(repairing.repair(folder, partial(_Reencoder, folder, named=_path(model))))
+
+
+@refusals()
+def compact(folder: PathLike) -> int:
+    """Leave out for good what was deleted, and put the vectors in few files.
+
+    Who reads the gallery meanwhile keeps what they opened. Older versions can no longer be opened.
+
+    Args:
+        folder: of the gallery.
+
+    Returns:
+        How many deleted images were left out.
+
+    Raises:
+        GalleryError: no gallery there, a damaged one, or another process writes to it.
+    """
+    with Gallery(Path(folder), write=True) as gallery:
+        return renewal.compact(gallery)
+
+
+def _path(given: PathLike | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+class _Reencoder:
+    """Vectors of images that are read again, by the model of a generation.
+
+    Args:
+        folder: of the gallery.
+        generation: whose model it is.
+        named: where its checkpoint may be, if that was moved.
+
+    Raises:
+        GalleryError, CheckpointError: that model is not to be had.
+    """
+
+    def __init__(self, folder: Path, generation: Generation, named: Path | None = None) -> None:
+        self._pictures = Pictures()
+        self._embedder = _embedder(folder, generation, named)
+
+    def __call__(self, rows: Sequence[Row], width: str) -> list[NDArray[np.float32] | str]:
+        """Embeddings at a width; in the place of an image that cannot be read, why."""
+        transform = eval_transform(self._embedder.model.input)
+        images = [self._image(row, transform) for row in rows]
+        readable = [image for image in images if isinstance(image, torch.Tensor)]
+        xb = iter(self._embedder.embed(torch.stack(readable), width) if readable else ())
+        return [image if isinstance(image, str) else next(xb) for image in images]
+
+    def _image(self, row: Row, transform: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor | str:
+        try:
+            return transform(self._pictures.read(row.path))
+        except BrokenImageError as error:
+            return str(error)
+
+
+def _embedder(folder: Path, generation: Generation, named: Path | None) -> Embedder:
+    """The model named, or the one that is where the generation's was: a gallery may have one of another."""
+    try:
+        return _fitting(folder, generation, named)
+    except (GalleryError, CheckpointError):
+        if named is None or not Path(generation.checkpoint_path).exists():
+            raise
+        return _fitting(folder, generation, None)
+
+
+def _fitting(folder: Path, generation: Generation, named: Path | None) -> Embedder:
+    embedder = Embedder(checkpoint_of(folder, generation, named))
+    generation.spec.require_same(embedder.spec(generation.spec.width), str(folder))
+    return embedder

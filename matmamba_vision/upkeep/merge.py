@@ -1,0 +1,94 @@
+"""Several galleries into one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matmamba_retrieval import Gallery, GalleryError
+from matmamba_retrieval.exchange.joining import join
+
+from ..errors import refusals
+from ..galleries.shortlists import build_shortlists, require_dims
+from ..progress import Listener, Meter, Reporter
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of several galleries.
+
+    Attributes:
+        folder: of the merged gallery.
+        added: images that were put into it now.
+        images: that it has.
+        seconds: that it took.
+    """
+
+    folder: Path
+    added: int
+    images: int
+    seconds: float
+
+
+@refusals()
+def merge(
+    galleries: Sequence[str | os.PathLike[str]],
+    into: str | os.PathLike[str],
+    *,
+    dims: Sequence[int] = (),
+    factory: str = "",
+    progress: Listener | None = None,
+) -> Merged:
+    """Put several galleries into one, such as the shards of one collection.
+
+    Shards are taken in the order of their numbers, so that the merged gallery has the same rows and vectors
+    as that of one run; other galleries in the order given. A merge that was stopped goes on with the same
+    call.
+
+    Args:
+        galleries: folders, of one model and without a common id.
+        into: folder of the merged gallery; made if it is not there, else it is added to.
+        dims: embedding dims over which shortlist indexes are built; by default 32, or those that it has.
+        factory: kind of these indexes, by name or FAISS factory string; by default Flat, or what it has.
+        progress: is told how far it is.
+
+    Raises:
+        GalleryError: no gallery, galleries that do not fit together, or an index that cannot be built.
+    """
+    if isinstance(galleries, str | os.PathLike):
+        raise TypeError(f"galleries is {galleries!r}: it must be a list of folders")
+    if not galleries:
+        raise GalleryError("galleries is empty: name the galleries to merge")
+    start, folders, into = time.monotonic(), [Path(folder) for folder in galleries], Path(into)
+    sizes, dim = _survey(folders)
+    wanted = require_dims(dims, factory, dim)
+    with Reporter(progress).meter("merging", sum(sizes)) as meter:
+        added = join(folders, into, _Told(meter))
+    with Gallery(into, write=True) as gallery:
+        if len(gallery):
+            build_shortlists(gallery, wanted, factory, added)
+        return Merged(into, added, len(gallery), time.monotonic() - start)
+
+
+def _survey(folders: Sequence[Path]) -> tuple[list[int], int]:
+    """Images in each gallery, and dims of the first one's embeddings."""
+    sizes, dim = [], 0
+    for folder in folders:
+        with Gallery(folder) as gallery:
+            sizes.append(len(gallery))
+            dim = dim or gallery.spec.dim
+    return sizes, dim
+
+
+class _Told:
+    """Counts on a meter; the first number is what an interrupted merge had done."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter, self._begun = meter, False
+
+    def __call__(self, rows: int) -> None:
+        (self._meter.advance if self._begun else self._meter.skip)(rows)
+        self._begun = True

@@ -1,0 +1,149 @@
+"""A gallery moves to another model: its images are read again from where they were, and encoded anew."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matmamba_datasets import BrokenTally, Limits, StoredImages
+from matmamba_retrieval import Gallery, GalleryError
+from matmamba_retrieval.gallery.merging import merge_segments
+from matmamba_retrieval.gallery.renewal import Renewal
+from numpy.typing import NDArray
+
+from ..checkpoint import load_checkpoint
+from ..device import limit_threads
+from ..errors import refusals
+from ..galleries.encoding import ImageEncoder
+from ..galleries.intake import intake
+from ..galleries.shortlists import build_shortlists
+from ..progress import Listener, Reporter
+
+# Batches whose images' paths are in memory at once.
+WINDOW = 1024
+
+
+@dataclass(frozen=True)
+class Reindexed:
+    """What a change of model did.
+
+    Attributes:
+        folder: of the gallery.
+        encoded: images that were encoded by this call.
+        images: that the gallery has.
+        tally: the images that are missing or broken, which were left out.
+        seconds: that it took.
+        needed: False where the gallery was of this model already, and nothing was done.
+    """
+
+    folder: Path
+    encoded: int
+    images: int
+    tally: BrokenTally
+    seconds: float
+    needed: bool = True
+
+
+@refusals()
+def reindex(
+    folder: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    *,
+    widths: Sequence[str] = (),
+    max_broken: float = 0.01,
+    batch_size: int = 64,
+    workers: int = 0,
+    threads: int = 0,
+    limits: Limits | None = None,
+    progress: Listener | None = None,
+) -> Reindexed:
+    """Give a gallery the vectors of another model.
+
+    It goes on answering with its old vectors until all of the new ones and their indexes are there; then it
+    changes in one moment. A run that was stopped goes on with the same call. A plan of the old model is
+    dropped. With the same model and other widths, the gallery gets vectors of these widths.
+
+    Args:
+        folder: of the gallery.
+        model: run folder, checkpoint file, or the name of a model whose weights are shipped.
+        widths: further widths at which each image gets a vector; by default those that the gallery has.
+        max_broken: share of images that may be missing or unreadable before the run stops.
+        batch_size: images encoded at once.
+        workers: processes that decode images; with 0, a thread does.
+        threads: that encode; 0 for as many as torch takes.
+        limits: of every image.
+        progress: is told how far it is.
+
+    Raises:
+        GalleryError: no gallery there, or no image can be read.
+        DataError: more images are missing or broken than allowed. What was encoded stays for the next run.
+        CheckpointError: the model cannot be read. WidthError: no such width.
+    """
+    start = time.monotonic()
+    limit_threads(threads)
+    checkpoint = load_checkpoint(Path(model))
+    with Gallery(Path(folder), write=True) as gallery:
+        encoder = ImageEncoder.of(checkpoint, widths or gallery.generation.widths, batch_size, workers)
+        tally = BrokenTally(len(gallery), max_broken)
+        if _is_there(gallery, encoder):
+            return Reindexed(gallery.folder, 0, len(gallery), tally, 0.0, needed=False)
+        encoded = _encode_anew(gallery, encoder, tally, Reporter(progress), limits)
+        return Reindexed(gallery.folder, encoded, len(gallery), tally, time.monotonic() - start)
+
+
+def _is_there(gallery: Gallery, encoder: ImageEncoder) -> bool:
+    same = gallery.spec == encoder.embedder.spec()
+    return same and set(gallery.generation.widths) == set(encoder.widths)
+
+
+def _encode_anew(
+    gallery: Gallery, encoder: ImageEncoder, tally: BrokenTally, report: Reporter, limits: Limits | None
+) -> int:
+    """Encode what lacks, and switch; returns how many images were encoded."""
+    path, full = str(encoder.checkpoint.path.absolute()), encoder.embedder.spec().width
+    renewal = Renewal(gallery, encoder.embedder.spec(), path, encoder.widths)
+
+    def commit(keys: Sequence[int], vectors: Mapping[str, NDArray[np.floating]]) -> int:
+        renewal.add(np.array(keys), vectors[full], {width: vectors[width] for width in encoder.widths})
+        return len(keys)
+
+    with intake(commit) as writer, report.meter("encoding anew", len(gallery)) as meter:
+        keys, pending = gallery.live_keys(), renewal.pending()
+        meter.skip(len(keys) - len(pending))
+        for window, left in _windows(keys, pending, WINDOW * encoder.batch_size):
+            # What is encoded here is written by a thread: nothing else may use the catalogue then.
+            writer.flush()
+            rows = gallery.rows(window)
+            images = StoredImages([row.id for row in rows], [row.path for row in rows], limits)
+            for batch, vectors in encoder.encode(images, left, tally, meter):
+                writer.add(window[batch.indices.numpy()].tolist(), vectors)
+    if 0 < len(gallery) == len(renewal.pending()):
+        raise GalleryError(f"none of the images of {gallery.folder} can be read:\n{tally.listing()}")
+    _switch(gallery, renewal, report)
+    return writer.committed
+
+
+def _windows(
+    keys: NDArray[np.int64], pending: NDArray[np.int64], size: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Some keys, and the positions among them of those that are pending; both arrays are sorted."""
+    for start in range(0, len(keys), size):
+        window = keys[start : start + size]
+        first, last = np.searchsorted(pending, (window[0], window[-1] + 1))
+        if first < last:
+            yield window, np.searchsorted(window, pending[first:last])
+
+
+def _switch(gallery: Gallery, renewal: Renewal, report: Reporter) -> None:
+    """Make the new vectors current, with those indexes that fit them, and one at least."""
+    before = {record.name for record in gallery.shortlists()}
+    renewal.finish()
+    if lost := before - {record.name for record in gallery.shortlists()}:
+        report.say(f"indexes that do not fit the new model: {', '.join(sorted(lost))}")
+    merge_segments(gallery)
+    if len(gallery):
+        build_shortlists(gallery, [], "", 0)

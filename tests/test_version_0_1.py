@@ -1,0 +1,133 @@
+"""What version 0.1 made is read, and what it answered is answered: to the bit, on a machine like its own.
+
+`data/v0_1` holds a run, galleries with each kind of plan, vectors, a Parquet file, and what the commands
+printed then, with --json; `data/v0_1/make.py` made it. The commands are given once more to the code of today,
+each in a copy. On another processor, or with other versions of the libraries that compute, sums are rounded
+otherwise: there, numbers are compared with a tolerance.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from matmamba_vision.cli.main import main
+from safetensors.numpy import load_file
+
+HERE = Path(__file__).parent / "data" / "v0_1"
+ABOUT = json.loads((HERE / "about.json").read_text())
+# Values below these keys are times, or say when something was made: their keys are compared, they are not.
+# Paths are compared below the folder that was asked in.
+EXCLUDED = {
+    "ms", "ms_by_stage", "ms_p95", "ms_quartiles", "encode_ms", "search_ms", "one_encode_ms", "one_search_ms",
+    "latency_ms", "queries_per_second", "seconds", "changed",
+}  # fmt: skip
+# Which code and libraries, on which machine: neither values nor keys are those of then.
+ENVIRONMENT = {"commit", "versions", "machine"}
+# Of numbers, on a machine that rounds otherwise.
+TOLERANCE = 1e-4
+
+
+def like_then() -> bool:
+    """Whether the last bit of a sum has to be the same as on the machine that made the data."""
+    then = dict(ABOUT["machine"])
+    processor, capability = then.pop("processor"), then.pop("capability")
+    same = all(version(package) == known for package, known in then.items())
+    names = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return same and torch.backends.cpu.get_cpu_capability() == capability and f": {processor}\n" in names
+
+
+def kept(value: Any, excluded: bool = False) -> Any:
+    """JSON with nothing in place of the values that are excluded."""
+    if isinstance(value, dict):
+        parts = {key: None if key in ENVIRONMENT else item for key, item in value.items()}
+        return {key: kept(item, excluded or key in EXCLUDED) for key, item in parts.items()}
+    if isinstance(value, list):
+        return [kept(item, excluded) for item in value]
+    return None if excluded else value
+
+
+def printed(text: str) -> list[Any]:
+    """What a command printed: a JSON document, or one on each line."""
+    try:
+        return [json.loads(text)]
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The single values in JSON, by where they stand; keys in their order."""
+    if not isinstance(value, dict | list) or not value:
+        return {name: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {where: item for key, part in items for where, item in flat(part, f"{name}/{key}").items()}
+
+
+def require_same(now: Any, then: Any) -> None:
+    """The same keys in the same order, and the same values."""
+    found, known = flat(now), flat(then)
+    assert list(found) == list(known)
+    if like_then():
+        assert found == known
+    for name, value in known.items():
+        assert type(found[name]) is type(value), name
+        near = pytest.approx(value, rel=TOLERANCE, abs=TOLERANCE) if isinstance(value, float) else value
+        assert found[name] == near, name
+
+
+def require_same_weights(now: Path, then: Path) -> None:
+    found, known = load_file(now), load_file(then)
+    assert list(found) == list(known)
+    for name, values in known.items():
+        assert found[name].dtype == values.dtype
+        if like_then():
+            assert np.array_equal(found[name], values), name
+        np.testing.assert_allclose(found[name], values, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what version 0.1 made, to work in."""
+    shutil.copytree(HERE, tmp_path / "0.1", ignore=shutil.ignore_patterns("answers", "*.py", "__pycache__"))
+    monkeypatch.chdir(tmp_path / "0.1")
+    return tmp_path / "0.1"
+
+
+@pytest.mark.parametrize("name", ABOUT["asked"])
+def test_commands_answer_as_then(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    *before, last = ABOUT["asked"][name]["commands"]
+    for command in before:
+        assert main(shlex.split(command)) == 0, command
+    capsys.readouterr()
+    assert main(shlex.split(last)) == ABOUT["asked"][name]["status"]
+    said = capsys.readouterr().out
+    if "--json" in last:
+        now = printed(said.replace(str(place), ABOUT["place"]))
+        then = printed((HERE / "answers" / f"{name}.json").read_text())
+        require_same(kept(now), kept(then))
+
+
+def test_an_export_is_the_file_of_then(place: Path) -> None:
+    assert main(["gallery", "export", "gallery", "now.parquet"]) == 0
+    assert pq.read_table("now.parquet").equals(pq.read_table("exported.parquet"), check_metadata=True)
+
+
+def test_the_same_training_gives_the_weights_of_then(place: Path) -> None:
+    assert main([*shlex.split(ABOUT["train"]), "--output", "now"]) == 0
+    for file in ("model.safetensors", "best.safetensors"):
+        require_same_weights(place / "now" / file, place / "run" / file)
+
+
+def test_a_run_of_then_is_continued_to_its_weights(place: Path) -> None:
+    """From the checkpoint in its third epoch; what it had made of its fourth is taken away."""
+    known = (place / "run" / "model.safetensors").rename(place / "known.safetensors")
+    assert main([*shlex.split(ABOUT["train"]), "--output", "run", "--resume", "auto"]) == 0
+    require_same_weights(place / "run" / "model.safetensors", known)
