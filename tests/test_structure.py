@@ -194,7 +194,6 @@ def test_importing_is_light(package: str, absent: list[str]) -> None:
 WITH_CIRCLES = [
     ("matmamba_retrieval", "exchange"),
     ("matmamba_vision", "cli"),
-    ("matmamba_vision", "measures"),
 ]
 
 

@@ -1,17 +1,16 @@
-"""A report drawn from results: plots as PNG, and one HTML page that holds everything and opens from disk."""
+"""The report of a demonstration: plots as PNG, and one HTML page that holds all and opens from disk."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from PIL import Image
+from .examples import Example
 
 PLOTS = {
     "widths.png": "Accuracy against multiply-adds, 95 % intervals. 1-NN: small query, gallery at full width.",
@@ -20,31 +19,16 @@ PLOTS = {
 }
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image and the name of its class."""
-
-    image: Image.Image
-    label: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """A query, what its shortlist began with, and what it was answered with, best first."""
-
-    query: Picture
-    shortlist: list[Picture]
-    reranked: list[Picture]
-
-
 def write_report(folder: Path, results: dict[str, Any], examples: Sequence[Example]) -> None:
     """Write the plots and report.html.
 
     Args:
-        results: what results.json holds. examples: queries to show with their hits.
+        folder: that exists.
+        results: what results.json holds.
+        examples: queries to show with their hits.
     """
     # Here, because importing it takes most of a second.
-    from .plots import draw_examples, draw_retrieval, draw_widths
+    from .demo_plots import draw_examples, draw_retrieval, draw_widths
 
     draw_widths(results["widths"], results["images"]["queries"], folder / "widths.png")
     draw_retrieval(results["retrieval"], folder / "retrieval.png")
