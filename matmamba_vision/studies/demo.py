@@ -76,7 +76,7 @@ class Demonstration:
         }
 
     def require_goals(self) -> None:
-        """Raise `GoalsMissedError` naming the missed goals; those of the machine are left aside."""
+        """Raise `GoalsMissedError` naming the missed goals of quality and memory; times are left aside."""
         require_goals(self.goals)
 
 
