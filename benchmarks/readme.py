@@ -24,7 +24,7 @@ import report
 import retrieval_tables
 import timm
 from matmamba_vision.measures import count_macs, count_parameters
-from matmamba_vision.measures.retrieval_plots import draw_query_encoder
+from matmamba_vision.studies.evaluation_plots import draw_query_encoder
 from report import markdown
 
 ROOT = Path(__file__).parents[1]

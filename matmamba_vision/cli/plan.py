@@ -56,11 +56,11 @@ from ..galleries.encoding import embed_batches
 from ..galleries.given_vectors import GivenVectors
 from ..galleries.strategies import say_few
 from ..measures import measure_latency
+from ..studies.strategy_rows import first_stage
 from ..widths.held_out import some
 from .arguments import parse
 from .computing import Computing, require_least, require_place
 from .console import Console, say
-from .evaluation_report import first_stage
 from .progress import reporter
 
 Row = dict[str, Any]
