@@ -27,14 +27,12 @@ from matmamba_datasets import BrokenTally, Images, eval_transform, make_loader, 
 from matmamba_retrieval import Row
 from matmamba_retrieval.gallery.destination import Destination
 from matmamba_vision import Checkpoint, load_checkpoint
-from matmamba_vision.cli.index import Args
-from matmamba_vision.cli.indexing import index_images
 from matmamba_vision.cli.main import main as matmamba
 from matmamba_vision.galleries.embedder import Embedder
+from matmamba_vision.galleries.image_intake import index
 from matmamba_vision.measures.environment import environment
 from measuring import QUICK, Plan, Ratio, in_fresh_process, measure_case, parse, prepare, timed, write_json
 from PIL import Image
-from rich.console import Console
 
 DIM, FACTORY = 64, "IVF1024,PQ32x4fs"
 COUNTS = (100_000, 1_000_000)
@@ -154,8 +152,8 @@ def overlap(count: int, plan: Plan) -> dict[str, Any]:
         images, made = open_images(photos), iter(range(10**6))
 
         def together(workers: int) -> None:
-            args = Args(Path(folder) / f"g{next(made)}", photos, batch_size=BATCH, workers=workers)
-            index_images(args, checkpoint, images, Console(quiet=True))
+            gallery = Path(folder) / f"g{next(made)}"
+            index(images, gallery, model=checkpoint, batch_size=BATCH, workers=workers)
 
         def in_turn() -> None:
             one_after_the_other(checkpoint, images, Path(folder) / f"g{next(made)}")

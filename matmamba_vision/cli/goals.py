@@ -16,7 +16,8 @@ class Goal:
 
     Attributes:
         name: what it is. bound: the least value, or the largest if `at_most`. read: finds it in the results.
-        of_machine: whether it depends on the machine rather than on the model.
+        of_machine: whether it is a time, which depends on the machine and on what else it does: it is
+            reported, never required.
     """
 
     name: str
@@ -42,7 +43,7 @@ GOALS = (
     Goal(
         "seconds in all", 180, lambda results: sum(results["seconds"].values()), at_most=True, of_machine=True
     ),
-    Goal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True, of_machine=True),
+    Goal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True),
 )
 
 
@@ -59,7 +60,7 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def require_goals(rows: list[dict[str, Any]]) -> None:
-    """Raise `ValueError` naming the missed goals of the model; those of the machine are left aside."""
+    """Raise `ValueError` naming the missed goals of quality and memory; times are left aside."""
     missed = [row for row in rows if not row["met"] and not row["of_machine"]]
     if missed:
         listed = "; ".join(f"{row['name']}: {row['value']:g}, {row['bound']}" for row in missed)

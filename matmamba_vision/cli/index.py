@@ -16,24 +16,25 @@ examples:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
 import tyro
-from matmamba_datasets import TableReading, open_images, shown
+from matmamba_datasets import TableReading
+from matmamba_datasets import shown as printable
 from matmamba_retrieval import Gallery, GalleryError
 
-from ..checkpoint import load_checkpoint
-from ..device import limit_threads
 from ..galleries.checkpoints import SHIPPED
-from ..galleries.shortlists import build_shortlists, require_dims
+from ..galleries.image_intake import index
+from ..galleries.intake import Indexed
+from ..galleries.shortlists import build_indexes
+from ..galleries.vector_intake import index_vectors
+from ..progress import Listener
 from .arguments import parse
 from .console import Console
-from .indexing import Indexed, index_images, index_vectors
-from .progress import reporter
+from .progress import shown
 from .summary import continuable, summarise
 
 
@@ -95,28 +96,15 @@ def run(arguments: list[str]) -> None:
     if (args.images and args.vectors) or (nothing and not (args.dims or args.factory)):
         raise GalleryError("say what to index: either --images or --vectors")
     _require_fitting(args)
-    limit_threads(args.threads)
     if nothing:
-        build(args, console)
+        _build(args, console)
         return
-    start, indexed = time.monotonic(), None
-    with continuable(args.gallery):
-        if args.vectors is not None:
-            added, known = index_vectors(args, console)
-        else:
-            assert args.images is not None
-            checkpoint = load_checkpoint(args.checkpoint)
-            images = open_images(args.images, args.reading)
-            reporter(console).left_out(images.left_out)
-            indexed = index_images(args, checkpoint, images, console)
-            added, known = indexed.added, indexed.known
-    with Gallery(args.gallery) as gallery:
-        summarise(console, args.gallery, "added", added, len(gallery), time.monotonic() - start)
-    if indexed is not None:
-        reporter(console).broken(indexed.tally)
-        say_changes(console, indexed)
-    if known:
-        console.print(_left_alone(args, known), soft_wrap=True, highlight=False)
+    with continuable(args.gallery), shown(console) as listener:
+        indexed = _index(args, listener)
+    summarise(console, args.gallery, "added", indexed.added, indexed.total, indexed.seconds)
+    _say_changes(console, indexed)
+    if indexed.known:
+        console.print(_left_alone(args, indexed.known), soft_wrap=True, highlight=False)
     query = "--vectors QUERIES --model-name NAME" if args.vectors else "IMAGE"
     following = f"matmamba search --gallery {quote(str(args.gallery))} {query}"
     if args.shard:
@@ -124,14 +112,55 @@ def run(arguments: list[str]) -> None:
     console.print(f"next: {following}", soft_wrap=True, markup=False)
 
 
-def build(args: Args, console: Console) -> None:
+def _index(args: Args, listener: Listener) -> Indexed:
+    """Take in the images, or the vectors."""
+    if args.vectors is not None:
+        return index_vectors(
+            args.vectors,
+            args.gallery,
+            model_name=args.model_name,
+            ids=args.ids,
+            normalise=args.normalise,
+            prefix=args.prefix,
+            dims=args.dims,
+            factory=args.factory,
+            metadata=args.metadata,
+            upsert=args.upsert,
+            shard=args.shard,
+            threads=args.threads,
+            progress=listener,
+        )
+    assert args.images is not None
+    return index(
+        args.images,
+        args.gallery,
+        model=args.checkpoint,
+        prefix=args.prefix,
+        widths=args.widths,
+        dims=args.dims,
+        factory=args.factory,
+        metadata=args.metadata,
+        reading=args.reading,
+        upsert=args.upsert,
+        changed=args.changed,
+        prune=args.prune,
+        shard=args.shard,
+        max_broken=args.max_broken,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        threads=args.threads,
+        progress=listener,
+    )
+
+
+def _build(args: Args, console: Console) -> None:
     """Build indexes over images that are in a gallery already."""
-    with Gallery(args.gallery, write=True) as gallery:
-        dims = require_dims(args.dims, args.factory, gallery.spec.dim)
-        with console.status("building indexes"):
-            build_shortlists(gallery, dims, args.factory, 0)
-        names = ", ".join(record.name for record in gallery.shortlists())
-        console.print(f"{args.gallery}: {len(gallery)} images, indexes {names}", soft_wrap=True)
+    with shown(console) as listener:
+        names = build_indexes(
+            args.gallery, dims=args.dims, factory=args.factory, threads=args.threads, progress=listener
+        )
+    with Gallery(args.gallery) as gallery:
+        console.print(f"{args.gallery}: {len(gallery)} images, indexes {', '.join(names)}", soft_wrap=True)
 
 
 def _left_alone(args: Args, known: int) -> str:
@@ -161,16 +190,14 @@ def _require_fitting(args: Args) -> None:
         raise GalleryError(f"{unused[0]} means nothing for {kind}")
 
 
-def say_changes(console: Console, indexed: Indexed) -> None:
+def _say_changes(console: Console, indexed: Indexed) -> None:
     """Print what became of the files of images that were there before, if anything did."""
-    changes, pruned = indexed.changes, indexed.pruned
-    gone = changes.gone[pruned:]
     lines = [
-        (len(gone), f"gone, which --prune deletes from the gallery: {_some(gone)}"),
-        (len(changes.changed), f"changed, which --changed encodes again: {_some(changes.changed)}"),
-        (pruned, "deleted from the gallery, whose files are gone"),
-        (changes.unknown, "of which no size and time were noted: unknown whether they changed"),
-        (changes.unreachable, "whose files cannot be looked at"),
+        (len(indexed.gone), f"gone, which --prune deletes from the gallery: {_some(indexed.gone)}"),
+        (len(indexed.changed), f"changed, which --changed encodes again: {_some(indexed.changed)}"),
+        (indexed.pruned, "deleted from the gallery, whose files are gone"),
+        (indexed.unknown, "of which no size and time were noted: unknown whether they changed"),
+        (indexed.unreachable, "whose files cannot be looked at"),
     ]
     for count, said in lines:
         if count:
@@ -178,4 +205,4 @@ def say_changes(console: Console, indexed: Indexed) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -55,11 +55,11 @@ from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_batches
 from ..galleries.strategies import say_few
 from ..measures import measure_latency
+from ..widths.held_out import some
 from .arguments import parse
 from .computing import Computing, require_least, require_place
 from .console import Console, say
 from .evaluation_report import first_stage
-from .experiment import some
 from .given_vectors import GivenVectors
 from .progress import reporter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from matmamba_retrieval.exchange.importing import made_elsewhere
 from matmamba_retrieval.storage.records import Generation
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from .given import require_path
 
 # Good for a first gallery, before anything is trained.
 SHIPPED = "matmamba_mini_patch16_128"
@@ -31,3 +33,19 @@ def checkpoint_of(
     if named is None and not path.exists():
         raise CheckpointError(f"the checkpoint of {folder} is no longer at {path}: name where it is now")
     return load_checkpoint(path, device)
+
+
+def checkpoint_at(
+    model: str | os.PathLike[str] | Checkpoint, device: torch.device | str = "cpu"
+) -> Checkpoint:
+    """The checkpoint that an argument `model` names, or is.
+
+    Args:
+        model: run folder, checkpoint file, the name of a model whose weights are shipped, or loaded already.
+        device: where it is to compute, if it is not loaded yet.
+
+    Raises:
+        TypeError: it is none of these.
+        CheckpointError: it is missing or damaged.
+    """
+    return model if isinstance(model, Checkpoint) else load_checkpoint(require_path("model", model), device)

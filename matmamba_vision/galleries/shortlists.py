@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.index.shortlist import empty_index
+
+from ..device import limit_threads
+from ..errors import refusals
+from ..progress import Listener, Reporter
+from .given import require_path, require_type, require_whole
 
 DEFAULT_DIM = 32
 
@@ -53,3 +59,39 @@ def build_shortlists(gallery: Gallery, dims: Sequence[int], factory: str, added:
                 f"{len(gallery)} images are in {gallery.folder}, but an index over {dim} dims could not be"
                 f" built: {reason}"
             ) from error
+
+
+@refusals()
+def build_indexes(
+    gallery: str | os.PathLike[str],
+    *,
+    dims: Sequence[int] = (),
+    factory: str = "",
+    threads: int = 0,
+    progress: Listener | None = None,
+) -> tuple[str, ...]:
+    """Build shortlist indexes over the images that a gallery has; nothing is encoded.
+
+    Args:
+        gallery: its folder.
+        dims: as of `index`.
+        factory: as of `index`; without dims for those that have an index.
+        threads: that build; 0 for as many as there are.
+        progress: is told how far it is.
+
+    Returns:
+        Names of all indexes that the gallery has now.
+
+    Raises:
+        MatMambaError: there is no gallery, or an index cannot be built.
+        TypeError: an argument is of another type.
+    """
+    folder, report = require_path("gallery", gallery), Reporter(progress)
+    require_whole("threads", threads, 0)
+    require_type("factory", factory, str, "a text")
+    limit_threads(threads)
+    with Gallery(folder, write=True) as opened:
+        sorted_dims = require_dims(dims, factory, opened.spec.dim)
+        with report.stage("building indexes"):
+            build_shortlists(opened, sorted_dims, factory, 0)
+        return tuple(record.name for record in opened.shortlists())

@@ -29,7 +29,8 @@ class Architecture:
             student of another network needs; 0: the pooled features are the embedding.
         embed_dim: D.
         depth: blocks.
-        num_heads: heads of each block; by default as many as `expand` asks for.
+        num_heads: heads of each block; by default as many as `expand` asks for, and as D has room for where a
+            block mixes by attention.
         expand: channels of a Mamba2 mixer over D; 2 by default.
         head_dim: P of Mamba2's heads.
         d_state: N, size of Mamba2's state; one number, or one for each block.

@@ -51,6 +51,7 @@ def importance_of_gradients(model: MatMamba, batches: Iterable[LabelledBatch]) -
     The model is used in evaluation mode at full width; its gradients are lost.
 
     Args:
+        model: left as it was, but for its gradients.
         batches: images, and labels among the model's classes.
 
     Returns:

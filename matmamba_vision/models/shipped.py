@@ -1,6 +1,6 @@
 """Weights that come with the package: `weights/VARIANT.safetensors`, as `save_checkpoint` writes them.
 
-Their classes, input and architecture stand in their headers, and are repeated nowhere.
+Their classes, input and architecture are read from their headers.
 """
 
 from __future__ import annotations

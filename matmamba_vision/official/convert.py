@@ -72,6 +72,7 @@ def save_official(model: MatMamba, path: Path | str) -> Path:
     """Write `model` as a published checkpoint, both of its files or none.
 
     Args:
+        model: of raster order, as `to_official` takes it.
         path: a folder, which gets model.safetensors and config.json; or the weights' file, beside which
             config.json is put. The published `from_pretrained` reads a file named pytorch_model.bin.
 

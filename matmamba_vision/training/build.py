@@ -45,6 +45,7 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
     the usual trained widths, unless `config` names others.
 
     Args:
+        config: which model, and what is changed about it.
         classes: outputs of the head.
 
     Raises:

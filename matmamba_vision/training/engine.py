@@ -38,6 +38,7 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
     """The `Accelerator` of this process; ranks and addresses come from torchrun or accelerate launch.
 
     Args:
+        engine: precision, and whether parameters are sharded.
         device: auto, cpu or cuda.
         known: further arguments of `Accelerator`.
 

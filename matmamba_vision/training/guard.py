@@ -33,8 +33,10 @@ def require_finite(step: int, own: Tensor, mean: Tensor, records: Sequence[LossR
     """Raise `NotFiniteError` naming step, width and images if a loss is not finite.
 
     Args:
+        step: its number, from 0.
         own: (n,) losses of this process, those of the records one after the other.
         mean: the same, averaged over processes.
+        records: what the losses belong to.
     """
     if mean.isfinite().all():
         return

@@ -130,10 +130,12 @@ def _groups(batches: Iterator[LabelledBatch], size: int, hooks: Hooks) -> Iterat
 def take_step(
     training: Training, batches: Sequence[LabelledBatch], position: Position, waited: float
 ) -> StepReport | None:
-    """One step; None if there is no image to take it with.
+    """One step; None if there is no image to take it with, in a run of one process.
 
     Args:
+        training: what the step works with.
         batches: those of the step.
+        position: where the run is before the step.
         waited: seconds that it took to read them.
     """
     started, step = time.perf_counter(), position.step

@@ -40,6 +40,7 @@ class NestedObjective(nn.Module):
     gallery. The prefix classifiers are parameters of the objective, not of the model.
 
     Args:
+        config: weights of the terms.
         embed_dim: length of the embedding.
         num_classes: classes of the logits.
 
@@ -70,8 +71,10 @@ class NestedObjective(nn.Module):
         """Weighted terms of one width, and the teacher for the next smaller one.
 
         Args:
+            model: the network.
             images: (B, C, S, S).
             labels: (B,) class indices, or (B, classes) shares of mixed images.
+            width: which one.
             teacher: None for the first, largest width.
             vectors: (B, E) what another network says about the images, for an objective that follows one.
         """

@@ -61,6 +61,8 @@ def make_scheduler(config: OptimConfig, optimiser: torch.optim.Optimizer, steps_
     `step_update(step)` sets the rate of any step, a function of its number alone.
 
     Args:
+        config: course, rates, epochs and warm-up.
+        optimiser: whose rates are set.
         steps_per_epoch: steps of the optimiser in one pass over the images.
 
     Raises:

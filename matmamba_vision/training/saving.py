@@ -34,6 +34,7 @@ class Saves:
     `state.json` has the size and SHA-256 of every file, so that one that was damaged later is known.
 
     Args:
+        folder: where they lie.
         keep: how many of the newest stay.
     """
 

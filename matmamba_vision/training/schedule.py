@@ -42,14 +42,16 @@ SCHEDULES: dict[str, Chooser] = {"all": _all, "sandwich": _sandwich, "one": _one
 
 
 class WidthSchedule:
-    """The widths of each step, largest first: a function of seed and step number alone.
+    """The widths of each step, largest first: a function of seed, step and batch within the step alone.
 
     `all` trains every width in each step; `sandwich` the largest, the smallest and random ones between
     (arXiv 1903.05134, section 3.2); `one` a random one (MatFormer, arXiv 2310.07707, section 3.2);
     `published` one for each batch in turn, with a step after each round (MatMamba, arXiv 2410.06718).
 
     Args:
+        config: which kind of schedule.
         trained: the trained widths, largest first.
+        seed: of what is drawn.
         accumulate: batches in a step.
 
     Raises:

@@ -26,8 +26,8 @@ def draw_heatmaps(cells: Sequence[Mapping[str, Any]], titles: Mapping[str, str])
     Each row of panels has a colour scale of its own, from its least to its largest value.
 
     Args:
-        cells: query_width, gallery_width, dim and metrics, 0 to 1; all combinations. titles: of the metrics
-            to show, by name.
+        cells: query_width, gallery_width, dim and metrics, 0 to 1; all combinations.
+        titles: of the metrics to show, by name.
     """
     dims, queries, galleries = (
         list(dict.fromkeys(cell[name] for cell in cells)) for name in ("dim", "query_width", "gallery_width")

@@ -1,34 +1,63 @@
-"""Slices: a chosen width of a checkpoint as a YAML file, which `matmamba select` writes and others read."""
+"""Slices: a chosen width of a checkpoint as a YAML file, which `select` writes and others read."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, fields
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from ..checkpoint import Checkpoint
 from ..errors import ConfigError
-from ..width import Width, WidthError
+from ..width import Width, WidthError, WidthLike
+from .checked import PathLike
 
 SLICE_FILE = "slice.yaml"
 _SUFFIXES = (".yaml", ".yml")
+# A width, or the file of a slice.
+NamedWidth: TypeAlias = WidthLike | PathLike
 
 
-def named_width(wanted: str, checkpoint: Checkpoint) -> Width:
-    """The width of `checkpoint` that a flag names: what `model.width` takes, or a slice's YAML file.
+def named_width(wanted: NamedWidth, checkpoint: Checkpoint) -> Width:
+    """The width of `checkpoint` that is meant.
+
+    Args:
+        wanted: what `model.width` takes, or a slice's YAML file.
+        checkpoint: whose width.
 
     Raises:
-        WidthError: the model has no such width. ConfigError: see `read_slice`.
+        WidthError: the model has no such width.
+        ConfigError: as `read_slice`.
+        TypeError: it is neither.
     """
-    if wanted.endswith(_SUFFIXES):
+    if isinstance(wanted, os.PathLike) or (isinstance(wanted, str) and wanted.endswith(_SUFFIXES)):
         return read_slice(Path(wanted), checkpoint)
-    return checkpoint.model.width(wanted)
+    return checkpoint.model.width(width_like(wanted))
+
+
+def width_like(wanted: NamedWidth) -> WidthLike:
+    """The same, if it is what `model.width` takes; else `TypeError`."""
+    if not isinstance(wanted, Width | str | float | int | Fraction | Sequence):
+        raise TypeError(
+            f"width {wanted!r}: it can be 'full', a share such as '1/4', a head count for each block, or"
+            " for a checkpoint a slice's YAML file"
+        )
+    return wanted
 
 
 def write_slice(file: Path, width: Width, checkpoint: Checkpoint, about: dict[str, Any]) -> None:
-    """Write the width, the digest of its checkpoint, and what is known of it; all of it or nothing."""
+    """Write the width, the digest of its checkpoint, and what is known of it; all of it or nothing.
+
+    Args:
+        file: to write.
+        width: of the checkpoint.
+        checkpoint: what the slice belongs to.
+        about: entries that are written besides.
+    """
     own = {name: list(counts) for name, counts in asdict(width).items() if counts}
     content = {"label": checkpoint.model.label(width), **own, "checkpoint": checkpoint.digest, **about}
     partial = file.with_name(file.name + ".partial")

@@ -17,11 +17,14 @@ from ..width import Width
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredAccuracy:
     """A row of `measure_widths`, and on what it was measured.
 
     Attributes:
-        data: name of the data set. gallery, queries: numbers of its training and of its held-out images.
+        data: name of the data set.
+        gallery: number of its training images.
+        queries: number of its held-out images.
+        row: the figures.
     """
 
     data: str
@@ -30,14 +33,19 @@ class Measured:
     row: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Facts:
+@dataclass(frozen=True, kw_only=True)
+class ExtractFacts:
     """What a card says.
 
     Attributes:
-        model: the extracted one. parent: what it was cut from. width: at which width. difference: largest
-            difference of the logits from those of the parent. latency: of `batch_size` images. accuracy: what
-            was measured, or why nothing was. onnx: largest difference of ONNX Runtime's logits; None without.
+        model: the extracted one.
+        parent: what it was cut from.
+        width: at which width.
+        difference: largest difference of the logits from those of the parent.
+        latency: of `batch_size` images.
+        batch_size: images of a forward.
+        accuracy: what was measured, or why nothing was.
+        onnx: largest difference of ONNX Runtime's logits; None without.
     """
 
     model: MatMamba
@@ -46,14 +54,14 @@ class Facts:
     difference: float
     latency: Latency
     batch_size: int
-    accuracy: Measured | str
+    accuracy: MeasuredAccuracy | str
     onnx: float | None = None
 
 
 _LICENSE = {"license": "apache-2.0"}
 
 
-def write_card(facts: Facts) -> str:
+def write_card(facts: ExtractFacts) -> str:
     """Markdown with the metadata that the Hugging Face Hub reads."""
     name = f"{_architecture(facts)} at width {facts.parent.model.label(facts.width)}"
     rows = "\n".join(f"| {key} | {value} |" for key, value in (_origin(facts) | _cost(facts)).items())
@@ -67,11 +75,11 @@ def write_card(facts: Facts) -> str:
     )
 
 
-def _architecture(facts: Facts) -> str:
+def _architecture(facts: ExtractFacts) -> str:
     return str((facts.model.pretrained_cfg or {})["architecture"])
 
 
-def _metadata(name: str, accuracy: Measured | str) -> dict[str, Any]:
+def _metadata(name: str, accuracy: MeasuredAccuracy | str) -> dict[str, Any]:
     if isinstance(accuracy, str):
         return _LICENSE | hub_metadata(name, "", {})
     names = {"top1": "top-1 accuracy", "knn1": "1-NN accuracy"}
@@ -79,7 +87,7 @@ def _metadata(name: str, accuracy: Measured | str) -> dict[str, Any]:
     return _LICENSE | hub_metadata(name, accuracy.data, measured)
 
 
-def _origin(facts: Facts) -> dict[str, str]:
+def _origin(facts: ExtractFacts) -> dict[str, str]:
     parent, model = facts.parent.model, facts.model
     heads = ("-".join(map(str, counts)) for counts in (facts.width.heads, parent.heads))
     return {
@@ -90,7 +98,7 @@ def _origin(facts: Facts) -> dict[str, str]:
     }
 
 
-def _cost(facts: Facts) -> dict[str, str]:
+def _cost(facts: ExtractFacts) -> dict[str, str]:
     latency, known = facts.latency, environment()
     machine, torch = known["machine"], known["versions"]["torch"]
     return {
@@ -102,7 +110,7 @@ def _cost(facts: Facts) -> dict[str, str]:
     }
 
 
-def _accuracy(accuracy: Measured | str) -> str:
+def _accuracy(accuracy: MeasuredAccuracy | str) -> str:
     if isinstance(accuracy, str):
         return f"not measured: {accuracy}"
     return (
@@ -112,7 +120,7 @@ def _accuracy(accuracy: Measured | str) -> str:
     )
 
 
-def _difference(facts: Facts) -> str:
+def _difference(facts: ExtractFacts) -> str:
     lines = [f"* from the parent at this width: {facts.difference:g}"]
     if facts.onnx is not None:
         lines.append(f"* of `model.onnx` in ONNX Runtime from PyTorch: {facts.onnx:g}")

@@ -1,37 +1,39 @@
-"""What `matmamba validate` finds out from encoded images: every number with its interval, as plain values."""
+"""What a validation finds out from encoded images: every number with its interval, as plain values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
 from matmamba_retrieval import prefix
-from rich.progress import track
 
 from ..measures import Predictions, measure_latency
 from ..measures.calibration import Reliability, reliability
 from ..measures.significance import mcnemar, sign_flip_test, with_intervals
 from ..models import MatMamba
+from ..progress import Reporter
 from ..width import Width
-from .console import Console
 from .measure import Values, cost_row, retrieval_values
 
 T = TypeVar("T")
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class ValidationPlan:
     """What to measure.
 
     Attributes:
-        widths: of the queries. gallery_widths: of the gallery; on the first, and by the longest dim, widths
-            are compared. dims: embedding dims. knn: k of kNN classification. pairs: widths to test against
-            each other. probe: whether to fit linear probes. seed: of resampling and of what a probe holds
-            out.
+        widths: of the queries.
+        gallery_widths: of the gallery; on the first, and by the longest dim, widths are compared.
+        dims: embedding dims.
+        knn: k of kNN classification.
+        pairs: widths to test against each other.
+        probe: whether to fit linear probes.
+        seed: of resampling and of what a probe holds out.
     """
 
     widths: Sequence[Width]
@@ -44,29 +46,33 @@ class Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedSides:
     """What a model says about the held-out images and about the gallery, at each width."""
 
     queries: Mapping[Width, Predictions]
     gallery: Mapping[Width, Predictions]
 
 
-def assess(model: MatMamba, plan: Plan, encoded: Encoded, console: Console) -> dict[str, list[Row]]:
+def assess(
+    model: MatMamba, plan: ValidationPlan, encoded: EncodedSides, report: Reporter
+) -> dict[str, list[Row]]:
     """Lists of rows: widths, retrieval, comparisons, calibration, and probes if planned."""
-    return _Assessment(model, plan, encoded, console).tables()
+    return _Assessment(model, plan, encoded, report).tables()
 
 
 class _Assessment:
     """Searches once; every table is made from what was found."""
 
-    def __init__(self, model: MatMamba, plan: Plan, encoded: Encoded, console: Console) -> None:
-        self._model, self._plan, self._encoded, self._console = model, plan, encoded, console
+    def __init__(
+        self, model: MatMamba, plan: ValidationPlan, encoded: EncodedSides, report: Reporter
+    ) -> None:
+        self._model, self._plan, self._encoded, self._report = model, plan, encoded, report
         wanted = list(product(plan.widths, plan.gallery_widths, plan.dims))
         self._cells = {
             (query, gallery, dim): retrieval_values(
                 encoded.queries[query], encoded.gallery[gallery], dim, plan.knn
             )
-            for query, gallery, dim in self._tracked(wanted, "searching")
+            for query, gallery, dim in self._tracked(wanted, "searching", "searches")
         }
 
     def tables(self) -> dict[str, list[Row]]:
@@ -79,13 +85,15 @@ class _Assessment:
         }
         return tables | ({"probes": self._probes()} if plan.probe else {})
 
-    def _tracked(self, wanted: Sequence[T], description: str) -> Iterable[T]:
-        console = self._console
-        return track(wanted, description, console=console, transient=True, disable=not console.is_terminal)
+    def _tracked(self, wanted: Sequence[T], stage: str, unit: str) -> Iterator[T]:
+        with self._report.meter(stage, len(wanted), unit) as meter:
+            for one in wanted:
+                yield one
+                meter.advance(1)
 
     def _widths(self) -> list[Row]:
         widths = self._plan.widths
-        with self._console.status("measuring latency"):
+        with self._report.stage("measuring latency"):
             latencies = measure_latency(self._model, widths)
         found = with_intervals([self._quality(width) for width in widths], self._plan.seed)
         return [
@@ -117,7 +125,7 @@ class _Assessment:
     def _retrieval(self) -> list[Row]:
         label = self._model.label
         # Of tens of thousands of images it takes half a minute.
-        with self._console.status("resampling images"):
+        with self._report.stage("resampling images"):
             found = with_intervals(list(self._cells.values()), self._plan.seed)
         return [
             {"query_width": label(query), "gallery_width": label(gallery), "dim": dim} | quality
@@ -154,7 +162,7 @@ class _Assessment:
 
         plan, encoded = self._plan, self._encoded
         wanted, probes = list(product(plan.widths, plan.dims)), []
-        for width, dim in self._tracked(wanted, "fitting linear probes"):
+        for width, dim in self._tracked(wanted, "fitting linear probes", "probes"):
             stored, asked = encoded.gallery[width], encoded.queries[width]
             xt, xq = prefix(stored.embeddings, dim), prefix(asked.embeddings, dim)
             probes.append(linear_probe(xt, stored.labels, xq, asked.labels, plan.seed))

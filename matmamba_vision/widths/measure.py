@@ -10,7 +10,6 @@ import faiss
 import numpy as np
 from matmamba_retrieval import metrics, prefix
 from numpy.typing import NDArray
-from rich.table import Table
 
 from ..batch import LabelledBatch
 from ..measures import count_macs, count_parameters, measure_latency, predict
@@ -50,7 +49,10 @@ def measure_widths(
     Retrieval is exact: queries of the width against the gallery at full width, relevant = same class.
 
     Args:
-        gallery, queries: batches of the training and of the held-out images.
+        model: computes on its device.
+        widths: to measure.
+        gallery: batches of the training images.
+        queries: batches of the held-out images.
     """
     stored = predict(model, gallery)[0]
     asked = predict(model, queries, widths)
@@ -82,7 +84,10 @@ def retrieval_values(
     images than k, k is their number.
 
     Args:
-        dim: leading coordinates that are compared. votes: k of kNN classification.
+        asked: the queries.
+        stored: the gallery.
+        dim: leading coordinates that are compared.
+        votes: k of kNN classification.
 
     Returns:
         (nq,) values by name: knn1, knnK for each k of `votes` and hit10 as booleans, map10 as numbers.
@@ -97,15 +102,3 @@ def retrieval_values(
     }
     ranked = {"map10": metrics.average_precision(relevant), "hit10": relevant.any(1)}
     return {"knn1": relevant[:, 0], **voted, **ranked}
-
-
-def widths_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows as people read them."""
-    table = Table("width", "params", "MMACs", "top-1", "1-NN", "mAP@10", "encode ms", title="widths")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        quality = (f"{row[name]:.3f}" for name in ("top1", "knn1", "map10"))
-        mmacs = f"{1e3 * row['gmacs']:,.1f}"
-        table.add_row(row["width"], f"{row['params']:,}", mmacs, *quality, f"{row['encode_ms']:.1f}")
-    return table

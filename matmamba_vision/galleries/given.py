@@ -1,0 +1,117 @@
+"""What callers hand over, checked before anything is done: wrong types, and numbers that cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+
+def require_path(name: str, value: Any) -> Path:
+    """The path that an argument names.
+
+    Args:
+        name: of the argument.
+        value: as it was given.
+
+    Raises:
+        TypeError: it is no path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} is {_kind(value)}: it can be a path")
+    path = os.fspath(value)
+    return Path(path if isinstance(path, str) else os.fsdecode(path))
+
+
+def require_type(name: str, value: Any, kind: type | tuple[type, ...], allowed: str) -> None:
+    """Raise `TypeError` if an argument is of another type.
+
+    Args:
+        name: of the argument.
+        value: as it was given.
+        kind: the types that it may have.
+        allowed: these in words, such as "a text".
+    """
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} is {_kind(value)}: it can be {allowed}")
+
+
+def require_texts(name: str, values: Any) -> tuple[str, ...]:
+    """The texts of an argument, one or several.
+
+    Args:
+        name: of the argument.
+        values: a text, or a sequence of texts.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(values, str):
+        return (values,)
+    require_type(name, values, Sequence, "a sequence of texts")
+    for place, value in enumerate(values):
+        require_type(f"{name}[{place}]", value, str, "a text")
+    return tuple(values)
+
+
+def require_whole(name: str, value: Any, least: int) -> None:
+    """Raise if a number is not whole, or too small.
+
+    Args:
+        name: of the argument.
+        value: as it was given.
+        least: the smallest that it may be.
+
+    Raises:
+        TypeError: it is no whole number.
+        ConfigError: it is below `least`.
+    """
+    require_type(name, value, Integral, "a whole number")
+    if value < least:
+        raise ConfigError(f"{name} is {value}: it can be {least} or more")
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise if an argument is no number.
+
+    Args:
+        name: of the argument.
+        value: as it was given.
+
+    Raises:
+        TypeError: it is of another type.
+        ConfigError: it is not a number (NaN).
+    """
+    require_type(name, value, Real, "a number")
+    if value != value:
+        raise ConfigError(f"{name} is not a number")
+
+
+def require_place(name: str, file: Any) -> Path:
+    """The file that an argument names, which is to be written: refused before all the work.
+
+    Args:
+        name: of the argument.
+        file: as it was given.
+
+    Raises:
+        TypeError: it is no path.
+        ConfigError: its folder is not there, or it is a folder itself.
+    """
+    path = require_path(name, file)
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{name} {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ConfigError(f"{name} {path} is a folder")
+    return path
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
