@@ -23,9 +23,11 @@ from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
 from matmamba_vision.cli.evaluation import Evaluation
 from matmamba_vision.cli.evaluation_report import first_stage
-from matmamba_vision.cli.experiment import Experiment, Workshop, some
-from matmamba_vision.cli.held_out import open_data
+from matmamba_vision.cli.experiment import Experiment, Workshop
+from matmamba_vision.galleries.encoding import some
 from matmamba_vision.measures.environment import environment
+from matmamba_vision.progress import Reporter
+from matmamba_vision.widths.held_out import data_config, open_data
 from measuring import RESULTS, write_json
 from rich.console import Console
 
@@ -94,7 +96,8 @@ def given(options: argparse.Namespace) -> str:
 
 def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint, console: Console) -> Experiment:
     """Images encoded at every trained width, and the gallery at the full and at the smallest one."""
-    splits = open_data(console, checkpoint, "parquet", options.data, any_classes=True)
+    config = data_config(checkpoint, "parquet", options.data)
+    splits = open_data(Reporter(), checkpoint, config, any_classes=True)
     splits = Splits(some(splits.train, options.gallery_images, 0), some(splits.held_out, options.queries, 0))
     widths = [checkpoint.model.label(width) for width in checkpoint.model.trained_widths]
     workshop = Workshop(options.runs, checkpoint, console, batch_size=128, workers=0)

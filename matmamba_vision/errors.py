@@ -47,7 +47,8 @@ def refusals() -> Iterator[None]:
     """
     try:
         yield
-    except MatMambaError:
+    # Whoever reads what is printed has seen enough: that is for the program that prints.
+    except (MatMambaError, BrokenPipeError):
         raise
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matmamba_retrieval import Gallery, Step
-from matmamba_retrieval.strategies.indexes import find_shortlist
+from matmamba_retrieval.strategies.indexes import require_index
 
 
 def by_index(
@@ -18,4 +18,4 @@ def by_index(
 ) -> np.ndarray:
     """(nq, K) keys whose prefixes are nearest to (nq, dim) normalised ones, by the index over that dim."""
     step = Step(dim=xq.shape[1], length=length, gallery_width=gallery_width, effort=effort)
-    return find_shortlist(gallery, step, xq, length, allowed)
+    return require_index(gallery, step).search(xq, length, allowed, effort)

@@ -9,7 +9,7 @@ from pathlib import Path
 from .cifar import open_cifar
 from .folder import Folder, open_folder
 from .imagenet import open_imagenet
-from .kinds import SHARD, TABLE, is_image_name, reasons, suffix_of
+from .kinds import SHARD, TABLE, is_image_name, is_shard, reasons, suffix_of
 from .listing import Listing
 from .reading import TableReading
 from .remote import is_url
@@ -94,7 +94,8 @@ def open_images(path: Path | str, reading: TableReading | None = None) -> Images
         DataError: nothing there.
     """
     place = Path(path)
-    if is_url(str(path)) or str(path).endswith(SHARD):
+    # A folder may be called like an archive.
+    if is_url(str(path)) or (is_shard(str(path)) and not place.is_dir()):
         return all_shards(str(path), reading=reading)
     if place.is_file():
         return _open_file(place, reading)

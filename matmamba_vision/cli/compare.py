@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ..galleries.embedder import Embedder
-from ..measures.report import Example, Picture
+from ..measures.examples import Example, Picture
 
 K = 10
 REPEATS = 5

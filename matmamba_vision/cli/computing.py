@@ -15,6 +15,14 @@ FILE_COLUMNS = 140
 
 
 @dataclass
+class NamedData:
+    # By name: digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
+    name: str = ""
+    # Its folder.
+    root: str = ""
+
+
+@dataclass
 class Computing:
     # Images encoded at once.
     batch_size: int = 64
@@ -37,6 +45,14 @@ class Computing:
         """
         require_least(self, batch_size=1, workers=0, threads=0, seed=0)
         limit_threads(self.threads)
+        return self.console()
+
+    def settings(self) -> dict[str, Any]:
+        """All but `json`, as jobs take them."""
+        return {name: value for name, value in vars(self).items() if name != "json"}
+
+    def console(self) -> Console:
+        """Where to show progress: beside JSON, so that a program can read that."""
         console = Console(stderr=self.json, highlight=False)
         if not console.is_terminal:
             console.width = max(console.width, FILE_COLUMNS)

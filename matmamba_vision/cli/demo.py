@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,21 +21,22 @@ from typing import Any
 
 from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
+from rich.table import Table
 
 from ..checkpoint import Checkpoint, load_checkpoint
+from ..config_file import shipped_config
 from ..errors import ConfigError
 from ..galleries.embedder import Embedder
 from ..galleries.image_intake import index
 from ..measures.environment import environment, peak_memory_mib
 from ..measures.report import write_report
+from ..runs import TrainConfig, load_config, train
+from ..widths.measure import measure_widths
 from .arguments import parse
 from .compare import Compared, compare_strategies, pick_examples, retrieval_table
-from .config import TrainConfig, load_config, shipped_config
 from .console import Console
 from .goals import goals_table, judge, require_goals
-from .measure import measure_widths, widths_table
-from .progress import shown
-from .train import train
+from .progress import Shown, shown
 
 SHORTLIST_DIMS = [16, 32]
 
@@ -59,7 +60,7 @@ def run(arguments: list[str]) -> None:
     _clear(args.output)
     config, stages = _config(args), _Stages(console)
     with stages.timed("train"):
-        checkpoint = load_checkpoint(train(config, console))
+        checkpoint = load_checkpoint(train(config, progress=Shown(console)).folder)
     splits = open_splits(config.data)
     with stages.timed("index"):
         gallery = _index(args.output / "gallery", checkpoint, splits, console)
@@ -140,3 +141,15 @@ def _results(
         "peak_memory_mib": round(peak_memory_mib()),
     }
     return results | {"goals": judge(results)}
+
+
+def widths_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows as people read them."""
+    table = Table("width", "params", "MMACs", "top-1", "1-NN", "mAP@10", "encode ms", title="widths")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        quality = (f"{row[name]:.3f}" for name in ("top1", "knn1", "map10"))
+        mmacs = f"{1e3 * row['gmacs']:,.1f}"
+        table.add_row(row["width"], f"{row['params']:,}", mmacs, *quality, f"{row['encode_ms']:.1f}")
+    return table

@@ -47,19 +47,21 @@ from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from ..config_file import load_into, shipped_config
 from ..device import resolve_device
 from ..galleries.checkpoints import SHIPPED
+from ..galleries.encoding import some
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
+from ..widths.held_out import data_config, open_data
+from ..widths.slices import named_width
 from .arguments import parse
-from .computing import Computing, require_least
-from .config import load_into, shipped_config
+from .computing import Computing, NamedData, require_least
 from .console import Console, say
 from .evaluation import Evaluation
 from .evaluation_report import print_evaluation, write_evaluation
-from .experiment import Workshop, some
-from .held_out import NamedData, data_config, open_data
-from .slices import named_width
+from .experiment import Workshop
+from .progress import reporter
 
 # Grids that are shipped, by name.
 GRIDS = {"quick": "retrieval/quick.yaml", "full": "retrieval/adaptive.yaml"}
@@ -98,7 +100,8 @@ def run(arguments: list[str]) -> None:
         args.queries = args.queries or QUICK_QUERIES
     checkpoint = load_checkpoint(args.checkpoint, resolve_device(computing.device))
     widths, gallery_widths = _widths(grid, checkpoint)
-    splits = open_data(console, checkpoint, args.data.name, args.data.root, any_classes=True)
+    config = data_config(checkpoint, args.data.name, args.data.root)
+    splits = open_data(reporter(console), checkpoint, config, any_classes=True)
     splits = Splits(
         some(splits.train, args.gallery_images, computing.seed),
         some(splits.held_out, args.queries, computing.seed),

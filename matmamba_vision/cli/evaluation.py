@@ -15,9 +15,9 @@ from matmamba_retrieval.strategies.indexes import ensure_index, index_bytes
 from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..measures.significance import with_intervals
+from ..widths.measure import retrieval_values
 from .console import Console
 from .experiment import Experiment
-from .measure import retrieval_values
 from .progress import reporter
 
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from matmamba_datasets import DataError, Images, Splits, Subset
+from matmamba_datasets import DataError, Images, Splits
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Row
 from numpy.typing import NDArray
 
@@ -20,9 +20,10 @@ from ..checkpoint import Checkpoint
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_batches
 from ..measures import measure_latency
+from ..widths.held_out import BatchReader
+from ..widths.measure import Embeddings
 from .console import Console
-from .held_out import watched_batches
-from .measure import Embeddings
+from .progress import reporter
 
 ADDED_AT_ONCE = 65_536
 
@@ -118,9 +119,13 @@ class Workshop:
         return side
 
     def _encode(self, part: str, images: Images, widths: Sequence[str], name: str) -> Side:
-        batches = watched_batches(
-            self._console, f"encoding {part}", self._checkpoint, images, self._batch_size, self._workers
+        reader = BatchReader(
+            checkpoint=self._checkpoint,
+            report=reporter(self._console),
+            batch_size=self._batch_size,
+            workers=self._workers,
         )
+        batches = reader.batches(f"encoding {part}", images)
         by_width, labels, indices = embed_batches(self._embedder, batches, widths)
         if not len(labels):
             raise DataError(f"no image for the {part} can be read: name others by --name and --root")
@@ -161,11 +166,3 @@ def _rows(images: Images, side: Side, chosen: slice) -> list[Row]:
 
 def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def some(images: Images, count: int | None, seed: int) -> Images:
-    """At most `count` of the images, picked by chance, in their order; all by default."""
-    if count is None or count >= len(images):
-        return images
-    chosen = np.random.default_rng(seed).choice(len(images), count, replace=False)
-    return Subset(images, np.sort(chosen))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from matmamba_errors import MatMambaError
 from rich.table import Table
 
 
@@ -15,7 +16,8 @@ class Goal:
 
     Attributes:
         name: what it is. bound: the least value, or the largest if `at_most`. read: finds it in the results.
-        of_machine: whether it depends on the machine rather than on the model.
+        of_machine: whether it is a time, which depends on the machine and on what else it does: it is
+            reported, never required.
     """
 
     name: str
@@ -41,7 +43,7 @@ GOALS = (
     Goal(
         "seconds in all", 180, lambda results: sum(results["seconds"].values()), at_most=True, of_machine=True
     ),
-    Goal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True, of_machine=True),
+    Goal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True),
 )
 
 
@@ -58,11 +60,11 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def require_goals(rows: list[dict[str, Any]]) -> None:
-    """Raise `ValueError` naming the missed goals of the model; those of the machine are left aside."""
+    """Raise `ValueError` naming the missed goals of quality and memory; times are left aside."""
     missed = [row for row in rows if not row["met"] and not row["of_machine"]]
     if missed:
         listed = "; ".join(f"{row['name']}: {row['value']:g}, {row['bound']}" for row in missed)
-        raise ValueError(f"the demo missed {listed}")
+        raise MatMambaError(f"the demo missed {listed}")
 
 
 def goals_table(rows: list[dict[str, Any]]) -> Table:

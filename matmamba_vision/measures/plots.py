@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .report import Example, Picture
+from .examples import Example, Picture
 
 RIGHT, WRONG = "#2a9d5c", "#d1373b"
 MARKERS = {"single-shot": "s", "shortlist": "o", "funnel": "^"}

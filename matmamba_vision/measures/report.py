@@ -5,36 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from PIL import Image
+from .examples import Example
 
 PLOTS = {
     "widths.png": "Accuracy against multiply-adds, 95 % intervals. 1-NN: small query, gallery at full width.",
     "retrieval.png": "Search quality against time per query (all in one batch), encoder and search apart.",
     "examples.png": "Queries with their shortlists and hits, from the easiest to the hardest shortlist.",
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image and the name of its class."""
-
-    image: Image.Image
-    label: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """A query, what its shortlist began with, and what it was answered with, best first."""
-
-    query: Picture
-    shortlist: list[Picture]
-    reranked: list[Picture]
 
 
 def write_report(folder: Path, results: dict[str, Any], examples: Sequence[Example]) -> None:

@@ -133,7 +133,7 @@ class EngineConfig:
     # Shard parameters, gradients and optimiser over the processes (FSDP) instead of copying them (DDP).
     fsdp: bool = False
     # On a single GPU, launch forward and backward of each width at once, as a CUDA graph. Not with fp16,
-    # compile or model.grad_checkpointing: these go kernel by kernel.
+    # compile, model.grad_checkpointing or widths that skip a block: these go kernel by kernel.
     cuda_graphs: bool = True
 
 

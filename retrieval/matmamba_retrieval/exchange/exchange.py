@@ -22,8 +22,8 @@ from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..storage.records import Row
 from ..storage.spec import EmbeddingSpec
-from .importing import parsed_metadata
 from .parquet import reason
+from .parts import parsed_metadata
 
 Ints = NDArray[np.int64]
 Existing = Literal["refuse", "skip", "replace"]

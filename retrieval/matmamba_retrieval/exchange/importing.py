@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,10 @@ from ..storage.files import sha256_of
 from ..storage.records import Row
 from ..storage.spec import EmbeddingSpec
 from .joining import part_rows
+from .parts import Part
 
 # What a spec says in the place of a checkpoint's digest.
 ELSEWHERE = "vectors:"
-Part = tuple[list[Row], NDArray[np.float32]]
 
 
 class VectorFile(Protocol):
@@ -149,14 +148,3 @@ def checked(
         hint = "" if normalise or not lengths[bad] > 0 else ": --normalise brings all to length 1"
         raise GalleryError(f"{file}: the vector of {rows[bad].id!r} has length {lengths[bad]:g}, not 1{hint}")
     return xb / lengths[:, None] if normalise else xb
-
-
-def parsed_metadata(file: Path, image_id: str, text: str | None) -> dict[str, Any]:
-    """Metadata from JSON; `GalleryError` if it is not an object."""
-    try:
-        found = json.loads(text or "{}")
-    except ValueError as error:
-        raise GalleryError(f"{file}: the metadata of {image_id!r} are not JSON") from error
-    if not isinstance(found, dict):
-        raise GalleryError(f"{file}: the metadata of {image_id!r} are no JSON object")
-    return found

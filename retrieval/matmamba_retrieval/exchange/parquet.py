@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..errors import GalleryError
 from ..storage.records import Row
-from .importing import Part, parsed_metadata
 from .joining import part_rows
+from .parts import Part, parsed_metadata
 
 _OURS = ("id", "vector", "path", "label", "metadata")
 # What a column of metadata can hold.

@@ -20,7 +20,7 @@ from ..storage.records import Generation, Row, ShortlistRecord, Version
 from ..storage.segments import Segments
 from ..storage.spec import EmbeddingSpec
 from .place import LOCKS, SEGMENTS, SHORTLISTS, hold_generation
-from .state import Seen
+from .state import OpenIndex, Seen
 
 RETRY_SECONDS = 0.01
 
@@ -271,6 +271,26 @@ class Snapshot:
                 where = self.folder / SHORTLISTS
                 seen.indexes[record.file] = load_index(where, record, seen.segments[record.width])
             return seen.indexes[record.file]
+
+    def shortlist_record(self, dim: int, width: str) -> ShortlistRecord | None:
+        """Its index over the leading `dim` coordinates of the vectors of a width; None if there is none."""
+        return next((known for known in self.shortlists() if (known.dim, known.width) == (dim, width)), None)
+
+    def open_index(self, dim: int, width: str) -> OpenIndex | None:
+        """The same, in memory: looked up once for what is seen, because every query asks for it."""
+        opened = self._state.opened
+        found = opened.get((dim, width))
+        if found is None and (record := self.shortlist_record(dim, width)) is not None:
+            index, segments = self.shortlist_index(record), self.segments_of(width)
+            found = opened[dim, width] = OpenIndex(record, index, segments, self.index_bytes(record))
+        return found
+
+    def index_bytes(self, record: ShortlistRecord) -> int:
+        """Bytes of the file of an index."""
+        try:
+            return (self.folder / SHORTLISTS / record.file).stat().st_size
+        except OSError:  # another process has replaced it: this one goes on with what it has loaded
+            return self.shortlist_index(record).memory
 
 
 def _known(catalog: Catalog, generation: Generation) -> str:

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..index.rerank import Floats, Ints
+from ..index.shortlist import search_index
 from ..index.shortlist_index import ShortlistIndex
 from ..storage.records import Generation, ShortlistRecord, Version
 from ..storage.segments import Segments
+
+
+@dataclass(frozen=True)
+class OpenIndex:
+    """An index with all that a search of it takes.
+
+    Attributes:
+        record: what the catalogue knows of it.
+        index: in memory.
+        segments: the vectors that it was built of, and newer ones.
+        file_bytes: of its file.
+    """
+
+    record: ShortlistRecord
+    index: ShortlistIndex
+    segments: Segments
+    file_bytes: int
+
+    def search(
+        self, xq: Floats, shortlist: int, allowed: NDArray[np.bool_] | None = None, effort: int | None = None
+    ) -> Ints:
+        """(nq, K) keys whose prefixes are nearest to (nq, dim) normalised ones: see `search_index`."""
+        return search_index(self.index, self.segments, xq, shortlist, allowed, effort or 0)
 
 
 @dataclass(frozen=True)
@@ -17,8 +42,13 @@ class Seen:
     """One state of a gallery: what is seen changes as a whole.
 
     Attributes:
-        live: (keys,) which were not deleted, None if all were not. segments: by width. indexes: those that
-            were loaded, by file.
+        generation: what made its vectors.
+        version: which state it is.
+        live: (keys,) which were not deleted, None if all were not.
+        segments: by width.
+        shortlists: its indexes.
+        indexes: those that were loaded, by file.
+        opened: those that were searched in this state, by dim and width.
     """
 
     generation: Generation
@@ -27,3 +57,4 @@ class Seen:
     segments: dict[str, Segments]
     shortlists: list[ShortlistRecord]
     indexes: dict[str, ShortlistIndex]
+    opened: dict[tuple[int, str], OpenIndex] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from copy import deepcopy
 
@@ -18,8 +19,9 @@ def gated_hits(gallery: Gallery, strategy: Strategy, queries: Queries, k: int, a
     """Answers of the small width, and of the full width where these are doubtful; `by_full` says which."""
     answerable(gallery, k, allowed)
     small, gate = small_hits(gallery, strategy, queries, k, allowed), strategy.gate or Gate()
-    with small.cost.timed("gate", len(queries)):
-        hard = gate.hard(gate.margins(margins_of(gallery, gate.rules, small, k)))
+    start = time.perf_counter()
+    hard = gate.hard(gate.margins(margins_of(gallery, gate.rules, small, k)))
+    small.cost.took("gate", start, len(queries))
     return combined(gallery, strategy, queries, small, hard, k, allowed)
 
 
@@ -74,6 +76,6 @@ def _by_full_width(
         hits = staged(gallery, strategy.by_full_width, queries, k, allowed)
         return hits.D, hits.I, hits.cost
     cost = Cost()
-    xq = QueryWidths(gallery, queries, cost).at("full")
+    xq = QueryWidths(queries, gallery.spec.dim, cost).at("full")
     D, I, _ = last_step(gallery, xq, shortlist, k, strategy.expand, cost)  # noqa: E741
     return D, I, cost

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,16 +40,14 @@ class Cost:
         """Milliseconds per query, without the encoder."""
         return sum(ms for stage, ms in self.ms.items() if stage != "encode")
 
-    @contextmanager
-    def timed(self, stage: str, queries: int) -> Iterator[None]:
-        """Add the time of the block, divided by the number of queries, to a stage."""
-        start = time.perf_counter()
-        yield
+    def took(self, stage: str, start: float, queries: int) -> None:
+        """Add the time since `start` (`time.perf_counter`), divided by the number of queries, to a stage."""
         _add(self.ms, stage, 1e3 * (time.perf_counter() - start) / max(1, queries))
 
-    def compare(self, stage: str, vectors: float, dim: int) -> None:
-        """Count the comparison of a query with so many vectors."""
-        _add(self.search_macs, stage, vectors * dim)
+    def spend(self, stage: str, macs: float, bytes_read: float) -> None:
+        """Count the comparison of a query with vectors: multiply-adds, and bytes of these."""
+        _add(self.search_macs, stage, macs)
+        self.bytes_read += bytes_read
 
     def add_encoder(self, encoded: Encoded) -> None:
         """Count one encoding of each query."""
@@ -66,6 +62,9 @@ class Cost:
         for sums, more in ((self.search_macs, other.search_macs), (self.ms, other.ms)):
             for stage, value in more.items():
                 _add(sums, stage, share * value)
+
+
+_ONE = np.float32(1)
 
 
 def _add(sums: dict[str, float], name: str, value: float) -> None:
@@ -98,4 +97,4 @@ class Hits:
 
     def __post_init__(self) -> None:
         """Vectors are stored in half precision: what is rounded up is no more than alike."""
-        object.__setattr__(self, "D", np.minimum(self.D, np.float32(1)))
+        object.__setattr__(self, "D", np.minimum(self.D, _ONE))

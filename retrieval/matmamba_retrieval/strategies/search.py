@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+import numpy as np
 
 from ..gallery.gallery import Gallery
 from .gated import gated_hits
@@ -41,5 +41,5 @@ def _require_types(gallery: object, strategy: object, queries: object, k: object
         raise TypeError(f"strategy is {strategy!r}: it has to be a Strategy, such as Strategy.shortlist()")
     if not (hasattr(queries, "encode") and hasattr(queries, "take")):
         raise TypeError(f"queries are {type(queries).__name__}: vectors have to be EncodedQueries, say")
-    if isinstance(k, bool) or not isinstance(k, Integral):
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise TypeError(f"k is {k!r}: it has to be a whole number")

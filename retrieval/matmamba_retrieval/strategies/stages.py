@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,121 +12,131 @@ from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, exact_candidates, prefix, rerank
 from .hits import Bools, Cost, Hits
-from .indexes import compared_by, expanded, find_shortlist, selected_blocks
+from .indexes import FLOAT16, expanded, require_index, selected_blocks
 from .queries import Floats, Ints, Queries
-from .strategy import Step, Strategy
+from .strategy import Strategy
 
 # So many queries meet a block of vectors at once: their scores take 64 MiB.
 QUERIES_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
-class Answerable:
+class Answerable(NamedTuple):
     """Which images a query may be answered with.
 
     Attributes:
         allowed: (keys,) whether each may be; None for all.
-        count: how many these are.
+        total: how many these are.
+        keys: how many keys there are, of images that may be answered or not.
+        dim: of their vectors.
     """
 
     allowed: Bools | None
-    count: int
+    total: int
+    keys: int
+    dim: int
 
     def reason(self, k: int) -> str:
         """Why there are fewer than k hits, if there are."""
-        images = "1 image is" if self.count == 1 else f"{self.count} images are"
-        return f"only {images} in the selection: fewer than k = {k}" if self.count < k else ""
+        if self.total >= k:
+            return ""
+        images = "1 image is" if self.total == 1 else f"{self.total} images are"
+        return f"only {images} in the selection: fewer than k = {k}"
 
 
 def answerable(gallery: Gallery, k: int, allowed: Bools | None) -> Answerable:
     """What may be answered; `GalleryError` if `k` is not in 1..number of images."""
-    count = len(gallery)
-    if not 1 <= k <= count:
-        raise GalleryError(f"k = {k} is not in 1..{count}, the number of images in {gallery.folder}")
+    version, dim = gallery.version, gallery.spec.dim
+    if not 1 <= k <= version.live:
+        raise GalleryError(f"k = {k} is not in 1..{version.live}, the number of images in {gallery.folder}")
     live = gallery.allowed()
     if allowed is None:
-        return Answerable(live, count)
-    if allowed.shape != (gallery.key_count,) or allowed.dtype != np.bool_:
-        raise GalleryError(f"a selection is {allowed.dtype} {allowed.shape}, not bool {(gallery.key_count,)}")
+        return Answerable(live, version.live, version.keys, dim)
+    if allowed.shape != (version.keys,) or allowed.dtype != np.bool_:
+        raise GalleryError(f"a selection is {allowed.dtype} {allowed.shape}, not bool {(version.keys,)}")
     allowed = allowed if live is None else allowed & live
-    return Answerable(allowed, int(allowed.sum()))
+    return Answerable(allowed, int(allowed.sum()), version.keys, dim)
 
 
 class QueryWidths:
-    """Queries at the widths that a strategy asks for: each width is encoded, and paid for, once."""
+    """Queries at the widths that a strategy asks for: each width is encoded, and paid for, once.
 
-    def __init__(self, gallery: Gallery, queries: Queries, cost: Cost) -> None:
-        self._gallery, self._queries, self._cost = gallery, queries, cost
+    Attributes:
+        dim: of the embeddings that are wanted.
+    """
+
+    def __init__(self, queries: Queries, dim: int, cost: Cost) -> None:
+        self.dim, self._queries, self._cost = dim, queries, cost
         self._known: dict[str, Floats] = {}
 
     def at(self, width: str) -> Floats:
         """(nq, D) embeddings; `GalleryError` if they are not as long as those of the gallery."""
-        if width not in self._known:
-            encoded, dim = self._queries.encode(width), self._gallery.spec.dim
-            if encoded.xq.shape[1] != dim:
-                raise GalleryError(f"queries have {encoded.xq.shape[1]} dims, the gallery has {dim}")
-            self._cost.add_encoder(encoded)
-            self._known[width] = encoded.xq
-        return self._known[width]
+        known = self._known.get(width)
+        if known is not None:
+            return known
+        encoded = self._queries.encode(width)
+        if encoded.xq.shape[1] != self.dim:
+            raise GalleryError(f"queries have {encoded.xq.shape[1]} dims, the gallery has {self.dim}")
+        self._cost.add_encoder(encoded)
+        self._known[width] = encoded.xq
+        return encoded.xq
 
 
 def staged(gallery: Gallery, strategy: Strategy, queries: Queries, k: int, allowed: Bools | None) -> Hits:
     """The hits of a strategy without a gate: `search` says more."""
-    if not strategy.steps:
-        return _single_shot(gallery, strategy.query_width, queries, k, allowed)
-    _require_steps(gallery, strategy, k)
     images, cost = answerable(gallery, k, allowed), Cost()
-    encoded = QueryWidths(gallery, queries, cost)
-    first, *others = strategy.steps
-    shortlist = _shortlist(gallery, first, encoded.at(strategy.query_width), k, images, cost)
-    candidates = shortlist
-    for step in others:
+    encoded = QueryWidths(queries, images.dim, cost)
+    if not strategy.steps:
+        return _single_shot(gallery, strategy.query_width, encoded, k, images, cost)
+    _require_steps(strategy, k, images.dim)
+    candidates = shortlist = _shortlist(gallery, strategy, encoded, images, cost)
+    for step in strategy.steps[1:]:
         xq = encoded.at(step.width or "full")
         candidates = rerank_step(gallery, xq, candidates, step.dim, step.length, cost)[1]
     width = strategy.rerank_width or "full"
-    by_full = np.full(len(queries), width == "full")
     D, I, nearest = last_step(gallery, encoded.at(width), candidates, k, strategy.expand, cost)  # noqa: E741
-    return Hits(D, I, shortlist, cost, by_full, images.reason(k), nearest)
+    return Hits(D, I, shortlist, cost, _flags(len(D), width == "full"), images.reason(k), nearest)
 
 
-def _single_shot(gallery: Gallery, width: str, queries: Queries, k: int, allowed: Bools | None) -> Hits:
+def _single_shot(
+    gallery: Gallery, width: str, encoded: QueryWidths, k: int, images: Answerable, cost: Cost
+) -> Hits:
     """Compare each query with every image."""
-    images, cost = answerable(gallery, k, allowed), Cost()
-    xq = QueryWidths(gallery, queries, cost).at(width)
-    with cost.timed("rerank", len(queries)):
-        D, I = exact_search(gallery, xq, k, images.allowed)  # noqa: E741
-    cost.compare("rerank", images.count, gallery.spec.dim)
-    cost.candidates += images.count
-    cost.bytes_read += images.count * gallery.spec.dim * 2
-    return Hits(D, I, I, cost, np.full(len(queries), width == "full"), images.reason(k))
+    xq, start = encoded.at(width), time.perf_counter()
+    D, I = exact_search(gallery, xq, k, images.allowed)  # noqa: E741
+    cost.took("rerank", start, len(xq))
+    cost.spend("rerank", images.total * images.dim, images.total * images.dim * FLOAT16)
+    cost.candidates += images.total
+    return Hits(D, I, I, cost, _flags(len(xq), width == "full"), images.reason(k))
 
 
-def _require_steps(gallery: Gallery, strategy: Strategy, k: int) -> None:
-    """Raise `GalleryError` if the steps do not fit the gallery, or keep too few candidates."""
-    dim, shortest = gallery.spec.dim, min(strategy.lengths)
-    wrong = [tried for tried in strategy.dims if tried > dim]
-    if wrong:
-        raise GalleryError(f"{strategy.kind} dim {wrong[0]} is not in 1..{dim}")
-    # A k that the gallery cannot give is refused as that.
-    if shortest < k <= len(gallery):
-        raise GalleryError(f"a shortlist of {shortest} cannot give k = {k} hits")
+def _flags(count: int, flag: bool) -> Bools:
+    """(count,) times the same; NumPy's `full` takes four times as long for one query."""
+    flags = np.empty(count, dtype=np.bool_)
+    flags.fill(flag)
+    return flags
 
 
-def _shortlist(gallery: Gallery, step: Step, xq: Floats, k: int, images: Answerable, cost: Cost) -> Ints:
-    """(nq, K) keys of the candidates; where an approximate index found fewer than k, the exact ones."""
-    length = min(step.length, images.count)
-    counted = compared_by(gallery, step, cost, len(xq))
-    with cost.timed("shortlist", len(xq)), counted:
-        found = find_shortlist(gallery, step, prefix(xq, step.dim), length, images.allowed)
-        few = np.flatnonzero((found != NO_KEY).sum(1) < min(k, images.count))
-        if not len(few):
-            return found
-        exact = exact_search(gallery, prefix(xq[few], step.dim), length, images.allowed)[1]
-        wider = np.full((len(found), max(found.shape[1], length)), NO_KEY, dtype=np.int64)
-        wider[:, : found.shape[1]] = found
-        wider[few] = NO_KEY
-        wider[few, : exact.shape[1]] = exact
-        return wider
+def _require_steps(strategy: Strategy, k: int, dim: int) -> None:
+    """Raise `GalleryError` if the steps do not fit vectors of a dim, or keep too few candidates."""
+    if strategy.longest_dim > dim:
+        raise GalleryError(f"{strategy.kind} dim {strategy.longest_dim} is not in 1..{dim}")
+    if strategy.shortest_list < k:
+        raise GalleryError(f"a shortlist of {strategy.shortest_list} cannot give k = {k} hits")
+
+
+def _shortlist(
+    gallery: Gallery, strategy: Strategy, encoded: QueryWidths, images: Answerable, cost: Cost
+) -> Ints:
+    """(nq, K) keys of the candidates by the index, and by newer vectors; what was compared is counted."""
+    step, xq, start = strategy.steps[0], encoded.at(strategy.query_width), time.perf_counter()
+    used = require_index(gallery, step)
+    before = used.index.compared()
+    wanted = min(step.length, images.total)
+    found = used.search(prefix(xq, step.dim), wanted, images.allowed, step.effort)
+    compared = (used.index.compared() - before) / max(1, len(xq)) or float(images.keys)
+    cost.took("shortlist", start, len(xq))
+    cost.spend("shortlist", compared * step.dim, compared * used.file_bytes / images.keys)
+    return found
 
 
 def exact_search(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None = None) -> tuple[Floats, Ints]:
@@ -163,9 +174,10 @@ def last_step(
     cost.candidates += candidates.shape[1]
     if not expand:
         return D, I, None
-    with cost.timed("rerank", len(xq)):
-        mean = expanded(xq, I[:, :expand], gallery.segments.read)
-        first = rerank(mean, I[:, :1], gallery.segments.read, 1)
+    start = time.perf_counter()
+    mean = expanded(xq, I[:, :expand], gallery.segments.read)
+    first = rerank(mean, I[:, :1], gallery.segments.read, 1)
+    cost.took("rerank", start, len(xq))
     behind = rerank_step(gallery, mean, candidates, dim, k, cost)
     return *put_first(*first, *behind), (D[:, :k], I[:, :k])
 
@@ -183,8 +195,10 @@ def rerank_step(
     gallery: Gallery, xq: Floats, candidates: Ints, dim: int, length: int, cost: Cost
 ) -> tuple[Floats, Ints]:
     """D and I (nq, length) of the candidates by their leading `dim` coordinates; what it takes is counted."""
-    with cost.timed("rerank", len(xq)):
-        D, I = rerank(prefix(xq, dim), candidates, gallery.segments.read, length)  # noqa: E741
-    cost.compare("rerank", candidates.shape[1], dim)
-    cost.bytes_read += candidates.shape[1] * dim * 2
+    start = time.perf_counter()
+    cut = xq if dim == xq.shape[1] else prefix(xq, dim)
+    D, I = rerank(cut, candidates, gallery.segments.read, length)  # noqa: E741
+    cost.took("rerank", start, len(xq))
+    macs = candidates.shape[1] * dim
+    cost.spend("rerank", macs, macs * FLOAT16)
     return D, I

@@ -218,6 +218,16 @@ class Strategy:
         """Of each step."""
         return tuple(step.length for step in self.steps)
 
+    @cached_property
+    def longest_dim(self) -> int:
+        """Of its steps."""
+        return max(self.dims)
+
+    @cached_property
+    def shortest_list(self) -> int:
+        """Length of the shortest list that a step keeps."""
+        return min(self.lengths)
+
     @property
     def widths(self) -> tuple[str, ...]:
         """Query widths after the first step, the last included; none where all are full by default."""
