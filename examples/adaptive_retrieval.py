@@ -75,7 +75,9 @@ def print_table(gallery: mv.ImageGallery, queries: Sequence[Path]) -> None:
     print(f"{'strategy':36} {'1-NN':>6} {'encoder MMACs':>14} {'dims compared':>14}")
     for name, strategy in STRATEGIES.items():
         answers = gallery.search(queries, k=10, strategy=strategy)
-        right = sum(answer[0].label == query.parent.name for query, answer in zip(queries, answers, strict=True))
+        right = sum(
+            answer[0].label == query.parent.name for query, answer in zip(queries, answers, strict=True)
+        )
         cost = answers[0].cost
         compared = sum(cost.search_macs.values())
         print(f"{name:36} {right / len(queries):6.3f} {cost.macs / 1e6:14.2f} {compared:14,.0f}")

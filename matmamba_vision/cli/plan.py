@@ -53,14 +53,14 @@ from ..errors import ConfigError
 from ..galleries.checkpoints import checkpoint_of
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_batches
+from ..galleries.given_vectors import GivenVectors
 from ..galleries.strategies import say_few
 from ..measures import measure_latency
+from ..studies.strategy_rows import first_stage
 from ..widths.held_out import some
 from .arguments import parse
 from .computing import Computing, require_least, require_place
 from .console import Console, say
-from .evaluation_report import first_stage
-from .given_vectors import GivenVectors
 from .progress import reporter
 
 Row = dict[str, Any]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Hits, Queries, Row, Strategy, search
+from matmamba_retrieval import Encoded, Gallery, Hits, Plan, Queries, Row, Strategy, search
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.strategies.examples import Away, Stored
 from matmamba_retrieval.strategies.hits import Cost
@@ -16,84 +16,87 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .asked import Asked, read_batch
+from .answers import Answer, Hit
+from .query_images import Asked, read_batch
 
 # Queries that are decoded, encoded and searched for at once.
 BATCH = 256
-Encode = Callable[[Tensor], Queries]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """To one query.
+class VectorQueries:
+    """Vectors as queries: nothing is encoded, at any width they are asked with as they are.
 
     Attributes:
-        name: of the query. source: path or bytes of its image. hits: scores and images, best first. reason:
-            why there are fewer than asked for, "" if there are not. error: why it could not be asked, or "".
-            by_full: whether the scores are of the full-width query; a gate can let the small one answer.
+        xq: (nq, D) float32, L2-normalised.
     """
 
-    name: str
-    source: str | bytes
-    hits: list[tuple[float, Row]] = field(default_factory=list)
-    reason: str = ""
-    error: str = ""
-    by_full: bool = True
+    xq: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.xq)
+
+    def encode(self, width: str) -> Encoded:
+        """The vectors."""
+        return Encoded(self.xq, 0.0, 0.0)
+
+    def take(self, which: NDArray[np.int64]) -> VectorQueries:
+        """Some of them, by position."""
+        return VectorQueries(self.xq[which])
 
 
-@dataclass
-class Search:
-    """A way to answer queries from one gallery, and what it has spent.
+@dataclass(frozen=True, kw_only=True)
+class SearchPass:
+    """A way to answer queries from one gallery.
 
     Attributes:
-        k: hits wanted. allowed: (keys,) which images may be answered; None for all. negatives: what to keep
-            away from, None for nothing; weight: how much. min_score: hits below are left out.
-        few: why there can be no more than k hits, "" if there can. answered: queries so far. spent: by all of
-            them together.
+        gallery: that answers.
+        strategy: how.
+        plan: stored with the gallery, if the strategy is that one's.
+        k: hits wanted.
+        allowed: (keys,) which images may be answered; None for all.
+        negatives: what to keep away from, None for nothing.
+        weight: how much.
+        min_score: hits below are left out.
+        few: why there can be no more than k hits, "" if there can.
     """
 
     gallery: Gallery
     strategy: Strategy
+    plan: Plan | None
     k: int
     allowed: NDArray[np.bool_] | None = None
     negatives: Queries | None = None
     weight: float = 0.5
     min_score: float | None = None
     few: str = ""
-    answered: int = 0
-    spent: Cost = field(default_factory=Cost)
-
-    @property
-    def cost(self) -> Cost:
-        """Spent per query."""
-        mean = Cost()
-        mean.add(self.spent, 1 / max(1, self.answered))
-        return mean
 
     def images(
-        self, asked: Sequence[Asked], transform: Callable[[Image.Image], Tensor], encode: Encode
+        self,
+        asked: Sequence[Asked],
+        transform: Callable[[Image.Image], Tensor],
+        encode: Callable[[Tensor], Queries],
     ) -> Iterator[Answer]:
         """Answers in the order of the queries; one that cannot be read says so, the others are answered."""
         for start in range(0, len(asked), BATCH):
             part = asked[start : start + BATCH]
             readable, images, broken = read_batch(part, transform)
-            answers = {
-                position: Answer(query.name, _shown(query), error=broken[position])
-                for position, query in enumerate(part)
-                if position in broken
-            }
-            if readable:
-                hits = self._search(encode(images), self.k)
-                for place, position in enumerate(readable):
-                    query = part[position]
-                    answers[position] = self._answer(query.name, _shown(query), hits, place)
-            yield from (answers[position] for position in range(len(part)))
+            hits = self._search(encode(images), self.k) if readable else None
+            places = {position: place for place, position in enumerate(readable)}
+            for position, query in enumerate(part):
+                if hits is None or position in broken:
+                    source, error = _shown(query), broken[position]
+                    yield Answer(
+                        query=query.name, strategy=self.strategy, plan=self.plan, error=error, source=source
+                    )
+                else:
+                    yield self._answer(query.name, _shown(query), hits, places[position])
 
     def vectors(self, names: Sequence[str], xq: NDArray[np.float32]) -> Iterator[Answer]:
         """Answers to (n, D) vectors that need no encoding."""
         for start in range(0, len(names), BATCH):
             part = xq[start : start + BATCH]
-            hits = self._search(EncodedQueries({"full": Encoded(part, 0.0, 0.0)}), self.k)
+            hits = self._search(VectorQueries(part), self.k)
             for place in range(len(part)):
                 yield self._answer(names[start + place], "", hits, place)
 
@@ -111,18 +114,15 @@ class Search:
 
     def _search(self, queries: Queries, k: int) -> Hits:
         count = len(queries)
-        self.answered += count
         if self.allowed is not None and not self.allowed.any():
             none = np.full((count, k), NO_KEY, dtype=np.int64)
             D = np.full((count, k), -np.inf, dtype=np.float32)
             return Hits(D, none, none, Cost(), np.ones(count, dtype=bool), "no image fulfils the condition")
         if self.negatives is not None:
             queries = Away(queries, self.negatives, self.weight)
-        hits = search(self.gallery, self.strategy, queries, k, self.allowed)
-        self.spent.add(hits.cost, count)
-        return hits
+        return search(self.gallery, self.strategy, queries, k, self.allowed)
 
-    def _answer(self, name: str, source: str | bytes, hits: Hits, place: int) -> Answer:
+    def _answer(self, name: str, source: str | bytes | Image.Image, hits: Hits, place: int) -> Answer:
         scores, keys = hits.D[place], hits.I[place]
         found = keys != NO_KEY
         reason = self.few if found.all() else hits.reason or f"the strategy found only {found.sum()} images"
@@ -131,11 +131,23 @@ class Search:
             if enough.sum() < found.sum():
                 reason = f"{enough.sum()} of {found.sum()} hits have a score of {self.min_score:g} or more"
             found = enough
-        rows = self.gallery.rows(keys[found])
         # Vectors are rounded: those of one image can come out a little longer than 1.
-        pairs = list(zip(map(float, np.minimum(scores[found], 1)), rows, strict=True))
-        return Answer(name, source, pairs, reason, by_full=bool(hits.by_full[place]))
+        pairs = zip(map(float, np.minimum(scores[found], 1)), self.gallery.rows(keys[found]), strict=True)
+        return Answer(
+            query=name,
+            hits=tuple(_hit(row, score, rank) for rank, (score, row) in enumerate(pairs, 1)),
+            strategy=self.strategy,
+            plan=self.plan,
+            cost=hits.cost,
+            reason=reason,
+            by_full_width=bool(hits.by_full[place]),
+            source=source,
+        )
 
 
-def _shown(query: Asked) -> str | bytes:
-    return query.source if isinstance(query.source, bytes) else str(Path(query.source).absolute())
+def _hit(row: Row, score: float, rank: int) -> Hit:
+    return Hit(id=row.id, path=row.path, label=row.label, score=score, rank=rank, metadata=row.metadata)
+
+
+def _shown(query: Asked) -> str | bytes | Image.Image:
+    return str(Path(query.source).absolute()) if isinstance(query.source, Path) else query.source

@@ -1,4 +1,4 @@
-"""Query vectors that were made elsewhere: their flags, and reading them."""
+"""Query vectors that were made elsewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 @dataclass
 class GivenVectors:
+    """A file of query vectors, and of which model they are; the comments are its help as flags."""
+
     # Instead of images: query vectors made elsewhere, a NumPy file (n, D), or a Parquet file with columns id
     # and vector.
     vectors: Path | None = None
@@ -22,28 +24,42 @@ class GivenVectors:
     # Of vectors: bring them to length 1; else they must have it.
     normalise: bool = False
 
-    def parts(self, gallery: Gallery) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
-        """What is known of the query vectors, and these (n, D), in parts of bounded size; none if not given.
+    def opened(self, gallery: Gallery) -> VectorFile:
+        """The file, to be read in parts.
+
+        Args:
+            gallery: that is to be asked.
 
         Raises:
-            GalleryError: no such file, vectors that are not of length 1, or of another model than the
-                gallery's.
+            GalleryError: no such file, or vectors of another model than the gallery's.
         """
-        if self.vectors is not None:
-            yield from self._parts(self._opened(self.vectors, gallery))
+        assert self.vectors is not None
+        return self._opened(self.vectors, gallery)
+
+    def parts(self, opened: VectorFile) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        """What is known of the query vectors, and these (n, D), in parts of bounded size.
+
+        Args:
+            opened: the file.
+
+        Raises:
+            GalleryError: vectors that are not of length 1.
+        """
+        for rows, xq in opened.parts(range(len(opened))):
+            yield rows, checked(opened.file, rows, xq, normalise=self.normalise)
 
     def some(self, gallery: Gallery, most: int, seed: int) -> tuple[NDArray[np.float32], list[str | None]]:
         """Vectors (n, D) picked by chance, all if there are no more than `most`, and their labels.
 
         Raises:
-            GalleryError: as `parts`.
+            GalleryError: as `opened` and `parts`.
         """
         assert self.vectors is not None
         opened, start = self._opened(self.vectors, gallery), 0
         chosen = np.sort(np.random.default_rng(seed).permutation(len(opened))[:most])
         picked: list[NDArray[np.float32]] = []
         labels: list[str | None] = []
-        for rows, xq in self._parts(opened):
+        for rows, xq in self.parts(opened):
             here = chosen[(chosen >= start) & (chosen < start + len(rows))] - start
             picked.append(xq[here])
             labels += [rows[place].label for place in here]
@@ -53,10 +69,6 @@ class GivenVectors:
     def _opened(self, file: Path, gallery: Gallery) -> VectorFile:
         opened = open_vectors(file)
         if made_elsewhere(gallery.spec) and not self.model_name:
-            raise GalleryError(f"say which model made {file}, as the gallery was told: --model-name NAME")
+            raise GalleryError(f"say which model made {file}, as the gallery was told: model_name")
         gallery.require_queries(elsewhere(opened, self.model_name))
         return opened
-
-    def _parts(self, opened: VectorFile) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
-        for rows, xq in opened.parts(range(len(opened))):
-            yield rows, checked(opened.file, rows, xq, normalise=self.normalise)
