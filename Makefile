@@ -8,7 +8,7 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time,$(BENCHMARKS))
 
-.PHONY: demo test test-timm slow lint format record readme bench clean
+.PHONY: demo test test-timm slow lint format docs record readme bench clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
@@ -31,10 +31,14 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-record: $(READY)  ## keep the results of the last demo, and bring the README up to date
+docs: $(READY)  ## the site of docs/ in site/, without a network; a broken link or an unknown name is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+record: $(READY)  ## keep the results of the last demo, and bring README and docs up to date
 	$(BIN)/python benchmarks/readme.py --record runs/demo
 
-readme: $(READY)  ## write the README's tables and benchmarks/README.md from benchmarks/results
+readme: $(READY)  ## write the tables of README and docs, and benchmarks/README.md, from benchmarks/results
 	$(BIN)/python benchmarks/readme.py
 
 bench: $(BENCH_READY)  ## measure on this machine, and write benchmarks/README.md; a part: BENCHMARKS=latency
@@ -45,7 +49,7 @@ bench: $(BENCH_READY)  ## measure on this machine, and write benchmarks/README.m
 	$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs site .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -28,13 +28,13 @@ from matmamba_datasets.parquet import Parquet, parquet_files
 from matmamba_datasets.sample import read_sample
 from matmamba_retrieval import prefix
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
-from matmamba_vision.cli.measure import Embeddings, cost_row, retrieval_values
 from matmamba_vision.encoder import Encoder, open_encoder
 from matmamba_vision.measures import count_macs, measure_latency, predict
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.measures.significance import with_intervals
 from matmamba_vision.rotation import FILE_NAME, Rotation, load_rotation
 from matmamba_vision.training import teacher_vectors
+from matmamba_vision.widths.measure import Embeddings, cost_row, retrieval_values
 from measuring import RESULTS, write_json
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode

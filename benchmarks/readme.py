@@ -1,4 +1,4 @@
-"""Write what is generated: README.md's tables of models and results, and the benchmark report.
+"""Write what is generated: the tables of results in README.md and docs/, and the benchmark report.
 
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
@@ -12,7 +12,9 @@ import argparse
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import ablation
@@ -22,17 +24,19 @@ import report
 import retrieval_tables
 import timm
 from matmamba_vision.measures import count_macs, count_parameters
-from matmamba_vision.measures.retrieval_plots import draw_query_encoder
+from matmamba_vision.studies.evaluation_plots import draw_query_encoder
 from report import markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 DEMO = RESULTS / "demo"
+# Pages with generated tables, each between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+PAGES = ("README.md", "docs/models.md", "docs/results.md")
 RECORDED = ("results.json", "widths.png", "retrieval.png", "examples.png")
 
 
 def main() -> None:
-    """Record a demo if asked, and bring the README up to date."""
+    """Record a demo if asked, and bring README and docs up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--record", type=Path, metavar="DEMO", help="folder of a demo whose results are to be kept"
@@ -42,32 +46,26 @@ def main() -> None:
         DEMO.mkdir(parents=True, exist_ok=True)
         for name in RECORDED:
             shutil.copyfile(source / name, DEMO / name)
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text()))
+    for page in PAGES:
+        file = ROOT / page
+        file.write_text(render(file.read_text()))
     picture = draw_query_encoder(read("adaptive") | {"settings": {"k": 10}})
     (RESULTS / "adaptive.png").write_bytes(picture)
     report.main()
 
 
 def render(text: str) -> str:
-    """The README with each block between `<!-- begin NAME -->` and `<!-- end NAME -->` made anew."""
-    results = json.loads((DEMO / "results.json").read_text())
-    blocks = {
-        "models": models_table(),
-        "nested": nested_quality.table(read("nested_quality")),
-        "nested_tinyimagenet": nested_quality.table(read("nested_quality_tinyimagenet")),
-        "ablation": ablation.table(read("ablation")),
-        "demo": demo_tables(results),
-        "adaptive": retrieval_tables.adaptive_table(read("adaptive")),
-        "adaptive_tinyimagenet": retrieval_tables.adaptive_table(read("adaptive_tinyimagenet")),
-        "million": retrieval_tables.million_table(read("million")),
-        "photos": retrieval_tables.photos_table(read("photos")),
-        "growth": retrieval_tables.growth_table(read("growth")),
-    }
-    for name, block in blocks.items():
-        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-        text = re.sub(pattern, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
-    return text
+    """A page with each of its blocks between `<!-- begin NAME -->` and `<!-- end NAME -->` made anew.
+
+    Raises:
+        KeyError: it has a block that nothing makes.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        begin, name, end = match.groups()
+        return f"{begin}{BLOCKS[name]()}\n{end}"
+
+    return re.sub(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", block, text, flags=re.DOTALL)
 
 
 def read(name: str) -> dict[str, Any]:
@@ -149,6 +147,80 @@ def quality(row: dict[str, Any], *names: str) -> tuple[str, ...]:
     """Shares with three digits."""
     return tuple(f"{row[name]:.3f}" for name in names)
 
+
+def summary_table() -> str:
+    """The main results, a row each; their whole tables stand in docs/results.md."""
+    rows = [*photos_rows(read("photos")), nested_row(read("nested_quality")), million_row(read("million"))]
+    return markdown(("what", "measured", "compared with"), [*rows, demo_row(read("demo/results"))])
+
+
+Row = tuple[str, str, str]
+
+
+def photos_rows(result: dict[str, Any]) -> Iterator[Row]:
+    """1-NN of the student that comes with the package: its smallest width, alone and reranked."""
+    rows = {(row["query"], row["in"], row["dim"]): row["knn1"] for row in result["data"]["photos"]["rows"]}
+    macs = {row["encoder"]: f"{row['macs'] / 1e6:.0f} MMACs" for row in result["costs"]}
+    full = f"{rows['student full', 'student full', 256]:.1%} by the full width, {macs['student full']}"
+    alone = f"{rows['student 1/8', 'student full', 256]:.1%}, {macs['student 1/8']}"
+    yield "1-NN of held-out photos, queries by width 1/8 alone", spaced(alone), spaced(full)
+    both = f"{rows['student 1/8, reranked', 'student full', 64]:.1%}"
+    yield "the same, a shortlist by 1/8 and 64 dims, reranked", spaced(both), spaced(full)
+
+
+def nested_row(result: dict[str, Any]) -> Row:
+    """Top-1 of the smallest of the widths that were trained together."""
+    row = next(row for row in result["compared"] if row["width"] == "1/8")
+    nested, alone = (f"{mean(row[f'{side}_top1']):.1%}" for side in ("nested", "alone"))
+    return (
+        "top-1 at width 1/8, CIFAR-10, four widths trained as one",
+        spaced(nested),
+        spaced(f"{alone} alone"),
+    )
+
+
+def million_row(result: dict[str, Any]) -> Row:
+    """One query to a million vectors, ours and the fastest of FAISS."""
+    sides = dict(result["sides"])
+    ours = sides.pop(retrieval_tables.OURS)
+    name, best = min(sides.items(), key=lambda side: side[1]["ms_one"]["median"])
+    return (
+        f"one query to {result['rows']:,} vectors, recall@{result['k']} {ours['ann_recall']:.3f}",
+        f"{ours['ms_one']['median']:.2f} ms, {ours['memory_bytes'] / 1e6:,.0f} MB in memory"
+        f" and {ours['mapped_bytes'] / 1e6:,.0f} MB on the disk",
+        f"{best['ms_one']['median']:.2f} ms, {best['memory_bytes'] / 1e6:,.0f} MB by {name}",
+    )
+
+
+def demo_row(result: dict[str, Any]) -> Row:
+    """The demo as a whole."""
+    full, *_, least = result["widths"]
+    return (
+        f"1-NN of handwritten digits, width {least['width']}; `make demo` takes"
+        f" {sum(result['seconds'].values()):.0f} s on {result['machine']['threads']} thread",
+        spaced(f"{least['knn1']:.1%}"),
+        spaced(f"{full['knn1']:.1%} by the full width"),
+    )
+
+
+def spaced(text: str) -> str:
+    """Per cent as these pages write them."""
+    return text.replace("%", " %")
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "summary": summary_table,
+    "models": models_table,
+    "nested": lambda: nested_quality.table(read("nested_quality")),
+    "nested_tinyimagenet": lambda: nested_quality.table(read("nested_quality_tinyimagenet")),
+    "ablation": lambda: ablation.table(read("ablation")),
+    "demo": lambda: demo_tables(read("demo/results")),
+    "adaptive": lambda: retrieval_tables.adaptive_table(read("adaptive")),
+    "adaptive_tinyimagenet": lambda: retrieval_tables.adaptive_table(read("adaptive_tinyimagenet")),
+    "million": lambda: retrieval_tables.million_table(read("million")),
+    "photos": lambda: retrieval_tables.photos_table(read("photos")),
+    "growth": lambda: retrieval_tables.growth_table(read("growth")),
+}
 
 if __name__ == "__main__":
     main()

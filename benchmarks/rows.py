@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from matmamba_datasets import DataConfig, Images, open_splits, read_image
 from matmamba_vision import MatMamba, keep_freed_memory
-from matmamba_vision.cli.measure import measure_widths
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.training import (
     DEVICES,
@@ -32,6 +31,7 @@ from matmamba_vision.training import (
     make_accelerator,
     prepare_training,
 )
+from matmamba_vision.widths.measure import measure_widths
 from measuring import write_json
 from numpy.typing import NDArray
 from PIL import Image

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 import yaml
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_whole
-from matmamba_vision.cli.run_card import RunFacts, write_run_card
 from matmamba_vision.models.shipped import FOLDER
 from matmamba_vision.rotation import FILE_NAME
+from matmamba_vision.runs.run_card import RunFacts, write_run_card
 
 LARGEST = 16 * 2**20
 

@@ -150,12 +150,12 @@ def unwrapped(state: Any) -> Mapping[str, Any]:
     """The state dict inside of what trainers save, without the prefixes that all of its names share.
 
     Raises:
-        ValueError: there is none.
+        CheckpointError: there is none.
     """
     if isinstance(state, Mapping):
         state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), state)
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
-        raise ValueError(f"a {type(state).__name__} is not a state dict: tensors by name")
+        raise CheckpointError(f"a {type(state).__name__} is not a state dict: tensors by name")
     while state and (prefix := _shared_prefix(state)):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
@@ -169,7 +169,8 @@ def fit_weights(model: MatMamba, state: Any) -> None:
     """Give a model the weights of a state dict under its own names, which wrappers may have prefixed.
 
     Raises:
-        ValueError: naming the first few tensors that are missing, left over, of another shape, or not finite.
+        CheckpointError: naming the first few tensors that are missing, left over, of another shape, or not
+            finite.
     """
     found, wanted = unwrapped(state), model.state_dict()
     faults = {
@@ -183,10 +184,10 @@ def fit_weights(model: MatMamba, state: Any) -> None:
     }
     said = [f"{what} {_first(names)}" for what, names in faults.items() if names]
     if said:
-        raise ValueError(f"of {len(wanted)} tensors, the state dict {'; it '.join(said)}")
+        raise CheckpointError(f"of {len(wanted)} tensors, the state dict {'; it '.join(said)}")
     for name, tensor in found.items():
         if not tensor.isfinite().all():
-            raise ValueError(f"{name} holds numbers that are not finite")
+            raise CheckpointError(f"{name} holds numbers that are not finite")
     model.load_state_dict(found)
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from matmamba_errors import MatMambaError
+from matmamba_errors import ConfigError, MatMambaError
 
-
-class ConfigError(MatMambaError):
-    """A setting that is unknown, of the wrong type, or cannot work; the message names it, and its file."""
+__all__ = [
+    "EXTRAS",
+    "ConfigError",
+    "MatMambaError",
+    "MissingPackageError",
+    "NotFiniteError",
+    "SystemRefusalError",
+    "refusals",
+]
 
 
 class NotFiniteError(MatMambaError, FloatingPointError):
@@ -47,7 +53,8 @@ def refusals() -> Iterator[None]:
     """
     try:
         yield
-    except MatMambaError:
+    # Whoever reads what is printed has seen enough: that is for the program that prints.
+    except (MatMambaError, BrokenPipeError):
         raise
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:

@@ -14,6 +14,7 @@ from typing import Any
 from timm.models._hub import save_config_for_hf
 
 from .checkpoint import FILE_NAME, save_checkpoint
+from .errors import ConfigError
 from .models import MatMamba
 
 CARD, ONNX, CONFIG = "README.md", "model.onnx", "config.json"
@@ -39,9 +40,9 @@ def occupied(folder: Path, overwrite: bool = False) -> Path | None:
 
 
 def require_architecture(model: MatMamba) -> None:
-    """Raise ValueError if timm could not build `model` by name: it was not made by `timm.create_model`."""
+    """Raise ConfigError if timm could not build `model` by name: it was not made by `timm.create_model`."""
     if not (model.pretrained_cfg or {}).get("architecture"):
-        raise ValueError("this model has no timm architecture, so only a .safetensors file can be written")
+        raise ConfigError("this model has no timm architecture, so only a .safetensors file can be written")
 
 
 def save_for_hub(
@@ -62,7 +63,7 @@ def save_for_hub(
 
     Raises:
         FileExistsError: the folder holds something, and `overwrite` is not set.
-        ValueError: timm does not know the model by name.
+        ConfigError: timm does not know the model by name.
     """
     require_architecture(model)
     folder = Path(folder).resolve()
@@ -87,7 +88,7 @@ def save_timm_config(file: Path, model: MatMamba, classes: tuple[str, ...]) -> N
     """Write the file by which timm loads the weights beside it.
 
     Raises:
-        ValueError: timm does not know the model by name.
+        ConfigError: timm does not know the model by name.
     """
     require_architecture(model)
     # Some versions of timm call it a string and open it as a path.
@@ -104,3 +105,26 @@ def _publish(partial: Path, folder: Path) -> None:
             (partial / name).replace(folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
+
+
+def hub_metadata(name: str, data: str, accuracies: dict[str, float]) -> dict[str, Any]:
+    """What the Hugging Face Hub reads at the head of a card.
+
+    Args:
+        data: name of the data set. accuracies: on its held-out images, by title; none for not measured.
+    """
+    known: dict[str, Any] = {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["timm", "image-classification", "image-feature-extraction", "matmamba"],
+    }
+    if not accuracies:
+        return known
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"type": data, "name": data, "split": "held out"},
+        "metrics": [
+            {"type": "accuracy", "name": title, "value": value} for title, value in accuracies.items()
+        ],
+    }
+    return known | {"model-index": [{"name": name, "results": [result]}]}

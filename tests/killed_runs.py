@@ -19,9 +19,7 @@ from pathlib import Path
 import interpreter  # noqa: F401
 import torch
 from matmamba_datasets import AugmentConfig, DataConfig
-from matmamba_vision.cli import recorder
-from matmamba_vision.cli import train as command
-from matmamba_vision.cli.config import TrainConfig
+from matmamba_vision.runs import TrainConfig, keeper, recorder, train
 from matmamba_vision.training import (
     EngineConfig,
     MixConfig,
@@ -32,7 +30,6 @@ from matmamba_vision.training import (
     ScheduleConfig,
     saving,
 )
-from rich.console import Console
 
 STEPS = 5  # in an epoch
 # Module or class, its function, at which call, and whether the kill comes before or after.
@@ -40,7 +37,7 @@ POINTS = [
     (recorder.Recorder, "on_step", 3, "after"),  # within the first epoch, after a checkpoint at step 2
     (saving, "_seal", 1, "before"),  # while saving: tensors are there, the state is not
     (Path, "rename", 1, "before"),  # while saving: all is written, nothing has its name
-    (recorder.Recorder, "_keep", 1, "before"),  # between epochs: saved and measured, nothing noted
+    (keeper.RunKeeper, "keep", 1, "before"),  # between epochs: saved and measured, nothing noted
     (recorder.Recorder, "on_epoch", 1, "after"),  # between epochs
     (saving.Saves, "_forget_old", 1, "before"),  # while saving: there is one too many
 ]
@@ -113,7 +110,7 @@ def _fork(output: Path, rank: int, ranks: int, port: int, point: tuple[object, s
             os.environ.update({name: str(value) for name, value in known.items()})
         if point:
             kill_at(*point)
-        command.train(config(output, ranks), Console(), "auto")
+        train(config(output, ranks), resume="auto")
         status = 0
     except ConnectionError as error:
         print(f"lost: {error}", flush=True)

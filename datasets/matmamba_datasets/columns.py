@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from .errors import DataError
 from .reading import TableReading
-from .sample import MOST_CLASSES, NO_LABEL, DataError
+from .sample import MOST_CLASSES, NO_LABEL, NoImagesError, distinct, listed_names
 
 # Names that images and labels usually have, the likeliest first.
 _IMAGES = ("image", "img", "picture", "photo", "jpg", "png", "bytes", "image_bytes", "content")
@@ -43,13 +44,13 @@ def columns_of(file: Path, schema: pa.Schema, reading: TableReading) -> Columns:
     """Choose by type and by what Hugging Face's datasets note in the file; names decide among several.
 
     Raises:
-        DataError: no column of images, or none of the names that were asked for.
+        NoImagesError: no column of images. DataError: no column of labels of the name that was asked for.
     """
     features = _features(schema)
     image = _image(file, schema, features, reading.image_column)
     label, note = _label(file, schema, features, reading.label_column)
-    names = features.get(label, {}).get("names") or ()
-    return Columns(image, pa.types.is_struct(schema.field(image).type), label, tuple(map(str, names)), note)
+    names = listed_names(features.get(label, {}).get("names")) or ()
+    return Columns(image, pa.types.is_struct(schema.field(image).type), label, distinct(names), note)
 
 
 def _features(schema: pa.Schema) -> Mapping[str, Any]:
@@ -69,13 +70,13 @@ def _image(file: Path, schema: pa.Schema, features: Mapping[str, Any], wanted: s
     listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if wanted:
         if wanted not in able:
-            raise DataError(f"{file}: --image-column {wanted!r} is no column of images: it has {listed}")
+            raise NoImagesError(f"{file}: image_column {wanted!r} is no column of images: it has {listed}")
         return wanted
     noted = [name for name in able if features.get(name, {}).get("_type") == "Image"]
     structs = [name for name in able if pa.types.is_struct(schema.field(name).type)]
     found = _first(noted or structs or able, _IMAGES)
     if not found:
-        raise DataError(
+        raise NoImagesError(
             f"{file} has no column of images (`image: struct<bytes, path>` or bytes): it has {listed}"
         )
     return found
@@ -89,6 +90,7 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
     return any(test(kind) for test in tests)
 
@@ -96,11 +98,9 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _label(file: Path, schema: pa.Schema, features: Mapping[str, Any], wanted: str) -> tuple[str, str]:
     if wanted:
         if wanted not in schema.names:
-            raise DataError(
-                f"{file}: there is no --label-column {wanted!r}: it has {', '.join(schema.names)}"
-            )
+            raise DataError(f"{file}: there is no label_column {wanted!r}: it has {', '.join(schema.names)}")
         if fault := _unfit(schema.field(wanted).type):
-            raise DataError(f"{file}: --label-column {wanted!r} {fault}")
+            raise DataError(f"{file}: label_column {wanted!r} {fault}")
         return wanted, ""
     noted = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
     usual = [name for name in _LABELS if name in schema.names]
@@ -140,6 +140,8 @@ def labels_in(values: Iterable[Any], names: Sequence[str]) -> tuple[Labels, dict
         label = value[0] if isinstance(value, list) and len(value) == 1 else value
         if isinstance(label, list):
             odd[place] = "several labels, not one" if label else "an empty list of labels"
+        elif isinstance(label, str) and not label.strip():
+            odd[place] = "an empty label"
         elif isinstance(label, (bool, str)):
             # One object for all that are equal, as there may be millions.
             found.append(same.setdefault(str(label), str(label)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -12,7 +13,7 @@ from typing import IO, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError, DataError
 from .kinds import HEIF_CURE, container_of, is_image_name
 from .reading import Limits
 from .regular import read_regular
@@ -28,6 +29,7 @@ FORMATS = (
 )  # fmt: skip
 # Bytes of one text or colour profile of a PNG when it is unpacked, and of all of its texts together.
 PNG_TEXT, PNG_TEXTS = 2**26, 2**28
+_POINTER = b"version https://git-lfs."
 # Pixels that are converted at once where that takes several copies.
 _BAND_PIXELS = 2**22
 _PILLOWS_PIXELS = 1024**3 // 4 // 3
@@ -46,7 +48,8 @@ def read_image(
     """RGB image from a file, turned as its EXIF orientation says; transparency is laid on white.
 
     The first image that is read lifts Pillow's limits of this process on pixels, unless somebody has set
-    these, and on texts of PNGs: those of `limits`, and `PNG_TEXT`, hold instead.
+    these, and on texts of PNGs: those of `limits`, and `PNG_TEXT`, hold instead. Its warning of damaged EXIF
+    is not shown any more.
 
     Args:
         file: path or open binary file. name: what errors call it, the path by default. draft: says by how
@@ -66,7 +69,7 @@ def read_image(
             if opened.format in _REDUCIBLE:
                 _reduce(opened, _factor(opened.size, draft, limits.max_megapixels))
             _require_pixels(opened.size, limits.max_megapixels)
-            ImageOps.exif_transpose(opened, in_place=True)
+            _turn(opened)
             return to_rgb(opened)
     except UnidentifiedImageError as error:
         foreign = not (is_image_name(called) or container_of(called))
@@ -84,6 +87,8 @@ def formats() -> tuple[str, ...]:
 
         pillow_heif.register_heif_opener()
     Image.init()
+    # Said of images of which nothing else is wrong.
+    warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
     PngImagePlugin.MAX_TEXT_CHUNK = max(PNG_TEXT, PngImagePlugin.MAX_TEXT_CHUNK)
     PngImagePlugin.MAX_TEXT_MEMORY = max(PNG_TEXTS, PngImagePlugin.MAX_TEXT_MEMORY)
     if Image.MAX_IMAGE_PIXELS == _PILLOWS_PIXELS:
@@ -108,18 +113,32 @@ def _reduce(image: Image.Image, factor: int) -> None:
         image.draft(None, (width, height))
 
 
+def _turn(image: Image.Image) -> None:
+    """Load an image, and lay it as its EXIF says; one whose EXIF is damaged stays as it is."""
+    image.load()
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    # Of the pixels there is nothing wrong: damaged EXIF makes Pillow raise nearly anything, too.
+    except Exception:
+        return
+
+
 def _require_pixels(size: tuple[int, int], megapixels: float) -> None:
     found = size[0] * size[1] / 1e6
     if found > megapixels:
-        raise ValueError(
-            f"{found:,.1f} megapixels, more than the {megapixels:g} that --max-megapixels allows"
-        )
+        raise DataError(f"{found:,.1f} megapixels, more than the {megapixels:g} that max_megapixels allows")
 
 
 def _unknown(file: IO[bytes]) -> str:
     """What something is that is no image of a format that is read."""
     file.seek(0)
     start = file.read(32)
+    if not start:
+        return "an empty file"
+    if start.startswith(_POINTER):
+        return "a pointer of Git LFS, not the image itself: git lfs pull"
     if start.startswith((b"%!PS", b"%PDF", b"\xc5\xd0\xd3\xc6")):
         return "PostScript or PDF, which is not read"
     if start[4:8] == b"ftyp" and start[8:12] in _BRANDS:
@@ -138,7 +157,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB without clipping deep greyscale and without keeping hidden colours."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Integers use the 16-bit range; floats are taken as 0..1 unless they are larger.
-        top = 65535.0 if image.mode != "F" else max(1.0, float(np.asarray(image).max()))
+        top = 65535.0 if image.mode != "F" else _largest(image)
         return _in_bands(image, lambda band: _to_8_bit(band, top).convert("RGB"))
     if image.has_transparency_data:
         return _in_bands(image, _on_white)
@@ -167,6 +186,12 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
+def _largest(image: Image.Image) -> float:
+    """The largest value of floats, at least 1; those that are no numbers stand for nothing."""
+    values = np.asarray(image)
+    return max(1.0, float(values.max(initial=0.0, where=np.isfinite(values))))
+
+
 def _to_8_bit(image: Image.Image, top: float) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), copy=False, posinf=top, neginf=0.0)
     return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 from functools import cache
 from importlib.util import find_spec
 
@@ -12,6 +13,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 SHARD, TABLE = ".tar", ".parquet"
+_CONTAINER = re.compile(r"(.*?(?:\.tar|\.parquet))#.", re.IGNORECASE | re.DOTALL)
 IMAGE_SUFFIXES = _words("""
     .apng .avif .bmp .dib .gif .heic .heif .hif .icns .ico .j2k .jfif .jp2 .jpc .jpe .jpeg .jpg .jpx
     .mpo .pbm .pcx .pgm .png .pnm .ppm .psd .qoi .sgi .tga .tif .tiff .webp
@@ -67,10 +69,23 @@ def suffix_of(name: str) -> str:
     return f".{name.rpartition('.')[2].lower()}" if "." in name else ""
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file of this name is an archive of images, however its suffix is written."""
+    return name.lower().endswith(SHARD)
+
+
+def is_table(name: str) -> bool:
+    """Whether a file of this name is a table."""
+    return name.lower().endswith(TABLE)
+
+
 def container_of(path: str) -> str:
-    """The archive or table in which an image lies whose path is "file#name"; "" for a file of its own."""
-    container, _, name = path.rpartition("#")
-    return container if name and container.endswith((SHARD, TABLE)) else ""
+    """The archive or table in which an image lies whose path is "file#name"; "" for a file of its own.
+
+    It ends at the first "#" after such a suffix: names of images may have more of them.
+    """
+    found = _CONTAINER.match(path)
+    return found[1] if found else ""
 
 
 def is_image_name(name: str) -> bool:
@@ -98,4 +113,4 @@ def why_no_member(path: str) -> str:
     inside = next(
         filter(None, (why_no_folder(folder) for folder in folders if folder not in (".", ".."))), ""
     )
-    return inside or ("hidden" if name.startswith("._") else "")
+    return inside or ("hidden" if name.startswith(".") else "")

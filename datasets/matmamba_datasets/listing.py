@@ -13,12 +13,15 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .kinds import SHARD, TABLE, why_no_folder, why_no_image
+from .kinds import is_shard, is_table, why_no_folder, why_no_image
 from .reading import FOLLOW, Reading
 from .regular import said, why_not_regular
-from .texts import Packed, is_text
+from .sample import left_out_text
+from .texts import Packed, is_text, shown
 
 _READ_ALREADY = "a link to a folder that is read where it lies, or holds this one"
+# In the folder of a gallery, beside `segments/`.
+_CATALOG = "catalog.sqlite"
 Entries = list[str]
 # Suffixes, as they are written, of which is remembered what is done with their files.
 _REMEMBERED = 256
@@ -90,8 +93,18 @@ class Listing:
                 self._sort_out(entries, inside, found)
         except OSError as error:
             self.leave(inside, f"cannot be listed: {said(error)}")
+        if inside and f"{self._prefix}{inside}{_CATALOG}" in self.left_out and f"{inside}segments/" in found:
+            self._is_gallery(inside)
+            return Entries()
         found.sort()
         return found if "".join(found).isascii() else [path for path in found if self._is_text(path)]
+
+    def _is_gallery(self, inside: str) -> None:
+        """Name a folder as a whole: what is in it belongs to `matmamba index`, and makes no class."""
+        whole = self._prefix + inside
+        for path in [path for path in self.left_out if path.startswith(whole)]:
+            del self.left_out[path]
+        self.leave(inside, "a gallery")
 
     def _sort_out(self, entries: Iterable[os.DirEntry[str]], inside: str, found: Entries) -> None:
         """Add images and folders to what was found, and name the others."""
@@ -143,20 +156,20 @@ class Listing:
             kind = why_not_regular(mode)
             return self._no(path, kind) if kind else self._file(entry.name, path)
         if not self._follow:
-            return self._no(f"{path}/", "a link to a folder, by --links skip")
+            return self._no(f"{path}/", "a link to a folder, links is 'skip'")
         if folder := self._folder(entry.name, path):
             self._links.append(folder)
         return ""
 
     def _folder(self, name: str, path: str) -> str:
-        reason = why_no_folder(name) or ("by --exclude" if _match(self._exclude, name, path) else "")
+        reason = why_no_folder(name) or ("by exclude" if _match(self._exclude, name, path) else "")
         return self._no(f"{path}/", reason) if reason else f"{path}/"
 
     def _file(self, name: str, path: str) -> str:
         if self._exclude and _match(self._exclude, name, path):
-            return self._no(path, "by --exclude")
+            return self._no(path, "by exclude")
         if self._include and not _match(self._include, name, path):
-            return self._no(path, "by --include")
+            return self._no(path, "by include")
         reason = why_no_image(name)
         if name[0] != ".":
             self._remember(name, path, reason)
@@ -164,9 +177,9 @@ class Listing:
 
     def _remember(self, name: str, path: str, reason: str) -> None:
         """Note archives and tables, and what is done with files of any other suffix."""
-        lowered, place = name.lower(), name.rfind(".")
-        if lowered.endswith((SHARD, TABLE)):
-            (self.shards if lowered.endswith(SHARD) else self.tables).append(path)
+        place = name.rfind(".")
+        if is_shard(name) or is_table(name):
+            (self.shards if is_shard(name) else self.tables).append(path)
         elif place > 0 and len(self._usual) < _REMEMBERED and not (self._include or self._exclude):
             self._usual[name[place:]] = reason
 
@@ -218,6 +231,12 @@ def left_beside(root: Path, taken: Sequence[Path]) -> dict[str, str]:
     except OSError as error:
         found[f"{absolute(root)}{os.sep}"] = f"cannot be listed: {said(error)}"
     return found
+
+
+def beside_nothing(listing: Listing) -> str:
+    """What there is where nothing is that was looked for, as the end of a message."""
+    found = f"; {len(listing.images):,} images such as {shown(listing.images[0])}" if listing.images else ""
+    return f"{found}\n{left_out_text(listing.left_out)}" if listing.left_out else found
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

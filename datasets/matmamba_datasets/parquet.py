@@ -11,17 +11,18 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from .broken import BrokenImageError
-from .columns import Labels, as_numbers, columns_of, labels_in
+from .columns import Columns, Labels, as_numbers, columns_of, labels_in
+from .errors import BrokenImageError, DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
-from .listing import Listing, absolute
+from .listing import Listing, absolute, beside_nothing
 from .reading import TableReading
 from .regular import read_regular, too_large
+from .remote import read_small
 from .rowgroups import column, images_of, may_lack, opened
 from .sample import (
     CLASSES,
-    DataError,
     Images,
+    NoImagesError,
     Splits,
     class_names,
     given_splits,
@@ -51,7 +52,7 @@ class Parquet(Images):
             limits. strays: what lies beside the files: reason by path.
 
     Raises:
-        DataError: a file that cannot be read, or that has no column of images.
+        DataError: a file that cannot be read, or no file has a column of images.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class Parquet(Images):
         self.limits, self._memory, self._kept = reading, memory, OrderedDict[int, Any]()
         self._folder, self._left = absolute(folder or files[0].parent), dict(strays or {})
         self.left_out: Mapping[str, str] = self._left
-        self._columns = {file: columns_of(file, opened(file).schema_arrow, reading) for file in files}
+        self._columns = self._chosen(files, reading)
+        files = list(self._columns)
         self._suffix = _suffix(files, reading.image_column)
         metadata = [opened(file).metadata for file in files]
         # Where each row group lies: its file, and its number there.
@@ -85,6 +87,19 @@ class Parquet(Images):
         # Read here, so that worker processes share it.
         for group in range(len(sizes) if fits else 0):
             self._rows(group)
+
+    def _chosen(self, files: list[Path], reading: TableReading) -> dict[Path, Columns]:
+        """The columns of each file; one without images beside others is named."""
+        found, without = dict[Path, Columns](), dict[Path, NoImagesError]()
+        for file in files:
+            try:
+                found[file] = columns_of(file, opened(file).schema_arrow, reading)
+            except NoImagesError as error:
+                without[file] = error
+        if not found:
+            raise next(iter(without.values()))
+        self._left |= {str(absolute(file)): "a table without a column of images" for file in without}
+        return found
 
     def _take(self, files: list[Path], metadata: list[pq.FileMetaData], lacking: NDArray[np.int64]) -> None:
         """Ids, paths and labels of the rows that have an image; the others are named."""
@@ -120,7 +135,7 @@ class Parquet(Images):
                 self._left[f"{self._folder}/{self._row_name(len(labels) + place)}: label"] = why
             labels += found
         numbers, classes = as_numbers(labels, list(noted))
-        content = listed.read_bytes() if listed.is_file() else None
+        content = read_small(str(listed))
         self.classes = classes if classes and content is None else class_names(content, numbers)
         if classes and set(classes) <= set(self.classes):
             numbers, self.classes = as_numbers(labels, self.classes)
@@ -143,7 +158,11 @@ class Parquet(Images):
     def stored(self, index: int) -> bytes:
         row = int(self._rows_of[index])
         group = int(np.searchsorted(self._ends, row, side="right"))
-        rows = self._rows(group)
+        try:
+            rows = self._rows(group)
+        # It was there when the collection was opened.
+        except DataError as error:
+            raise BrokenImageError(self.paths[index], str(error)) from error
         found = rows[row - int(self._ends[group]) + len(rows)].as_py()
         if isinstance(found, str):
             return read_regular(self._places[group][0].parent / found, self.limits.max_bytes)
@@ -222,7 +241,7 @@ def parquet_files(root: Path, listing: Listing | None = None) -> tuple[list[Path
         raise DataError(f"no such folder: {root}")
     listing = listing or Listing(root)
     if not listing.tables:
-        raise DataError(f"no *.parquet files in {root}")
+        raise DataError(f"no *.parquet files in {root}{beside_nothing(listing)}")
     folder = absolute(root)
     known = {str(folder / name) for name in (*listing.tables, CLASSES)}
     strays = {path: reason for path, reason in listing.left_out.items() if path not in known}

@@ -10,7 +10,8 @@ from pathlib import Path
 import fsspec  # type: ignore[import-untyped]
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-from .sample import DataError
+from .errors import DataError
+from .regular import open_regular
 
 CACHE = "~/.cache/matmamba"
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -66,7 +67,7 @@ def read_small(place: str) -> bytes | None:
         DataError: it is there but cannot be read, or the place cannot be reached.
     """
     try:
-        with fsspec.open(place, "rb") as file:
+        with fsspec.open(place, "rb") if is_url(place) else open_regular(place) as file:
             return file.read()
     except FileNotFoundError:
         return None

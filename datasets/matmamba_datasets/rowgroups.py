@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .columns import Columns
-from .sample import DataError
+from .errors import DataError
 
 
 class _Mixed:
@@ -61,11 +61,16 @@ def images_of(file: Path, group: int, columns: Columns) -> Any:
         raise DataError(f"cannot read {file}: {error}") from error
     found = table[columns.image]
     if not columns.is_struct:
-        return found
-    content = pc.struct_field(found, "bytes")
+        return _plain(found)
+    content = _plain(pc.struct_field(found, "bytes"))
     if not content.null_count or found.type.get_field_index("path") < 0:
         return content
     return _Mixed(content, pc.struct_field(found, "path"))
+
+
+def _plain(found: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values themselves where each is kept once, and rows hold their numbers."""
+    return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
 
 
 def column(file: Path, columns: Columns) -> Iterator[Any]:

@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
-from matmamba_errors import MatMambaError
 from numpy.typing import NDArray
 from PIL import Image
 
 from .decode import Draft, read_image
+from .errors import DataError
 from .reading import Limits
 from .texts import Picked, shown
 
@@ -30,8 +30,16 @@ _REASONS = 20
 CLASSES = "classes.json"
 
 
-class DataError(MatMambaError):
-    """A data set that is missing, empty or unusable; the message names it."""
+class NoImagesError(DataError):
+    """A file that can be read, and has no image in it.
+
+    Attributes:
+        left_out: what it has: reason by path.
+    """
+
+    def __init__(self, message: str, left_out: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(message)
+        self.left_out = left_out
 
 
 @dataclass(frozen=True)
@@ -214,9 +222,35 @@ def class_names(content: bytes | None, labels: NDArray[np.int64]) -> tuple[str, 
     except ValueError as error:
         raise DataError(f"{CLASSES} is not JSON: {error}") from error
     if isinstance(names, dict):
-        names = names.get("names") or names.get("classes") or []
+        inside = [names.get(key) for key in ("names", "classes") if key in names]
+        names = next(filter(None, inside), []) if inside else names
+    known = listed_names(names)
+    if known is None:
+        raise DataError(f'{CLASSES} holds no list of names: ["cats", "dogs"]')
     count = int(labels.max(initial=NO_LABEL)) + 1
-    return tuple(map(str, names if len(names) >= count else range(count)))
+    return known if len(known) >= count else tuple(map(str, range(count)))
+
+
+def listed_names(names: object) -> tuple[str, ...] | None:
+    """Class names of a list, or of an object: names by number, or numbers by name; None if it is neither."""
+    if isinstance(names, dict):
+        by_number = {str(number): name for name, number in names.items() if type(number) is int}
+        by_number = by_number or names
+        names = [by_number.get(str(number)) for number in range(len(names))]
+        names = None if None in names else names
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names as they are, but for those that are there before: these get their number, as "crane (134)".
+
+    Two classes of one name, of which ImageNet has several, would become one.
+    """
+    seen, found = set[str](), list[str]()
+    for number, name in enumerate(names):
+        found.append(f"{name} ({number})" if name in seen else name)
+        seen.add(name)
+    return tuple(found)
 
 
 def split_by_id(images: Images, share: float) -> Splits:

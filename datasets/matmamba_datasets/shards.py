@@ -2,83 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from .broken import BrokenImageError
+from .archive import INDEX, INDEX_FORMAT, Shard, size_fault
+from .errors import BrokenImageError, DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
-from .listing import Listing, absolute
+from .kinds import is_shard
+from .listing import Listing, absolute, beside_nothing
 from .reading import Reading
-from .regular import too_large
+from .regular import open_regular, said, too_large
 from .remote import expand, is_url, join, list_places, local_copy, read_small
 from .sample import (
     CLASSES,
     NO_LABEL,
-    DataError,
     Images,
+    NoImagesError,
     Splits,
     class_names,
     given_splits,
+    left_out_text,
     split_by_id,
     with_labels,
 )
 from .tars import Members, scan_tar
 from .texts import Prefixed
-
-# What `matmamba data prepare` writes beside the shards, so that opening them reads none of them.
-INDEX, INDEX_FORMAT = "index.json", 1
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A tar file and what is in it.
-
-    Attributes:
-        place: path or URL. bytes, sha256: of the file as it was written; None and "" if nobody wrote it down.
-            ours: whether it is of a split that was made by id.
-    """
-
-    place: str
-    members: Members
-    bytes: int | None = None
-    sha256: str = ""
-    ours: bool = False
-
-    def file(self, cache: str = "") -> Path:
-        """The file on this machine; `DataError` if it is remote and cannot be fetched."""
-        return local_copy(self.place, cache, self.sha256)
-
-    def damage(self, cache: str = "") -> str:
-        """What is wrong with the file as a whole by its size and checksum, "" if nothing is known to be."""
-        file = self.file(cache)
-        if fault := size_fault(self, file):
-            return fault
-        if self.sha256 and sha256_of(file) != self.sha256:
-            return f"its SHA-256 is not that of {INDEX}: some bytes were changed"
-        return ""
-
-
-def size_fault(shard: Shard, file: Path) -> str:
-    """How the size of a shard's file differs from what was written, "" if it does not."""
-    found = file.stat().st_size if file.is_file() else 0
-    if shard.bytes is None or found == shard.bytes:
-        return ""
-    return f"it has {found} bytes where {INDEX} says {shard.bytes}: truncated, changed or missing"
-
-
-def sha256_of(file: Path) -> str:
-    """Checksum of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while piece := opened.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 class Shards(Images):
@@ -103,14 +56,18 @@ class Shards(Images):
         reading: Reading | None = None,
         strays: Mapping[str, str] | None = None,
     ) -> None:
-        self._shards, self._cache, self.classes = tuple(shards), cache, classes
+        self._cache, self.classes = cache, classes
         self.limits = reading or Reading()
         self.left_out: Mapping[str, str] = dict(strays or {})
         for shard in shards:
             self.left_out |= shard.members.left_out
+        shards = [shard for shard in shards if len(shard.members)]
+        if not shards:
+            raise DataError(f"no images\n{left_out_text(self.left_out)}")
         for shard in shards:
             if not is_url(shard.place) and (fault := size_fault(shard, Path(shard.place))):
                 raise DataError(f"{shard.place}: {fault}")
+        self._shards = tuple(shards)
         self.groups: Sequence[int] = [len(shard.members) for shard in shards]
         self._ends = np.cumsum(self.groups)
         self._members = Members.joined([shard.members for shard in shards])
@@ -137,11 +94,14 @@ class Shards(Images):
         if size > self.limits.max_bytes:
             raise BrokenImageError(self.paths[index], too_large(size, self.limits.max_bytes))
         try:
-            with shard.file(self._cache).open("rb") as opened:
+            with open_regular(shard.file(self._cache)) as opened:
                 opened.seek(int(self._members.offsets[index]))
                 content = opened.read(size)
+        except BrokenImageError as error:
+            raise BrokenImageError(self.paths[index], error.reason) from error
         except (OSError, DataError) as error:
-            raise BrokenImageError(self.paths[index], str(error)) from error
+            reason = said(error) if isinstance(error, OSError) else str(error)
+            raise BrokenImageError(self.paths[index], reason) from error
         if len(content) < size:
             raise BrokenImageError(self.paths[index], "the shard is truncated")
         return content
@@ -195,10 +155,11 @@ def strays_of(root: str) -> dict[str, str]:
     if is_url(root) or not Path(root).is_dir():
         return {}
     listing, folder = Listing(root), absolute(Path(root))
-    ours = {CLASSES, INDEX, *(f"{name}.npz" for name in (*TRAIN_NAMES, *HELD_OUT_NAMES)), ".unfinished/"}
+    indexed = {_file_name(place) for place in read_index(root)}
+    ours = {CLASSES, *(f"{name}.npz" for name in (*TRAIN_NAMES, *HELD_OUT_NAMES)), ".unfinished/"}
+    ours |= {INDEX} if indexed else set()
     known = {str(folder / name) + ("/" if name.endswith("/") else "") for name in (*listing.shards, *ours)}
     found = {path: reason for path, reason in listing.left_out.items() if path not in known}
-    indexed = {_file_name(place) for place in read_index(root)}
     unlisted = [name for name in listing.shards if indexed and name not in indexed]
     found |= {str(folder / name): f"a shard that {INDEX} does not list" for name in unlisted}
     return found | {str(folder / name): "an image beside shards" for name in listing.images}
@@ -214,7 +175,7 @@ def find_shards(root: str, cache: str = "") -> list[Shard]:
     """The shards at a place, by their index or by their headers; `DataError` as for `open_shards`."""
     places, indexes = list[str](), dict[str, dict[str, Shard]]()
     for part in expand(root):
-        is_pattern = part.endswith(".tar")
+        is_pattern = is_shard(part) and not Path(part).is_dir()
         folder = part.rpartition("/")[0] or "." if is_pattern else part
         if folder not in indexes:
             indexes[folder] = read_index(folder)
@@ -224,13 +185,30 @@ def find_shards(root: str, cache: str = "") -> list[Shard]:
         else:
             places += list(indexes[folder]) or _below(folder)
     if not places:
-        raise DataError(f"no shards (*.tar) in {root}")
+        here = Path(root).is_dir()
+        raise DataError(f"no shards (*.tar) in {root}{beside_nothing(Listing(root)) if here else ''}")
     known = {place: shard for index in indexes.values() for place, shard in index.items()}
-    return [known.get(place) or Shard(place, scan_tar(local_copy(place, cache), place)) for place in places]
+    return _scanned(places, known, cache)
+
+
+def _scanned(places: Sequence[str], known: Mapping[str, Shard], cache: str) -> list[Shard]:
+    """The shards at these places; one without images beside others holds none, and is named."""
+    shards, without = list[Shard](), list[NoImagesError]()
+    for place in places:
+        try:
+            shards.append(known.get(place) or Shard(place, scan_tar(local_copy(place, cache), place)))
+        except NoImagesError as error:
+            without.append(error)
+            name = place if is_url(place) else str(absolute(Path(place)))
+            left_out = error.left_out or {name: "an archive without images"}
+            shards.append(Shard(place, replace(Members.of([]), left_out=left_out)))
+    if len(without) == len(shards):
+        raise without[0]
+    return shards
 
 
 def read_index(folder: str) -> dict[str, Shard]:
-    """The shards that a folder's index lists, by place; none if there is no index.
+    """The shards that a folder's index lists, by place; none if there is no index, or it is somebody else's.
 
     Raises:
         DataError: the index is damaged, or of a format that is not known.
@@ -241,6 +219,8 @@ def read_index(folder: str) -> dict[str, Shard]:
     shards = {}
     try:
         index = json.loads(content)
+        if not (isinstance(index, dict) and {"format", "splits"} & set(index)):
+            return {}
         if index["format"] != INDEX_FORMAT:
             raise ValueError(f"format {index['format']} is not known")
         for name, listed in index["splits"].items():

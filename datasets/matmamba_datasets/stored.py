@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .broken import BrokenImageError
-from .kinds import TABLE, container_of
+from .errors import BrokenImageError, DataError
+from .kinds import container_of, is_table
 from .reading import Limits, TableReading
 from .regular import read_regular
-from .sample import NO_LABEL, DataError, Images
+from .sample import NO_LABEL, Images
 from .shards import all_shards
 from .texts import Packed
 
@@ -78,8 +78,7 @@ class Places:
 def _opened(container: str, path: str) -> tuple[Images, dict[str, int]]:
     """The images of an archive or a table, and where each path is among them."""
     try:
-        is_table = container.endswith(TABLE)
-        images = _parquet(container, _column(path)) if is_table else all_shards(container)
+        images = _parquet(container, _column(path)) if is_table(container) else all_shards(container)
     except (DataError, OSError) as error:
         raise BrokenImageError(path, str(error)) from error
     return images, {found: index for index, found in enumerate(images.paths)}
@@ -87,7 +86,8 @@ def _opened(container: str, path: str) -> tuple[Images, dict[str, int]]:
 
 def _column(path: str) -> str:
     """The column of a Parquet file in which an image lies, "" for the one that is found without asking."""
-    return path.rpartition("#")[2].partition("@")[2] if container_of(path).endswith(TABLE) else ""
+    container = container_of(path)
+    return path[len(container) + 1 :].partition("@")[2] if is_table(container) else ""
 
 
 def _parquet(container: str, column: str) -> Images:

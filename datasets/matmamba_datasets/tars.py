@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -16,11 +17,13 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import DataError
 from .kinds import IMAGE_SUFFIXES, reasons, suffix_of, why_no_member
-from .sample import MOST_CLASSES, NO_LABEL, DataError, left_out_text
+from .sample import MOST_CLASSES, NO_LABEL, NoImagesError, left_out_text
 from .texts import Packed, is_text
 
 _BLOCK = 512
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 Label = int | str
 
 
@@ -134,7 +137,7 @@ def scan_tar(file: Path, place: str) -> Members:
         place: what errors call it.
 
     Raises:
-        DataError: it is missing, truncated or not a tar file, or there is no image in it.
+        DataError: it is missing, truncated or not a tar file. NoImagesError: there is no image in it.
     """
     scan = _Scan(place)
     if file.exists() and not file.is_file():
@@ -146,8 +149,18 @@ def scan_tar(file: Path, place: str) -> Members:
             end = tar.offset
         _require_end(file, end, place)
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise DataError(f"cannot read {place}: {error}") from error
+        raise DataError(f"cannot read {place}: {_compressed(file) or error}") from error
     return scan.members()
+
+
+def _compressed(file: Path) -> str:
+    """How to read a tar file that is compressed, whatever it is called; "" if it is not."""
+    with suppress(OSError), file.open("rb") as opened:
+        start = opened.read(8)
+        for mark, name in _COMPRESSED.items():
+            if start.startswith(mark):
+                return f"it is compressed by {name}: unpack it, because images are found by their offsets"
+    return ""
 
 
 def _require_end(file: Path, end: int, place: str) -> None:
@@ -194,7 +207,8 @@ class _Scan:
         text = content.read()
         try:
             label = _parsed(text, suffix)
-        except (ValueError, TypeError, AttributeError):
+        # The last two come from numbers without bounds and brackets without end.
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             sample.faults[suffix] = f".{suffix} holds no integer label, nor the name of a class"
         else:
             if label != NO_LABEL:
@@ -218,8 +232,9 @@ class _Scan:
             rows.append((key, chosen.offset, chosen.size, sample.label()))
         if not rows:
             listed = f"\n{left_out_text(self._left)}" if self._left else ""
-            raise DataError(
-                f"no images in {self._place}: its members should be called like KEY.jpg and KEY.cls{listed}"
+            raise NoImagesError(
+                f"no images in {self._place}: its members should be called like KEY.jpg and KEY.cls{listed}",
+                self._left,
             )
         return replace(_numbered(rows), left_out=self._left)
 
@@ -243,7 +258,8 @@ def _numbered(rows: list[tuple[str, int, int, Label]]) -> Members:
 def _parsed(content: bytes, suffix: str) -> Label:
     """The label in a member; `NO_LABEL` if a JSON object has none, or null."""
     if suffix == "cls":
-        return _number(int(content.decode()))
+        # Windows' editors begin a file with a mark.
+        return _number(int(content.decode("utf-8-sig")))
     label = json.loads(content).get("label")
     if label is None:
         return NO_LABEL

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -42,6 +44,14 @@ def _spelt(kind: type[A], arguments: list[str], known: dict[str, A]) -> list[str
             found[flag] = one.pop()
     words = (word.partition("=") for word in arguments)
     return [found.get(flag, flag) + sign + value for flag, sign, value in words]
+
+
+def config_named(arguments: Sequence[str]) -> Path | None:
+    """The file behind --config, whose values become the defaults of the other flags."""
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config", type=Path)
+    file: Path | None = before.parse_known_args(arguments)[0].config
+    return file
 
 
 def dispatch(

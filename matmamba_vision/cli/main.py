@@ -1,6 +1,7 @@
 """Dispatch to the commands. Each is a module with a dataclass `Args` and a function `run(arguments)`.
 
-`run` returns nothing, or the exit status.
+`run` returns nothing, or the exit status. What a user can cause is a `MatMambaError`, and becomes one line;
+whatever else is raised is a fault of the program.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
+from matmamba_errors import MatMambaError
 from rich.table import Table
 
 from ..allocator import keep_freed_memory
-from ..errors import EXTRAS
+from ..errors import ConfigError, refusals
 from ..nearest import did_you_mean
 from .console import Console, Lines, replace_what_cannot_be_printed, say
 
@@ -38,6 +41,10 @@ COMMANDS = {
     "knn-label": "suggest labels, and find suspicious ones",
     "gallery": "look into a gallery, change it, keep it whole, carry it elsewhere",
 }
+# Behind the traceback of a fault.
+REPORT = (
+    "matmamba: this is a fault of matmamba, not of what it was given: please report this with the lines above"
+)
 _EXAMPLES = """\
 matmamba train --data.name folder --data.root PHOTOS --output RUN
 matmamba index --checkpoint RUN --images PHOTOS --gallery G
@@ -45,7 +52,14 @@ matmamba search --gallery G query.jpg --k 10"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 for faults found, 2 for bad input, 130 if stopped."""
+    """Run one command; returns the exit status.
+
+    That is 0; 1 for faults that were found, or a fault of the program, with its traceback; 2 for bad input,
+    with one line; 130 if the command was interrupted.
+
+    Args:
+        argv: the words behind `matmamba`; by default those of this process.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments[:1]
     arguments = arguments[debug:]
@@ -60,19 +74,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         _hush()
     replace_what_cannot_be_printed()
     try:
-        return _run(arguments[0] if arguments else "--help", arguments[1:])
+        with refusals():
+            return _run(arguments[0] if arguments else "--help", arguments[1:])
     except BrokenPipeError:
         # Whoever read our output has seen enough; what is left of it goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+    except MatMambaError as error:
         if debug:
             raise
-        say(f"matmamba: error: {_explain(error)}", stderr=True)
+        say(f"matmamba: error: {error}", stderr=True)
         return 2
     except KeyboardInterrupt:
         say("matmamba: interrupted; what was saved stays", stderr=True)
         return 130
+    except Exception:
+        say(traceback.format_exc().rstrip(), stderr=True)
+        say(REPORT, stderr=True)
+        return 1
 
 
 def _hush() -> None:
@@ -88,18 +107,12 @@ def _run(name: str, arguments: list[str]) -> int:
         _print_help()
         return 0
     if name not in COMMANDS:
-        raise ValueError(
+        raise ConfigError(
             f"unknown command {name!r}: one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}"
         )
     keep_freed_memory()
     command = importlib.import_module(f".{name.replace('-', '_')}", __package__)
     return command.run(arguments) or 0
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        return f"this needs {error.name}: pip install 'matmamba-vision[{EXTRAS[error.name]}]'"
-    return str(error)
 
 
 def _print_help() -> None:

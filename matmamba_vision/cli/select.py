@@ -23,32 +23,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tyro
-from matmamba_datasets import DataError, Images, Subset
+from rich.table import Table
 
-from ..batch import LabelledBatch
-from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from ..device import resolve_device
-from ..errors import ConfigError
-from ..measures.budget import Budget, make_price, parse_budget, require_possible
-from ..measures.choice import Measurements, choose
-from ..measures.mixnmatch import Candidate, explore, head_levels, ranked, smallest_width, starting_widths
-from ..measures.pareto import pareto_front
-from ..measures.score import Score, score
-from ..width import Width
+from ..checkpoint import checkpoint_file
+from ..widths.select import Selected, select
 from .arguments import parse
-from .computing import Computing, require_least
+from .computing import Computing, NamedData
 from .console import Console, say
-from .held_out import NamedData, open_data, watched_batches
-from .progress import reporter
-from .selection import Selection, print_selection, write_selection
-from .slices import SLICE_FILE
-
-# Search images below which a difference of some points is chance.
-FEW = 200
+from .progress import shown
 
 
 @dataclass
@@ -78,135 +62,93 @@ class Args:
 def run(arguments: list[str]) -> None:
     """Choose, write, and say what was chosen."""
     args = parse(Args, "select", __doc__, arguments)
-    budget = parse_budget(args.budget)
-    require_least(args, images=1, evaluations=1, profile_batch=1)
-    output = args.output or checkpoint_file(args.checkpoint).parent / "select"
-    if (output / SLICE_FILE).exists() and not args.overwrite:
-        raise ConfigError(f"{output / SLICE_FILE} exists: choose another --output, or --overwrite")
-    console = args.computing.begin()
-    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
-    selector = _Selector(args, budget, checkpoint, console)
-    if selector.deciding < FEW:
-        console.print(
-            f"note: {selector.deciding} images decide, fewer than {FEW}: accuracies that differ by less than"
-            f" {100 / selector.deciding**0.5:.0f} points are hardly told apart; --images, --data.root",
-            soft_wrap=True,
+    console = args.computing.console()
+    with shown(console) as listener:
+        found = select(
+            args.checkpoint,
+            args.budget,
+            output=args.output or checkpoint_file(args.checkpoint).parent / "select",
+            overwrite=args.overwrite,
+            data=args.data.name,
+            root=args.data.root,
+            images=args.images,
+            evaluations=args.evaluations,
+            profile_batch=args.profile_batch,
+            skip_blocks=args.skip_blocks,
+            **args.computing.settings(),
+            progress=listener,
         )
-    # Before the work, so that a folder that cannot be written costs none.
-    output.mkdir(parents=True, exist_ok=True)
-    selection = selector.select()
-    result = write_selection(output, selection, _flags(args))
     if args.computing.json:
-        say(json.dumps(result, indent=2))
+        say(json.dumps(found.to_dict(), indent=2))
     else:
-        print_selection(console, selection, output)
-    if selection.cut_short:
+        _print(console, found)
+    if found.cut_short:
         raise KeyboardInterrupt
 
 
-def _flags(args: Args) -> dict[str, Any]:
-    """All flags by name, those that are shared beside the others."""
-    own = {name: value for name, value in vars(args).items() if name != "computing"}
-    return own | vars(args.computing)
+def _print(console: Console, found: Selected) -> None:
+    """The Pareto front and the trained widths as a table, then the choice and what comes next."""
+    console.print(_table(found))
+    following = f"matmamba extract --checkpoint {found.checkpoint} --width {found.slice} --output SMALL"
+    for line in (
+        *_summary(found),
+        f"slice: {found.slice}; also candidates.json and pareto.png",
+        f"next: {following}",
+    ):
+        console.print(line, soft_wrap=True, markup=False)
 
 
-class _Selector:
-    """Profiles, explores, and chooses; what was evaluated before an interruption is kept."""
-
-    def __init__(self, args: Args, budget: Budget, checkpoint: Checkpoint, console: Console) -> None:
-        self._args, self._budget, self._seed = args, budget, args.computing.seed
-        self._checkpoint, self._model, self._console = checkpoint, checkpoint.model, console
-        images = open_data(console, checkpoint, args.data.name, args.data.root).held_out
-        self._levels = head_levels(self._model, args.skip_blocks)
-        with console.status(f"profiling for {budget.key}"):
-            self._price = make_price(self._model, budget.key, self._levels, args.profile_batch)
-            smallest = smallest_width(self._model, self._levels, self._price)
-            require_possible(budget, self._model, smallest, self._price)
-            self._starts = starting_widths(self._model, self._levels, self._price, budget.limit)
-        self._search_half, self._other_half = (self._read(half) for half in _halves(images, args))
-        self._measurements = Measurements(self._model, args.profile_batch)
-        self._candidates: list[Candidate] = []
-
-    @property
-    def deciding(self) -> int:
-        """How many images the search decides by."""
-        return sum(map(len, self._search_half))
-
-    def select(self) -> Selection:
-        """Explore and choose. Ctrl-C ends that early: the choice is then among what was evaluated."""
-        try:
-            self._explore()
-            return self._conclude(cut_short=False)
-        except KeyboardInterrupt:
-            if not self._candidates:
-                raise
-            self._console.print("interrupted: choosing among what was evaluated; once more to leave")
-            return self._conclude(cut_short=True)
-
-    def _explore(self) -> None:
-        images = sum(map(len, self._search_half))
-        limit, evaluations = self._budget.limit, self._args.evaluations
-        with reporter(self._console).meter("evaluating", evaluations * images) as bar:
-
-            def evaluate(width: Width) -> Score:
-                note = self._standing()
-                return score(self._model, self._search_half, width, lambda done: bar.advance(done, note))
-
-            for candidate in explore(
-                self._starts, self._levels, self._price, limit, evaluate, evaluations, self._seed
-            ):
-                self._candidates.append(candidate)
-
-    def _standing(self) -> str:
-        within = ranked(known for known in self._candidates if known.cost <= self._budget.limit)
-        best = f", best {within[0].score.log_likelihood:.4f} ({within[0].origin})" if within else ""
-        return f"width {len(self._candidates) + 1} of {self._args.evaluations}{best}"
-
-    def _conclude(self, cut_short: bool) -> Selection:
-        status = "measuring finalists, and scoring them on the other half"
-        with self._console.status(status):
-            choice = choose(self._candidates, self._budget, self._measurements, self._score_held_back)
-            known = [choice.chosen, choice.found, *([choice.rule] if choice.rule else [])]
-            if not cut_short:
-                known += pareto_front(self._candidates)
-                known += [candidate for candidate in self._candidates if candidate.origin == "trained"]
-            shown = sorted(dict.fromkeys(known), key=lambda candidate: candidate.cost)
-            self._measurements.of([candidate.width for candidate in shown])
-        halves = sum(map(len, self._search_half)), sum(map(len, self._other_half))
-        return Selection(
-            self._checkpoint,
-            self._budget,
-            choice,
-            self._candidates,
-            shown,
-            self._measurements,
-            halves,
-            cut_short,
+def _table(found: Selected) -> Table:
+    title = f"Pareto front (•) and trained widths, on the {found.images[0]:,} images of the search"
+    names = ("", "width", "by", "MMACs", "params", "ms", "MiB", "top-1", "log-lik.")
+    table = Table(*names, title=title)
+    for column in table.columns[3:]:
+        column.justify, column.no_wrap = "right", True
+    table.columns[1].overflow, table.columns[2].no_wrap = "fold", True
+    for row in found.shown:
+        costs, score = row["costs"], row["search"]
+        table.add_row(
+            "•" if row["on_front"] else "",
+            row["width"],
+            row["found_by"],
+            f"{1e3 * costs['gmacs']:,.2f}",
+            f"{costs['params']:,}",
+            f"{costs['latency_ms']['median']:.2f}",
+            f"{costs['memory_mb']:.2f}",
+            f"{score['top1']:.3f}",
+            f"{score['log_likelihood']:.4f}",
+            style="bold" if row["width"] == found.label else "" if row["within_budget"] else "dim",
         )
-
-    def _score_held_back(self, width: Width) -> Score:
-        return score(self._model, self._other_half, width)
-
-    def _read(self, images: Images) -> list[LabelledBatch]:
-        args = self._args
-        batches = watched_batches(
-            self._console,
-            "reading images",
-            self._checkpoint,
-            images,
-            args.computing.batch_size,
-            args.computing.workers,
-        )
-        read: list[LabelledBatch] = [batch for batch in batches if len(batch)]
-        if not read:
-            raise DataError(f"{args.data.root or self._checkpoint.path}: no held-out image can be read")
-        return read
+    return table
 
 
-def _halves(images: Images, args: Args) -> tuple[Images, Images]:
-    """Two halves by chance, of at most `args.images` each: one to search by, one to report on."""
-    if len(images) < 2:
-        raise DataError(f"the data set has {len(images)} held-out images: select needs at least 2")
-    order = np.random.default_rng(args.computing.seed).permutation(len(images))
-    first, second = np.array_split(order, 2)
-    return Subset(images, np.sort(first[: args.images])), Subset(images, np.sort(second[: args.images]))
+def _summary(found: Selected) -> list[str]:
+    costs, spread, others = found.costs, found.costs["latency_ms"], found.accuracy
+    short = ", cut short" if found.cut_short else ""
+    evaluated = f"{len(found.candidates)} widths evaluated{short}"
+    own = found.accuracy_of_search
+    return [
+        f"chosen for {found.budget}: {found.label}, by {found.found_by}; {evaluated}",
+        _against_rule(found),
+        f"costs: {costs['gmacs']:.4g} GMACs, {costs['params']:,} parameters, {costs['memory_mb']:.2f} MiB,"
+        f" {spread['median']:.2f} ms (quartiles {spread['low']:.2f} to {spread['high']:.2f}),"
+        f" measured on {costs['device']}, batch {costs['batch']}",
+        f"accuracy: top-1 {others['top1']:.3f}, log-likelihood {others['log_likelihood']:.4f} on"
+        f" {found.images[1]:,} images held back from the search; on its own {found.images[0]:,}:"
+        f" {own['top1']:.3f}, {own['log_likelihood']:.4f}",
+    ]
+
+
+def _against_rule(found: Selected) -> str:
+    against = found.search_against_rule
+    if found.rule is None:
+        return "no uniform width, and none of the rule, is within the budget"
+    if against is None:
+        return "the search found nothing better"
+    gain, error = against["log_likelihood_gain"], against["standard_error"]
+    other = f"{against['rule']} by {found.rule['found_by']}"
+    on_other = f"on images held back: {gain:+.4f} ± {error:.4f} nats per image"
+    if against["used"]:
+        clearly = "it beats" if gain > error else "it is no worse than, but not clearly better than,"
+        return f"{clearly} the best without search, {other}, {on_other}"
+    return f"the search found {against['found']}, which does not beat {other} {on_other}; so that is used"

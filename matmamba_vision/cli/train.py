@@ -15,47 +15,21 @@ examples:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
-import numpy as np
 import tyro
-from accelerate import Accelerator
-from matmamba_datasets import Splits, open_splits
+from rich.console import Group
+from rich.table import Table
 
-from ..errors import ConfigError
-from ..models import MatMamba
-from ..training import (
-    NestedObjective,
-    Saves,
-    build_model,
-    compile_widths,
-    make_accelerator,
-    prepare_training,
-)
-from .arguments import parse
-from .config import TrainConfig, check_config, load_config
+from ..measures.memory import MIB
+from ..runs import Run, RunMemory, TrainConfig, TrainingPlan, load_config, plan_training, train
+from ..runs.dry_run import SMALL_BATCHES
+from .arguments import config_named, parse
 from .console import Console
-from .dry_run import Plan, describe
-from .fitting import (
-    Prepared,
-    accelerator_of,
-    config_named,
-    make_loaders,
-    prepare_torch,
-    require_best,
-    run_training,
-    say_what_next,
-    start_in_words,
-)
-from .progress import reporter
-from .resume import find_checkpoint
-
-# Below this many images, accuracy on a class says little.
-FEW = 5
+from .progress import shown
 
 
 @dataclass
@@ -76,95 +50,90 @@ def run(arguments: list[str]) -> None:
     default = Args(file, run=load_config(file)) if file else Args()
     args = parse(Args, "train", __doc__, arguments, default)
     console = Console()
-    if args.dry_run:
-        plan(args.run, console, args.resume)
+    with shown(console) as listener:
+        if args.dry_run:
+            print_plan(console, plan_training(args.run, resume=args.resume, progress=listener))
+        else:
+            say_what_next(console, train(args.run, resume=args.resume, progress=listener))
+
+
+def say_what_next(console: Console, run: Run) -> None:
+    """Print where the checkpoint of a run is, and what it is for; once, however many processes it has."""
+    if run.process:
         return
-    say_what_next(console, train(args.run, console, args.resume))
-
-
-def train(config: TrainConfig, console: Console, resume: str = "no") -> Path:
-    """Train a model and leave it in the run's folder, which is returned.
-
-    Raises:
-        ConfigError: unknown model, or a run is there already. DataError: data set missing or unreadable.
-        ResumeError: the run there cannot be continued. OSError: something cannot be written.
-    """
-    check_config(config)
-    output = Path(config.output)
-    splits = open_splits(config.data)
-    accelerator = accelerator_of(config)
-    console.quiet = not accelerator.is_main_process
-    reporter(console).left_out(splits.left_out)
-    _warn_of_small_classes(splits, console)
-    prepare = partial(_prepare, config, splits, accelerator, console)
-    run_training(config, len(splits.held_out), prepare, accelerator, console, resume)
-    return output
-
-
-def plan(config: TrainConfig, console: Console, resume: str = "no") -> None:
-    """Print what a run would do; nothing is written."""
-    check_config(config)
-    found = find_checkpoint(config, Saves(Path(config.output) / "checkpoints"), resume)
-    splits = open_splits(config.data)
-    accelerator = make_accelerator(config.engine, config.device)
-    console.quiet = not accelerator.is_main_process
-    reporter(console).left_out(splits.left_out)
-    training, loaders = _prepare(config, splits, accelerator, console)
-    model, optimiser = training.model, training.optimiser.optimizer  # type: ignore[attr-defined]
-    facts = Plan(
-        config.model.init or config.model.name,
-        f"{config.data.name} {config.data.root}".strip(),
-        len(splits.train),
-        len(splits.held_out),
-        config.data.batch_size,
-        math.ceil(len(loaders[0]) / config.engine.accumulate),
-        training.widths.schedule.in_words(model.label),
-        training.ranks,
-        config.engine.accumulate,
+    console.print(f"checkpoint: {run.checkpoint}", soft_wrap=True)
+    console.print(
+        f"next: matmamba index --checkpoint {quote(str(run.folder))} --images FOLDER --gallery GALLERY",
+        soft_wrap=True,
     )
-    with accelerator.autocast():
-        tables = describe(facts, config.optim, model, optimiser)
-    if accelerator.is_main_process:
-        console.print(tables)
-        console.print(f"{config.output}: {start_in_words(found, config)}", soft_wrap=True, highlight=False)
 
 
-def _prepare(config: TrainConfig, splits: Splits, accelerator: Accelerator, console: Console) -> Prepared:
-    prepare_torch(config)
-    model = build_model(config.model, len(splits.train.classes)).to(accelerator.device)
-    objective = NestedObjective(config.objective, model.embedding_dim, model.num_classes)
-    if config.compile:
-        _compile(model, config.data.batch_size, console)
-    loaders = make_loaders(config, model.input, splits, accelerator)
-    training = prepare_training(
-        model,
-        objective,
-        config.optim,
-        len(loaders[0]),
-        schedule=config.schedule,
-        mix=config.mix,
-        engine=config.engine,
-        accelerator=accelerator,
-        seed=config.seed,
-    )
-    require_best(config, model)
-    return training, loaders
+def print_plan(console: Console, plan: TrainingPlan) -> None:
+    """Print what a run would do; once, however many processes it has."""
+    if plan.process:
+        return
+    console.print(plan_tables(plan))
+    console.print(f"{plan.output}: {plan.start}", soft_wrap=True, highlight=False)
 
 
-def _compile(model: MatMamba, batch_size: int, console: Console) -> None:
-    try:
-        for width, seconds in compile_widths(model.train(), batch_size):
-            console.print(f"compiled width {width} in {seconds:.0f} s", highlight=False)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"compile: torch.compile cannot be used here: {reason}") from error
+def plan_tables(plan: TrainingPlan) -> Group:
+    """Tables of the widths, the course and the memory of a run."""
+    memory = _facts("memory of each process", _memory(plan.memory, plan.work.batch_size))
+    return Group(_widths(plan), _facts("run", _course(plan)), memory)
 
 
-def _warn_of_small_classes(splits: Splits, console: Console) -> None:
-    labels = np.concatenate([splits.train.labels, splits.held_out.labels])
-    counts = np.bincount(labels, minlength=len(splits.train.classes))
-    small = [
-        f"{name} ({count})" for name, count in zip(splits.train.classes, counts, strict=True) if count < FEW
-    ]
-    if small:
-        console.print(f"note: classes with few images mean little when measured: {', '.join(small)}")
+def _widths(plan: TrainingPlan) -> Table:
+    table = Table("width", "parameters", "MMACs per image", title="trained widths")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for cost in plan.widths:
+        table.add_row(cost.width, f"{cost.parameters:,}", f"{cost.macs / 1e6:,.1f}")
+    return table
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    table = Table(title=title, show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _course(plan: TrainingPlan) -> dict[str, str]:
+    work, optim = plan.work, plan.optim
+    images = f"{work.images:,} images, {work.held_out:,} held out, {plan.classes} classes"
+    of_step = work.images_per_step
+    parts = f"{work.processes} processes x {work.accumulation} batches x {work.batch_size}"
+    return {
+        "model": f"{work.model}, images of {' x '.join(map(str, plan.image))}",
+        "data": f"{work.data}: {images}",
+        "widths of a step": work.widths,
+        "images of a step": f"{of_step:,}" if of_step == work.batch_size else f"{of_step:,} ({parts})",
+        "steps": f"{optim.epochs} epochs x {work.steps_per_epoch:,} = {plan.steps:,}",
+        "optimiser": f"{optim.opt}, weight decay {optim.weight_decay:g}",
+        "learning rate": _rates_in_words(plan),
+    }
+
+
+def _rates_in_words(plan: TrainingPlan) -> str:
+    rates, decay = plan.rates, plan.optim.layer_decay
+    rise = f"from {rates.peak:.3g} "
+    if rates.warmup_steps:
+        rise = f"from {rates.first:.3g} to {rates.peak:.3g} in {rates.warmup_steps:,} steps, then "
+    scale = "" if decay is None else f"; times {decay:g} for each block further down"
+    return f"{rise}{plan.optim.sched} to {rates.last:.3g} in the last step{scale}"
+
+
+def _memory(memory: RunMemory, batch_size: int) -> dict[str, str]:
+    measured = f"forward and backward of the full width, measured on {SMALL_BATCHES[0]} and"
+    measured += f" {SMALL_BATCHES[1]} images, scaled to {batch_size}"
+    return {
+        "weights": _mib(memory.weights),
+        "gradients": _mib(memory.gradients),
+        "optimiser": f"{_mib(memory.optimiser)}, after a step of a copy",
+        "activations": f"{_mib(memory.activations)}: {measured}",
+        "sum": _mib(memory.whole),
+    }
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:,.1f} MiB" if size < 2**30 else f"{size / 2**30:,.2f} GiB"

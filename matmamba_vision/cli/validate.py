@@ -18,33 +18,22 @@ examples:
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
-from matmamba_datasets import DataError, Images, Splits
+from rich.table import Table
 
-from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from ..device import resolve_device
-from ..errors import ConfigError
-from ..measures import Predictions, predict
-from ..measures.environment import environment
-from ..measures.significance import RESAMPLES
-from ..width import Width
+from ..checkpoint import checkpoint_file
+from ..widths.validate import FILES, Validation, validate
 from .arguments import parse
-from .computing import Computing, require_least
+from .computing import Computing, NamedData
 from .console import Console, say
-from .experiment import some
-from .held_out import NamedData, data_config, open_data, watched_batches
-from .measure import measure_widths
-from .slices import named_width
-from .validation import Encoded, Plan, assess
-from .validation_report import print_validation, write_validation
+from .progress import shown
 
-SMALLEST_DIM = 8
+Row = dict[str, Any]
 
 
 @dataclass
@@ -77,120 +66,110 @@ class Args:
 def run(arguments: list[str]) -> None:
     """Measure, write the folder, print tables or JSON."""
     args = parse(Args, "validate", __doc__, arguments)
-    require_least(args, gallery_images=1, knn=1, dims=1)
-    if args.probe:
-        # Before the work, so that a missing package costs none.
-        import sklearn  # noqa: F401
-    console = args.computing.begin()
-    checkpoint = load_checkpoint(args.checkpoint, resolve_device(args.computing.device))
-    plan = _plan(args, checkpoint)
-    splits = open_data(console, checkpoint, args.data.name, args.data.root)
-    splits = Splits(some(splits.train, args.gallery_images, args.computing.seed), splits.held_out)
-    output = args.output or checkpoint_file(args.checkpoint).parent / "validate"
-    # Before the work, so that a folder that cannot be written costs none.
-    output.mkdir(parents=True, exist_ok=True)
-    results = _validate(args, plan, checkpoint, splits, console)
-    write_validation(output, results)
-    if args.computing.json:
-        say(json.dumps(results, indent=2))
-    else:
-        print_validation(console, results, output)
-
-
-def measure_checkpoint(
-    checkpoint: Checkpoint,
-    widths: Sequence[Width],
-    splits: Splits,
-    console: Console,
-    batch_size: int,
-    workers: int,
-) -> list[dict[str, Any]]:
-    """`measure_widths` on images prepared as the model wants them; `DataError` if too many are broken."""
-    batches = [
-        watched_batches(console, "encoding", checkpoint, images, batch_size, workers)
-        for images in (splits.train, splits.held_out)
-    ]
-    return measure_widths(checkpoint.model, widths, *batches)
-
-
-def _plan(args: Args, checkpoint: Checkpoint) -> Plan:
-    model = checkpoint.model
-    widths = _named(args.widths, checkpoint) or list(model.trained_widths)
-    gallery = _named(args.gallery_widths, checkpoint) or list(dict.fromkeys([model.width("full"), *widths]))
-    pairs = [(widths[0], width) for width in widths[1:]]
-    if args.compare:
-        first, second = (named_width(width, checkpoint) for width in args.compare)
-        for width in (first, second):
-            if width not in widths:
-                known = ", ".join(map(model.label, widths))
-                raise ConfigError(f"--compare {model.label(width)}: it can be one of the widths {known}")
-        pairs = [(first, second)]
-    dims = _dims(args, checkpoint)
-    return Plan(widths, gallery, dims, sorted(set(args.knn)), pairs, args.probe, args.computing.seed)
-
-
-def _named(names: Sequence[str], checkpoint: Checkpoint) -> list[Width]:
-    return list(dict.fromkeys(named_width(name, checkpoint) for name in names))
-
-
-def _dims(args: Args, checkpoint: Checkpoint) -> list[int]:
-    longest = checkpoint.model.embedding_dim
-    if args.dims:
-        if max(args.dims) > longest:
-            raise ConfigError(f"--dims {max(args.dims)}: embeddings of this checkpoint have {longest} dims")
-        return sorted(set(args.dims))
-    powers = [SMALLEST_DIM << power for power in range(longest.bit_length())]
-    known = checkpoint.run.get("objective", {}).get("mrl_dims") or powers
-    return sorted({*(dim for dim in known if dim < longest), longest})
-
-
-def _validate(
-    args: Args, plan: Plan, checkpoint: Checkpoint, splits: Splits, console: Console
-) -> dict[str, Any]:
-    start = time.monotonic()
-    encoded = _encode(args, plan, checkpoint, splits, console)
-    middle = time.monotonic()
-    tables = assess(checkpoint.model, plan, encoded, console)
-    end = time.monotonic()
-    images = {
-        name: len(next(iter(found.values())).labels)
-        for name, found in (("gallery", encoded.gallery), ("queries", encoded.queries))
-    }
-    data = data_config(checkpoint, args.data.name, args.data.root)
-    return {
-        "checkpoint": str(checkpoint.path),
-        "digest": checkpoint.digest,
-        "data": {"name": data.name, "root": data.root},
-        "images": images,
-        "settings": {
-            "knn": list(plan.knn),
-            "dims": list(plan.dims),
-            "seed": plan.seed,
-            "resamples": RESAMPLES,
-        },
-        **tables,
-        "seconds": {"encode": round(middle - start, 2), "assess": round(end - middle, 2)},
-        **environment(),
-    }
-
-
-def _encode(args: Args, plan: Plan, checkpoint: Checkpoint, splits: Splits, console: Console) -> Encoded:
-    """Both sides, each image read once."""
-
-    def encode(what: str, images: Images, widths: Sequence[Width]) -> dict[Width, Predictions]:
-        batches = watched_batches(
-            console, f"encoding {what}", checkpoint, images, args.computing.batch_size, args.computing.workers
+    console = args.computing.console()
+    with shown(console) as listener:
+        found = validate(
+            args.checkpoint,
+            output=args.output or checkpoint_file(args.checkpoint).parent / "validate",
+            data=args.data.name,
+            root=args.data.root,
+            widths=args.widths,
+            gallery_widths=args.gallery_widths,
+            dims=args.dims,
+            knn=args.knn,
+            compare=args.compare,
+            probe=args.probe,
+            gallery_images=args.gallery_images,
+            **args.computing.settings(),
+            progress=listener,
         )
-        found = predict(checkpoint.model, batches, widths)
-        if not found:
-            said = (
-                f"no image of the {what} can be read"
-                if len(images)
-                else f"there are no images for the {what}"
-            )
-            raise DataError(f"{said}: name others by --data.name and --data.root")
-        return dict(zip(widths, found, strict=True))
+    if args.computing.json:
+        say(json.dumps(found.to_dict(), indent=2))
+    else:
+        _print(console, found)
 
-    # A probe learns from the training images at the width that it is for.
-    stored = list(dict.fromkeys([*plan.gallery_widths, *(plan.widths if plan.probe else ())]))
-    return Encoded(encode("queries", splits.held_out, plan.widths), encode("gallery", splits.train, stored))
+
+def _print(console: Console, found: Validation) -> None:
+    """Tables of widths, retrieval, comparisons and probes, and where the files are."""
+    images = found.images
+    console.print(
+        f"queries: {images['queries']:,} held-out images; gallery: {images['gallery']:,} training images;"
+        " ±: half of a 95 % bootstrap interval",
+        soft_wrap=True,
+    )
+    console.print(_widths(found.widths))
+    for name, title in (("knn1", "1-NN"), ("map10", "mAP@10")):
+        console.print(_matrix(found.retrieval, name, title))
+    if found.comparisons:
+        console.print(_comparisons(found.comparisons))
+    if found.probes is not None:
+        console.print(_probes(found.probes))
+    console.print(f"{found.output}: {', '.join(FILES)}", soft_wrap=True)
+
+
+def _widths(rows: Sequence[Row]) -> Table:
+    names = ("width", "top-1", "top-5", "ECE", "NLL", "params", "MMACs", "encode ms")
+    table = _table(names, "widths", left=1)
+    for row in rows:
+        table.add_row(
+            row["width"],
+            _with_interval(row, "top1"),
+            *(f"{row[name]:.3f}" for name in ("top5", "ece", "nll")),
+            f"{row['params']:,}",
+            f"{1e3 * row['gmacs']:,.1f}",
+            f"{row['encode_ms']:.1f}",
+        )
+    return table
+
+
+def _matrix(cells: Sequence[Row], name: str, title: str) -> Table:
+    """A row for each query width and gallery width, a column for each dim."""
+    dims = list(dict.fromkeys(cell["dim"] for cell in cells))
+    known = {(cell["query_width"], cell["gallery_width"], cell["dim"]): cell[name] for cell in cells}
+    table = _table(("query", "gallery", *map(str, dims)), f"{title} by embedding dim", left=2)
+    last = ""
+    for query, gallery in dict.fromkeys(key[:2] for key in known):
+        if last and query != last:
+            table.add_section()
+        values = (f"{known[query, gallery, dim]:.3f}" for dim in dims)
+        table.add_row("" if query == last else query, gallery, *values)
+        last = query
+    return table
+
+
+def _comparisons(rows: Sequence[Row]) -> Table:
+    names = ("width", "against", "top-1", "p", "mAP@10", "p")
+    table = _table(names, "differences; p: McNemar, sign flips", left=2)
+    for row in rows:
+        cells = [
+            text
+            for name in ("top1", "map10")
+            for text in (_with_interval(row, f"{name}_difference", "+"), f"{row[f'{name}_p']:.2g}")
+        ]
+        table.add_row(row["first"], row["second"], *cells)
+    return table
+
+
+def _probes(rows: Sequence[Row]) -> Table:
+    """A row for each width, a column for each dim."""
+    dims = list(dict.fromkeys(row["dim"] for row in rows))
+    known = {(row["width"], row["dim"]): row["probe"] for row in rows}
+    table = _table(("width", *map(str, dims)), "linear probe by embedding dim", left=1)
+    for width in dict.fromkeys(row["width"] for row in rows):
+        table.add_row(width, *(f"{known[width, dim]:.3f}" for dim in dims))
+    return table
+
+
+def _table(names: Sequence[str], title: str, left: int) -> Table:
+    table = Table(*names, title=title)
+    for column in table.columns[:left]:
+        column.overflow = "fold"
+    for column in table.columns[left:]:
+        column.justify = "right"
+        column.no_wrap = True
+    return table
+
+
+def _with_interval(row: Row, name: str, sign: str = "") -> str:
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:{sign}.3f} ±{(high - low) / 2:.3f}"

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matmamba_datasets import Batch, BrokenTally, Images, eval_transform, make_loader
+from matmamba_datasets import Batch, BrokenTally, Images, Subset, eval_transform, make_loader
 from matmamba_retrieval import GalleryError
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
+from ..errors import NotFiniteError
 from ..galleries.embedder import Embedder
 from ..progress import Meter
 
@@ -21,13 +22,27 @@ ByWidth = dict[str, NDArray[np.floating]]
 Ints = NDArray[np.int64]
 
 
+def some(images: Images, count: int | None, seed: int) -> Images:
+    """At most `count` of the images, picked by chance, in their order; all by default.
+
+    Args:
+        images: to pick from.
+        count: how many at most, None for all.
+        seed: of the choice.
+    """
+    if count is None or count >= len(images):
+        return images
+    chosen = np.random.default_rng(seed).choice(len(images), count, replace=False)
+    return Subset(images, np.sort(chosen))
+
+
 def embed_batches(
     embedder: Embedder, batches: Iterable[Batch], widths: Sequence[str]
 ) -> tuple[dict[str, NDArray[np.float32]], Ints, Ints]:
     """(n, D) embeddings by width, (n,) labels and (n,) positions in the collection, of all batches.
 
     Raises:
-        FloatingPointError: a width gives embeddings that are not numbers.
+        NotFiniteError: a width gives embeddings that are not numbers.
     """
     parts = {width: [np.empty((0, embedder.model.embedding_dim), np.float32)] for width in widths}
     labels, indices = ([np.empty(0, np.int64)] for _ in range(2))
@@ -39,7 +54,7 @@ def embed_batches(
         for width, part in parts.items():
             part.append(embedder.embed(batch.images, width))
             if not np.isfinite(part[-1]).all():
-                raise FloatingPointError(f"width {width} gives embeddings that are not numbers")
+                raise NotFiniteError(f"width {width} gives embeddings that are not numbers")
     by_width = {width: np.concatenate(part) for width, part in parts.items()}
     return by_width, np.concatenate(labels), np.concatenate(indices)
 

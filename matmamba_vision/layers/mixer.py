@@ -81,6 +81,7 @@ def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Ord
     Args:
         u_BLD: normalised tokens.
         weights: as many heads as are to be active.
+        setting: how it is computed.
         orders: convolution and scan run once in each, and their outputs are added.
 
     Returns:

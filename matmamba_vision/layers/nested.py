@@ -17,7 +17,7 @@ class Nested(nn.Module):
     Attributes:
         heads: H, all heads.
         writes: the parameter by which parts write to the residual stream.
-        reads: those whose sizes say how much they have to write.
+        reads: the parameters whose norms say how much a part has to write.
         group_size: consecutive parts that share rows of the parameters `of_groups`.
         of_layer: parameters that are no part's.
     """

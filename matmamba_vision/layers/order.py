@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..ops import apply_where_wanted
 
 # What a block does: once or twice over the tokens, in these directions.
@@ -41,16 +42,16 @@ def scans_of_blocks(scan: str | Sequence[str], depth: int) -> tuple[str, ...]:
     """A key of `BLOCK_SCANS` for each of `depth` blocks, from a key of `SCANS` or such a list.
 
     Raises:
-        ValueError: there is no such scan, or the list has another length.
+        ConfigError: there is no such scan, or the list has another length.
     """
     if isinstance(scan, str):
         if scan not in SCANS:
-            raise ValueError(
+            raise ConfigError(
                 f"scan {scan!r} is none of {', '.join(SCANS)}, nor a list with an entry per block"
             )
         return tuple(SCANS[scan][block % len(SCANS[scan])] for block in range(depth))
     if len(scan) != depth or not set(scan) <= set(BLOCK_SCANS):
-        raise ValueError(f"scan {list(scan)} is not {depth} entries of {', '.join(BLOCK_SCANS)}")
+        raise ConfigError(f"scan {list(scan)} is not {depth} entries of {', '.join(BLOCK_SCANS)}")
     return tuple(scan)
 
 

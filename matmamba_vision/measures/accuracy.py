@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ..batch import LabelledBatch
+from ..errors import NotFiniteError
 from ..models import MatMamba
 from ..width import WidthLike
 
@@ -59,7 +60,7 @@ def predict(
     """Predictions of each width, in evaluation mode, reading the images once; none if there are no images.
 
     Raises:
-        FloatingPointError: a width gives logits that are not numbers.
+        NotFiniteError: a width gives logits that are not numbers.
     """
     parts: list[list[Predictions]] = [[] for _ in widths]
     with _evaluating(model):
@@ -127,7 +128,7 @@ def _predict_batch(
     pooled = model.forward_head(model.forward_features(images, width), pre_logits=True)
     logs = model.get_classifier()(pooled).double().log_softmax(-1)
     if not logs.isfinite().all():
-        raise FloatingPointError(f"width {model.label(width)} gives logits that are not numbers")
+        raise NotFiniteError(f"width {model.label(width)} gives logits that are not numbers")
     likeliest = logs.topk(min(5, logs.shape[1])).indices
     top, chosen = logs.max(-1), logs.gather(1, labels[:, None])[:, 0]
     briers = logs.exp().square().sum(-1) - 2 * chosen.exp() + 1

@@ -12,6 +12,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ..errors import ConfigError
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 # Inverse strengths of the L2 penalty to choose from; for that one in so many training images is held out.
@@ -42,11 +44,11 @@ def linear_probe(xt: Floats, labels: Ints, xq: Floats, asked: Ints, seed: int = 
         xt: (n, d) training features. labels: (n,) their classes. xq, asked: the same of the other images.
 
     Raises:
-        ValueError: too few images or classes to fit anything.
+        ConfigError: too few images or classes to fit anything.
     """
     kept, held = _split(labels, seed)
     if not len(held) or len(np.unique(labels[kept])) < 2:
-        raise ValueError("a linear probe needs five training images or more, of two classes or more")
+        raise ConfigError("a linear probe needs five training images or more, of two classes or more")
     # As many as torch has: more threads than free cores make small products fifty times slower.
     with threadpool_limits(torch.get_num_threads()):
         right = [

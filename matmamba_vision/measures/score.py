@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..batch import LabelledBatch
+from ..errors import NotFiniteError
 from ..models import MatMamba
 from ..width import WidthLike
 
@@ -59,7 +60,7 @@ def score(
         batches: none of them empty. on_batch: told how many images were classified, after each batch.
 
     Raises:
-        FloatingPointError: the width gives logits that are not numbers.
+        NotFiniteError: the width gives logits that are not numbers.
     """
     was_training = model.training
     model.eval()
@@ -76,5 +77,5 @@ def score(
         model.train(was_training)
     found = Score(np.concatenate(correct), np.concatenate(log_likelihoods))
     if not np.isfinite(found.log_likelihoods).all():
-        raise FloatingPointError(f"width {model.label(width)} gives logits that are not numbers")
+        raise NotFiniteError(f"width {model.label(width)} gives logits that are not numbers")
     return found

@@ -1,4 +1,8 @@
-"""Models registered with timm."""
+"""The nested model and what is made of it.
+
+`Architecture` describes it, `Backbone` (in `backbone`) and `MatMamba` are the network; `extract` takes a
+width out of it, `sort_heads` orders its parts, and the variants in `registry` are known to timm.
+"""
 
 from .architecture import Architecture
 from .importance import importance_of_gradients, importance_of_weights, sort_heads

@@ -9,6 +9,7 @@ from typing import Any
 
 from timm.layers import to_2tuple
 
+from ..errors import ConfigError
 from ..layers import SCANS, scans_of_blocks
 
 POOLS = ("token", "avg", "")
@@ -28,7 +29,8 @@ class Architecture:
             student of another network needs; 0: the pooled features are the embedding.
         embed_dim: D.
         depth: blocks.
-        num_heads: heads of each block; by default as many as `expand` asks for.
+        num_heads: heads of each block; by default as many as `expand` asks for, and as D has room for where a
+            block mixes by attention.
         expand: channels of a Mamba2 mixer over D; 2 by default.
         head_dim: P of Mamba2's heads.
         d_state: N, size of Mamba2's state; one number, or one for each block.
@@ -49,7 +51,7 @@ class Architecture:
         chunk_size: largest chunk of the scan, in tokens.
 
     Raises:
-        ValueError: an argument that cannot work, named in the message.
+        ConfigError: an argument that cannot work, named in the message.
         TypeError: an argument of a wrong type, named in the message.
     """
 
@@ -86,17 +88,19 @@ class Architecture:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"{name} is {value}: it can be {least} or more")
+                raise ConfigError(f"{name} is {value}: it can be {least} or more")
         for name in ("drop_rate", "proj_drop_rate", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it can be from 0 to below 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}: it can be from 0 to below 1")
         require_pool(self.global_pool)
         if self.projection and not self.global_pool:
-            raise ValueError(f"projection {self.projection}: it needs pooled features, and global_pool is ''")
+            raise ConfigError(
+                f"projection {self.projection}: it needs pooled features, and global_pool is ''"
+            )
         _require_whole_patches(self.img_size, self.patch_size)
         attention = tuple(self.attention_blocks)
         if len({*attention}) < len(attention) or any(not 0 <= block < self.depth for block in attention):
-            raise ValueError(
+            raise ConfigError(
                 f"attention_blocks {list(attention)} are not different blocks of 0 to {self.depth - 1}"
             )
         self._require_an_effect(attention)
@@ -122,9 +126,9 @@ class Architecture:
             }
             for name, is_asked in asked.items():
                 if is_asked:
-                    raise ValueError(f"{name} {getattr(self, name)!r}: no block scans, all mix by attention")
+                    raise ConfigError(f"{name} {getattr(self, name)!r}: no block scans, all mix by attention")
         if self.depth and not attention and not self.nested_attention:
-            raise ValueError("nested_attention False: no block mixes by attention")
+            raise ConfigError("nested_attention False: no block mixes by attention")
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -133,7 +137,7 @@ class Architecture:
     def _heads_of_blocks(self) -> tuple[int, ...]:
         if self.num_heads is not None:
             if self.expand is not None and self._by_width(self.expand) != self.num_heads:
-                raise ValueError(
+                raise ConfigError(
                     f"expand {self.expand} and num_heads {self.num_heads} do not agree: give one"
                 )
             return _per_block("num_heads", self.num_heads, self.depth, least=1)
@@ -145,7 +149,7 @@ class Architecture:
     def _by_width(self, expand: float) -> int:
         heads = expand * self.embed_dim / self.head_dim
         if heads != int(heads) or heads < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"expand {expand}: embed_dim {self.embed_dim}: no whole number of heads of {self.head_dim}"
             )
         return int(heads)
@@ -155,26 +159,28 @@ class Architecture:
         kept = (0 if block in self.attention_blocks else state for block, state in enumerate(states))
         checked = _per_block("d_state", tuple(kept), self.depth, least=0)
         if any(state == 0 and block not in self.attention_blocks for block, state in enumerate(checked)):
-            raise ValueError(f"d_state {self.d_state}: a scan needs a state of at least 1")
+            raise ConfigError(f"d_state {self.d_state}: a scan needs a state of at least 1")
         return checked
 
     def _mlp_ratios_of_blocks(self) -> tuple[float, ...]:
         ratios = self.mlp_ratio if isinstance(self.mlp_ratio, Sequence) else (self.mlp_ratio,) * self.depth
         if len(ratios) != self.depth or any(ratio < 0 for ratio in ratios):
-            raise ValueError(f"mlp_ratio {self.mlp_ratio}: it can be 0 or more, one number or {self.depth}")
+            raise ConfigError(f"mlp_ratio {self.mlp_ratio}: it can be 0 or more, one number or {self.depth}")
         for block, ratio in enumerate(ratios):
             hidden, heads = ratio * self.embed_dim, self.heads[block]
             if abs(hidden - round(hidden)) > 1e-6 or round(hidden) % heads:
-                raise ValueError(
+                raise ConfigError(
                     f"mlp_ratio {ratio:g}: {hidden:g} hidden units cannot be shared by the {heads} heads of"
                     f" block {block}: it can be a multiple of {heads / self.embed_dim:g}"
                 )
             if not ratio and not self.nested_attention and block in self.attention_blocks:
-                raise ValueError(
+                raise ConfigError(
                     f"nested_attention False leaves nothing nested in block {block}: give an mlp_ratio"
                 )
         if self.attention_blocks and not self.nested_attention and self.embed_dim % self.attn_head_dim:
-            raise ValueError(f"attn_head_dim {self.attn_head_dim} does not divide embed_dim {self.embed_dim}")
+            raise ConfigError(
+                f"attn_head_dim {self.attn_head_dim} does not divide embed_dim {self.embed_dim}"
+            )
         return tuple(map(float, ratios))
 
     @property
@@ -243,7 +249,7 @@ _LEAST = {
 def _per_block(name: str, value: int | Sequence[int], depth: int, least: int) -> tuple[int, ...]:
     counts = (value,) * depth if isinstance(value, int) else tuple(value)
     if len(counts) != depth or any(not isinstance(count, int) or count < least for count in counts):
-        raise ValueError(
+        raise ConfigError(
             f"{name} {list(counts)} is not {depth} whole numbers of at least {least}, one for each block"
         )
     return counts
@@ -260,18 +266,18 @@ def _check_types(known: object) -> None:
 def require_pool(global_pool: str) -> str:
     """The name of a pooling, if there is one like that."""
     if global_pool not in POOLS:
-        raise ValueError(f"global_pool {global_pool!r} is none of {POOLS}")
+        raise ConfigError(f"global_pool {global_pool!r} is none of {POOLS}")
     return global_pool
 
 
 def _require_whole_patches(img_size: Any, patch_size: Any) -> None:
-    """Raise `ValueError` unless patches fill the image."""
+    """Raise `ConfigError` unless patches fill the image."""
     size, patch = to_2tuple(img_size), to_2tuple(patch_size)
     for name, value in (("img_size", size), ("patch_size", patch)):
         if min(value) < 1:
-            raise ValueError(f"{name} {value}: it can be 1 pixel or more")
+            raise ConfigError(f"{name} {value}: it can be 1 pixel or more")
     if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
-        raise ValueError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
+        raise ConfigError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
 
 
 def _all(fits: Callable[[Any], bool], value: Any) -> bool:

@@ -15,6 +15,7 @@ from timm.layers import PatchEmbed, resample_abs_pos_embed, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import ConfigError
 from ..layers import Attention, Block, Mixer, MixerSetting, Mlp, scan_orders
 from ..width import Width, WidthError, WidthLike, resolve_width
 from .architecture import Architecture
@@ -36,7 +37,7 @@ class Backbone(nn.Module):
         dtype: of the parameters.
 
     Raises:
-        ValueError: a trained width that this architecture does not have, or in the wrong order.
+        ConfigError: a trained width that this architecture does not have, or in the wrong order.
     """
 
     # Set by timm: where the weights come from and how images are to be prepared.
@@ -155,7 +156,7 @@ class Backbone(nn.Module):
         """Normalised tokens (B, L, D): registers, patches in raster order, the class token.
 
         Raises:
-            ValueError: images of a size that the model does not take.
+            ConfigError: images of a size that the model does not take.
             WidthError: no such width.
         """
         x, grid = self._tokens(x)
@@ -193,10 +194,10 @@ class Backbone(nn.Module):
             (tokens, features): (B, L, D), and for each block (B, D, h, w) or (B, h w, D).
 
         Raises:
-            ValueError: no such output format or block.
+            ConfigError: no such output format or block.
         """
         if output_fmt not in FORMATS:
-            raise ValueError(f"output_fmt {output_fmt!r} is none of {FORMATS}")
+            raise ConfigError(f"output_fmt {output_fmt!r} is none of {FORMATS}")
         taken = blocks_asked_for(indices, len(self.blocks))
         x, grid = self._tokens(x)
         orders, active, found = self._orders(grid, x), self.active(width), list[Tensor]()
@@ -252,7 +253,7 @@ class Backbone(nn.Module):
         """Take images, or patches, of another size from now on; positions and patch weights are interpolated.
 
         Raises:
-            ValueError: patches do not fill the image; nothing is changed.
+            ConfigError: patches do not fill the image; nothing is changed.
         """
         size, patch = img_size or self.patch_embed.img_size, patch_size or self.patch_embed.patch_size
         old, architecture = self.grid, self.architecture.changed(img_size=size, patch_size=patch)
@@ -305,7 +306,7 @@ def _largest_first(widths: tuple[Width, ...], full: Width) -> tuple[Width, ...]:
     ordered = sizes == sorted(sizes, reverse=True) and len({*widths}) == len(widths)
     if not widths or widths[0] != Width(full.heads) or not ordered:
         labels = [width.label(full) for width in widths]
-        raise ValueError(
+        raise ConfigError(
             f"trained_widths {labels}: give different ones, full first, then from large to small"
         )
     return widths
@@ -348,12 +349,12 @@ def blocks_asked_for(indices: int | Sequence[int] | None, depth: int) -> list[in
     """Blocks by number: the last n, those of a list (negative ones from the end), or all.
 
     Raises:
-        ValueError: there is no such block.
+        ConfigError: there is no such block.
     """
     asked = depth if indices is None else indices
     blocks = range(-asked, 0) if isinstance(asked, int) else asked
     if not blocks or not all(-depth <= block < depth for block in blocks):
-        raise ValueError(f"indices {indices}: the model has blocks 0 to {depth - 1}")
+        raise ConfigError(f"indices {indices}: the model has blocks 0 to {depth - 1}")
     return [block % depth for block in blocks]
 
 
@@ -383,13 +384,13 @@ def positions_for(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int])
 
 
 def require_size(size: Any, trained: Any, patch: Any, dynamic: bool) -> None:
-    """Raise `ValueError` unless images of `size` are taken."""
+    """Raise `ConfigError` unless images of `size` are taken."""
     if not dynamic and tuple(size) != tuple(trained):
-        raise ValueError(
+        raise ConfigError(
             f"images of {size[0]}x{size[1]} pixels: this model takes {trained[0]}x{trained[1]}"
             " (set_input_size changes that, dynamic_img_size=True takes any)"
         )
     if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
-        raise ValueError(
+        raise ConfigError(
             f"images of {size[0]}x{size[1]} pixels are no multiple of patches of {patch[0]}x{patch[1]}"
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..batch import LabelledBatch
+from ..errors import ConfigError
 from ..layers import Attention, Nested
 from .matmamba import MatMamba
 
@@ -50,13 +51,14 @@ def importance_of_gradients(model: MatMamba, batches: Iterable[LabelledBatch]) -
     The model is used in evaluation mode at full width; its gradients are lost.
 
     Args:
+        model: left as it was, but for its gradients.
         batches: images, and labels among the model's classes.
 
     Returns:
         By the name of each nested layer, (parts,), not negative.
 
     Raises:
-        ValueError: there is no image.
+        ConfigError: there is no image.
     """
     layers, was_training, count = dict(nested_layers(model)), model.training, 0
     found = {
@@ -70,7 +72,7 @@ def importance_of_gradients(model: MatMamba, batches: Iterable[LabelledBatch]) -
     model.zero_grad()
     model.train(was_training)
     if not count:
-        raise ValueError("importance by gradients needs at least one image")
+        raise ConfigError("importance by gradients needs at least one image")
     return {name: total / count for name, total in found.items()}
 
 
@@ -96,13 +98,13 @@ def sort_heads(model: MatMamba, importance: Importance) -> MatMamba:
     that is never cut stays as it is.
 
     Raises:
-        ValueError: a layer is missing from `importance`, or its numbers are not one for each part.
+        ConfigError: a layer is missing from `importance`, or its numbers are not one for each part.
     """
     copied = copy.deepcopy(model)
     for name, layer in nested_layers(copied):
         values = importance.get(name)
         if values is None or values.shape != (_parts(layer),) or not values.isfinite().all():
-            raise ValueError(f"importance of {name}: give {_parts(layer)} finite numbers, not {values}")
+            raise ConfigError(f"importance of {name}: give {_parts(layer)} finite numbers, not {values}")
         layer.load_state_dict(layer.reordered(layer.order_by(values)))
     return copied
 

@@ -10,6 +10,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..width import Width, WidthLike
 from .architecture import Architecture, require_pool
 from .backbone import Backbone, blocks_asked_for
@@ -35,7 +36,7 @@ class MatMamba(Backbone):
         architecture: the attributes of `Architecture`.
 
     Raises:
-        ValueError: an argument that cannot work, named in the message.
+        ConfigError: an argument that cannot work, named in the message.
         TypeError: an unknown argument.
     """
 
@@ -73,13 +74,13 @@ class MatMamba(Backbone):
         """Embeddings (B, dim), float32, L2-normalised: the leading `dim` coordinates (MRL).
 
         Raises:
-            ValueError: `dim` is not in 1..`embedding_dim`, or the model does not pool.
+            ConfigError: `dim` is not in 1..`embedding_dim`, or the model does not pool.
         """
         if not self.global_pool:
-            raise ValueError("a model with global_pool '' has no embedding: it keeps every token")
+            raise ConfigError("a model with global_pool '' has no embedding: it keeps every token")
         dim = self.embedding_dim if dim is None else dim
         if not 1 <= dim <= self.embedding_dim:
-            raise ValueError(f"embedding dim {dim} is not in 1..{self.embedding_dim}")
+            raise ConfigError(f"embedding dim {dim} is not in 1..{self.embedding_dim}")
         return F.normalize(self._embedding(self.forward_features(x, width))[:, :dim].float(), dim=-1)
 
     @property
@@ -104,7 +105,7 @@ class MatMamba(Backbone):
         """Replace the head by a fresh one for `num_classes` classes (0: none), and the pooling if given.
 
         Raises:
-            ValueError: no such pooling; nothing is changed.
+            ConfigError: no such pooling; nothing is changed.
         """
         pool = self.global_pool if global_pool is None else require_pool(global_pool)
         # What does not pool has nothing to project.

@@ -1,6 +1,6 @@
 """Weights that come with the package: `weights/VARIANT.safetensors`, as `save_checkpoint` writes them.
 
-Their classes, input and architecture stand in their headers, and are repeated nowhere.
+Their classes, input and architecture are read from their headers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read_header(file: Path) -> dict[str, Any]:
     Raises:
         KeyError: this project did not write the file.
         OSError: it cannot be read.
-        ValueError: its header is damaged.
+        ConfigError: its header is damaged.
         SafetensorError: it is damaged.
     """
     with safetensors.safe_open(file, framework="pt") as opened:

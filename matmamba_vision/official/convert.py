@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..checkpoint import FILE_NAME, CheckpointError, unwrapped, write_whole
+from ..errors import ConfigError
 from ..models import MatMamba
 from .layout import pack, unpack
 from .published_config import arguments_of, config_of
@@ -34,16 +35,16 @@ def load_official(source: Mapping[str, Any] | Path | str, config: Config | None 
             JSON file, which is the config.json beside the weights if nothing is given.
 
     Raises:
-        ValueError: naming the key of `config`, or the tensors that are missing, left over, of another shape
+        ConfigError: naming the key of `config`, or the tensors that are missing, left over, of another shape
             or not finite.
         CheckpointError: a ValueError that names the file, too, or says why the Hub gave none.
     """
     if isinstance(source, Mapping):
         if config is None:
-            raise ValueError("a state dict does not say its sizes: give `config`, the published arguments")
+            raise ConfigError("a state dict does not say its sizes: give `config`, the published arguments")
         return _build(source, read_config(config))
     if not isinstance(source, Path | str):
-        raise ValueError(f"source is a {type(source).__name__}, not a state dict, a path or a Hub name")
+        raise ConfigError(f"source is a {type(source).__name__}, not a state dict, a path or a Hub name")
     file, config = locate(source, config)
     arguments, weights = read_config(config), read_weights(file)
     try:
@@ -57,7 +58,7 @@ def to_official(model: MatMamba) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Published state dict and config of `model`: copies on the CPU, such that `load_official` gives it back.
 
     Raises:
-        ValueError: naming the argument or the tensors of `model` that the published layout has no place for:
+        ConfigError: naming the argument or the tensors of `model` that the published layout has no place for:
             it has raster order, mixers only, and heads of d_model // 32 in every block.
     """
     config = config_of(model)
@@ -71,6 +72,7 @@ def save_official(model: MatMamba, path: Path | str) -> Path:
     """Write `model` as a published checkpoint, both of its files or none.
 
     Args:
+        model: of raster order, as `to_official` takes it.
         path: a folder, which gets model.safetensors and config.json; or the weights' file, beside which
             config.json is put. The published `from_pretrained` reads a file named pytorch_model.bin.
 
@@ -78,7 +80,7 @@ def save_official(model: MatMamba, path: Path | str) -> Path:
         The weights' file.
 
     Raises:
-        ValueError: as `to_official`; nothing is written.
+        ConfigError: as `to_official`; nothing is written.
     """
     state, config = to_official(model)
     path = Path(path)
@@ -108,18 +110,18 @@ def _build(state: Any, config: Mapping[str, Any]) -> MatMamba:
 def _fitting(theirs: Mapping[str, Any], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """`theirs` in float32, if names and shapes are those of `wanted` and all numbers are finite."""
     if missing := sorted(wanted.keys() - theirs.keys()):
-        raise ValueError(f"state dict of the published model lacks {missing[:5]}")
+        raise ConfigError(f"state dict of the published model lacks {missing[:5]}")
     if unknown := sorted(theirs.keys() - wanted.keys()):
-        raise ValueError(f"state dict of the published model has unknown tensors: {unknown[:5]}")
+        raise ConfigError(f"state dict of the published model has unknown tensors: {unknown[:5]}")
     return {name: _float32(name, theirs[name], like.shape) for name, like in wanted.items()}
 
 
 def _float32(name: str, tensor: Any, shape: torch.Size) -> Tensor:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        raise ValueError(f"{name} is not a tensor of floating-point numbers")
+        raise ConfigError(f"{name} is not a tensor of floating-point numbers")
     if tensor.shape != shape:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, its config asks for {tuple(shape)}")
+        raise ConfigError(f"{name} has shape {tuple(tensor.shape)}, its config asks for {tuple(shape)}")
     values = tensor.float()
     if not values.isfinite().all():
-        raise ValueError(f"{name} holds numbers that are not finite")
+        raise ConfigError(f"{name} holds numbers that are not finite")
     return values

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
+
 
 def pack(ours: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
     """The published state dict that holds our weights of `depth` blocks.
 
     Raises:
-        ValueError: one of our tensors is missing, or has no place in the published layout.
+        ConfigError: one of our tensors is missing, or has no place in the published layout.
     """
     try:
         theirs = {name: ours[our_name] for name, our_name in _kept(depth).items()}
@@ -18,9 +20,9 @@ def pack(ours: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
             mixer = pack_mixer(_below(f"blocks.{index}.mixer.", ours))
             theirs |= {f"layers.{index}.mixer.{name}": tensor for name, tensor in mixer.items()}
     except KeyError as error:
-        raise ValueError(f"the published layout needs {error}, which the model lacks") from error
+        raise ConfigError(f"the published layout needs {error}, which the model lacks") from error
     if left := sorted(ours.keys() - unpack(theirs, depth).keys()):
-        raise ValueError(f"the published layout has no place for {left[:5]}")
+        raise ConfigError(f"the published layout has no place for {left[:5]}")
     return theirs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import ConfigError
 from ..models import MatMamba
 
 # Published name: ours, and the published default.
@@ -34,21 +35,21 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     The published code makes heads of d_model // 32, whatever the config says.
 
     Raises:
-        ValueError: naming the key of `config` that is missing, wrong, or asks for what `MatMamba` has not.
+        ConfigError: naming the key of `config` that is missing, wrong, or asks for what `MatMamba` has not.
     """
     mixer = config.get("ssm_cfg") or {}
     if not isinstance(mixer, Mapping):
-        raise ValueError(f"config: ssm_cfg {mixer!r} is not a mapping, such as {{'d_state': 128}}")
+        raise ConfigError(f"config: ssm_cfg {mixer!r} is not a mapping, such as {{'d_state': 128}}")
     _require_fixed(config, _FIXED)
     _require_fixed(mixer, _FIXED_MIXER)
     sizes = {ours: _size(config, key, ours, default) for key, (ours, default) in _SIZES.items()}
     dim = sizes["embed_dim"]
     head_dim = dim // 32
     if not head_dim or 2 * dim % head_dim:
-        raise ValueError(f"config: d_model (embed_dim) {dim} has no whole heads of d_model // 32")
+        raise ConfigError(f"config: d_model (embed_dim) {dim} has no whole heads of d_model // 32")
     pool = config.get("pool", "cls")
     if pool not in list(_POOLS):
-        raise ValueError(f"config: pool (global_pool) {pool!r} is none of {sorted(_POOLS)}")
+        raise ConfigError(f"config: pool (global_pool) {pool!r} is none of {sorted(_POOLS)}")
     shape = {key: _size(mixer, key, key, default) for key, default in _STATE_SIZES.items()}
     heads = {"num_heads": 2 * dim // head_dim, "head_dim": head_dim}
     return {**sizes, **heads, **shape, **_rates(config), "global_pool": _POOLS[pool]}
@@ -58,7 +59,7 @@ def config_of(model: MatMamba) -> dict[str, Any]:
     """The published config of `model`, without what is the published default.
 
     Raises:
-        ValueError: naming the argument of `model` that no published config expresses.
+        ConfigError: naming the argument of `model` that no published config expresses.
     """
     ours = model.arguments
     # Pairs, and a number for each block, with us are one number there.
@@ -72,7 +73,7 @@ def config_of(model: MatMamba) -> dict[str, Any]:
     expressed = MatMamba(**arguments_of(config), device="meta").arguments
     for name, value in ours.items():
         if value != expressed[name] and name not in _FREE:
-            raise ValueError(
+            raise ConfigError(
                 f"{name} {value!r} is not in the published layout, which has {expressed[name]!r}"
             )
     return config
@@ -82,15 +83,15 @@ def _require_fixed(config: Mapping[str, Any], fixed: dict[str, Any]) -> None:
     for key, only in fixed.items():
         # Published files write an absent list as null or as [].
         if (config.get(key, only) or None) != (only or None):
-            raise ValueError(f"config: {key} {config[key]!r} is not supported, only {only!r}")
+            raise ConfigError(f"config: {key} {config[key]!r} is not supported, only {only!r}")
 
 
 def _size(config: Mapping[str, Any], key: str, ours: str, default: int | None) -> int:
     value = config.get(key, default)
     if value is None:
-        raise ValueError(f"config of the published model lacks {key!r}")
+        raise ConfigError(f"config of the published model lacks {key!r}")
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"config: {key} ({ours}) {value!r} is not a positive whole number")
+        raise ConfigError(f"config: {key} ({ours}) {value!r} is not a positive whole number")
     return value
 
 
@@ -98,5 +99,5 @@ def _rates(config: Mapping[str, Any]) -> dict[str, float]:
     rates = {key: config[key] for key in _RATES if config.get(key)}
     for key, rate in rates.items():
         if not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise ValueError(f"config: {key} {rate!r} is not in [0, 1)")
+            raise ConfigError(f"config: {key} {rate!r} is not in [0, 1)")
     return rates

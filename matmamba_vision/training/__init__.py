@@ -1,4 +1,4 @@
-"""Joint training of all widths."""
+"""Joint training of all widths, by labels or after another network."""
 
 from .build import build_model
 from .compilation import compile_widths

@@ -18,6 +18,7 @@ from ..checkpoint import (
     load_checkpoint,
     unwrapped,
 )
+from ..errors import ConfigError
 from ..models import Architecture, MatMamba, importance_of_weights, sort_heads
 from ..models.matmamba import TRAINED_WIDTHS
 from ..models.registry import checkpoint_filter_fn
@@ -44,16 +45,17 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
     the usual trained widths, unless `config` names others.
 
     Args:
+        config: which model, and what is changed about it.
         classes: outputs of the head.
 
     Raises:
-        ValueError: no such variant; a setting that cannot work, or not together with `init`.
+        ConfigError: no such variant; a setting that cannot work, or not together with `init`.
         CheckpointError: a ValueError, `init` cannot be read.
     """
     if config.sort_heads and config.init is None:
-        raise ValueError("model.sort_heads sorts the heads of a checkpoint: name it by model.init")
+        raise ConfigError("model.sort_heads sorts the heads of a checkpoint: name it by model.init")
     if config.init and config.warm_start:
-        raise ValueError("model.init and model.warm_start: a model begins with one checkpoint")
+        raise ConfigError("model.init and model.warm_start: a model begins with one checkpoint")
     model = _fresh(config, classes) if config.init is None else _from_checkpoint(config, config.init, classes)
     model.set_grad_checkpointing(config.grad_checkpointing)
     return model.train()
@@ -62,7 +64,7 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
 def _fresh(config: ModelConfig, classes: int) -> MatMamba:
     known = timm.list_models(module="registry")
     if config.name not in known:
-        raise ValueError(
+        raise ConfigError(
             f"model {config.name!r} is none with nested widths: take one of {', '.join(known)}"
             f"{did_you_mean(config.name, known)}"
         )
@@ -75,7 +77,7 @@ def _fresh(config: ModelConfig, classes: int) -> MatMamba:
     try:
         model = timm.create_model(**arguments)
     except TypeError as error:
-        raise ValueError(f"model: {error}") from error
+        raise ConfigError(f"model: {error}") from error
     assert isinstance(model, MatMamba)
     _set_head_bias(model, config)
     if config.warm_start:
@@ -94,7 +96,7 @@ def _take_weights(model: MatMamba, source: str) -> None:
         if name not in own or name not in weights or own[name].shape != weights[name].shape
     ]
     if unfit:
-        raise ValueError(
+        raise ConfigError(
             f"model.warm_start: {len(unfit)} weights of {source} do not fit this model, such as {unfit[0]}"
         )
     model.load_state_dict(weights, strict=False)
@@ -104,7 +106,7 @@ def _from_checkpoint(config: ModelConfig, init: str, classes: int) -> MatMamba:
     model = _load(init, config)
     _require_architecture(config, model.architecture, init)
     if config.head_bias is not None and model.num_classes == classes:
-        raise ValueError(f"model.head_bias: {init} has {classes} classes already, and keeps its head")
+        raise ConfigError(f"model.head_bias: {init} has {classes} classes already, and keeps its head")
     if config.sort_heads:
         model = sort_heads(model, importance_of_weights(model))
     model.set_input_size(config.img_size, config.patch_size)
@@ -149,7 +151,7 @@ def _require_architecture(config: ModelConfig, known: Architecture, init: str) -
     if other:
         asked = ", ".join(f"model.{name} {value}" for name, value in other.items())
         has = ", ".join(f"{name} {known.as_arguments()[name]}" for name in other)
-        raise ValueError(f"{asked}: the weights of {init} have {has}; leave it out, or train from scratch")
+        raise ConfigError(f"{asked}: the weights of {init} have {has}; leave it out, or train from scratch")
 
 
 def _differs(known: Architecture, name: str, value: Any) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from timm.scheduler.scheduler import Scheduler
 
+from ..errors import ConfigError
 from .optimiser import make_scheduler, warmup_steps
 from .sections import OptimConfig
 
@@ -78,10 +79,10 @@ def make_course(
     """The course of a run.
 
     Raises:
-        ValueError: as `make_scheduler`; a time limit for several processes.
+        ConfigError: as `make_scheduler`; a time limit for several processes.
     """
     if config.max_minutes and processes > 1:
-        raise ValueError("optim.max_minutes: processes have no clock in common: give optim.epochs alone")
+        raise ConfigError("optim.max_minutes: processes have no clock in common: give optim.epochs alone")
     scheduler = make_scheduler(config, optimiser, steps_per_epoch)
     limit = TimeLimit(seconds=60 * config.max_minutes) if config.max_minutes else None
     steps, warmup = config.epochs * steps_per_epoch, warmup_steps(config, steps_per_epoch)

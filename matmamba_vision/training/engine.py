@@ -11,7 +11,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from matmamba_errors import MatMambaError
 
+from ..errors import ConfigError
 from .sections import EngineConfig
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -28,7 +30,7 @@ _LOST = (
 )
 
 
-class LostProcessError(ConnectionError):
+class LostProcessError(MatMambaError, ConnectionError):
     """Another process of the run does not answer any more."""
 
 
@@ -36,18 +38,19 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
     """The `Accelerator` of this process; ranks and addresses come from torchrun or accelerate launch.
 
     Args:
+        engine: precision, and whether parameters are sharded.
         device: auto, cpu or cuda.
         known: further arguments of `Accelerator`.
 
     Raises:
-        ValueError: no such precision, or no such device here.
+        ConfigError: no such precision, or no such device here.
     """
     if engine.precision not in PRECISIONS:
-        raise ValueError(f"engine.precision {engine.precision!r} is none of {', '.join(PRECISIONS)}")
+        raise ConfigError(f"engine.precision {engine.precision!r} is none of {', '.join(PRECISIONS)}")
     if device not in DEVICES:
-        raise ValueError(f"device {device!r} is none of {', '.join(DEVICES)}")
+        raise ConfigError(f"device {device!r} is none of {', '.join(DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' cannot be used: torch finds no GPU here")
+        raise ConfigError("device 'cuda' cannot be used: torch finds no GPU here")
     # Accelerate keeps one state per process; a later run in it may want another precision.
     AcceleratorState._reset_state(reset_partial_state=not _distributed())
     if engine.fsdp:
@@ -60,9 +63,9 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
     cpu = device == "cpu" or not torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision=PRECISIONS[engine.precision], cpu=cpu, **known)
     if engine.precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("engine.precision fp16 needs a GPU: a CPU can compute in bf16")
+        raise ConfigError("engine.precision fp16 needs a GPU: a CPU can compute in bf16")
     if engine.fsdp and accelerator.distributed_type != DistributedType.FSDP:
-        raise ValueError("engine.fsdp needs several processes with a GPU each: start them by torchrun")
+        raise ConfigError("engine.fsdp needs several processes with a GPU each: start them by torchrun")
     return accelerator
 
 
@@ -88,6 +91,6 @@ def named_losses() -> Iterator[None]:
         if _distributed() and any(sign in str(error).lower() for sign in _LOST):
             reason = str(error).strip().splitlines()[0]
             raise LostProcessError(
-                f"another process of this run is gone: {reason}; go on with --resume auto"
+                f'another process of this run is gone: {reason}; go on with resume "auto"'
             ) from error
         raise

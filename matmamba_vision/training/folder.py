@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from matmamba_errors import MatMambaError
 
+from ..config_file import flat
+
 METRICS = "metrics.jsonl"
 
 
@@ -86,18 +88,9 @@ def _hold(file: Path) -> IO[str]:
         owner = opened.read().strip() or "another process"
         opened.close()
         raise RunFolderError(
-            f"{file.parent} is in use by {owner}: wait for it, or choose another --output"
+            f"{file.parent} is in use by {owner}: wait for it, or choose another output"
         ) from error
     opened.truncate(0)
     opened.write(f"process {os.getpid()}")
     opened.flush()
     return opened
-
-
-def flat(row: Mapping[str, Any], separator: str, before: str = "") -> dict[str, Any]:
-    """Entries of nested mappings in one, by names that are joined."""
-    found: dict[str, Any] = {}
-    for name, value in row.items():
-        inner = isinstance(value, Mapping)
-        found |= flat(value, separator, f"{before}{name}{separator}") if inner else {before + name: value}
-    return found

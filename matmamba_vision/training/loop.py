@@ -91,7 +91,7 @@ def fit(training: Training, loader: Batches, hooks: Hooks, position: Position | 
     saved position takes the same steps as one that was never stopped.
 
     Raises:
-        FloatingPointError: a loss or the gradient is not finite; the message names step, width and images.
+        NotFiniteError: a loss or the gradient is not finite; the message names step, width and images.
     """
     position = position or Position()
     training.course.start()
@@ -130,10 +130,12 @@ def _groups(batches: Iterator[LabelledBatch], size: int, hooks: Hooks) -> Iterat
 def take_step(
     training: Training, batches: Sequence[LabelledBatch], position: Position, waited: float
 ) -> StepReport | None:
-    """One step; None if there is no image to take it with.
+    """One step; None if there is no image to take it with, in a run of one process.
 
     Args:
+        training: what the step works with.
         batches: those of the step.
+        position: where the run is before the step.
         waited: seconds that it took to read them.
     """
     started, step = time.perf_counter(), position.step
@@ -179,7 +181,7 @@ class Losses:
         """Loss of each width, mean over batches, and each term, mean over both.
 
         Raises:
-            FloatingPointError: one of them, or the gradient, is not finite.
+            NotFiniteError: one of them, or the gradient, is not finite.
         """
         own = torch.stack(self._values)
         mean = training.accelerator.reduce(own, "mean") if training.ranks > 1 else own

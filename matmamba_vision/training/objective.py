@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..models import MatMamba
 from ..width import Width
 from .sections import ObjectiveConfig
@@ -39,17 +40,18 @@ class NestedObjective(nn.Module):
     gallery. The prefix classifiers are parameters of the objective, not of the model.
 
     Args:
+        config: weights of the terms.
         embed_dim: length of the embedding.
         num_classes: classes of the logits.
 
     Raises:
-        ValueError: no such teacher, or weights that are not as many as the prefix lengths.
+        ConfigError: no such teacher, or weights that are not as many as the prefix lengths.
     """
 
     def __init__(self, config: ObjectiveConfig, embed_dim: int, num_classes: int) -> None:
         super().__init__()
         if config.teacher not in TEACHERS:
-            raise ValueError(f"objective.teacher {config.teacher!r} is none of {', '.join(TEACHERS)}")
+            raise ConfigError(f"objective.teacher {config.teacher!r} is none of {', '.join(TEACHERS)}")
         self.config = config
         weights = weights_of("mrl_weights", config.mrl_weights, config.mrl_dims)
         known = {dim: weight for dim, weight in zip(config.mrl_dims, weights, strict=True) if dim < embed_dim}
@@ -69,8 +71,10 @@ class NestedObjective(nn.Module):
         """Weighted terms of one width, and the teacher for the next smaller one.
 
         Args:
+            model: the network.
             images: (B, C, S, S).
             labels: (B,) class indices, or (B, classes) shares of mixed images.
+            width: which one.
             teacher: None for the first, largest width.
             vectors: (B, E) what another network says about the images, for an objective that follows one.
         """
@@ -135,9 +139,9 @@ class Trainee(nn.Module):
 
 
 def weights_of(name: str, given: Sequence[float], things: Sequence[object]) -> list[float]:
-    """One weight for each of `things`: those given, or 1; `ValueError` if they are not as many."""
+    """One weight for each of `things`: those given, or 1; `ConfigError` if they are not as many."""
     if given and (len(given) != len(things) or min(given) < 0 or not sum(given)):
-        raise ValueError(
+        raise ConfigError(
             f"objective.{name} {list(given)}: {len(things)} weights, none negative, some positive"
         )
     return list(given) or [1.0] * len(things)

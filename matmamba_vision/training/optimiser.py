@@ -9,6 +9,7 @@ from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 
+from ..errors import ConfigError
 from ..models import MatMamba
 from .objective import NestedObjective
 from .sections import OptimConfig
@@ -35,7 +36,7 @@ def make_optimiser(config: OptimConfig, model: MatMamba, objective: NestedObject
     2106.08254); the head and the prefix classifiers of the objective have all of it.
 
     Raises:
-        ValueError: unknown optimiser, or one that does not take what is asked.
+        ConfigError: unknown optimiser, or one that does not take what is asked.
     """
     asked: dict[str, Any] = {"layer_decay": config.layer_decay}
     asked |= {} if config.betas is None else {"betas": tuple(config.betas)}
@@ -46,9 +47,9 @@ def make_optimiser(config: OptimConfig, model: MatMamba, objective: NestedObject
             model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, **asked
         )
     except (AssertionError, ValueError, TypeError) as error:
-        raise ValueError(f"optimiser {config.opt!r}: {error}") from error
+        raise ConfigError(f"optimiser {config.opt!r}: {error}") from error
     if config.betas is not None and "betas" not in optimiser.defaults:
-        raise ValueError(f"optimiser {config.opt!r} has no betas: leave optim.betas out")
+        raise ConfigError(f"optimiser {config.opt!r} has no betas: leave optim.betas out")
     for group in param_groups_weight_decay(objective.prefix_heads, config.weight_decay):
         optimiser.add_param_group(group | {"lr_scale": 1.0})
     return optimiser
@@ -60,13 +61,15 @@ def make_scheduler(config: OptimConfig, optimiser: torch.optim.Optimizer, steps_
     `step_update(step)` sets the rate of any step, a function of its number alone.
 
     Args:
+        config: course, rates, epochs and warm-up.
+        optimiser: whose rates are set.
         steps_per_epoch: steps of the optimiser in one pass over the images.
 
     Raises:
-        ValueError: no such course; a cool-down that it cannot have, or that leaves nothing of the run.
+        ConfigError: no such course; a cool-down that it cannot have, or that leaves nothing of the run.
     """
     if config.sched not in COURSES:
-        raise ValueError(f"optim.sched {config.sched!r} is none of {', '.join(COURSES)}")
+        raise ConfigError(f"optim.sched {config.sched!r} is none of {', '.join(COURSES)}")
     name, decay_rate = COURSES[config.sched]
     warmup = warmup_steps(config, steps_per_epoch)
     steps = max(2, _steps_to_end(config, steps_per_epoch) - warmup)
@@ -96,10 +99,10 @@ def warmup_steps(config: OptimConfig, steps_per_epoch: int) -> int:
 def _steps_to_end(config: OptimConfig, steps_per_epoch: int) -> int:
     """Steps until the course is over, and a cool-down begins."""
     if config.cooldown_epochs and config.sched in _ENDLESS:
-        raise ValueError(f"optim.cooldown_epochs {config.cooldown_epochs}: {config.sched} has no min_lr")
+        raise ConfigError(f"optim.cooldown_epochs {config.cooldown_epochs}: {config.sched} has no min_lr")
     # Half of the run, so that the warm-up is over well before.
     if not 0 <= config.cooldown_epochs <= config.epochs / 2:
-        raise ValueError(
+        raise ConfigError(
             f"optim.cooldown_epochs {config.cooldown_epochs}: it can be 0 to half of {config.epochs} epochs"
         )
     return round((config.epochs - config.cooldown_epochs) * steps_per_epoch)

@@ -44,7 +44,13 @@ class Pass(Protocol):
     ) -> tuple[dict[str, Tensor], Teacher]:
         """Add the gradient of the loss, times `share`, and give its terms and the next teacher.
 
-        Args: as for `NestedObjective.forward`.
+        Args:
+            images: (B, C, S, S); all but `share` as for `NestedObjective.forward`.
+            labels: class indices or shares.
+            width: which one.
+            teacher: what larger widths said.
+            share: factor on the loss.
+            vectors: what another network says.
         """
         ...
 
@@ -80,6 +86,7 @@ class CapturedPass:
     """Does what `EagerPass` does, by CUDA graphs; batches of further shapes are launched eagerly.
 
     Args:
+        eager: what is captured.
         capture: makes a graph of some work.
     """
 

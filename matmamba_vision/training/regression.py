@@ -24,7 +24,10 @@ class StudentObjective(NestedObjective):
     similarities find the image's class. Images whose label is `UNLABELLED` take no part in what labels ask.
 
     Args:
+        config: weights of the terms of `NestedObjective`.
         follow: weights of these terms.
+        embed_dim: length of the embedding, and of the teacher's vectors.
+        num_classes: classes of the logits.
     """
 
     def __init__(

@@ -16,6 +16,7 @@ from matmamba_errors import MatMambaError
 from safetensors import SafetensorError
 
 from ..checkpoint import flush
+from ..errors import SystemRefusalError
 
 logger = logging.getLogger(__name__)
 STATE = "state.json"
@@ -33,6 +34,7 @@ class Saves:
     `state.json` has the size and SHA-256 of every file, so that one that was damaged later is known.
 
     Args:
+        folder: where they lie.
         keep: how many of the newest stay.
     """
 
@@ -47,7 +49,7 @@ class Saves:
         """Write the state of all processes, which must all call this, and `state`.
 
         Raises:
-            OSError: it cannot be written; the earlier ones stay.
+            SystemRefusalError: it cannot be written; the earlier ones stay.
         """
         final = self.folder / f"step-{step:08d}"
         partial = final.with_suffix(_PARTIAL)
@@ -98,7 +100,7 @@ class Saves:
                 shutil.rmtree(partial, ignore_errors=True)
             last = self.all()[-1:]
             left = f"{last[0]} is the last good one" if last else "there is no earlier one"
-            raise OSError(f"cannot save {partial.with_suffix('')}: {error}; {left}") from error
+            raise SystemRefusalError(f"cannot save {partial.with_suffix('')}: {error}; {left}") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from ..errors import ConfigError
 from ..width import Width
 from .sections import ScheduleConfig
 
@@ -41,27 +42,29 @@ SCHEDULES: dict[str, Chooser] = {"all": _all, "sandwich": _sandwich, "one": _one
 
 
 class WidthSchedule:
-    """The widths of each step, largest first: a function of seed and step number alone.
+    """The widths of each step, largest first: a function of seed, step and batch within the step alone.
 
     `all` trains every width in each step; `sandwich` the largest, the smallest and random ones between
     (arXiv 1903.05134, section 3.2); `one` a random one (MatFormer, arXiv 2310.07707, section 3.2);
     `published` one for each batch in turn, with a step after each round (MatMamba, arXiv 2410.06718).
 
     Args:
+        config: which kind of schedule.
         trained: the trained widths, largest first.
+        seed: of what is drawn.
         accumulate: batches in a step.
 
     Raises:
-        ValueError: no such schedule, or one that this number of batches cannot serve.
+        ConfigError: no such schedule, or one that this number of batches cannot serve.
     """
 
     def __init__(
         self, config: ScheduleConfig, trained: Sequence[Width], seed: int = 0, accumulate: int = 1
     ) -> None:
         if config.kind not in SCHEDULES:
-            raise ValueError(f"schedule.kind {config.kind!r} is none of {', '.join(SCHEDULES)}")
+            raise ConfigError(f"schedule.kind {config.kind!r} is none of {', '.join(SCHEDULES)}")
         if config.kind == "published" and accumulate % len(trained):
-            raise ValueError(
+            raise ConfigError(
                 "schedule.kind published takes a width for each batch of a step: engine.accumulate is"
                 f" {accumulate}, not a multiple of the {len(trained)} trained widths: take {len(trained)}"
             )

@@ -22,6 +22,8 @@ class OnlineTeacher:
     """Encodes each batch as the student sees it (Beyer et al., arXiv 2106.05237: patient and consistent).
 
     Args:
+        encoder: the teacher.
+        rotation: applied to its vectors, so that leading coordinates say most.
         input: the student's data configuration, by which images were prepared.
         dim: coordinates to give.
     """

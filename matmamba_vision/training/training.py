@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from ..batch import LabelledBatch
+from ..errors import ConfigError
 from ..models import MatMamba
 from ..width import Width
 from .course import Course, make_course
@@ -226,7 +227,7 @@ def prepare_training(
         follows: what another network says about a batch, for an objective that follows one.
 
     Raises:
-        ValueError: a setting that cannot work, named in the message.
+        ConfigError: a setting that cannot work, named in the message.
     """
     engine = engine or EngineConfig()
     accelerator = accelerator or make_accelerator(engine)
@@ -258,7 +259,7 @@ def prepare_training(
 def _copies(model: MatMamba, optim: OptimConfig, engine: EngineConfig) -> Copies:
     """Moving average and whole copy of a model that is not wrapped yet, where they are needed."""
     if optim.ema and engine.fsdp:
-        raise ValueError("optim.ema averages whole models: not together with engine.fsdp")
+        raise ConfigError("optim.ema averages whole models: not together with engine.fsdp")
     ema = ModelEmaV3(model, decay=optim.ema, use_warmup=True) if optim.ema else None
     return Copies(ema=ema, whole=copy.deepcopy(model) if engine.fsdp else None)
 

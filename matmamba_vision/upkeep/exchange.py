@@ -114,7 +114,7 @@ def export_atlas(
     for name, value, least in (("k", k, 2), ("pictures", pictures, 0)):
         if value < least:
             raise ConfigError(f"{name} is {value}: it can be {least} or more")
-    from matmamba_retrieval.exchange import atlas
+    from matmamba_retrieval.exchange.atlas import export_atlas as write_atlas
 
     report, store = Reporter(progress), Pictures()
     keys = _some_keys(gallery, where)
@@ -122,7 +122,7 @@ def export_atlas(
     say_few(report, gallery, k)
     picture = (lambda path: store.thumbnail(path, pictures)) if pictures else None
     with report.meter("mapping", len(keys)) as meter:
-        return atlas.export_atlas(gallery, strategy, Path(file), keys, k, picture, meter.advance)
+        return write_atlas(gallery, strategy, Path(file), keys, k, picture, meter.advance)
 
 
 def _some_keys(gallery: Gallery, where: str) -> NDArray[np.int64]:

@@ -10,17 +10,11 @@ import timm
 import torch
 import yaml
 from matmamba_datasets import train_transform
-from matmamba_vision.cli.config import (
-    TrainConfig,
-    check_config,
-    load_config,
-    load_into,
-    save_config,
-    shipped_config,
-)
-from matmamba_vision.cli.distill import DistillConfig
 from matmamba_vision.cli.main import main
+from matmamba_vision.config_file import load_into, shipped_config
 from matmamba_vision.errors import ConfigError
+from matmamba_vision.runs import DistillConfig, TrainConfig, load_config
+from matmamba_vision.runs.train_config import check_config, save_config
 from matmamba_vision.training import NestedObjective, StudentObjective, WidthSchedule
 
 

@@ -10,13 +10,25 @@ from typing import Any
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.cli.dry_run import Plan, activation_bytes, describe, optimiser_bytes
+from matmamba_vision.cli.train import plan_tables
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.measures.memory import measure_training_memory
+from matmamba_vision.runs import Workload
+from matmamba_vision.runs.dry_run import activation_bytes, describe_run, optimiser_bytes
 from matmamba_vision.training import NestedObjective, ObjectiveConfig, OptimConfig, make_optimiser
 from rich.console import Console
 
-PLAN = Plan("a model", "photos", 1234, 56, 8, 38, "full and a random one", processes=2, accumulation=2)
+WORK = Workload(
+    model="a model",
+    data="photos",
+    images=1234,
+    held_out=56,
+    batch_size=8,
+    steps_per_epoch=38,
+    widths="full and a random one",
+    processes=2,
+    accumulation=2,
+)
 CONFIG = OptimConfig(epochs=10, warmup_epochs=1, lr=2e-3, min_lr=1e-5, layer_decay=0.75)
 
 
@@ -25,9 +37,9 @@ def optimiser_of(model: MatMamba, config: OptimConfig = CONFIG) -> torch.optim.O
     return make_optimiser(config, model, objective)
 
 
-def said(model: MatMamba, config: OptimConfig = CONFIG, plan: Plan = PLAN) -> str:
+def said(model: MatMamba, config: OptimConfig = CONFIG) -> str:
     console = Console(file=io.StringIO(), width=200)
-    console.print(describe(plan, config, model, optimiser_of(model, config)))
+    console.print(plan_tables(describe_run(WORK, config, model, optimiser_of(model, config))))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -95,7 +107,7 @@ def test_describing_changes_nothing(model: MatMamba) -> None:
     optimiser, before = optimiser_of(model), copy.deepcopy(model.state_dict())
     groups: list[dict[str, Any]] = copy.deepcopy(optimiser.state_dict()["param_groups"])
     random, training = torch.get_rng_state(), model.training
-    describe(PLAN, CONFIG, model, optimiser)
+    describe_run(WORK, CONFIG, model, optimiser)
     assert torch.equal(torch.get_rng_state(), random)
     assert optimiser.state_dict() == {"state": {}, "param_groups": groups}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

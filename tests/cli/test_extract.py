@@ -13,10 +13,10 @@ import torch
 import yaml
 from matmamba_vision import MatMamba, load_checkpoint, save_checkpoint
 from matmamba_vision import hub as hub_module
-from matmamba_vision.cli import extract as command
 from matmamba_vision.cli.main import main
 from matmamba_vision.measures import Latency, count_macs, count_parameters
 from matmamba_vision.measures.environment import environment
+from matmamba_vision.widths import extract as command
 from small import SMALL
 
 FILES = {"model.safetensors", "config.json", "README.md"}
@@ -230,7 +230,7 @@ def test_a_single_file_is_all_that_is_written(
     extracts: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert extracts("1/4", "--onnx", output="small.safetensors") == 2
-    assert "--onnx needs a folder" in capsys.readouterr().err
+    assert "onnx needs a folder" in capsys.readouterr().err
     assert extracts("1/4", output="small.safetensors") == 0
     assert {file.name for file in tmp_path.iterdir()} == {"small.safetensors", "parent", "photos"}
     assert load_checkpoint(tmp_path / "small.safetensors").model.heads == (2, 2, 2)

@@ -12,9 +12,10 @@ import timm
 import torch
 import yaml
 from matmamba_vision import MatMamba, save_checkpoint
-from matmamba_vision.cli.config import TrainConfig, as_plain, load_config
-from matmamba_vision.cli.run_card import RunFacts, save_run_card, write_run_card
+from matmamba_vision.config_file import as_plain
 from matmamba_vision.measures import count_macs, count_parameters
+from matmamba_vision.runs import TrainConfig, load_config
+from matmamba_vision.runs.run_card import RunFacts, save_run_card, write_run_card
 from PIL import Image
 
 CLASSES = ("bright", "dark", "grey")

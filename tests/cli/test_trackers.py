@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from matmamba_vision.cli import trackers
-from matmamba_vision.cli.trackers import tracker_settings, trackers_of
 from matmamba_vision.errors import ConfigError
+from matmamba_vision.runs import trackers
+from matmamba_vision.runs.trackers import tracker_settings, trackers_of
 
 
 def test_auto_takes_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

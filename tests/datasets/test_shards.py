@@ -186,23 +186,28 @@ def test_a_shard_that_is_cut_later_is_a_broken_image(foreign: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "message"),
+    ("members", "reason"),
     [
-        (
-            {"a.png": b"", "a.cls": b"cat"},
-            r"(?s)\.cls holds no integer label.*train-02\.tar#a",
-        ),
-        (
-            {"a.png": b"", "a.json": b"[1]"},
-            r"(?s)\.json holds no integer label.*train-02\.tar#a",
-        ),
-        ({"a.txt": b"hello"}, r"no images in .*train-02\.tar"),
-        ({"a.png": b"", "a.cls": b"2"}, "no held-out images of the class 2"),
+        ({"a.png": b"", "a.cls": b"cat"}, ".cls holds no integer label, nor the name of a class"),
+        ({"a.png": b"", "a.json": b"[1]"}, ".json holds no integer label, nor the name of a class"),
+        ({"a.txt": b"hello"}, "a sample without an image (txt)"),
+        ({}, "an archive without images"),
     ],
 )
-def test_wrong_contents_of_a_shard_are_named(foreign: Path, members: dict[str, bytes], message: str) -> None:
+def test_a_shard_without_images_is_named(foreign: Path, members: dict[str, bytes], reason: str) -> None:
+    """Beside others; alone it is an error."""
     write_tar(foreign / "train-02.tar", members)
-    with pytest.raises(DataError, match=message):
+    splits = open_shards(foreign)
+    assert (len(splits.train), len(splits.held_out)) == (4, 2)
+    name = str(foreign / "train-02.tar") + ("#a" if members else "")
+    assert splits.left_out[name] == reason
+    with pytest.raises(DataError, match=r"no images in .*train-02\.tar"):
+        open_images(foreign / "train-02.tar")
+
+
+def test_a_class_of_the_training_shards_alone_is_named(foreign: Path) -> None:
+    write_tar(foreign / "train-02.tar", {"a.png": b"", "a.cls": b"2"})
+    with pytest.raises(DataError, match="no held-out images of the class 2"):
         open_shards(foreign)
 
 

@@ -205,7 +205,7 @@ def test_vectors_must_have_length_one_or_be_brought_to_it(value: float, hint: bo
     rows = [Row(str(place), "") for place in range(3)]
     with pytest.raises(GalleryError, match="'1' has length") as raised:
         checked(Path("x.npy"), rows, xb, normalise=False)
-    assert ("--normalise" in str(raised.value)) == hint
+    assert ("normalise" in str(raised.value)) == hint
     if value == 3:
         assert np.linalg.norm(checked(Path("x.npy"), rows, xb, normalise=True), axis=1) == pytest.approx(1)
     else:
@@ -293,6 +293,8 @@ def test_a_line_that_cannot_be_used_is_left_out_and_listed(name: str, text: str,
         ("m.txt", "", "none of"),
         ("m.csv", "", "first line"),
         ("m.csv", "id,a,a\n", "first line"),
+        ("m.csv", "id,a\n", "no rows"),
+        ("m.jsonl", "\n", "no rows"),
         ("m.csv", "id,a\nx\n", "line 2: 1 values"),
         ("m.csv", "name;a\nx;1\n", "no column id or path.* 'name;a', separated by ','"),
         ("m.csv", "id,path\nx,1\n", "both"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matmamba_vision.measures import curves
-from matmamba_vision.measures.curves import draw_curves, read_metrics
+from matmamba_vision.runs import curves
+from matmamba_vision.runs.curves import draw_curves, read_metrics
 from matplotlib.figure import Figure
 from PIL import Image
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.cli.config import TrainConfig, load_config, save_config
+from matmamba_vision.runs import TrainConfig, load_config
+from matmamba_vision.runs.train_config import save_config
 from matmamba_vision.training import (
     NestedObjective,
     ObjectiveConfig,

@@ -13,10 +13,10 @@ import timm
 import torch
 import yaml
 from matmamba_vision import CheckpointError, MatMamba, load_checkpoint, save_checkpoint
-from matmamba_vision.cli.config import TrainConfig, load_into
-from matmamba_vision.cli.distill import DistillConfig
 from matmamba_vision.cli.main import main
+from matmamba_vision.config_file import load_into
 from matmamba_vision.models import registry, shipped
+from matmamba_vision.runs import DistillConfig, TrainConfig
 
 NAME = "matmamba_nano_patch4_32"
 CLASSES = tuple("abcdefghij")

@@ -20,6 +20,7 @@ def conv_silu(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor) -> Tensor:
     Args:
         t_BLX: X stands for any channel dimensions.
         kernel_XK: K taps, the last one for the token itself.
+        bias_X: added before SiLU.
 
     Returns:
         Contiguous, of the shape of `t_BLX`.

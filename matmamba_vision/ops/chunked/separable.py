@@ -114,6 +114,8 @@ def by_head_groups(scan: Callable[..., Tensor], x_BLHP: Tensor, *rest: Tensor) -
 
     Args:
         scan: takes x, dt, A, B, C, D and where the outputs go; A and D (H,), or (B, 1, H) one for each image.
+        x_BLHP: inputs.
+        rest: dt, A, B, C, D.
     """
     y_BLHP, groups = torch.empty_like(x_BLHP), _head_groups(x_BLHP)
     if groups == 1:

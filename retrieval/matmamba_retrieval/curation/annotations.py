@@ -55,6 +55,8 @@ class Annotations:
             raise GalleryError(f"cannot read {file}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise GalleryError(f"{file} is not UTF-8") from error
+        if not (self.left_out or len(self)):
+            raise GalleryError(f"{file} speaks of no image: it has no rows")
         if self.left_out and not len(self):
             name, reason = next(iter(self.left_out.items()))
             raise GalleryError(f"{name}: {reason}, and no other line can be used")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from .schema import SOURCES
 
 # Of a file that was written while it was encoded: it equals no file, so that it counts as changed.
 _NEVER = -1
-# Files in which many images lie; the path of one is "file#name".
-_CONTAINERS = (".parquet", ".tar")
+# Files in which many images lie; the path of one is "file#name", where a name may have more of "#".
+_CONTAINER = re.compile(r"(.*?(?:\.tar|\.parquet))#.", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,9 @@ class FileFacts:
 
 def file_of(path: str) -> str:
     """The file in which an image lies: its own, or an archive or table."""
-    container, _, name = path.rpartition("#")
+    found = _CONTAINER.match(path) if "#" in path else None
     # A file of its own may be called like that, too.
-    inside = name and container.endswith(_CONTAINERS) and not os.path.lexists(path)
-    return container if inside else path
+    return found[1] if found and not os.path.lexists(path) else path
 
 
 def facts_of(path: str, since: int) -> FileFacts | None:

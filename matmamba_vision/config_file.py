@@ -1,0 +1,83 @@
+"""Configurations in files: YAML fills the dataclasses that hold the defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .errors import ConfigError
+
+C = TypeVar("C")
+
+
+def load_into(kind: type[C], file: Path) -> C:
+    """An instance of a dataclass from a YAML file, defaults elsewhere.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, has no keys, or a key is unknown or of the wrong type.
+    """
+    if not file.is_file():
+        raise ConfigError(f"no config file {file}")
+    try:
+        loaded = OmegaConf.load(file)
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f"{file} is a list: it has to have keys with values, such as `key: value`")
+        return filled(kind, OmegaConf.to_container(loaded, resolve=False), str(file))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def filled(kind: type[C], values: Any, source: str) -> C:
+    """An instance of a dataclass from plain values, which are taken as they are; defaults elsewhere.
+
+    Args:
+        kind: the dataclass.
+        values: by key, nested as its fields are.
+        source: what the values come from, for messages.
+
+    Raises:
+        ConfigError: a key is unknown or of the wrong type; or a value refers to another, or to the
+            environment: files come from others, too.
+    """
+    for key, value in flat(values, ".").items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and "${" in one:
+                raise ConfigError(f"{source}: {key}: {one!r} is not looked up: write the value that is meant")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(values))
+        return cast("C", OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{source}: {error.full_key or 'config'}: {reason}") from error
+
+
+def as_plain(config: Any) -> dict[str, Any]:
+    """A configuration, a dataclass, as dictionaries, lists and scalars."""
+    # As JSON has it, which knows no tuples.
+    return cast("dict[str, Any]", json.loads(json.dumps(asdict(config))))
+
+
+def flat(row: Mapping[str, Any], separator: str, before: str = "") -> dict[str, Any]:
+    """Entries of nested mappings in one, by names that are joined."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, separator, f"{before}{name}{separator}") if inner else {f"{before}{name}": value}
+    return found
+
+
+def shipped_config(name: str) -> Path:
+    """A file of `configs/`, from an installed package or from the repository."""
+    installed = Path(str(files("matmamba_vision"))) / "configs" / name
+    return installed if installed.is_file() else Path(__file__).parents[1] / "configs" / name

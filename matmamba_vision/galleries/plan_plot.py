@@ -1,0 +1,60 @@
+"""The picture of a plan: what was tried, the Pareto front, and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+from ..measures.retrieval_plots import MARKERS, colours_of, front_of, mark_rows, marks_legend
+
+CHOSEN = "#d1373b"
+# Leading digits of the labels of an axis that spans up to so many times its least; beyond, powers of ten.
+DIGITS = {5: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), 100: (1.0, 2.0, 5.0), 1000: (1.0, 3.0)}
+Row = Mapping[str, Any]
+
+
+def draw_plan(rows: Sequence[Row], chosen: Row, quality: str, goal: str) -> bytes:
+    """A PNG: the quality of all rows against milliseconds, and against multiply-adds, of one query."""
+    rows = [_counted(row) for row in rows]
+    chosen = _counted(chosen)
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    known = colours_of(rows)
+    titles = ("ms of one query, encoder and search", "multiply-adds per query")
+    for axes, cost, title in zip(panels, ("ms", "macs"), titles, strict=True):
+        front = front_of([(row[cost], row[quality]) for row in rows], least=True)
+        axes.step(*zip(*front, strict=True), where="post", color="black", linewidth=1, alpha=0.6)
+        for width, colour in known.items():
+            mine = [row for row in rows if row["query_width"] == width]
+            mark_rows(axes, mine, lambda row, cost=cost: row[cost], lambda row: row[quality], colour)  # type: ignore[misc]
+        place = chosen[cost], chosen[quality]
+        axes.scatter(*place, s=190, facecolors="none", edgecolors=CHOSEN, linewidths=2)
+        axes.set(xscale="log", xlabel=title)
+        _space_labels(axes, [row[cost] for row in rows])
+        axes.xaxis.set_major_formatter("{x:g}" if cost == "ms" else EngFormatter(sep=""))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(quality)
+    figure.suptitle(f"{goal}; ringed: chosen", fontsize=11)
+    strategies = [strategy for strategy in MARKERS if any(row["strategy"] == strategy for row in rows)]
+    figure.legend(handles=marks_legend(strategies, known), loc="outside lower center", ncols=8, fontsize=9)
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=140, format="png")
+    return buffer.getvalue()
+
+
+def _counted(row: Row) -> Row:
+    """With single multiply-adds, which thousands and millions are written of."""
+    return {**row, "macs": 1e9 * row["gmacs"]}
+
+
+def _space_labels(axes: Axes, costs: Sequence[float]) -> None:
+    """Fewer labels the more the costs span, so that none covers another."""
+    span = max(costs) / min(costs)
+    subs = next((digits for most, digits in DIGITS.items() if span <= most), (1.0,))
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_minor_formatter(NullFormatter())

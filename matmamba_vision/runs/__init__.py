@@ -1,0 +1,22 @@
+"""Training runs: by labels or by another network, resumed to the bit, with a folder that says all of it."""
+
+from .distillation import distill
+from .dry_run import RatesAhead, RunMemory, TrainingPlan, WidthCost, Workload
+from .fitting import Run
+from .supervised import plan_training, train
+from .train_config import DistillConfig, TrainConfig, load_config
+
+__all__ = [
+    "DistillConfig",
+    "RatesAhead",
+    "Run",
+    "RunMemory",
+    "TrainConfig",
+    "TrainingPlan",
+    "WidthCost",
+    "Workload",
+    "distill",
+    "load_config",
+    "plan_training",
+    "train",
+]
