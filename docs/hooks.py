@@ -55,7 +55,9 @@ def outside(page: str) -> list[str]:
     """Files of the repository, outside docs/, to which a page of the site links."""
     source = in_repository(page)
     text = _FENCE.sub("", (ROOT / source).read_text())
-    links = [posixpath.normpath(posixpath.join(posixpath.dirname(source), m[2])) for m in _LINK.finditer(text)]
+    links = [
+        posixpath.normpath(posixpath.join(posixpath.dirname(source), m[2])) for m in _LINK.finditer(text)
+    ]
     return [link for link in dict.fromkeys(links) if not link.startswith("docs/") and (ROOT / link).is_file()]
 
 

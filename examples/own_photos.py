@@ -42,7 +42,8 @@ def show(folder: Path, place: Path) -> None:
         label = gallery.search(query, k=1)[0].label
         if label is not None:
             print_hits(
-                f"the same, but not of class {label}:", gallery.search(image_id, k=5, where=f"label <> '{label}'")
+                f"the same, but not of class {label}:",
+                gallery.search(image_id, k=5, where=f"label <> '{label}'"),
             )
 
 

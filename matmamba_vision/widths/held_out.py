@@ -18,8 +18,9 @@ from matmamba_datasets import (
 
 from ..checkpoint import Checkpoint, CheckpointError
 from ..config_file import filled
+from ..galleries.given import require_type
 from ..progress import Reporter
-from .checked import PathLike, require_texts, text_of
+from .checked import PathLike, text_of
 
 
 def data_config(checkpoint: Checkpoint, name: str = "", root: PathLike = "") -> DataConfig:
@@ -34,7 +35,7 @@ def data_config(checkpoint: Checkpoint, name: str = "", root: PathLike = "") -> 
         ConfigError: the settings in the checkpoint cannot be used.
         TypeError: a name that is no text, or a folder that is no path.
     """
-    require_texts(data=name)
+    require_type("data", name, str, "a text")
     # As it is written: it may be the address of a store.
     folder = text_of("root", root)
     config = filled(DataConfig, checkpoint.run.get("data", {}), str(checkpoint.path))

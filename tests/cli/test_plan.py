@@ -17,9 +17,9 @@ from matmamba_retrieval import Gallery, Plan, Strategy
 from matmamba_retrieval.strategies.forecast import Forecast
 from matmamba_retrieval.strategies.gate import Gate
 from matmamba_vision import save_checkpoint
-from matmamba_vision.cli.evaluation_report import first_stage
 from matmamba_vision.cli.main import main
 from matmamba_vision.galleries.strategies import strategy_text
+from matmamba_vision.studies.strategy_rows import first_stage
 from matplotlib.figure import Figure
 from PIL import Image
 from small import SMALL, unit_vectors

@@ -95,16 +95,16 @@ def make_room(words: list[str]) -> None:
         targets.append(words[words.index("--gallery") + 1])
     elif command == "select --checkpoint":
         targets.append("runs/photos/select")
-    elif command == "gallery export":
-        targets.append(words[4])
-    elif command == "gallery import" and "--existing" not in words:
+    elif command == "gallery export" or (command == "gallery import" and "--existing" not in words):
         targets.append(words[4])
     elif "photos.parquet" in words:
         targets.append("G")
     elif "configs/photos/mini.yaml" in words:
         targets.append("runs/photos")
     for target in targets:
-        shutil.rmtree(target, ignore_errors=True) if Path(target).is_dir() else Path(target).unlink(missing_ok=True)
+        shutil.rmtree(target, ignore_errors=True) if Path(target).is_dir() else Path(target).unlink(
+            missing_ok=True
+        )
     if "photos.parquet" in words:
         assert main(["index", "--checkpoint", "RUN", "--images", "photos.parquet", "--gallery", "G"]) == 0
         Path("archive").mkdir()

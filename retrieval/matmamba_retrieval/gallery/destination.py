@@ -127,7 +127,7 @@ class Destination:
             raise GalleryError(
                 f"{self.folder} has an image {row.id!r} already, from {row.path}, not {path}:"
                 f" `matmamba gallery relocate {self.folder} OLD NEW` if the files have moved,"
-                " --prefix NAME keeps two folders apart, --upsert replaces it"
+                " a prefix keeps two folders apart, upsert replaces it"
             )
 
     def commit(self, rows: Sequence[Row], vectors: Mapping[str, Vectors]) -> int:
@@ -182,7 +182,7 @@ def parse_shard(text: str, count: int, block: int = 1) -> range:
         return range(count)
     number, _, shards = text.partition("/")
     if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
-        raise GalleryError(f"--shard {text!r} is not i/n with i in 1..n, such as 1/4")
+        raise GalleryError(f"shard {text!r} is not i/n with i in 1..n, such as 1/4")
     blocks = -(-count // block)
     start, stop = (
         min(count, blocks * place // int(shards) * block) for place in (int(number) - 1, int(number))
