@@ -212,7 +212,10 @@ def test_costs_of_vectors_alone_can_be_read(
             ],
             "widths: vectors have only the full one",
         ),
-        (["--vectors", "queries.parquet", "--model-name", "clip", "--target", "recall=1"], "normalise brings"),
+        (
+            ["--vectors", "queries.parquet", "--model-name", "clip", "--target", "recall=1"],
+            "normalise brings",
+        ),
     ],
 )
 def test_vectors_that_cannot_plan_are_named(
