@@ -34,9 +34,10 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..api import ImageGallery, open_gallery
 from ..errors import ConfigError
 from ..galleries.given_vectors import GivenVectors
-from ..galleries.image_gallery import MOST_QUERIES, ImageGallery, open_gallery
+from ..galleries.image_gallery import MOST_QUERIES
 from ..galleries.plans import PlanFound
 from ..progress import Listener
 from ..studies.strategy_rows import first_stage

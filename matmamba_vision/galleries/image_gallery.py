@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from numbers import Integral
-from typing import Any, TypeAlias, overload
+from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, TableReading
@@ -59,50 +59,35 @@ Away = tuple[Queries | None, NDArray[np.int64]]
 MOST_QUERIES = 1000
 
 
-@refusals()
-def open_gallery(
-    folder: str | os.PathLike[str],
-    *,
-    model: str | os.PathLike[str] | Checkpoint | None = None,
-    write: bool = False,
-    device: str = "cpu",
-    threads: int = 0,
-) -> ImageGallery:
-    """A gallery that is there, to be searched.
-
-    Args:
-        folder: of the gallery.
-        model: its checkpoint, if that was moved, or is loaded already; by default from where it was.
-        write: whether it may be changed; each change keeps others from writing only while it lasts.
-        device: that encodes queries: cpu, cuda, or auto for whichever is there.
-        threads: that encode and search, in the whole process; 0 for as many as there are.
-
-    Returns:
-        The gallery, which is a context manager.
-
-    Raises:
-        MatMambaError: no gallery there, a damaged one, or the model is missing or another one's.
-        TypeError: an argument is of another type.
-    """
-    place = require_path("folder", folder)
-    require_whole("threads", threads, 0)
-    require_type("device", device, str, "a text")
-    limit_threads(threads)
-    opened = ImageGallery(Gallery(place), model=model, write=write, device=resolve_device(device))
-    try:
-        if model is not None and not made_elsewhere(opened.spec):
-            opened.require_model()
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
-class ImageGallery(OpenedGallery):
-    """Images of a gallery: searched by images, ids and vectors, and added to.
+class SearchedGallery(OpenedGallery):
+    """Images of a gallery: searched by images, ids and vectors, added to, and planned for.
 
     Several threads may search it at once; the model and the indexes are loaded once.
     """
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        model: str | os.PathLike[str] | Checkpoint | None = None,
+        write: bool = False,
+        device: str = "cpu",
+        threads: int = 0,
+    ) -> Self:
+        """One that is there; see `open_gallery`."""
+        place = require_path("folder", folder)
+        require_whole("threads", threads, 0)
+        require_type("device", device, str, "a text")
+        limit_threads(threads)
+        opened = cls(Gallery(place), model=model, write=write, device=resolve_device(device))
+        try:
+            if model is not None and not made_elsewhere(opened.spec):
+                opened.require_model()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
@@ -187,9 +172,11 @@ class ImageGallery(OpenedGallery):
             shortlist: candidates to rerank; by default 200, or 10 k; raise it where hits of single-shot are
                 missed.
             reading: limits that files are read within.
-            progress: is told how far it is; it must not refresh or close the gallery.  Returns: An answer,
-                for one query; a list of answers, for a sequence of queries, `like` and `vectors`, in this
-            order. In a list, the answer to an image that cannot be read has an `error`.
+            progress: is told how far it is; it must not refresh or close the gallery.
+
+        Returns:
+            An answer, for one query; a list of answers, for a sequence of queries, `like` and `vectors`, in
+            this order. In a list, the answer to an image that cannot be read has an `error`.
 
         Raises:
             MatMambaError: a query that cannot be read, an id that the gallery does not have, a vector of
