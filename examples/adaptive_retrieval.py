@@ -3,9 +3,9 @@
     python examples/adaptive_retrieval.py PHOTOS     # one folder for each class
     python examples/adaptive_retrieval.py            # without one: handwritten digits, about a minute
 
-A small nested model is trained, its training images become a gallery at full width, and held-out images ask it
-in four ways: at full width, at the smallest width alone, by a shortlist of the small width that the full width
-reranks, and by a funnel. The table sets what each finds against what its encoder and search cost.
+A small nested model is trained, its training images become a gallery at full width, and held-out images ask
+it in four ways: at full width, at the smallest width alone, by a shortlist of the small width that the full
+width reranks, and by a funnel. The table sets what each finds against what its encoder and search cost.
 """
 
 from __future__ import annotations

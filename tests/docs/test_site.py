@@ -96,7 +96,9 @@ def test_every_public_name_has_a_docstring(package: str) -> None:
 
 def inherited(kind: type, part: str) -> bool:
     """Whether a method is documented where it is first declared."""
-    return any((getattr(base, part, None).__doc__ or "").strip() for base in kind.__mro__[1:] if hasattr(base, part))
+    return any(
+        (getattr(base, part, None).__doc__ or "").strip() for base in kind.__mro__[1:] if hasattr(base, part)
+    )
 
 
 def test_every_page_is_in_the_navigation(site: Path) -> None:
