@@ -21,11 +21,12 @@ from matmamba_retrieval.planning.grid import FunnelSteps, Grid, strategies_of
 from matmamba_retrieval.planning.planner import EXPAND
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
+from matmamba_vision.galleries.encoding import some
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Reporter
 from matmamba_vision.studies.experiment import Experiment, Workshop
 from matmamba_vision.studies.strategy_rows import StrategyRows, first_stage
-from matmamba_vision.widths.held_out import BatchReader, data_config, open_data, some
+from matmamba_vision.widths.held_out import BatchReader, data_config, open_data
 from measuring import RESULTS, write_json
 
 Row = dict[str, Any]

@@ -43,12 +43,13 @@ from matmamba_datasets import BrokenImageError, Reading
 from rich.markup import escape
 from rich.table import Table
 
+from ..api import ImageGallery, open_gallery
 from ..errors import ConfigError
 from ..galleries.answers import Answer, answers_to_dict, mean_cost, spent_text
 from ..galleries.given_vectors import GivenVectors
-from ..galleries.image_gallery import DEFAULT_K, ImageGallery, open_gallery
 from ..galleries.query_images import asked_images
 from ..galleries.result_page import write_page
+from ..galleries.search_pass import DEFAULT_K
 from ..galleries.strategies import plan_text, strategy_text
 from .arguments import parse
 from .computing import require_place

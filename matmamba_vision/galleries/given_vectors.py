@@ -33,8 +33,13 @@ class GivenVectors:
         Raises:
             GalleryError: no such file, or vectors of another model than the gallery's.
         """
-        assert self.vectors is not None
-        return self._opened(self.vectors, gallery)
+        if self.vectors is None:
+            raise GalleryError("no file of vectors was named")
+        opened = open_vectors(self.vectors)
+        if made_elsewhere(gallery.spec) and not self.model_name:
+            raise GalleryError(f"say which model made {self.vectors}, as the gallery was told: model_name")
+        gallery.require_queries(elsewhere(opened, self.model_name))
+        return opened
 
     def parts(self, opened: VectorFile) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
         """What is known of the query vectors, and these (n, D), in parts of bounded size.
@@ -51,11 +56,15 @@ class GivenVectors:
     def some(self, gallery: Gallery, most: int, seed: int) -> tuple[NDArray[np.float32], list[str | None]]:
         """Vectors (n, D) picked by chance, all if there are no more than `most`, and their labels.
 
+        Args:
+            gallery: that is to be asked.
+            most: how many are picked at most.
+            seed: of the choice.
+
         Raises:
             GalleryError: as `opened` and `parts`.
         """
-        assert self.vectors is not None
-        opened, start = self._opened(self.vectors, gallery), 0
+        opened, start = self.opened(gallery), 0
         chosen = np.sort(np.random.default_rng(seed).permutation(len(opened))[:most])
         picked: list[NDArray[np.float32]] = []
         labels: list[str | None] = []
@@ -65,10 +74,3 @@ class GivenVectors:
             labels += [rows[place].label for place in here]
             start += len(rows)
         return np.concatenate(picked), labels
-
-    def _opened(self, file: Path, gallery: Gallery) -> VectorFile:
-        opened = open_vectors(file)
-        if made_elsewhere(gallery.spec) and not self.model_name:
-            raise GalleryError(f"say which model made {file}, as the gallery was told: model_name")
-        gallery.require_queries(elsewhere(opened, self.model_name))
-        return opened

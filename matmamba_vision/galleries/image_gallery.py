@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from numbers import Integral
-from typing import Any, TypeAlias, overload
+from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, TableReading
@@ -21,12 +21,23 @@ from ..device import limit_threads, resolve_device
 from ..errors import ConfigError, refusals
 from ..progress import Listener, Meter, Reporter
 from .answers import Answer
-from .given import require_number, require_path, require_type, require_whole
+from .given import require_number, require_path, require_place, require_type, require_whole
 from .given_images import ImageLike
 from .given_vectors import GivenVectors
 from .image_intake import index
 from .intake import Indexed
 from .opened_gallery import OpenedGallery
+from .plans import (
+    Numbers,
+    PlanFound,
+    PlanWanted,
+    QueryImages,
+    QueryVectors,
+    encoded_queries,
+    find_plan,
+    given_queries,
+    goal_of,
+)  # fmt: skip
 from .queries import (
     Query,
     QueryLike,
@@ -38,60 +49,45 @@ from .queries import (
     vector_parts,
 )  # fmt: skip
 from .query_images import Asked, read_batch
-from .search_pass import SearchPass, VectorQueries
+from .search_pass import SearchPass, VectorQueries, hits_wanted, why_few
 from .strategies import StrategyChoice
 
 # Ids, images or both.
 Examples: TypeAlias = "QueryLike | Sequence[QueryLike]"
 # Queries to keep away from, and keys of those that the gallery has.
 Away = tuple[Queries | None, NDArray[np.int64]]
-DEFAULT_K = 10
+MOST_QUERIES = 1000
 
 
-@refusals()
-def open_gallery(
-    folder: str | os.PathLike[str],
-    *,
-    model: str | os.PathLike[str] | Checkpoint | None = None,
-    write: bool = False,
-    device: str = "cpu",
-    threads: int = 0,
-) -> ImageGallery:
-    """A gallery that is there, to be searched.
-
-    Args:
-        folder: of the gallery.
-        model: its checkpoint, if that was moved, or is loaded already; by default from where it was.
-        write: whether it may be changed; each change keeps others from writing only while it lasts.
-        device: that encodes queries: cpu, cuda, or auto for whichever is there.
-        threads: that encode and search, in the whole process; 0 for as many as there are.
-
-    Returns:
-        The gallery, which is a context manager.
-
-    Raises:
-        MatMambaError: no gallery there, a damaged one, or the model is missing or another one's.
-        TypeError: an argument is of another type.
-    """
-    place = require_path("folder", folder)
-    require_whole("threads", threads, 0)
-    require_type("device", device, str, "a text")
-    limit_threads(threads)
-    opened = ImageGallery(Gallery(place), model=model, write=write, device=resolve_device(device))
-    try:
-        if model is not None and not made_elsewhere(opened.spec):
-            opened.require_model()
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
-class ImageGallery(OpenedGallery):
-    """Images of a gallery: searched by images, ids and vectors, and added to.
+class SearchedGallery(OpenedGallery):
+    """Images of a gallery: searched by images, ids and vectors, added to, and planned for.
 
     Several threads may search it at once; the model and the indexes are loaded once.
     """
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        model: str | os.PathLike[str] | Checkpoint | None = None,
+        write: bool = False,
+        device: str = "cpu",
+        threads: int = 0,
+    ) -> Self:
+        """One that is there; see `open_gallery`."""
+        place = require_path("folder", folder)
+        require_whole("threads", threads, 0)
+        require_type("device", device, str, "a text")
+        limit_threads(threads)
+        opened = cls(Gallery(place), model=model, write=write, device=resolve_device(device))
+        try:
+            if model is not None and not made_elsewhere(opened.spec):
+                opened.require_model()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
@@ -176,9 +172,11 @@ class ImageGallery(OpenedGallery):
             shortlist: candidates to rerank; by default 200, or 10 k; raise it where hits of single-shot are
                 missed.
             reading: limits that files are read within.
-            progress: is told how far it is; it must not refresh or close the gallery.  Returns: An answer,
-                for one query; a list of answers, for a sequence of queries, `like` and `vectors`, in this
-            order. In a list, the answer to an image that cannot be read has an `error`.
+            progress: is told how far it is; it must not refresh or close the gallery.
+
+        Returns:
+            An answer, for one query; a list of answers, for a sequence of queries, `like` and `vectors`, in
+            this order. In a list, the answer to an image that cannot be read has an `error`.
 
         Raises:
             MatMambaError: a query that cannot be read, an id that the gallery does not have, a vector of
@@ -220,12 +218,12 @@ class ImageGallery(OpenedGallery):
         if len(avoided):
             allowed = np.ones(gallery.key_count, dtype=bool) if allowed is None else allowed.copy()
             allowed[avoided] = False
-        wanted = _hits_wanted(k, gallery)
+        wanted = hits_wanted(k, gallery)
         # An image of the gallery that is asked with is found first, and left out.
         asked = choice, min(wanted + itself, len(gallery))
         if (known := self._chosen.get(asked)) is None:
             known = self._chosen[asked] = choice.of(gallery, asked[1], self._label)
-        few = _few(k, gallery)
+        few = why_few(k, gallery)
         strategy, plan = known
         return SearchPass(
             gallery=gallery,
@@ -354,6 +352,88 @@ class ImageGallery(OpenedGallery):
             )  # fmt: skip
 
     @refusals()
+    def plan(
+        self,
+        queries: QueryImages | None = None,
+        *,
+        target: Numbers = (),
+        budget: Numbers = (),
+        k: int = 10,
+        vectors: QueryVectors | None = None,
+        labels: Sequence[str | None] | None = None,
+        widths: Sequence[str] = (),
+        dims: Sequence[int] = (),
+        indexes: Sequence[str] = (),
+        most: int = MOST_QUERIES,
+        max_broken: float = 0.01,
+        reading: TableReading | None = None,
+        plot: str | os.PathLike[str] | None = None,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+        progress: Listener | None = None,
+    ) -> PlanFound:
+        """Find the best way to search this gallery, measured here on queries, and let searches follow it.
+
+        With targets, the fastest strategy that reaches them is chosen; with budgets alone, the one that finds
+        most of what single-shot finds.
+
+        Args:
+            queries: images that are not those of the gallery, which find themselves: a folder, Parquet
+                files or shards, or a sequence of images.
+            target: at least so much of recall (share of the hits of single-shot), same1 (of its first
+                hits), knn1 (queries whose first hit has their class) or map, by name, such as {"recall":
+                0.99}.
+            budget: at most so many ms (of one query), gmacs (multiply-adds, billions) or memory_mb (of the
+                index).
+            k: hits for each query.
+            vectors: instead of images: an array (n, D), or a file of vectors made elsewhere.
+            labels: of a sequence of images or an array of vectors, one each; knn1 and map need them.
+            widths: that may encode a query first; by default those that were trained.
+            dims: of the first stage to try; by default those that the gallery has. Indexes that lack are
+                built.
+            indexes: to try over these dims, such as flat, hnsw or ivf; by default those that are built. Of
+                those over the same dims, the chosen one stays.
+            most: queries, picked by chance, at most.
+            max_broken: share of query images that may be unreadable before the call stops.
+            reading: what is read of a place.
+            plot: PNG file to draw what was tried into.
+            batch_size: images encoded at once.
+            workers: processes that decode images; with 0, a thread does.
+            seed: of all that is left to chance.
+            progress: is told how far it is.
+
+        Returns:
+            What was tried, and what was chosen.
+
+        Raises:
+            MatMambaError: nothing reaches the targets within the budgets, queries that cannot be read, an
+                argument that cannot be; the gallery is closed, or was opened for reading.
+            TypeError: an argument is of another type.
+        """
+        if (queries is None) == (vectors is None):
+            raise ConfigError("a plan needs either queries, images, or vectors")
+        if vectors is not None and len(widths):
+            raise ConfigError("widths: vectors have only the full one")
+        wanted = PlanWanted(
+            goal=goal_of(target, budget), k=k, widths=widths, dims=dims, indexes=indexes, most=most,
+            max_broken=max_broken, batch_size=batch_size, workers=workers, seed=seed,
+            report=Reporter(progress),
+        )  # fmt: skip
+        if plot is not None:
+            require_place("plot", plot)
+        with self.changing() as folder, Gallery(folder, write=True) as gallery:
+            if vectors is not None:
+                encoded, known = given_queries(vectors, labels, gallery, wanted)
+            else:
+                assert queries is not None
+                encoded, known = encoded_queries(queries, labels, reading, self.require_model(), wanted)
+            found = find_plan(gallery, encoded, known, wanted)
+        if plot is not None:
+            found.write_plot(plot)
+        return found
+
+    @refusals()
     def rows(self, ids: str | Sequence[str] | None = None, *, where: str = "") -> list[Row]:
         """What the gallery knows of its images: id, path, label and metadata of each.
 
@@ -386,22 +466,6 @@ def _require(k: Any, weight: Any, where: Any, min_score: Any, reading: Any) -> N
         require_number("min_score", min_score)
     if reading is not None:
         require_type("reading", reading, Limits, "Limits or Reading")
-
-
-def _hits_wanted(k: int | None, gallery: Gallery) -> int:
-    """How many hits are searched for; `GalleryError` for none."""
-    wanted = DEFAULT_K if k is None else int(k)
-    if min(wanted, len(gallery)) < 1:
-        raise GalleryError(
-            f"k = {wanted} is not in 1..{len(gallery)}, the number of images in {gallery.folder}"
-        )
-    return min(wanted, len(gallery))
-
-
-def _few(k: int | None, gallery: Gallery) -> str:
-    """Why there are fewer hits than were asked for, if the gallery has too few images."""
-    few = k is not None and len(gallery) < k
-    return f"the gallery has {len(gallery)} images: fewer than k = {k}" if few else ""
 
 
 def _told(answers: Iterator[Answer], meter: Meter) -> Iterator[Answer]:

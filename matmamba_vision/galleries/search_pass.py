@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from matmamba_retrieval import Encoded, Gallery, Hits, Plan, Queries, Row, Strategy, search
+from matmamba_retrieval import Encoded, Gallery, GalleryError, Hits, Plan, Queries, Row, Strategy, search
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.strategies.examples import Away, Stored
 from matmamba_retrieval.strategies.hits import Cost
@@ -21,6 +21,7 @@ from .query_images import Asked, read_batch
 
 # Queries that are decoded, encoded and searched for at once.
 BATCH = 256
+DEFAULT_K = 10
 
 
 @dataclass(frozen=True)
@@ -151,3 +152,19 @@ def _hit(row: Row, score: float, rank: int) -> Hit:
 
 def _shown(query: Asked) -> str | bytes | Image.Image:
     return str(Path(query.source).absolute()) if isinstance(query.source, Path) else query.source
+
+
+def hits_wanted(k: int | None, gallery: Gallery) -> int:
+    """How many hits are searched for; `GalleryError` for none."""
+    wanted = DEFAULT_K if k is None else int(k)
+    if min(wanted, len(gallery)) < 1:
+        raise GalleryError(
+            f"k = {wanted} is not in 1..{len(gallery)}, the number of images in {gallery.folder}"
+        )
+    return min(wanted, len(gallery))
+
+
+def why_few(k: int | None, gallery: Gallery) -> str:
+    """Why there are fewer hits than were asked for, if the gallery has too few images."""
+    few = k is not None and len(gallery) < k
+    return f"the gallery has {len(gallery)} images: fewer than k = {k}" if few else ""

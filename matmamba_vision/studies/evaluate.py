@@ -21,12 +21,13 @@ from ..checkpoint import Checkpoint, write_whole
 from ..config_file import load_into, shipped_config
 from ..device import limit_threads
 from ..errors import refusals
+from ..galleries.encoding import some
 from ..galleries.given import require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
 from ..widths.checked import CheckpointLike, PathLike, opened, path_of, require_least
-from ..widths.held_out import BatchReader, data_config, open_data, some
+from ..widths.held_out import BatchReader, data_config, open_data
 from ..widths.slices import named_width
 from .experiment import Workshop
 from .strategy_rows import StrategyRows

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from matmamba_datasets import (
     Batch,
     BrokenTally,
     DataConfig,
     Images,
     Splits,
-    Subset,
     eval_transform,
     make_loader,
     open_splits,
@@ -66,14 +64,6 @@ def open_data(
         raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
     report.left_out(splits.left_out)
     return splits
-
-
-def some(images: Images, count: int | None, seed: int) -> Images:
-    """At most `count` of the images, picked by chance, in their order; all by default."""
-    if count is None or count >= len(images):
-        return images
-    chosen = np.random.default_rng(seed).choice(len(images), count, replace=False)
-    return Subset(images, np.sort(chosen))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,12 @@ class Snapshot:
         assert self._seen is not None
         return self._seen
 
+    def seen(self) -> Seen:
+        """All that is seen, together; `GalleryError` if it is no longer there."""
+        if self._held is None:
+            self._require_there()
+        return self._state
+
     @property
     def generation(self) -> Generation:
         """What made its vectors, and which widths there are."""

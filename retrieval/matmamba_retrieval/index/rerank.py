@@ -14,6 +14,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Vectors = NDArray[np.floating]
 NO_KEY = -1
+_TINY = np.finfo(np.float32).tiny
 _LOW = 0xFFFFFFFF
 # Numbers widened at once: 4 MiB, which caches hold; fewer would spend more on calls than on numbers.
 FLOATS_AT_ONCE = 1 << 20
@@ -48,7 +49,7 @@ def prefix(x: Vectors, dim: int) -> Floats:
     if dim == x.shape[1]:
         return cut
     norms = np.sqrt(np.einsum("nd,nd->n", cut, cut))
-    cut /= np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    cut /= np.maximum(norms, _TINY)[:, None]
     return cut
 
 

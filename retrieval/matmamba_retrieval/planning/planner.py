@@ -64,7 +64,12 @@ class Goal:
     @staticmethod
     def parse(targets: Sequence[str], budgets: Sequence[str]) -> Goal:
         """From texts such as "recall=0.99"."""
-        return Goal(dict(map(_pair, targets)), dict(map(_pair, budgets)))
+        return Goal(Goal.pairs(targets), Goal.pairs(budgets))
+
+    @staticmethod
+    def pairs(texts: Sequence[str]) -> dict[str, float]:
+        """Numbers by name, of texts such as "recall=0.99"."""
+        return dict(map(_pair, texts))
 
     def __str__(self) -> str:
         parts = [f"{name} >= {value:g}" for name, value in self.targets.items()]
