@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matmamba_vision as mv
-from matmamba_retrieval import Strategy
 from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -84,10 +83,10 @@ def print_table(gallery: mv.ImageGallery, queries: Sequence[Path]) -> None:
 
 
 STRATEGIES = {
-    "single-shot, full width": Strategy.single_shot(),
-    "single-shot, width 1/8 alone": Strategy.single_shot(width="1/8"),
-    "shortlist by 1/8 and 16 dims, rerank": Strategy.shortlist(width="1/8", dim=16, length=50),
-    "funnel by 1/8, 16-32-64 dims": Strategy.funnel(width="1/8", lengths=(80, 40, 20)),
+    "single-shot, full width": mv.Strategy.single_shot(),
+    "single-shot, width 1/8 alone": mv.Strategy.single_shot(width="1/8"),
+    "shortlist by 1/8 and 16 dims, rerank": mv.Strategy.shortlist(width="1/8", dim=16, length=50),
+    "funnel by 1/8, 16-32-64 dims": mv.Strategy.funnel(width="1/8", lengths=(80, 40, 20)),
 }
 
 

@@ -1,4 +1,4 @@
-"""The way of an image to its segment, and of a query to its hits, is the one that the architecture page shows."""
+"""The ways of an image to its segment and of a query to its hits are those that the architecture shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DIMS = (128, 32)
 
 
 def is_image(value: Any, depth: int = 0) -> bool:
-    """Whether a value is an image in any of its forms: bytes, picture, tensor, vector, hit, or some of these."""
+    """Whether a value is an image in any of its forms (bytes to vector, or a hit), or holds one."""
     if isinstance(value, Image.Image | mv.Hit):
         return True
     if isinstance(value, torch.Tensor):
