@@ -15,7 +15,7 @@ from matmamba_retrieval.gallery.gallery import UNIT_TOLERANCE
 from numpy.typing import NDArray
 from PIL import Image
 
-from .given import require_path, require_texts
+from .given import kind_of, require_path, require_texts
 from .given_images import ALLOWED, ImageLike, require_image
 from .given_vectors import GivenVectors
 from .query_images import Asked, local_path
@@ -78,9 +78,7 @@ def read_queries(query: Any, gallery: Gallery, reading: Limits, name: str = "que
     if is_one(query):
         return [_read(name, query, gallery, reading)]
     if not isinstance(query, Sequence):
-        raise TypeError(
-            f"{name} is a {type(query).__name__}: it can be an id, a vector (D,), {ALLOWED}, or a list"
-        )
+        raise TypeError(f"{name} is {kind_of(query)}: it can be an id, a vector (D,), {ALLOWED}, or a list")
     return [_read(f"{name}[{place}]", one, gallery, reading) for place, one in enumerate(query)]
 
 
@@ -120,6 +118,8 @@ def stored_queries(name: str, ids: Any, gallery: Gallery) -> list[StoredQuery]:
         GalleryError: it does not have one.
     """
     ids = require_texts(name, ids)
+    if not ids:
+        return []
     known = gallery.keys_of(ids)
     for one in ids:
         if one not in known:

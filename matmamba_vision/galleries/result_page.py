@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..errors import refusals
 from .answers import Answer, Hit, mean_cost, spent_text
-from .given import require_place
+from .given import kind_of, require_place
 from .page import Card, Page, Section, image_card
 from .pictures import Pictures
 from .strategies import strategy_text
@@ -30,7 +30,7 @@ def write_page(answers: Answer | Iterable[Answer], file: str | os.PathLike[str],
     place, listed = require_place("file", file), [answers] if isinstance(answers, Answer) else list(answers)
     for number, answer in enumerate(listed):
         if not isinstance(answer, Answer):
-            raise TypeError(f"answers[{number}] is a {type(answer).__name__}: it can be an Answer")
+            raise TypeError(f"answers[{number}] is {kind_of(answer)}: it can be an Answer")
     pictures = Pictures()
     with Page(place, "Search results", intro) as page:
         for answer in listed:
