@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from matmamba_settings import Bounds, kind_of, require
 
 from ..errors import ConfigError
 
@@ -22,7 +24,7 @@ def require_path(name: str, value: Any) -> Path:
         TypeError: it is no path.
     """
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} is {_kind(value)}: it can be a path")
+        raise TypeError(f"{name} is {kind_of(value)}: it can be a path")
     path = os.fspath(value)
     return Path(path if isinstance(path, str) else os.fsdecode(path))
 
@@ -37,7 +39,7 @@ def require_type(name: str, value: Any, kind: type | tuple[type, ...], allowed: 
         allowed: these in words, such as "a text".
     """
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} is {_kind(value)}: it can be {allowed}")
+        raise TypeError(f"{name} is {kind_of(value)}: it can be {allowed}")
 
 
 def require_texts(name: str, values: Any) -> tuple[str, ...]:
@@ -70,9 +72,7 @@ def require_whole(name: str, value: Any, least: int) -> None:
         TypeError: it is no whole number.
         ConfigError: it is below `least`.
     """
-    require_type(name, value, Integral, "a whole number")
-    if value < least:
-        raise ConfigError(f"{name} is {value}: it can be {least} or more")
+    require(name, value, Annotated[int, Bounds(least=least)])
 
 
 def require_number(name: str, value: Any) -> None:
@@ -108,10 +108,3 @@ def require_place(name: str, file: Any) -> Path:
     if path.is_dir():
         raise ConfigError(f"{name} {path} is a folder")
     return path
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
