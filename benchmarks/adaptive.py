@@ -23,7 +23,7 @@ from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
 from matmamba_vision.galleries.encoding import some
 from matmamba_vision.measures.environment import environment
-from matmamba_vision.progress import Reporter
+from matmamba_vision.progress import Event, Notice, Reporter
 from matmamba_vision.studies.experiment import Experiment, Workshop
 from matmamba_vision.studies.strategy_rows import StrategyRows, first_stage
 from matmamba_vision.widths.held_out import BatchReader, data_config, open_data
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wanted = strategies_of(
             grid, [known for known in widths if known in asked], dim, len(experiment.gallery)
         )
-        tables = StrategyRows(experiment, grid, 0, options.runs, Reporter()).tables(wanted, dim)
+        tables = StrategyRows(experiment, grid, 0, options.runs, Reporter(tell)).tables(wanted, dim)
     result = {
         "command": f"benchmarks/adaptive.py --data {Path(options.data).name.upper()} --runs RUNS"
         + given(options),
@@ -91,13 +91,21 @@ def given(options: argparse.Namespace) -> str:
     return "".join(f" --{name} {value}" for name, value in flags.items() if value is not None)
 
 
+def tell(event: Event) -> None:
+    """Print notices, and stages that have come to an end."""
+    if isinstance(event, Notice):
+        print(event.text)
+    elif event.finished:
+        print(f"{event.stage}: {event.done:,} {event.unit}" if event.total else event.stage)
+
+
 def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint) -> Experiment:
     """Images encoded at every trained width, and the gallery at the full and at the smallest one."""
     config = data_config(checkpoint, "parquet", options.data)
-    splits = open_data(Reporter(), checkpoint, config, any_classes=True)
+    splits = open_data(Reporter(tell), checkpoint, config, any_classes=True)
     splits = Splits(some(splits.train, options.gallery_images, 0), some(splits.held_out, options.queries, 0))
     widths = [checkpoint.model.label(width) for width in checkpoint.model.trained_widths]
-    reader = BatchReader(checkpoint=checkpoint, report=Reporter(), batch_size=128)
+    reader = BatchReader(checkpoint=checkpoint, report=Reporter(tell), batch_size=128)
     workshop = Workshop(options.runs, reader)
     data = {"name": "parquet", "root": str(options.data), "images": options.gallery_images}
     return workshop.open(splits, data, widths, ["full", widths[-1]])

@@ -96,7 +96,7 @@ def step_costs(
     separate = [separate_training(setting, width) for width in WIDTHS]
     nested, single = nested_training(setting, "all"), nested_training(setting, "one")
     # Steps at which the schedule draws each of the widths.
-    drawn = {single.schedule.widths(step)[0]: step for step in reversed(range(64))}
+    drawn = {single.widths.schedule.widths(step)[0]: step for step in reversed(range(64))}
     apart = "four separate steps"
     sides: dict[str, Callable[[], object]] = {
         "nested step, four widths": lambda: whole_step(nested, read),

@@ -69,3 +69,9 @@ def in_repository(uri: str) -> str:
 def in_site(path: str) -> str:
     """Where a file of the repository lies in the site."""
     return path.removeprefix("docs/") if path.startswith("docs/") else f"{PLACE}/{path}"
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """What lets the search work from a disk comes with the site, not from another server."""
+    up = "../" * page.url.count("/")
+    return output.replace("https://unpkg.com/iframe-worker/shim", f"{up}worker.js")

@@ -3,9 +3,9 @@
     python examples/adaptive_retrieval.py PHOTOS     # one folder for each class
     python examples/adaptive_retrieval.py            # without one: handwritten digits, about a minute
 
-A small nested model is trained, its training images become a gallery at full width, and held-out images ask it
-in four ways: at full width, at the smallest width alone, by a shortlist of the small width that the full width
-reranks, and by a funnel. The table sets what each finds against what its encoder and search cost.
+A small nested model is trained, its training images become a gallery at full width, and held-out images ask
+it in four ways: at full width, at the smallest width alone, by a shortlist of the small width that the full
+width reranks, and by a funnel. The table sets what each finds against what its encoder and search cost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matmamba_vision as mv
-from matmamba_retrieval import Strategy
 from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -84,10 +83,10 @@ def print_table(gallery: mv.ImageGallery, queries: Sequence[Path]) -> None:
 
 
 STRATEGIES = {
-    "single-shot, full width": Strategy.single_shot(),
-    "single-shot, width 1/8 alone": Strategy.single_shot(width="1/8"),
-    "shortlist by 1/8 and 16 dims, rerank": Strategy.shortlist(width="1/8", dim=16, length=50),
-    "funnel by 1/8, 16-32-64 dims": Strategy.funnel(width="1/8", lengths=(80, 40, 20)),
+    "single-shot, full width": mv.Strategy.single_shot(),
+    "single-shot, width 1/8 alone": mv.Strategy.single_shot(width="1/8"),
+    "shortlist by 1/8 and 16 dims, rerank": mv.Strategy.shortlist(width="1/8", dim=16, length=50),
+    "funnel by 1/8, 16-32-64 dims": mv.Strategy.funnel(width="1/8", lengths=(80, 40, 20)),
 }
 
 

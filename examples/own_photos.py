@@ -3,8 +3,8 @@
     python examples/own_photos.py PHOTOS     # any folder of images
     python examples/own_photos.py            # without one: handwritten digits, written as pictures
 
-Nothing is trained, and nothing is downloaded: the weights come with the package. With --gallery the gallery is
-kept, and when the script is run again, only what is new is encoded.
+Nothing is trained, and nothing is downloaded: the weights come with the package. With --gallery the gallery
+is kept, and when the script is run again, only what is new is encoded.
 """
 
 from __future__ import annotations

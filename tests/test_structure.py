@@ -46,6 +46,7 @@ ORDERS = {
     ],
     "matmamba_retrieval": (
         [
+            "arguments",
             "errors",
             "metrics",
             "overlap",

@@ -12,6 +12,7 @@ from matmamba_datasets import NO_LABEL, BrokenImageError, Images, Limits, TableR
 from matmamba_datasets.decode import to_rgb
 from matmamba_datasets.listing import absolute
 from matmamba_datasets.regular import read_regular
+from matmamba_settings import kind_of
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -158,7 +159,7 @@ def collection_of(
         return images
     if isinstance(images, (bytes, bytearray, memoryview)) or not isinstance(images, Sequence):
         raise TypeError(
-            f"images is a {type(images).__name__}: it can be a folder, a Parquet file or a shard, or a"
+            f"images is {kind_of(images)}: it can be a folder, a Parquet file or a shard, or a"
             f" sequence whose items are {ALLOWED}"
         )
     return GivenImages(images, ids, labels, reading)

@@ -275,10 +275,9 @@ class SearchedGallery(OpenedGallery):
 
     def _negatives(self, unlike: Any, gallery: Gallery, limits: Limits) -> Away:
         """What queries are moved away from, and keys of those in the gallery."""
-        listed = [unlike] if is_one(unlike) else unlike
-        if isinstance(listed, Sequence) and not listed:
+        read = read_queries(unlike, gallery, limits, "unlike")
+        if not read:
             return None, np.empty(0, np.int64)
-        read = read_queries(listed, gallery, limits, "unlike")
         found = np.array([one.key for one in read if isinstance(one, StoredQuery)], dtype=np.int64)
         vectors = [one.xq for one in read if isinstance(one, VectorQuery)]
         parts: list[Queries] = [Stored(gallery, found)] if len(found) else []

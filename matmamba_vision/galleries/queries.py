@@ -12,6 +12,7 @@ import numpy as np
 from matmamba_datasets import Limits
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.gallery import UNIT_TOLERANCE
+from matmamba_settings import kind_of
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -78,9 +79,7 @@ def read_queries(query: Any, gallery: Gallery, reading: Limits, name: str = "que
     if is_one(query):
         return [_read(name, query, gallery, reading)]
     if not isinstance(query, Sequence):
-        raise TypeError(
-            f"{name} is a {type(query).__name__}: it can be an id, a vector (D,), {ALLOWED}, or a list"
-        )
+        raise TypeError(f"{name} is {kind_of(query)}: it can be an id, a vector (D,), {ALLOWED}, or a list")
     return [_read(f"{name}[{place}]", one, gallery, reading) for place, one in enumerate(query)]
 
 
@@ -120,6 +119,8 @@ def stored_queries(name: str, ids: Any, gallery: Gallery) -> list[StoredQuery]:
         GalleryError: it does not have one.
     """
     ids = require_texts(name, ids)
+    if not ids:
+        return []
     known = gallery.keys_of(ids)
     for one in ids:
         if one not in known:

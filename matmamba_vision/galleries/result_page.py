@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from matmamba_settings import kind_of
+
 from ..errors import refusals
 from .answers import Answer, Hit, mean_cost, spent_text
 from .given import require_place
@@ -30,7 +32,7 @@ def write_page(answers: Answer | Iterable[Answer], file: str | os.PathLike[str],
     place, listed = require_place("file", file), [answers] if isinstance(answers, Answer) else list(answers)
     for number, answer in enumerate(listed):
         if not isinstance(answer, Answer):
-            raise TypeError(f"answers[{number}] is a {type(answer).__name__}: it can be an Answer")
+            raise TypeError(f"answers[{number}] is {kind_of(answer)}: it can be an Answer")
     pictures = Pictures()
     with Page(place, "Search results", intro) as page:
         for answer in listed:

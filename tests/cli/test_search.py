@@ -198,7 +198,7 @@ def test_vectors_made_elsewhere_are_searched(
         (["photo.jpg"], "made elsewhere: ask with vectors or like, not with photo.jpg"),
         (["--vectors", "queries.npy"], "say which model made"),
         (["--vectors", "queries.npy", "--model-name", "other"], "another"),
-        (["--vectors", "queries.npy", "--model-name", "clip"], "--normalise"),
+        (["--vectors", "queries.npy", "--model-name", "clip"], "normalise"),
         (["--vectors", "none.npy", "--model-name", "clip"], "no such file"),
         (["--like", "7", "--query-width", "1/8"], "only the full one"),
         (["--like", "7", "--not", "base.npy"], "no model for images"),

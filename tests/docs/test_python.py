@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ SCRIPTS = {
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_python_runs(block: str, world: Path) -> None:
     """As a program of its own would: with nothing but what it imports."""
+    if 'mv.index("PHOTOS", "G"' in block:
+        # With the weights of the package, as nobody has made it before.
+        shutil.rmtree("G")
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
 
 

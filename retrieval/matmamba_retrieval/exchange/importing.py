@@ -26,7 +26,9 @@ class VectorFile(Protocol):
     """A file of vectors.
 
     Attributes:
-        file: which one. dim: coordinates of each. left_out: columns that are not used.
+        file: which one.
+        dim: coordinates of each.
+        left_out: columns that are not used.
     """
 
     file: Path

@@ -33,8 +33,10 @@ class Destination:
         shard: which part of a collection it is to hold, such as "1/4"; "" for all of it.
 
     Attributes:
-        gallery: None until there is one. widths: labels of the further widths. since: when the images began
-            to be read from their files, whose size and time are then noted; None if they are not.
+        gallery: None until there is one.
+        widths: labels of the further widths.
+        since: when the images began to be read from their files, whose size and time are then noted; None if
+            they are not.
 
     Raises:
         GalleryError: another model made the gallery, it has other widths, or it holds another shard.
@@ -102,7 +104,9 @@ class Destination:
         """Positions of the images to add: those that the gallery lacks, or all if they are replaced.
 
         Args:
-            ids, paths: of all images. prefix: put before each id. part: the positions to look at.
+            ids, paths: of all images.
+            prefix: put before each id.
+            part: the positions to look at.
 
         Raises:
             GalleryError: the gallery has an id from another path.

@@ -128,7 +128,8 @@ class ShortlistIndex:
         equal vectors and the order is FAISS's. Where fewer were found, -inf and `NO_KEY`.
 
         Args:
-            effort: see `efforts`. allowed: (ntotal or more,) which keys may be found.
+            effort: see `efforts`.
+            allowed: (ntotal or more,) which keys may be found.
         """
         wanted = min(shortlist, self.ntotal)
         if not self.filters and allowed is not None:
@@ -215,7 +216,8 @@ def tune(index: ShortlistIndex, xq: Floats, exact: Ints, shortlist: int, recall:
     """Set the effort to the least that finds a share `recall` of what the greatest effort finds.
 
     Args:
-        xq: (nq, dim) queries. exact: (nq, k) keys to be found in shortlists of this length.
+        xq: (nq, dim) queries.
+        exact: (nq, k) keys to be found in shortlists of this length.
     """
     shares = {}
     for effort in index.efforts:

@@ -100,8 +100,9 @@ def candidates(
     """Strategies to try: single-shot; shortlists and gates by width, index, effort and length; funnels.
 
     Args:
-        widths: labels, full first. dims: of indexes that are built. labelled: whether hits of the right class
-            are wanted, rather than those of single-shot.
+        widths: labels, full first.
+        dims: of indexes that are built.
+        labelled: whether hits of the right class are wanted, rather than those of single-shot.
     """
     found = [Strategy.single_shot(width=width) for width in widths]
     for width in widths:

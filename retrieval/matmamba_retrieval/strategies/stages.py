@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments import require_array
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, exact_candidates, prefix, rerank
@@ -51,6 +52,7 @@ def answerable(gallery: Gallery, k: int, allowed: Bools | None) -> Answerable:
         raise GalleryError(f"k = {k} is not in 1..{version.live}, the number of images in {gallery.folder}")
     if allowed is None:
         return Answerable(live, version.live, version.keys, dim)
+    require_array(allowed, "allowed", "biuf", "(keys,)")
     if allowed.shape != (version.keys,) or allowed.dtype != np.bool_:
         raise GalleryError(f"a selection is {allowed.dtype} {allowed.shape}, not bool {(version.keys,)}")
     allowed = allowed if live is None else allowed & live
