@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -24,6 +25,15 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     config.model.trained_widths = ["full", "1/16"]
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    config = TrainConfig(seed=np.int64(7))  # type: ignore[arg-type]
+    config.optim.lr = np.float32(0.5)  # type: ignore[assignment]
+    check_config(config)
+    save_config(config, tmp_path / "config.yaml")
+    known = load_config(tmp_path / "config.yaml")
+    assert (known.seed, known.optim.lr) == (7, 0.5)
 
 
 @pytest.mark.parametrize(
