@@ -96,7 +96,7 @@ def step_costs(
     separate = [separate_training(setting, width) for width in WIDTHS]
     nested, single = nested_training(setting, "all"), nested_training(setting, "one")
     # Steps at which the schedule draws each of the widths.
-    drawn = {single.schedule.widths(step)[0]: step for step in reversed(range(64))}
+    drawn = {single.widths.schedule.widths(step)[0]: step for step in reversed(range(64))}
     apart = "four separate steps"
     sides: dict[str, Callable[[], object]] = {
         "nested step, four widths": lambda: whole_step(nested, read),
@@ -154,9 +154,9 @@ def _training(model: MatMamba, schedule: ScheduleConfig, setting: Setting) -> Tr
     return training
 
 
-def whole_step(training: Training, read: Callable[[], Batch], step: int = 0) -> None:
-    """Read a batch and take a step with it."""
-    take_step(training, [read()], Position(step=step), 0.0)
+def whole_step(training: Training, read: Callable[[], Batch], step: int = 0) -> object:
+    """Read a batch and take a step with it; what the step reports."""
+    return take_step(training, [read()], Position(step=step), 0.0)
 
 
 def write_photos(folder: Path, count: int) -> None:
