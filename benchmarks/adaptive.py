@@ -21,6 +21,7 @@ from matmamba_retrieval.planning.grid import FunnelSteps, Grid, strategies_of
 from matmamba_retrieval.planning.planner import EXPAND
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
+from matmamba_vision.cli.console import Console
 from matmamba_vision.cli.evaluation import Evaluation
 from matmamba_vision.cli.evaluation_report import first_stage
 from matmamba_vision.cli.experiment import Experiment, Workshop
@@ -28,7 +29,6 @@ from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Reporter
 from matmamba_vision.widths.held_out import data_config, open_data, some
 from measuring import RESULTS, write_json
-from rich.console import Console
 
 Row = dict[str, Any]
 RESULT = RESULTS / "adaptive.json"
@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def given(options: argparse.Namespace) -> str:
     """Flags that were given and change what is measured, as they are written; paths as their last name."""
-    flags = {"checkpoint": Path(options.checkpoint).name}
+    flags: dict[str, str | int | None] = {"checkpoint": Path(options.checkpoint).name}
     flags |= {"query-widths": " ".join(options.query_widths) or None}
     flags |= {"gallery-images": options.gallery_images, "queries": options.queries}
     return "".join(f" --{name} {value}" for name, value in flags.items() if value is not None)
