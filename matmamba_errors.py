@@ -6,3 +6,7 @@ class MatMambaError(ValueError):
 
     Whatever else is raised is a fault of the program, or of the code that calls it (`TypeError`).
     """
+
+
+class ConfigError(MatMambaError):
+    """A setting that is unknown, of the wrong type, or cannot work; the message names it, and its file."""

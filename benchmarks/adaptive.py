@@ -21,13 +21,12 @@ from matmamba_retrieval.planning.grid import FunnelSteps, Grid, strategies_of
 from matmamba_retrieval.planning.planner import EXPAND
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
-from matmamba_vision.cli.console import Console
-from matmamba_vision.cli.evaluation import Evaluation
-from matmamba_vision.cli.evaluation_report import first_stage
-from matmamba_vision.cli.experiment import Experiment, Workshop
+from matmamba_vision.galleries.encoding import some
 from matmamba_vision.measures.environment import environment
-from matmamba_vision.progress import Reporter
-from matmamba_vision.widths.held_out import data_config, open_data, some
+from matmamba_vision.progress import Event, Notice, Reporter
+from matmamba_vision.studies.experiment import Experiment, Workshop
+from matmamba_vision.studies.strategy_rows import StrategyRows, first_stage
+from matmamba_vision.widths.held_out import BatchReader, data_config, open_data
 from measuring import RESULTS, write_json
 
 Row = dict[str, Any]
@@ -43,16 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     faiss.omp_set_num_threads(options.threads)
     keep_freed_memory()
-    console = Console(highlight=False)
     checkpoint = load_checkpoint(options.checkpoint)
-    with open_experiment(options, checkpoint, console) as experiment:
+    with open_experiment(options, checkpoint) as experiment:
         dim = checkpoint.model.embed_dim
         grid, widths = grid_of(dim), list(experiment.queries.by_width)
         asked = options.query_widths or widths
         wanted = strategies_of(
             grid, [known for known in widths if known in asked], dim, len(experiment.gallery)
         )
-        tables = Evaluation(experiment, grid, 0, options.runs, console).tables(wanted, dim)
+        tables = StrategyRows(experiment, grid, 0, options.runs, Reporter(tell)).tables(wanted, dim)
     result = {
         "command": f"benchmarks/adaptive.py --data {Path(options.data).name.upper()} --runs RUNS"
         + given(options),
@@ -93,13 +91,22 @@ def given(options: argparse.Namespace) -> str:
     return "".join(f" --{name} {value}" for name, value in flags.items() if value is not None)
 
 
-def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint, console: Console) -> Experiment:
+def tell(event: Event) -> None:
+    """Print notices, and stages that have come to an end."""
+    if isinstance(event, Notice):
+        print(event.text)
+    elif event.finished:
+        print(f"{event.stage}: {event.done:,} {event.unit}" if event.total else event.stage)
+
+
+def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint) -> Experiment:
     """Images encoded at every trained width, and the gallery at the full and at the smallest one."""
     config = data_config(checkpoint, "parquet", options.data)
-    splits = open_data(Reporter(), checkpoint, config, any_classes=True)
+    splits = open_data(Reporter(tell), checkpoint, config, any_classes=True)
     splits = Splits(some(splits.train, options.gallery_images, 0), some(splits.held_out, options.queries, 0))
     widths = [checkpoint.model.label(width) for width in checkpoint.model.trained_widths]
-    workshop = Workshop(options.runs, checkpoint, console, batch_size=128, workers=0)
+    reader = BatchReader(checkpoint=checkpoint, report=Reporter(tell), batch_size=128)
+    workshop = Workshop(options.runs, reader)
     data = {"name": "parquet", "root": str(options.data), "images": options.gallery_images}
     return workshop.open(splits, data, widths, ["full", widths[-1]])
 

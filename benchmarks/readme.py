@@ -24,7 +24,7 @@ import report
 import retrieval_tables
 import timm
 from matmamba_vision.measures import count_macs, count_parameters
-from matmamba_vision.measures.retrieval_plots import draw_query_encoder
+from matmamba_vision.studies.evaluation_plots import draw_query_encoder
 from report import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -172,7 +172,11 @@ def nested_row(result: dict[str, Any]) -> Row:
     """Top-1 of the smallest of the widths that were trained together."""
     row = next(row for row in result["compared"] if row["width"] == "1/8")
     nested, alone = (f"{mean(row[f'{side}_top1']):.1%}" for side in ("nested", "alone"))
-    return "top-1 at width 1/8, CIFAR-10, four widths trained as one", spaced(nested), spaced(f"{alone} alone")
+    return (
+        "top-1 at width 1/8, CIFAR-10, four widths trained as one",
+        spaced(nested),
+        spaced(f"{alone} alone"),
+    )
 
 
 def million_row(result: dict[str, Any]) -> Row:

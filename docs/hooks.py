@@ -55,7 +55,9 @@ def outside(page: str) -> list[str]:
     """Files of the repository, outside docs/, to which a page of the site links."""
     source = in_repository(page)
     text = _FENCE.sub("", (ROOT / source).read_text())
-    links = [posixpath.normpath(posixpath.join(posixpath.dirname(source), m[2])) for m in _LINK.finditer(text)]
+    links = [
+        posixpath.normpath(posixpath.join(posixpath.dirname(source), m[2])) for m in _LINK.finditer(text)
+    ]
     return [link for link in dict.fromkeys(links) if not link.startswith("docs/") and (ROOT / link).is_file()]
 
 
@@ -67,3 +69,9 @@ def in_repository(uri: str) -> str:
 def in_site(path: str) -> str:
     """Where a file of the repository lies in the site."""
     return path.removeprefix("docs/") if path.startswith("docs/") else f"{PLACE}/{path}"
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """What lets the search work from a disk comes with the site, not from another server."""
+    up = "../" * page.url.count("/")
+    return output.replace("https://unpkg.com/iframe-worker/shim", f"{up}worker.js")

@@ -3,8 +3,8 @@
     python examples/own_photos.py PHOTOS     # any folder of images
     python examples/own_photos.py            # without one: handwritten digits, written as pictures
 
-Nothing is trained, and nothing is downloaded: the weights come with the package. With --gallery the gallery is
-kept, and when the script is run again, only what is new is encoded.
+Nothing is trained, and nothing is downloaded: the weights come with the package. With --gallery the gallery
+is kept, and when the script is run again, only what is new is encoded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def show(folder: Path, place: Path) -> None:
         label = gallery.search(query, k=1)[0].label
         if label is not None:
             print_hits(
-                f"the same, but not of class {label}:", gallery.search(image_id, k=5, where=f"label <> '{label}'")
+                f"the same, but not of class {label}:",
+                gallery.search(image_id, k=5, where=f"label <> '{label}'"),
             )
 
 

@@ -1,29 +1,190 @@
-"""MatMamba Vision: Mamba2 image backbones with nested widths, their training and their evaluation.
+"""MatMamba Vision: elastic image retrieval by Mamba2 backbones with nested widths.
 
-Importing the package registers its models with timm.
+    import matmamba_vision as mv
+
+    mv.index("PHOTOS", "G")
+    for hit in mv.open_gallery("G").search("query.jpg"):
+        print(hit.path, hit.score)
+
+Importing the package registers its models with timm. What searches, trains and measures is loaded when it is
+first asked for: see `matmamba_vision.api`.
 """
 
 # First, because timm imports torchvision.
 from matmamba_datasets import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .allocator import keep_freed_memory
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from .models import MatMamba, extract
+from .errors import ConfigError, MatMambaError
+from .models import MatMamba
 from .official import load_official, save_official, to_official
 from .width import Width, WidthError
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from .api import (
+        Answer,
+        Demonstration,
+        DistillConfig,
+        DuplicatesFound,
+        Event,
+        Extracted,
+        Hit,
+        ImageGallery,
+        Indexed,
+        LabelFindings,
+        Listener,
+        Merged,
+        MissingPackageError,
+        Moved,
+        NotFiniteError,
+        Notice,
+        PlanFound,
+        Progress,
+        Reindexed,
+        Repaired,
+        Run,
+        Selected,
+        Strategy,
+        Study,
+        SystemRefusalError,
+        TrainConfig,
+        TrainingPlan,
+        Validation,
+        Verified,
+        demo,
+        distill,
+        evaluate,
+        extract,
+        import_gallery,
+        index,
+        index_vectors,
+        load_config,
+        merge,
+        open_gallery,
+        plan_training,
+        reindex,
+        select,
+        train,
+        validate,
+    )
+
+__version__ = "0.2.0"
+# Of `matmamba_vision.api`, which brings FAISS and what reads images.
+_LATE = (
+    "Answer",
+    "Demonstration",
+    "DistillConfig",
+    "DuplicatesFound",
+    "Event",
+    "Extracted",
+    "Hit",
+    "ImageGallery",
+    "Indexed",
+    "LabelFindings",
+    "Listener",
+    "Merged",
+    "MissingPackageError",
+    "Moved",
+    "NotFiniteError",
+    "Notice",
+    "PlanFound",
+    "Progress",
+    "Reindexed",
+    "Repaired",
+    "Run",
+    "Selected",
+    "Strategy",
+    "Study",
+    "SystemRefusalError",
+    "TrainConfig",
+    "TrainingPlan",
+    "Validation",
+    "Verified",
+    "demo",
+    "distill",
+    "evaluate",
+    "extract",
+    "import_gallery",
+    "index",
+    "index_vectors",
+    "load_config",
+    "merge",
+    "open_gallery",
+    "plan_training",
+    "reindex",
+    "select",
+    "train",
+    "validate",
+)
 __all__ = [
+    "Answer",
     "Checkpoint",
     "CheckpointError",
+    "ConfigError",
+    "Demonstration",
+    "DistillConfig",
+    "DuplicatesFound",
+    "Event",
+    "Extracted",
+    "Hit",
+    "ImageGallery",
+    "Indexed",
+    "LabelFindings",
+    "Listener",
     "MatMamba",
+    "MatMambaError",
+    "Merged",
+    "MissingPackageError",
+    "Moved",
+    "NotFiniteError",
+    "Notice",
+    "PlanFound",
+    "Progress",
+    "Reindexed",
+    "Repaired",
+    "Run",
+    "Selected",
+    "Strategy",
+    "Study",
+    "SystemRefusalError",
+    "TrainConfig",
+    "TrainingPlan",
+    "Validation",
+    "Verified",
     "Width",
     "WidthError",
+    "demo",
+    "distill",
+    "evaluate",
     "extract",
+    "import_gallery",
+    "index",
+    "index_vectors",
     "keep_freed_memory",
     "load_checkpoint",
+    "load_config",
     "load_official",
+    "merge",
+    "open_gallery",
+    "plan_training",
+    "reindex",
     "save_checkpoint",
     "save_official",
+    "select",
     "to_official",
+    "train",
+    "validate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(".api", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from matmamba_errors import MatMambaError
+from matmamba_errors import ConfigError, MatMambaError
 
-
-class ConfigError(MatMambaError):
-    """A setting that is unknown, of the wrong type, or cannot work; the message names it, and its file."""
+__all__ = [
+    "EXTRAS",
+    "ConfigError",
+    "MatMambaError",
+    "MissingPackageError",
+    "NotFiniteError",
+    "SystemRefusalError",
+    "refusals",
+]
 
 
 class NotFiniteError(MatMambaError, FloatingPointError):

@@ -68,7 +68,7 @@ def main() -> None:
         place = Path(folder)
         files = draw(place / "photos")
         assert by_door(place, files) == by_shell(place, files)
-    print(f"matmamba-vision {matmamba_vision.__version__} indexes and searches, by shell and in Python, with its core alone")
+    print(f"matmamba-vision {matmamba_vision.__version__} indexes and searches by shell and in Python")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import call_overhead
 import growth
 import million
 import numpy as np
@@ -54,6 +55,17 @@ def test_growth_is_measured(tmp_path: Path) -> None:
         assert 0 <= size["peak_bytes"] < size["bound_bytes"]
         assert size["images_per_second"] > 0
     assert result["sizes"][0]["add_seconds"] <= result["sizes"][1]["add_seconds"]
+
+
+def test_the_public_search_is_held_against_its_parts(tmp_path: Path) -> None:
+    file = tmp_path / "call_overhead.json"
+    with one_thread():
+        call_overhead.main(["--quick", "--threads", "1", "--output", str(file)], rows=2000)
+    cases = json.loads(file.read_text())["cases"]
+    assert [case["settings"]["effort"] for case in cases] == [None, 4, 8]
+    for case in cases:
+        assert case["ratios"]["search / parts"]["median"] > 0.5
+        assert case["sides"]["search"]["median"] > 0
 
 
 def test_all_sides_of_the_comparison_answer_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -45,6 +46,7 @@ ORDERS = {
     ],
     "matmamba_retrieval": (
         [
+            "arguments",
             "errors",
             "metrics",
             "overlap",
@@ -230,3 +232,25 @@ def test_functions_and_files_stay_short() -> None:
         for function in [] if module.startswith(KERNELS) else functions:
             length = lines_of(function)
             assert length <= 40, f"{module}.{function.name} has {length} lines"
+
+
+# A page's styles, a card's example for the shell, and git's own flag.
+OTHER_DASHES = {
+    "matmamba_vision.galleries.page",
+    "matmamba_vision.runs.run_card",
+    "matmamba_vision.measures.environment",
+}
+
+
+def test_only_the_command_line_names_flags() -> None:
+    """What goes wrong in a call is said in the words of the call; the command adds what is its own."""
+    for module, file in (pair for package in PACKAGES for pair in modules(package)):
+        if room(module) == "cli" or module in OTHER_DASHES:
+            continue
+        texts = [
+            node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)
+        ]
+        named = [
+            text for text in texts if isinstance(text, str) and re.search(r"(^|[\s(\"'`])--[a-z]{2}", text)
+        ]
+        assert not named, module

@@ -3,14 +3,14 @@
 # First, because transforms come from timm, which imports torchvision.
 from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
 
-from .broken import BrokenImageError
 from .decode import read_image
 from .decoded import DecodedLoader, decode
+from .errors import BrokenImageError, DataError
 from .joined import JoinedImages, open_training_images
 from .loader import Batch, BrokenTally, Loader, make_loader
 from .reading import Limits, Reading, TableReading
 from .registry import DATASETS, DataConfig, open_images, open_splits
-from .sample import NO_LABEL, DataError, Images, Sample, Splits, Subset, left_out_text
+from .sample import NO_LABEL, Images, Sample, Splits, Subset, left_out_text
 from .stored import StoredImages
 from .texts import shown
 from .transforms import AugmentConfig, eval_transform, train_transform

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .sample import DataError, Images, Splits, given_splits
+from .errors import DataError
+from .sample import Images, Splits, given_splits
 from .texts import Packed, Prefixed
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from .errors import DataError
 from .reading import TableReading
-from .sample import MOST_CLASSES, NO_LABEL, DataError, NoImagesError, distinct, listed_names
+from .sample import MOST_CLASSES, NO_LABEL, NoImagesError, distinct, listed_names
 
 # Names that images and labels usually have, the likeliest first.
 _IMAGES = ("image", "img", "picture", "photo", "jpg", "png", "bytes", "image_bytes", "content")
@@ -69,7 +70,7 @@ def _image(file: Path, schema: pa.Schema, features: Mapping[str, Any], wanted: s
     listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if wanted:
         if wanted not in able:
-            raise NoImagesError(f"{file}: --image-column {wanted!r} is no column of images: it has {listed}")
+            raise NoImagesError(f"{file}: image_column {wanted!r} is no column of images: it has {listed}")
         return wanted
     noted = [name for name in able if features.get(name, {}).get("_type") == "Image"]
     structs = [name for name in able if pa.types.is_struct(schema.field(name).type)]
@@ -97,11 +98,9 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _label(file: Path, schema: pa.Schema, features: Mapping[str, Any], wanted: str) -> tuple[str, str]:
     if wanted:
         if wanted not in schema.names:
-            raise DataError(
-                f"{file}: there is no --label-column {wanted!r}: it has {', '.join(schema.names)}"
-            )
+            raise DataError(f"{file}: there is no label_column {wanted!r}: it has {', '.join(schema.names)}")
         if fault := _unfit(schema.field(wanted).type):
-            raise DataError(f"{file}: --label-column {wanted!r} {fault}")
+            raise DataError(f"{file}: label_column {wanted!r} {fault}")
         return wanted, ""
     noted = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
     usual = [name for name in _LABELS if name in schema.names]

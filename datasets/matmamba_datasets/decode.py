@@ -13,7 +13,7 @@ from typing import IO, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError, DataError
 from .kinds import HEIF_CURE, container_of, is_image_name
 from .reading import Limits
 from .regular import read_regular
@@ -128,9 +128,7 @@ def _turn(image: Image.Image) -> None:
 def _require_pixels(size: tuple[int, int], megapixels: float) -> None:
     found = size[0] * size[1] / 1e6
     if found > megapixels:
-        raise ValueError(
-            f"{found:,.1f} megapixels, more than the {megapixels:g} that --max-megapixels allows"
-        )
+        raise DataError(f"{found:,.1f} megapixels, more than the {megapixels:g} that max_megapixels allows")
 
 
 def _unknown(file: IO[bytes]) -> str:

@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from matmamba_errors import ConfigError
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError
 from .joined import JoinedImages
 from .loader import Batch
 from .order import Plan
@@ -107,7 +108,7 @@ class DecodedLoader:
             cannot be made here. also: a second size at which a batch has its views, for another network.
 
     Raises:
-        ValueError: an augmentation that cannot be made here.
+        ConfigError: an augmentation that cannot be made here.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class DecodedLoader:
     ) -> None:
         for name in ("auto_augment", "re_prob"):
             if getattr(augment, name):
-                raise ValueError(f"data.augment.{name} cannot be used with data.decoded: leave one out")
+                raise ConfigError(f"data.augment.{name} cannot be used with data.decoded: leave one out")
         self.images, self.augment, self.seed, self.device = images, augment, seed, torch.device(device)
         size = int(input["input_size"][-1])
         self.sizes = [size] if also in (None, size) else [size, int(also)]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import DataError
 from .kinds import why_no_folder
 from .listing import Listing, absolute, left_beside
 from .reading import Reading
 from .regular import read_regular
-from .sample import NO_LABEL, DataError, Images, Splits, given_splits, left_out_text, split_by_id, with_labels
+from .sample import NO_LABEL, Images, Splits, given_splits, left_out_text, split_by_id, with_labels
 from .texts import Prefixed
 
 TRAIN_NAMES = ("train", "training")
@@ -69,7 +70,9 @@ def _what_else(listing: Listing) -> str:
     """What is in a folder without images, and how it is read."""
     kinds = [(listing.shards, "shards"), (listing.tables, "parquet")]
     named = [
-        f"; {len(files)} such as {files[0]}: --data.name {name} reads them" for files, name in kinds if files
+        f"; {len(files)} such as {files[0]}: the data set {name!r} reads them"
+        for files, name in kinds
+        if files
     ]
     return "".join(named) or ("\n" + left_out_text(listing.left_out) if listing.left_out else "")
 

@@ -11,10 +11,11 @@ from typing import cast
 import numpy as np
 from timm.data import ImageNetInfo
 
+from .errors import DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES, Folder, beside, labelled, named_part
 from .kinds import why_no_folder
 from .reading import Reading
-from .sample import DataError, Images, Splits, Subset, given_splits
+from .sample import Images, Splits, Subset, given_splits
 
 _KAGGLE_FOLDER, _DEVKIT_FOLDER = Path("ILSVRC/Data/CLS-LOC"), Path("ILSVRC2012_devkit_t12/data")
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -91,15 +92,20 @@ def _find(places: Sequence[Path], name: str) -> Path | None:
     return next((place / name for place in places if (place / name).is_file()), None)
 
 
+def _text(file: Path) -> str:
+    """The content of a list; bytes that are no text stand for no name."""
+    return file.read_text(encoding="utf-8-sig", errors="replace")
+
+
 def _read_kaggle(file: Path) -> Listed:
-    with file.open(newline="") as opened:
+    with file.open(newline="", encoding="utf-8-sig", errors="replace") as opened:
         rows = list(csv.reader(opened))[1:]
     return {row[0]: row[1].split()[0] for row in rows if len(row) > 1 and row[1].strip()}
 
 
 def _read_pairs(file: Path, wnids: tuple[str, ...]) -> Listed:
     found = {}
-    for line in filter(None, map(str.split, file.read_text().splitlines())):
+    for line in filter(None, map(str.split, _text(file).splitlines())):
         label = line[-1]
         if label.isdecimal():
             if int(label) >= len(wnids):
@@ -111,7 +117,10 @@ def _read_pairs(file: Path, wnids: tuple[str, ...]) -> Listed:
 
 def _read_truth(file: Path, synsets: Sequence[str]) -> Listed:
     """Line n is the class of image n, counted from 1 in the order of the synsets."""
-    numbers = list(map(int, file.read_text().split()))
+    words = _text(file).split()
+    if odd := next((word for word in words if not word.isdecimal()), ""):
+        raise DataError(f"{file}: {odd!r} is not the number of a class")
+    numbers = list(map(int, words))
     if numbers and not 1 <= min(numbers) <= max(numbers) <= len(synsets):
         raise DataError(f"{file}: a class is not in 1..{len(synsets)}, the synsets that are listed")
     return {
@@ -126,7 +135,7 @@ def _synsets(places: Sequence[Path]) -> list[str]:
         needed = ", ".join(_SYNSETS)
         raise DataError(f"{_TRUTH} in {places[0]} or above needs the order of its classes: one of {needed}")
     if file.suffix != ".mat":
-        return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+        return [line.split()[0] for line in _text(file).splitlines() if line.strip()]
     from scipy.io import loadmat  # type: ignore[import-untyped,unused-ignore]
 
     synsets = loadmat(file, squeeze_me=True)["synsets"]
@@ -139,7 +148,7 @@ def _class_names(root: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
     """Each wnid with its first common name, if there is one."""
     known: dict[str, str] = {}
     if file := _find([root], _NAMES):
-        lines = (line.split(maxsplit=1) for line in file.read_text().splitlines())
+        lines = (line.split(maxsplit=1) for line in _text(file).splitlines())
         known = {line[0]: line[1] for line in lines if len(line) == 2}
     elif any(re.fullmatch(r"n\d{8}", wnid) for wnid in wnids):
         # One synset of the 1k is not among the 22k.

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .folder import HELD_OUT_NAMES, TRAIN_NAMES, Folder, named_part
+from .errors import DataError
+from .folder import HELD_OUT_NAMES, TRAIN_NAMES, Folder, beside, named_part
+from .listing import Listing
 from .registry import open_images
-from .sample import NO_LABEL, DataError, Images
+from .sample import NO_LABEL, Images
 from .texts import Texts
 
 
@@ -48,6 +50,7 @@ class JoinedImages(Images):
         self.ids: Sequence[str] = _Named(self, [images.ids for images in sources])
         self.paths: Sequence[str] = _Named(self, [images.paths for images in sources])
         self.groups: Sequence[int] = (len(self.row),)
+        self.left_out = {path: why for images in sources for path, why in images.left_out.items()}
 
     def __len__(self) -> int:
         return len(self.row)
@@ -89,12 +92,13 @@ def open_training_images(place: Path | str) -> Images:
         DataError: nothing there.
     """
     root = Path(place)
-    if root.is_dir() and (files := sorted(root.glob("*.parquet"))):
+    # Not one that lies beside images.
+    if root.is_dir() and (files := sorted(root.glob("*.parquet"))) and not len(Listing(root).images):
         from .parquet import Parquet
 
         train = [file for file in files if file.name.startswith(TRAIN_NAMES)]
         return Parquet(train or files)
-    inner = named_part(root, TRAIN_NAMES)
-    if inner is not None and named_part(root, HELD_OUT_NAMES) is not None:
-        return Folder(inner)
+    inner, held_out = named_part(root, TRAIN_NAMES), named_part(root, HELD_OUT_NAMES)
+    if inner is not None and held_out is not None:
+        return beside(Folder(inner), root, [inner, held_out])
     return open_images(root)

@@ -156,20 +156,20 @@ class Listing:
             kind = why_not_regular(mode)
             return self._no(path, kind) if kind else self._file(entry.name, path)
         if not self._follow:
-            return self._no(f"{path}/", "a link to a folder, by --links skip")
+            return self._no(f"{path}/", "a link to a folder, links is 'skip'")
         if folder := self._folder(entry.name, path):
             self._links.append(folder)
         return ""
 
     def _folder(self, name: str, path: str) -> str:
-        reason = why_no_folder(name) or ("by --exclude" if _match(self._exclude, name, path) else "")
+        reason = why_no_folder(name) or ("by exclude" if _match(self._exclude, name, path) else "")
         return self._no(f"{path}/", reason) if reason else f"{path}/"
 
     def _file(self, name: str, path: str) -> str:
         if self._exclude and _match(self._exclude, name, path):
-            return self._no(path, "by --exclude")
+            return self._no(path, "by exclude")
         if self._include and not _match(self._include, name, path):
-            return self._no(path, "by --include")
+            return self._no(path, "by include")
         reason = why_no_image(name)
         if name[0] != ".":
             self._remember(name, path, reason)

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError, DataError
 from .order import Plan, Rest
 from .randomness import seeded
-from .sample import DataError, Images, read_sample
+from .sample import Images, read_sample
 from .texts import shown
 from .transforms import Transform
 
@@ -56,7 +56,7 @@ class BrokenTally:
 
     total: int
     allowed: float
-    setting: str = "--max-broken"
+    setting: str = "max_broken"
     found: dict[str, str] = field(default_factory=dict)
     foreign: dict[str, str] = field(default_factory=dict)
 

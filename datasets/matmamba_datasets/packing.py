@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .broken import BrokenImageError
 from .decode import formats, read_image
+from .errors import BrokenImageError
 from .kinds import IMAGE_SUFFIXES
 from .sample import Images
 from .texts import Packed

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from .broken import BrokenImageError
 from .columns import Columns, Labels, as_numbers, columns_of, labels_in
+from .errors import BrokenImageError, DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
 from .listing import Listing, absolute, beside_nothing
 from .reading import TableReading
@@ -21,7 +21,6 @@ from .remote import read_small
 from .rowgroups import column, images_of, may_lack, opened
 from .sample import (
     CLASSES,
-    DataError,
     Images,
     NoImagesError,
     Splits,

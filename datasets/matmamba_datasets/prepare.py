@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .broken import BrokenImageError
+from .archive import INDEX, INDEX_FORMAT, sha256_of
+from .errors import BrokenImageError, DataError
 from .loader import BrokenTally
 from .packing import Entry, entries, shard_keys
-from .sample import CLASSES, NO_LABEL, DataError, Images, Splits
-from .shards import INDEX, INDEX_FORMAT, sha256_of
+from .sample import CLASSES, NO_LABEL, Images, Splits
 from .tars import Members
 
 UNFINISHED, _SETTINGS = ".unfinished", "settings.json"
@@ -230,7 +230,7 @@ def _require_same(output: Path, known: dict[str, Any]) -> bool:
     elif begun.is_file():
         before = json.loads(begun.read_bytes())
     elif output.exists() and any(entry.name != UNFINISHED for entry in output.iterdir()):
-        raise DataError(f"{output} holds something else: choose another --output")
+        raise DataError(f"{output} holds something else: choose another output")
     else:
         return False
     differing = [

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from matmamba_settings import Bounds, OneOf, require
 
 # Links to folders: read what they lead to, or leave them out by name.
 FOLLOW, SKIP = "follow", "skip"
+Links = Annotated[str, OneOf((FOLLOW, SKIP))]
+Positive = Annotated[float, Bounds(above=0)]
 
 
 @dataclass
@@ -14,13 +19,13 @@ class Limits:
 
     # Megapixels of an image: decoding takes 4 to 8 bytes for each pixel. JPEGs beyond it are decoded at 1/2,
     # 1/4 or 1/8 of their size, and measured then.
-    max_megapixels: float = 500.0
+    max_megapixels: Positive = 500.0
     # Size of an image file, in 10^6 bytes, beyond which it is not read.
-    max_file_mb: float = 2000.0
+    max_file_mb: Positive = 2000.0
 
     def __post_init__(self) -> None:
-        if not (self.max_megapixels > 0 and self.max_file_mb > 0):
-            raise ValueError("max_megapixels and max_file_mb have to be above 0")
+        require("max_megapixels", self.max_megapixels, Positive)
+        require("max_file_mb", self.max_file_mb, Positive)
 
     @property
     def max_bytes(self) -> int:
@@ -38,12 +43,11 @@ class Reading(Limits):
     # Leave out files and folders that match one of these patterns.
     exclude: list[str] = field(default_factory=list)
     # Links to folders: follow reads what they lead to, each folder once; skip leaves them out.
-    links: str = FOLLOW
+    links: Links = FOLLOW
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.links not in (FOLLOW, SKIP):
-            raise ValueError(f"links is {self.links!r}: it can be {FOLLOW} or {SKIP}")
+        require("links", self.links, Links)
 
 
 @dataclass

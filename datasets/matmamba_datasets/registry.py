@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from matmamba_settings import Bounds, check
 
 from .cifar import open_cifar
+from .errors import DataError
 from .folder import Folder, open_folder
 from .imagenet import open_imagenet
 from .kinds import SHARD, TABLE, is_image_name, is_shard, reasons, suffix_of
 from .listing import Listing
 from .reading import TableReading
 from .remote import is_url
-from .sample import DataError, Images, Splits, split_by_id
+from .sample import Images, Splits, split_by_id
 from .shards import all_shards, open_shards
 from .transforms import AugmentConfig
 
@@ -28,19 +32,19 @@ class DataConfig(TableReading):
     # s3://bucket/photos, PHOTOS/train-{000000..000009}.tar.
     root: str = ""
     # Share of each class that is held out where the data set has no split of its own.
-    held_out: float = 0.2
+    held_out: Annotated[float, Bounds(above=0, below=1)] = 0.2
     # Images per step of each process.
-    batch_size: int = 32
+    batch_size: Annotated[int, Bounds(least=1)] = 32
     # Processes that decode images; 0 decodes in the main one.
-    workers: int = 0
+    workers: Annotated[int, Bounds(least=0)] = 0
     # Share of images that may be unreadable before the run stops.
-    max_broken: float = 0.01
+    max_broken: Annotated[float, Bounds(least=0, most=1)] = 0.01
     # Folder where remote shards are copied to when they are first read; by default ~/.cache/matmamba.
     cache: str = ""
     # Shorter edge in pixels, at most, at which training images are decoded once for all into the memory of
     # the device, where crops, flips and colours are made then; 0 to decode them anew in each epoch. Worth it
     # where a GPU waits for its images, and they fit: a photo of 144 x 192 takes 83 kB.
-    decoded: int = 0
+    decoded: Annotated[int, Bounds(least=0, zero="not kept")] = 0
     # Augmentation of training images; names are timm's.
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -73,14 +77,14 @@ def open_splits(config: DataConfig) -> Splits:
     """Training and held-out images of a data set.
 
     Raises:
+        ConfigError: a setting that cannot work.
         DataError: unknown name, missing root, or whatever the data set finds wrong with its files.
     """
     if config.name not in DATASETS:
         raise DataError(f"unknown data set {config.name!r}: one of {', '.join(DATASETS)}")
     if not config.root and config.name != "digits":
         raise DataError(f"data set {config.name!r} needs data.root, the folder to read")
-    if not 0 < config.held_out < 1:
-        raise DataError(f"data.held_out {config.held_out} is not a share between 0 and 1")
+    check(config, "data.")
     return DATASETS[config.name](config)
 
 

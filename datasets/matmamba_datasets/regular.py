@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -68,4 +68,4 @@ def read_regular(path: Path | str, max_bytes: int) -> bytes:
 
 def too_large(size: int, max_bytes: int) -> str:
     """In words: a file of `size` bytes where `max_bytes` are allowed."""
-    return f"{size / 1e6:,.0f} MB, more than the {max_bytes / 1e6:,.0f} that --max-file-mb allows"
+    return f"{size / 1e6:,.0f} MB, more than the {max_bytes / 1e6:,.0f} that max_file_mb allows"

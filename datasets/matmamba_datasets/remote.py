@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec  # type: ignore[import-untyped]
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
+from .errors import DataError
 from .regular import open_regular
-from .sample import DataError
 
 CACHE = "~/.cache/matmamba"
 _BRACES = re.compile(r"\{([^{}]*)\}")

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .columns import Columns
-from .sample import DataError
+from .errors import DataError
 
 
 class _Mixed:

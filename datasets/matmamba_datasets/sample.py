@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
-from matmamba_errors import MatMambaError
 from numpy.typing import NDArray
 from PIL import Image
 
 from .decode import Draft, read_image
+from .errors import DataError
 from .reading import Limits
 from .texts import Picked, shown
 
@@ -28,10 +28,6 @@ MOST_CLASSES = 1_000_000
 _REASONS = 20
 # Beside Parquet files and shards: class names in the order of their labels.
 CLASSES = "classes.json"
-
-
-class DataError(MatMambaError):
-    """A data set that is missing, empty or unusable; the message names it."""
 
 
 class NoImagesError(DataError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from .errors import DataError
 from .loader import BrokenTally, Loader
-from .sample import DataError
 
 
 def reading_rate(loader: Loader, seconds: float) -> float:

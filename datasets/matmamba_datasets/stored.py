@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .broken import BrokenImageError
+from .errors import BrokenImageError, DataError
 from .kinds import container_of, is_table
 from .reading import Limits, TableReading
 from .regular import read_regular
-from .sample import NO_LABEL, DataError, Images
+from .sample import NO_LABEL, Images
 from .shards import all_shards
 from .texts import Packed
 

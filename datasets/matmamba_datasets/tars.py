@@ -17,8 +17,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import DataError
 from .kinds import IMAGE_SUFFIXES, reasons, suffix_of, why_no_member
-from .sample import MOST_CLASSES, NO_LABEL, DataError, NoImagesError, left_out_text
+from .sample import MOST_CLASSES, NO_LABEL, NoImagesError, left_out_text
 from .texts import Packed, is_text
 
 _BLOCK = 512

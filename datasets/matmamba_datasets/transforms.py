@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from matmamba_settings import Bounds
 from PIL import Image
 from timm.data import create_transform
 from timm.data.constants import DEFAULT_CROP_PCT
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from .decode import Draft
 
+Shares = Annotated[tuple[float, float], Bounds(above=0, most=1, ordered=True, what="two shares of the area")]
+Ratios = Annotated[tuple[float, float], Bounds(above=0, ordered=True, what="two numbers")]
 _INPUT_KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 
 
@@ -72,17 +75,17 @@ class AugmentConfig:
     """Augmentation of training images; the names are timm's."""
 
     # Area of the random crop, as a share of the image.
-    scale: tuple[float, float] = (0.35, 1.0)
+    scale: Shares = (0.35, 1.0)
     # Aspect ratio of the random crop.
-    ratio: tuple[float, float] = (0.75, 1.333)
+    ratio: Ratios = (0.75, 1.333)
     # Probability of a horizontal flip.
-    hflip: float = 0.5
+    hflip: Annotated[float, Bounds(least=0, most=1)] = 0.5
     # Strength of colour jitter; not used together with auto_augment.
     color_jitter: float = 0.3
     # Policy such as rand-m9-mstd0.5-inc1; empty for none.
     auto_augment: str = ""
     # Probability of random erasing.
-    re_prob: float = 0.0
+    re_prob: Annotated[float, Bounds(least=0, most=1)] = 0.0
     # Decode large JPEGs at 1/2, 1/4 or 1/8 of their size where even the smallest random crop then has at
     # least the model's input size: faster, and nothing is enlarged that would have been shrunk. Other
     # formats, and images that are not large enough, are decoded as they are.

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .broken import BrokenImageError
+from .archive import Shard
+from .errors import BrokenImageError
 from .loader import make_loader
 from .sample import Images
-from .shards import Shard
 
 
 def decode_all(images: Images, workers: int, batch_size: int = 32) -> Iterator[list[BrokenImageError | None]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from matmamba_settings import Bounds, check, require
 
 from ..device import limit_threads
 from ..errors import ConfigError
@@ -25,15 +27,15 @@ class NamedData:
 @dataclass
 class Computing:
     # Images encoded at once.
-    batch_size: int = 64
+    batch_size: Annotated[int, Bounds(least=1)] = 64
     # Processes that decode images.
-    workers: int = 0
+    workers: Annotated[int, Bounds(least=0)] = 0
     # cpu, cuda, or auto for whichever is there.
     device: str = "auto"
     # Threads that encode and search; 0 for as many as there are.
-    threads: int = 0
+    threads: Annotated[int, Bounds(least=0)] = 0
     # Seed of all that is left to chance.
-    seed: int = 0
+    seed: Annotated[int, Bounds(least=0)] = 0
     # Print JSON instead of tables.
     json: bool = False
 
@@ -43,7 +45,7 @@ class Computing:
         Raises:
             ConfigError: a number is too small.
         """
-        require_least(self, batch_size=1, workers=0, threads=0, seed=0)
+        check_flags(self)
         limit_threads(self.threads)
         return self.console()
 
@@ -67,10 +69,21 @@ def require_place(flag: str, file: Path | None) -> None:
         raise ConfigError(f"{flag} {file} is a folder")
 
 
+def check_flags(args: Any) -> None:
+    """Refuse the first flag whose value cannot work, as the annotations of a command's dataclass have it.
+
+    Raises:
+        ConfigError: the message names the flag, its value and what would be allowed.
+    """
+    check(args, named=flag_of)
+
+
 def require_least(args: Any, **least: int) -> None:
     """Raise `ConfigError` naming the flag if a number, or one of a list, is below its least; None passes."""
     for name, low in least.items():
-        value = getattr(args, name)
-        for number in value if isinstance(value, list) else [value]:
-            if number is not None and number < low:
-                raise ConfigError(f"--{name.replace('_', '-')} is {number}: it can be {low} or more")
+        require(name, getattr(args, name), Annotated[Any, Bounds(least=low)], flag_of)
+
+
+def flag_of(name: str) -> str:
+    """How the command line spells a setting."""
+    return f"--{name.replace('_', '-')}"

@@ -37,35 +37,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
-from matmamba_datasets import Splits
-from matmamba_retrieval.planning.grid import Grid, strategies_of
-from matmamba_retrieval.strategies.strategy import Strategy
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
-from ..checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from ..config_file import load_into, shipped_config
-from ..device import resolve_device
+from ..checkpoint import checkpoint_file
 from ..galleries.checkpoints import SHIPPED
-from ..measures.environment import environment
-from ..measures.significance import RESAMPLES
-from ..widths.held_out import data_config, open_data, some
-from ..widths.slices import named_width
+from ..studies.evaluate import PLOTS, Study, evaluate
+from ..studies.strategy_rows import first_stage
 from .arguments import parse
-from .computing import Computing, NamedData, require_least
+from .computing import Computing, NamedData
 from .console import Console, say
-from .evaluation import Evaluation
-from .evaluation_report import print_evaluation, write_evaluation
-from .experiment import Workshop
-from .progress import reporter
+from .progress import shown
 
-# Grids that are shipped, by name.
-GRIDS = {"quick": "retrieval/quick.yaml", "full": "retrieval/adaptive.yaml"}
-# Of the quick grid: most images in the gallery, and most queries.
-QUICK_IMAGES, QUICK_QUERIES = 10_000, 1_000
+Row = dict[str, Any]
 
 
 @dataclass
@@ -90,62 +79,23 @@ class Args:
 def run(arguments: list[str]) -> None:
     """Encode, try, write the folder, print tables or JSON."""
     args = parse(Args, "evaluate", __doc__, arguments)
-    require_least(args, gallery_images=1, queries=2)
-    computing = args.computing
-    console = computing.begin()
-    grid = load_into(Grid, shipped_config(GRIDS[args.grid]) if args.grid in GRIDS else Path(args.grid))
-    if args.grid == "quick":
-        args.gallery_images = args.gallery_images or QUICK_IMAGES
-        args.queries = args.queries or QUICK_QUERIES
-    checkpoint = load_checkpoint(args.checkpoint, resolve_device(computing.device))
-    widths, gallery_widths = _widths(grid, checkpoint)
-    config = data_config(checkpoint, args.data.name, args.data.root)
-    splits = open_data(reporter(console), checkpoint, config, any_classes=True)
-    splits = Splits(
-        some(splits.train, args.gallery_images, computing.seed),
-        some(splits.held_out, args.queries, computing.seed),
-    )
-    wanted = strategies_of(grid, widths, checkpoint.model.embedding_dim, len(splits.train))
-    _say_few(console, wanted, len(splits.held_out))
-    output = args.output or _beside(args.checkpoint)
-    # Before the work, so that a folder that cannot be written costs none.
-    output.mkdir(parents=True, exist_ok=True)
-    workshop = Workshop(output / "encoded", checkpoint, console, computing.batch_size, computing.workers)
-    with workshop.open(splits, _data(args, checkpoint), widths, gallery_widths) as experiment:
-        evaluation = Evaluation(experiment, grid, computing.seed, output / "encoded", console)
-        tables = evaluation.tables(wanted, checkpoint.model.embedding_dim)
-    results = _results(args, grid, checkpoint) | tables
-    write_evaluation(output, results)
-    if computing.json:
-        say(json.dumps(results, indent=2))
-    else:
-        print_evaluation(console, results, output)
-
-
-def _widths(grid: Grid, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
-    """Labels of the query widths, full first, and of the gallery widths."""
-    model = checkpoint.model
-
-    def labels(names: list[str]) -> list[str]:
-        return [model.label(named_width(name, checkpoint)) for name in names]
-
-    asked = labels(grid.query_widths) or [model.label(width) for width in model.trained_widths]
-    grid.query_widths = list(dict.fromkeys(["full", *asked]))
-    grid.gallery_widths = list(dict.fromkeys(labels(grid.gallery_widths)))
-    return grid.query_widths, grid.gallery_widths
-
-
-def _say_few(console: Console, wanted: Sequence[tuple[Strategy, float]], queries: int) -> None:
-    """Print it if one query is more than a gate may lose."""
-    one = 100 / queries
-    losses = sorted({loss for strategy, loss in wanted if strategy.kind == "gated" and loss < one})
-    if losses:
-        targets = ", ".join(f"{loss:g}" for loss in losses)
-        console.print(
-            f"{queries:,} queries are too few for gates that may lose {targets} points:"
-            f" one query is {one:.2g} points of 1-NN",
-            soft_wrap=True,
+    console = args.computing.console()
+    with shown(console) as listener:
+        study = evaluate(
+            args.checkpoint,
+            grid=args.grid,
+            output=args.output or _beside(args.checkpoint),
+            data=args.data.name,
+            root=args.data.root,
+            gallery_images=args.gallery_images,
+            queries=args.queries,
+            **args.computing.settings(),
+            progress=listener,
         )
+    if args.computing.json:
+        say(json.dumps(study.to_dict(), indent=2))
+    else:
+        _print(console, study)
 
 
 def _beside(checkpoint: Path) -> Path:
@@ -153,22 +103,53 @@ def _beside(checkpoint: Path) -> Path:
     return Path("runs/evaluate") if checkpoint == Path(SHIPPED) else file.parent / "evaluate"
 
 
-def _data(args: Args, checkpoint: Checkpoint) -> dict[str, Any]:
-    data = data_config(checkpoint, args.data.name, args.data.root)
-    return {"name": data.name, "root": data.root, "seed": args.computing.seed, "held_out": data.held_out}
-
-
-def _results(args: Args, grid: Grid, checkpoint: Checkpoint) -> dict[str, Any]:
-    data = data_config(checkpoint, args.data.name, args.data.root)
-    return {
-        "checkpoint": str(checkpoint.path),
-        "digest": checkpoint.digest,
-        "data": {"name": data.name, "root": data.root},
-        "settings": {
-            "k": grid.k,
-            "seed": args.computing.seed,
-            "resamples": RESAMPLES,
-            "grid": asdict(grid),
-        },
-        **environment(),
+def _print(console: Console, study: Study) -> None:
+    """A table for each kind of strategy, and where the files are."""
+    images, k = study.images, study.settings["k"]
+    console.print(
+        f"gallery: {images['gallery']:,} training images; queries: {images['queries']:,} held-out images;"
+        " gates were calibrated on other queries than those that they are measured on. 1-NN and mAP in %,"
+        " lost: points less than single-shot at full width; full: queries that the full width answered; MMACs"
+        " (encoder + search) and ms per query. Intervals are in results.json.",
+        soft_wrap=True,
+    )
+    titles = {
+        "single-shot": "single-shot (without shortlist)",
+        "shortlist": "shortlist, reranked at full width",
+        "funnel": "funnel",
+        "gated": "gated",
     }
+    for strategy, title in titles.items():
+        rows = [row for row in study.rows if row["strategy"] == strategy]
+        if rows:
+            console.print(_table(rows, title, k))
+    console.print(f"{study.output}: results.json, results.csv, {', '.join(PLOTS)}", soft_wrap=True)
+
+
+def _table(rows: Sequence[Row], title: str, k: int) -> Table:
+    """A line for each row: what it is, quality, loss against single-shot, cost."""
+    gated = any(row["gate"] for row in rows)
+    share = ("full",) if gated else ()
+    names = ("query", "first stage", "1-NN", "lost", f"mAP@{k}", "lost", "recall", *share, "MMACs", "ms")
+    table = Table(*names, title=title, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.columns[1].overflow = "fold"
+    for column in (table.columns[0], *table.columns[2:]):
+        column.no_wrap = True
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in rows:
+        quality = (
+            text
+            for name in ("knn1", "map")
+            for text in (f"{100 * row[name]:.1f}", _points(row[f"{name}_loss"]))
+        )
+        escalated = (f"{100 * row['by_full']:.0f} %",) if gated else ()
+        macs = f"{row['encoder_macs'] / 1e6:,.1f} + {row['search_macs'] / 1e6:,.1f}"
+        cells = (*quality, f"{row['recall']:.3f}", *escalated, macs, f"{row['ms']:.1f}")
+        table.add_row(row["query_width"], first_stage(row), *cells)
+    return table
+
+
+def _points(share: float) -> str:
+    # So that nothing is lost as -0.00.
+    return f"{100 * share + 0.0:.2f}"

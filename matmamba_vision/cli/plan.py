@@ -30,41 +30,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
-from matmamba_datasets import (
-    NO_LABEL,
-    BrokenTally,
-    DataError,
-    Images,
-    eval_transform,
-    make_loader,
-    open_images,
-)
-from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Strategy
-from matmamba_retrieval.planning.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
-from matmamba_retrieval.strategies.indexes import ensure_index
-from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..device import resolve_device
+from ..api import ImageGallery, open_gallery
 from ..errors import ConfigError
-from ..galleries.checkpoints import checkpoint_of
-from ..galleries.embedder import Embedder
-from ..galleries.encoding import embed_batches
-from ..galleries.strategies import say_few
-from ..measures import measure_latency
-from ..widths.held_out import some
+from ..galleries.given_vectors import GivenVectors
+from ..galleries.image_gallery import MOST_QUERIES
+from ..galleries.plans import PlanFound
+from ..progress import Listener
+from ..studies.strategy_rows import first_stage
 from .arguments import parse
-from .computing import Computing, require_least, require_place
+from .computing import Computing, require_place
 from .console import Console, say
-from .evaluation_report import first_stage
-from .given_vectors import GivenVectors
-from .progress import reporter
+from .progress import shown
 
 Row = dict[str, Any]
-QUERIES = 1000
 
 
 @dataclass
@@ -89,7 +71,7 @@ class Args:
     # that are built. Of those over the same dims, the chosen one stays.
     indexes: list[str] = field(default_factory=list)
     # Most queries, picked by chance.
-    most: int = QUERIES
+    most: int = MOST_QUERIES
     # Share of query images that may be unreadable before the run stops.
     max_broken: float = 0.01
     # Where the checkpoint is, if it was moved.
@@ -103,127 +85,58 @@ class Args:
 def run(arguments: list[str]) -> None:
     """Measure, choose, save, print."""
     args = parse(Args, "plan", __doc__, arguments)
-    goal = Goal.parse(args.target, args.budget)
-    _check(args)
-    console = args.computing.begin()
-    with Gallery(args.gallery, write=True) as gallery:
-        queries, labels = _read(args, gallery) if args.given.vectors else _encode(args, gallery, console)
-        say_few(reporter(console), gallery, args.k, itself=False)
-        args.k = min(args.k, len(gallery))
-        planner = Planner(gallery, queries, args.k, goal, labels, args.computing.seed)
-        rows = _try(args, gallery, planner, list(queries.by_width), console)
-        chosen = planner.choose(rows)
-        plan = planner.plan(chosen)
-        for step in plan.strategy.steps[:1]:
-            ensure_index(gallery, step.dim, gallery.spec.width, step.index)
-        gallery.save_plan(plan.to_json())
-    front = pareto_rows(rows, "ms", goal.quality)
-    if args.plot:
-        # Here, because importing it takes most of a second.
-        from ..measures.plan_plot import draw_plan
-
-        args.plot.write_bytes(draw_plan(rows, chosen, goal.quality, str(goal)))
-    if args.computing.json:
-        say(json.dumps({"plan": plan.to_json(), "front": front, "tried": len(rows)}, indent=2))
-    else:
-        _print(console, args, rows, front, chosen, goal)
-
-
-def _check(args: Args) -> None:
-    require_least(args, k=1, most=2)
+    require_place("--plot", args.plot)
     if (args.queries is None) == (args.given.vectors is None):
         raise ConfigError("a plan needs either --queries, images, or --vectors made elsewhere")
-    if args.given.vectors and args.widths:
-        raise ConfigError("--widths: vectors made elsewhere have only the full one")
-    require_place("--plot", args.plot)
+    console, computing = args.computing.begin(), args.computing
+    with (
+        open_gallery(args.gallery, model=args.checkpoint, write=True, device=computing.device) as gallery,
+        shown(console) as listener,
+    ):
+        found = _plan(args, gallery, listener)
+    if computing.json:
+        say(json.dumps(found.to_dict(), indent=2))
+    else:
+        _print(console, args.gallery, found)
 
 
-def _read(args: Args, gallery: Gallery) -> tuple[EncodedQueries, list[str] | None]:
-    """Query vectors, which cost no encoding, and their class names, if all have one."""
-    xq, labels = args.given.some(gallery, args.most, args.computing.seed)
-    known = [label for label in labels if label is not None]
-    return EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), known if len(known) == len(labels) else None
-
-
-def _encode(args: Args, gallery: Gallery, console: Console) -> tuple[EncodedQueries, list[str] | None]:
-    """Query images at each width, with the milliseconds of one; their class names, if all have one."""
-    assert args.queries is not None
-    checkpoint = checkpoint_of(
-        args.gallery, gallery.generation, args.checkpoint, resolve_device(args.computing.device)
-    )
-    embedder, model = Embedder(checkpoint), checkpoint.model
-    gallery.require_queries(embedder.spec())
-    wanted = [model.width(width) for width in args.widths] or list(model.trained_widths)
-    widths = list(dict.fromkeys(["full", *map(model.label, wanted)]))
-    images = some(open_images(args.queries), args.most, args.computing.seed)
-    reporter(console).left_out(images.left_out)
-    by_width, labels = _embed(args, images, embedder, widths, console)
-    with console.status("measuring latency"):
-        times = measure_latency(model, widths)
-    encoded = {
-        width: Encoded(by_width[width], embedder.macs(width), time.median)
-        for width, time in zip(widths, times, strict=True)
-    }
-    known = None if NO_LABEL in labels else [images.classes[label] for label in labels]
-    return EncodedQueries(encoded), known
-
-
-def _embed(
-    args: Args, images: Images, embedder: Embedder, widths: list[str], console: Console
-) -> tuple[dict[str, NDArray[np.float32]], list[int]]:
-    """Embeddings by width, and labels, of the images that can be read; the others are said."""
-    loader = make_loader(
-        images,
-        eval_transform(embedder.model.input),
-        args.computing.batch_size,
+def _plan(args: Args, gallery: ImageGallery, listener: Listener) -> PlanFound:
+    return gallery.plan(
+        args.queries,
+        target=args.target,
+        budget=args.budget,
+        k=args.k,
+        vectors=args.given if args.given.vectors else None,
+        widths=args.widths,
+        dims=args.dims,
+        indexes=args.indexes,
+        most=args.most,
+        max_broken=args.max_broken,
+        plot=args.plot,
+        batch_size=args.computing.batch_size,
         workers=args.computing.workers,
+        seed=args.computing.seed,
+        progress=listener,
     )
-    tally = BrokenTally(len(images), args.max_broken)
-    by_width, labels, _ = embed_batches(
-        embedder, reporter(console).watch("encoding queries", loader, tally), widths
-    )
-    if not len(labels):
-        raise DataError(f"{args.queries}: no image can be read")
-    reporter(console).broken(tally)
-    return by_width, labels.tolist()
 
 
-def _try(args: Args, gallery: Gallery, planner: Planner, widths: list[str], console: Console) -> list[Row]:
-    """A row for each strategy; indexes over the same dims take turns, each replacing the other."""
-    dims = sorted(set(args.dims)) or gallery.shortlist_dims() or [min(32, gallery.spec.dim)]
-    rows: list[Row] = []
-    known: set[Strategy] = set()
-    for name in dict.fromkeys(args.indexes or [""]):
-        for dim in dims:
-            with console.status(f"building {name or 'the'} index over {dim} dims"):
-                ensure_index(gallery, dim, gallery.spec.width, name)
-        labelled = planner.goal.quality in OF_LABELS
-        wanted = [s for s in candidates(gallery, widths, args.k, dims, labelled) if s not in known]
-        known.update(wanted)
-        with reporter(console).meter(f"trying strategies {name}".rstrip(), len(wanted), "strategies") as bar:
-            for row in planner.run(wanted):
-                if row is None:
-                    bar.skip(1)
-                else:
-                    rows.append(row)
-                    bar.advance(1, f"{row['strategy']}, query {row['query_width']}")
-    if not rows:
-        raise GalleryError(f"{args.gallery}: there was nothing to try")
-    return rows
-
-
-def _print(console: Console, args: Args, rows: list[Row], front: list[Row], chosen: Row, goal: Goal) -> None:
-    quality = goal.quality
+def _print(console: Console, folder: Path, found: PlanFound) -> None:
+    tried, front, chosen = len(found.tried), list(found.front), found.chosen
     console.print(
-        f"{goal}: {len(rows)} strategies tried; the Pareto front, and what was chosen", soft_wrap=True
+        f"{found.goal}: {tried} strategies tried; the Pareto front, and what was chosen", soft_wrap=True
     )
-    shown = front if chosen in front else sorted([*front, chosen], key=lambda row: row["ms"])
+    rows = front if chosen in front else sorted([*front, chosen], key=lambda row: row["ms"])
+    console.print(_table(rows, chosen, found.goal.quality))
+    console.print(f"saved in {folder}: matmamba search uses it", soft_wrap=True)
+
+
+def _table(rows: list[Row], chosen: Row, quality: str) -> Table:
     names = ("", "strategy", "query", "first stage", quality, "full", "MMACs", "index MiB", "ms")
     table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.columns[1].no_wrap = True
     for column in table.columns[4:]:
         column.justify, column.no_wrap = "right", True
-    for row in shown:
+    for row in rows:
         table.add_row(
             "→" if row is chosen else "",
             row["strategy"],
@@ -235,8 +148,7 @@ def _print(console: Console, args: Args, rows: list[Row], front: list[Row], chos
             _digits(row["memory_mb"]),
             f"{row['ms']:.2f}",
         )
-    console.print(table)
-    console.print(f"saved in {args.gallery}: matmamba search uses it", soft_wrap=True)
+    return table
 
 
 def _digits(value: float) -> str:

@@ -31,36 +31,30 @@ examples:
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
-from matmamba_datasets import BrokenImageError, Reading, eval_transform
-from matmamba_retrieval import Gallery, GalleryError, Plan, Queries, Strategy
-from matmamba_retrieval.exchange.importing import made_elsewhere
-from matmamba_retrieval.planning.planner import funnel_schedule
-from matmamba_retrieval.strategies.examples import Joined, Stored
+from matmamba_datasets import BrokenImageError, Reading
+from rich.markup import escape
+from rich.table import Table
 
-from ..device import limit_threads
+from ..api import ImageGallery, open_gallery
 from ..errors import ConfigError
-from ..galleries.checkpoints import checkpoint_of
-from ..galleries.embedder import Embedder
-from .answers import as_json, plan_text, print_answer, spent_text, strategy_text, write_page
+from ..galleries.answers import Answer, answers_to_dict, mean_cost, spent_text
+from ..galleries.given_vectors import GivenVectors
+from ..galleries.query_images import asked_images
+from ..galleries.result_page import write_page
+from ..galleries.search_pass import DEFAULT_K
+from ..galleries.strategies import plan_text, strategy_text
 from .arguments import parse
-from .asked import Asked, asked_images, key_of, local_path, read_batch
-from .computing import require_least, require_place
+from .computing import require_place
 from .console import Console, say
-from .given_vectors import GivenVectors
 from .progress import reporter
-from .searching import Answer, Search
-
-# Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
-# measured by benchmarks/small_gallery.py.
-SMALL_GALLERY = 10_000
 
 
 @dataclass
@@ -110,172 +104,74 @@ def run(arguments: list[str]) -> int:
     args = parse(Args, "search", __doc__, arguments)
     if not (args.queries or args.like or args.given.vectors):
         raise ConfigError("no query image given: matmamba search --gallery G IMAGE ...")
-    require_least(args, dim=1, shortlist=1, threads=0)
-    limit_threads(args.threads)
     require_place("--html", args.html)
-    if args.min_score is not None and np.isnan(args.min_score):
-        raise GalleryError("--min-score is not a number")
-    if args.strategy == "single-shot" and (args.dim or args.shortlist):
-        raise GalleryError("--dim and --shortlist mean nothing for --strategy single-shot")
-    with Gallery(args.gallery) as gallery:
-        asked, left_out = asked_images(args.queries, sys.stdin.buffer, args.reading)
-        reporter(Console(stderr=True)).left_out(left_out)
-        liked = np.array([key_of(gallery, image_id) for image_id in args.like], dtype=np.int64)
-        embedder = _embedder(args, gallery, asked)
-        search = _search(args, gallery, embedder)
-
-        def answers() -> Iterator[Answer]:
-            if embedder is not None:
-                yield from search.images(asked, eval_transform(embedder.model.input), embedder.queries)
-            for rows, xq in args.given.parts(gallery):
-                yield from search.vectors([row.id for row in rows], xq)
-            yield from search.more_like(liked)
-
-        return _show(args, search, answers())
-
-
-def _embedder(args: Args, gallery: Gallery, asked: Sequence[Asked]) -> Embedder | None:
-    """What encodes images for this gallery; None if its vectors were made elsewhere.
-
-    Raises:
-        GalleryError: there are images to be encoded, and it is None; or it does not fit the gallery.
-    """
-    if made_elsewhere(gallery.spec):
-        if asked:
-            raise GalleryError(
-                f"{gallery.folder} holds vectors that were made elsewhere: ask with --vectors or --like, not"
-                f" with {asked[0].name}"
-            )
-        return None
-    embedder = Embedder(checkpoint_of(args.gallery, gallery.generation, args.checkpoint))
-    gallery.require_queries(embedder.spec())
-    return embedder
-
-
-def _search(args: Args, gallery: Gallery, embedder: Embedder | None) -> Search:
-    wanted = 10 if args.k is None else args.k
-    k = min(wanted, len(gallery))
-    if k < 1:
-        raise GalleryError(
-            f"k = {wanted} is not in 1..{len(gallery)}, the number of images in {gallery.folder}"
-        )
-    # An image of the gallery that is asked with is found first, and left out.
-    strategy = _strategy(args, gallery, embedder, min(k + bool(args.like), len(gallery)))
-    allowed = gallery.allowed(args.where or None)
-    negatives, keys = _negatives(args, gallery, embedder)
-    if len(keys):
-        allowed = np.ones(gallery.key_count, dtype=bool) if allowed is None else allowed.copy()
-        allowed[keys] = False
-    search = Search(gallery, strategy, k, allowed, negatives, args.not_weight, args.min_score)
-    if args.k is not None and k < args.k:
-        search.few = f"the gallery has {k} images: fewer than k = {args.k}"
-    return search
-
-
-def _negatives(args: Args, gallery: Gallery, embedder: Embedder | None) -> tuple[Queries | None, np.ndarray]:
-    """What queries are moved away from, and keys of those in the gallery."""
-    keys, files = [], []
-    for name in args.away:
-        if local_path(name).is_file():
-            files.append(Asked(name, local_path(name)))
-        elif known := gallery.keys_of([name]):
-            keys.append(known[name])
-        else:
-            raise GalleryError(f"--not {name!r} is neither a file nor an id of {args.gallery}")
-    found = np.array(keys, dtype=np.int64)
-    parts: list[Queries] = [Stored(gallery, found)] if keys else []
-    parts += [_encoded(files, embedder, gallery)] if files else []
-    return (Joined(parts) if parts else None), found
-
-
-def _encoded(files: Sequence[Asked], embedder: Embedder | None, gallery: Gallery) -> Queries:
-    if embedder is None:
-        raise GalleryError(f"--not {files[0].name}: {gallery.folder} has no model for images; give an id")
-    _, images, broken = read_batch(files, eval_transform(embedder.model.input))
-    for position, reason in broken.items():
-        raise BrokenImageError(files[position].name, reason)
-    return embedder.queries(images)
-
-
-def _show(args: Args, search: Search, answers: Iterator[Answer]) -> int:
-    console = Console(highlight=False)
-    kept, broken = list[Answer](), list[Answer]()
-    pages = (
-        write_page(args.html, answers, _intro(args, search)) if args.html else ((None, a) for a in answers)
-    )
-    for page, answer in pages:
-        broken += [answer] if answer.error else []
-        if args.json:
-            kept.append(answer)
-        elif not answer.error or search.answered:
-            print_answer(console, answer)
-        if page is not None:
-            page.facts.update(
-                {"strategy": strategy_text(search.strategy), "per query": spent_text(search.cost)}
-            )
-    if broken and not search.answered:
-        raise BrokenImageError(broken[0].name, broken[0].error)
+    with open_gallery(args.gallery, model=args.checkpoint, threads=args.threads) as gallery:
+        answers = _search(args, gallery)
+        broken = [answer for answer in answers if answer.error]
+        if len(broken) == len(answers):
+            raise BrokenImageError(broken[0].query, broken[0].error)
+        if args.html:
+            write_page(answers, args.html, intro=_intro(args, len(gallery)))
     if args.json:
-        say(as_json(kept, search.strategy, search.cost))
+        say(json.dumps(answers_to_dict(answers), indent=2))
     else:
-        console.print(strategy_text(search.strategy), soft_wrap=True)
-        if (plan := _plan(args, search.gallery, search.k)) is not None:
-            console.print(plan_text(plan), soft_wrap=True, markup=False)
-        console.print(f"spent per query: {spent_text(search.cost)}", soft_wrap=True)
+        _print(Console(highlight=False), answers)
     for answer in broken:
-        say(f"matmamba: {answer.name} cannot be read: {answer.error}", stderr=True)
+        say(f"matmamba: {answer.query} cannot be read: {answer.error}", stderr=True)
     return 1 if broken else 0
 
 
-def _intro(args: Args, search: Search) -> str:
-    filtered = f", where {args.where}" if args.where else ""
-    return (
-        f"The {search.k} images most like each query, of {len(search.gallery):,} in {args.gallery}{filtered}."
+def _search(args: Args, gallery: ImageGallery) -> list[Answer]:
+    asked, left_out = asked_images(args.queries, sys.stdin.buffer, args.reading)
+    reporter(Console(stderr=True)).left_out(left_out)
+    return gallery.search(
+        asked,
+        args.k,
+        like=args.like,
+        unlike=args.away,
+        unlike_weight=args.not_weight,
+        vectors=args.given if args.given.vectors else None,
+        where=args.where,
+        min_score=args.min_score,
+        strategy=args.strategy,
+        query_width=args.query_width,
+        dim=args.dim,
+        shortlist=args.shortlist,
+        reading=args.reading,
     )
 
 
-def _strategy(args: Args, gallery: Gallery, embedder: Embedder | None, k: int) -> Strategy:
-    if (plan := _plan(args, gallery, k)) is not None:
-        return plan.require(gallery)
-    dims = gallery.shortlist_dims()
-    alone = (len(gallery) <= SMALL_GALLERY or not dims) and not (args.dim or args.shortlist)
-    if args.strategy == "single-shot" or (args.strategy == "auto" and alone):
-        return Strategy.single_shot(width=_width(args, embedder, "full"))
-    if not dims:
-        raise GalleryError(
-            f"{gallery.folder} has no index for a shortlist:"
-            f" matmamba index --gallery {gallery.folder} --dims 32 builds one"
-        )
-    width = _width(args, embedder, "smallest")
-    dim = args.dim or min(dims)
-    length = min(len(gallery), args.shortlist or max(200, 10 * k))
-    if args.strategy in ("auto", "shortlist"):
-        return Strategy.shortlist(width=width, dim=dim, length=length)
-    steps, lengths = funnel_schedule(dim, gallery.spec.dim, length, k)
-    return Strategy.funnel(width=width, dims=steps, lengths=lengths)
+def _intro(args: Args, count: int) -> str:
+    filtered = f", where {args.where}" if args.where else ""
+    k = min(DEFAULT_K if args.k is None else args.k, count)
+    return f"The {k} images most like each query, of {count:,} in {args.gallery}{filtered}."
 
 
-def _plan(args: Args, gallery: Gallery, k: int) -> Plan | None:
-    """The plan that is followed, if there is one and nothing else was asked for."""
-    if args.strategy != "auto" or args.query_width or args.dim or args.shortlist or not gallery.plan:
-        return None
-    plan = Plan.from_json(gallery.plan)
-    # Made for another k, it may keep too few candidates.
-    return plan if min(plan.strategy.lengths, default=k) >= k else None
+def _print(console: Console, answers: Sequence[Answer]) -> None:
+    """A table for each answer, and what was done and spent."""
+    for answer in answers:
+        console.print(f"[bold]{escape(answer.query)}[/bold]", soft_wrap=True)
+        if answer.error:
+            console.print(f"cannot be read: {escape(answer.error)}", soft_wrap=True)
+            continue
+        if answer.hits:
+            console.print(_table(answer))
+        if answer.reason:
+            console.print(escape(answer.reason), soft_wrap=True)
+    first = answers[0]
+    console.print(strategy_text(first.strategy), soft_wrap=True)
+    if first.plan is not None:
+        console.print(plan_text(first.plan), soft_wrap=True, markup=False)
+    console.print(f"spent per query: {spent_text(mean_cost(answers))}", soft_wrap=True)
 
 
-def _width(args: Args, embedder: Embedder | None, default: str) -> str:
-    """Label of the width that was asked for, by default the full or the smallest trained one.
-
-    Raises:
-        GalleryError: vectors that were made elsewhere have no such width.
-    """
-    if embedder is None:
-        if args.query_width not in ("", "full"):
-            raise GalleryError(
-                f"--query-width {args.query_width}: vectors made elsewhere have only the full one"
-            )
-        return "full"
-    if args.query_width or default == "full":
-        return embedder.model.label(args.query_width or "full")
-    return embedder.model.label(embedder.model.trained_widths[-1])
+def _table(answer: Answer) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (("", "right"), ("score", "right"), ("label", "left")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("id", overflow="fold")
+    table.add_column("path", overflow="fold")
+    for hit in answer:
+        label, score = escape(hit.label or ""), f"{hit.score:.4f}"
+        table.add_row(str(hit.rank), score, label, escape(hit.id), escape(hit.path))
+    return table

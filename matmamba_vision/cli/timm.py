@@ -13,14 +13,15 @@ from __future__ import annotations
 import logging
 import runpy
 import sys
+import traceback
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MatMambaError
 from .console import say
 
 
-def run(arguments: list[str]) -> None:
-    """The script, with its own arguments."""
+def run(arguments: list[str]) -> int:
+    """The script, with its own arguments; its faults are its own."""
     if not arguments or arguments[0] in ("-h", "--help"):
         say(f"usage: matmamba timm SCRIPT [its arguments]\n\n{__doc__}")
         sys.exit(0)
@@ -34,4 +35,11 @@ def run(arguments: list[str]) -> None:
     sys.argv = [*arguments]
     # As Python itself does: scripts import what lies beside them.
     sys.path.insert(0, str(script.resolve().parent))
-    runpy.run_path(str(script), run_name="__main__")
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except (MatMambaError, OSError):
+        raise
+    except Exception:
+        say(traceback.format_exc().rstrip(), stderr=True)
+        return 1
+    return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matmamba_datasets import Batch, BrokenTally, Images, eval_transform, make_loader
+from matmamba_datasets import Batch, BrokenTally, Images, Subset, eval_transform, make_loader
 from matmamba_retrieval import GalleryError
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
@@ -20,6 +20,20 @@ from ..progress import Meter
 AHEAD = 2
 ByWidth = dict[str, NDArray[np.floating]]
 Ints = NDArray[np.int64]
+
+
+def some(images: Images, count: int | None, seed: int) -> Images:
+    """At most `count` of the images, picked by chance, in their order; all by default.
+
+    Args:
+        images: to pick from.
+        count: how many at most, None for all.
+        seed: of the choice.
+    """
+    if count is None or count >= len(images):
+        return images
+    chosen = np.random.default_rng(seed).choice(len(images), count, replace=False)
+    return Subset(images, np.sort(chosen))
 
 
 def embed_batches(

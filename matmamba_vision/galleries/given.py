@@ -22,7 +22,7 @@ def require_path(name: str, value: Any) -> Path:
         TypeError: it is no path.
     """
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} is {_kind(value)}: it can be a path")
+        raise TypeError(f"{name} is {kind_of(value)}: it can be a path")
     path = os.fspath(value)
     return Path(path if isinstance(path, str) else os.fsdecode(path))
 
@@ -37,7 +37,7 @@ def require_type(name: str, value: Any, kind: type | tuple[type, ...], allowed: 
         allowed: these in words, such as "a text".
     """
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} is {_kind(value)}: it can be {allowed}")
+        raise TypeError(f"{name} is {kind_of(value)}: it can be {allowed}")
 
 
 def require_texts(name: str, values: Any) -> tuple[str, ...]:
@@ -110,7 +110,8 @@ def require_place(name: str, file: Any) -> Path:
     return path
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """The type of a value, with its article."""
     if value is None:
         return "None"
     name = type(value).__name__

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..errors import ConfigError
-from .given import require_texts, require_type
+from .given import kind_of, require_texts, require_type
 
 # One image.
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | bytes"
@@ -158,7 +158,7 @@ def collection_of(
         return images
     if isinstance(images, (bytes, bytearray, memoryview)) or not isinstance(images, Sequence):
         raise TypeError(
-            f"images is a {type(images).__name__}: it can be a folder, a Parquet file or a shard, or a"
+            f"images is {kind_of(images)}: it can be a folder, a Parquet file or a shard, or a"
             f" sequence whose items are {ALLOWED}"
         )
     return GivenImages(images, ids, labels, reading)

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from matmamba_retrieval import Row
 
+from .answers import Hit
 from .pictures import Pictures
 
 
@@ -89,7 +90,7 @@ class Page:
 
 
 def image_card(
-    pictures: Pictures, row: Row, score: float | None = None, badge: str = "", mark: str = ""
+    pictures: Pictures, row: Row | Hit, score: float | None = None, badge: str = "", mark: str = ""
 ) -> Card:
     """An image of a gallery: its label, or its id where it has none, stands first."""
     title, detail = (row.label, row.id) if row.label else (row.id, "")

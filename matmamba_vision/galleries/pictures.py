@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import TypeAlias
 
 from matmamba_datasets import BrokenImageError, Limits, read_image
 from matmamba_datasets.stored import Places
@@ -12,6 +13,8 @@ from PIL import Image
 THUMBNAIL = 224
 # Archives and tables that are kept open: hits lie all over them.
 OPEN = 8
+# Path, file or pixels of an image.
+Source: TypeAlias = str | bytes | Image.Image
 
 
 class Pictures:
@@ -25,15 +28,21 @@ class Pictures:
         stored = self._places.stored(path)
         return read_image(io.BytesIO(stored), path) if isinstance(stored, bytes) else stored
 
-    def thumbnail(self, source: str | bytes, size: int = THUMBNAIL) -> bytes | None:
-        """JPEG of at most `size` pixels a side, of a path or an image's bytes; None if it cannot be read."""
+    def thumbnail(self, source: Source, size: int = THUMBNAIL) -> bytes | None:
+        """JPEG of at most `size` pixels a side, of an image; None if it cannot be read."""
         try:
-            image = read_image(io.BytesIO(source)) if isinstance(source, bytes) else self.read(source)
+            image = self._opened(source)
         except BrokenImageError:
             return None
         return encode(image, size)
 
-    def data_url(self, source: str | bytes, size: int = THUMBNAIL) -> str:
+    def _opened(self, source: Source) -> Image.Image:
+        """An image that nobody else has, for it is made smaller."""
+        if isinstance(source, Image.Image):
+            return source.copy()
+        return read_image(io.BytesIO(source)) if isinstance(source, bytes) else self.read(source)
+
+    def data_url(self, source: Source, size: int = THUMBNAIL) -> str:
         """The same for the `src` of an HTML image; "" if it cannot be read."""
         content = self.thumbnail(source, size)
         return "" if content is None else f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"

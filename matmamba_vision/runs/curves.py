@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import ConfigError
+from .metrics_log import MetricsRow, read_metrics
 
-Row = dict[str, Any]
 # Steps are drawn as means over neighbours, so that curves of long runs can be read.
 POINTS = 400
 # Curves of a panel.
@@ -50,27 +49,7 @@ def draw_curves(metrics: Path, file: Path) -> None:
     _save_whole(figure, file)
 
 
-def read_metrics(file: Path) -> list[Row]:
-    """The rows of a metrics file; the last line may be unfinished.
-
-    Raises:
-        ConfigError: another line is no JSON object.
-    """
-    rows, lines = list[Row](), file.read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise ConfigError(f"{file}, line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ConfigError(f"{file}, line {number} is not a JSON object")
-        rows.append(row)
-    return rows
-
-
-def _draw_losses(axes: Axes, steps: Sequence[Row]) -> None:
+def _draw_losses(axes: Axes, steps: Sequence[MetricsRow]) -> None:
     for width in _names(steps, "widths"):
         _draw_line(axes, steps, [row["widths"].get(width) for row in steps], width)
     axes.set(title="loss of each width", ylabel="loss")
@@ -78,7 +57,7 @@ def _draw_losses(axes: Axes, steps: Sequence[Row]) -> None:
         axes.legend(fontsize=8)
 
 
-def _draw_top1(axes: Axes, epochs: Sequence[Row]) -> None:
+def _draw_top1(axes: Axes, epochs: Sequence[MetricsRow]) -> None:
     axes.set(title="top-1 on held-out images", ylabel="top-1")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     measured = [row for row in epochs if row.get("top1")]
@@ -91,7 +70,7 @@ def _draw_top1(axes: Axes, epochs: Sequence[Row]) -> None:
         axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="grey")
 
 
-def _draw_rates(axes: Axes, steps: Sequence[Row]) -> None:
+def _draw_rates(axes: Axes, steps: Sequence[MetricsRow]) -> None:
     _draw_line(axes, steps, [row.get("lr") for row in steps], "learning rate")
     axes.set(title="learning rate and gradient norm", ylabel="learning rate")
     other = axes.twinx()
@@ -105,7 +84,7 @@ def _draw_rates(axes: Axes, steps: Sequence[Row]) -> None:
     axes.legend(handles=[*axes.lines, *other.lines], fontsize=8)
 
 
-def _draw_seconds(axes: Axes, steps: Sequence[Row]) -> None:
+def _draw_seconds(axes: Axes, steps: Sequence[MetricsRow]) -> None:
     for key, name in (("data_seconds", "waiting for images"), ("compute_seconds", "computing")):
         _draw_line(axes, steps, [row.get(key) for row in steps], name)
     axes.set(title="seconds of a step", ylabel="seconds")
@@ -113,14 +92,14 @@ def _draw_seconds(axes: Axes, steps: Sequence[Row]) -> None:
     axes.legend(fontsize=8)
 
 
-def _names(rows: Iterable[Row], key: str) -> list[str]:
+def _names(rows: Iterable[MetricsRow], key: str) -> list[str]:
     """The widths that appear most often, the first of them first: some schedules draw ever new ones."""
     counts = Counter(name for row in rows for name in row.get(key) or {})
     return [name for name, _ in counts.most_common(WIDTHS)]
 
 
 def _draw_line(
-    axes: Axes, steps: Sequence[Row], values: Sequence[float | None], label: str, **style: Any
+    axes: Axes, steps: Sequence[MetricsRow], values: Sequence[float | None], label: str, **style: Any
 ) -> None:
     rows = zip(steps, values, strict=True)
     known = [(row["epoch"], value) for row, value in rows if value is not None]

@@ -93,9 +93,6 @@ def _complete(config: DistillConfig) -> None:
     """Check what only a student has, and fill in what follows from it."""
     if not config.teacher or not config.images:
         raise ConfigError("a student needs a teacher, such as timm:resnet50.a1_in1k, and images, a folder")
-    for key, least in (("dim", 1), ("rotation_images", 2)):
-        if (value := getattr(config, key)) < least:
-            raise ConfigError(f"{key} is {value}: it can be {least} or more")
     if config.mix.mixup or config.mix.cutmix:
         raise ConfigError("mix: mixed images have no teacher of their own; leave mixup and cutmix at 0")
     count = len(config.images)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..training import Position, RunFolder, StepReport, Training
 from .clock import RunClock
 from .opening import RunOpening
 
+MetricsRow = dict[str, Any]
 # Columns of a step's row that are numbers of their own.
 _NUMBERS = ("lr", "loss", "grad_norm", "data_seconds", "compute_seconds")
 
@@ -80,9 +83,29 @@ class MetricsLog:
         """Mean loss of an epoch's rows, as the folder has them; None without the folder."""
         if not self._folder:
             return None
-        rows = [json.loads(line) for line in self._folder.metrics.read_text().splitlines()]
+        rows = read_metrics(self._folder.metrics)
         losses = [row["loss"] for row in rows if row["event"] == "step" and epoch < row["epoch"] <= epoch + 1]
         return float(np.mean(losses))
+
+
+def read_metrics(file: Path) -> list[MetricsRow]:
+    """The rows of a metrics file; the last line may be unfinished.
+
+    Raises:
+        ConfigError: another line is no JSON object.
+    """
+    rows, lines = list[MetricsRow](), file.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise ConfigError(f"{file}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ConfigError(f"{file}, line {number} is not a JSON object")
+        rows.append(row)
+    return rows
 
 
 def _mean_of(name: str, group: str, steps: list[dict[str, Any]]) -> float:

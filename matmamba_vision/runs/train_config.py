@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,9 +12,9 @@ from typing import Annotated, Any, TypeVar
 import tyro
 import yaml
 from matmamba_datasets import DataConfig
+from matmamba_settings import Bounds, check
 
 from ..config_file import as_plain, filled, load_into
-from ..errors import ConfigError
 from ..training import (
     EngineConfig,
     MixConfig,
@@ -38,18 +38,18 @@ class TrainConfig:
     # Replace a run that is already there.
     overwrite: bool = False
     # Seed of weights, order and augmentation.
-    seed: int = 0
+    seed: Annotated[int, Bounds(least=0, most=2**32 - 1)] = 0
     # cpu, cuda, or auto for whichever is there.
     device: str = "auto"
     # Threads that compute; 0 for as many as torch takes.
-    threads: int = 0
+    threads: Annotated[int, Bounds(least=0)] = 0
     # Compile the blocks with torch.compile first. On a CPU that needs a C++ compiler, and gained nothing when
     # measured (benchmarks/README.md).
     compile: bool = False
     # Measure accuracy on the held-out images every so many epochs, and at the end.
-    eval_every: int = 10
+    eval_every: Annotated[int, Bounds(least=1)] = 10
     # Steps whose mean becomes a row of metrics.jsonl.
-    log_every: int = 50
+    log_every: Annotated[int, Bounds(least=1)] = 50
     # Where metrics go besides: tensorboard, wandb, or auto for those that are installed.
     trackers: list[str] = field(default_factory=lambda: ["auto"])
     # The model.
@@ -79,17 +79,17 @@ class DistillConfig(TrainConfig):
     # timm:NAME, a run or checkpoint of ours, or a .npy file of vectors.
     teacher: str = ""
     # Height and width of the teacher's images in pixels; None for its own.
-    teacher_size: int | None = None
+    teacher_size: Annotated[int | None, Bounds(least=1)] = None
     # Folders of images, of Parquet files or of shards.
     images: list[str] = field(default_factory=list)
     # How often an epoch sees the images of each; once by default.
-    repeats: list[int] = field(default_factory=list)
+    repeats: Annotated[list[int], Bounds(least=1)] = field(default_factory=list)
     # Whether the labels of each count; none do by default.
     labelled: list[bool] = field(default_factory=list)
     # Length of the student's embedding: leading coordinates of the teacher's rotated space.
-    dim: int = 256
+    dim: Annotated[int, Bounds(least=1)] = 256
     # Training images, picked by chance, whose teacher vectors the rotation is fitted to.
-    rotation_images: int = 20000
+    rotation_images: Annotated[int, Bounds(least=2)] = 20000
     # What identifies teacher and rotation; the run fills these in.
     teacher_digest: Annotated[str, tyro.conf.Suppress] = ""
     rotation_digest: Annotated[str, tyro.conf.Suppress] = ""
@@ -133,50 +133,14 @@ def config_of(kind: type[T], config: T | Mapping[str, Any] | str | os.PathLike[s
     )
 
 
-# Key, test of the value, and what is allowed.
-_BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("seed", lambda value: 0 <= value < 2**32, "0 to 2^32 - 1"),
-    ("threads", lambda value: value >= 0, "0 or more"),
-    ("eval_every", lambda value: value >= 1, "1 or more"),
-    ("model.drop_path_rate", lambda value: 0 <= value < 1, "from 0 to below 1"),
-    ("model.proj_drop_rate", lambda value: 0 <= value < 1, "from 0 to below 1"),
-    ("data.batch_size", lambda value: value >= 1, "1 or more"),
-    ("data.workers", lambda value: value >= 0, "0 or more"),
-    ("data.max_broken", lambda value: 0 <= value <= 1, "from 0 to 1"),
-    ("data.augment.scale", lambda value: 0 < value[0] <= value[1] <= 1, "two shares of the area, in order"),
-    ("data.augment.ratio", lambda value: 0 < value[0] <= value[1], "two positive numbers, in order"),
-    ("data.augment.hflip", lambda value: 0 <= value <= 1, "from 0 to 1"),
-    ("data.augment.re_prob", lambda value: 0 <= value <= 1, "from 0 to 1"),
-    ("log_every", lambda value: value >= 1, "1 or more"),
-    ("schedule.between", lambda value: value >= 0, "0 or more"),
-    ("mix.mixup", lambda value: value >= 0, "0 (none) or more"),
-    ("mix.cutmix", lambda value: value >= 0, "0 (none) or more"),
-    ("mix.prob", lambda value: 0 <= value <= 1, "from 0 to 1"),
-    ("mix.switch_prob", lambda value: 0 <= value <= 1, "from 0 to 1"),
-    ("engine.accumulate", lambda value: value >= 1, "1 or more"),
-    ("save.every_steps", lambda value: value >= 1, "1 or more"),
-    ("save.keep", lambda value: value >= 1, "1 or more"),
-    ("optim.ema", lambda value: 0 <= value < 1, "0 (none) to below 1"),
-    ("objective.label_smoothing", lambda value: 0 <= value < 1, "from 0 to below 1"),
-    ("objective.temperature", lambda value: value > 0, "above 0"),
-    ("objective.mrl_dims", lambda value: all(dim >= 1 for dim in value), "1 or more each"),
-    ("optim.lr", lambda value: value > 0, "above 0"),
-    ("optim.epochs", lambda value: value >= 1, "1 or more"),
-    ("optim.max_minutes", lambda value: value >= 0, "0 (no limit) or more"),
-    ("data.decoded", lambda value: value >= 0, "0 (not kept) or more"),
-    ("optim.warmup_epochs", lambda value: value >= 0, "0 or more"),
-    ("optim.clip_grad", lambda value: value >= 0, "0 (none) or more"),
-)
-
-
 def check_config(config: TrainConfig) -> None:
-    """Raise `ConfigError` naming the first value that cannot work, before anything is started."""
-    for key, fits, allowed in _BOUNDS:
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        if not fits(value):
-            raise ConfigError(f"{key} is {value}: it can be {allowed}")
+    """Refuse the first value that cannot work, before anything is started.
+
+    Raises:
+        ConfigError: the message names the setting, its value and what would be allowed.
+        TypeError: a value is of a wrong type.
+    """
+    check(config)
 
 
 def save_config(config: TrainConfig, file: Path) -> None:

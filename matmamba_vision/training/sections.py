@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from matmamba_settings import Bounds
+
+# Leading coordinates of an embedding.
+Lengths = Annotated[list[int], Bounds(least=1)]
 
 
 @dataclass(kw_only=True)
@@ -24,9 +30,9 @@ class ModelConfig:
     # Hidden units of an MLP in each block, over the embedding dim; None for the model's own.
     mlp_ratio: float | None = None
     # Stochastic depth of the last block.
-    drop_path_rate: float = 0.0
+    drop_path_rate: Annotated[float, Bounds(least=0, below=1)] = 0.0
     # Dropout of each block's update.
-    proj_drop_rate: float = 0.0
+    proj_drop_rate: Annotated[float, Bounds(least=0, below=1)] = 0.0
     # Widths in the training loss, full first, such as: full 1/2 1/4 1/8; None for the model's own.
     trained_widths: list[str] | None = None
     # Checkpoint (run folder, file, or the name of a shipped model) to start from: fine-tuning. The
@@ -48,7 +54,7 @@ class ModelConfig:
     # Recompute blocks in the backward pass: less memory, more time.
     grad_checkpointing: bool = False
     # Dropout before the classifier.
-    drop_rate: float = 0.0
+    drop_rate: Annotated[float, Bounds(least=0, below=1)] = 0.0
 
 
 @dataclass(kw_only=True)
@@ -58,11 +64,11 @@ class ObjectiveConfig:
     # Cross-entropy of the logits.
     cross_entropy: float = 1.0
     # Label smoothing of every cross-entropy.
-    label_smoothing: float = 0.1
+    label_smoothing: Annotated[float, Bounds(least=0, below=1)] = 0.1
     # Cross-entropy of embedding prefixes (MRL), mean over the prefixes.
     mrl: float = 1.0
     # Prefix lengths; those not shorter than the embedding are left out.
-    mrl_dims: list[int] = field(default_factory=lambda: [8, 16, 32, 64, 128, 256, 512])
+    mrl_dims: Lengths = field(default_factory=lambda: [8, 16, 32, 64, 128, 256, 512])
     # Weight of each of mrl_dims, in their order; equal ones by default.
     mrl_weights: list[float] = field(default_factory=list)
     # Distillation from a larger width.
@@ -70,7 +76,7 @@ class ObjectiveConfig:
     # Which one: the next larger of the step, or the largest.
     teacher: str = "next"
     # Temperature of the distillation.
-    temperature: float = 1.0
+    temperature: Annotated[float, Bounds(above=0)] = 1.0
     # Alignment of a width's embedding with the full width's, mean over the prefixes.
     alignment: float = 1.0
     # Weight of each trained width's loss, in their order; equal ones by default.
@@ -86,7 +92,7 @@ class RegressionConfig:
     # The same of leading coordinates, mean over the prefixes.
     prefixes: float = 5.0
     # Their lengths; those not shorter than the embedding are left out.
-    prefix_dims: list[int] = field(default_factory=lambda: [32, 64, 128])
+    prefix_dims: Lengths = field(default_factory=lambda: [32, 64, 128])
     # Kullback-Leibler divergence of an image's similarities with the teacher's vectors of the others in the
     # batch, from the teacher's own.
     similarity: float = 1.0
@@ -94,7 +100,7 @@ class RegressionConfig:
     # the images that have some: the labels, said in the teacher's space.
     neighbours: float = 0.5
     # Temperature of those similarities.
-    temperature: float = 0.05
+    temperature: Annotated[float, Bounds(above=0)] = 0.05
 
 
 @dataclass
@@ -105,7 +111,7 @@ class ScheduleConfig:
     # one per batch in turn, as many batches accumulated as there are widths (MatMamba).
     kind: str = "all"
     # Widths that a sandwich draws between the largest and the smallest.
-    between: int = 2
+    between: Annotated[int, Bounds(least=0)] = 2
 
 
 @dataclass(kw_only=True)
@@ -113,13 +119,13 @@ class MixConfig:
     """Mixed images and labels, by timm's Mixup; all widths of a step see the same."""
 
     # Alpha of Mixup; 0 for none.
-    mixup: float = 0.0
+    mixup: Annotated[float, Bounds(least=0, zero="none")] = 0.0
     # Alpha of CutMix; 0 for none.
-    cutmix: float = 0.0
+    cutmix: Annotated[float, Bounds(least=0, zero="none")] = 0.0
     # Share of batches that are mixed.
-    prob: float = 1.0
+    prob: Annotated[float, Bounds(least=0, most=1)] = 1.0
     # Share of the mixed batches that take CutMix, where both are on.
-    switch_prob: float = 0.5
+    switch_prob: Annotated[float, Bounds(least=0, most=1)] = 0.5
 
 
 @dataclass(kw_only=True)
@@ -129,7 +135,7 @@ class EngineConfig:
     # fp32, bf16 or fp16.
     precision: str = "fp32"
     # Batches whose gradients are added up for one step.
-    accumulate: int = 1
+    accumulate: Annotated[int, Bounds(least=1)] = 1
     # Shard parameters, gradients and optimiser over the processes (FSDP) instead of copying them (DDP).
     fsdp: bool = False
     # On a single GPU, launch forward and backward of each width at once, as a CUDA graph. Not with fp16,
@@ -142,9 +148,9 @@ class SaveConfig:
     """When a run is saved, and what is kept."""
 
     # Steps between two checkpoints within an epoch; at the end of each epoch there is one anyway.
-    every_steps: int = 1000
+    every_steps: Annotated[int, Bounds(least=1)] = 1000
     # Newest checkpoints that are kept to resume from.
-    keep: int = 2
+    keep: Annotated[int, Bounds(least=1)] = 2
     # What best.safetensors is the best of: mean top-1 of the trained widths, or that of one, such as 1/4.
     best: str = "mean"
 
@@ -156,22 +162,22 @@ class OptimConfig:
     # Optimiser.
     opt: str = "adamw"
     # Largest learning rate.
-    lr: float = 1e-3
+    lr: Annotated[float, Bounds(above=0)] = 1e-3
     # Learning rate at the end of the course.
     min_lr: float = 1e-6
     # Weight decay of matrices; vectors have none.
     weight_decay: float = 0.05
     # Largest norm of the gradient.
-    clip_grad: float = 1.0
+    clip_grad: Annotated[float, Bounds(least=0, zero="none")] = 1.0
     # Passes over the training images.
-    epochs: int = 100
+    epochs: Annotated[int, Bounds(least=1)] = 100
     # Minutes after which the run ends at min_lr, whatever epoch it is in, measured and saved as at its end:
     # the learning rate follows the clock where that is ahead of the steps. 0 for no limit.
-    max_minutes: float = 0.0
+    max_minutes: Annotated[float, Bounds(least=0, zero="no limit")] = 0.0
     # Epochs of linear warm-up, at most a fifth of the run.
-    warmup_epochs: float = 5.0
+    warmup_epochs: Annotated[float, Bounds(least=0)] = 5.0
     # Decay of a moving average of the weights, which is then what is measured and kept; 0 for none.
-    ema: float = 0.0
+    ema: Annotated[float, Bounds(least=0, below=1, zero="none")] = 0.0
     # Factor on the learning rate from each block to the one before it, such as 0.75; None for the same rate.
     layer_decay: float | None = None
     # Decay of the optimiser's averages, such as 0.9 0.95; None for the optimiser's own.

@@ -1,16 +1,15 @@
-"""What callers give, checked before anything is done with it; messages name the argument."""
+"""What callers give to jobs on a checkpoint, checked before anything is done; messages name the argument."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from numbers import Integral
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..device import resolve_device
-from ..errors import ConfigError
+from ..galleries.given import require_type, require_whole
 
 PathLike: TypeAlias = str | os.PathLike[str]
 CheckpointLike: TypeAlias = PathLike | Checkpoint
@@ -28,28 +27,17 @@ def require_least(least: int, **given: Any) -> None:
         TypeError: one is no whole number.
     """
     for name, value in given.items():
-        numbers = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-        for number in numbers:
-            if number is None:
-                continue
-            if isinstance(number, bool) or not isinstance(number, Integral):
-                raise TypeError(f"{name} is {number!r}: it can be a whole number, {least} or more")
-            if int(number) < least:
-                raise ConfigError(f"{name} is {number}: it can be {least} or more")
+        for number in value if isinstance(value, Iterable) and not isinstance(value, str) else [value]:
+            if number is not None:
+                require_whole(name, number, least)
 
 
 def require_lists(**given: Any) -> None:
     """Raise `TypeError` if an argument is a single text where a list is wanted, or no list at all."""
     for name, value in given.items():
-        if isinstance(value, str) or not isinstance(value, Iterable):
+        if isinstance(value, str):
             raise TypeError(f"{name} is {value!r}: it can be a list, such as [{value!r}]")
-
-
-def require_texts(**given: Any) -> None:
-    """Raise `TypeError` if an argument is no text."""
-    for name, value in given.items():
-        if not isinstance(value, str):
-            raise TypeError(f"{name} is {value!r}: it can be a str")
+        require_type(name, value, Sequence, "a list")
 
 
 def path_of(name: str, value: Any) -> Path:
@@ -59,8 +47,7 @@ def path_of(name: str, value: Any) -> Path:
 
 def text_of(name: str, value: Any) -> str:
     """A path as it is written, which may be the address of a store; `TypeError` if it is none."""
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name} is {value!r}: it can be a path, as a str or os.PathLike")
+    require_type(name, value, (str, os.PathLike), "a path")
     return str(os.fspath(value))
 
 
@@ -77,7 +64,7 @@ def opened(checkpoint: CheckpointLike, device: str = "auto") -> Checkpoint:
         ConfigError: no such device.
         TypeError: it is none of these.
     """
-    require_texts(device=device)
+    require_type("device", device, str, "a text")
     if isinstance(checkpoint, Checkpoint):
         return checkpoint
     return load_checkpoint(path_of("checkpoint", checkpoint), resolve_device(device))

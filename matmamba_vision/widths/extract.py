@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,13 +16,14 @@ from .. import models
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, save_checkpoint
 from ..errors import ConfigError, refusals
 from ..export import ExportError, check_onnx, export_onnx, largest_difference
+from ..galleries.given import require_type
 from ..hub import ONNX, occupied, require_architecture, save_for_hub
 from ..measures import Latency, count_macs, count_parameters, measure_latency
 from ..models import MatMamba
 from ..progress import Listener, Reporter
 from ..width import Width, WidthLike
 from .card import ExtractFacts, MeasuredAccuracy, write_card
-from .checked import CheckpointLike, PathLike, opened, path_of, require_least, require_texts, text_of
+from .checked import CheckpointLike, PathLike, opened, path_of, require_least
 from .held_out import BatchReader, data_config, open_data
 from .measure import measure_widths
 from .slices import NamedWidth, named_width, width_like
@@ -131,8 +133,9 @@ def extract(
         The smaller model; of a checkpoint, what was written.
 
     Raises:
-        CheckpointError: no such checkpoint, or timm does not know the model by name and a folder is named.
-        ConfigError: an argument that cannot be, a slice that cannot be read, or something is in the way.
+        CheckpointError: no such checkpoint.
+        ConfigError: an argument that cannot be, a slice that cannot be read, something is in the way, or a
+            folder is named for a model that timm does not know by name.
         WidthError: the model has no such width.
         DataError: the data set that was named cannot be read.
         ExportError: the exported graph computes something else.
@@ -146,7 +149,8 @@ def extract(
         raise TypeError("output is None: it can be the folder or the .safetensors file to write")
     require_least(1, batch_size=batch_size)
     require_least(0, workers=workers)
-    require_texts(data=data, root=text_of("root", root))
+    require_type("data", data, str, "a text")
+    require_type("root", root, (str, os.PathLike), "a path")
     place, parent = path_of("output", output), opened(model, "cpu")
     _require_free(place, parent, overwrite=overwrite, onnx=onnx)
     cut = _cut(parent, named_width(width, parent), place)

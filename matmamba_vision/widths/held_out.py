@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from matmamba_datasets import (
     Batch,
     BrokenTally,
     DataConfig,
     Images,
     Splits,
-    Subset,
     eval_transform,
     make_loader,
     open_splits,
@@ -20,8 +18,9 @@ from matmamba_datasets import (
 
 from ..checkpoint import Checkpoint, CheckpointError
 from ..config_file import filled
+from ..galleries.given import require_type
 from ..progress import Reporter
-from .checked import PathLike, require_texts, text_of
+from .checked import PathLike, text_of
 
 
 def data_config(checkpoint: Checkpoint, name: str = "", root: PathLike = "") -> DataConfig:
@@ -36,7 +35,7 @@ def data_config(checkpoint: Checkpoint, name: str = "", root: PathLike = "") -> 
         ConfigError: the settings in the checkpoint cannot be used.
         TypeError: a name that is no text, or a folder that is no path.
     """
-    require_texts(data=name)
+    require_type("data", name, str, "a text")
     # As it is written: it may be the address of a store.
     folder = text_of("root", root)
     config = filled(DataConfig, checkpoint.run.get("data", {}), str(checkpoint.path))
@@ -65,14 +64,6 @@ def open_data(
         raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
     report.left_out(splits.left_out)
     return splits
-
-
-def some(images: Images, count: int | None, seed: int) -> Images:
-    """At most `count` of the images, picked by chance, in their order; all by default."""
-    if count is None or count >= len(images):
-        return images
-    chosen = np.random.default_rng(seed).choice(len(images), count, replace=False)
-    return Subset(images, np.sort(chosen))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from matmamba_datasets import DataConfig, DataError, Images, Splits
 from ..checkpoint import Checkpoint, write_whole
 from ..device import limit_threads
 from ..errors import ConfigError, refusals
+from ..galleries.encoding import some
 from ..measures import Predictions, predict
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
@@ -23,7 +24,7 @@ from ..progress import Listener, Reporter
 from ..width import Width
 from .assessment import EncodedSides, ValidationPlan, assess
 from .checked import CheckpointLike, PathLike, opened, path_of, require_least, require_lists
-from .held_out import BatchReader, data_config, open_data, some
+from .held_out import BatchReader, data_config, open_data
 from .slices import NamedWidth, named_width
 
 Row = dict[str, Any]

@@ -39,7 +39,8 @@ def knn_classes(D: Floats, neighbours: Ints, temperature: float = VOTE_TEMPERATU
     A neighbour's vote weighs exp(similarity / temperature); of equal classes the nearest neighbour's wins.
 
     Args:
-        D: (nq, k) cosine similarities, best first. neighbours: (nq, k) classes of the neighbours.
+        D: (nq, k) cosine similarities, best first.
+        neighbours: (nq, k) classes of the neighbours.
     """
     weights = np.exp(D.astype(np.float64) / temperature)
     # For each neighbour the votes of its class. A loop, because a table of classes would be larger.
@@ -84,8 +85,8 @@ def ann_recall(D: Floats, D_exact: Floats) -> float:
     """Share of the exact k hits that an approximate search found; ties with the k-th exact score count.
 
     Args:
-        D: (nq, k) exact scores of the hits found, -inf where none was found. D_exact: (nq, k) scores of the
-            exact hits, best first.
+        D: (nq, k) exact scores of the hits found, -inf where none was found.
+        D_exact: (nq, k) scores of the exact hits, best first.
     """
     return float(ann_recalls(D, D_exact).mean())
 

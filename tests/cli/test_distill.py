@@ -158,7 +158,7 @@ def test_stored_vectors_are_followed(photos: Path, tmp_path: Path) -> None:
         (["--repeats", "1", "2"], "for each folder"),
         (["--images", "/no/such/folder"], "is not there"),
         (["--mix.mixup", "0.2"], "no teacher of their own"),
-        (["--teacher", ""], "needs --teacher"),
+        (["--teacher", ""], "needs a teacher"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

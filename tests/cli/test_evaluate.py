@@ -17,10 +17,10 @@ from matmamba_retrieval.planning.grid import Grid
 from matmamba_retrieval.planning.trials import Bench
 from matmamba_retrieval.strategies.gate import RULES
 from matmamba_vision import save_checkpoint
-from matmamba_vision.cli import evaluate as evaluate_command
-from matmamba_vision.cli import evaluation_report, experiment
-from matmamba_vision.cli.console import Console
 from matmamba_vision.cli.main import main
+from matmamba_vision.progress import Notice, Reporter
+from matmamba_vision.studies import evaluate as job
+from matmamba_vision.studies import experiment
 from PIL import Image
 from small import SMALL, create
 
@@ -109,12 +109,12 @@ def test_the_help_explains_what_tables_name(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(("loss", "said"), [(1, False), (0.5, True)])
-def test_queries_too_few_for_a_target_are_said_once(
-    loss: float, said: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_queries_too_few_for_a_target_are_said_once(loss: float, said: bool) -> None:
     gate = Strategy.gated(width="1/8", dim=8, length=5)
-    evaluate_command._say_few(Console(), [(gate, loss), (gate, loss)], 100)
-    assert capsys.readouterr().out.count("100 queries are too few") == said
+    told: list[Any] = []
+    job._say_few(Reporter(told.append), [(gate, loss), (gate, loss)], 100)
+    assert len(told) == said
+    assert all(isinstance(event, Notice) and "100 queries are too few" in event.text for event in told)
 
 
 def check_rows(results: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ def test_what_was_done_is_not_done_again(
     monkeypatch.setattr(Bench, "trial", fail)
 
     monkeypatch.setattr(experiment, "embed_batches", fail)
-    monkeypatch.setattr(evaluation_report, "PLOTS", {})
+    monkeypatch.setattr(job, "PLOTS", {})
     second = evaluate()
     assert tried == [first["rows"][-1]["strategy"]]
     assert second["rows"][:-1] == first["rows"][:-1]
@@ -214,4 +214,4 @@ def test_a_grid_that_cannot_be_is_named(
 
 def test_a_flag_that_cannot_work_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--queries", "1"]) == 2
-    assert "--queries is 1: it can be 2 or more" in capsys.readouterr().err
+    assert "queries is 1: it can be 2 or more" in capsys.readouterr().err

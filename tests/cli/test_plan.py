@@ -17,9 +17,9 @@ from matmamba_retrieval import Gallery, Plan, Strategy
 from matmamba_retrieval.strategies.forecast import Forecast
 from matmamba_retrieval.strategies.gate import Gate
 from matmamba_vision import save_checkpoint
-from matmamba_vision.cli.answers import strategy_text
-from matmamba_vision.cli.evaluation_report import first_stage
 from matmamba_vision.cli.main import main
+from matmamba_vision.galleries.strategies import strategy_text
+from matmamba_vision.studies.strategy_rows import first_stage
 from matplotlib.figure import Figure
 from PIL import Image
 from small import SMALL, create, unit_vectors
@@ -81,7 +81,7 @@ def test_indexes_are_tried_in_turn_and_the_chosen_one_stays(
     assert plan(indexed, photos, *flags) == 0
     settings = json.loads(capsys.readouterr().out)["plan"]["settings"]
     with Gallery(indexed) as gallery:
-        assert Plan.from_json(gallery.plan).strategy.steps[0].index == settings["index"]
+        assert Plan.from_json(gallery.plan).strategy.to_json() == settings
         assert settings["index"] in ("", *(record.recipe for record in gallery.shortlists()))
 
 
@@ -211,9 +211,12 @@ def test_costs_of_vectors_alone_can_be_read(
                 "--target",
                 "recall=1",
             ],
-            "--widths: vectors made elsewhere",
+            "widths: vectors have only the full one",
         ),
-        (["--vectors", "queries.parquet", "--model-name", "clip", "--target", "recall=1"], "--normalise"),
+        (
+            ["--vectors", "queries.parquet", "--model-name", "clip", "--target", "recall=1"],
+            "normalise brings",
+        ),
     ],
 )
 def test_vectors_that_cannot_plan_are_named(
@@ -236,7 +239,7 @@ def test_vectors_that_cannot_plan_are_named(
         ([], "a plan needs a target"),
         (["--target", "speed=3"], "unknown target 'speed'"),
         (["--budget", "ms=0.000001"], "nothing that was tried reaches ms <= 1e-06"),
-        (["--target", "recall=0.9", "--k", "0"], "--k is 0"),
+        (["--target", "recall=0.9", "--k", "0"], "k is 0"),
         (["--target", "recall=0.9", "--plot", "/no/such/folder/plan.png"], "no folder"),
         (["--target", "recall=0.9", "--widths", "1/3"], "1/3"),
     ],

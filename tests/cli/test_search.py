@@ -195,10 +195,10 @@ def test_vectors_made_elsewhere_are_searched(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["photo.jpg"], "made elsewhere: ask with --vectors or --like, not with photo.jpg"),
+        (["photo.jpg"], "made elsewhere: ask with vectors or like, not with photo.jpg"),
         (["--vectors", "queries.npy"], "say which model made"),
         (["--vectors", "queries.npy", "--model-name", "other"], "another"),
-        (["--vectors", "queries.npy", "--model-name", "clip"], "--normalise"),
+        (["--vectors", "queries.npy", "--model-name", "clip"], "normalise"),
         (["--vectors", "none.npy", "--model-name", "clip"], "no such file"),
         (["--like", "7", "--query-width", "1/8"], "only the full one"),
         (["--like", "7", "--not", "base.npy"], "no model for images"),
@@ -219,9 +219,9 @@ def test_vectors_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--shortlist", "0"], "--shortlist is 0"),
-        (["--min-score", "nan"], "--min-score"),
-        (["--strategy", "single-shot", "--dim", "8"], "mean nothing for --strategy single-shot"),
+        (["--shortlist", "0"], "shortlist is 0"),
+        (["--min-score", "nan"], "min_score is not a number"),
+        (["--strategy", "single-shot", "--dim", "8"], "mean nothing for strategy single-shot"),
         (["--html", "none/page.html"], "there is no folder none"),
         (["--html", "."], "is a folder"),
     ],
@@ -255,7 +255,7 @@ def test_without_an_index_all_are_compared_and_a_shortlist_names_what_is_missing
     assert main(["gallery", "import", table, imported]) == 0
     search = ["search", "--gallery", imported, "--like", "7", "--k", "3"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matmamba_vision.cli.search.SMALL_GALLERY", 10)
+        patch.setattr("matmamba_vision.galleries.strategies.SMALL_GALLERY", 10)
         assert main(search) == 0
     assert main([*search, "--strategy", "shortlist"]) == 2
     assert f"matmamba index --gallery {imported} --dims 32" in capsys.readouterr().err

@@ -19,10 +19,12 @@ from matmamba_datasets import (
     DataConfig,
     DataError,
     Images,
+    JoinedImages,
     StoredImages,
     TableReading,
     open_images,
     open_splits,
+    open_training_images,
     read_image,
 )
 from matmamba_datasets.parquet import Parquet
@@ -30,7 +32,7 @@ from matmamba_datasets.sample import listed_names
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
 from matmamba_retrieval.storage.sources import file_of
 from PIL import Image
-from real_trees import encoded, write_tar
+from real_trees import encoded, photos, write_tar
 
 
 @pytest.fixture
@@ -120,6 +122,32 @@ def test_a_gallery_among_photos_is_no_class(root: Path) -> None:
     assert (list(images.ids), images.classes) == (["cats/a.png"], ("cats",))
     named = {"gallery/": "a gallery", "catalog.sqlite": "not an image (.sqlite)"}
     assert images.left_out == {f"{root}/{name}": reason for name, reason in named.items()}
+
+
+def test_a_stray_table_does_not_replace_what_is_trained_on(root: Path) -> None:
+    photos(root / "train"), photos(root / "val")
+    write_table(root / "gallery.parquet", id=["a"])
+    images = open_training_images(root)
+    joined = JoinedImages([images], [1], [True])
+    assert (len(images), images.classes) == (8, ("cats", "dogs"))
+    assert joined.left_out == images.left_out == {str(root / "gallery.parquet"): "beside train/ and val/"}
+
+
+def test_lists_of_imagenet_may_hold_what_is_no_text(root: Path) -> None:
+    for wnid in ("n01440764", "n01443537"):
+        (root / "train" / wnid).mkdir(parents=True)
+        (root / "train" / wnid / "a.JPEG").write_bytes(encoded(1, "JPEG"))
+    (root / "val").mkdir()
+    for name in "ab":
+        (root / "val" / f"{name}.JPEG").write_bytes(encoded(2, "JPEG"))
+    config = DataConfig(name="imagenet", root=str(root))
+    (root / "val.txt").write_bytes(b"\xef\xbb\xbfa.JPEG 0\nb.JPEG 1\ncaf\xe9.JPEG 1\n")
+    assert len(open_splits(config).held_out) == 2
+    (root / "val.txt").unlink()
+    (root / "synsets.txt").write_text("n01440764\nn01443537\n")
+    (root / "ILSVRC2012_validation_ground_truth.txt").write_text("1\nx\n")
+    with pytest.raises(DataError, match="'x' is not the number of a class"):
+        open_splits(config)
 
 
 def test_bytes_may_be_kept_once_for_equal_images(root: Path) -> None:

@@ -147,7 +147,7 @@ def test_broken_images_are_left_out_and_listed(prepare: Prepare, photos: Path) -
     train = open_splits(DataConfig(name="folder", root=str(photos))).train
     for path in train.paths[:3]:
         Path(path).write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"(?s)--max-broken.*not an image file"):
+    with pytest.raises(DataError, match=r"(?s)max_broken.*not an image file"):
         prepare(max_broken=0.1)
     preparation = prepare(max_broken=0.2)
     assert preparation.broken == dict.fromkeys(train.paths[:3], "not an image file")

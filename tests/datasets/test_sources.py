@@ -250,7 +250,7 @@ def test_a_column_that_was_asked_for_is_found_again(tmp_path: Path) -> None:
         again = StoredImages(images.ids, images.paths)
         assert [again.stored(row) for row in range(3)] == [images.stored(row) for row in range(3)]
     assert usual.stored(0) != masks.stored(0)
-    with pytest.raises(DataError, match="--image-column 'none' is no column of images: it has image"):
+    with pytest.raises(DataError, match="image_column 'none' is no column of images: it has image"):
         open_images(tmp_path, TableReading(image_column="none"))
 
 

@@ -76,7 +76,9 @@ def save_data(folder: Path) -> None:
     ids = [path.relative_to(folder / "PHOTOS").as_posix() for path in (folder / "PHOTOS").rglob("*.jpg")]
     lines = [f"{image_id},{2015 + number}" for number, image_id in enumerate(sorted(ids))]
     (folder / "photos.csv").write_text("\n".join(["id,year", *lines]))
-    (folder / "my.yaml").write_text("k: 5\ndims: [16]\nshortlists: [10]\nstrategies: [single-shot, shortlist]\n")
+    (folder / "my.yaml").write_text(
+        "k: 5\ndims: [16]\nshortlists: [10]\nstrategies: [single-shot, shortlist]\n"
+    )
     # In the place of timm's own scripts, which its package lacks.
     for name in ("benchmark.py", "train.py"):
         (folder / name).write_text(
@@ -99,7 +101,16 @@ def save_runs(folder: Path) -> None:
         [*train, "--output", "RUN"],
         [*train, "--seed", "1", "--output", "BETTER"],
         [*index, "PHOTOS", "--gallery", "G", "--metadata", "photos.csv", "--dims", "32", "64"],
-        ["index", "--vectors", "clip.parquet", "--model-name", "clip-vit-b32", "--gallery", "C", "--normalise"],
+        [
+            "index",
+            "--vectors",
+            "clip.parquet",
+            "--model-name",
+            "clip-vit-b32",
+            "--gallery",
+            "C",
+            "--normalise",
+        ],
         [*index, "PHOTOS", "--gallery", "HOLIDAYS"],
         [*index, "MORE", "--gallery", "WORK", "--prefix", "more/"],
         *([*index, "PHOTOS", "--gallery", f"G{n}", "--shard", f"{n}/4"] for n in (1, 2, 3, 4)),

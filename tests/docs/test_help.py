@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,9 @@ INSTEAD = {
     r"timm:resnet50.a1_in1k": "timm:local-dir:LITE2",
     r"s3://bucket/photos/train-\{000000..000099\}.tar": "SHARDS/train-{000000..000000}.tar",
     r"^(matmamba evaluate --name parquet .*)": r"\1 --checkpoint RUN",
-    r"^matmamba select (.*?)( --evaluations 200)?( --json)?$": r"matmamba select \1 --evaluations 6 --images 8\3",
+    r"^matmamba select (.*?)( --evaluations 200)?( --json)?$": (
+        r"matmamba select \1 --evaluations 6 --images 8\3"
+    ),
     r"^matmamba data speed (.*)": r"matmamba data speed \1 --seconds 0.1",
     # Of a slow or busy machine, too.
     r"\bms=5\b": "ms=5000",
@@ -44,11 +46,8 @@ INSTEAD = {
 def shown(*arguments: str) -> str:
     """What `matmamba ... --help` says."""
     said = io.StringIO()
-    with redirect_stdout(said):
-        try:
-            main([*arguments, "--help"])
-        except SystemExit:
-            pass
+    with redirect_stdout(said), suppress(SystemExit):
+        main([*arguments, "--help"])
     return said.getvalue()
 
 
@@ -95,16 +94,16 @@ def make_room(words: list[str]) -> None:
         targets.append(words[words.index("--gallery") + 1])
     elif command == "select --checkpoint":
         targets.append("runs/photos/select")
-    elif command == "gallery export":
-        targets.append(words[4])
-    elif command == "gallery import" and "--existing" not in words:
+    elif command == "gallery export" or (command == "gallery import" and "--existing" not in words):
         targets.append(words[4])
     elif "photos.parquet" in words:
         targets.append("G")
     elif "configs/photos/mini.yaml" in words:
         targets.append("runs/photos")
     for target in targets:
-        shutil.rmtree(target, ignore_errors=True) if Path(target).is_dir() else Path(target).unlink(missing_ok=True)
+        shutil.rmtree(target, ignore_errors=True) if Path(target).is_dir() else Path(target).unlink(
+            missing_ok=True
+        )
     if "photos.parquet" in words:
         assert main(["index", "--checkpoint", "RUN", "--images", "photos.parquet", "--gallery", "G"]) == 0
         Path("archive").mkdir()
@@ -116,7 +115,8 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     assert words[0] == "matmamba"
     if "<" in words:
         place = words.index("<")
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Path(words[place + 1]).open("rb")))
+        content = io.BytesIO(Path(words[place + 1]).read_bytes())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content))
         words = words[:place]
     if ">" in words:
         place = words.index(">")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 
 import documents
 import pytest
@@ -63,7 +62,9 @@ def require_known(words: list[str]) -> None:
         assert {word for word in rest if "=" not in word} <= set(targets)
     elif program == "pip":
         project = tomllib.loads((documents.ROOT / "pyproject.toml").read_text())["project"]
-        extras = {name for word in rest for part in re.findall(r"\[(.*?)\]", word) for name in part.split(",")}
+        extras = {
+            name for word in rest for part in re.findall(r"\[(.*?)\]", word) for name in part.split(",")
+        }
         assert extras <= set(project["optional-dependencies"])
     elif program == "python":
         assert (documents.ROOT / rest[0]).is_file()
@@ -71,12 +72,19 @@ def require_known(words: list[str]) -> None:
         pytest.fail(f"no test knows {program!r}: use a block that is no sh block")
 
 
-def test_a_wrong_flag_would_be_seen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_flag_would_be_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         require_flags(["search", "--galery", "G", "query.jpg"], monkeypatch)
     assert "--gallery" in capsys.readouterr().err
 
 
 def test_the_pages_show_every_command() -> None:
-    shown = {given[0] for page in documents.PAGES for words in documents.shell_lines(page) if (given := arguments(words))}
+    shown = {
+        given[0]
+        for page in documents.PAGES
+        for words in documents.shell_lines(page)
+        if (given := arguments(words))
+    }
     assert len(shown) >= 17, sorted(shown)

@@ -103,16 +103,16 @@ def test_extract_gives_a_model_or_writes_one(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"checkpoint": 3}, "checkpoint is 3: it can be a path"),
+        ({"checkpoint": 3}, "checkpoint is an int: it can be a path"),
         ({"widths": "1/4"}, "widths is '1/4': it can be a list"),
         ({"widths": [None]}, "width None"),
-        ({"dims": [4.5]}, "dims is 4.5"),
-        ({"knn": [True]}, "knn is True"),
-        ({"data": 5}, "data is 5"),
-        ({"root": 5}, "root is 5"),
+        ({"dims": [4.5]}, "dims is a float"),
+        ({"knn": [True]}, "knn is a bool"),
+        ({"data": 5}, "data is an int"),
+        ({"root": 5}, "root is an int"),
         ({"compare": "1/2"}, "compare is '1/2'"),
-        ({"device": None}, "device is None"),
-        ({"output": 7}, "output is 7"),
+        ({"device": None}, "device is None: it can be a text"),
+        ({"output": 7}, "output is an int"),
     ],
 )
 def test_a_wrong_type_is_named(arguments: dict[str, Any], named: str, run: Path, tmp_path: Path) -> None:

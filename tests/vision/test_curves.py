@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from matmamba_vision.runs import curves
-from matmamba_vision.runs.curves import draw_curves, read_metrics
+from matmamba_vision.runs.curves import draw_curves
+from matmamba_vision.runs.metrics_log import read_metrics
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image

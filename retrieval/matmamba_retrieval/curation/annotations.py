@@ -31,8 +31,8 @@ class Annotations:
     capitals, paths with backslashes, and a CSV file may separate by semicolons, tabs or bars.
 
     Attributes:
-        by: "id" or "path": which column the file has. left_out: lines that cannot be used: reason by
-            "file, line".
+        by: "id" or "path": which column the file has.
+        left_out: lines that cannot be used: reason by "file, line".
 
     Raises:
         GalleryError: a file of another kind, without one of these columns or with both, or of which no line

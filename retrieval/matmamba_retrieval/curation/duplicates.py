@@ -26,8 +26,8 @@ class Group:
     """Nearly equal images.
 
     Attributes:
-        keys: the image that was added first, then the others, the most similar first. scores: cosine
-            similarities to the first image, 1 for itself; none is below the threshold.
+        keys: the image that was added first, then the others, the most similar first.
+        scores: cosine similarities to the first image, 1 for itself; none is below the threshold.
     """
 
     keys: Ints
@@ -49,10 +49,11 @@ def find_duplicates(
     left does the same, and so on. Every image is in one group at most.
 
     Args:
-        threshold: in (0, 1]. allowed: (keys,) which images to compare. strategy: finds the k nearest of each
-            image, among which are looked for those above the threshold; by default all pairs are compared,
-            which is exact and takes n^2 / 2 comparisons. progress: told how many images are done, as they
-            are.
+        threshold: in (0, 1].
+        allowed: (keys,) which images to compare.
+        strategy: finds the k nearest of each image, among which are looked for those above the threshold; by
+            default all pairs are compared, which is exact and takes n^2 / 2 comparisons.
+        progress: told how many images are done, as they are.
 
     Returns:
         The largest groups first, of equal ones that with the smaller first key.

@@ -28,10 +28,13 @@ class Votes:
     """Votes of the nearest labelled others of n images.
 
     Attributes:
-        classes: names. keys: (n,) of the images. own: (n,) their classes, `UNKNOWN` where they have none.
-            winners: (n,) the classes that their neighbours vote for. confidence: (n,) the winner's share of
-            the votes. own_share: (n,) their own class's share, 0 without one. neighbours: (n, k) keys, the
-            nearest first, `NO_KEY` where there are fewer.
+        classes: names.
+        keys: (n,) of the images.
+        own: (n,) their classes, `UNKNOWN` where they have none.
+        winners: (n,) the classes that their neighbours vote for.
+        confidence: (n,) the winner's share of the votes.
+        own_share: (n,) their own class's share, 0 without one.
+        neighbours: (n, k) keys, the nearest first, `NO_KEY` where there are fewer.
     """
 
     classes: tuple[str, ...]
@@ -89,7 +92,8 @@ def vote(
     An image never votes for itself, so the votes for labelled images are a leave-one-out test.
 
     Args:
-        keys: the images. allowed: (keys,) which images may vote, if they have a label.
+        keys: the images.
+        allowed: (keys,) which images may vote, if they have a label.
 
     Raises:
         GalleryError: fewer than two images may vote, or a temperature that is not above 0.
@@ -124,7 +128,8 @@ def _isotonic(shares: Floats, right: Bools) -> tuple[Floats, Floats]:
     """Steps that do not fall, by pooling neighbours: mean share and share of right ones of each.
 
     Args:
-        shares: (m,) ascending. right: (m,).
+        shares: (m,) ascending.
+        right: (m,).
     """
     pools: list[tuple[float, float, int]] = []
     # Equal shares are one step, whoever comes first.

@@ -45,8 +45,8 @@ def export_atlas(
     first among them; distances are 1 - cosine similarity.
 
     Args:
-        keys: which images, ascending; neighbours are looked for among these. picture: encoded picture of a
-            path, None if there is none.
+        keys: which images, ascending; neighbours are looked for among these.
+        picture: encoded picture of a path, None if there is none.
 
     Raises:
         GalleryError: the file is there already, or cannot be written. It is complete or not there.

@@ -43,7 +43,8 @@ def export_parquet(
     """Write images of a gallery to a Parquet file; returns how many.
 
     Args:
-        keys: which ones; by default all. progress: told how many rows were written, as they are.
+        keys: which ones; by default all.
+        progress: told how many rows were written, as they are.
 
     Raises:
         GalleryError: the file is there already, or cannot be written. It is complete or not there.
@@ -111,7 +112,9 @@ class Exported:
     """A Parquet file that `export_parquet` wrote.
 
     Attributes:
-        spec: what made its vectors. checkpoint_path: where the checkpoint was. widths: further widths.
+        spec: what made its vectors.
+        checkpoint_path: where the checkpoint was.
+        widths: further widths.
 
     Raises:
         GalleryError: no such file, no Parquet, or not one of ours.
@@ -153,6 +156,8 @@ class Exported:
     def ids(self) -> Iterator[list[str]]:
         """Ids, in parts."""
         for batch in self._batches(["id"]):
+            if batch["id"].null_count:
+                raise GalleryError(f"{self.file} has an image without id or path")
             yield batch["id"].to_pylist()
 
     def parts(self) -> Iterator[tuple[list[Row], NDArray[np.float16], dict[str, NDArray[np.float16]]]]:

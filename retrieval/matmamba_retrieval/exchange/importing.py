@@ -26,7 +26,9 @@ class VectorFile(Protocol):
     """A file of vectors.
 
     Attributes:
-        file: which one. dim: coordinates of each. left_out: columns that are not used.
+        file: which one.
+        dim: coordinates of each.
+        left_out: columns that are not used.
     """
 
     file: Path
@@ -145,6 +147,6 @@ def checked(
     good = np.isfinite(lengths) & (lengths > 0) if normalise else np.abs(lengths - 1) <= UNIT_TOLERANCE
     if not good.all():
         bad = int(np.flatnonzero(~good)[0])
-        hint = "" if normalise or not lengths[bad] > 0 else ": --normalise brings all to length 1"
+        hint = "" if normalise or not lengths[bad] > 0 else ": normalise brings all to length 1"
         raise GalleryError(f"{file}: the vector of {rows[bad].id!r} has length {lengths[bad]:g}, not 1{hint}")
     return xb / lengths[:, None] if normalise else xb

@@ -33,8 +33,10 @@ class Destination:
         shard: which part of a collection it is to hold, such as "1/4"; "" for all of it.
 
     Attributes:
-        gallery: None until there is one. widths: labels of the further widths. since: when the images began
-            to be read from their files, whose size and time are then noted; None if they are not.
+        gallery: None until there is one.
+        widths: labels of the further widths.
+        since: when the images began to be read from their files, whose size and time are then noted; None if
+            they are not.
 
     Raises:
         GalleryError: another model made the gallery, it has other widths, or it holds another shard.
@@ -102,7 +104,9 @@ class Destination:
         """Positions of the images to add: those that the gallery lacks, or all if they are replaced.
 
         Args:
-            ids, paths: of all images. prefix: put before each id. part: the positions to look at.
+            ids, paths: of all images.
+            prefix: put before each id.
+            part: the positions to look at.
 
         Raises:
             GalleryError: the gallery has an id from another path.
@@ -127,7 +131,7 @@ class Destination:
             raise GalleryError(
                 f"{self.folder} has an image {row.id!r} already, from {row.path}, not {path}:"
                 f" `matmamba gallery relocate {self.folder} OLD NEW` if the files have moved,"
-                " --prefix NAME keeps two folders apart, --upsert replaces it"
+                " a prefix keeps two folders apart, upsert replaces it"
             )
 
     def commit(self, rows: Sequence[Row], vectors: Mapping[str, Vectors]) -> int:
@@ -182,7 +186,7 @@ def parse_shard(text: str, count: int, block: int = 1) -> range:
         return range(count)
     number, _, shards = text.partition("/")
     if not (number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
-        raise GalleryError(f"--shard {text!r} is not i/n with i in 1..n, such as 1/4")
+        raise GalleryError(f"shard {text!r} is not i/n with i in 1..n, such as 1/4")
     blocks = -(-count // block)
     start, stop = (
         min(count, blocks * place // int(shards) * block) for place in (int(number) - 1, int(number))

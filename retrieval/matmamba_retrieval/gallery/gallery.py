@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import require_array, require_text, require_texts, require_whole
 from ..errors import GalleryError, SavedError
 from ..index.recipes import AUTO, choose
 from ..index.shortlist import build_index, save_index
@@ -54,7 +55,8 @@ class Gallery(Snapshot):
             if write and lock is None:
                 # Before the catalogue is read: whoever repairs it puts another file in its place.
                 self._writing = hold_to_write(folder)
-            super().__init__(folder, Catalog(folder / CATALOG, write=write), version)
+            number = None if version is None else require_whole(version, "version")
+            super().__init__(folder, Catalog(folder / CATALOG, write=write), number)
             if write:
                 self.sweep()
         except BaseException:
@@ -70,6 +72,8 @@ class Gallery(Snapshot):
         Args:
             widths: labels of further widths of which each image gets a vector.
         """
+        if not isinstance(spec, EmbeddingSpec):
+            raise TypeError(f"spec is {spec!r}: it has to be an EmbeddingSpec")
         folder = Path(folder)
         lock = take_empty(folder)
         try:
@@ -154,9 +158,10 @@ class Gallery(Snapshot):
         """Add images with their vectors, all of them or none; they are on the disk when this returns.
 
         Args:
-            rows: ids must be new. xb: (n, D) L2-normalised vectors of the gallery's spec, stored as float16.
-            small: for each further width of the gallery, (n, D) vectors. replace: images with the same ids
-                are deleted in the same moment.
+            rows: ids must be new.
+            xb: (n, D) L2-normalised vectors of the gallery's spec, stored as float16.
+            small: for each further width of the gallery, (n, D) vectors.
+            replace: images with the same ids are deleted in the same moment.
 
         Raises:
             GalleryError: an id is given twice or not new, vectors of the wrong shape, not finite or not
@@ -164,6 +169,9 @@ class Gallery(Snapshot):
             SavedError: the images are saved, but something failed then.
         """
         self.require_writer()
+        for row in rows:
+            if not isinstance(row, Row):
+                raise TypeError(f"rows has {row!r}: all have to be a Row")
         by_width = {self.spec.width: xb, **(small or {})}
         self.require_widths([*(small or {})])
         for vectors in by_width.values():
@@ -211,8 +219,9 @@ class Gallery(Snapshot):
     def delete(self, ids: Sequence[str]) -> int:
         """Delete images, all of them or none, and return how many; `GalleryError` if one is not there."""
         self.require_writer()
+        wanted = list(dict.fromkeys(require_texts(ids, "ids")))
         with self.changing("the deletion is saved"):
-            return delete_images(self.catalog, self.generation.number, list(dict.fromkeys(ids)))
+            return delete_images(self.catalog, self.generation.number, wanted)
 
     def save_plan(self, plan: Any) -> None:
         """Keep a plan, a JSON object, or forget it with None."""
@@ -232,15 +241,17 @@ class Gallery(Snapshot):
 
         Args:
             factory: a name of `RECIPES`, a FAISS factory string, or "auto"; by default what the index that it
-                replaces was built by, else "Flat". width: whose vectors; by default those of the gallery's
-                spec. recall: aimed at by a shortlist long enough: it sets the effort of a search.
-                memory_bytes: for the index, if "auto" chooses it.
+                replaces was built by, else "Flat".
+            width: whose vectors; by default those of the gallery's spec.
+            recall: aimed at by a shortlist long enough: it sets the effort of a search.
+            memory_bytes: for the index, if "auto" chooses it.
 
         Raises:
             GalleryError: `dim` is not in 1..D, the gallery is empty, FAISS refuses `factory`, or "auto" finds
                 no index that small.
         """
         self.require_writer()
+        dim, factory = require_whole(dim, "dim"), require_text(factory, "factory")
         if not 1 <= dim <= self.spec.dim:
             raise GalleryError(f"shortlist dim {dim} is not in 1..{self.spec.dim}")
         if not self.key_count:
@@ -287,6 +298,7 @@ class Gallery(Snapshot):
         return write_segment(where, width, self.key_count, [vectors], len(vectors), self.spec.dim)
 
     def _check(self, rows: Sequence[Row], xb: Vectors) -> None:
+        require_array(xb, "xb", "fiu", "(n, D)")
         if xb.shape != (len(rows), self.spec.dim):
             raise GalleryError(f"vectors have shape {xb.shape}, not {(len(rows), self.spec.dim)}")
         lengths = np.linalg.norm(xb.astype(np.float32), axis=1)

@@ -40,7 +40,9 @@ class Damage:
     """Something that is not as it was written.
 
     Attributes:
-        file: which one. what: what is wrong with it. remedy: what restores it.
+        file: which one.
+        what: what is wrong with it.
+        remedy: what restores it.
     """
 
     file: Path

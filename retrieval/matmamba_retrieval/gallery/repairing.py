@@ -125,8 +125,9 @@ class _Restored:
     """All vectors of a segment, the damaged ones made anew from the images.
 
     Attributes:
-        encoded: how many were made anew. lost: the images that could not be, in words. since: the oldest
-            version none of whose images has lost its vector by being deleted.
+        encoded: how many were made anew.
+        lost: the images that could not be, in words.
+        since: the oldest version none of whose images has lost its vector by being deleted.
     """
 
     def __init__(

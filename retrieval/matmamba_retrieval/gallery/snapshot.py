@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import require_text, require_texts, require_wholes
 from ..errors import GalleryError
 from ..index.shortlist import load_index
 from ..index.shortlist_index import ShortlistIndex
@@ -41,6 +42,7 @@ class Snapshot:
     def __init__(self, folder: Path, catalog: Catalog, version: int | None = None) -> None:
         self.folder, self.catalog = folder, catalog
         self._held: Lock | None = None
+        self._closed = False
         self._seen: Seen | None = None
         self._classes: tuple[Seen, NDArray[np.int64]] | None = None
         self._loading = threading.Lock()
@@ -48,6 +50,7 @@ class Snapshot:
 
     def close(self) -> None:
         """Release its files, and let go of its generation."""
+        self._closed = True
         self.catalog.close()
         if self._held is not None:
             self._held.release()
@@ -66,6 +69,14 @@ class Snapshot:
     def _state(self) -> Seen:
         assert self._seen is not None
         return self._seen
+
+    def seen(self) -> Seen:
+        """All that is seen, together; `GalleryError` if it is no longer there, or the gallery was closed."""
+        if self._closed:
+            raise GalleryError(f"{self.folder} is closed: open it again")
+        if self._held is None:
+            self._require_there()
+        return self._state
 
     @property
     def generation(self) -> Generation:
@@ -187,15 +198,16 @@ class Snapshot:
         self.spec.require(spec, f"{self.folder}, made with {self.checkpoint_path or 'another model'},")
 
     def rows(self, keys: Iterable[int]) -> list[Row]:
-        """The images with these keys, in this order."""
+        """The images with these keys, in this order; `GalleryError` if one is not there."""
+        wanted = require_wholes(keys, "keys")
         try:
-            return self.catalog.rows(self.generation.number, keys)
+            return self.catalog.rows(self.generation.number, wanted)
         finally:
             self._require_there()
 
     def keys_of(self, ids: Iterable[str]) -> dict[str, int]:
         """Key by id, of those ids that the gallery has."""
-        found = self.catalog.keys_at(self.version, ids)
+        found = self.catalog.keys_at(self.version, require_texts(ids, "ids"))
         self._require_there()
         return found
 
@@ -233,7 +245,7 @@ class Snapshot:
             GalleryError: `where` does not parse, or is more than a condition over known columns.
         """
         seen = self._state
-        found = self.catalog.matching(seen.version, where) if where else None
+        found = self.catalog.matching(seen.version, require_text(where, "where")) if where else None
         self._require_there()
         if found is None:
             return seen.live

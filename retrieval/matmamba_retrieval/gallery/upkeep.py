@@ -23,7 +23,8 @@ class Changes:
     """Ids of images whose files are gone, or differ in size or time from when they were encoded.
 
     Attributes:
-        unknown: how many there are of which nothing was noted. unreachable: whose files cannot be looked at.
+        unknown: how many there are of which nothing was noted.
+        unreachable: whose files cannot be looked at.
     """
 
     gone: list[str] = field(default_factory=list)

@@ -27,25 +27,27 @@ class TwoPrefixes:
         self._lists = faiss.downcast_index(index.index_ivf)
 
     @staticmethod
-    def train(xt: Floats, cluster: int, scan: int, cells: int) -> TwoPrefixes:
+    def train(xt: Floats, cluster: int, compared: int, cells: int) -> TwoPrefixes:
         """An empty index, trained by (n, D) vectors, of 8 bits for each coordinate compared."""
         kmeans = faiss.Kmeans(cluster, cells, niter=PASSES, spherical=True, seed=0)
         kmeans.train(prefix(xt, cluster))
         quantizer = faiss.IndexFlatIP(cluster)
         quantizer.add(kmeans.centroids)
         # Its own quantizer stays empty: cells are always given to it.
-        unused, bits = faiss.IndexFlatIP(scan), faiss.ScalarQuantizer.QT_8bit
-        lists = faiss.IndexIVFScalarQuantizer(unused, scan, cells, bits, faiss.METRIC_INNER_PRODUCT, False)
-        lists.sq.train(prefix(xt, scan))
+        unused, bits = faiss.IndexFlatIP(compared), faiss.ScalarQuantizer.QT_8bit
+        lists = faiss.IndexIVFScalarQuantizer(
+            unused, compared, cells, bits, faiss.METRIC_INNER_PRODUCT, False
+        )
+        lists.sq.train(prefix(xt, compared))
         lists.is_trained = True
         index = faiss.IndexIVFIndependentQuantizer(
-            quantizer, lists, faiss.RemapDimensionsTransform(cluster, scan, False)
+            quantizer, lists, faiss.RemapDimensionsTransform(cluster, compared, False)
         )
         index.is_trained = True
         return TwoPrefixes(index)
 
     def add(self, xb: Floats) -> None:
-        """Add (n, max(cluster, scan) or more) vectors."""
+        """Add (n, max(cluster, compared) or more) vectors."""
         cells = self._nearest_cells(xb, 1)[1]
         keys = np.arange(self.index.ntotal, self.index.ntotal + len(xb))
         codes = prefix(xb, self._lists.d)
@@ -77,8 +79,10 @@ def opq_index(xt: Floats, xq: Floats, exact: Ints, bytes_a_row: int, dims: list[
     Codes are of 4 bits, for fast scan; the paper's, of 8 bits, take minutes to train.
 
     Args:
-        xt: (n, D) vectors to train with and to judge by. xq: (nq, D) queries. exact: (nq, k) rows of `xt`
-            that are nearest to them. dims: prefixes to try, multiples of twice `bytes_a_row`.
+        xt: (n, D) vectors to train with and to judge by.
+        xq: (nq, D) queries.
+        exact: (nq, k) rows of `xt` that are nearest to them.
+        dims: prefixes to try, multiples of twice `bytes_a_row`.
     """
     best, most = None, -1.0
     for dim in dims:

@@ -24,9 +24,11 @@ class Recipe:
     """A kind of index.
 
     Attributes:
-        reason: when to take it. row_bytes: memory for each row at a dim, by FAISS's own layout. factory:
-            FAISS's string, of rows and dim; None if FAISS has none for it. recall: up to which share of the
-            exact hits a shortlist of ten times as many can be counted on to hold, of those by that prefix.
+        reason: when to take it.
+        row_bytes: memory for each row at a dim, by FAISS's own layout.
+        factory: FAISS's string, of rows and dim; None if FAISS has none for it.
+        recall: up to which share of the exact hits a shortlist of ten times as many can be counted on to
+            hold, of those by that prefix.
     """
 
     reason: str
@@ -113,8 +115,8 @@ def choose(rows: int, dim: int, budget: float = math.inf, recall: float = 0.99) 
     """The name of the recipe that is fastest within a memory budget and reaches a recall.
 
     Args:
-        budget: bytes for the index. recall: wanted share of the k nearest by the prefix in a shortlist of
-            10 k.
+        budget: bytes for the index.
+        recall: wanted share of the k nearest by the prefix in a shortlist of 10 k.
 
     Raises:
         GalleryError: none fits.

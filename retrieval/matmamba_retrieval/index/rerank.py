@@ -14,6 +14,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Vectors = NDArray[np.floating]
 NO_KEY = -1
+_TINY = np.finfo(np.float32).tiny
 _LOW = 0xFFFFFFFF
 # Numbers widened at once: 4 MiB, which caches hold; fewer would spend more on calls than on numbers.
 FLOATS_AT_ONCE = 1 << 20
@@ -48,7 +49,7 @@ def prefix(x: Vectors, dim: int) -> Floats:
     if dim == x.shape[1]:
         return cut
     norms = np.sqrt(np.einsum("nd,nd->n", cut, cut))
-    cut /= np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    cut /= np.maximum(norms, _TINY)[:, None]
     return cut
 
 
@@ -59,9 +60,10 @@ def rerank(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors], k: int
     whichever way they were found. Vectors are read in the order of their keys, each once for several queries.
 
     Args:
-        xq: (nq, d) normalised queries. candidates: (nq, K) keys, distinct in each row, `NO_KEY` where there
-            are fewer. read: vectors of ascending keys; the leading d coordinates are compared. k: hits
-            wanted.
+        xq: (nq, d) normalised queries.
+        candidates: (nq, K) keys, distinct in each row, `NO_KEY` where there are fewer.
+        read: vectors of ascending keys; the leading d coordinates are compared.
+        k: hits wanted.
 
     Returns:
         D (nq, k) scores, best first, and I (nq, k) keys; -inf and `NO_KEY` where a query has fewer
@@ -164,7 +166,8 @@ def exact_candidates(xq: Floats, blocks: Iterable[tuple[int, Vectors]], k: int) 
     """For each query, keys that are certain to contain its k nearest: those within rounding of the k-th best.
 
     Args:
-        xq: (nq, D) normalised queries. blocks: all vectors, as (key of the first row, rows).
+        xq: (nq, D) normalised queries.
+        blocks: all vectors, as (key of the first row, rows).
 
     Returns:
         (nq, K) keys, `NO_KEY` where a query has fewer than K.

@@ -40,9 +40,9 @@ def build_index(
     """An index over the normalised `dim` leading coordinates of the first `rows` keys.
 
     Args:
-        recipe: a name of `RECIPES`, a FAISS factory string, or "auto". recall: aimed at by a shortlist long
-            enough: it sets the effort of a search; for "auto", see `choose`. budget:
-            bytes, for "auto".
+        recipe: a name of `RECIPES`, a FAISS factory string, or "auto".
+        recall: aimed at by a shortlist long enough: it sets the effort of a search; for "auto", see `choose`.
+        budget: bytes, for "auto".
 
     Raises:
         GalleryError: FAISS does not understand `recipe`, or has too few vectors to train it with.
@@ -134,8 +134,10 @@ def search_index(
     `shortlist` of them, or as many as are allowed. Rows newer than the index are compared one by one.
 
     Args:
-        xq: (nq, dim) normalised. allowed: (key count,) bool; None allows all. effort: cells to look into
-            (nprobe) or length of the walk (efSearch); 0 takes what was found right when it was built.
+        xq: (nq, dim) normalised.
+        allowed: (key count,) bool; None allows all.
+        effort: cells to look into (nprobe) or length of the walk (efSearch); 0 takes what was found right
+            when it was built.
     """
     count = len(segments)
     known = index.ntotal if allowed is None else int(np.count_nonzero(allowed[: index.ntotal]))
@@ -198,18 +200,18 @@ def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistI
             index.train(_sample(segments, rows, dim))
         return ShortlistIndex(index, dim, recipe)
     if name == "adanns-ivf":
-        cluster, scan = _two_dims(recipe, numbers, dim)
+        cluster, compared = _two_dims(recipe, numbers, dim)
         xt = _sample(segments, rows, dim)
-        return ShortlistIndex(TwoPrefixes.train(xt, cluster, scan, cells(rows)).index, dim, recipe)
+        return ShortlistIndex(TwoPrefixes.train(xt, cluster, compared, cells(rows)).index, dim, recipe)
     return _trained_opq(_sample(segments, rows, dim), dim, recipe, _opq_bytes(numbers, dim))
 
 
 def _two_dims(recipe: str, numbers: Sequence[int], dim: int) -> tuple[int, int]:
-    """Dims of the cells and of the scan."""
-    cluster, scan = [*numbers, max(1, dim // 4), dim][:2] if len(numbers) != 1 else (numbers[0], dim)
-    if max(cluster, scan) != dim:
-        raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, scan)} dims, not of {dim}")
-    return cluster, scan
+    """Dims of the cells, and of what is compared."""
+    cluster, compared = [*numbers, max(1, dim // 4), dim][:2] if len(numbers) != 1 else (numbers[0], dim)
+    if max(cluster, compared) != dim:
+        raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, compared)} dims, not of {dim}")
+    return cluster, compared
 
 
 def _opq_bytes(numbers: Sequence[int], dim: int) -> int:

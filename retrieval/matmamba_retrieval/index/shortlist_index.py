@@ -94,7 +94,10 @@ class ShortlistIndex:
 
         FAISS counts in the whole process: the difference over a search is exact while one thread searches.
         """
-        return sum(counter.ndis for counter in self._counters)
+        total = 0
+        for counter in self._counters:
+            total += counter.ndis
+        return total
 
     @cached_property
     def memory(self) -> int:
@@ -125,7 +128,8 @@ class ShortlistIndex:
         equal vectors and the order is FAISS's. Where fewer were found, -inf and `NO_KEY`.
 
         Args:
-            effort: see `efforts`. allowed: (ntotal or more,) which keys may be found.
+            effort: see `efforts`.
+            allowed: (ntotal or more,) which keys may be found.
         """
         wanted = min(shortlist, self.ntotal)
         if not self.filters and allowed is not None:
@@ -159,7 +163,8 @@ class ShortlistIndex:
         if self.is_two_prefixes:
             return TwoPrefixes(self.faiss_index).search(xq, shortlist, effort or self.effort, selector)
         # The prefix may be shorter than the queries: AdANNS-OPQ has chosen it.
-        xq = prefix(xq, self.faiss_index.d)
+        if self.faiss_index.d != xq.shape[1]:
+            xq = prefix(xq, self.faiss_index.d)
         parameters = self._parameters(effort, selector)
         # FAISS filters on the CPU alone.
         searched = self.faiss_index if selector is not None or self._on_gpu is None else self._on_gpu
@@ -211,7 +216,8 @@ def tune(index: ShortlistIndex, xq: Floats, exact: Ints, shortlist: int, recall:
     """Set the effort to the least that finds a share `recall` of what the greatest effort finds.
 
     Args:
-        xq: (nq, dim) queries. exact: (nq, k) keys to be found in shortlists of this length.
+        xq: (nq, dim) queries.
+        exact: (nq, k) keys to be found in shortlists of this length.
     """
     shares = {}
     for effort in index.efforts:

@@ -21,9 +21,10 @@ class FunnelSteps:
     """A schedule of a funnel.
 
     Attributes:
-        dims, lengths: of each step but the last. widths: query widths of the steps after the first, the last
-            included; "same" for the width of the first; by default all full. expand: nearest candidates that
-            the query of the last step is averaged with.
+        dims, lengths: of each step but the last.
+        widths: query widths of the steps after the first, the last included; "same" for the width of the
+            first; by default all full.
+        expand: nearest candidates that the query of the last step is averaged with.
     """
 
     dims: list[int] = field(default_factory=list)
@@ -49,14 +50,19 @@ class Grid:
     """What `matmamba evaluate` tries. Every combination that makes sense is one row.
 
     Attributes:
-        k: hits wanted. query_widths, gallery_widths: labels; empty for the trained ones and for full.
-            dims: of the first stage. shortlists: lengths of the first stage. strategies: which are tried.
-            funnels: schedules. indexes: of the first stage. gate_dims, gate_shortlists: of gated strategies;
-            by default the last of dims and shortlists. gate_losses: targets that gates are calibrated to, in
-            points of each of gate_qualities; gate_sure: with 95 % certainty. expands, gate_expands: nearest
-            candidates that a query is averaged with, of shortlists, and of what the small width of a gate
-            answers. folds: into which queries are dealt; the gate that one fold passes is calibrated on the
-            others.
+        k: hits wanted.
+        query_widths, gallery_widths: labels; empty for the trained ones and for full.
+        dims: of the first stage.
+        shortlists: lengths of the first stage.
+        strategies: which are tried.
+        funnels: schedules.
+        indexes: of the first stage.
+        gate_dims, gate_shortlists: of gated strategies; by default the last of dims and shortlists.
+        gate_losses: targets that gates are calibrated to, in points of each of gate_qualities; gate_sure:
+            with 95 % certainty.
+        expands, gate_expands: nearest candidates that a query is averaged with, of shortlists, and of what
+            the small width of a gate answers.
+        folds: into which queries are dealt; the gate that one fold passes is calibrated on the others.
     """
 
     k: int = 10

@@ -64,7 +64,12 @@ class Goal:
     @staticmethod
     def parse(targets: Sequence[str], budgets: Sequence[str]) -> Goal:
         """From texts such as "recall=0.99"."""
-        return Goal(dict(map(_pair, targets)), dict(map(_pair, budgets)))
+        return Goal(Goal.pairs(targets), Goal.pairs(budgets))
+
+    @staticmethod
+    def pairs(texts: Sequence[str]) -> dict[str, float]:
+        """Numbers by name, of texts such as "recall=0.99"."""
+        return dict(map(_pair, texts))
 
     def __str__(self) -> str:
         parts = [f"{name} >= {value:g}" for name, value in self.targets.items()]
@@ -95,8 +100,9 @@ def candidates(
     """Strategies to try: single-shot; shortlists and gates by width, index, effort and length; funnels.
 
     Args:
-        widths: labels, full first. dims: of indexes that are built. labelled: whether hits of the right class
-            are wanted, rather than those of single-shot.
+        widths: labels, full first.
+        dims: of indexes that are built.
+        labelled: whether hits of the right class are wanted, rather than those of single-shot.
     """
     found = [Strategy.single_shot(width=width) for width in widths]
     for width in widths:

@@ -97,7 +97,8 @@ class Bench:
     """Queries, encoded at all widths that are tried, on one gallery.
 
     Attributes:
-        exact: what single-shot answers. k: hits wanted.
+        exact: what single-shot answers.
+        k: hits wanted.
     """
 
     def __init__(
@@ -145,8 +146,9 @@ class Bench:
         Rules are all, or without labels those that need none.
 
         Args:
-            target: as a share, 0.001 for a tenth of a point. qualities: names, as in `qualities`. sure: hold
-                upper bounds of the losses against the target, as `calibrate` of the gate does.
+            target: as a share, 0.001 for a tenth of a point.
+            qualities: names, as in `qualities`.
+            sure: hold upper bounds of the losses against the target, as `calibrate` of the gate does.
         """
         return self._evidence_of(strategy, qualities).calibrate(target, sure)
 
@@ -165,7 +167,9 @@ class Bench:
         them both calibrate and are measured, and what is measured holds for queries that were not seen.
 
         Args:
-            target, qualities, sure: as for `calibrate`. folds: how many. seed: of the dealing.
+            target, qualities, sure: as for `calibrate`.
+            folds: how many.
+            seed: of the dealing.
 
         Returns:
             The trial, whose strategy has the gate that all queries together calibrate, and that calibration.

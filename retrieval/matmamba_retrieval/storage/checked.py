@@ -26,7 +26,8 @@ class CheckedDatabase:
     """The tables of a catalogue.
 
     Attributes:
-        file: where it is. format: which tables it has, see `schema`.
+        file: where it is.
+        format: which tables it has, see `schema`.
 
     Raises:
         GalleryError: the file is missing, damaged, or of another format.
@@ -162,7 +163,8 @@ class CheckedDatabase:
         """Raise `GalleryError` if rows of a table are not those that were written.
 
         Args:
-            part: the generation, of the tables that are divided by it. blocks: see `schema`; all by default.
+            part: the generation, of the tables that are divided by it.
+            blocks: see `schema`; all by default.
         """
         with self._lock, naming(self.file):
             if blocks is None:

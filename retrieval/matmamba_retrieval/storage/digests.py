@@ -31,7 +31,8 @@ class Digests:
     """The digests of a connection's catalogue, those that were compared remembered.
 
     Args:
-        file: named in errors. known: whether the catalogue has digests; without, nothing is compared.
+        file: named in errors.
+        known: whether the catalogue has digests; without, nothing is compared.
     """
 
     def __init__(self, database: apsw.Connection, file: Path, *, known: bool) -> None:

@@ -70,7 +70,9 @@ class Row:
     """One image of a gallery.
 
     Attributes:
-        id: stable and unique. path: where the image can be found. label: class name, or None.
+        id: stable and unique.
+        path: where the image can be found.
+        label: class name, or None.
         metadata: whatever the user wants to keep with it, and filter by: a JSON object.
     """
 
@@ -123,7 +125,8 @@ class ShortlistRecord:
     """A FAISS index over `dim` leading coordinates of the vectors of a width, keys 0 to `rows`.
 
     Attributes:
-        name: unique in its gallery. recipe: how it was made, in the words of `shortlist`.
+        name: unique in its gallery.
+        recipe: how it was made, in the words of `shortlist`.
     """
 
     name: str
@@ -152,8 +155,8 @@ class Generation:
     """All vectors of a gallery from one model. Another model makes a new one, and so does compacting.
 
     Attributes:
-        since: the oldest version that can still be opened. widths: further widths of which each image has a
-            vector, beside that of `spec`.
+        since: the oldest version that can still be opened.
+        widths: further widths of which each image has a vector, beside that of `spec`.
     """
 
     number: int
@@ -184,7 +187,9 @@ class Version:
     """The gallery after one change.
 
     Attributes:
-        keys: how many keys were given out. live: images that were not deleted. time: UTC, ISO 8601.
+        keys: how many keys were given out.
+        live: images that were not deleted.
+        time: UTC, ISO 8601.
     """
 
     number: int

@@ -21,8 +21,10 @@ class Table:
     """A table, divided into blocks.
 
     Attributes:
-        columns: their definitions. key: columns of the primary key. part: the column by which it is divided
-            first, "" for none. number: the column by which it is divided then, into `block` numbers each.
+        columns: their definitions.
+        key: columns of the primary key.
+        part: the column by which it is divided first, "" for none.
+        number: the column by which it is divided then, into `block` numbers each.
         since: the format that has it first.
     """
 

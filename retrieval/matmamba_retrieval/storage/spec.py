@@ -12,9 +12,11 @@ class EmbeddingSpec:
     """Identity of an embedding: vectors of different models, dims or image transforms cannot be compared.
 
     Attributes:
-        checkpoint: digest of the model's file. width: label such as "full" or "1/8". dim: leading
-            coordinates. transform: digest of how images are resized, cropped and normalised; "" for vectors
-            that were made elsewhere.
+        checkpoint: digest of the model's file.
+        width: label such as "full" or "1/8".
+        dim: leading coordinates.
+        transform: digest of how images are resized, cropped and normalised; "" for vectors that were made
+            elsewhere.
     """
 
     checkpoint: str

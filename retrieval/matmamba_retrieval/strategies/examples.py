@@ -73,7 +73,8 @@ class Away:
     width.
 
     Attributes:
-        negatives: the examples. weight: above 0; at 1 a query equal to its negative has no direction left.
+        negatives: the examples.
+        weight: above 0; at 1 a query equal to its negative has no direction left.
 
     Raises:
         GalleryError: when a query is encoded that has no direction left, or the weight is not above 0.

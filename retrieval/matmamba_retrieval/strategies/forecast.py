@@ -30,7 +30,8 @@ class Forecast:
     """A polynomial of second order of the margins, by least squares.
 
     Attributes:
-        rules: (F,) whose margins it reads. centre, scale: (F,) their means and standard deviations.
+        rules: (F,) whose margins it reads.
+        centre, scale: (F,) their means and standard deviations.
         weights: (1 + F + F (F + 1) / 2,) of one, of the margins, and of their products.
 
     Raises:

@@ -191,10 +191,11 @@ class Calibration:
     """A gate, and what it did to the queries that it was calibrated on.
 
     Attributes:
-        share: of the queries that were encoded at full width. losses: of each quality against single-shot.
-            bounds: one-sided 95 % upper bounds of these, as a mean of a sample. met: whether all losses are
-            within the target; if not, even all queries at full width lose more, because the shortlist is too
-            short.
+        share: of the queries that were encoded at full width.
+        losses: of each quality against single-shot.
+        bounds: one-sided 95 % upper bounds of these, as a mean of a sample.
+        met: whether all losses are within the target; if not, even all queries at full width lose more,
+            because the shortlist is too short.
     """
 
     gate: Gate
@@ -214,9 +215,10 @@ def calibrate(
     first is taken.
 
     Args:
-        by_gate: (n,) margins of each query, see `gates`. small, full: (n, M) what each query loses of M
-            qualities against single-shot, answered by the small width, and by the full width. sure: hold the
-            bounds, rather than the losses, against the target.
+        by_gate: (n,) margins of each query, see `gates`.
+        small, full: (n, M) what each query loses of M qualities against single-shot, answered by the small
+            width, and by the full width.
+        sure: hold the bounds, rather than the losses, against the target.
     """
     if not by_gate or not len(small):
         raise GalleryError("a gate needs a rule and queries to calibrate it on")

@@ -44,9 +44,19 @@ class Cost:
         """Add the time since `start` (`time.perf_counter`), divided by the number of queries, to a stage."""
         _add(self.ms, stage, 1e3 * (time.perf_counter() - start) / max(1, queries))
 
-    def spend(self, stage: str, macs: float, bytes_read: float) -> None:
-        """Count the comparison of a query with vectors: multiply-adds, and bytes of these."""
-        _add(self.search_macs, stage, macs)
+    def compared(self, stage: str, start: float, queries: int, macs: float, bytes_read: float) -> None:
+        """Add what a stage took that compared queries with vectors.
+
+        Args:
+            stage: shortlist or rerank.
+            start: when it began, by `time.perf_counter`.
+            queries: how many it compared.
+            macs: multiply-adds of each.
+            bytes_read: of the vectors that each was compared with.
+        """
+        ms, macs_by_stage = self.ms, self.search_macs
+        ms[stage] = ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start) / (queries or 1)
+        macs_by_stage[stage] = macs_by_stage.get(stage, 0.0) + macs
         self.bytes_read += bytes_read
 
     def add_encoder(self, encoded: Encoded) -> None:

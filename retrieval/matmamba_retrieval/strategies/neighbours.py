@@ -25,8 +25,9 @@ def neighbours(
     """For some images of a gallery their k nearest others, in blocks of bounded size.
 
     Args:
-        keys: the images. k: neighbours of each, the image itself not counted. allowed: (keys,) which images
-            may be neighbours.
+        keys: the images.
+        k: neighbours of each, the image itself not counted.
+        allowed: (keys,) which images may be neighbours.
 
     Yields:
         Keys (n,), D (n, k) and I (n, k) as in `Hits`: -inf and `NO_KEY` where an image has fewer others.

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import require_array
 from ..errors import GalleryError
 
 Ints = NDArray[np.int64]
@@ -22,11 +23,19 @@ class Encoded:
         xq: (nq, D) float32, L2-normalised.
         macs: encoder multiply-adds per query.
         ms: encoder time per query.
+
+    Raises:
+        TypeError: no array of floats.
+        GalleryError: an array of another shape.
     """
 
     xq: Floats
     macs: float
     ms: float
+
+    def __post_init__(self) -> None:
+        if require_array(self.xq, "xq", "f", "(nq, D)").ndim != 2:
+            raise GalleryError(f"xq has shape {self.xq.shape}: it has to be (nq, D)")
 
 
 class Queries(Protocol):
@@ -48,6 +57,10 @@ class EncodedQueries:
     """Queries encoded beforehand, by width label."""
 
     by_width: dict[str, Encoded]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.by_width, dict) or not self.by_width:
+            raise TypeError(f"by_width is {self.by_width!r}: it has to be Encoded by label of width")
 
     def __len__(self) -> int:
         return len(next(iter(self.by_width.values())).xq)

@@ -29,17 +29,26 @@ def search(
         TypeError: an argument of another type.
         GalleryError: k is out of range, or strategy or queries do not fit the gallery.
     """
-    _require_types(gallery, strategy, queries, k)
-    answer = gated_hits if strategy.kind == "gated" else staged
-    return answer(gallery, strategy, queries, k, allowed)
+    if not (
+        isinstance(gallery, Gallery)
+        and isinstance(strategy, Strategy)
+        and isinstance(k, int)
+        and hasattr(queries, "encode")
+    ):
+        k = _checked(gallery, strategy, queries, k)
+    if strategy.kind == "gated":
+        return gated_hits(gallery, strategy, queries, k, allowed)
+    return staged(gallery, strategy, queries, k, allowed)
 
 
-def _require_types(gallery: object, strategy: object, queries: object, k: object) -> None:
+def _checked(gallery: object, strategy: object, queries: object, k: object) -> int:
+    """k as Python's own number; `TypeError` naming the argument that is of another type."""
     if not isinstance(gallery, Gallery):
         raise TypeError(f"gallery is {gallery!r}: it has to be a Gallery")
     if not isinstance(strategy, Strategy):
         raise TypeError(f"strategy is {strategy!r}: it has to be a Strategy, such as Strategy.shortlist()")
-    if not (hasattr(queries, "encode") and hasattr(queries, "take")):
+    if not hasattr(queries, "encode"):
         raise TypeError(f"queries are {type(queries).__name__}: vectors have to be EncodedQueries, say")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+    if not isinstance(k, (int, np.integer)):
         raise TypeError(f"k is {k!r}: it has to be a whole number")
+    return int(k)

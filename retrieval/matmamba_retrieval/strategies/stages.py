@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments import require_array
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, exact_candidates, prefix, rerank
@@ -45,12 +46,13 @@ class Answerable(NamedTuple):
 
 def answerable(gallery: Gallery, k: int, allowed: Bools | None) -> Answerable:
     """What may be answered; `GalleryError` if `k` is not in 1..number of images."""
-    version, dim = gallery.version, gallery.spec.dim
+    seen = gallery.seen()
+    version, live, dim = seen.version, seen.live, seen.generation.spec.dim
     if not 1 <= k <= version.live:
         raise GalleryError(f"k = {k} is not in 1..{version.live}, the number of images in {gallery.folder}")
-    live = gallery.allowed()
     if allowed is None:
         return Answerable(live, version.live, version.keys, dim)
+    require_array(allowed, "allowed", "biuf", "(keys,)")
     if allowed.shape != (version.keys,) or allowed.dtype != np.bool_:
         raise GalleryError(f"a selection is {allowed.dtype} {allowed.shape}, not bool {(version.keys,)}")
     allowed = allowed if live is None else allowed & live
@@ -87,7 +89,8 @@ def staged(gallery: Gallery, strategy: Strategy, queries: Queries, k: int, allow
     encoded = QueryWidths(queries, images.dim, cost)
     if not strategy.steps:
         return _single_shot(gallery, strategy.query_width, encoded, k, images, cost)
-    _require_steps(strategy, k, images.dim)
+    if strategy.longest_dim > images.dim or strategy.shortest_list < k:
+        raise _unfit(strategy, k, images.dim)
     candidates = shortlist = _shortlist(gallery, strategy, encoded, images, cost)
     for step in strategy.steps[1:]:
         xq = encoded.at(step.width or "full")
@@ -103,25 +106,22 @@ def _single_shot(
     """Compare each query with every image."""
     xq, start = encoded.at(width), time.perf_counter()
     D, I = exact_search(gallery, xq, k, images.allowed)  # noqa: E741
-    cost.took("rerank", start, len(xq))
-    cost.spend("rerank", images.total * images.dim, images.total * images.dim * FLOAT16)
+    macs = images.total * images.dim
+    cost.compared("rerank", start, len(xq), macs, macs * FLOAT16)
     cost.candidates += images.total
     return Hits(D, I, I, cost, _flags(len(xq), width == "full"), images.reason(k))
 
 
 def _flags(count: int, flag: bool) -> Bools:
-    """(count,) times the same; NumPy's `full` takes four times as long for one query."""
-    flags = np.empty(count, dtype=np.bool_)
-    flags.fill(flag)
-    return flags
+    """(count,) times the same; NumPy's `full` takes several times as long for one query."""
+    return np.array([flag] * count, dtype=np.bool_)
 
 
-def _require_steps(strategy: Strategy, k: int, dim: int) -> None:
-    """Raise `GalleryError` if the steps do not fit vectors of a dim, or keep too few candidates."""
+def _unfit(strategy: Strategy, k: int, dim: int) -> GalleryError:
+    """Why the steps do not fit vectors of a dim, or keep too few candidates."""
     if strategy.longest_dim > dim:
-        raise GalleryError(f"{strategy.kind} dim {strategy.longest_dim} is not in 1..{dim}")
-    if strategy.shortest_list < k:
-        raise GalleryError(f"a shortlist of {strategy.shortest_list} cannot give k = {k} hits")
+        return GalleryError(f"{strategy.kind} dim {strategy.longest_dim} is not in 1..{dim}")
+    return GalleryError(f"a shortlist of {strategy.shortest_list} cannot give k = {k} hits")
 
 
 def _shortlist(
@@ -134,8 +134,8 @@ def _shortlist(
     wanted = min(step.length, images.total)
     found = used.search(prefix(xq, step.dim), wanted, images.allowed, step.effort)
     compared = (used.index.compared() - before) / max(1, len(xq)) or float(images.keys)
-    cost.took("shortlist", start, len(xq))
-    cost.spend("shortlist", compared * step.dim, compared * used.file_bytes / images.keys)
+    read = compared * used.file_bytes / images.keys
+    cost.compared("shortlist", start, len(xq), compared * step.dim, read)
     return found
 
 
@@ -198,7 +198,6 @@ def rerank_step(
     start = time.perf_counter()
     cut = xq if dim == xq.shape[1] else prefix(xq, dim)
     D, I = rerank(cut, candidates, gallery.segments.read, length)  # noqa: E741
-    cost.took("rerank", start, len(xq))
     macs = candidates.shape[1] * dim
-    cost.spend("rerank", macs, macs * FLOAT16)
+    cost.compared("rerank", start, len(xq), macs, macs * FLOAT16)
     return D, I

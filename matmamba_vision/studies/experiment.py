@@ -1,4 +1,4 @@
-"""What `matmamba evaluate` works on: images encoded once, kept in files, and a gallery made of them."""
+"""What a study works on: images encoded once, kept in files, and a gallery made of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from matmamba_datasets import DataError, Images, Splits
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Row
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_batches
 from ..measures import measure_latency
 from ..widths.held_out import BatchReader
 from ..widths.measure import Embeddings
-from .console import Console
-from .progress import reporter
 
 ADDED_AT_ONCE = 65_536
 
@@ -33,6 +30,9 @@ class Side:
     """One split, encoded at some widths: (n, D) by width label, (n,) labels, and which images these are.
 
     Attributes:
+        by_width: embeddings by the label of their width.
+        labels: class indices.
+        indices: positions of the images in their collection.
         name: digest of what made it.
     """
 
@@ -51,9 +51,12 @@ class Experiment:
     """Encoded images, and a gallery of the training images.
 
     Attributes:
-        stored, asked: training and held-out images. queries: the held-out ones, as strategies take them, with
-            the milliseconds of one image. labels: class name of each query. name: of the held-out images, as
-            they were encoded.
+        gallery: of the training images, open for writing.
+        stored: training images.
+        asked: held-out images.
+        queries: the held-out ones, as strategies take them, with the milliseconds of one image.
+        labels: class name of each query.
+        name: of the held-out images, as they were encoded.
     """
 
     gallery: Gallery
@@ -77,14 +80,12 @@ class Workshop:
 
     Args:
         folder: files are named by what made them, so that nothing old is taken for new.
+        reader: of the checkpoint that encodes.
     """
 
-    def __init__(
-        self, folder: Path, checkpoint: Checkpoint, console: Console, batch_size: int, workers: int
-    ) -> None:
-        self._folder, self._checkpoint, self._console = folder, checkpoint, console
-        self._batch_size, self._workers = batch_size, workers
-        self._embedder = Embedder(checkpoint)
+    def __init__(self, folder: Path, reader: BatchReader) -> None:
+        self._folder, self._reader, self._checkpoint = folder, reader, reader.checkpoint
+        self._embedder = Embedder(reader.checkpoint)
 
     def open(
         self, splits: Splits, data: Mapping[str, Any], widths: Sequence[str], gallery_widths: Sequence[str]
@@ -92,7 +93,13 @@ class Workshop:
         """Encode both splits as far as that was not done before, and open their gallery.
 
         Args:
+            splits: training images, which become the gallery, and held-out ones, which are asked.
             data: what says which images these are, as plain values.
+            widths: labels, of the queries.
+            gallery_widths: labels, of the gallery, beside full.
+
+        Raises:
+            DataError: no image can be read, or too many are broken.
         """
         stored_widths = list(dict.fromkeys(["full", *gallery_widths]))
         stored = self._side("gallery", splits.train, data, stored_widths)
@@ -119,16 +126,10 @@ class Workshop:
         return side
 
     def _encode(self, part: str, images: Images, widths: Sequence[str], name: str) -> Side:
-        reader = BatchReader(
-            checkpoint=self._checkpoint,
-            report=reporter(self._console),
-            batch_size=self._batch_size,
-            workers=self._workers,
-        )
-        batches = reader.batches(f"encoding {part}", images)
+        batches = self._reader.batches(f"encoding {part}", images)
         by_width, labels, indices = embed_batches(self._embedder, batches, widths)
         if not len(labels):
-            raise DataError(f"no image for the {part} can be read: name others by --name and --root")
+            raise DataError(f"no image for the {part} can be read: name another data set, or another root")
         return Side(by_width, labels, indices, name)
 
     def _gallery(self, images: Images, side: Side, data: Mapping[str, Any]) -> Gallery:
@@ -149,7 +150,7 @@ class Workshop:
         return Gallery(place, write=True)
 
     def _queries(self, side: Side) -> EncodedQueries:
-        with self._console.status("measuring latency"):
+        with self._reader.report.stage("measuring latency"):
             times = measure_latency(self._checkpoint.model, list(side.by_width))
         return EncodedQueries(
             {

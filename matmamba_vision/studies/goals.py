@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matmamba_errors import MatMambaError
-from rich.table import Table
+
+
+class GoalsMissedError(MatMambaError):
+    """A demonstration that did not reach what it must; the message names the goals and their bounds."""
 
 
 @dataclass(frozen=True)
-class Goal:
+class DemoGoal:
     """A figure of results.json and its bound.
 
     Attributes:
-        name: what it is. bound: the least value, or the largest if `at_most`. read: finds it in the results.
+        name: what it is.
+        bound: the least value, or the largest if `at_most`.
+        read: finds it in the results.
+        at_most: whether the bound is the largest value.
         of_machine: whether it is a time, which depends on the machine and on what else it does: it is
             reported, never required.
     """
@@ -36,14 +42,14 @@ def _least_shortlist_recall(results: dict[str, Any]) -> float:
 
 
 GOALS = (
-    Goal("top-1, full width", 0.97, lambda results: _width(results, "full")["top1"]),
-    Goal("top-1, width 1/8", 0.96, lambda results: _width(results, "1/8")["top1"]),
-    Goal("1-NN, query 1/8 in a full-width gallery", 0.97, lambda results: _width(results, "1/8")["knn1"]),
-    Goal("shortlist + rerank: share of the exact top 10", 0.99, _least_shortlist_recall),
-    Goal(
+    DemoGoal("top-1, full width", 0.97, lambda results: _width(results, "full")["top1"]),
+    DemoGoal("top-1, width 1/8", 0.96, lambda results: _width(results, "1/8")["top1"]),
+    DemoGoal("1-NN, query 1/8 in a full-width gallery", 0.97, lambda results: _width(results, "1/8")["knn1"]),
+    DemoGoal("shortlist + rerank: share of the exact top 10", 0.99, _least_shortlist_recall),
+    DemoGoal(
         "seconds in all", 180, lambda results: sum(results["seconds"].values()), at_most=True, of_machine=True
     ),
-    Goal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True),
+    DemoGoal("peak memory, MiB", 2048, lambda results: results["peak_memory_mib"], at_most=True),
 )
 
 
@@ -59,19 +65,9 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def require_goals(rows: list[dict[str, Any]]) -> None:
-    """Raise `ValueError` naming the missed goals of quality and memory; times are left aside."""
+def require_goals(rows: Sequence[dict[str, Any]]) -> None:
+    """Raise `GoalsMissedError` naming the missed goals of quality and memory; times are left aside."""
     missed = [row for row in rows if not row["met"] and not row["of_machine"]]
     if missed:
         listed = "; ".join(f"{row['name']}: {row['value']:g}, {row['bound']}" for row in missed)
-        raise MatMambaError(f"the demo missed {listed}")
-
-
-def goals_table(rows: list[dict[str, Any]]) -> Table:
-    """The rows as people read them."""
-    table = Table("goal", "bound", "reached", "met?", title="goals")
-    for row in rows:
-        table.add_row(
-            row["name"], row["bound"], f"{row['value']:g}", "yes" if row["met"] else "[red]no[/red]"
-        )
-    return table
+        raise GoalsMissedError(f"the demo missed {listed}")

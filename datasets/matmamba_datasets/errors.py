@@ -1,4 +1,4 @@
-"""An image that cannot be read."""
+"""Errors of data sets and of single images."""
 
 from __future__ import annotations
 
@@ -19,3 +19,7 @@ class BrokenImageError(MatMambaError):
 
     def __reduce__(self) -> tuple[type[BrokenImageError], tuple[str, str, bool]]:
         return type(self), (self.name, self.reason, self.foreign)
+
+
+class DataError(MatMambaError):
+    """A data set that is missing, empty or unusable, or a setting that cannot be; the message names it."""

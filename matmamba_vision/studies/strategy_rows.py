@@ -1,4 +1,4 @@
-"""What `matmamba evaluate` finds out: a row for each strategy of a grid, and exact search."""
+"""What a study finds out: a row for each strategy of a grid, and exact search; and a row in words."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from matmamba_retrieval.strategies.indexes import ensure_index, index_bytes
 from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..measures.significance import with_intervals
+from ..progress import Reporter
 from ..widths.measure import retrieval_values
-from .console import Console
 from .experiment import Experiment
-from .progress import reporter
 
 Row = dict[str, Any]
 # Queries that are asked alone, for the latency of each strategy.
@@ -26,22 +25,27 @@ ALONE = 50
 ROWS_FILE = "rows.jsonl"
 
 
-class Evaluation:
+class StrategyRows:
     """Tries strategies; finished rows are kept in a file, and not tried again.
 
     Args:
-        folder: of that file. seed: of the folds of queries, and of the resampling.
+        experiment: images and gallery.
+        grid: hits wanted, dims of exact search, and how gates are calibrated.
+        seed: of the folds of queries, and of the resampling.
+        folder: of the file.
+        report: is told how far it is.
     """
 
-    def __init__(self, experiment: Experiment, grid: Grid, seed: int, folder: Path, console: Console) -> None:
-        self._experiment, self._grid, self._seed, self._console = experiment, grid, seed, console
+    def __init__(self, experiment: Experiment, grid: Grid, seed: int, folder: Path, report: Reporter) -> None:
+        self._experiment, self._grid, self._seed, self._report = experiment, grid, seed, report
         self._file = folder / ROWS_FILE
 
     def tables(self, wanted: Sequence[tuple[Strategy, float]], full: int) -> dict[str, Any]:
         """Rows of strategies, exact search by width and dim, and numbers of images, as plain values.
 
         Args:
-            wanted: strategies, and the loss in points that their gates may have. full: dim of embeddings.
+            wanted: strategies, and the loss in points that their gates may have.
+            full: dim of embeddings.
         """
         experiment = self._experiment
         images = {"gallery": len(experiment.gallery), "queries": len(experiment.queries)}
@@ -65,7 +69,7 @@ class Evaluation:
         ]
         values = []
         for query, gallery, dim in cells:
-            with self._console.status(f"exact search: query {query}, gallery {gallery}, {dim} dims"):
+            with self._report.stage(f"exact search: query {query}, gallery {gallery}, {dim} dims"):
                 found = retrieval_values(asked.at(query), stored.at(gallery), dim)
                 values.append({name: found[name] for name in ("knn1", "map10")})
         quality = with_intervals(values, self._seed)
@@ -79,7 +83,7 @@ class Evaluation:
         experiment, known = self._experiment, self._known()
         bench = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
         count = len(experiment.queries)
-        with reporter(self._console).meter("trying strategies", len(wanted) * count, "queries") as bar:
+        with self._report.meter("trying strategies", len(wanted) * count, "queries") as bar:
             # By index, so that each is built once.
             ordered = sorted(wanted, key=lambda tried: _index(tried[0]))
             for number, (strategy, loss) in enumerate(ordered):
@@ -159,3 +163,23 @@ class Evaluation:
 def _index(strategy: Strategy) -> str:
     """Name of the index that the first step searches."""
     return strategy.steps[0].index if strategy.steps else ""
+
+
+def first_stage(row: Row) -> str:
+    """Dims and lengths of the steps, and whatever differs from the usual."""
+    steps = ", ".join(f"{length} by {dim}" for dim, length in zip(row["dims"], row["lengths"], strict=True))
+    parts = [steps]
+    parts += [f"gallery {row['gallery_width']}"] * (row["gallery_width"] != "full")
+    parts += [row["index"]] * (row["index"] not in ("", "Flat"))
+    parts += [f"effort {row['effort']}"] * (row["effort"] is not None)
+    parts += [f"then {', '.join(row['widths'])}"] * bool(row["widths"])
+    parts += [f"expanded by {row['expand']}"] * bool(row["expand"])
+    if row["gate"]:
+        target = f" for {row['gate_loss']:g}" if "gate_loss" in row else ""  # a plan has one for all its rows
+        parts.append(row["gate"]["rule"] + target)
+        # A plan's rows are measured as they are: what their gates were calibrated to is its goal.
+        calibrated = row.get("calibrated", {})
+        parts += ["surely"] * calibrated.get("sure", False)
+        parts += ["asked again"] * row["again"]
+        parts += ["not reached"] * (not calibrated.get("met", True))
+    return "; ".join(filter(None, parts)) or "-"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from matmamba_datasets import Images, Splits
 from matmamba_retrieval import (
     EncodedQueries,
     Gallery,
@@ -20,11 +19,9 @@ from matmamba_retrieval import (
 )
 from matmamba_retrieval.planning.planner import funnel_schedule
 from numpy.typing import NDArray
-from rich.table import Table
 from torch import Tensor
 
 from ..galleries.embedder import Embedder
-from ..measures.examples import Example, Picture
 
 K = 10
 REPEATS = 5
@@ -35,7 +32,9 @@ class Compared:
     """What a strategy reached.
 
     Attributes:
-        row: as in results.json. hits: its answers. relevant: (nq, K) whether a hit has the query's class.
+        row: as in results.json.
+        hits: its answers.
+        relevant: (nq, K) whether a hit has the query's class.
     """
 
     row: dict[str, Any]
@@ -49,7 +48,10 @@ def compare_strategies(
     """Single-shot first, then shortlists and a funnel for each smaller trained width, then that width alone.
 
     Args:
-        images: (nq, C, S, S) queries. labels: their class names.
+        gallery: with images of known classes.
+        embedder: encodes the queries.
+        images: (nq, C, S, S) queries.
+        labels: their class names.
     """
     widths = [embedder.model.label(width) for width in embedder.model.trained_widths]
     queries = _encode(embedder, images, widths)
@@ -107,51 +109,3 @@ def _search(gallery: Gallery, strategy: Strategy, queries: Queries) -> tuple[Hit
     """Answers, and the median search time per query in ms over some repeats, all queries in one batch."""
     repeats = [search(gallery, strategy, queries, K) for _ in range(REPEATS)]
     return repeats[0], float(np.median([hits.cost.search_ms for hits in repeats]))
-
-
-def retrieval_table(compared: Sequence[Compared]) -> Table:
-    """The rows as people read them."""
-    names = ("strategy", "query", "dim", "K", "top-1", "mAP@10", "recall", "encode", "search")
-    table = Table(*names, title="retrieval; recall of the exact top 10; ms per query")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for found in compared:
-        row = found.row
-        settings = (row["strategy"], row["query_width"], str(row["dim"]), str(row["shortlist"] or "-"))
-        quality = (f"{row[name]:.3f}" for name in ("top1", "map10", "ann_recall10"))
-        table.add_row(*settings, *quality, f"{row['encode_ms']:.2f}", f"{row['search_ms']:.2f}")
-    table.columns[0].no_wrap = True
-    return table
-
-
-def pick_examples(
-    splits: Splits, gallery: Gallery, compared: Sequence[Compared], count: int = 6
-) -> list[Example]:
-    """Queries with their shortlist and reranked hits, from the first shortlist strategy.
-
-    They are spread evenly over all queries in order of how much of the shortlist's head is right, most first.
-    """
-    chosen = next(found for found in compared if found.row["strategy"] == "shortlist")
-    stored = np.array(gallery.labels(), dtype=object)
-    asked = np.array([splits.held_out.classes[label] for label in splits.held_out.labels], dtype=object)
-    right = (stored[chosen.hits.shortlist[:, :K]] == asked[:, None]).sum(1)
-    by_hits = np.argsort(-right, kind="stable")
-    shown = by_hits[np.linspace(0, len(by_hits) - 1, count).round().astype(int)]
-    position = {image_id: index for index, image_id in enumerate(splits.train.ids)}
-
-    def pictures(keys: NDArray[np.int64]) -> list[Picture]:
-        return [_picture(splits.train, position[row.id]) for row in gallery.rows(keys)]
-
-    return [
-        Example(
-            _picture(splits.held_out, int(q)),
-            pictures(chosen.hits.shortlist[q, :K]),
-            pictures(chosen.hits.I[q]),
-        )
-        for q in shown
-    ]
-
-
-def _picture(images: Images, index: int) -> Picture:
-    sample = images[index]
-    return Picture(sample.image, images.classes[sample.label])

@@ -1,4 +1,4 @@
-"""What a user may ask with: files, folders, file:// URLs, standard input, images of the gallery."""
+"""Query images: files, folders of them, file:// URLs, standard input, and images in memory."""
 
 from __future__ import annotations
 
@@ -12,25 +12,52 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import torch
-from matmamba_datasets import BrokenImageError, Reading, left_out_text, read_image
+from matmamba_datasets import BrokenImageError, Limits, Reading, left_out_text, read_image
 from matmamba_datasets.listing import Listing
-from matmamba_retrieval import Gallery, GalleryError
+from matmamba_retrieval import GalleryError
 from PIL import Image
 from torch import Tensor
+
+from .given_images import ImageLike, content_of
 
 STDIN = "-"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A query image. `name` is what answers call it; `source` is its path or its bytes."""
+    """A query image.
+
+    Attributes:
+        name: what answers call it.
+        source: its path, its file, or its pixels.
+        reading: limits that files are read within.
+    """
 
     name: str
-    source: Path | bytes
-    reading: Reading = field(default_factory=Reading)
+    source: Path | bytes | Image.Image
+    reading: Limits = field(default_factory=Limits)
+
+    @staticmethod
+    def of(name: str, value: ImageLike, reading: Limits) -> Asked:
+        """The query image that a caller hands over.
+
+        Args:
+            name: what answers call it.
+            value: path, PIL image, array (H, W, 3) of uint8, or the bytes of a file.
+            reading: limits that files are read within.
+        """
+        if isinstance(value, (str, os.PathLike)):
+            return Asked(name, Path(value), reading)
+        if isinstance(value, Image.Image):
+            return Asked(name, value, reading)
+        return Asked(name, content_of(value, name, reading), reading)
 
     def read(self) -> Image.Image:
         """The image; `BrokenImageError` if it cannot be read."""
+        if isinstance(self.source, Image.Image):
+            pixels = content_of(self.source, self.name, self.reading)
+            assert isinstance(pixels, Image.Image)
+            return pixels
         source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
         return read_image(source, self.name, limits=self.reading)
 
@@ -89,11 +116,3 @@ def read_batch(
         except BrokenImageError as error:
             broken[position] = error.reason
     return list(images), torch.stack([*images.values()]) if images else torch.empty(0), broken
-
-
-def key_of(gallery: Gallery, image_id: str) -> int:
-    """Key of an image; `GalleryError` if the gallery does not have it."""
-    keys = gallery.keys_of([image_id])
-    if image_id not in keys:
-        raise GalleryError(f"{gallery.folder} has no image of id {image_id!r}")
-    return keys[image_id]

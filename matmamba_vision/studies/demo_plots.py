@@ -1,4 +1,4 @@
-"""The pictures of a report."""
+"""The pictures of a demonstration's report."""
 
 from __future__ import annotations
 

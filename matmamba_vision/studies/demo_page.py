@@ -1,4 +1,4 @@
-"""A report drawn from results: plots as PNG, and one HTML page that holds everything and opens from disk."""
+"""The report of a demonstration: plots as PNG, and one HTML page that holds all and opens from disk."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ def write_report(folder: Path, results: dict[str, Any], examples: Sequence[Examp
     """Write the plots and report.html.
 
     Args:
-        results: what results.json holds. examples: queries to show with their hits.
+        folder: that exists.
+        results: what results.json holds.
+        examples: queries to show with their hits.
     """
     # Here, because importing it takes most of a second.
-    from .plots import draw_examples, draw_retrieval, draw_widths
+    from .demo_plots import draw_examples, draw_retrieval, draw_widths
 
     draw_widths(results["widths"], results["images"]["queries"], folder / "widths.png")
     draw_retrieval(results["retrieval"], folder / "retrieval.png")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from .retrieval_plots import MARKERS, colours_of, front_of, mark_rows, marks_legend
+from ..measures.retrieval_plots import MARKERS, colours_of, front_of, mark_rows, marks_legend
 
 CHOSEN = "#d1373b"
 # Leading digits of the labels of an axis that spans up to so many times its least; beyond, powers of ten.

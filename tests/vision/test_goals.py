@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from matmamba_vision.cli.goals import judge, require_goals
+from matmamba_vision.studies.goals import judge, require_goals
 
 
 def results(seconds: float = 100.0, memory: int = 600, recall: float = 1.0) -> dict[str, Any]:

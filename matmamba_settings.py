@@ -1,0 +1,185 @@
+"""What settings can be: said beside each of them, checked in one way, refused in one sentence.
+
+A setting is the field of a dataclass, and its annotation holds what it can be:
+
+    @dataclass
+    class Loading:
+        batch_size: Annotated[int, Bounds(least=1)] = 64
+
+`check(Loading(0), "data.")` raises "data.batch_size is 0: it can be 1 or more". The three packages stand on
+this file, which imports nothing of them: what a setting can be is said where it is, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from matmamba_errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What the number of a setting can be, or each number of a list; None is left to the type.
+
+    Attributes:
+        least: the smallest allowed.
+        above: what it has to be larger than.
+        most: the largest allowed.
+        below: what it has to be smaller than.
+        ordered: whether numbers must not fall from one to the next.
+        zero: what 0 stands for, where it is allowed, such as "no limit".
+        what: what the numbers are, such as "shares of the area".
+    """
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    ordered: bool = False
+    zero: str = ""
+    what: str = ""
+
+    def allow(self, value: Any) -> bool:
+        """Whether a number can be this, or all numbers of a list or tuple."""
+        if isinstance(value, list | tuple):
+            in_order = not self.ordered or list(value) == sorted(value)
+            return in_order and all(map(self.allow, value))
+        return value is None or (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """What is allowed, behind "it can be"."""
+        low = f"above {self.above}" if self.least is None else str(self.least)
+        low += f" ({self.zero})" if self.zero else ""
+        high = None if self.most is None else f"to {self.most}"
+        high = high if self.below is None else f"to below {self.below}"
+        if high:
+            words = f"{low} {high}" if self.least is None else f"from {low} {high}"
+        else:
+            words = low if self.least is None else f"{low} or more"
+        return ", ".join(filter(None, (words, self.what, "in order" if self.ordered else "")))
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A setting that is one of some names.
+
+    Attributes:
+        names: all that are allowed.
+    """
+
+    names: tuple[str, ...]
+
+    def allow(self, value: Any) -> bool:
+        """Whether a value is one of the names; None is left to the type."""
+        return value is None or value in self.names
+
+    def __str__(self) -> str:
+        """What is allowed, behind "it can be"."""
+        return f"one of {', '.join(self.names)}"
+
+
+Rule = Bounds | OneOf
+
+
+def check(settings: Any, where: str = "", named: Callable[[str], str] = str) -> None:
+    """Refuse the first field of a dataclass that has a wrong type or cannot work, those within it included.
+
+    Args:
+        settings: the dataclass.
+        where: what stands before the names of its fields, such as "data.".
+        named: what its user calls a field, from its name with what stands before it: flags are spelt
+            otherwise.
+
+    Raises:
+        ConfigError: a value that is not allowed; the message names it and what would be.
+        TypeError: a value of a wrong type.
+    """
+    for name, hint in _hints(type(settings)).items():
+        require(f"{where}{name}", getattr(settings, name), hint, named)
+
+
+def require(name: str, value: Any, hint: Any, named: Callable[[str], str] = str) -> None:
+    """Refuse a value, an argument of a function for example, that is not as an annotation has it.
+
+    Args:
+        name: of the setting.
+        value: what it is.
+        hint: a type, or `Annotated` with `Bounds` or `OneOf`, such as `Annotated[int, Bounds(least=1)]`.
+        named: what its user calls it, from its name.
+
+    Raises:
+        ConfigError: the value is not allowed; the message names it and what would be.
+        TypeError: it is of a wrong type.
+    """
+    if not _is_of(value, hint):
+        kind = type(value).__name__
+        raise TypeError(f"{named(name)} is {value!r}, of type {kind}: it can be {_in_words(hint)}")
+    for rule in hint.__metadata__ if get_origin(hint) is Annotated else ():
+        if isinstance(rule, Rule) and not rule.allow(value):
+            each = " each" if isinstance(value, list) else ""
+            raise ConfigError(f"{named(name)} is {value}: it can be {rule}{each}")
+    if is_dataclass(value):
+        check(value, f"{name}.", named)
+
+
+def _hints(kind: type) -> Mapping[str, Any]:
+    """Annotations of a dataclass, by its fields in their order."""
+    known = get_type_hints(kind, include_extras=True)
+    return {field.name: known[field.name] for field in fields(kind)}
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type, as far as the types of settings go; of other types all values are."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _is_of(value, inner[0])
+    if origin in (Union, types.UnionType):
+        return any(_is_of(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin in (list, Sequence):
+        return isinstance(value, list | tuple) and all(_is_of(one, inner[0]) for one in value)
+    if origin is tuple:
+        kinds = [inner[0]] * len(value) if inner[1:] == (...,) and isinstance(value, list | tuple) else inner
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(kinds)
+            and all(_is_of(one, kind) for one, kind in zip(value, kinds, strict=True))
+        )
+    return hint is Any or not isinstance(hint, type) or _is_one(value, hint)
+
+
+def _is_one(value: Any, kind: type) -> bool:
+    """Whether a value is of a plain type; a whole number is a number, and True and False are none."""
+    numbers: dict[type, type] = {int: Integral, float: Real}
+    if kind in numbers:
+        return isinstance(value, numbers[kind]) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
+
+
+def _in_words(hint: Any) -> str:
+    """A type, behind "it can be"."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _in_words(inner[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_in_words, inner))
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if origin in (list, Sequence):
+        return f"a list, of {_in_words(inner[0])} each"
+    if origin is tuple:
+        return f"a tuple of {', '.join('...' if one is ... else _in_words(one) for one in inner)}"
+    return _WORDS.get(hint) or f"of type {getattr(hint, '__name__', hint)}"

@@ -1,0 +1,76 @@
+"""Query vectors that were made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matmamba_retrieval import Gallery, GalleryError, Row
+from matmamba_retrieval.exchange.importing import VectorFile, checked, elsewhere, made_elsewhere, open_vectors
+from numpy.typing import NDArray
+
+
+@dataclass
+class GivenVectors:
+    """A file of query vectors, and of which model they are; the comments are its help as flags."""
+
+    # Instead of images: query vectors made elsewhere, a NumPy file (n, D), or a Parquet file with columns id
+    # and vector.
+    vectors: Path | None = None
+    # Of vectors: name of the model that made them, as the gallery was told.
+    model_name: str = ""
+    # Of vectors: bring them to length 1; else they must have it.
+    normalise: bool = False
+
+    def opened(self, gallery: Gallery) -> VectorFile:
+        """The file, to be read in parts.
+
+        Args:
+            gallery: that is to be asked.
+
+        Raises:
+            GalleryError: no such file, or vectors of another model than the gallery's.
+        """
+        if self.vectors is None:
+            raise GalleryError("no file of vectors was named")
+        opened = open_vectors(self.vectors)
+        if made_elsewhere(gallery.spec) and not self.model_name:
+            raise GalleryError(f"say which model made {self.vectors}, as the gallery was told: model_name")
+        gallery.require_queries(elsewhere(opened, self.model_name))
+        return opened
+
+    def parts(self, opened: VectorFile) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        """What is known of the query vectors, and these (n, D), in parts of bounded size.
+
+        Args:
+            opened: the file.
+
+        Raises:
+            GalleryError: vectors that are not of length 1.
+        """
+        for rows, xq in opened.parts(range(len(opened))):
+            yield rows, checked(opened.file, rows, xq, normalise=self.normalise)
+
+    def some(self, gallery: Gallery, most: int, seed: int) -> tuple[NDArray[np.float32], list[str | None]]:
+        """Vectors (n, D) picked by chance, all if there are no more than `most`, and their labels.
+
+        Args:
+            gallery: that is to be asked.
+            most: how many are picked at most.
+            seed: of the choice.
+
+        Raises:
+            GalleryError: as `opened` and `parts`.
+        """
+        opened, start = self.opened(gallery), 0
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(opened))[:most])
+        picked: list[NDArray[np.float32]] = []
+        labels: list[str | None] = []
+        for rows, xq in self.parts(opened):
+            here = chosen[(chosen >= start) & (chosen < start + len(rows))] - start
+            picked.append(xq[here])
+            labels += [rows[place].label for place in here]
+            start += len(rows)
+        return np.concatenate(picked), labels

@@ -1,0 +1,473 @@
+"""A gallery as programs use it: opened once, searched by images, ids and vectors, from several threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from numbers import Integral
+from typing import Any, Self, TypeAlias, overload
+
+import numpy as np
+from matmamba_datasets import BrokenImageError, Limits, TableReading
+from matmamba_retrieval import Gallery, GalleryError, Queries, Row, Strategy
+from matmamba_retrieval.exchange.importing import made_elsewhere
+from matmamba_retrieval.strategies.examples import Joined, Stored
+from numpy.typing import NDArray
+
+from ..checkpoint import Checkpoint
+from ..device import limit_threads, resolve_device
+from ..errors import ConfigError, refusals
+from ..progress import Listener, Meter, Reporter
+from .answers import Answer
+from .given import require_number, require_path, require_place, require_type, require_whole
+from .given_images import ImageLike
+from .given_vectors import GivenVectors
+from .image_intake import index
+from .intake import Indexed
+from .opened_gallery import OpenedGallery
+from .plans import (
+    Numbers,
+    PlanFound,
+    PlanWanted,
+    QueryImages,
+    QueryVectors,
+    encoded_queries,
+    find_plan,
+    given_queries,
+    goal_of,
+)  # fmt: skip
+from .queries import (
+    Query,
+    QueryLike,
+    StoredQuery,
+    VectorQuery,
+    is_one,
+    read_queries,
+    stored_queries,
+    vector_parts,
+)  # fmt: skip
+from .query_images import Asked, read_batch
+from .search_pass import SearchPass, VectorQueries, hits_wanted, why_few
+from .strategies import StrategyChoice
+
+# Ids, images or both.
+Examples: TypeAlias = "QueryLike | Sequence[QueryLike]"
+# Queries to keep away from, and keys of those that the gallery has.
+Away = tuple[Queries | None, NDArray[np.int64]]
+MOST_QUERIES = 1000
+
+
+class SearchedGallery(OpenedGallery):
+    """Images of a gallery: searched by images, ids and vectors, added to, and planned for.
+
+    Several threads may search it at once; the model and the indexes are loaded once.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        model: str | os.PathLike[str] | Checkpoint | None = None,
+        write: bool = False,
+        device: str = "cpu",
+        threads: int = 0,
+    ) -> Self:
+        """One that is there; see `open_gallery`."""
+        place = require_path("folder", folder)
+        require_whole("threads", threads, 0)
+        require_type("device", device, str, "a text")
+        limit_threads(threads)
+        opened = cls(Gallery(place), model=model, write=write, device=resolve_device(device))
+        try:
+            if model is not None and not made_elsewhere(opened.spec):
+                opened.require_model()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+        self,
+        query: QueryLike,
+        k: int | None = None,
+        *,
+        unlike: Examples = (),
+        unlike_weight: float = 0.5,
+        where: str = "",
+        min_score: float | None = None,
+        strategy: str | Strategy = "auto",
+        query_width: str = "",
+        dim: int | None = None,
+        shortlist: int | None = None,
+        reading: Limits | None = None,
+        progress: Listener | None = None,
+    ) -> Answer: ...
+
+    @overload
+    def search(
+        self,
+        query: Sequence[QueryLike] | None = None,
+        k: int | None = None,
+        *,
+        like: str | Sequence[str] = (),
+        unlike: Examples = (),
+        unlike_weight: float = 0.5,
+        vectors: NDArray[np.floating] | GivenVectors | str | os.PathLike[str] | None = None,
+        where: str = "",
+        min_score: float | None = None,
+        strategy: str | Strategy = "auto",
+        query_width: str = "",
+        dim: int | None = None,
+        shortlist: int | None = None,
+        reading: Limits | None = None,
+        progress: Listener | None = None,
+    ) -> list[Answer]: ...
+
+    @refusals()
+    def search(
+        self,
+        query: QueryLike | Sequence[QueryLike] | None = None,
+        k: int | None = None,
+        *,
+        like: str | Sequence[str] = (),
+        unlike: Examples = (),
+        unlike_weight: float = 0.5,
+        vectors: NDArray[np.floating] | GivenVectors | str | os.PathLike[str] | None = None,
+        where: str = "",
+        min_score: float | None = None,
+        strategy: str | Strategy = "auto",
+        query_width: str = "",
+        dim: int | None = None,
+        shortlist: int | None = None,
+        reading: Limits | None = None,
+        progress: Listener | None = None,
+    ) -> Answer | list[Answer]:
+        """The images that are most like each query, best first.
+
+        An image of the gallery that is asked with, by its id, is left out of its own answer.
+
+        Args:
+            query: an image (path, PIL image, array (H, W, 3) of uint8, or the bytes of a file), the id of
+                an image of the gallery (a text that is no file), or a vector (D,) of length 1; or a
+                sequence of these.
+            k: hits for each query; by default 10, or all where the gallery has fewer images.
+            like: ids of images of the gallery that are asked with besides.
+            unlike: images or ids that answers should not be like: queries become query - weight * mean of
+                these, normalised again, at each width (Rocchio's relevance feedback); ids among them are
+                not answered.
+            unlike_weight: how far queries are moved away from those.
+            vectors: that are asked with besides: an array (n, D), or a file of vectors made elsewhere.
+            where: condition that hits have to fulfil, in SQL over id, path, label and metadata. k hits are
+                found among the images that fulfil it, or the answer says why there are fewer.
+            min_score: cosine similarity below which images are no hits.
+            strategy: a `Strategy`, or single-shot, shortlist or funnel; auto does what was planned for this
+                gallery, else single-shot up to 10,000 images and shortlist beyond.
+            query_width: width that encodes the query first; by default full for single-shot, else the
+                smallest trained one.
+            dim: of the shortlist index; by default the shortest that the gallery has.
+            shortlist: candidates to rerank; by default 200, or 10 k; raise it where hits of single-shot are
+                missed.
+            reading: limits that files are read within.
+            progress: is told how far it is; it must not refresh or close the gallery.
+
+        Returns:
+            An answer, for one query; a list of answers, for a sequence of queries, `like` and `vectors`, in
+            this order. In a list, the answer to an image that cannot be read has an `error`.
+
+        Raises:
+            MatMambaError: a query that cannot be read, an id that the gallery does not have, a vector of
+                another length, an unknown width, a condition that cannot be understood; the model is
+                missing or another one's; the gallery is closed.
+            TypeError: an argument is of another type.
+        """
+        single = is_one(query) and not len(like) and vectors is None
+        choice = StrategyChoice(strategy=strategy, query_width=query_width, dim=dim, shortlist=shortlist)
+        _require(k, unlike_weight, where, min_score, reading)
+        limits = reading or Limits()
+        with self.reading() as gallery:
+            queries = read_queries(query, gallery, limits)
+            liked = stored_queries("like", like, gallery)
+            count, parts = vector_parts(vectors, gallery)
+            self._require_encodable(queries, gallery)
+            if not (queries or liked or count):
+                raise ConfigError("there is no query: give query, like or vectors")
+            itself = bool(liked) or any(isinstance(one, StoredQuery) for one in queries)
+            search = self._pass(gallery, choice, k, itself, where, self._negatives(unlike, gallery, limits))
+            search = replace(search, weight=unlike_weight, min_score=min_score)
+            total = len(queries) + count + len(liked)
+            with Reporter(progress).meter("searching", total, "queries") as meter:
+                answers = [
+                    *self._answers(search, queries, meter),
+                    *(answer for names, xq in parts for answer in _told(search.vectors(names, xq), meter)),
+                    *self._answers(search, liked, meter),
+                ]
+        if single and answers[0].error:
+            raise BrokenImageError(answers[0].query, answers[0].error)
+        return answers[0] if single else answers
+
+    def _pass(
+        self, gallery: Gallery, choice: StrategyChoice, k: int | None, itself: bool, where: str, away: Away
+    ) -> SearchPass:
+        """How queries are answered; `itself`: whether images of the gallery are among them."""
+        negatives, avoided = away
+        allowed = gallery.allowed(where or None)
+        if len(avoided):
+            allowed = np.ones(gallery.key_count, dtype=bool) if allowed is None else allowed.copy()
+            allowed[avoided] = False
+        wanted = hits_wanted(k, gallery)
+        # An image of the gallery that is asked with is found first, and left out.
+        asked = choice, min(wanted + itself, len(gallery))
+        if (known := self._chosen.get(asked)) is None:
+            known = self._chosen[asked] = choice.of(gallery, asked[1], self._label)
+        few = why_few(k, gallery)
+        strategy, plan = known
+        return SearchPass(
+            gallery=gallery,
+            strategy=strategy,
+            plan=plan,
+            k=wanted,
+            allowed=allowed,
+            negatives=negatives,
+            few=few,
+        )
+
+    def _answers(self, search: SearchPass, queries: Sequence[Query], meter: Meter) -> Iterator[Answer]:
+        """Answers in the order of the queries; neighbours of one kind are asked together."""
+        for kind, group in groupby(queries, type):
+            together: list[Any] = list(group)
+            if kind is Asked:
+                encoder = self.encoder()
+                found = search.images(together, encoder.transform, encoder.embedder.queries)
+            elif kind is VectorQuery:
+                found = search.vectors([one.name for one in together], np.stack([one.xq for one in together]))
+            else:
+                found = search.more_like(np.array([one.key for one in together], dtype=np.int64))
+            yield from _told(found, meter)
+
+    def _require_encodable(self, queries: Sequence[Query], gallery: Gallery) -> None:
+        """Raise `GalleryError` if there are images to be encoded for vectors that were made elsewhere."""
+        named = next((one.name for one in queries if isinstance(one, Asked)), None)
+        if named is not None and made_elsewhere(gallery.spec):
+            raise GalleryError(
+                f"{self.folder} holds vectors that were made elsewhere: ask with vectors or like, not with"
+                f" {named}"
+            )
+
+    def _label(self, asked: str, default: str) -> str:
+        """Label of the width that was asked for, by default the full or the smallest trained one.
+
+        Raises:
+            GalleryError: vectors that were made elsewhere have no such width.
+            WidthError: the model has none.
+        """
+        if made_elsewhere(self._opened().spec):
+            if asked not in ("", "full"):
+                raise GalleryError(f"query_width {asked}: vectors made elsewhere have only the full one")
+            return "full"
+        if asked in ("", "full") and (asked or default) == "full":
+            return "full"
+        model = self.encoder().embedder.model
+        return model.label(asked or model.trained_widths[-1])
+
+    def _negatives(self, unlike: Any, gallery: Gallery, limits: Limits) -> Away:
+        """What queries are moved away from, and keys of those in the gallery."""
+        read = read_queries(unlike, gallery, limits, "unlike")
+        if not read:
+            return None, np.empty(0, np.int64)
+        found = np.array([one.key for one in read if isinstance(one, StoredQuery)], dtype=np.int64)
+        vectors = [one.xq for one in read if isinstance(one, VectorQuery)]
+        parts: list[Queries] = [Stored(gallery, found)] if len(found) else []
+        parts += [VectorQueries(np.stack(vectors))] if vectors else []
+        parts += self._encoded([one for one in read if isinstance(one, Asked)], gallery)
+        return Joined(parts), found
+
+    def _encoded(self, asked: Sequence[Asked], gallery: Gallery) -> list[Queries]:
+        """Images that answers should not be like, to be encoded; none for none."""
+        if not asked:
+            return []
+        if made_elsewhere(gallery.spec):
+            raise GalleryError(f"unlike {asked[0].name}: {self.folder} has no model for images; give an id")
+        encoder = self.encoder()
+        _, images, broken = read_batch(asked, encoder.transform)
+        for position, reason in broken.items():
+            raise BrokenImageError(asked[position].name, reason)
+        return [encoder.embedder.queries(images)]
+
+    @refusals()
+    def add(
+        self,
+        images: str | os.PathLike[str] | Sequence[ImageLike],
+        *,
+        ids: Sequence[str] | None = None,
+        labels: Sequence[str | None] | None = None,
+        prefix: str = "",
+        dims: Sequence[int] = (),
+        factory: str = "",
+        metadata: str | os.PathLike[str] | None = None,
+        reading: TableReading | None = None,
+        upsert: bool = False,
+        changed: bool = False,
+        prune: bool = False,
+        max_broken: float = 0.01,
+        batch_size: int = 64,
+        workers: int = 0,
+        progress: Listener | None = None,
+    ) -> Indexed:
+        """Add images to this gallery by its own model, and see them; see `index`.
+
+        Args:
+            images: as of `index`.
+            ids: as of `index`.
+            labels: as of `index`.
+            prefix: as of `index`.
+            dims: as of `index`.
+            factory: as of `index`.
+            metadata: as of `index`.
+            reading: as of `index`.
+            upsert: as of `index`.
+            changed: as of `index`.
+            prune: as of `index`.
+            max_broken: as of `index`.
+            batch_size: as of `index`.
+            workers: as of `index`.
+            progress: is told how far it is.
+
+        Returns:
+            What became of the images.
+
+        Raises:
+            MatMambaError: as of `index`; or the gallery is closed, or was opened for reading.
+            TypeError: an argument is of another type.
+        """
+        with self.changing() as folder:
+            return index(
+                images, folder, model=self.require_model(), ids=ids, labels=labels, prefix=prefix, dims=dims,
+                factory=factory, metadata=metadata, reading=reading, upsert=upsert, changed=changed,
+                prune=prune, max_broken=max_broken, batch_size=batch_size, workers=workers, progress=progress,
+            )  # fmt: skip
+
+    @refusals()
+    def plan(
+        self,
+        queries: QueryImages | None = None,
+        *,
+        target: Numbers = (),
+        budget: Numbers = (),
+        k: int = 10,
+        vectors: QueryVectors | None = None,
+        labels: Sequence[str | None] | None = None,
+        widths: Sequence[str] = (),
+        dims: Sequence[int] = (),
+        indexes: Sequence[str] = (),
+        most: int = MOST_QUERIES,
+        max_broken: float = 0.01,
+        reading: TableReading | None = None,
+        plot: str | os.PathLike[str] | None = None,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+        progress: Listener | None = None,
+    ) -> PlanFound:
+        """Find the best way to search this gallery, measured here on queries, and let searches follow it.
+
+        With targets, the fastest strategy that reaches them is chosen; with budgets alone, the one that finds
+        most of what single-shot finds.
+
+        Args:
+            queries: images that are not those of the gallery, which find themselves: a folder, Parquet
+                files or shards, or a sequence of images.
+            target: at least so much of recall (share of the hits of single-shot), same1 (of its first
+                hits), knn1 (queries whose first hit has their class) or map, by name, such as {"recall":
+                0.99}.
+            budget: at most so many ms (of one query), gmacs (multiply-adds, billions) or memory_mb (of the
+                index).
+            k: hits for each query.
+            vectors: instead of images: an array (n, D), or a file of vectors made elsewhere.
+            labels: of a sequence of images or an array of vectors, one each; knn1 and map need them.
+            widths: that may encode a query first; by default those that were trained.
+            dims: of the first stage to try; by default those that the gallery has. Indexes that lack are
+                built.
+            indexes: to try over these dims, such as flat, hnsw or ivf; by default those that are built. Of
+                those over the same dims, the chosen one stays.
+            most: queries, picked by chance, at most.
+            max_broken: share of query images that may be unreadable before the call stops.
+            reading: what is read of a place.
+            plot: PNG file to draw what was tried into.
+            batch_size: images encoded at once.
+            workers: processes that decode images; with 0, a thread does.
+            seed: of all that is left to chance.
+            progress: is told how far it is.
+
+        Returns:
+            What was tried, and what was chosen.
+
+        Raises:
+            MatMambaError: nothing reaches the targets within the budgets, queries that cannot be read, an
+                argument that cannot be; the gallery is closed, or was opened for reading.
+            TypeError: an argument is of another type.
+        """
+        if (queries is None) == (vectors is None):
+            raise ConfigError("a plan needs either queries, images, or vectors")
+        if vectors is not None and len(widths):
+            raise ConfigError("widths: vectors have only the full one")
+        wanted = PlanWanted(
+            goal=goal_of(target, budget), k=k, widths=widths, dims=dims, indexes=indexes, most=most,
+            max_broken=max_broken, batch_size=batch_size, workers=workers, seed=seed,
+            report=Reporter(progress),
+        )  # fmt: skip
+        if plot is not None:
+            require_place("plot", plot)
+        with self.changing() as folder, Gallery(folder, write=True) as gallery:
+            if vectors is not None:
+                encoded, known = given_queries(vectors, labels, gallery, wanted)
+            else:
+                assert queries is not None
+                encoded, known = encoded_queries(queries, labels, reading, self.require_model(), wanted)
+            found = find_plan(gallery, encoded, known, wanted)
+        if plot is not None:
+            found.write_plot(plot)
+        return found
+
+    @refusals()
+    def rows(self, ids: str | Sequence[str] | None = None, *, where: str = "") -> list[Row]:
+        """What the gallery knows of its images: id, path, label and metadata of each.
+
+        Args:
+            ids: of the images; by default all of them, in the order in which they were added.
+            where: instead of ids: a condition, in SQL over id, path, label and metadata.
+
+        Raises:
+            MatMambaError: an id that is not there, a condition that cannot be understood, ids and where
+                together; or the gallery is closed.
+            TypeError: an argument is of another type.
+        """
+        require_type("where", where, str, "a text")
+        if ids is not None and where:
+            raise ConfigError("ids and where name images in two ways: give one of them")
+        with self.reading() as gallery:
+            if ids is not None:
+                return gallery.rows([one.key for one in stored_queries("ids", ids, gallery)])
+            allowed = gallery.allowed(where or None)
+            return gallery.rows(gallery.live_keys() if allowed is None else np.flatnonzero(allowed))
+
+
+def _require(k: Any, weight: Any, where: Any, min_score: Any, reading: Any) -> None:
+    """Raise `TypeError` or `ConfigError` if an argument of a search cannot be."""
+    if k is not None:
+        require_type("k", k, Integral, "a whole number")
+    require_number("unlike_weight", weight)
+    require_type("where", where, str, "a text")
+    if min_score is not None:
+        require_number("min_score", min_score)
+    if reading is not None:
+        require_type("reading", reading, Limits, "Limits or Reading")
+
+
+def _told(answers: Iterator[Answer], meter: Meter) -> Iterator[Answer]:
+    for answer in answers:
+        yield answer
+        meter.advance(1)

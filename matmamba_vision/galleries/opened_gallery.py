@@ -1,0 +1,166 @@
+"""A gallery that is open: held, refreshed, changed and closed while several threads use it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from matmamba_datasets import eval_transform
+from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Plan, Strategy
+from matmamba_retrieval.exchange.importing import made_elsewhere
+from PIL import Image
+from torch import Tensor
+
+from ..checkpoint import Checkpoint
+from ..errors import refusals
+from .checkpoints import checkpoint_at, checkpoint_of
+from .embedder import Embedder
+from .sharing import Sharing
+from .strategies import StrategyChoice
+
+
+@dataclass(frozen=True)
+class QueryEncoder:
+    """What encodes queries: loaded once, for all threads."""
+
+    checkpoint: Checkpoint
+    embedder: Embedder
+    transform: Callable[[Image.Image], Tensor]
+
+
+class OpenedGallery:
+    """A gallery and the model that encodes for it: what others add or delete is seen after `refresh`.
+
+    Args:
+        gallery: opened for reading.
+        model: see `open_gallery`.
+        write: see `open_gallery`.
+        device: that encodes queries.
+
+    Attributes:
+        folder: where it is.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        *,
+        model: str | os.PathLike[str] | Checkpoint | None = None,
+        write: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.folder: Path = gallery.folder
+        self._gallery: Gallery | None = gallery
+        self._model, self._write, self._device = model, write, device
+        self._loaded: QueryEncoder | None = None
+        self._chosen: dict[tuple[StrategyChoice, int], tuple[Strategy, Plan | None]] = {}
+        self._loading, self._changing, self._sharing = threading.Lock(), threading.Lock(), Sharing()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release its files, once the searches that are under way have ended."""
+        with self._sharing.alone():
+            if self._gallery is not None:
+                self._gallery.close()
+            self._gallery = self._loaded = None
+
+    @refusals()
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def _opened(self) -> Gallery:
+        if self._gallery is None:
+            raise GalleryError(f"{self.folder} is closed: open it again")
+        return self._gallery
+
+    @property
+    def spec(self) -> EmbeddingSpec:
+        """What made its vectors: the checkpoint, and how many dims they have."""
+        return self._opened().spec
+
+    @contextmanager
+    def reading(self) -> Iterator[Gallery]:
+        """The vectors and rows below, for the block: nothing refreshes or closes them meanwhile.
+
+        Raises:
+            GalleryError: it is closed.
+        """
+        with self._sharing.shared():
+            yield self._opened()
+
+    @contextmanager
+    def changing(self) -> Iterator[Path]:
+        """Its folder, for a block that changes what is there; behind it, the change is seen.
+
+        Raises:
+            GalleryError: it is closed, or was opened for reading.
+        """
+        with self._changing:
+            self._opened()
+            if not self._write:
+                raise GalleryError(
+                    f"{self.folder} was opened for reading, nothing was changed: open it with write=True"
+                )
+            try:
+                yield self.folder
+            finally:
+                self.refresh()
+
+    @refusals()
+    def refresh(self) -> None:
+        """See what was added, deleted or planned since it was opened.
+
+        Raises:
+            MatMambaError: it is closed, or damaged; then what was seen before stays.
+        """
+        with self._sharing.alone():
+            gallery = self._opened()
+            spec = gallery.spec
+            gallery.refresh()
+            self._chosen.clear()
+            if gallery.spec != spec:
+                self._loaded = None
+
+    def require_model(self) -> Checkpoint:
+        """The checkpoint that encodes its images, loaded now if it was not.
+
+        Raises:
+            GalleryError: another model made the gallery.
+            CheckpointError: it is missing, or vectors were made elsewhere.
+        """
+        return self.encoder().checkpoint
+
+    def encoder(self) -> QueryEncoder:
+        """What encodes its images and queries, loaded now if it was not.
+
+        Raises:
+            GalleryError: another model made the gallery.
+            CheckpointError: it is missing, or vectors were made elsewhere.
+        """
+        with self._loading:
+            if self._loaded is None:
+                gallery = self._opened()
+                checkpoint = (
+                    checkpoint_of(self.folder, gallery.generation, device=self._device)
+                    if self._model is None or made_elsewhere(gallery.spec)
+                    else checkpoint_at(self._model, self._device)
+                )
+                embedder = Embedder(checkpoint)
+                gallery.require_queries(embedder.spec())
+                transform = eval_transform(checkpoint.model.input)
+                self._loaded = QueryEncoder(checkpoint, embedder, transform)
+            return self._loaded

@@ -1,0 +1,274 @@
+"""The best way to search a gallery: measured on queries, chosen, and kept with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from matmamba_datasets import (
+    NO_LABEL,
+    BrokenTally,
+    DataError,
+    Images,
+    TableReading,
+    eval_transform,
+    make_loader,
+)
+from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Plan, Strategy
+from matmamba_retrieval.planning.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
+from matmamba_retrieval.strategies.indexes import ensure_index
+from numpy.typing import NDArray
+
+from ..checkpoint import Checkpoint
+from ..errors import ConfigError
+from ..measures import measure_latency
+from ..progress import Reporter
+from .embedder import Embedder
+from .encoding import embed_batches, some
+from .given import require_number, require_path, require_place, require_texts, require_type, require_whole
+from .given_images import ImageLike, collection_of
+from .given_vectors import GivenVectors
+from .queries import unit_vectors
+from .strategies import say_few
+
+Row = dict[str, Any]
+# Images of queries: a place, or a sequence of images.
+QueryImages: TypeAlias = "str | os.PathLike[str] | Images | Sequence[ImageLike]"
+QueryVectors: TypeAlias = "NDArray[np.floating] | GivenVectors | str | os.PathLike[str]"
+# Numbers by name, or texts such as "recall=0.99".
+Numbers: TypeAlias = "Mapping[str, float] | Sequence[str]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFound:
+    """What was tried, and what was chosen.
+
+    Attributes:
+        plan: the choice, as the gallery keeps it now.
+        goal: what was asked for.
+        tried: a row for each strategy: what it is, reaches and costs.
+        chosen: the row of the choice.
+        front: rows of which none is better in milliseconds and in quality.
+    """
+
+    plan: Plan
+    goal: Goal
+    tried: tuple[Row, ...]
+    chosen: Row
+    front: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it: the plan, the front, and how many strategies were tried."""
+        return {"plan": self.plan.to_json(), "front": list(self.front), "tried": len(self.tried)}
+
+    def write_plot(self, file: str | os.PathLike[str]) -> None:
+        """Draw what was tried, with the Pareto front, into a PNG.
+
+        Args:
+            file: to write.
+
+        Raises:
+            ConfigError: its folder is not there.
+            TypeError: it is no path.
+        """
+        # Here, because importing it takes most of a second.
+        from .plan_plot import draw_plan
+
+        place = require_place("file", file)
+        place.write_bytes(draw_plan(self.tried, self.chosen, self.goal.quality, str(self.goal)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanWanted:
+    """How a plan is to be found; the arguments of `ImageGallery.plan`.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ConfigError, GalleryError: an argument cannot be.
+    """
+
+    goal: Goal
+    k: int
+    widths: Sequence[str]
+    dims: Sequence[int]
+    indexes: Sequence[str]
+    most: int
+    max_broken: float
+    batch_size: int
+    workers: int
+    seed: int
+    report: Reporter
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("most", 2), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+            require_whole(name, getattr(self, name), least)
+        require_type("dims", self.dims, Sequence, "a sequence of whole numbers")
+        for place, dim in enumerate(self.dims):
+            require_whole(f"dims[{place}]", dim, 1)
+        require_texts("widths", self.widths)
+        require_texts("indexes", self.indexes)
+        require_number("max_broken", self.max_broken)
+
+
+def goal_of(target: Numbers, budget: Numbers) -> Goal:
+    """What a plan has to reach, and may spend.
+
+    Args:
+        target: numbers by name, or texts such as "recall=0.99".
+        budget: the same.
+
+    Raises:
+        TypeError: neither.
+        GalleryError: a name is unknown, a number cannot be, or there is neither target nor budget.
+    """
+    return Goal(_numbers("target", target), _numbers("budget", budget))
+
+
+def _numbers(name: str, values: Numbers) -> Mapping[str, float]:
+    if not isinstance(values, Mapping):
+        return Goal.pairs(require_texts(name, values))
+    for key, value in values.items():
+        require_type(f"{name}: a name", key, str, "a text")
+        require_number(f"{name} {key}", value)
+    return values
+
+
+def find_plan(
+    gallery: Gallery, queries: EncodedQueries, labels: Sequence[str] | None, wanted: PlanWanted
+) -> PlanFound:
+    """Try strategies, choose one, and keep it with the gallery.
+
+    Args:
+        gallery: open for writing.
+        queries: encoded at each width that may ask first.
+        labels: class of each query, None if one has none.
+        wanted: how.
+
+    Raises:
+        GalleryError: nothing reaches the goal, or labels are missing that it needs.
+    """
+    say_few(wanted.report, gallery, wanted.k, itself=False)
+    k = min(wanted.k, len(gallery))
+    planner = Planner(gallery, queries, k, wanted.goal, labels, wanted.seed)
+    rows = _try(gallery, planner, list(queries.by_width), k, wanted)
+    chosen = planner.choose(rows)
+    plan = planner.plan(chosen)
+    for step in plan.strategy.steps[:1]:
+        ensure_index(gallery, step.dim, gallery.spec.width, step.index)
+    gallery.save_plan(plan.to_json())
+    front = pareto_rows(rows, "ms", wanted.goal.quality)
+    return PlanFound(plan=plan, goal=wanted.goal, tried=tuple(rows), chosen=chosen, front=tuple(front))
+
+
+def _try(gallery: Gallery, planner: Planner, widths: list[str], k: int, wanted: PlanWanted) -> list[Row]:
+    """A row for each strategy; indexes over the same dims take turns, each replacing the other."""
+    dims = sorted(set(wanted.dims)) or gallery.shortlist_dims() or [min(32, gallery.spec.dim)]
+    rows: list[Row] = []
+    known: set[Strategy] = set()
+    labelled = wanted.goal.quality in OF_LABELS
+    for name in dict.fromkeys(require_texts("indexes", wanted.indexes) or [""]):
+        for dim in dims:
+            with wanted.report.stage(f"building {name or 'the'} index over {dim} dims"):
+                ensure_index(gallery, dim, gallery.spec.width, name)
+        new = [one for one in candidates(gallery, widths, k, dims, labelled) if one not in known]
+        known.update(new)
+        with wanted.report.meter(f"trying strategies {name}".rstrip(), len(new), "strategies") as bar:
+            for row in planner.run(new):
+                if row is None:
+                    bar.skip(1)
+                else:
+                    rows.append(row)
+                    bar.advance(1, f"{row['strategy']}, query {row['query_width']}")
+    if not rows:
+        raise GalleryError(f"{gallery.folder}: there was nothing to try")
+    return rows
+
+
+def given_queries(
+    vectors: QueryVectors, labels: Sequence[str | None] | None, gallery: Gallery, wanted: PlanWanted
+) -> tuple[EncodedQueries, list[str] | None]:
+    """Query vectors, which cost no encoding, and their class names, if all have one.
+
+    Args:
+        vectors: an array (n, D), a file, or a file with the name of its model.
+        labels: of an array.
+        gallery: that is to be asked.
+        wanted: how many of them.
+
+    Raises:
+        TypeError: an argument is of another type.
+        GalleryError: vectors that do not fit the gallery.
+    """
+    if isinstance(vectors, np.ndarray):
+        xq = unit_vectors("vectors", vectors, gallery.spec.dim, 2)
+        if labels is not None and len(labels) != len(xq):
+            raise ConfigError(f"labels has {len(labels)} for {len(xq)} vectors")
+        chosen = np.sort(np.random.default_rng(wanted.seed).permutation(len(xq))[: wanted.most])
+        xq, found = xq[chosen], [None if labels is None else labels[place] for place in chosen]
+    else:
+        if not isinstance(vectors, GivenVectors):
+            vectors = GivenVectors(require_path("vectors", vectors))
+        xq, found = vectors.some(gallery, wanted.most, wanted.seed)
+    known = [label for label in found if label is not None]
+    return EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), known if len(known) == len(found) else None
+
+
+def encoded_queries(
+    images: QueryImages,
+    labels: Sequence[str | None] | None,
+    reading: TableReading | None,
+    checkpoint: Checkpoint,
+    wanted: PlanWanted,
+) -> tuple[EncodedQueries, list[str] | None]:
+    """Query images at each width, with the milliseconds of one; their class names, if all have one.
+
+    Args:
+        images: a place, or a sequence of images.
+        labels: of a sequence.
+        reading: what is read of a place.
+        checkpoint: that encodes.
+        wanted: how many of them, and at which widths.
+
+    Raises:
+        DataError: no image can be read, or too many cannot.
+        WidthError: the model has no such width.
+    """
+    embedder, model, report = Embedder(checkpoint), checkpoint.model, wanted.report
+    asked = [model.width(width) for width in require_texts("widths", wanted.widths)]
+    widths = list(dict.fromkeys(["full", *map(model.label, asked or model.trained_widths)]))
+    found = collection_of(images, _names(images), labels, reading)
+    picked = some(found, wanted.most, wanted.seed)
+    report.left_out(picked.left_out)
+    by_width, numbers = _embed(picked, embedder, widths, wanted)
+    with report.stage("measuring latency"):
+        times = measure_latency(model, widths)
+    encoded = {
+        width: Encoded(by_width[width], embedder.macs(width), time.median)
+        for width, time in zip(widths, times, strict=True)
+    }
+    known = None if NO_LABEL in numbers else [picked.classes[number] for number in numbers]
+    return EncodedQueries(encoded), known
+
+
+def _names(images: Any) -> list[str] | None:
+    """Names for a sequence of queries, which need no ids of their own."""
+    listed = isinstance(images, Sequence) and not isinstance(images, (str, bytes))
+    return [f"queries[{place}]" for place in range(len(images))] if listed else None
+
+
+def _embed(
+    images: Images, embedder: Embedder, widths: list[str], wanted: PlanWanted
+) -> tuple[dict[str, NDArray[np.float32]], list[int]]:
+    """Embeddings by width, and labels, of the images that can be read; the others are told."""
+    transform = eval_transform(embedder.model.input)
+    loader = make_loader(images, transform, wanted.batch_size, workers=wanted.workers)
+    tally = BrokenTally(len(images), wanted.max_broken, "max_broken")
+    batches = wanted.report.watch("encoding queries", loader, tally)
+    by_width, labels, _ = embed_batches(embedder, batches, widths)
+    if not len(labels):
+        raise DataError("queries: no image can be read")
+    wanted.report.broken(tally)
+    return by_width, labels.tolist()

@@ -1,0 +1,52 @@
+"""Answers as a page of pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from ..errors import refusals
+from .answers import Answer, Hit, mean_cost, spent_text
+from .given import kind_of, require_place
+from .page import Card, Page, Section, image_card
+from .pictures import Pictures
+from .strategies import strategy_text
+
+
+@refusals()
+def write_page(answers: Answer | Iterable[Answer], file: str | os.PathLike[str], *, intro: str = "") -> None:
+    """Write answers with their pictures into one HTML file that holds everything and opens from disk.
+
+    Args:
+        answers: of a search, one or several.
+        file: to write; it is complete or not there, and an older one is replaced.
+        intro: a sentence below the title.
+
+    Raises:
+        ConfigError: the folder of the file is not there.
+        SystemRefusalError: the file cannot be written.
+        TypeError: an argument is of another type.
+    """
+    place, listed = require_place("file", file), [answers] if isinstance(answers, Answer) else list(answers)
+    for number, answer in enumerate(listed):
+        if not isinstance(answer, Answer):
+            raise TypeError(f"answers[{number}] is {kind_of(answer)}: it can be an Answer")
+    pictures = Pictures()
+    with Page(place, "Search results", intro) as page:
+        for answer in listed:
+            page.write(_section(answer, pictures))
+        if listed:
+            page.facts["strategy"] = strategy_text(listed[0].strategy)
+            page.facts["per query"] = spent_text(mean_cost(listed))
+
+
+def _section(answer: Answer, pictures: Pictures) -> Section:
+    path = answer.source if isinstance(answer.source, str) else ""
+    if answer.error:
+        return Section(answer.query, note=f"cannot be read: {answer.error}", warning=True)
+    lead = Card(pictures.data_url(answer.source), "query", path=path, mark="lead")
+    return Section(answer.query, [_card(hit, pictures) for hit in answer], lead, answer.reason)
+
+
+def _card(hit: Hit, pictures: Pictures) -> Card:
+    return image_card(pictures, hit, hit.score, badge=f"{hit.rank}  ·  {hit.score:.3f}")

@@ -1,0 +1,170 @@
+"""Search in batches: queries of all kinds in, answers with what they cost out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from matmamba_retrieval import Encoded, Gallery, GalleryError, Hits, Plan, Queries, Row, Strategy, search
+from matmamba_retrieval.index.rerank import NO_KEY
+from matmamba_retrieval.strategies.examples import Away, Stored
+from matmamba_retrieval.strategies.hits import Cost
+from matmamba_retrieval.strategies.neighbours import without
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from .answers import Answer, Hit
+from .query_images import Asked, read_batch
+
+# Queries that are decoded, encoded and searched for at once.
+BATCH = 256
+DEFAULT_K = 10
+
+
+@dataclass(frozen=True)
+class VectorQueries:
+    """Vectors as queries: nothing is encoded, at any width they are asked with as they are.
+
+    Attributes:
+        xq: (nq, D) float32, L2-normalised.
+    """
+
+    xq: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.xq)
+
+    def encode(self, width: str) -> Encoded:
+        """The vectors."""
+        return Encoded(self.xq, 0.0, 0.0)
+
+    def take(self, which: NDArray[np.int64]) -> VectorQueries:
+        """Some of them, by position."""
+        return VectorQueries(self.xq[which])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPass:
+    """A way to answer queries from one gallery.
+
+    Attributes:
+        gallery: that answers.
+        strategy: how.
+        plan: stored with the gallery, if the strategy is that one's.
+        k: hits wanted.
+        allowed: (keys,) which images may be answered; None for all.
+        negatives: what to keep away from, None for nothing.
+        weight: how much.
+        min_score: hits below are left out.
+        few: why there can be no more than k hits, "" if there can.
+    """
+
+    gallery: Gallery
+    strategy: Strategy
+    plan: Plan | None
+    k: int
+    allowed: NDArray[np.bool_] | None = None
+    negatives: Queries | None = None
+    weight: float = 0.5
+    min_score: float | None = None
+    few: str = ""
+
+    def images(
+        self,
+        asked: Sequence[Asked],
+        transform: Callable[[Image.Image], Tensor],
+        encode: Callable[[Tensor], Queries],
+    ) -> Iterator[Answer]:
+        """Answers in the order of the queries; one that cannot be read says so, the others are answered."""
+        for start in range(0, len(asked), BATCH):
+            part = asked[start : start + BATCH]
+            readable, images, broken = read_batch(part, transform)
+            hits = self._search(encode(images), self.k) if readable else None
+            places = {position: place for place, position in enumerate(readable)}
+            for position, query in enumerate(part):
+                if hits is None or position in broken:
+                    source, error = _shown(query), broken[position]
+                    yield Answer(
+                        query=query.name, strategy=self.strategy, plan=self.plan, error=error, source=source
+                    )
+                else:
+                    yield self._answer(query.name, _shown(query), hits, places[position])
+
+    def vectors(self, names: Sequence[str], xq: NDArray[np.float32]) -> Iterator[Answer]:
+        """Answers to (n, D) vectors that need no encoding."""
+        for start in range(0, len(names), BATCH):
+            part = xq[start : start + BATCH]
+            hits = self._search(VectorQueries(part), self.k)
+            for place in range(len(part)):
+                yield self._answer(names[start + place], "", hits, place)
+
+    def more_like(self, keys: NDArray[np.int64]) -> Iterator[Answer]:
+        """Answers to images of the gallery, each without the image itself."""
+        others = len(self.gallery) - 1
+        few = self.few or f"the gallery has {others} other images: fewer than k = {self.k}"
+        for start in range(0, len(keys), BATCH):
+            part = keys[start : start + BATCH]
+            hits = self._search(Stored(self.gallery, part), min(self.k + 1, len(self.gallery)))
+            D, I = without(hits.D, hits.I, part, self.k)  # noqa: E741
+            hits = replace(hits, D=D, I=I, reason=few if others < self.k else hits.reason)
+            for place, row in enumerate(self.gallery.rows(part)):
+                yield self._answer(row.id, row.path, hits, place)
+
+    def _search(self, queries: Queries, k: int) -> Hits:
+        count = len(queries)
+        if self.allowed is not None and not self.allowed.any():
+            none = np.full((count, k), NO_KEY, dtype=np.int64)
+            D = np.full((count, k), -np.inf, dtype=np.float32)
+            return Hits(D, none, none, Cost(), np.ones(count, dtype=bool), "no image fulfils the condition")
+        if self.negatives is not None:
+            queries = Away(queries, self.negatives, self.weight)
+        return search(self.gallery, self.strategy, queries, k, self.allowed)
+
+    def _answer(self, name: str, source: str | bytes | Image.Image, hits: Hits, place: int) -> Answer:
+        scores, keys = hits.D[place], hits.I[place]
+        found = keys != NO_KEY
+        reason = self.few if found.all() else hits.reason or f"the strategy found only {found.sum()} images"
+        if self.min_score is not None:
+            enough = found & (scores >= self.min_score)
+            if enough.sum() < found.sum():
+                reason = f"{enough.sum()} of {found.sum()} hits have a score of {self.min_score:g} or more"
+            found = enough
+        # Vectors are rounded: those of one image can come out a little longer than 1.
+        pairs = zip(map(float, np.minimum(scores[found], 1)), self.gallery.rows(keys[found]), strict=True)
+        return Answer(
+            query=name,
+            hits=tuple(_hit(row, score, rank) for rank, (score, row) in enumerate(pairs, 1)),
+            strategy=self.strategy,
+            plan=self.plan,
+            cost=hits.cost,
+            reason=reason,
+            by_full_width=bool(hits.by_full[place]),
+            source=source,
+        )
+
+
+def _hit(row: Row, score: float, rank: int) -> Hit:
+    return Hit(id=row.id, path=row.path, label=row.label, score=score, rank=rank, metadata=row.metadata)
+
+
+def _shown(query: Asked) -> str | bytes | Image.Image:
+    return str(Path(query.source).absolute()) if isinstance(query.source, Path) else query.source
+
+
+def hits_wanted(k: int | None, gallery: Gallery) -> int:
+    """How many hits are searched for; `GalleryError` for none."""
+    wanted = DEFAULT_K if k is None else int(k)
+    if min(wanted, len(gallery)) < 1:
+        raise GalleryError(
+            f"k = {wanted} is not in 1..{len(gallery)}, the number of images in {gallery.folder}"
+        )
+    return min(wanted, len(gallery))
+
+
+def why_few(k: int | None, gallery: Gallery) -> str:
+    """Why there are fewer hits than were asked for, if the gallery has too few images."""
+    few = k is not None and len(gallery) < k
+    return f"the gallery has {len(gallery)} images: fewer than k = {k}" if few else ""

@@ -1,0 +1,250 @@
+"""A grid of search strategies on labelled images: `evaluate`, and what it gives back and writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from matmamba_datasets import Splits
+from matmamba_retrieval.planning.grid import Grid, strategies_of
+from matmamba_retrieval.strategies.strategy import Strategy
+
+from ..checkpoint import Checkpoint, write_whole
+from ..config_file import load_into, shipped_config
+from ..device import limit_threads
+from ..errors import refusals
+from ..galleries.encoding import some
+from ..galleries.given import require_type
+from ..measures.environment import environment
+from ..measures.significance import RESAMPLES
+from ..progress import Listener, Reporter
+from ..widths.checked import CheckpointLike, PathLike, opened, path_of, require_least
+from ..widths.held_out import BatchReader, data_config, open_data
+from ..widths.slices import named_width
+from .experiment import Workshop
+from .strategy_rows import StrategyRows
+
+Row = dict[str, Any]
+# Grids that are shipped, by name.
+GRIDS = {"quick": "retrieval/quick.yaml", "full": "retrieval/adaptive.yaml"}
+# Of the quick grid: most images in the gallery, and most queries.
+QUICK_IMAGES, QUICK_QUERIES = 10_000, 1_000
+PLOTS = {
+    "quality_macs.png": "draw_macs",
+    "quality_ms.png": "draw_ms",
+    "recall_qps.png": "draw_recall",
+    "query_encoder.png": "draw_query_encoder",
+    "memory.png": "draw_memory",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """What `evaluate` found out; rows are plain values, and `NAME_interval` is the 95 % interval of `NAME`.
+
+    Attributes:
+        checkpoint: the file.
+        digest: SHA-256 of it.
+        data: name and root of the data set.
+        settings: hits wanted, seed, number of resamples, and the grid.
+        environment: commit, versions and machine.
+        images: how many there are in the gallery, and among the queries.
+        exact: quality of exact search by each query width, gallery width and dim, without rerank.
+        rows: one for each strategy: what it is, its quality, its loss against single-shot, its cost.
+        output: the folder that was written; None if none was named.
+    """
+
+    checkpoint: Path
+    digest: str
+    data: Mapping[str, str]
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    images: Mapping[str, int]
+    exact: Sequence[Row]
+    rows: Sequence[Row]
+    output: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in results.json."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "digest": self.digest,
+            "data": dict(self.data),
+            "settings": dict(self.settings),
+            **self.environment,
+            "images": dict(self.images),
+            "exact": list(self.exact),
+            "rows": list(self.rows),
+        }
+
+
+@refusals()
+def evaluate(
+    checkpoint: CheckpointLike,
+    *,
+    grid: str | os.PathLike[str] | Grid = "quick",
+    output: PathLike | None = None,
+    data: str = "",
+    root: PathLike = "",
+    gallery_images: int | None = None,
+    queries: int | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str = "auto",
+    threads: int = 0,
+    seed: int = 0,
+    progress: Listener | None = None,
+) -> Study:
+    """Run a grid of search strategies on labelled images: what they reach against what they spend.
+
+    The training images are the gallery, the held-out ones are asked, same class relevant. Tried is every
+    combination of the grid: single-shot, shortlist and rerank, funnel and gated, by query width, gallery
+    width, dim of the first stage, shortlist and index; each against single-shot at full width. Gates are
+    calibrated on other queries than those that they are measured on.
+
+    Args:
+        checkpoint: run folder, checkpoint file, the name of a model whose weights are shipped, or a loaded
+            checkpoint.
+        grid: quick, which ends within minutes; full, every strategy, index and dim; a YAML file; or a `Grid`.
+        output: folder to write results.json, results.csv and plots to. Embeddings, gallery and rows that are
+            done are kept there, so that the same call goes on where it was stopped. By default nothing is
+            kept.
+        data: name of the data set, if not that of the training run.
+        root: its folder, if not that of the training run.
+        gallery_images: most images in the gallery, picked by chance; by default all, but 10,000 for the quick
+            grid.
+        queries: most held-out images that are asked, picked by chance; by default all, but 1,000 for the
+            quick grid.
+        batch_size: images encoded at once.
+        workers: processes that decode images.
+        device: cpu, cuda, or auto for whichever is there.
+        threads: that compute, in this process from now on; 0 for as many as there are.
+        seed: of all that is left to chance.
+        progress: is told how far it is.
+
+    Returns:
+        A row for each strategy.
+
+    Raises:
+        CheckpointError: no such checkpoint.
+        ConfigError: an argument or a grid that cannot be.
+        WidthError: the model has no such width.
+        DataError: the data set is missing or unreadable.
+        TypeError: an argument of a wrong type.
+    """
+    require_least(1, gallery_images=gallery_images, batch_size=batch_size)
+    require_least(2, queries=queries)
+    require_least(0, workers=workers, threads=threads, seed=seed)
+    require_type("grid", grid, (str, os.PathLike, Grid), "a name, a file, or a Grid")
+    place = None if output is None else path_of("output", output)
+    limit_threads(threads)
+    tried = _opened(grid)
+    if grid == "quick":
+        gallery_images, queries = gallery_images or QUICK_IMAGES, queries or QUICK_QUERIES
+    known, report = opened(checkpoint, device), Reporter(progress)
+    tried = _with_widths(tried, known)
+    config = data_config(known, data, root)
+    splits = open_data(report, known, config, any_classes=True)
+    splits = Splits(some(splits.train, gallery_images, seed), some(splits.held_out, queries, seed))
+    full = known.model.embedding_dim
+    wanted = strategies_of(tried, tried.query_widths, full, len(splits.train))
+    _say_few(report, wanted, len(splits.held_out))
+    reader = BatchReader(checkpoint=known, report=report, batch_size=batch_size, workers=workers)
+    about = {"name": config.name, "root": config.root, "seed": seed, "held_out": config.held_out}
+    with _working_folder(place) as folder:
+        workshop = Workshop(folder / "encoded", reader)
+        with workshop.open(splits, about, tried.query_widths, tried.gallery_widths) as experiment:
+            rows = StrategyRows(experiment, tried, seed, folder / "encoded", report)
+            tables = rows.tables(wanted, full)
+    study = Study(
+        checkpoint=known.path,
+        digest=known.digest,
+        data={"name": config.name, "root": config.root},
+        settings={"k": tried.k, "seed": seed, "resamples": RESAMPLES, "grid": asdict(tried)},
+        environment=environment(),
+        **tables,
+        output=place,
+    )
+    if place is not None:
+        _write(place, study)
+    return study
+
+
+def _opened(grid: str | os.PathLike[str] | Grid) -> Grid:
+    if isinstance(grid, Grid):
+        return grid
+    named = GRIDS.get(str(grid))
+    return load_into(Grid, shipped_config(named) if named else Path(grid))
+
+
+def _with_widths(grid: Grid, checkpoint: Checkpoint) -> Grid:
+    """The same with labels of the query widths, full first, and of the gallery widths."""
+    model = checkpoint.model
+
+    def labels(names: Sequence[str]) -> list[str]:
+        return [model.label(named_width(name, checkpoint)) for name in names]
+
+    asked = labels(grid.query_widths) or [model.label(width) for width in model.trained_widths]
+    stored = list(dict.fromkeys(labels(grid.gallery_widths)))
+    return replace(grid, query_widths=list(dict.fromkeys(["full", *asked])), gallery_widths=stored)
+
+
+def _say_few(report: Reporter, wanted: Sequence[tuple[Strategy, float]], queries: int) -> None:
+    """Tell it if one query is more than a gate may lose."""
+    one = 100 / queries
+    losses = sorted({loss for strategy, loss in wanted if strategy.kind == "gated" and loss < one})
+    if losses:
+        targets = ", ".join(f"{loss:g}" for loss in losses)
+        report.say(
+            f"{queries:,} queries are too few for gates that may lose {targets} points:"
+            f" one query is {one:.2g} points of 1-NN"
+        )
+
+
+@contextmanager
+def _working_folder(place: Path | None) -> Iterator[Path]:
+    """The folder that was named, made before the work so that one that cannot be written costs none."""
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+        yield place
+        return
+    with TemporaryDirectory() as scratch:
+        yield Path(scratch)
+
+
+def _write(folder: Path, study: Study) -> None:
+    """Write results.json, results.csv and the plots into a folder that exists; all of them or none."""
+    # Here, because importing it takes most of a second.
+    from . import evaluation_plots
+
+    results = study.to_dict()
+    drawn = {folder / name: getattr(evaluation_plots, draw)(results) for name, draw in PLOTS.items()}
+    tables = {
+        folder / "results.csv": _csv(study.rows).encode(),
+        folder / "results.json": json.dumps(results, indent=2).encode(),
+    }
+    write_whole(drawn | tables)
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """A line for each row; lists and objects as JSON."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                name: json.dumps(value) if isinstance(value, list | dict) else value
+                for name, value in row.items()
+            }
+        )
+    return text.getvalue()
