@@ -1,7 +1,7 @@
 """The calls that users make: what `import matmamba_vision` offers, and what every command makes one of.
 
-Results are values, errors are exceptions that derive from `MatMambaError`, progress goes to a callback; nothing
-prints, exits or parses flags.
+Results are values, errors are exceptions that derive from `MatMambaError`, progress goes to a callback;
+nothing prints, exits or parses flags.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class StrategyChoice:
             return Strategy.single_shot(width=label(self.query_width, "full")), None
         if not dims:
             raise GalleryError(
-                f"{gallery.folder} has no index for a shortlist: give index or `matmamba index` dims, such as 32"
+                f"{gallery.folder} has no index for a shortlist: `index` with dims, such as 32, builds one"
             )
         width, dim = label(self.query_width, "smallest"), self.dim or min(dims)
         length = min(len(gallery), self.shortlist or max(SHORTLIST, 10 * k))

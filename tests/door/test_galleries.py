@@ -17,10 +17,10 @@ from matmamba_datasets import BrokenImageError, Limits
 from matmamba_errors import MatMambaError
 from matmamba_retrieval import Gallery, Strategy
 from matmamba_vision import Checkpoint, load_checkpoint, save_checkpoint
+from matmamba_vision.api import ImageGallery, open_gallery
 from matmamba_vision.cli.main import main
 from matmamba_vision.galleries.answers import Answer, answers_to_dict
 from matmamba_vision.galleries.given_vectors import GivenVectors
-from matmamba_vision.galleries.image_gallery import ImageGallery, open_gallery
 from matmamba_vision.galleries.image_intake import index
 from matmamba_vision.galleries.result_page import write_page
 from matmamba_vision.galleries.shortlists import build_indexes
