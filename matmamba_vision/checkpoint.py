@@ -41,9 +41,11 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        path: the file. model: in evaluation mode. classes: names in the order of the logits. run: the
-            resolved configuration of the run that wrote it. digest: SHA-256 of the file, which identifies the
-            model.
+        path: the file.
+        model: in evaluation mode.
+        classes: names in the order of the logits.
+        run: the resolved configuration of the run that wrote it.
+        digest: SHA-256 of the file, which identifies the model.
     """
 
     path: Path

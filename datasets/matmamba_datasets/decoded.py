@@ -40,8 +40,9 @@ class Pixels:
     """Decoded images of a collection.
 
     Attributes:
-        values: (n, C, H, W) uint8, each in the upper left corner, zeros beside it. sizes: (n, 2) int64,
-            height and width. broken: by position, those that could not be decoded.
+        values: (n, C, H, W) uint8, each in the upper left corner, zeros beside it.
+        sizes: (n, 2) int64, height and width.
+        broken: by position, those that could not be decoded.
     """
 
     values: Tensor
@@ -103,9 +104,10 @@ class DecodedLoader:
         images: the collection.
 
     Args:
-        input: a model's data configuration, as `timm.data.resolve_data_config` gives it. pixels: of each
-            source of the collection, moved to `device`. augment: crop, flip and colour jitter; other kinds
-            cannot be made here. also: a second size at which a batch has its views, for another network.
+        input: a model's data configuration, as `timm.data.resolve_data_config` gives it.
+        pixels: of each source of the collection, moved to `device`.
+        augment: crop, flip and colour jitter; other kinds cannot be made here.
+        also: a second size at which a batch has its views, for another network.
 
     Raises:
         ConfigError: an augmentation that cannot be made here.

@@ -9,8 +9,9 @@ class BrokenImageError(MatMambaError):
     """An image that cannot be decoded.
 
     Attributes:
-        name: its path or id. reason: what the decoder said. foreign: whether it is no image at all, by its
-            name and by its content.
+        name: its path or id.
+        reason: what the decoder said.
+        foreign: whether it is no image at all, by its name and by its content.
     """
 
     def __init__(self, name: str, reason: str, foreign: bool = False) -> None:

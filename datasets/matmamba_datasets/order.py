@@ -80,7 +80,8 @@ class Rest:
     So an image meets in its batch the same others as in an unbroken pass, if steps were seen as a whole.
 
     Args:
-        left: positions that are still to be seen, ascending. batch_size: images per step of the whole pass.
+        left: positions that are still to be seen, ascending.
+        batch_size: images per step of the whole pass.
     """
 
     def __init__(self, left: NDArray[np.int64], batch_size: int) -> None:

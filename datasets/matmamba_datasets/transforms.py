@@ -25,7 +25,8 @@ class Transform:
     """From an image to (C, S, S).
 
     Attributes:
-        steps: timm's transform. draft: how much smaller a JPEG may be decoded, None for not at all.
+        steps: timm's transform.
+        draft: how much smaller a JPEG may be decoded, None for not at all.
     """
 
     steps: Callable[[Image.Image], Tensor]

@@ -87,7 +87,8 @@ class PlanWanted:
 
     Raises:
         TypeError: an argument is of another type.
-        ConfigError, GalleryError: an argument cannot be.
+        ConfigError: an argument cannot be.
+        GalleryError: the same, of the gallery.
     """
 
     goal: Goal

@@ -139,7 +139,8 @@ class _Reencoder:
         named: where its checkpoint may be, if that was moved.
 
     Raises:
-        GalleryError, CheckpointError: that model is not to be had.
+        GalleryError: that model is not to be had.
+        CheckpointError: that model is not to be had.
     """
 
     def __init__(self, folder: Path, generation: Generation, named: Path | None = None) -> None:
