@@ -13,7 +13,7 @@ from typing import Any
 import safetensors
 import timm
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from safetensors.torch import load_file, save
 
 from .models import MatMamba

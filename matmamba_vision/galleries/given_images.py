@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from matmamba_common.settings import kind_of
 from matmamba_datasets import NO_LABEL, BrokenImageError, Images, Limits, TableReading, open_images
 from matmamba_datasets.decode import to_rgb
 from matmamba_datasets.listing import absolute
 from matmamba_datasets.regular import read_regular
-from matmamba_settings import kind_of
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matmamba_common.errors import MatMambaError
 from matmamba_datasets import BrokenImageError, Limits
-from matmamba_errors import MatMambaError
 from matmamba_retrieval import Gallery, Strategy
 from matmamba_vision import Checkpoint, load_checkpoint, save_checkpoint
 from matmamba_vision.api import ImageGallery, open_gallery
