@@ -10,7 +10,7 @@ from matmamba_common.settings import Bounds, OneOf, require
 # Links to folders: read what they lead to, or leave them out by name.
 FOLLOW, SKIP = "follow", "skip"
 Links = Annotated[str, OneOf((FOLLOW, SKIP))]
-Positive = Annotated[float, Bounds(above=0)]
+Positive = Annotated[float, Bounds(above=0, infinite=True)]
 
 
 @dataclass
