@@ -13,7 +13,7 @@ this file, which imports nothing of them: what a setting can be is said where it
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -121,14 +121,39 @@ def require(name: str, value: Any, hint: Any, named: Callable[[str], str] = str)
         TypeError: it is of a wrong type.
     """
     if not _is_of(value, hint):
-        kind = type(value).__name__
-        raise TypeError(f"{named(name)} is {value!r}, of type {kind}: it can be {_in_words(hint)}")
+        raise TypeError(f"{named(name)} is {kind_of(value)}: it can be {_in_words(hint)}")
     for rule in hint.__metadata__ if get_origin(hint) is Annotated else ():
         if isinstance(rule, Rule) and not rule.allow(value):
             each = " each" if isinstance(value, list) else ""
-            raise ConfigError(f"{named(name)} is {value}: it can be {rule}{each}")
+            shown = repr(value) if isinstance(value, str) else value
+            raise ConfigError(f"{named(name)} is {shown}: it can be {rule}{each}")
     if is_dataclass(value):
         check(value, f"{name}.", named)
+
+
+def require_least(least: int, **given: Any) -> None:
+    """Refuse arguments of which a whole number, or one of a list of them, is below `least`.
+
+    Args:
+        least: the smallest that is allowed.
+        given: numbers or lists of numbers by the name of the argument; None passes.
+
+    Raises:
+        ConfigError: one is below.
+        TypeError: one is no whole number.
+    """
+    for name, value in given.items():
+        for number in value if isinstance(value, Iterable) and not isinstance(value, str) else [value]:
+            if number is not None:
+                require(name, number, Annotated[int, Bounds(least=least)])
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, behind "it is": "a str"."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _hints(kind: type) -> Mapping[str, Any]:
@@ -182,4 +207,5 @@ def _in_words(hint: Any) -> str:
         return f"a list, of {_in_words(inner[0])} each"
     if origin is tuple:
         return f"a tuple of {', '.join('...' if one is ... else _in_words(one) for one in inner)}"
-    return _WORDS.get(hint) or f"of type {getattr(hint, '__name__', hint)}"
+    name = str(getattr(hint, "__name__", hint))
+    return _WORDS.get(hint) or f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

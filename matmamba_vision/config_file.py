@@ -65,7 +65,14 @@ def filled(kind: type[C], values: Any, source: str) -> C:
 def as_plain(config: Any) -> dict[str, Any]:
     """A configuration, a dataclass, as dictionaries, lists and scalars."""
     # As JSON has it, which knows no tuples.
-    return cast("dict[str, Any]", json.loads(json.dumps(asdict(config))))
+    return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=_plain)))
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as Python's."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{value!r} is neither a number nor a text")
 
 
 def flat(row: Mapping[str, Any], separator: str, before: str = "") -> dict[str, Any]:

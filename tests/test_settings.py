@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from matmamba_errors import ConfigError
 from matmamba_settings import Bounds, OneOf, check, require
-from matmamba_vision.cli.computing import Computing, check_flags
+from matmamba_vision.cli.arguments import check_flags
+from matmamba_vision.cli.computing import Computing
 from matmamba_vision.runs import TrainConfig
 from matmamba_vision.runs.train_config import check_config
 
@@ -46,7 +47,7 @@ def test_what_can_be_passes() -> None:
         (Outer(limit=math.nan), "x.limit is nan: it can be 0 (no limit) or more"),
         (Outer(rate=1.0), "x.rate is 1.0: it can be from 0 to below 1"),
         (Outer(dims=[4, 0]), "x.dims is [4, 0]: it can be 1 or more each"),
-        (Outer(kind="three"), "x.kind is three: it can be one of one, two"),
+        (Outer(kind="three"), "x.kind is 'three': it can be one of one, two"),
         (Outer(inner=Inner(share=0)), "x.inner.share is 0: it can be above 0 to 1"),
         (
             Outer(inner=Inner(pair=(2, 1))),
@@ -63,16 +64,16 @@ def test_what_cannot_be_is_named_with_what_can(outer: Outer, said: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"count": "1"}, "count is '1', of type str: it can be a whole number"),
-        ({"count": True}, "count is True, of type bool: it can be a whole number"),
-        ({"count": 1.5}, "count is 1.5, of type float: it can be a whole number"),
-        ({"limit": "x"}, "limit is 'x', of type str: it can be a number"),
-        ({"rate": "x"}, "rate is 'x', of type str: it can be a number or None"),
-        ({"dims": 3}, "dims is 3, of type int: it can be a list, of a whole number each"),
-        ({"dims": ["a"]}, "dims is ['a'], of type list: it can be a list, of a whole number each"),
-        ({"on": 1}, "on is 1, of type int: it can be True or False"),
-        ({"inner": None}, "inner is None, of type NoneType: it can be of type Inner"),
-        ({"inner": Inner(pair=(1,))}, "inner.pair is (1,), of type tuple: it can be a tuple of a number, a"),  # type: ignore[arg-type]
+        ({"count": "1"}, "count is a str: it can be a whole number"),
+        ({"count": True}, "count is a bool: it can be a whole number"),
+        ({"count": 1.5}, "count is a float: it can be a whole number"),
+        ({"limit": "x"}, "limit is a str: it can be a number"),
+        ({"rate": "x"}, "rate is a str: it can be a number or None"),
+        ({"dims": 3}, "dims is an int: it can be a list, of a whole number each"),
+        ({"dims": ["a"]}, "dims is a list: it can be a list, of a whole number each"),
+        ({"on": 1}, "on is an int: it can be True or False"),
+        ({"inner": None}, "inner is None: it can be an Inner"),
+        ({"inner": Inner(pair=(1,))}, "inner.pair is a tuple: it can be a tuple of a number, a"),  # type: ignore[arg-type]
     ],
 )
 def test_a_wrong_type_is_named(change: dict[str, Any], said: str) -> None:

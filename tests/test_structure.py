@@ -129,7 +129,8 @@ def reachable(start: str) -> set[str]:
 
 def rooms() -> list[tuple[str, str]]:
     """Each package with each of its rooms; a file at its top is one, too."""
-    return sorted({(*module.split("."), "")[:2] for module in imported_files()})
+    parts = ((*module.split("."), "") for module in imported_files())
+    return sorted({(package, room) for package, room, *_ in parts})
 
 
 def test_datasets_import_nothing_of_ours() -> None:

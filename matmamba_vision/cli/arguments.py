@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
+from matmamba_settings import check
 
 from ..errors import ConfigError
 from ..nearest import did_you_mean
@@ -52,6 +53,20 @@ def config_named(arguments: Sequence[str]) -> Path | None:
     before.add_argument("--config", type=Path)
     file: Path | None = before.parse_known_args(arguments)[0].config
     return file
+
+
+def check_flags(args: Any) -> None:
+    """Refuse the first flag whose value cannot work, as the annotations of a command's dataclass have it.
+
+    Raises:
+        ConfigError: the message names the flag, its value and what would be allowed.
+    """
+    check(args, named=flag_of)
+
+
+def flag_of(name: str) -> str:
+    """How the command line spells a setting."""
+    return f"--{name.replace('_', '-')}"
 
 
 def dispatch(

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from matmamba_settings import Bounds, check, require
+from matmamba_settings import Bounds
 
 from ..device import limit_threads
 from ..errors import ConfigError
+from .arguments import check_flags
 from .console import Console
 
 # In a file or a pipe tables may be wide.
@@ -67,23 +68,3 @@ def require_place(flag: str, file: Path | None) -> None:
         raise ConfigError(f"{flag} {file}: there is no folder {file.parent}")
     if file is not None and file.is_dir():
         raise ConfigError(f"{flag} {file} is a folder")
-
-
-def check_flags(args: Any) -> None:
-    """Refuse the first flag whose value cannot work, as the annotations of a command's dataclass have it.
-
-    Raises:
-        ConfigError: the message names the flag, its value and what would be allowed.
-    """
-    check(args, named=flag_of)
-
-
-def require_least(args: Any, **least: int) -> None:
-    """Raise `ConfigError` naming the flag if a number, or one of a list, is below its least; None passes."""
-    for name, low in least.items():
-        require(name, getattr(args, name), Annotated[Any, Bounds(least=low)], flag_of)
-
-
-def flag_of(name: str) -> str:
-    """How the command line spells a setting."""
-    return f"--{name.replace('_', '-')}"

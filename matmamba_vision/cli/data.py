@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
+from typing import Annotated
 
 from matmamba_datasets import (
     AugmentConfig,
@@ -37,10 +38,10 @@ from matmamba_datasets.remote import is_url
 from matmamba_datasets.shards import find_shards
 from matmamba_datasets.speed import reading_rate
 from matmamba_datasets.verify import damaged_shards, decode_all
+from matmamba_settings import Bounds
 from rich.table import Table
 
-from ..errors import ConfigError
-from .arguments import dispatch, parse
+from .arguments import check_flags, dispatch, parse
 from .console import Console, say
 from .progress import reporter
 
@@ -86,7 +87,7 @@ class Source(TableReading):
     # Folder where remote shards are copied to; by default ~/.cache/matmamba.
     cache: str = ""
     # Processes that decode images; 0 decodes in the main one.
-    workers: int = 0
+    workers: Annotated[int, Bounds(least=0)] = 0
 
     def config(self) -> DataConfig:
         """As the registry takes it."""
@@ -96,7 +97,7 @@ class Source(TableReading):
 @dataclass(kw_only=True)
 class LimitedSource(Source):
     # Share of images that may be unreadable before the run stops.
-    max_broken: float = 0.01
+    max_broken: Annotated[float, Bounds(least=0, most=1)] = 0.01
 
 
 @dataclass(kw_only=True)
@@ -106,9 +107,9 @@ class PrepareArgs:
     # Folder to write; it can hold what a stopped run of the same command left.
     output: Path
     # Size at which a shard is full, in 10^6 bytes.
-    shard_mb: float = 256
+    shard_mb: Annotated[float, Bounds(above=0)] = 256
     # Longer side in pixels beyond which an image is made smaller, encoded as JPEG of quality 95; 0 for none.
-    max_size: int = 0
+    max_size: Annotated[int, Bounds(least=0, zero="any")] = 0
 
 
 @dataclass(kw_only=True)
@@ -130,9 +131,9 @@ class TimedSource(TableReading):
     # Folder where remote shards are copied to; by default ~/.cache/matmamba.
     cache: str = ""
     # Numbers of processes that decode images, measured in turn; 0 decodes in the main one.
-    workers: list[int] = field(default_factory=lambda: [0])
+    workers: Annotated[list[int], Bounds(least=0)] = field(default_factory=lambda: [0])
     # Images per batch.
-    batch_size: int = 64
+    batch_size: Annotated[int, Bounds(least=1)] = 64
 
     def config(self) -> DataConfig:
         """As the registry takes it."""
@@ -144,7 +145,7 @@ class SpeedArgs:
     # What to read.
     data: TimedSource
     # Height and width of the images that the model takes, in pixels.
-    input_size: int = 224
+    input_size: Annotated[int, Bounds(least=1)] = 224
     # How long to measure each.
     seconds: float = 5.0
     # Decode large JPEGs at a reduced size, as training does.
@@ -160,10 +161,7 @@ def run(arguments: list[str]) -> int:
 
 def _prepare(arguments: list[str]) -> int:
     args = parse(PrepareArgs, "data prepare", _PREPARE, arguments)
-    _require("--shard-mb", args.shard_mb, args.shard_mb > 0, "above 0")
-    _require("--max-size", args.max_size, args.max_size >= 0, "0 (any) or more")
-    _require("--max-broken", args.data.max_broken, 0 <= args.data.max_broken <= 1, "from 0 to 1")
-    _require("--workers", args.data.workers, args.data.workers >= 0, "0 or more")
+    check_flags(args)
     console = Console(highlight=False)
     root = (
         args.data.root
@@ -189,7 +187,7 @@ def _prepare(arguments: list[str]) -> int:
 
 def _verify(arguments: list[str]) -> int:
     args = parse(VerifyArgs, "data verify", _VERIFY, arguments)
-    _require("--workers", args.data.workers, args.data.workers >= 0, "0 or more")
+    check_flags(args)
     console = Console(highlight=False)
     damaged = _damaged(args, console) if args.data.name == "shards" else {}
     broken: dict[str, str] = {}
@@ -236,10 +234,7 @@ def _decode(console: Console, name: str, images: Images, workers: int) -> dict[s
 
 def _speed(arguments: list[str]) -> int:
     args = parse(SpeedArgs, "data speed", _SPEED, arguments)
-    _require("--input-size", args.input_size, args.input_size > 0, "above 0")
-    _require("--batch-size", args.data.batch_size, args.data.batch_size > 0, "above 0")
-    fewest = min(args.data.workers, default=0)
-    _require("--workers", fewest, fewest >= 0, "0 or more")
+    check_flags(args)
     images = open_splits(args.data.config()).train
     transform = train_transform(
         {"input_size": (3, args.input_size, args.input_size)}, AugmentConfig(draft=args.draft)
@@ -262,11 +257,6 @@ def _list_broken(console: Console, broken: dict[str, str], what: str) -> None:
     if broken:
         listing = BrokenTally(0, 1.0, found=broken).listing(most=len(broken))
         console.print(f"{len(broken)} files {what}:\n{listing}", markup=False, soft_wrap=True)
-
-
-def _require(flag: str, value: float, fits: bool, allowed: str) -> None:
-    if not fits:
-        raise ConfigError(f"{flag} is {value:g}: it can be {allowed}")
 
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {

@@ -13,14 +13,14 @@ import numpy as np
 import tyro
 from matmamba_datasets.texts import safe_cell, shown
 from matmamba_retrieval import Gallery
+from matmamba_settings import Bounds
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import ConfigError
 from ..galleries.answers import row_of
 from ..upkeep import contents
 from ..upkeep.contents import describe, keys_where
-from .arguments import parse
+from .arguments import check_flags, parse
 from .console import Console, say
 
 _INFO = """What a gallery holds, what made it, and what it takes on the disk.
@@ -69,7 +69,7 @@ class ListArgs:
     # Condition that images have to fulfil, in SQL.
     where: str = ""
     # Images to list at most; 0 for all, which is the default but for a table on a terminal (there 50).
-    limit: int | None = None
+    limit: Annotated[int | None, Bounds(least=0, zero="all")] = None
     # A table, a JSON object on each line, CSV, or ids alone.
     format: Literal["table", "json", "csv", "ids"] = "table"
     # The same as --format json.
@@ -117,11 +117,10 @@ def _readable(value: Any) -> str:
 def show(arguments: list[str]) -> int:
     """List images."""
     args = parse(ListArgs, "gallery list", _LIST, arguments)
+    check_flags(args)
     args.format = "json" if args.json else args.format
     cut = args.format == "table" and Console().is_terminal
     limit = args.limit if args.limit is not None else 50 if cut else 0
-    if limit < 0:
-        raise ConfigError(f"--limit is {limit}: it can be 0 (all) or more")
     with Gallery(args.gallery) as gallery:
         keys = keys_where(gallery, args.where)
         shown = keys[:limit] if limit else keys

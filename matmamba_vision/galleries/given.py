@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from matmamba_settings import Bounds, kind_of, require
 
 from ..errors import ConfigError
 
@@ -70,9 +72,7 @@ def require_whole(name: str, value: Any, least: int) -> None:
         TypeError: it is no whole number.
         ConfigError: it is below `least`.
     """
-    require_type(name, value, Integral, "a whole number")
-    if value < least:
-        raise ConfigError(f"{name} is {value}: it can be {least} or more")
+    require(name, value, Annotated[int, Bounds(least=least)])
 
 
 def require_number(name: str, value: Any) -> None:
@@ -108,11 +108,3 @@ def require_place(name: str, file: Any) -> Path:
     if path.is_dir():
         raise ConfigError(f"{name} {path} is a folder")
     return path
-
-
-def kind_of(value: Any) -> str:
-    """The type of a value, with its article."""
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

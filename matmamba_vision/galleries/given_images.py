@@ -12,11 +12,12 @@ from matmamba_datasets import NO_LABEL, BrokenImageError, Images, Limits, TableR
 from matmamba_datasets.decode import to_rgb
 from matmamba_datasets.listing import absolute
 from matmamba_datasets.regular import read_regular
+from matmamba_settings import kind_of
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..errors import ConfigError
-from .given import kind_of, require_texts, require_type
+from .given import require_texts, require_type
 
 # One image.
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | bytes"

@@ -12,10 +12,11 @@ import numpy as np
 from matmamba_datasets import Limits
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.gallery import UNIT_TOLERANCE
+from matmamba_settings import kind_of
 from numpy.typing import NDArray
 from PIL import Image
 
-from .given import kind_of, require_path, require_texts
+from .given import require_path, require_texts
 from .given_images import ALLOWED, ImageLike, require_image
 from .given_vectors import GivenVectors
 from .query_images import Asked, local_path

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from matmamba_settings import kind_of
+
 from ..errors import refusals
 from .answers import Answer, Hit, mean_cost, spent_text
-from .given import kind_of, require_place
+from .given import require_place
 from .page import Card, Page, Section, image_card
 from .pictures import Pictures
 from .strategies import strategy_text

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 import yaml
 from matmamba_datasets import DataConfig
-from matmamba_settings import Bounds, check
+from matmamba_settings import Bounds, check, kind_of
 
 from ..config_file import as_plain, filled, load_into
 from ..training import (
@@ -128,7 +128,7 @@ def config_of(kind: type[T], config: T | Mapping[str, Any] | str | os.PathLike[s
     if isinstance(config, str | os.PathLike):
         return load_into(kind, Path(config))
     raise TypeError(
-        f"config is a {type(config).__name__}: it can be a {kind.__name__}, a mapping of its values, or the"
+        f"config is {kind_of(config)}: it can be a {kind.__name__}, a mapping of its values, or the"
         " path of a YAML file"
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
+from matmamba_settings import require_least
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..config_file import shipped_config
@@ -22,7 +23,7 @@ from ..galleries.image_intake import index
 from ..measures.environment import environment, peak_memory_mib
 from ..progress import Listener, Reporter
 from ..runs import TrainConfig, load_config, train
-from ..widths.checked import PathLike, path_of, require_least
+from ..widths.checked import PathLike, path_of
 from ..widths.measure import measure_widths
 from .compare import Compared, compare_strategies
 from .demo_page import write_report

@@ -16,6 +16,7 @@ from typing import Any
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.strategies.strategy import Strategy
+from matmamba_settings import require_least
 
 from ..checkpoint import Checkpoint, write_whole
 from ..config_file import load_into, shipped_config
@@ -26,7 +27,7 @@ from ..galleries.given import require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
-from ..widths.checked import CheckpointLike, PathLike, opened, path_of, require_least
+from ..widths.checked import CheckpointLike, PathLike, opened, path_of
 from ..widths.held_out import BatchReader, data_config, open_data
 from ..widths.slices import named_width
 from .experiment import Workshop

@@ -10,8 +10,9 @@ from typing import Any
 
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.curation.duplicates import find_duplicates
+from matmamba_settings import require_least
 
-from ..errors import ConfigError, refusals
+from ..errors import refusals
 from ..galleries.answers import row_of
 from ..galleries.page import Page, Section, image_card
 from ..galleries.pictures import Pictures
@@ -127,8 +128,7 @@ def duplicates(
         ConfigError: a number that is too small.
         GalleryError: a threshold or condition that cannot be, or a gallery without the index that is needed.
     """
-    if neighbours < 1:
-        raise ConfigError(f"neighbours is {neighbours}: it can be 1 or more")
+    require_least(1, neighbours=neighbours)
     allowed = gallery.allowed(where or None)
     count = len(gallery) if allowed is None else int(allowed.sum())
     exact = is_exact(gallery, method)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from matmamba_retrieval import Gallery, GalleryError
+from matmamba_settings import OneOf, require, require_least
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, refusals
+from ..errors import refusals
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, own_strategy, say_few
 from ..progress import Listener, Reporter
@@ -74,8 +75,7 @@ def import_gallery(
     """
     from matmamba_retrieval.exchange.exchange import Exported, import_parquet
 
-    if existing not in ("refuse", "skip", "replace"):
-        raise ConfigError(f"existing is {existing!r}: it can be refuse, skip or replace")
+    require("existing", existing, Annotated[str, OneOf(get_args(Existing))])
     with Reporter(progress).meter("importing", len(Exported(Path(file)))) as meter:
         return import_parquet(Path(file), Path(gallery), existing, meter.advance)
 
@@ -111,9 +111,8 @@ def export_atlas(
         ConfigError: a number that is too small.
         GalleryError: no image fulfils the condition.
     """
-    for name, value, least in (("k", k, 2), ("pictures", pictures, 0)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}: it can be {least} or more")
+    require_least(2, k=k)
+    require_least(0, pictures=pictures)
     from matmamba_retrieval.exchange.atlas import export_atlas as write_atlas
 
     report, store = Reporter(progress), Pictures()

@@ -16,11 +16,12 @@ from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.gallery.inspection import Damage
 from matmamba_retrieval.storage.records import Generation
+from matmamba_settings import require_least
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..checkpoint import CheckpointError
-from ..errors import ConfigError, refusals
+from ..errors import refusals
 from ..galleries.checkpoints import checkpoint_of
 from ..galleries.embedder import Embedder
 from ..galleries.pictures import Pictures
@@ -81,8 +82,7 @@ def verify(folder: PathLike, *, images: int = 0, model: PathLike | None = None) 
         ConfigError: a negative number of images.
         CheckpointError: images are to be encoded, and the gallery's model is not to be had.
     """
-    if images < 0:
-        raise ConfigError(f"images is {images}: it can be 0 or more")
+    require_least(0, images=images)
     folder = Path(folder)
     damages = inspection.verify(folder)
     if damages or not images:

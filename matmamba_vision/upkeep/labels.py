@@ -14,9 +14,10 @@ from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.curation.labels import Votes, vote
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
+from matmamba_settings import require_least
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, refusals
+from ..errors import refusals
 from ..galleries.page import Page, Section, image_card
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, own_strategy, say_few
@@ -167,8 +168,7 @@ def suggest_labels(
         ConfigError: a k that is too small.
         GalleryError: a condition that cannot be understood, or no image has a label.
     """
-    if k < 1:
-        raise ConfigError(f"k is {k}: it can be 1 or more")
+    require_least(1, k=k)
     report, keys = Reporter(progress), keys_where(gallery, where)
     strategy = own_strategy(gallery, method, k)
     say_few(report, gallery, k)

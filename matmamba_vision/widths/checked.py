@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..device import resolve_device
-from ..galleries.given import require_type, require_whole
+from ..galleries.given import require_type
 
 PathLike: TypeAlias = str | os.PathLike[str]
 CheckpointLike: TypeAlias = PathLike | Checkpoint
-
-
-def require_least(least: int, **given: Any) -> None:
-    """Raise if a whole number, or one of a list of them, is below `least`.
-
-    Args:
-        least: the smallest that is allowed.
-        given: numbers or lists of numbers by the name of the argument; None passes.
-
-    Raises:
-        ConfigError: one is below.
-        TypeError: one is no whole number.
-    """
-    for name, value in given.items():
-        for number in value if isinstance(value, Iterable) and not isinstance(value, str) else [value]:
-            if number is not None:
-                require_whole(name, number, least)
 
 
 def require_lists(**given: Any) -> None:

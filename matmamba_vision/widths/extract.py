@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import torch
 from matmamba_datasets import DataConfig, DataError
+from matmamba_settings import require_least
 
 from .. import models
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, save_checkpoint
@@ -23,7 +24,7 @@ from ..models import MatMamba
 from ..progress import Listener, Reporter
 from ..width import Width, WidthLike
 from .card import ExtractFacts, MeasuredAccuracy, write_card
-from .checked import CheckpointLike, PathLike, opened, path_of, require_least
+from .checked import CheckpointLike, PathLike, opened, path_of
 from .held_out import BatchReader, data_config, open_data
 from .measure import measure_widths
 from .slices import NamedWidth, named_width, width_like

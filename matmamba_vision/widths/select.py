@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from matmamba_settings import require_least
+
 from ..device import limit_threads
 from ..errors import ConfigError, refusals
 from ..measures.budget import MEASURED, Budget, parse_budget
@@ -19,7 +21,7 @@ from ..measures.pareto import pareto_front
 from ..measures.score import Score
 from ..progress import Listener, Reporter
 from ..width import Width
-from .checked import CheckpointLike, PathLike, opened, path_of, require_least
+from .checked import CheckpointLike, PathLike, opened, path_of
 from .held_out import BatchReader, data_config, open_data
 from .slices import SLICE_FILE, write_slice
 from .width_search import SearchOutcome, SearchSettings, WidthSearch

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from matmamba_datasets import DataConfig, DataError, Images, Splits
+from matmamba_settings import require_least
 
 from ..checkpoint import Checkpoint, write_whole
 from ..device import limit_threads
@@ -23,7 +24,7 @@ from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
 from ..width import Width
 from .assessment import EncodedSides, ValidationPlan, assess
-from .checked import CheckpointLike, PathLike, opened, path_of, require_least, require_lists
+from .checked import CheckpointLike, PathLike, opened, path_of, require_lists
 from .held_out import BatchReader, data_config, open_data
 from .slices import NamedWidth, named_width
 

@@ -156,10 +156,10 @@ def test_bad_flags_are_named(photos: Path, tmp_path: Path, capsys: pytest.Captur
         (["prepare", "--name", "mnist", "--root", ".", *output], "'mnist'"),
         (["prepare", *source, *output, "--shard-mb", "0"], "--shard-mb is 0"),
         (["prepare", *source, *output, "--max-size", "-1"], "--max-size is -1"),
-        (["prepare", *source, *output, "--max-broken", "2"], "--max-broken is 2"),
-        (["verify", *source, "--workers", "-1"], "--workers is -1"),
+        (["prepare", *source, *output, "--max-broken", "2"], "--data.max-broken is 2"),
+        (["verify", *source, "--workers", "-1"], "--data.workers is -1"),
         (["verify", "--name", "shards", "--root", str(tmp_path / "none")], "none"),
-        (["speed", *source, "--workers", "0", "-2"], "--workers is -2"),
+        (["speed", *source, "--workers", "0", "-2"], "--data.workers is [0, -2]"),
         (["speed", *source, "--input-size", "0"], "--input-size is 0"),
     ]
     for arguments, message in wrong:

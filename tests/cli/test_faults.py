@@ -37,7 +37,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], object]) -> in
 FAULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: np.zeros((2, 3)) @ np.zeros((2, 3)), "ValueError: matmul"),
     (lambda: np.zeros(3).reshape(2, 2), "ValueError: cannot reshape array of size 3"),
-    (lambda: {}["key"], "KeyError: 'key'"),
+    (lambda: dict[str, int]()["key"], "KeyError: 'key'"),
     (lambda: int("x"), "ValueError: invalid literal"),
     (lambda: 1 / 0, "ZeroDivisionError"),
     (lack_a_module, "ModuleNotFoundError: No module named 'matmamba_vision.gone'"),

@@ -33,6 +33,7 @@ from matmamba_datasets import (
 from matmamba_datasets.folder import Folder
 from matmamba_datasets.listing import Listing, left_beside
 from matmamba_datasets.parquet import Parquet
+from matmamba_errors import ConfigError
 from PIL import Image
 from real_trees import encoded
 
@@ -193,11 +194,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, photos: Path) -> None:
         (DataConfig(name="parquet", root=str(tmp_path / "empty")), "empty"),
         (DataConfig(name="parquet", root=str(tmp_path / "bad.parquet")), "bad.parquet"),
         (DataConfig(name="parquet", root=str(tmp_path / "other.parquet")), "other.parquet.*image"),
-        (DataConfig(name="digits", held_out=1.5), "1.5"),
     ]
     for config, message in wrong:
         with pytest.raises(DataError, match=message):
             open_splits(config)
+    with pytest.raises(ConfigError, match=r"data\.held_out is 1\.5: it can be above 0 to below 1"):
+        open_splits(DataConfig(name="digits", held_out=1.5))
 
 
 def test_a_training_folder_alone_is_split(photos: Path, tmp_path: Path) -> None:

@@ -214,12 +214,12 @@ def test_a_setting_that_cannot_work_is_named(
 @pytest.mark.parametrize(
     ("call", "given", "error", "said"),
     [
-        (train, 3, TypeError, "config is a int: it can be a TrainConfig, a mapping"),
+        (train, 3, TypeError, "config is an int: it can be a TrainConfig, a mapping"),
         (train, DistillConfig(), TypeError, "config is a DistillConfig: it can be a TrainConfig"),
         (distill, TrainConfig(), TypeError, "config is a TrainConfig: it can be a DistillConfig"),
-        (train, TrainConfig(seed="1"), TypeError, "seed is '1', of type str"),  # type: ignore[arg-type]
+        (train, TrainConfig(seed="1"), TypeError, "seed is a str: it can be a whole number"),  # type: ignore[arg-type]
         (train, "no-such.yaml", MatMambaError, "no config file no-such.yaml"),
-        (plan_training, None, TypeError, "config is a NoneType"),
+        (plan_training, None, TypeError, "config is None"),
         (distill, DistillConfig(), MatMambaError, "a student needs a teacher"),
         (distill, {"teacher": "x.npy", "images": ["none"]}, MatMambaError, "none"),
         (distill, {"teacher": "x.npy", "images": ["a"], "dim": 0}, MatMambaError, "dim is 0: it can be 1"),
