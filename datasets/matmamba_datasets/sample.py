@@ -22,6 +22,7 @@ from .reading import Limits
 from .texts import Picked, shown
 
 NO_LABEL = -1
+"""The label of an image that has none."""
 # Numbers from here on are no classes, but identifiers, or damage.
 MOST_CLASSES = 1_000_000
 # Lines of what was left out.
