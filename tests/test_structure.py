@@ -38,6 +38,7 @@ ORDERS = {
         "training",
         "measures",
         "progress",
+        "data",
         "galleries",
         "upkeep",
         "widths",
@@ -63,7 +64,7 @@ ORDERS = {
     ),
 }
 # Rooms that bring images, model and retrieval together: one for each job, and what they share.
-APPLICATION = {"progress", "galleries", "upkeep", "widths", "runs", "studies", "api", "cli"}
+APPLICATION = {"progress", "data", "galleries", "upkeep", "widths", "runs", "studies", "api", "cli"}
 SAME_FLOOR = {"official": "checkpoint", "export": "checkpoint", "hub": "checkpoint", "__main__": "cli"}
 
 

@@ -22,27 +22,12 @@ from shlex import quote
 from typing import Annotated
 
 from matmamba_common.settings import Bounds
-from matmamba_datasets import (
-    AugmentConfig,
-    BrokenTally,
-    DataConfig,
-    DataError,
-    Images,
-    TableReading,
-    left_out_text,
-    make_loader,
-    open_splits,
-    train_transform,
-)
-from matmamba_datasets.prepare import Preparation, PrepareSettings
-from matmamba_datasets.remote import is_url
-from matmamba_datasets.shards import find_shards
-from matmamba_datasets.speed import reading_rate
-from matmamba_datasets.verify import damaged_shards, decode_all
+from matmamba_datasets import BrokenTally, DataConfig, TableReading, left_out_text
 from rich.table import Table
 
+from ..data import prepare_shards, reading_rates, verify_data
 from .arguments import check_flags, dispatch, parse
-from .bars import reporter
+from .bars import Shown, reporter
 from .console import Console, say
 
 _PREPARE = """Write a data set as WebDataset shards, train-*.tar and val-*.tar.
@@ -163,22 +148,18 @@ def _prepare(arguments: list[str]) -> int:
     args = parse(PrepareFlags, "data prepare", _PREPARE, arguments)
     check_flags(args)
     console = Console(highlight=False)
-    root = (
-        args.data.root
-        if is_url(args.data.root) or not args.data.root
-        else str(Path(args.data.root).absolute())
+    done = prepare_shards(
+        args.data.config(),
+        args.output,
+        shard_mb=args.shard_mb,
+        max_size=args.max_size,
+        progress=Shown(console),
     )
-    settings = PrepareSettings(args.data.name, root, args.data.held_out, args.shard_mb, args.max_size)
-    splits = open_splits(args.data.config())
-    reporter(console).left_out(splits.left_out)
-    preparation = Preparation(splits, settings, args.output, args.data.max_broken)
-    with reporter(console).meter("preparing", preparation.remaining) as bar:
-        written = preparation.run(args.data.workers, bar.advance)
-    for name, shards in written.items():
-        images, size = (sum(shard[key] for shard in shards) for key in ("images", "bytes"))
-        console.print(f"{name}: {images:,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
-    _list_broken(console, preparation.broken, "were left out")
-    reporter(console).left_out(preparation.foreign)
+    for split in done.splits:
+        size = f"{split.bytes / 1e6:,.1f} MB"
+        console.print(f"{split.name}: {split.images:,} images in {split.shards} shards, {size}")
+    _list_broken(console, done.broken, "were left out")
+    reporter(console).left_out(done.foreign)
     console.print(
         f"next: matmamba train --data.name shards --data.root {quote(str(args.output))}", soft_wrap=True
     )
@@ -189,60 +170,33 @@ def _verify(arguments: list[str]) -> int:
     args = parse(VerifyDataFlags, "data verify", _VERIFY, arguments)
     check_flags(args)
     console = Console(highlight=False)
-    damaged = _damaged(args, console) if args.data.name == "shards" else {}
-    broken: dict[str, str] = {}
-    try:
-        splits = open_splits(args.data.config())
-        for name, images in (("training", splits.train), ("held-out", splits.held_out)):
-            found = _decode(console, name, images, args.data.workers)
-            console.print(f"{name}: {len(images):,} images, {len(found)} broken", soft_wrap=True)
-            broken |= found
-        # All of it: that is what it is asked for.
-        if splits.left_out:
-            said = left_out_text(splits.left_out, most=len(splits.left_out))
-            console.print(said, markup=False, soft_wrap=True)
-    except DataError:
-        # What is damaged as a whole cannot be opened, and is the reason.
-        if not damaged:
-            raise
-    for listed, what in ((damaged, "(shards) are damaged"), (broken, "are broken")):
-        _list_broken(console, listed, what)
-    return 1 if damaged or broken else 0
-
-
-def _damaged(args: VerifyDataFlags, console: Console) -> dict[str, str]:
-    """What is wrong with shards as files, by place."""
-    shards, faults = find_shards(args.data.root, args.data.cache), {}
-    with reporter(console).meter("checking shards", len(shards), "shards") as bar:
-        for place, fault in damaged_shards(shards, args.data.cache):
-            bar.advance(1)
-            if fault:
-                faults[place] = fault
-    summed = sum(bool(shard.sha256) for shard in shards)
-    console.print(f"{len(shards)} shards, {summed} with a checksum, {len(faults)} damaged", soft_wrap=True)
-    return faults
-
-
-def _decode(console: Console, name: str, images: Images, workers: int) -> dict[str, str]:
-    broken: dict[str, str] = {}
-    with reporter(console).meter(f"decoding {name} images", len(images)) as bar:
-        for faults in decode_all(images, workers):
-            broken |= {fault.name: fault.reason for fault in faults if fault is not None}
-            bar.advance(len(faults), f"{len(broken)} broken" if broken else "")
-    return broken
+    found = verify_data(args.data.config(), progress=Shown(console))
+    if found.shards is not None:
+        damaged = f"{found.summed} with a checksum, {len(found.damaged)} damaged"
+        console.print(f"{found.shards} shards, {damaged}", soft_wrap=True)
+    for name, count in found.images.items():
+        broken = found.broken.get(name, {})
+        console.print(f"{name}: {count:,} images, {len(broken)} broken", soft_wrap=True)
+    # All of it: that is what it is asked for.
+    if found.left_out:
+        said = left_out_text(found.left_out, most=len(found.left_out))
+        console.print(said, markup=False, soft_wrap=True)
+    _list_broken(console, found.damaged, "(shards) are damaged")
+    everything = {name: why for broken in found.broken.values() for name, why in broken.items()}
+    _list_broken(console, everything, "are broken")
+    return 0 if found.whole else 1
 
 
 def _speed(arguments: list[str]) -> int:
     args = parse(SpeedFlags, "data speed", _SPEED, arguments)
     check_flags(args)
-    images = open_splits(args.data.config()).train
-    transform = train_transform(
-        {"input_size": (3, args.input_size, args.input_size)}, AugmentConfig(draft=args.draft)
+    rows = reading_rates(
+        args.data.config(),
+        workers=args.data.workers,
+        input_size=args.input_size,
+        seconds=args.seconds,
+        draft=args.draft,
     )
-    rows = []
-    for workers in args.data.workers:
-        loader = make_loader(images, transform, args.data.batch_size, workers=workers, shuffle=True)
-        rows.append({"workers": workers, "images_per_second": round(reading_rate(loader, args.seconds), 1)})
     if args.json:
         say(json.dumps({"name": args.data.name, "draft": args.draft, "rates": rows}))
         return 0
