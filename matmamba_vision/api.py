@@ -6,30 +6,27 @@ nothing prints, exits or parses flags.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import Any
+from matmamba_retrieval import Strategy
 
-from matmamba_retrieval import Gallery, Strategy
-
-from .checkpoint import Checkpoint
-from .errors import MissingPackageError, NotFiniteError, SystemRefusalError, refusals
-from .galleries.answers import Answer, Hit
-from .galleries.image_gallery import SearchedGallery
+from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
+from .errors import MissingPackageError, NotFiniteError, SystemRefusalError
+from .galleries.answers import Answer, Hit, answers_to_dict
+from .galleries.given_vectors import GivenVectors
 from .galleries.image_intake import index
 from .galleries.intake import Indexed
 from .galleries.plans import PlanFound
+from .galleries.result_page import write_page
+from .galleries.shortlists import build_indexes
 from .galleries.vector_intake import index_vectors
 from .progress import Event, Listener, Notice, Progress
 from .runs import DistillConfig, Run, TrainConfig, TrainingPlan, distill, load_config, plan_training, train
 from .studies.demo import Demonstration, demo
 from .studies.evaluate import Study, evaluate
-from .upkeep import contents, exchange, health
-from .upkeep import moving as moves
-from .upkeep.duplicates import DuplicatesFound, duplicates
+from .upkeep.duplicates import DuplicatesFound
 from .upkeep.exchange import import_gallery
 from .upkeep.health import Repaired, Verified
-from .upkeep.labels import LabelFindings, suggest_labels
+from .upkeep.image_gallery import ImageGallery, open_gallery
+from .upkeep.labels import LabelFindings
 from .upkeep.merge import Merged, merge
 from .upkeep.moving import Moved
 from .upkeep.reindex import Reindexed, reindex
@@ -39,11 +36,13 @@ from .widths.validate import Validation, validate
 
 __all__ = [
     "Answer",
+    "CheckedData",
     "Demonstration",
     "DistillConfig",
     "DuplicatesFound",
     "Event",
     "Extracted",
+    "GivenVectors",
     "Hit",
     "ImageGallery",
     "Indexed",
@@ -55,6 +54,7 @@ __all__ = [
     "NotFiniteError",
     "Notice",
     "PlanFound",
+    "Prepared",
     "Progress",
     "Reindexed",
     "Repaired",
@@ -67,6 +67,8 @@ __all__ = [
     "TrainingPlan",
     "Validation",
     "Verified",
+    "answers_to_dict",
+    "build_indexes",
     "demo",
     "distill",
     "evaluate",
@@ -78,182 +80,12 @@ __all__ = [
     "merge",
     "open_gallery",
     "plan_training",
+    "prepare_shards",
+    "reading_rates",
     "reindex",
     "select",
     "train",
     "validate",
+    "verify_data",
+    "write_page",
 ]
-
-
-@refusals()
-def open_gallery(
-    folder: str | os.PathLike[str],
-    *,
-    model: str | os.PathLike[str] | Checkpoint | None = None,
-    write: bool = False,
-    device: str = "cpu",
-    threads: int = 0,
-) -> ImageGallery:
-    """A gallery that is there, to be searched and looked after.
-
-    Args:
-        folder: of the gallery.
-        model: its checkpoint, if that was moved, or is loaded already; by default from where it was.
-        write: whether it may be changed; each change keeps others from writing only while it lasts.
-        device: that encodes queries: cpu, cuda, or auto for whichever is there.
-        threads: that encode and search, in the whole process; 0 for as many as there are.
-
-    Returns:
-        The gallery, which is a context manager.
-
-    Raises:
-        MatMambaError: no gallery there, a damaged one, or the model is missing or another one's.
-        TypeError: an argument is of another type.
-    """
-    return ImageGallery.open(folder, model=model, write=write, device=device, threads=threads)
-
-
-class ImageGallery(SearchedGallery):
-    """A gallery of images: searched, added to, planned for, and looked after.
-
-    Several threads may search it at once; the model and the indexes are loaded once.
-    """
-
-    @refusals()
-    def info(self) -> dict[str, Any]:
-        """What it holds, what made it, and what it takes on the disk, as plain values; sizes in bytes.
-
-        Raises:
-            MatMambaError: it is closed, or damaged.
-        """
-        with self.reading() as gallery:
-            return contents.describe(gallery)
-
-    @refusals()
-    def delete(self, ids: str | Sequence[str] = (), *, where: str = "") -> int:
-        """Delete images; their files are never touched, and older versions keep them until `compact`.
-
-        Args:
-            ids: of images that are there, one or several.
-            where: instead of ids: a condition, in SQL over id, path, label and metadata.
-
-        Returns:
-            How many were deleted.
-
-        Raises:
-            MatMambaError: an id that is not there, neither or both are given; it is closed, or was opened for
-                reading. Nothing was deleted.
-        """
-        wanted = [ids] if isinstance(ids, str) else ids
-        with self.changing() as folder, Gallery(folder, write=True) as gallery:
-            return contents.delete(gallery, wanted, where)
-
-    @refusals()
-    def verify(self, *, images: int = 0) -> Verified:
-        """Read every byte and compare it with its checksum.
-
-        Args:
-            images: so many images, taken by chance, are encoded again and compared with their vectors.
-
-        Raises:
-            MatMambaError: it is closed; images are to be encoded and its model is not to be had.
-        """
-        with self.reading():
-            return health.verify(self.folder, images=images, model=self._model_path())
-
-    @refusals()
-    def repair(self) -> Repaired:
-        """Build again what can be built again: indexes from vectors, vectors from images.
-
-        Raises:
-            MatMambaError: it is closed, was opened for reading, or another process writes to it.
-        """
-        with self.changing() as folder:
-            return health.repair(folder, model=self._model_path())
-
-    @refusals()
-    def compact(self) -> int:
-        """Leave out for good what was deleted, and put the vectors in few files.
-
-        Returns:
-            How many deleted images were left out.
-
-        Raises:
-            MatMambaError: it is closed, was opened for reading, or another process writes to it.
-        """
-        with self.changing() as folder:
-            return health.compact(folder)
-
-    @refusals()
-    def export(
-        self, file: str | os.PathLike[str], *, where: str = "", progress: Listener | None = None
-    ) -> int:
-        """Write its images, or some, to a Parquet file, to the bit; `import_gallery` reads it.
-
-        Args:
-            file: to write.
-            where: condition on the images to write, in SQL.
-            progress: is told how far it is.
-
-        Returns:
-            How many images were written.
-
-        Raises:
-            MatMambaError: no image fulfils the condition, pyarrow is missing, or the file cannot be written.
-        """
-        with self.reading() as gallery:
-            return exchange.export_gallery(gallery, file, where=where, progress=progress)
-
-    @refusals()
-    def duplicates(
-        self, *, threshold: float = 0.98, where: str = "", progress: Listener | None = None
-    ) -> DuplicatesFound:
-        """Find groups of images of which each is nearly equal to the one that was added first.
-
-        Args:
-            threshold: least cosine similarity to the first image of a group, in (0, 1].
-            where: condition on the images to compare, in SQL.
-            progress: is told how far it is.
-
-        Raises:
-            MatMambaError: a threshold or condition that cannot be; it is closed.
-        """
-        with self.reading() as gallery:
-            return duplicates(gallery, threshold=threshold, where=where, progress=progress)
-
-    @refusals()
-    def suggest_labels(
-        self, *, where: str = "", k: int = 20, min_confidence: float = 0.0, progress: Listener | None = None
-    ) -> LabelFindings:
-        """Let each image's nearest labelled others vote on its label; nothing is changed.
-
-        Args:
-            where: condition on the images to judge, in SQL; all labelled images vote.
-            k: neighbours that vote.
-            min_confidence: below which nothing is said.
-            progress: is told how far it is.
-
-        Raises:
-            MatMambaError: a k or condition that cannot be; no image has a label; it is closed.
-        """
-        with self.reading() as gallery:
-            return suggest_labels(gallery, where=where, k=k, min_confidence=min_confidence, progress=progress)
-
-    @refusals()
-    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Moved:
-        """Tell it that its files have moved: nothing is encoded again.
-
-        Args:
-            old: folder or file where the images were; it need not exist any more.
-            new: where they are now.
-
-        Raises:
-            MatMambaError: no path begins with `old`, or no file is there; it is closed, or was opened for
-                reading. Nothing was changed.
-        """
-        with self.changing() as folder, Gallery(folder, write=True) as gallery:
-            return moves.relocate(gallery, old, new)
-
-    def _model_path(self) -> str | os.PathLike[str] | None:
-        """Where its checkpoint is, if its caller said so."""
-        return self._model.path if isinstance(self._model, Checkpoint) else self._model

@@ -34,13 +34,13 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..api import ImageGallery, open_gallery
 from ..errors import ConfigError
 from ..galleries.given_vectors import GivenVectors
-from ..galleries.image_gallery import MOST_QUERIES
 from ..galleries.plans import PlanFound
+from ..galleries.searched_gallery import MOST_QUERIES
 from ..progress import Listener
 from ..studies.strategy_rows import first_stage
+from ..upkeep.image_gallery import ImageGallery, open_gallery
 from .arguments import parse
 from .bars import shown
 from .computing import Computing, require_place

@@ -43,7 +43,6 @@ from matmamba_datasets import BrokenImageError, Reading
 from rich.markup import escape
 from rich.table import Table
 
-from ..api import ImageGallery, open_gallery
 from ..errors import ConfigError
 from ..galleries.answers import Answer, answers_to_dict, mean_cost, spent_text
 from ..galleries.given_vectors import GivenVectors
@@ -51,6 +50,7 @@ from ..galleries.query_images import asked_images
 from ..galleries.result_page import write_page
 from ..galleries.search_pass import DEFAULT_K
 from ..galleries.strategies import plan_text, strategy_text
+from ..upkeep.image_gallery import ImageGallery, open_gallery
 from .arguments import parse
 from .bars import reporter
 from .computing import require_place

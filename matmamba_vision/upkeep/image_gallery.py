@@ -1,0 +1,193 @@
+"""A gallery of images as programs use it: opened once, searched, added to, planned for, and looked after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from matmamba_retrieval import Gallery
+
+from ..checkpoint import Checkpoint
+from ..errors import refusals
+from ..galleries.searched_gallery import SearchedGallery
+from ..progress import Listener
+from . import contents, exchange, health, moving
+from .duplicates import DuplicatesFound, duplicates
+from .health import Repaired, Verified
+from .labels import LabelFindings, suggest_labels
+from .moving import Moved
+
+
+@refusals()
+def open_gallery(
+    folder: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Checkpoint | None = None,
+    write: bool = False,
+    device: str = "cpu",
+    threads: int = 0,
+) -> ImageGallery:
+    """A gallery that is there, to be searched and looked after.
+
+    Args:
+        folder: of the gallery.
+        model: its checkpoint, if that was moved, or is loaded already; by default from where it was.
+        write: whether it may be changed; each change keeps others from writing only while it lasts.
+        device: that encodes queries: cpu, cuda, or auto for whichever is there.
+        threads: that encode and search, in the whole process; 0 for as many as there are.
+
+    Returns:
+        The gallery, which is a context manager.
+
+    Raises:
+        MatMambaError: no gallery there, a damaged one, or the model is missing or another one's.
+        TypeError: an argument is of another type.
+    """
+    return ImageGallery.open(folder, model=model, write=write, device=device, threads=threads)
+
+
+class ImageGallery(SearchedGallery):
+    """A gallery of images: searched, added to, planned for, and looked after.
+
+    Several threads may search it at once; the model and the indexes are loaded once.
+    """
+
+    @refusals()
+    def info(self) -> dict[str, Any]:
+        """What it holds, what made it, and what it takes on the disk, as plain values; sizes in bytes.
+
+        Raises:
+            MatMambaError: it is closed, or damaged.
+        """
+        with self.reading() as gallery:
+            return contents.describe(gallery)
+
+    @refusals()
+    def delete(self, ids: str | Sequence[str] = (), *, where: str = "") -> int:
+        """Delete images; their files are never touched, and older versions keep them until `compact`.
+
+        Args:
+            ids: of images that are there, one or several.
+            where: instead of ids: a condition, in SQL over id, path, label and metadata.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            MatMambaError: an id that is not there, neither or both are given; it is closed, or was opened for
+                reading. Nothing was deleted.
+        """
+        wanted = [ids] if isinstance(ids, str) else ids
+        with self.changing() as folder, Gallery(folder, write=True) as gallery:
+            return contents.delete(gallery, wanted, where)
+
+    @refusals()
+    def verify(self, *, images: int = 0) -> Verified:
+        """Read every byte and compare it with its checksum.
+
+        Args:
+            images: so many images, taken by chance, are encoded again and compared with their vectors.
+
+        Raises:
+            MatMambaError: it is closed; images are to be encoded and its model is not to be had.
+        """
+        with self.reading():
+            return health.verify(self.folder, images=images, model=self._model_path())
+
+    @refusals()
+    def repair(self) -> Repaired:
+        """Build again what can be built again: indexes from vectors, vectors from images.
+
+        Raises:
+            MatMambaError: it is closed, was opened for reading, or another process writes to it.
+        """
+        with self.changing() as folder:
+            return health.repair(folder, model=self._model_path())
+
+    @refusals()
+    def compact(self) -> int:
+        """Leave out for good what was deleted, and put the vectors in few files.
+
+        Returns:
+            How many deleted images were left out.
+
+        Raises:
+            MatMambaError: it is closed, was opened for reading, or another process writes to it.
+        """
+        with self.changing() as folder:
+            return health.compact(folder)
+
+    @refusals()
+    def export(
+        self, file: str | os.PathLike[str], *, where: str = "", progress: Listener | None = None
+    ) -> int:
+        """Write its images, or some, to a Parquet file, to the bit; `import_gallery` reads it.
+
+        Args:
+            file: to write.
+            where: condition on the images to write, in SQL.
+            progress: is told how far it is.
+
+        Returns:
+            How many images were written.
+
+        Raises:
+            MatMambaError: no image fulfils the condition, pyarrow is missing, or the file cannot be written.
+        """
+        with self.reading() as gallery:
+            return exchange.export_gallery(gallery, file, where=where, progress=progress)
+
+    @refusals()
+    def duplicates(
+        self, *, threshold: float = 0.98, where: str = "", progress: Listener | None = None
+    ) -> DuplicatesFound:
+        """Find groups of images of which each is nearly equal to the one that was added first.
+
+        Args:
+            threshold: least cosine similarity to the first image of a group, in (0, 1].
+            where: condition on the images to compare, in SQL.
+            progress: is told how far it is.
+
+        Raises:
+            MatMambaError: a threshold or condition that cannot be; it is closed.
+        """
+        with self.reading() as gallery:
+            return duplicates(gallery, threshold=threshold, where=where, progress=progress)
+
+    @refusals()
+    def suggest_labels(
+        self, *, where: str = "", k: int = 20, min_confidence: float = 0.0, progress: Listener | None = None
+    ) -> LabelFindings:
+        """Let each image's nearest labelled others vote on its label; nothing is changed.
+
+        Args:
+            where: condition on the images to judge, in SQL; all labelled images vote.
+            k: neighbours that vote.
+            min_confidence: below which nothing is said.
+            progress: is told how far it is.
+
+        Raises:
+            MatMambaError: a k or condition that cannot be; no image has a label; it is closed.
+        """
+        with self.reading() as gallery:
+            return suggest_labels(gallery, where=where, k=k, min_confidence=min_confidence, progress=progress)
+
+    @refusals()
+    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Moved:
+        """Tell it that its files have moved: nothing is encoded again.
+
+        Args:
+            old: folder or file where the images were; it need not exist any more.
+            new: where they are now.
+
+        Raises:
+            MatMambaError: no path begins with `old`, or no file is there; it is closed, or was opened for
+                reading. Nothing was changed.
+        """
+        with self.changing() as folder, Gallery(folder, write=True) as gallery:
+            return moving.relocate(gallery, old, new)
+
+    def _model_path(self) -> str | os.PathLike[str] | None:
+        """Where its checkpoint is, if its caller said so."""
+        return self._model.path if isinstance(self._model, Checkpoint) else self._model
