@@ -1,20 +1,29 @@
 # Each target sets up what it needs: a virtual environment with pinned versions, made once.
 PYTHON ?= python3
+CORES ?= logical
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
+# A fresh environment for the wheel, with the core alone.
+SMOKE := build/smoke
+# Tests are dealt to a process for each core, each with one thread; a process takes up to 1.5 GB.
+SPREAD = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist worksteal
 BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step compiled_block peak_memory nested_cost latency
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time,$(BENCHMARKS))
 
-.PHONY: demo test test-timm slow lint format docs record readme bench clean
+.PHONY: demo test coverage test-timm slow smoke lint format docs record readme bench clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
 
-test: $(READY)  ## all tests that need nothing special
-	$(BIN)/python -m pytest $(FLAGS)
+test: $(READY)  ## all tests that need nothing special, on all cores; on some: CORES=2
+	$(SPREAD) $(FLAGS)
+
+coverage: $(READY)  ## the same, and which share of the packages' lines they run
+	$(SPREAD) --cov --cov-report= $(FLAGS)
+	@echo "coverage: $$($(BIN)/python -m coverage report --format=total) % of lines"
 
 test-timm: $(READY)  ## timm's own tests of models, fetched in the installed version, on every variant
 	$(BIN)/python tests/timm_contract.py $(FLAGS)
@@ -26,6 +35,14 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+smoke: $(READY)  ## build the wheel, install it into a fresh environment with its core alone, and try it there
+	rm -rf $(SMOKE)
+	$(PYTHON) -m venv $(SMOKE)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(SMOKE)/wheel .
+	$(SMOKE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(SMOKE)/wheel/*.whl
+	$(SMOKE)/bin/python -P tests/smoke.py
+	rm -rf $(SMOKE)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -49,7 +66,7 @@ bench: $(BENCH_READY)  ## measure on this machine, and write benchmarks/README.m
 	$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) runs site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build runs site .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

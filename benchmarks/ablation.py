@@ -99,6 +99,8 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _cells(name: str, runs: list[list[dict[str, Any]]]) -> list[str]:
     # A model trained alone at 1/8 has nothing but that.
+    full: dict[str, Any] | None
+    small: dict[str, Any] | None
     full, small = (None, runs[0][0]) if name == "Mamba2 alone, 1/8" else (runs[0][0], runs[0][-1])
     small = None if name == "Mamba2 alone, full" else small
     known = [f"{1e3 * row['gmacs']:.1f}" if row else "-" for row in (full, small)]

@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def given(options: argparse.Namespace) -> str:
     """Flags that were given and change what is measured, as they are written; paths as their last name."""
-    flags = {"checkpoint": Path(options.checkpoint).name}
+    flags: dict[str, str | int | None] = {"checkpoint": Path(options.checkpoint).name}
     flags |= {"query-widths": " ".join(options.query_widths) or None}
     flags |= {"gallery-images": options.gallery_images, "queries": options.queries}
     return "".join(f" --{name} {value}" for name, value in flags.items() if value is not None)

@@ -11,8 +11,7 @@ from functools import partial
 
 import torch
 from measuring import Case, Plan, Ratio, compare, run
-from peers import vit_of_equal_parameters, vit_settings
-from timm import create_model
+from peers import create, vit_of_equal_parameters, vit_settings
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, settings: Sequence[Setting] = S
 def cases(plan: Plan, settings: Sequence[Setting]) -> Iterator[Case]:
     """One case for each setting; the ratio is that of images per second, ours over the transformer's."""
     for setting in settings:
-        model = create_model(setting.model, img_size=setting.pixels).eval()
+        model = create(setting.model, img_size=setting.pixels).eval()
         vit = vit_of_equal_parameters(model)
         images = torch.randn(setting.batch, 3, setting.pixels, setting.pixels)
         yield compare(

@@ -14,7 +14,7 @@ from matmamba_vision.layers import Block, MixerWeights
 from matmamba_vision.layers.mixer import NORM_EPSILON
 from matmamba_vision.ops import linear, resolve_for
 from measuring import Case, Plan, Ratio, compare, run
-from peers import SMALL, BlockShape, attention, vit_block
+from peers import SMALL, BlockShape, attention, mixer_of, vit_block
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,7 +50,7 @@ def against_products(
     name: str, block: Block, x_BLD: Tensor, heads: int, plan: Plan, shape: BlockShape
 ) -> Case:
     """One width of the block, and the projections of its leading heads."""
-    weights, u_BLD = block.mixer.weights(heads), block.norm(x_BLD)
+    weights, u_BLD = mixer_of(block).weights(heads), block.norm(x_BLD)
     y_BLI = torch.randn(*x_BLD.shape[:2], weights.norm.numel())
     sides = {"block": lambda: block(x_BLD, heads), "products": lambda: products(weights, u_BLD, y_BLI)}
     ratio = Ratio("block / products", "block", "products")
@@ -68,13 +68,13 @@ def products(weights: MixerWeights, u_BLD: Tensor, y_BLI: Tensor) -> None:
 
 def block_parts(block: Block, x_BLD: Tensor) -> dict[str, Callable[[], object]]:
     """What a block does, in parts that can be run alone, on random channels."""
-    weights = block.mixer.weights()
+    weights = mixer_of(block).weights()
     heads, head_dim = weights.norm.shape
     x_BLHP = torch.randn(*x_BLD.shape[:2], heads, head_dim)
     y_BLI, BC_BLN = torch.randn_like(x_BLHP).flatten(2), torch.randn(*x_BLD.shape[:2], len(weights.in_BC))
     # Steps as the initialisation makes them.
     raw_BLH = 0.1 * torch.randn(x_BLHP.shape[:3]) + weights.dt_bias
-    ops = resolve_for(block.mixer.setting.backend, x_BLD, head_dim, BC_BLN.shape[-1] // 2)
+    ops = resolve_for(mixer_of(block).setting.backend, x_BLD, head_dim, BC_BLN.shape[-1] // 2)
 
     def convolve() -> None:
         ops.conv_silu(BC_BLN, weights.conv_BC, weights.conv_BC_bias)
@@ -83,7 +83,7 @@ def block_parts(block: Block, x_BLD: Tensor) -> dict[str, Callable[[], object]]:
     def scan() -> None:
         dt_BLH, A_H = F.softplus(raw_BLH), -weights.A_log.exp()
         B_BLN, C_BLN = BC_BLN.chunk(2, dim=-1)
-        ops.scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, weights.D, chunk_size=block.mixer.setting.chunk_size)
+        ops.scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, weights.D, chunk_size=mixer_of(block).setting.chunk_size)
 
     def residual() -> None:
         block.norm(x_BLD).add_(x_BLD)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -100,8 +101,8 @@ def turns(
     for number, query in enumerate(queries):
         one = xq[number : number + 1]
         works: dict[str, Callable[[], Any]] = {
-            "parts": lambda one=one: parts(gallery, strategy, one),
-            "search": lambda query=query: search(gallery, strategy, query, K),
+            "parts": partial(parts, gallery, strategy, one),
+            "search": partial(search, gallery, strategy, query, K),
         }
         for name in ("parts", "search") if number % 2 else ("search", "parts"):
             work, start = works[name], time.perf_counter_ns()

@@ -40,7 +40,7 @@ def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
                 start = time.perf_counter()
                 use(compiled, x_BLD, heads)
                 ms = 1e3 * (time.perf_counter() - start)
-                sides = {
+                sides: dict[str, Callable[[], float]] = {
                     "eager": timed(partial(use, eager, x_BLD, heads)),
                     "compiled": timed(partial(use, compiled, x_BLD, heads)),
                     "compilation, once": partial(float, ms),

@@ -125,7 +125,7 @@ class Sides:
 
     def encoders(self) -> dict[str, tuple[str, Callable[[Images], Vectors]]]:
         """By name: what identifies its vectors, and what makes them."""
-        found = {
+        found: dict[str, tuple[str, Callable[[Images], Vectors]]] = {
             "histogram": ("histogram", histograms),
             "teacher": (self.teacher.digest, lambda images: by_teacher(self.teacher, self.rotation, images)),
             f"teacher at {self.small.size}": (
@@ -193,7 +193,7 @@ def rows(options: argparse.Namespace, name: str, data: tuple[Images, Images], si
         retrieval_values(Embeddings(asked[q], queries.labels), Embeddings(stored[g], gallery.labels), dim)
         for q, g, dim in cells
     ]
-    titles = [{"query": q, "in": g, "dim": dim} for q, g, dim in cells]
+    titles: list[dict[str, Any]] = [{"query": q, "in": g, "dim": dim} for q, g, dim in cells]
     smallest = f"student {sides.student.model.label(sides.student.model.trained_widths[-1])}"
     values.append(reranked(asked, stored, smallest, queries.labels, gallery.labels))
     titles.append({"query": f"{smallest}, reranked", "in": "student full", "dim": SHORT})

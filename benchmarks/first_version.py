@@ -10,6 +10,7 @@ import torch
 from matmamba_vision.layers import Block
 from matmamba_vision.layers.mixer import NORM_EPSILON
 from matmamba_vision.ops.chunked.masked import ssd_masked
+from peers import mixer_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,11 +22,25 @@ class FirstBlock(nn.Module):
     concatenate the present ones in each step would be charged to it.
     """
 
+    in_zx: Tensor
+    in_dt: Tensor
+    in_BC: Tensor
+    dt_bias: Tensor
+    conv_BC: Tensor
+    conv_BC_bias: Tensor
+    conv_x: Tensor
+    conv_x_bias: Tensor
+    A_log: Tensor
+    D: Tensor
+    norm_weight: Tensor
+    out: Tensor
+
     def __init__(self, block: Block) -> None:
         super().__init__()
-        self.norm, self.chunk_size = nn.LayerNorm(block.norm.normalized_shape), block.mixer.setting.chunk_size
+        mixer = mixer_of(block)
+        self.norm, self.chunk_size = nn.LayerNorm(block.norm.normalized_shape), mixer.setting.chunk_size
         self.norm.load_state_dict(block.norm.state_dict())
-        for name, tensor in first_weights(dict(block.mixer.named_parameters())).items():
+        for name, tensor in first_weights(dict(mixer.named_parameters())).items():
             self.register_parameter(name, nn.Parameter(tensor.detach().clone()))
 
     def forward(self, x_BLD: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from matmamba_vision.layers import Block
 from matmamba_vision.measures import count_macs
 from matmamba_vision.ops import mamba_ssm
 from measuring import Case, Plan, Ratio, measure_case, timed
-from peers import vit_of_equal_parameters, vit_settings
+from peers import mixer_of, vit_of_equal_parameters, vit_settings
 from published import published
 from timm import create_model
 from torch import Tensor, nn
@@ -146,7 +146,7 @@ def block_times(plan: Plan, setting: Setting) -> Iterator[Case]:
     backends = [*present(), "chunked"]
     blocks = {name: shape.block().to(setting.device, setting.dtype) for name in backends}
     for name, block in blocks.items():
-        block.mixer.use_backend(name)
+        mixer_of(block).use_backend(name)
     for width, heads in shape.widths().items():
         sides: dict[str, Work] = {}
         for name, block in blocks.items():

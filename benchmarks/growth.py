@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def measure(gallery: Gallery, rows: int, before: dict[str, Any] | None) -> dict[
         index = gallery.shortlist_index(gallery.shortlists()[0])
         exact = exact_keys((prefix(xb, 512) for _, xb in gallery.segments.blocks()), xq, K)
         length, recall = least_length(gallery, xq, exact)
-        ms = [1e3 * timed(lambda q=q: answer(gallery, xq[q : q + 1], length)) for q in range(QUERIES)]
+        ms = [1e3 * timed(partial(answer, gallery, xq[q : q + 1], length)) for q in range(QUERIES)]
     return {
         "rows": rows, **{f"{what}_seconds": round(spent, 2) for what, spent in seconds.items()},
         "images_per_second": rows / sum(seconds.values()), "recipe": index.recipe, "effort": index.effort,
@@ -122,7 +123,7 @@ def grow(gallery: Gallery, data: Structured, rows: int) -> float:
     seconds = 0.0
     for first, xb in data.blocks(rows, gallery.key_count):
         names = [Row(f"{key:08d}", "") for key in range(first, first + len(xb))]
-        seconds += timed(lambda names=names, xb=xb: gallery.add(names, xb))
+        seconds += timed(partial(gallery.add, names, xb))
     return seconds
 
 

@@ -11,8 +11,7 @@ from functools import partial
 import torch
 from matmamba_vision.measures import count_macs
 from measuring import Case, Plan, Ratio, compare, run
-from peers import vit_of_equal_parameters, vit_settings
-from timm import create_model
+from peers import create, vit_of_equal_parameters, vit_settings
 
 MODELS = ("matmamba_small_patch16_224", "matmamba_tiny_patch16_224")
 
@@ -25,9 +24,9 @@ def main(arguments: Sequence[str] | None = None, models: Sequence[str] = MODELS)
 def cases(plan: Plan, models: Sequence[str]) -> Iterator[Case]:
     """One case for each model; a ratio says how many times as long the transformer takes."""
     for name in models:
-        model = create_model(name).eval()
+        model = create(name).eval()
         vit = vit_of_equal_parameters(model)
-        image = torch.randn(1, 3, *model.patch_embed.img_size)
+        image = torch.randn(1, 3, *model.input["input_size"][1:])
         widths = {model.label(width): width for width in model.trained_widths}
         sides = {label: partial(model, image, width=width) for label, width in widths.items()}
         macs = {label: count_macs(model, width) for label, width in widths.items()}

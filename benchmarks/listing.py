@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def cases(plan: Plan, files: int) -> Iterator[Case]:
         listing = Listing(root)
         if len(listing.images) != len(listing.left_out) or 2 * len(listing.images) != files:
             raise RuntimeError(f"of {files} files {len(listing.images)} are images")
-        sides = {
+        sides: dict[str, Callable[[], object]] = {
             OURS: partial(Listing, root),
             FIND: partial(_find, root),
             FIND_STAT: partial(_find, root, "-printf", "%p %s %T@\n"),

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def measure(scratch: Path, rows: int, plan: Plan) -> dict[str, Any]:
             for side in sides
         },
         "ratios": {
-            f"{how}: {name} / ours": spread(np.array(found[name]) / found["ours"])
+            f"{how}: {name} / ours": spread((np.array(found[name]) / found["ours"]).tolist())
             for how, found in times.items() for name in found if name != "ours"
         },
     }  # fmt: skip
@@ -240,7 +241,7 @@ def tuned(side: Side, xq: np.ndarray, exact: np.ndarray) -> str:
 
 def one_by_one(search: Search, xq: np.ndarray) -> Callable[[], float]:
     """A side that asks each query alone, and returns the median milliseconds."""
-    sides = [timed(lambda q=q: search(xq[q : q + 1])) for q in range(len(xq))]
+    sides = [timed(partial(search, xq[q : q + 1])) for q in range(len(xq))]
     return lambda: float(np.median([side() for side in sides]))
 
 

@@ -154,9 +154,9 @@ def _training(model: MatMamba, schedule: ScheduleConfig, setting: Setting) -> Tr
     return training
 
 
-def whole_step(training: Training, read: Callable[[], Batch], step: int = 0) -> None:
-    """Read a batch and take a step with it."""
-    take_step(training, [read()], Position(step=step), 0.0)
+def whole_step(training: Training, read: Callable[[], Batch], step: int = 0) -> object:
+    """Read a batch and take a step with it; what the step reports."""
+    return take_step(training, [read()], Position(step=step), 0.0)
 
 
 def write_photos(folder: Path, count: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "datasets"), str(ROOT / "retrieval")]
@@ -37,7 +38,8 @@ def cases(plan: Plan, settings: Sequence[Setting]) -> Iterator[Case]:
     if settings[0].device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("nested_cost_gpu.py: no GPU here: torch.cuda.is_available() is False")
     for setting in settings:
-        batch, known = _batch(setting), {"batch": setting.batch_size, "pixels": setting.pixels}
+        batch = _batch(setting)
+        known: dict[str, Any] = {"batch": setting.batch_size, "pixels": setting.pixels}
         known |= {"model": setting.model, "precision": setting.precision}
         name, own = setting.model.removeprefix("matmamba_").split("_")[0], plan.at_most(ROUNDS)
         yield step_costs(f"{name}, nested training", own, setting, partial(_itself, batch), known)
@@ -54,7 +56,7 @@ def _itself(batch: Batch) -> Batch:
     return batch
 
 
-def _graphs(name: str, plan: Plan, setting: Setting, batch: Batch, known: dict[str, object]) -> Case:
+def _graphs(name: str, plan: Plan, setting: Setting, batch: Batch, known: dict[str, Any]) -> Case:
     """Nested steps, kernel by kernel over graph by graph."""
     kinds = {"kernel by kernel": False, "CUDA graphs": True}
     trainings = {
@@ -64,7 +66,7 @@ def _graphs(name: str, plan: Plan, setting: Setting, batch: Batch, known: dict[s
         kind: timed(partial(whole_step, training, partial(_itself, batch)))
         for kind, training in trainings.items()
     }
-    ratio = Ratio("kernel by kernel / CUDA graphs", *kinds)
+    ratio = Ratio("kernel by kernel / CUDA graphs", "kernel by kernel", "CUDA graphs")
     return measure_case(name, sides, [ratio], plan, known)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from matmamba_vision import keep_freed_memory
 from measuring import Case, Plan, Ratio, in_fresh_process, measure_case, run
-from timm import create_model
+from peers import create
 
 ROUNDS = 3
 
@@ -56,7 +56,7 @@ def cases(plan: Plan, setting: Setting) -> Iterator[Case]:
 def growth_mib(name: str, depth: int, training: bool, threads: int, pixels: int) -> float:
     """Peak of the resident memory of one pass over one image, less what was resident before, in MiB."""
     torch.set_num_threads(threads)
-    model = create_model(name, img_size=pixels, depth=depth)
+    model = create(name, img_size=pixels, depth=depth)
     image = torch.randn(1, 3, pixels, pixels)
     model.stack[0](torch.zeros(1, 8, model.embed_dim)).sum().backward()
     model.zero_grad()

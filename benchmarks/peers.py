@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.layers import Block, Mixer, MixerSetting, MixerWeights
+from timm import create_model
 from timm.models.vision_transformer import Block as ViTBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -104,6 +105,19 @@ def vit_of_equal_parameters(model: MatMamba) -> VisionTransformer:
     return vit.eval()
 
 
+def create(name: str, **options: Any) -> MatMamba:
+    """A registered model of ours, whose type `timm.create_model` does not say."""
+    model = create_model(name, **options)
+    assert isinstance(model, MatMamba)
+    return model
+
+
+def mixer_of(block: Block) -> Mixer:
+    """The mixer of a block that scans."""
+    assert isinstance(block.mixer, Mixer)
+    return block.mixer
+
+
 def _vit(model: MatMamba, depth: int, mlp_ratio: float = 4) -> VisionTransformer:
     known = model.arguments
     return VisionTransformer(
@@ -120,7 +134,7 @@ def _vit(model: MatMamba, depth: int, mlp_ratio: float = 4) -> VisionTransformer
 
 def vit_settings(model: MatMamba, vit: VisionTransformer) -> dict[str, Any]:
     """For the JSON: the sizes of both models."""
-    first = vit.blocks[0]
+    first: Any = vit.blocks[0]
     return {
         "img_size": model.arguments["img_size"],
         "dtype": "float32",

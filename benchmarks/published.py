@@ -14,13 +14,22 @@ from matmamba_vision import MatMamba
 from matmamba_vision.layers import Mixer
 from matmamba_vision.layers.mixer import NORM_EPSILON
 from matmamba_vision.ops import mamba_ssm
-from peers import pack_mixer
+from peers import mixer_of, pack_mixer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class PublishedMixer(nn.Module):
     """A drop-in for `Mixer` whose forward takes tokens (B, L, D) and the number of active heads."""
+
+    in_proj_weight: Tensor
+    conv1d_weight: Tensor
+    conv1d_bias: Tensor
+    dt_bias: Tensor
+    A_log: Tensor
+    D: Tensor
+    norm_weight: Tensor
+    out_proj_weight: Tensor
 
     def __init__(self, mixer: Mixer) -> None:
         super().__init__()
@@ -56,8 +65,10 @@ def _leading(t: Tensor, inner: int, shared: int) -> Tensor:
     return torch.cat([t[:inner], t[-shared:]])
 
 
-def _fused(*arguments: Tensor) -> Tensor:
-    return mamba_ssm.inner_mamba_ssm(*arguments, NORM_EPSILON)
+def _fused(
+    packed: Tensor, kernel: Tensor, bias: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor, norm: Tensor
+) -> Tensor:
+    return mamba_ssm.inner_mamba_ssm(packed, kernel, bias, dt_bias, A, D, norm, NORM_EPSILON)
 
 
 def _apart(
@@ -84,5 +95,5 @@ def published(model: MatMamba) -> MatMamba:
     """A copy of the model whose mixers are the published ones."""
     twin = copy.deepcopy(model)
     for block in twin.stack:
-        block.mixer = PublishedMixer(block.mixer)  # type: ignore[assignment]
+        block.mixer = PublishedMixer(mixer_of(block))  # type: ignore[assignment]
     return twin

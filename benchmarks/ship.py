@@ -60,7 +60,7 @@ def ship(
         raise ValueError(f"{checkpoint.path} would be larger than {LARGEST >> 20} MiB in half precision, too")
     dtype = torch.float16 if size > LARGEST else None
     config = without_paths(checkpoint.run)
-    variant = checkpoint.model.pretrained_cfg["architecture"]
+    variant = (checkpoint.model.pretrained_cfg or {})["architecture"]
     file = save_checkpoint(
         folder / f"{variant}.safetensors", checkpoint.model, checkpoint.classes, config, dtype
     )

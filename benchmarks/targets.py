@@ -32,7 +32,7 @@ class Row:
 
     def read(self, results: Results) -> Spread | None:
         """Median and quartiles, or None if it was not measured."""
-        ratios = {}
+        ratios: dict[tuple[str, str], Spread] = {}
         for case in results.get(self.file, {}).get("cases", ()):
             if f"{case['name']},".startswith(f"{self.case},"):
                 ratios |= {(case["name"], name): found for name, found in case["ratios"].items()}

@@ -13,7 +13,7 @@ import torch
 from matmamba_vision import extract
 from matmamba_vision.measures import count_macs
 from measuring import Case, Plan, Ratio, compare, run
-from timm import create_model
+from peers import create
 
 MODEL, BATCH = "matmamba_small_patch16_224", 8
 
@@ -25,13 +25,14 @@ def main(arguments: Sequence[str] | None = None, name: str = MODEL, batch: int =
 
 def cases(plan: Plan, name: str, batch: int) -> Iterator[Case]:
     """The nested model and the extracted submodels, all trained widths in turn."""
-    model = create_model(name).eval()
-    images = torch.randn(batch, 3, *model.patch_embed.img_size)
+    model = create(name).eval()
+    images = torch.randn(batch, 3, *model.input["input_size"][1:])
     widths = {model.label(width): width for width in model.trained_widths}
     macs = {label: count_macs(model, width) for label, width in widths.items()}
-    nested = {label: partial(model, images, width=width) for label, width in widths.items()}
-    extracted = {label: partial(extract(model, width), images) for label, width in widths.items()}
-    ways: dict[str, dict[str, Callable[[], object]]] = {"nested": nested, "extracted": extracted}
+    ways: dict[str, dict[str, Callable[[], object]]] = {
+        "nested": {label: partial(model, images, width=width) for label, width in widths.items()},
+        "extracted": {label: partial(extract(model, width), images) for label, width in widths.items()},
+    }
     ratios = [
         Ratio(label, over=label, under="full", expected=macs[label] / macs["full"])
         for label in widths

@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = "repository"
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
+_FROM_ELSEWHERE = "https://unpkg.com/iframe-worker/shim"
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -74,4 +75,9 @@ def in_site(path: str) -> str:
 def on_post_page(output: str, page: Any, **_: Any) -> str:
     """What lets the search work from a disk comes with the site, not from another server."""
     up = "../" * page.url.count("/")
-    return output.replace("https://unpkg.com/iframe-worker/shim", f"{up}worker.js")
+    return output.replace(_FROM_ELSEWHERE, f"{up}worker.js")
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same for the page that says that there is no such page."""
+    return output_content.replace(_FROM_ELSEWHERE, "worker.js")

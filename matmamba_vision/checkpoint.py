@@ -13,7 +13,7 @@ from typing import Any
 import safetensors
 import timm
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from safetensors.torch import load_file, save
 
 from .config_file import plain_number
@@ -42,9 +42,11 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        path: the file. model: in evaluation mode. classes: names in the order of the logits. run: the
-            resolved configuration of the run that wrote it. digest: SHA-256 of the file, which identifies the
-            model.
+        path: the file.
+        model: in evaluation mode.
+        classes: names in the order of the logits.
+        run: the resolved configuration of the run that wrote it.
+        digest: SHA-256 of the file, which identifies the model.
     """
 
     path: Path

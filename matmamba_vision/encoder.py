@@ -11,7 +11,7 @@ from typing import Any
 
 import timm
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,9 +30,12 @@ class Encoder:
     """A network with pooled features, and how it wants its images.
 
     Attributes:
-        name: as it was asked for. network: in evaluation mode, without gradients. features: from prepared
-            images (B, C, S, S) to (B, D). input: timm's data configuration. dim: D. digest: SHA-256 of the
-            weights and of the input.
+        name: as it was asked for.
+        network: in evaluation mode, without gradients.
+        features: from prepared images (B, C, S, S) to (B, D).
+        input: timm's data configuration.
+        dim: D.
+        digest: SHA-256 of the weights and of the input.
     """
 
     name: str
@@ -87,11 +90,12 @@ def open_encoder(
     """The encoder called `timm:NAME` (`timm:local-dir:FOLDER` too), or a run or checkpoint of ours.
 
     Args:
-        size: of its images in pixels, by default its own. half: compute in float16.
+        size: of its images in pixels, by default its own.
+        half: compute in float16.
 
     Raises:
-        EncoderError: its weights cannot be had, or it has no pooled features. CheckpointError: not a
-            checkpoint of ours, and no name that begins with "timm:".
+        EncoderError: its weights cannot be had, or it has no pooled features.
+        CheckpointError: not a checkpoint of ours, and no name that begins with "timm:".
     """
     network, features, known = _timm(name) if name.startswith(TIMM) else _ours(name)
     if size:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
@@ -76,7 +76,8 @@ def check_onnx(model: MatMamba, file: Path | str, batch_sizes: Sequence[int] = (
     """Largest difference between ONNX Runtime's logits and PyTorch's, on random images, on the CPU.
 
     Args:
-        file: what `export_onnx` wrote of `model`. batch_sizes: numbers of images, one run for each.
+        file: what `export_onnx` wrote of `model`.
+        batch_sizes: numbers of images, one run for each.
 
     Raises:
         ExportError: the difference is above `ONNX_TOLERANCE`, or not a number.

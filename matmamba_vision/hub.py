@@ -57,9 +57,11 @@ def save_for_hub(
     """Write a folder that timm and `load_checkpoint` load, bit for bit; all of it or nothing.
 
     Args:
-        classes: names in the order of the logits. card: the model card, Markdown. run: the configuration of
-            the training run. attach: further files to copy, each named as one of `FILES`. overwrite: replace
-            those of `FILES` that an existing folder has; whatever else is there stays.
+        classes: names in the order of the logits.
+        card: the model card, Markdown.
+        run: the configuration of the training run.
+        attach: further files to copy, each named as one of `FILES`.
+        overwrite: replace those of `FILES` that an existing folder has; whatever else is there stays.
 
     Raises:
         FileExistsError: the folder holds something, and `overwrite` is not set.
@@ -111,7 +113,8 @@ def hub_metadata(name: str, data: str, accuracies: dict[str, float]) -> dict[str
     """What the Hugging Face Hub reads at the head of a card.
 
     Args:
-        data: name of the data set. accuracies: on its held-out images, by title; none for not measured.
+        data: name of the data set.
+        accuracies: on its held-out images, by title; none for not measured.
     """
     known: dict[str, Any] = {
         "library_name": "timm",

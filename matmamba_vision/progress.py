@@ -52,7 +52,9 @@ class Notice:
 
 
 Event = Progress | Notice
+"""What a job tells."""
 Listener = Callable[[Event], None]
+"""What is told: a function of one event."""
 
 
 class Meter:

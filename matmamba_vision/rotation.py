@@ -9,7 +9,7 @@ from pathlib import Path
 
 import safetensors
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,8 +29,8 @@ class Rotation:
     """An isometry: distances and cosines of whole vectors stay what they were.
 
     Attributes:
-        matrix: (D, D) float32, orthonormal columns, the most telling direction first. encoder: digest of what
-            made the vectors that it was fitted to.
+        matrix: (D, D) float32, orthonormal columns, the most telling direction first.
+        encoder: digest of what made the vectors that it was fitted to.
     """
 
     matrix: Tensor

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def interrupt_writers(folder: Path, count: int, seed: int = 0) -> dict[str, int]
     expected = 0
     for number in range(count):
         reading, writing = os.pipe()
-        child = forked(lambda number=number, writing=writing: _write_on(folder, number, writing))
+        child = forked(partial(_write_on, folder, number, writing))
         os.close(writing)
         assert os.read(reading, 1) == b"o"
         time.sleep(chance.uniform(0, 0.02))
@@ -97,10 +98,7 @@ def create_at_once(folder: Path, count: int, seed: int = 0) -> dict[str, int]:
     for number in range(count):
         place = folder / str(number)
         waits = [0.0, chance.uniform(0, 0.01)]
-        children = [
-            forked(lambda wait=wait, name=name, place=place: _make(place, str(name), wait))
-            for name, wait in enumerate(waits)
-        ]
+        children = [forked(partial(_make, place, str(name), wait)) for name, wait in enumerate(waits)]
         codes = [ended(child) for child in children]
         with Gallery(place) as gallery:
             wanted = {f"{name}-{n}" for name, code in enumerate(codes) if code == 0 for n in range(50)}

@@ -67,7 +67,7 @@ def start(command: list[str]) -> tuple[int, int]:
             os.write(telling, b".")
             return transaction(self)
 
-        Catalog.transaction = tell
+        Catalog.transaction = tell  # type: ignore[method-assign,assignment]
         status = matmamba(command)
     finally:
         os._exit(status)

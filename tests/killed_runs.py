@@ -87,7 +87,7 @@ def run(output: Path, ranks: int, point: tuple[object, str, int, str] | None, ki
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     children = [_fork(output, rank, ranks, port, point if rank == killed else None) for rank in range(ranks)]
-    statuses = {}
+    statuses: dict[int, int] = {}
     while len(statuses) < ranks:
         child, status = os.wait()
         statuses[child] = os.waitstatus_to_exitcode(status)
@@ -105,7 +105,12 @@ def _fork(output: Path, rank: int, ranks: int, port: int, point: tuple[object, s
     status = 1
     try:
         if ranks > 1:
-            known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+            known: dict[str, int | str] = {
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "WORLD_SIZE": ranks,
+                "LOCAL_WORLD_SIZE": ranks,
+            }
             known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             os.environ.update({name: str(value) for name, value in known.items()})
         if point:

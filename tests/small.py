@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import timm
+from matmamba_vision import MatMamba
 from torch import Tensor
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "img_size": 16,
     "patch_size": 4,
     "num_classes": 5,
@@ -37,6 +40,13 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def create(name: str, **options: Any) -> MatMamba:
+    """A registered model, whose type `timm.create_model` does not say."""
+    model = timm.create_model(name, **options)
+    assert isinstance(model, MatMamba)
+    return model
 
 
 def play(work: Callable[[], None]) -> Callable[[], None]:

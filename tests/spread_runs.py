@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import interpreter  # noqa: F401
 import torch
@@ -99,11 +100,12 @@ def main() -> None:
     training, heard, exchanges = prepared(EngineConfig(accumulate=2, fsdp=kind == "fsdp")), Losses(), []
     if kind == "ddp":
         # Without annotations, which torch would compare as text.
-        def counted(group, bucket):
+        def counted(group, bucket):  # type: ignore[no-untyped-def]
             exchanges.append(bucket.index())
             return allreduce_hook(group, bucket)
 
-        training.trainee.register_comm_hook(None, counted)
+        distributed: Any = training.trainee
+        distributed.register_comm_hook(None, counted)
     fit(training, RandomBatches(training.rank, training.ranks), heard)
     weights = training.kept_model().state_dict()
     if training.rank == 0:

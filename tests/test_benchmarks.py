@@ -27,6 +27,7 @@ import nested_quality
 import numpy as np
 import peak_memory
 import peers
+import plots
 import published
 import pytest
 import report
@@ -208,8 +209,8 @@ def test_the_report_shows_what_was_measured(tmp_path: Path) -> None:
     assert "not run" in page
     measured = [known for known in targets.CPU_ROWS if known.file in ("width_time", "block_time")]
     assert all(known.read(found) for known in measured)
-    report.draw_widths(found["width_time"]["cases"], tmp_path / "widths.png")
-    report.draw_parts(found["block_time"]["cases"], tmp_path / "parts.png")
+    plots.draw_widths(found["width_time"]["cases"], tmp_path / "widths.png")
+    plots.draw_parts(found["block_time"]["cases"], tmp_path / "parts.png")
 
 
 def test_the_report_is_that_of_the_recorded_results() -> None:
@@ -246,7 +247,7 @@ def definitions(module: str) -> object:
     return SimpleNamespace(mamba_chunk_scan_combined=combined, rmsnorm_fn=norm)
 
 
-TINY_GPU = gpu.Setting(
+TINY_GPU = gpu_setting.Setting(
     device="cpu", dtype=torch.bfloat16, models=(NANO,), sizes=((32, 2), (64, 2)), blocks=((2, 8, 16),),
     scans=((9, 1),), checked=((9, 8, 16),), block=SHAPE, copied=1000, edge=16,
 )  # fmt: skip
@@ -280,6 +281,7 @@ def test_the_published_block_computes_ours(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(installed, "load", definitions)
     torch.manual_seed(0)
     model = create_model(NANO, scan="raster").eval()
+    assert isinstance(model, MatMamba)
     images = torch.randn(2, 3, 32, 32)
     for width in ("full", "1/4"):
         torch.testing.assert_close(
@@ -305,7 +307,12 @@ def test_without_a_gpu_it_says_so() -> None:
 def searched(width: str, strategy: str, **values: Any) -> dict[str, Any]:
     """A row as benchmarks/adaptive.py has it."""
     dims = [] if strategy == "single-shot" else [32]
-    known = {"query_width": width, "strategy": strategy, "dims": dims, "lengths": [200] * len(dims)}
+    known: dict[str, Any] = {
+        "query_width": width,
+        "strategy": strategy,
+        "dims": dims,
+        "lengths": [200] * len(dims),
+    }
     known |= {"widths": [], "gallery_width": "full", "index": "", "effort": None, "gate": None, "expand": 0}
     known |= {"knn1": 0.6, "map": 0.5, "knn1_loss": 0.0, "map_loss": 0.0, "by_full": 1.0, "again": False}
     known |= {"encoder_macs": 1e6, "search_macs": 1e6, "knn1_loss_interval": [0, 0]}

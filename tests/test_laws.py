@@ -21,6 +21,7 @@ from lookups import by_index
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Strategy, search
 from matmamba_vision import MatMamba, extract, load_official
 from matmamba_vision.ops import BACKENDS, ssd
+from matmamba_vision.width import WidthLike
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parent / "data" / "official_tiny.safetensors"
@@ -33,7 +34,9 @@ WIDTHS = ("full", "1/2", "1/4", "1/8", [8, 2, 5], [1, 0, 3], [0, 0, 1])
 
 
 @pytest.mark.parametrize("width", WIDTHS, ids=str)
-def test_law_1_extraction_is_equal_to_the_bit(model: MatMamba, images: torch.Tensor, width: object) -> None:
+def test_law_1_extraction_is_equal_to_the_bit(
+    model: MatMamba, images: torch.Tensor, width: WidthLike
+) -> None:
     small = extract(model, width)
     assert torch.equal(small(images), model(images, width=width))
     assert torch.equal(small.embed(images, dim=7), model.embed(images, width=width, dim=7))
@@ -45,7 +48,7 @@ def test_law_2_the_default_is_the_full_width(model: MatMamba, images: torch.Tens
 
 @pytest.mark.parametrize("width", WIDTHS[1:], ids=str)
 def test_law_2_a_width_depends_on_its_heads_alone(
-    model: MatMamba, images: torch.Tensor, width: object
+    model: MatMamba, images: torch.Tensor, width: WidthLike
 ) -> None:
     before = model(images, width=width)
     before.square().sum().backward()
@@ -99,7 +102,7 @@ def test_law_3_backends_equal_the_reference(
         assert (found.double() - wanted).abs().max() <= BACKEND_TOLERANCE[dtype] * scale
 
 
-def published() -> tuple[MatMamba, dict[str, torch.Tensor], dict[str, object]]:
+def published() -> tuple[MatMamba, dict[str, torch.Tensor], dict[str, WidthLike]]:
     tensors = load_file(GOLDEN)
     with safetensors.safe_open(GOLDEN, "pt") as file:
         about = file.metadata()
@@ -109,7 +112,13 @@ def published() -> tuple[MatMamba, dict[str, torch.Tensor], dict[str, object]]:
     }
     head_dim = config["d_model"] // 32
     mixed = [2 * dim // head_dim for dim in json.loads(about["mixnmatch_dims"])]
-    widths = {"level1": "full", "level2": "1/2", "level4": "1/4", "level8": "1/8", "mixnmatch": mixed}
+    widths: dict[str, WidthLike] = {
+        "level1": "full",
+        "level2": "1/2",
+        "level4": "1/4",
+        "level8": "1/8",
+        "mixnmatch": mixed,
+    }
     return load_official(weights, config), tensors, widths
 
 

@@ -25,7 +25,7 @@ def architectures(draw: st.DrawFn) -> dict[str, Any]:
     # So many channels that `expand` and the heads agree.
     dim = heads * head_dim // expand if heads * head_dim % (2 * expand) == 0 else heads * head_dim
     mlp_ratio = draw(st.sampled_from([0.0, heads * 0.5]))
-    arguments = {
+    arguments: dict[str, Any] = {
         "img_size": (8, 12), "patch_size": 4, "num_classes": 3, "embed_dim": dim, "depth": depth,
         "num_heads": heads, "head_dim": head_dim,
         "expand": draw(st.sampled_from([None, expand])) if dim * expand == heads * head_dim else None,

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def _is_ours(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Keep the outcome with the test, for the record."""
     report = (yield).get_result()
     if report.when == "call":
@@ -91,7 +91,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     width, commit = session.config.getoption("--width") or "full", environment()["commit"]
     for item in session.items:
-        if OUTCOME in item.stash:
+        if isinstance(item, pytest.Function) and OUTCOME in item.stash:
             of_variant = record.setdefault(width, {}).setdefault(item.callspec.params["model_name"], {})
             name = item.originalname
             of_variant[name] = {"outcome": item.stash[OUTCOME], "timm": timm.__version__, "commit": commit}

@@ -18,8 +18,10 @@ class Shard:
     """A tar file and what is in it.
 
     Attributes:
-        place: path or URL. bytes, sha256: of the file as it was written; None and "" if nobody wrote it down.
-            ours: whether it is of a split that was made by id.
+        place: path or URL.
+        bytes: size of the file as it was written; None if nobody wrote it down.
+        sha256: of the file as it was written; "" if nobody wrote it down.
+        ours: whether it is of a split that was made by id.
     """
 
     place: str

@@ -28,9 +28,11 @@ class Columns:
     """Of one file.
 
     Attributes:
-        image: column of images, a struct with `bytes` and perhaps `path`, or plain bytes. is_struct: which of
-            the two. label: column of labels, "" if there is none. names: of classes, by the file's metadata.
-            note: what is odd about the labels, "" if nothing is.
+        image: column of images, a struct with `bytes` and perhaps `path`, or plain bytes.
+        is_struct: which of the two.
+        label: column of labels, "" if there is none.
+        names: of classes, by the file's metadata.
+        note: what is odd about the labels, "" if nothing is.
     """
 
     image: str
@@ -44,7 +46,8 @@ def columns_of(file: Path, schema: pa.Schema, reading: TableReading) -> Columns:
     """Choose by type and by what Hugging Face's datasets note in the file; names decide among several.
 
     Raises:
-        NoImagesError: no column of images. DataError: no column of labels of the name that was asked for.
+        NoImagesError: no column of images.
+        DataError: no column of labels of the name that was asked for.
     """
     features = _features(schema)
     image = _image(file, schema, features, reading.image_column)
@@ -133,7 +136,7 @@ def labels_in(values: Iterable[Any], names: Sequence[str]) -> tuple[Labels, dict
 
     Args:
         values: as they are in the file: numbers, names, or a list with one of these; None for none.
-            names: what numbers mean, if that is known.
+        names: what numbers mean, if that is known.
     """
     found, odd, same = Labels(), dict[int, str](), dict[str, str]()
     for place, value in enumerate(values):

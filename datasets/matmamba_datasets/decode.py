@@ -52,9 +52,11 @@ def read_image(
     is not shown any more.
 
     Args:
-        file: path or open binary file. name: what errors call it, the path by default. draft: says by how
-            much a JPEG may be smaller; it is decoded at the next power of two that is no more. Other formats
-            are decoded as they are. limits: of size, the default ones if None.
+        file: path or open binary file.
+        name: what errors call it, the path by default.
+        draft: says by how much a JPEG may be smaller; it is decoded at the next power of two that is no more.
+            Other formats are decoded as they are.
+        limits: of size, the default ones if None.
 
     Raises:
         BrokenImageError: not an image, truncated, larger than allowed, or of a mode that has no RGB

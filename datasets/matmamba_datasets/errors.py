@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 
 
 class BrokenImageError(MatMambaError):
     """An image that cannot be decoded.
 
     Attributes:
-        name: its path or id. reason: what the decoder said. foreign: whether it is no image at all, by its
-            name and by its content.
+        name: its path or id.
+        reason: what the decoder said.
+        foreign: whether it is no image at all, by its name and by its content.
     """
 
     def __init__(self, name: str, reason: str, foreign: bool = False) -> None:

@@ -26,8 +26,10 @@ class Folder(Images):
     Ids are paths relative to `root`, with "/" on every system.
 
     Args:
-        root: the folder. classes: class names in the order of their labels; by default those found, sorted.
-            reading: what is read of it. listing: what is below `root`, if that is known.
+        root: the folder.
+        classes: class names in the order of their labels; by default those found, sorted.
+        reading: what is read of it.
+        listing: what is below `root`, if that is known.
 
     Raises:
         DataError: no such folder, no image in it, or a class that is not among `classes`.

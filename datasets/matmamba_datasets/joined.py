@@ -21,12 +21,15 @@ class JoinedImages(Images):
     """The images of some collections, each as often as its repeat says; classes one after the other.
 
     Attributes:
-        sources: the collections. source: (n,) which of them each image is of. row: (n,) its position there.
+        sources: the collections.
+        source: (n,) which of them each image is of.
+        row: (n,) its position there.
         unique: (n,) its position among the images of all sources, each counted once.
 
     Args:
-        repeats: of each source, 1 or more. labelled: whether a source's labels count; without, its images
-            have none, and its classes are not among those of the whole.
+        repeats: of each source, 1 or more.
+        labelled: whether a source's labels count; without, its images have none, and its classes are not
+            among those of the whole.
 
     Raises:
         DataError: no source, or not one number for each.

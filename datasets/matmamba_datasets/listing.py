@@ -34,10 +34,14 @@ class Listing:
     nothing, and what has a place of its own keeps it.
 
     Attributes:
-        root: the folder. images: paths below it, with "/" on every system, of what is an image or may be one,
-            in their order. owners: for each its place in `names`; names: first folders below the root, None
-            for files beside them. shards, tables: paths of *.tar and *.parquet files. left_out: reason by
-            absolute path of all else; one of a folder ends with "/" and stands for what is in it.
+        root: the folder.
+        images: paths below it, with "/" on every system, of what is an image or may be one, in their order.
+        owners: for each its place in `names`.
+        names: first folders below the root, None for files beside them.
+        shards: paths of *.tar files.
+        tables: paths of *.parquet files.
+        left_out: reason by absolute path of all else; one of a folder ends with "/" and stands for what is in
+            it.
 
     Args:
         reading: patterns of what to take, and what to do with links.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .errors import BrokenImageError, DataError
-from .order import Plan, Rest
+from .order import EpochPlan, Rest
 from .randomness import seeded
 from .sample import Images, read_sample
 from .texts import shown
@@ -25,9 +25,12 @@ class Batch:
     """Some images of a collection, without the broken ones; it can be empty.
 
     Attributes:
-        images: (B, C, S, S). labels: (B,) int64. indices: (B,) int64, positions in the collection. ids: their
-            ids there. broken: the images that could not be decoded. larger: the same views at another size,
-            for a second network, or None.
+        images: (B, C, S, S).
+        labels: (B,) int64.
+        indices: (B,) int64, positions in the collection.
+        ids: their ids there.
+        broken: the images that could not be decoded.
+        larger: the same views at another size, for a second network, or None.
     """
 
     images: Tensor
@@ -50,8 +53,11 @@ class BrokenTally:
     """Counts broken images and stops the run when they are too many.
 
     Attributes:
-        total: images in the collection. allowed: share that may be broken. setting: what the user calls
-            that share. found: reasons by name. foreign: of what is no image at all, which is no fault.
+        total: images in the collection.
+        allowed: share that may be broken.
+        setting: what the user calls that share.
+        found: reasons by name.
+        foreign: of what is no image at all, which is no fault.
     """
 
     total: int
@@ -139,7 +145,7 @@ class Loader:
         self,
         images: Images,
         transform: Callable[[Image.Image], Tensor],
-        plan: Plan | Rest,
+        plan: EpochPlan | Rest,
         seed: int,
         workers: int,
     ) -> None:
@@ -190,12 +196,15 @@ def make_loader(
     epoch, and the last step is left out if it is not full.
 
     Args:
-        batch_size: images per step and rank. workers: processes that decode; 0 decodes in this one. seed: of
-            order and augmentation, 0 or more. rank, ranks: which of how many processes this is; of each
-            step's images every process takes a piece, in order. left: the positions that an interrupted pass
-            in order has not seen, ascending; each step takes those of its images.
+        batch_size: images per step and rank.
+        workers: processes that decode; 0 decodes in this one.
+        seed: of order and augmentation, 0 or more.
+        rank: which process this is; of each step's images every process takes a piece, in order.
+        ranks: how many processes there are.
+        left: the positions that an interrupted pass in order has not seen, ascending; each step takes those
+            of its images.
     """
-    plan: Plan | Rest = Plan(images, batch_size, shuffle=shuffle, seed=seed, rank=rank, ranks=ranks)
+    plan: EpochPlan | Rest = EpochPlan(images, batch_size, shuffle=shuffle, seed=seed, rank=rank, ranks=ranks)
     if left is not None:
         plan = Rest(left, batch_size)
     return Loader(images, transform, plan, seed, workers)

@@ -39,7 +39,7 @@ def _windows(order: NDArray[np.int64], groups: Sequence[int]) -> Iterator[list[i
         yield window
 
 
-class Plan:
+class EpochPlan:
     """Which images each step of an epoch takes.
 
     Shuffled, a last step that would not be full is left out, unless it is the only one; in order, every image
@@ -80,7 +80,8 @@ class Rest:
     So an image meets in its batch the same others as in an unbroken pass, if steps were seen as a whole.
 
     Args:
-        left: positions that are still to be seen, ascending. batch_size: images per step of the whole pass.
+        left: positions that are still to be seen, ascending.
+        batch_size: images per step of the whole pass.
     """
 
     def __init__(self, left: NDArray[np.int64], batch_size: int) -> None:

@@ -39,7 +39,8 @@ def entries(
     """The images at the positions in `order`, each decoded once to see that it is whole.
 
     Args:
-        max_size: longer side in pixels beyond which an image is made smaller; 0 for none. workers: processes.
+        max_size: longer side in pixels beyond which an image is made smaller; 0 for none.
+        workers: processes.
     """
     loader = DataLoader(
         _Entries(images, max_size),

@@ -48,8 +48,9 @@ class Parquet(Images):
     that are names, or are the numbers themselves. Rows without an image are left out by name.
 
     Args:
-        folder: what the files' names are relative to, by default that of the first. reading: columns and
-            limits. strays: what lies beside the files: reason by path.
+        folder: what the files' names are relative to, by default that of the first.
+        reading: columns and limits.
+        strays: what lies beside the files: reason by path.
 
     Raises:
         DataError: a file that cannot be read, or no file has a column of images.

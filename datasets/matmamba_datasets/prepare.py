@@ -39,9 +39,11 @@ class PrepareSettings:
     """What shards depend on beside the images themselves.
 
     Attributes:
-        name, root, held_out: of the data set, as in `DataConfig`. shard_mb: size in 10^6 bytes at which a
-            shard is full. max_size: longer side in pixels beyond which an image is made smaller and encoded
-            anew; 0 for none.
+        name: of the data set, as in `DataConfig`.
+        root: as in `DataConfig`.
+        held_out: as in `DataConfig`.
+        shard_mb: size in 10^6 bytes at which a shard is full.
+        max_size: longer side in pixels beyond which an image is made smaller and encoded anew; 0 for none.
     """
 
     name: str
@@ -57,7 +59,8 @@ class Preparation:
     Training images are shuffled once, so that each shard has images of many classes.
 
     Attributes:
-        remaining: images that are still to be read. broken: reasons by name of the images left out so far.
+        remaining: images that are still to be read.
+        broken: reasons by name of the images left out so far.
 
     Args:
         max_broken: share of a split's images that may be broken.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from matmamba_settings import Bounds, check
+from matmamba_common.settings import Bounds, check
 
 from .cifar import open_cifar
 from .errors import DataError
@@ -71,6 +71,7 @@ DATASETS: dict[str, Callable[[DataConfig], Splits]] = {
     "cifar10": lambda config: open_cifar(config.root, "cifar10"),
     "cifar100": lambda config: open_cifar(config.root, "cifar100"),
 }
+"""How each data set is opened, by its name."""
 
 
 def open_splits(config: DataConfig) -> Splits:

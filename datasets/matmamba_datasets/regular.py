@@ -34,7 +34,8 @@ def open_regular(path: Path | str) -> BinaryIO:
     """A file, opened to be read.
 
     Raises:
-        BrokenImageError: it is not a regular file. OSError: it cannot be opened.
+        BrokenImageError: it is not a regular file.
+        OSError: it cannot be opened.
     """
     # Without waiting: a FIFO that took the file's place would wait for a writer for ever.
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

@@ -79,8 +79,8 @@ def local_copy(place: str, cache: str = "", version: str = "") -> Path:
     """Where a file lies on this machine: itself, or a copy of a remote one, made when it is first needed.
 
     Args:
-        cache: folder of the copies, which stay; `CACHE` by default. version: tells a remote file from what
-            was there before under the same name, if that is known.
+        cache: folder of the copies, which stay; `CACHE` by default.
+        version: tells a remote file from what was there before under the same name, if that is known.
 
     Raises:
         DataError: it cannot be fetched.

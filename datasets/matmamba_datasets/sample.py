@@ -22,6 +22,7 @@ from .reading import Limits
 from .texts import Picked, shown
 
 NO_LABEL = -1
+"""The label of an image that has none."""
 # Numbers from here on are no classes, but identifiers, or damage.
 MOST_CLASSES = 1_000_000
 # Lines of what was left out.
@@ -47,8 +48,9 @@ class Sample:
     """One decoded image.
 
     Attributes:
-        image: upright, RGB. label: index into the collection's classes, or `NO_LABEL`. id: stable across runs
-            and machines.
+        image: upright, RGB.
+        label: index into the collection's classes, or `NO_LABEL`.
+        id: stable across runs and machines.
     """
 
     image: Image.Image
@@ -60,10 +62,14 @@ class Images(Protocol):
     """A collection of images, read one at a time.
 
     Attributes:
-        classes: class names. ids: one per image. labels: (n,) int64. paths: where each image can be found
-            again. groups: how many images lie together in each place that is best read from one end to the
-            other (a shard); a single group where every image is read as easily as any other. left_out: what
-            is there beside the images: reason by path. limits: that images are read within.
+        classes: class names.
+        ids: one per image.
+        labels: (n,) int64.
+        paths: where each image can be found again.
+        groups: how many images lie together in each place that is best read from one end to the other (a
+            shard); a single group where every image is read as easily as any other.
+        left_out: what is there beside the images: reason by path.
+        limits: that images are read within.
     """
 
     classes: tuple[str, ...]
@@ -101,7 +107,8 @@ class Subset(Images):
     """The images of a collection at the given indices.
 
     Attributes:
-        indices: (n,) positions in the collection. whole: how many images that has.
+        indices: (n,) positions in the collection.
+        whole: how many images that has.
     """
 
     def __init__(self, images: Images, indices: Sequence[int] | NDArray[np.int64]) -> None:

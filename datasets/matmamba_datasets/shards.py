@@ -41,8 +41,9 @@ class Shards(Images):
     shards, or are the numbers themselves.
 
     Args:
-        cache: folder where remote shards are copied to when they are first needed. reading: limits of sizes.
-            strays: what lies beside the shards: reason by path.
+        cache: folder where remote shards are copied to when they are first needed.
+        reading: limits of sizes.
+        strays: what lies beside the shards: reason by path.
 
     Raises:
         DataError: a shard that is not as long as its index says.

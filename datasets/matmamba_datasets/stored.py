@@ -27,7 +27,9 @@ class StoredImages(Images):
     """Images at the given paths, each read when it is asked for; one that is gone counts as broken.
 
     Args:
-        ids, paths: one each for every image. limits: of size, the default ones if None.
+        ids: one for every image.
+        paths: one for every image.
+        limits: of size, the default ones if None.
     """
 
     def __init__(self, ids: Sequence[str], paths: Sequence[str], limits: Limits | None = None) -> None:

@@ -32,9 +32,12 @@ class Members:
     """The images of a shard in their order.
 
     Attributes:
-        ids: keys. offsets, sizes: (n,) int64, of the image's file in the tar file, in bytes. labels: (n,)
-            int64. names: of classes, where labels are names: what the labels number. left_out: what is in the
-            shard beside these images: reason by name.
+        ids: keys.
+        offsets: (n,) int64, of the image's file in the tar file, in bytes.
+        sizes: (n,) int64, of that file, in bytes.
+        labels: (n,) int64.
+        names: of classes, where labels are names: what the labels number.
+        left_out: what is in the shard beside these images: reason by name.
     """
 
     ids: Packed
@@ -137,7 +140,8 @@ def scan_tar(file: Path, place: str) -> Members:
         place: what errors call it.
 
     Raises:
-        DataError: it is missing, truncated or not a tar file. NoImagesError: there is no image in it.
+        DataError: it is missing, truncated or not a tar file.
+        NoImagesError: there is no image in it.
     """
     scan = _Scan(place)
     if file.exists() and not file.is_file():

@@ -85,7 +85,8 @@ class Packed(Texts):
     """Strings one after the other in one array of UTF-8.
 
     Attributes:
-        letters: (m,) uint8. ends: (n,) int64, where each string ends.
+        letters: (m,) uint8.
+        ends: (n,) int64, where each string ends.
     """
 
     def __init__(self, letters: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:

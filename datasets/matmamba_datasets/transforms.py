@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from matmamba_settings import Bounds
+from matmamba_common.settings import Bounds
 from PIL import Image
 from timm.data import create_transform
 from timm.data.constants import DEFAULT_CROP_PCT
@@ -25,7 +25,8 @@ class Transform:
     """From an image to (C, S, S).
 
     Attributes:
-        steps: timm's transform. draft: how much smaller a JPEG may be decoded, None for not at all.
+        steps: timm's transform.
+        draft: how much smaller a JPEG may be decoded, None for not at all.
     """
 
     steps: Callable[[Image.Image], Tensor]

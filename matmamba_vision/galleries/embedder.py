@@ -23,7 +23,8 @@ class Embedder:
     """Encodes images at any width of a checkpoint's model.
 
     Attributes:
-        model: in evaluation mode. digest: of the checkpoint.
+        model: in evaluation mode.
+        digest: of the checkpoint.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -45,7 +46,8 @@ class Embedder:
         """(n, D) float32 L2-normalised embeddings of (n, C, S, S) images, in batches of bounded size.
 
         Raises:
-            GalleryError: images of another shape than the model takes. WidthError: no such width.
+            GalleryError: images of another shape than the model takes.
+            WidthError: no such width.
         """
         self._check(images)
         device = self.model.pos_embed.device

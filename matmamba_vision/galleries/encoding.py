@@ -64,8 +64,9 @@ class ImageEncoder:
     """A model that encodes images at its full width and at some others.
 
     Attributes:
-        widths: labels of the others. batch_size: images that are encoded together. workers: processes that
-            decode; with 0 a thread does.
+        widths: labels of the others.
+        batch_size: images that are encoded together.
+        workers: processes that decode; with 0 a thread does.
     """
 
     checkpoint: Checkpoint

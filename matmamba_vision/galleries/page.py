@@ -20,9 +20,13 @@ class Card:
     """A picture and what is said about it. All texts are escaped when they are written.
 
     Attributes:
-        picture: data URL, "" if there is none. title, detail: one line each. path: of the file, for the
-            tooltip and, where it is a file, the link. score: in 0..1, drawn as a bar. badge: a word over the
-            picture. mark: "", "lead" (set apart) or "doubt" (in the colour of warnings).
+        picture: data URL, "" if there is none.
+        title: first line.
+        detail: second line.
+        path: of the file, for the tooltip and, where it is a file, the link.
+        score: in 0..1, drawn as a bar.
+        badge: a word over the picture.
+        mark: "", "lead" (set apart) or "doubt" (in the colour of warnings).
     """
 
     picture: str
@@ -50,8 +54,10 @@ class Page:
     """Writes sections as they come, to a file that is complete or not there; an older one is replaced.
 
     Attributes:
-        file: where. title: of the page. intro: a sentence below it. facts: names and values at its end, which
-            can be filled in until the page is closed.
+        file: where.
+        title: of the page.
+        intro: a sentence below it.
+        facts: names and values at its end, which can be filled in until the page is closed.
     """
 
     file: Path

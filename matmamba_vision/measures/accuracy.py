@@ -28,9 +28,12 @@ class Predictions:
     """What a model says about a collection at one width; of the logits, only what is needed of each image.
 
     Attributes:
-        labels: (n,) true classes. classes: (n,) predicted ones. embeddings: (n, D) float32, L2-normalised.
-        in_top5: (n,) whether the true class is among the five likeliest. confidences: (n,) probability of the
-            predicted class. log_likelihoods: (n,) natural logarithm of the probability of the true class.
+        labels: (n,) true classes.
+        classes: (n,) predicted ones.
+        embeddings: (n, D) float32, L2-normalised.
+        in_top5: (n,) whether the true class is among the five likeliest.
+        confidences: (n,) probability of the predicted class.
+        log_likelihoods: (n,) natural logarithm of the probability of the true class.
         briers: (n,) squared error of the probabilities, summed over the classes, 0 to 2 (Brier, 1950).
     """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 
 from ..models import MatMamba
 from ..width import Width
@@ -40,7 +40,8 @@ class Budget:
     """The most that a width may cost.
 
     Attributes:
-        key: one of `KEYS`. limit: in the key's unit; a width may cost exactly as much.
+        key: one of `KEYS`.
+        limit: in the key's unit; a width may cost exactly as much.
     """
 
     key: str
@@ -80,7 +81,8 @@ def make_price(model: MatMamba, key: str, levels: Sequence[Sequence[int]], batch
     predicted from a profile that is measured now, on the device of the model.
 
     Args:
-        levels: for each block, ascending, the head counts to profile. batch_size: images in one forward.
+        levels: for each block, ascending, the head counts to profile.
+        batch_size: images in one forward.
     """
     if key == "latency_ms":
         return lru_cache(maxsize=None)(LatencyProfile(model, levels, batch_size).predict)

@@ -16,7 +16,9 @@ class Reliability:
     """Images in bins by confidence: bin b of B holds those from above b / B up to (b + 1) / B.
 
     Attributes:
-        counts: (B,) images. confidences, accuracies: (B,) means in each bin; not numbers where it is empty.
+        counts: (B,) images.
+        confidences: (B,) means in each bin; not a number where it is empty.
+        accuracies: (B,) the same of how many were right.
     """
 
     counts: NDArray[np.int64]
@@ -36,7 +38,8 @@ def reliability(
     """Bins of the reliability diagram (Guo et al., arXiv 1706.04599, section 2).
 
     Args:
-        confidences: (n,) probability of the predicted class. correct: (n,) whether it was the true one.
+        confidences: (n,) probability of the predicted class.
+        correct: (n,) whether it was the true one.
     """
     which = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(which, minlength=bins)

@@ -23,7 +23,9 @@ class Costs:
     """What a width costs, counted and measured on this machine.
 
     Attributes:
-        gmacs: multiply-adds per image, in billions. params: parameters. latency: ms for one batch.
+        gmacs: multiply-adds per image, in billions.
+        params: parameters.
+        latency: ms for one batch.
         memory_mb: MiB of weights and of the peak of activations, see `measure_memory`.
     """
 
@@ -75,9 +77,10 @@ class Choice:
     """The chosen width, and the best one that needed no search.
 
     Attributes:
-        chosen: what to use. rule: the best of the trained and uniform widths and of the rule, if one is
-            within the budget. found: the best of all, which is `chosen` if it is better than `rule` on other
-            images too. held_back: scores of these on the images that took no part in the search.
+        chosen: what to use.
+        rule: the best of the trained and uniform widths and of the rule, if one is within the budget.
+        found: the best of all, which is `chosen` if it is better than `rule` on other images too.
+        held_back: scores of these on the images that took no part in the search.
     """
 
     chosen: Candidate

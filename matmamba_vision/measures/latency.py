@@ -18,7 +18,9 @@ class Latency:
     """Milliseconds for one batch.
 
     Attributes:
-        median: over the repeats. low, high: quartiles.
+        median: over the repeats.
+        low: lower quartile.
+        high: upper quartile.
     """
 
     median: float

@@ -25,8 +25,9 @@ class Candidate:
     """A width that was evaluated.
 
     Attributes:
-        origin: what proposed it: trained, uniform, rule, smallest or search. cost: counted or predicted, in
-            the unit of the budget. score: on the images of the search.
+        origin: what proposed it: trained, uniform, rule, smallest or search.
+        cost: counted or predicted, in the unit of the budget.
+        score: on the images of the search.
     """
 
     width: Width

@@ -27,7 +27,8 @@ class Probe:
     """What a linear probe reached.
 
     Attributes:
-        correct: (nq,) whether each image was classified rightly. strength: the chosen inverse penalty.
+        correct: (nq,) whether each image was classified rightly.
+        strength: the chosen inverse penalty.
     """
 
     correct: NDArray[np.bool_]
@@ -41,7 +42,10 @@ def linear_probe(xt: Floats, labels: Ints, xq: Floats, asked: Ints, seed: int = 
     of equals; then all of them are used.
 
     Args:
-        xt: (n, d) training features. labels: (n,) their classes. xq, asked: the same of the other images.
+        xt: (n, d) training features.
+        labels: (n,) their classes.
+        xq: (n, D) embeddings of the other images.
+        asked: (n,) their classes.
 
     Raises:
         ConfigError: too few images or classes to fit anything.

@@ -37,8 +37,9 @@ class LatencyProfile:
     slows down slows all of them.
 
     Args:
-        levels: for each block, ascending, the head counts to measure. batch_size, repeats: see
-            `measure_latency`.
+        levels: for each block, ascending, the head counts to measure.
+        batch_size: see `measure_latency`.
+        repeats: see `measure_latency`.
     """
 
     def __init__(

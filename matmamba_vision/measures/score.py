@@ -21,8 +21,8 @@ class Score:
     """What a width said about some images.
 
     Attributes:
-        correct: (n,) whether the class was predicted. log_likelihoods: (n,) natural logarithm of the
-            probability given to the true class.
+        correct: (n,) whether the class was predicted.
+        log_likelihoods: (n,) natural logarithm of the probability given to the true class.
     """
 
     correct: NDArray[np.bool_]
@@ -57,7 +57,8 @@ def score(
     """The score of a width, in evaluation mode.
 
     Args:
-        batches: none of them empty. on_batch: told how many images were classified, after each batch.
+        batches: none of them empty.
+        on_batch: told how many images were classified, after each batch.
 
     Raises:
         NotFiniteError: the width gives logits that are not numbers.

@@ -67,7 +67,8 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     Only images count on which one is right and the other wrong; each falls to either side like a coin.
 
     Args:
-        first, second: (n,) whether each image was classified rightly.
+        first: (n,) whether one width classified each image rightly.
+        second: (n,) whether the other one did.
     """
     sides = int((first & ~second).sum()), int((second & ~first).sum())
     count = sum(sides)

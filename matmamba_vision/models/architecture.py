@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
-from matmamba_settings import Bounds, check
+from matmamba_common.settings import Bounds, check
 from timm.layers import to_2tuple
 
 from ..errors import ConfigError

@@ -28,7 +28,8 @@ def draw_curves(metrics: Path, file: Path) -> None:
 
     Args:
         metrics: JSON lines of which "event" is "step" or "epoch"; a last line that a killed run left
-            unfinished is passed over. file: written as a whole or not at all.
+            unfinished is passed over.
+        file: written as a whole or not at all.
 
     Raises:
         ConfigError: a line is no JSON object, or there is no step.

@@ -205,11 +205,13 @@ def _rotation(
     """The rotation of the run: the one in its folder if it goes on, else a new one, written there.
 
     Args:
-        digest: of what made the vectors. length: of a vector. vectors: makes those to fit to.
+        digest: of what made the vectors.
+        length: of a vector.
+        vectors: makes those to fit to.
 
     Raises:
-        ConfigError: the student is to have more coordinates than the teacher. RotationError: the run that
-            goes on had another teacher.
+        ConfigError: the student is to have more coordinates than the teacher.
+        RotationError: the run that goes on had another teacher.
     """
     if config.dim > length:
         raise ConfigError(f"dim is {config.dim}: the teacher's vectors have {length} numbers")

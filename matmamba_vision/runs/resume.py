@@ -28,8 +28,8 @@ def find_checkpoint(config: TrainConfig, saves: Saves, resume: str) -> Found | N
     """The checkpoint that `resume` means, with its state; None to start.
 
     Raises:
-        ConfigError: there is a run, and it is neither to be resumed nor replaced. ResumeError: no such
-            checkpoint, a damaged one, or one of a run with other settings.
+        ConfigError: there is a run, and it is neither to be resumed nor replaced.
+        ResumeError: no such checkpoint, a damaged one, or one of a run with other settings.
     """
     if resume == "no":
         if (saves.all() or checkpoint_file(config.output).exists()) and not config.overwrite:
@@ -53,7 +53,9 @@ def more_epochs(saved: Mapping[str, Any], wanted: Mapping[str, Any], epoch: int)
     other rates from the start. The warm-up must be as long as it was, or over.
 
     Args:
-        saved, wanted: settings by their joined names. epoch: where the run is.
+        saved: settings of the run by their joined names.
+        wanted: settings that are asked for.
+        epoch: where the run is.
     """
     before, now = saved["optim.epochs"], wanted["optim.epochs"]
     warmup = wanted["optim.warmup_epochs"]

@@ -38,8 +38,8 @@ def make_loaders(
     """Batches to train on, and batches to measure on.
 
     Args:
-        input: the model's data configuration. also: a second size at which decoded images are seen, see
-            `DecodedLoader`.
+        input: the model's data configuration.
+        also: a second size at which decoded images are seen, see `DecodedLoader`.
     """
     data = config.data
     known: dict[str, Any] = {"workers": data.workers}

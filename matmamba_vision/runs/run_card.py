@@ -22,10 +22,15 @@ class RunFacts:
     """What a card says.
 
     Attributes:
-        model: as saved. classes: names in the order of the logits. data: name of the data set. images,
-            held_out: how many. config: the resolved configuration. top1: of `model` on the held-out images,
-            by the width's label; empty if it was not measured. made_with: what `environment` said where it
-            was trained; by default, what it says here. note: a sentence about the run.
+        model: as saved.
+        classes: names in the order of the logits.
+        data: name of the data set.
+        images: how many were trained on.
+        held_out: how many were measured on.
+        config: the resolved configuration.
+        top1: of `model` on the held-out images, by the width's label; empty if it was not measured.
+        made_with: what `environment` said where it was trained; by default, what it says here.
+        note: a sentence about the run.
     """
 
     model: MatMamba

@@ -81,7 +81,8 @@ def reindex(
     Raises:
         GalleryError: no gallery there, or no image can be read.
         DataError: more images are missing or broken than allowed. What was encoded stays for the next run.
-        CheckpointError: the model cannot be read. WidthError: no such width.
+        CheckpointError: the model cannot be read.
+        WidthError: no such width.
     """
     start = time.monotonic()
     limit_threads(threads)

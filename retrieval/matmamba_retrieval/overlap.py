@@ -42,7 +42,8 @@ class Intake(Generic[T]):
     Args:
         commit: takes some items, and by width their (n, D) vectors; once it has returned, they are safe. It
             returns how many it has taken.
-        rows, seconds: a part is committed when it has so many items or is so old.
+        rows: a part is committed when it has so many items.
+        seconds: a part is committed when it is so old.
 
     Attributes:
         committed: items that are safe.

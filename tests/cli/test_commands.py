@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 from matmamba_datasets import DataConfig, open_splits
 from matmamba_retrieval import Gallery
 from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import COMMANDS, main
 from matmamba_vision.measures import count_parameters
+from small import create
 
 TINY = ["--model.img-size", "16", "--data.batch-size", "8", "--optim.epochs", "2", "--optim.lr", "0.003"]
 Snapshot = dict[str, bytes]
@@ -62,7 +62,7 @@ def test_a_script_of_timm_knows_our_models(tmp_path: Path) -> None:
     said = subprocess.run(
         [sys.executable, "-c", start, "timm", str(script), "1/4"], capture_output=True, text=True, check=True
     )
-    full = timm.create_model("matmamba_nano_patch4_32", num_classes=10)
+    full = create("matmamba_nano_patch4_32", num_classes=10)
     assert said.stdout.split() == ["__main__", str(count_parameters(full, "1/4"))]
 
 
@@ -287,7 +287,7 @@ def test_bad_input_is_named_and_changes_nothing(
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.jpg").write_bytes(b"no")
     before, query = files(tmp_path), photos / "dark" / "00.jpg"
-    wrong = [
+    wrong: list[tuple[list[object], str]] = [
         (["dance"], "'dance'"),
         (["train", "--data.name", "imagenet", "--output", tmp_path / "x"], "'imagenet'"),
         (["train", "--data.name", "folder", "--output", tmp_path / "x"], "data.root"),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 import yaml
 from matmamba_datasets import train_transform
@@ -17,6 +16,7 @@ from matmamba_vision.errors import ConfigError
 from matmamba_vision.runs import DistillConfig, TrainConfig, load_config
 from matmamba_vision.runs.train_config import check_config, save_config
 from matmamba_vision.training import NestedObjective, StudentObjective, WidthSchedule
+from small import create
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_training_of_every_student_can_begin() -> None:
         config = load_into(DistillConfig, file)
         check_config(config)
         with torch.device("meta"):
-            model = timm.create_model(config.model.name, num_classes=10, projection=config.dim)
+            model = create(config.model.name, num_classes=10, projection=config.dim)
         WidthSchedule(config.schedule, model.trained_widths, accumulate=config.engine.accumulate)
         StudentObjective(config.objective, config.follow, model.embedding_dim, 10)
         assert max(config.follow.prefix_dims) < config.dim
@@ -135,7 +135,7 @@ def test_every_training_can_begin(file: Path) -> None:
     config = load_config(file)
     check_config(config)
     with torch.device("meta"):
-        model = timm.create_model(config.model.name, num_classes=10)
+        model = create(config.model.name, num_classes=10)
     WidthSchedule(config.schedule, model.trained_widths, accumulate=config.engine.accumulate)
     NestedObjective(config.objective, model.embed_dim, 10)
     assert set(config.objective.mrl_dims) >= {8, 16, 32, 64}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from matmamba_retrieval import Strategy
 from matmamba_retrieval.planning.grid import Grid
@@ -23,7 +22,7 @@ from matmamba_vision.progress import Notice, Reporter
 from matmamba_vision.studies import evaluate as job
 from matmamba_vision.studies import experiment
 from PIL import Image
-from small import SMALL
+from small import SMALL, create
 
 FILES = {
     "results.json",
@@ -52,9 +51,7 @@ def checkpoint(photos: Path, tmp_path: Path) -> Path:
     """Of an untrained model, of a run on the photos."""
     torch.manual_seed(0)
     cfg = {"input_size": (3, 16, 16)}
-    model = timm.create_model(
-        "matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **SMALL | {"num_classes": 2}
-    )
+    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **SMALL | {"num_classes": 2})
     run = {"data": {"name": "folder", "root": str(photos), "max_broken": 1.0, "held_out": 0.4}}
     save_checkpoint(tmp_path / "run", model, ("bright", "dark"), run)
     return tmp_path / "run"
@@ -160,11 +157,12 @@ def test_what_was_done_is_not_done_again(
 
     tried: list[str] = []
     trial = Bench.gated_trial
-    monkeypatch.setattr(
-        Bench,
-        "gated_trial",
-        lambda bench, strategy, *more: tried.append(strategy.kind) or trial(bench, strategy, *more),
-    )
+
+    def counted(bench: Bench, strategy: Strategy, *more: Any) -> Any:
+        tried.append(strategy.kind)
+        return trial(bench, strategy, *more)
+
+    monkeypatch.setattr(Bench, "gated_trial", counted)
     monkeypatch.setattr(Bench, "trial", fail)
 
     monkeypatch.setattr(experiment, "embed_batches", fail)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 import yaml
 from matmamba_vision import MatMamba, load_checkpoint, save_checkpoint
@@ -17,7 +16,7 @@ from matmamba_vision.cli.main import main
 from matmamba_vision.measures import Latency, count_macs, count_parameters
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.widths import extract as command
-from small import SMALL
+from small import SMALL, create
 
 FILES = {"model.safetensors", "config.json", "README.md"}
 
@@ -28,7 +27,7 @@ def parent(photos: Path, tmp_path: Path) -> Path:
     torch.manual_seed(0)
     sizes = SMALL | {"num_classes": 2}
     cfg = {"input_size": (3, 16, 16)}
-    model = timm.create_model("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
+    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
     run = {"data": {"name": "folder", "root": str(photos)}}
     save_checkpoint(tmp_path / "parent", model, ("bright", "dark"), run)
     return tmp_path / "parent"
@@ -69,10 +68,11 @@ def test_timm_loads_the_same_model_bit_for_bit(
     monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
     logits = load_checkpoint(parent).model(images, width=width)
     for name in (f"local-dir:{small}", "hf-hub:owner/small"):
-        model = timm.create_model(name, pretrained=True).eval()
+        model = create(name, pretrained=True).eval()
         assert torch.equal(model(images), logits)
         # JSON has no tuples.
         assert json.dumps(model.input) == json.dumps(load_checkpoint(parent).model.input)
+        assert model.pretrained_cfg is not None
         assert model.pretrained_cfg["label_names"] == ["bright", "dark"]
     assert torch.equal(load_checkpoint(small).model(images), logits)
     assert load_checkpoint(small).classes == ("bright", "dark")
@@ -83,7 +83,7 @@ def test_the_trained_widths_of_a_nested_model_are_kept(
 ) -> None:
     model = load_checkpoint(parent).model
     hub_module.save_for_hub(tmp_path / "nested", model, (), "card")
-    loaded = timm.create_model(f"local-dir:{tmp_path / 'nested'}", pretrained=True).eval()
+    loaded = create(f"local-dir:{tmp_path / 'nested'}", pretrained=True).eval()
     assert loaded.trained_widths == model.trained_widths
     assert torch.equal(loaded(images, width="1/8"), model(images, width="1/8"))
 

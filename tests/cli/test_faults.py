@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from matmamba_vision.cli.main import COMMANDS, REPORT, main
 from matmamba_vision.errors import MissingPackageError, NotFiniteError, SystemRefusalError, refusals
 
@@ -30,14 +30,14 @@ def fail_at_the_disk() -> None:
 def run_with(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], object]) -> int:
     """The status of a command that does nothing but `fault`."""
     module = SimpleNamespace(run=lambda arguments: fault())
-    monkeypatch.setitem(sys.modules, "matmamba_vision.cli.index", module)
+    monkeypatch.setitem(sys.modules, "matmamba_vision.cli.index_command", module)
     return main(["index"])
 
 
 FAULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: np.zeros((2, 3)) @ np.zeros((2, 3)), "ValueError: matmul"),
     (lambda: np.zeros(3).reshape(2, 2), "ValueError: cannot reshape array of size 3"),
-    (lambda: {}["key"], "KeyError: 'key'"),
+    (lambda: dict[str, int]()["key"], "KeyError: 'key'"),
     (lambda: int("x"), "ValueError: invalid literal"),
     (lambda: 1 / 0, "ZeroDivisionError"),
     (lack_a_module, "ModuleNotFoundError: No module named 'matmamba_vision.gone'"),

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from matmamba_datasets import DataConfig, TableReading, open_images, open_splits, shown
 from matmamba_retrieval import Gallery
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main
 from real_trees import CLASSES, TREES, Tree, photos, without_override
-from small import SMALL
+from small import SMALL, create
 
 SECONDS = 60
 
@@ -41,7 +40,7 @@ def gallery(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(folder: Path, classes: tuple[str, ...] = CLASSES, data: dict[str, Any] | None = None) -> Path:
     """Its folder. data: the settings of its run."""
     torch.manual_seed(0)
-    model = timm.create_model(
+    model = create(
         "matmamba_nano_patch4_32",
         pretrained_cfg_overlay={"input_size": (3, 16, 16)},
         **(SMALL | {"num_classes": len(classes)}),

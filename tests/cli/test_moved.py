@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.gallery.upkeep import compare
@@ -18,6 +17,7 @@ from matmamba_retrieval.storage.sources import facts_of
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main
 from real_trees import encoded, photos
+from small import create
 
 
 @pytest.fixture
@@ -25,9 +25,7 @@ def index(tmp_path: Path) -> Callable[..., int]:
     """Index eight photos in `place`, or what is given, with a model of random weights."""
     torch.manual_seed(0)
     overlay = {"input_size": (3, 16, 16)}
-    model = timm.create_model(
-        "matmamba_nano_patch4_32", img_size=16, num_classes=2, pretrained_cfg_overlay=overlay
-    )
+    model = create("matmamba_nano_patch4_32", img_size=16, num_classes=2, pretrained_cfg_overlay=overlay)
     save_checkpoint(tmp_path / "model", model.eval(), ("cats", "dogs"))
     photos(tmp_path / "place")
 

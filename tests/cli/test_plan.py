@@ -6,12 +6,12 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import timm
 import torch
 from matmamba_retrieval import Gallery, Plan, Strategy
 from matmamba_retrieval.strategies.forecast import Forecast
@@ -22,7 +22,7 @@ from matmamba_vision.galleries.strategies import strategy_text
 from matmamba_vision.studies.strategy_rows import first_stage
 from matplotlib.figure import Figure
 from PIL import Image
-from small import SMALL, unit_vectors
+from small import SMALL, create, unit_vectors
 
 
 @pytest.fixture
@@ -30,9 +30,7 @@ def indexed(photos: Path, tmp_path: Path) -> Path:
     """A gallery of the photos by an untrained model."""
     torch.manual_seed(0)
     cfg = {"input_size": (3, 16, 16)}
-    model = timm.create_model(
-        "matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **SMALL | {"num_classes": 2}
-    )
+    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **SMALL | {"num_classes": 2})
     save_checkpoint(tmp_path / "run", model, ("bright", "dark"), {})
     flags = ["--checkpoint", str(tmp_path / "run"), "--images", str(photos), "--gallery", str(tmp_path / "G")]
     assert main(["index", *flags, "--threads", "1", "--dims", "8"]) == 0
@@ -174,9 +172,12 @@ def test_costs_of_vectors_alone_can_be_read(
     """No label of the picture covers another, and no multiply-adds of the table are rounded to nothing."""
     drawn: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *to, **how: (drawn.append(figure), save(figure, *to, **how))
-    )
+
+    def keep(figure: Figure, *to: Any, **how: Any) -> None:
+        drawn.append(figure)
+        save(figure, *to, **how)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
     queries = ["--vectors", str(elsewhere / "queries.parquet"), "--model-name", "clip", "--normalise"]
     flags = ["--target", "recall=0.5", "--plot", str(elsewhere / "plan.png"), "--k", "3"]
     capsys.readouterr()

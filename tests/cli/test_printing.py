@@ -107,7 +107,7 @@ def test_what_an_encoding_lacks_is_replaced(monkeypatch: pytest.MonkeyPatch) -> 
     console.Console(file=stream).print("é 日本")
     console.say("ü")
     stream.flush()
-    assert stream.buffer.getvalue() == b"\\xe9 \\u65e5\\u672c\n\\xfc\n"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b"\\xe9 \\u65e5\\u672c\n\\xfc\n"
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)

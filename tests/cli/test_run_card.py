@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import yaml
 from matmamba_vision import MatMamba, save_checkpoint
@@ -17,6 +16,7 @@ from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.runs import TrainConfig, load_config
 from matmamba_vision.runs.run_card import RunFacts, save_run_card, write_run_card
 from PIL import Image
+from small import create
 
 CLASSES = ("bright", "dark", "grey")
 
@@ -24,7 +24,7 @@ CLASSES = ("bright", "dark", "grey")
 @pytest.fixture
 def facts() -> RunFacts:
     torch.manual_seed(0)
-    model = timm.create_model("matmamba_hybrid_nano_patch4_32", num_classes=3, trained_widths=("full", "1/2"))
+    model = create("matmamba_hybrid_nano_patch4_32", num_classes=3, trained_widths=("full", "1/2"))
     assert isinstance(model, MatMamba)
     return RunFacts(
         model.eval(), CLASSES, "photos", 1234, 56, as_plain(TrainConfig()), {"full": 0.9, "1/2": 0.75}
@@ -41,8 +41,8 @@ def metadata_of(card: str) -> dict[str, Any]:
 
 
 def test_it_says_where_it_was_trained_and_how_the_run_ended(facts: RunFacts) -> None:
-    made_with = {"commit": "abc", "versions": {"torch": "9.9"}, "machine": {"processor": "a", "threads": 3}}
-    made_with["machine"] |= {"gpu": "a large one", "system": "b"}
+    machine = {"processor": "a", "threads": 3, "gpu": "a large one", "system": "b"}
+    made_with = {"commit": "abc", "versions": {"torch": "9.9"}, "machine": machine}
     card = write_run_card(replace(facts, made_with=made_with, note="It was stopped."))
     assert "torch 9.9" in card
     assert "| GPU | a large one |" in card
@@ -77,7 +77,7 @@ def test_without_a_measurement_it_claims_nothing(facts: RunFacts) -> None:
 
 def test_what_was_trained_is_said(facts: RunFacts) -> None:
     assert "at the widths full, 1/2 together" in write_run_card(facts)
-    alone = timm.create_model("mamba2_nano_patch4_32", num_classes=3)
+    alone = create("mamba2_nano_patch4_32", num_classes=3)
     card = write_run_card(RunFacts(alone, CLASSES, "photos", 1234, 56, {}, {}))
     assert "at full width alone" in card
     assert "together" not in card

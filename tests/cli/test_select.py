@@ -11,7 +11,7 @@ import pytest
 import yaml
 from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import main
-from matmamba_vision.measures import count_macs, count_parameters
+from matmamba_vision.measures import count_macs, count_parameters, mixnmatch
 from matmamba_vision.widths import width_search
 
 QUICK = ["--images", "60", "--evaluations", "14", "--threads", "1"]
@@ -135,10 +135,8 @@ def test_budgets_that_cannot_be_met_are_refused(fails: Callable[..., str]) -> No
 def test_an_interruption_keeps_the_best_so_far(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    explore = width_search.explore
-
     def interrupted(*arguments: Any) -> Any:
-        for number, candidate in enumerate(explore(*arguments)):
+        for number, candidate in enumerate(mixnmatch.explore(*arguments)):
             if number == 5:
                 raise KeyboardInterrupt
             yield candidate

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from matmamba_datasets import DataConfig, eval_transform, open_splits
 from matmamba_vision import load_checkpoint, save_checkpoint
 from matmamba_vision.cli.main import main
 from PIL import Image
-from small import SMALL
+from small import SMALL, create
 
 FILES = {"results.json", "results.csv", "heatmap.png", "calibration.png"}
 
@@ -29,7 +28,7 @@ def checkpoint(photos: Path, tmp_path: Path) -> Path:
     torch.manual_seed(0)
     cfg = {"input_size": (3, 16, 16)}
     sizes = SMALL | {"num_classes": 2}
-    model = timm.create_model("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
+    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
     run = {
         "data": {"name": "folder", "root": str(photos), "max_broken": 1.0},
         "objective": {"mrl_dims": [4, 16, 64]},

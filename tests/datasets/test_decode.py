@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,9 +160,8 @@ def smallest_crop(size: tuple[int, int], augment: AugmentConfig) -> int:
     """The smallest edge that timm's random crop can have, by trying many."""
     random.seed(0)
     image = Image.new("L", size)
-    crops = (
-        RandomResizedCropAndInterpolation.get_params(image, augment.scale, augment.ratio) for _ in range(999)
-    )
+    get_params: Any = RandomResizedCropAndInterpolation.get_params
+    crops = (get_params(image, augment.scale, augment.ratio) for _ in range(999))
     return min(min(height, width) for _, _, height, width in crops)
 
 

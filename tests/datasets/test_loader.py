@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import shutil
@@ -199,6 +200,6 @@ def test_other_failures_of_torchvision_are_not_hidden(monkeypatch: pytest.Monkey
     def fail(name: str) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(torchvision_compat.importlib, "import_module", fail)
+    monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(RuntimeError, match="something else"):
         torchvision_compat.ensure_torchvision()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matmamba_datasets import Subset, open_images
@@ -11,16 +13,16 @@ from matmamba_datasets.texts import Packed, Picked, Prefixed
 TEXTS = ["a", "", "Löwe/1.jpg", os.fsdecode(b"not utf-8 \xff"), "z" * 300]
 
 
-def require_like(texts: object, expected: list[str]) -> None:
+def require_like(texts: Any, expected: list[str]) -> None:
     assert texts == expected
     assert expected == texts
     assert texts != [*expected, "more"]
     assert texts != ["other", *expected[1:]]
-    assert len(texts) == len(expected)  # type: ignore[arg-type]
-    assert list(texts) == expected  # type: ignore[call-overload]
-    assert texts[-1] == expected[-1]  # type: ignore[index]
-    assert texts[1:3] == expected[1:3]  # type: ignore[index]
-    assert texts.index(expected[2]) == 2  # type: ignore[attr-defined]
+    assert len(texts) == len(expected)
+    assert list(texts) == expected
+    assert texts[-1] == expected[-1]
+    assert texts[1:3] == expected[1:3]
+    assert texts.index(expected[2]) == 2
 
 
 def test_they_are_like_lists() -> None:
@@ -35,8 +37,8 @@ def test_they_are_like_lists() -> None:
     require_like(Prefixed(["x", "-", "y"], packed, [2, 0, 3]), expected)
 
 
-def test_a_subset_of_groups_lies_in_groups(photos: object) -> None:
-    images = open_images(photos)  # type: ignore[arg-type]
+def test_a_subset_of_groups_lies_in_groups(photos: Path) -> None:
+    images = open_images(photos)
     images.groups = (10, 4, 10)
     assert Subset(images, [0, 1, 9, 14, 20]).groups == (3, 2)
     assert Subset(images, [3, 1]).groups == (2,)

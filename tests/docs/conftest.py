@@ -90,7 +90,7 @@ def save_data(folder: Path) -> None:
 def save_teacher(folder: Path) -> None:
     """A network of timm's, with weights drawn by chance, as a local folder."""
     model = timm.create_model("test_vit", num_classes=2)
-    save_for_hf(model, folder, safe_serialization=True)
+    save_for_hf(model, str(folder), safe_serialization=True)
 
 
 def save_runs(folder: Path) -> None:

@@ -34,6 +34,7 @@ def is_image(value: Any, depth: int = 0) -> bool:
         return value.dtype in (np.float16, np.float32) and value.ndim == 2 and value.shape[-1] in DIMS
     if isinstance(value, bytes | memoryview):
         return len(value) > 200
+    value = list(value.values()) if isinstance(value, dict) else value
     if depth < 2 and isinstance(value, list | tuple) and 0 < len(value) < 50:
         return any(is_image(part, depth + 1) for part in value)
     if depth < 2 and dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
+from matmamba_common.errors import MatMambaError
 from matmamba_datasets import BrokenImageError, Limits
-from matmamba_errors import MatMambaError
 from matmamba_retrieval import Gallery, Strategy
 from matmamba_vision import Checkpoint, load_checkpoint, save_checkpoint
 from matmamba_vision.api import ImageGallery, open_gallery
@@ -27,7 +26,7 @@ from matmamba_vision.galleries.shortlists import build_indexes
 from matmamba_vision.galleries.vector_intake import index_vectors
 from matmamba_vision.progress import Event, Progress
 from PIL import Image
-from small import unit_vectors
+from small import create, unit_vectors
 
 COUNT = 24
 
@@ -45,9 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, seed in (("model", 0), ("other", 1)):
         torch.manual_seed(seed)
         overlay = {"input_size": (3, 16, 16)}
-        made = timm.create_model(
-            "matmamba_nano_patch4_32", img_size=16, num_classes=2, pretrained_cfg_overlay=overlay
-        )
+        made = create("matmamba_nano_patch4_32", img_size=16, num_classes=2, pretrained_cfg_overlay=overlay)
         save_checkpoint(root / name, made.eval(), ("bright", "dark"))
     index(root / "photos", root / "g", model=root / "model", threads=1)
     return root
@@ -150,7 +147,7 @@ def test_an_interrupted_call_keeps_what_was_encoded(
 
 def test_images_of_every_kind_get_the_same_vectors(place: Path, tmp_path: Path, model: Checkpoint) -> None:
     files = [photo(place, number) for number in range(4)]
-    given = [
+    given: list[Any] = [
         files[0],
         Image.open(files[1]),
         np.asarray(Image.open(files[2])),
@@ -183,7 +180,7 @@ def test_a_query_of_every_kind_gets_the_same_answer(place: Path, gallery: ImageG
     assert wanted.query == str(file)
     with Image.open(file) as opened:
         opened.load()
-        same = [
+        same: list[Any] = [
             str(file),
             file.as_uri(),
             opened,
@@ -333,8 +330,13 @@ def test_threads_search_one_gallery_while_it_changes(place: Path, own: ImageGall
 def test_model_and_gallery_are_opened_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matmamba_vision.galleries import checkpoints
 
-    loaded, load = [], checkpoints.load_checkpoint
-    monkeypatch.setattr(checkpoints, "load_checkpoint", lambda *given: loaded.append(given) or load(*given))
+    loaded: list[Any] = []
+
+    def counted(*given: Any) -> Checkpoint:
+        loaded.append(given)
+        return load_checkpoint(*given)
+
+    monkeypatch.setattr(checkpoints, "load_checkpoint", counted)
     with open_gallery(place / "g") as opened:
         opened.search("bright/00.png")
         assert not loaded
@@ -402,7 +404,7 @@ def test_what_cannot_be_opened_is_named(place: Path, tmp_path: Path) -> None:
         ({"folder": place / "g", "threads": -1}, MatMambaError, "threads is -1"),
     ):
         with pytest.raises(kind, match=message):
-            open_gallery(**arguments)  # type: ignore[arg-type]
+            open_gallery(**arguments)
     assert not (tmp_path / "none").exists()
 
 
@@ -418,6 +420,12 @@ BAD_INDEXES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "an id twice": ({"images": ["a.jpg", "b.jpg"], "ids": ["a", "a"]}, MatMambaError, "'a' is there twice"),
     "ids of a place": ({"ids": ["a"]}, MatMambaError, "ids means nothing"),
     "labels": ({"images": ["a.jpg"], "labels": [5]}, TypeError, r"labels\[0\]"),
+    "a text of labels": (
+        {"images": ["a.jpg", "b.jpg"], "labels": "xy"},
+        TypeError,
+        "labels is the text 'xy'",
+    ),
+    "reading": ({"reading": 5}, TypeError, "reading is an int"),
     "broken files": ({"images": ["a.jpg"]}, MatMambaError, "max_broken"),
     "model": ({"model": "nobody"}, MatMambaError, "nobody"),
     "width": ({"widths": ["1/5"]}, MatMambaError, "1/5"),
@@ -487,7 +495,8 @@ def test_a_closed_gallery_says_so(place: Path, model: Checkpoint) -> None:
     [
         ({}, MatMambaError, "either queries"),
         ({"queries": "nowhere", "target": {"recall": 0.9}}, MatMambaError, "nowhere"),
-        ({"queries": [5], "target": {"recall": 0.9}}, TypeError, r"images\[0\]"),
+        ({"queries": [5], "target": {"recall": 0.9}}, TypeError, r"queries\[0\] is an int"),
+        ({"queries": 5, "target": {"recall": 0.9}}, TypeError, "queries is an int"),
         ({"vectors": np.ones((3, 3)), "target": {"recall": 0.9}}, MatMambaError, "3 dims"),
         ({"vectors": np.ones((3, 3)), "widths": ["1/2"], "target": ["recall=1"]}, MatMambaError, "widths"),
         ({"queries": "x", "target": {"beauty": 0.9}}, MatMambaError, "beauty"),

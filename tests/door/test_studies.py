@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from matmamba_retrieval.planning.grid import Grid
 from matmamba_vision import load_checkpoint, save_checkpoint
 from matmamba_vision.progress import Event, Notice, Progress
 from matmamba_vision.studies.demo import demo
 from matmamba_vision.studies.evaluate import evaluate
 from matmamba_vision.studies.goals import GoalsMissedError
-from small import SMALL
+from small import SMALL, create
 
 GRID = {
     "k": 3,
@@ -33,7 +32,7 @@ def run(photos: Path, tmp_path: Path) -> Path:
     torch.manual_seed(0)
     cfg = {"input_size": (3, 16, 16)}
     sizes = SMALL | {"num_classes": 2}
-    model = timm.create_model("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
+    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
     known = {"data": {"name": "folder", "root": str(photos), "max_broken": 1.0, "held_out": 0.4}}
     save_checkpoint(tmp_path / "run", model, ("bright", "dark"), known)
     return tmp_path / "run"
@@ -82,7 +81,7 @@ def test_a_study_without_a_folder_leaves_nothing(
     ],
 )
 def test_a_wrong_type_is_named(arguments: dict[str, Any], named: str, run: Path, tmp_path: Path) -> None:
-    wanted = {"checkpoint": run, "output": tmp_path / "none", "device": "cpu"} | arguments
+    wanted: dict[str, Any] = {"checkpoint": run, "output": tmp_path / "none", "device": "cpu"} | arguments
     with pytest.raises(TypeError, match=named):
         evaluate(wanted.pop("checkpoint"), **wanted)
     assert not (tmp_path / "none").exists()
@@ -103,7 +102,7 @@ def test_a_wrong_type_is_named(arguments: dict[str, Any], named: str, run: Path,
 def test_what_cannot_be_is_named_and_nothing_is_written(
     arguments: dict[str, Any], named: str, run: Path, tmp_path: Path
 ) -> None:
-    wanted = {"checkpoint": run, "output": tmp_path / "none"} | arguments
+    wanted: dict[str, Any] = {"checkpoint": run, "output": tmp_path / "none"} | arguments
     with pytest.raises(MatMambaError, match=named):
         evaluate(wanted.pop("checkpoint"), **wanted)
     assert not (tmp_path / "none").exists()

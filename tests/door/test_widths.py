@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import yaml
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from matmamba_vision import MatMamba, Width, load_checkpoint, save_checkpoint
 from matmamba_vision.progress import Event, Notice, Progress
 from matmamba_vision.widths.extract import extract
 from matmamba_vision.widths.select import select
 from matmamba_vision.widths.validate import validate
-from small import SMALL
+from small import SMALL, create
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def run(photos: Path, tmp_path: Path) -> Path:
     torch.manual_seed(0)
     cfg = {"input_size": (3, 16, 16)}
     sizes = SMALL | {"num_classes": 2}
-    model = timm.create_model("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
+    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
     known = {"data": {"name": "folder", "root": str(photos), "max_broken": 1.0, "held_out": 0.4}}
     save_checkpoint(tmp_path / "run", model, ("bright", "dark"), known)
     return tmp_path / "run"
@@ -117,7 +116,7 @@ def test_extract_gives_a_model_or_writes_one(
     ],
 )
 def test_a_wrong_type_is_named(arguments: dict[str, Any], named: str, run: Path, tmp_path: Path) -> None:
-    wanted = {"checkpoint": run, "output": tmp_path / "none", "device": "cpu"} | arguments
+    wanted: dict[str, Any] = {"checkpoint": run, "output": tmp_path / "none", "device": "cpu"} | arguments
     with pytest.raises(TypeError, match=named):
         validate(wanted.pop("checkpoint"), **wanted)
     assert not (tmp_path / "none").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,11 @@ def asked() -> EncodedQueries:
     return EncodedQueries({"full": Encoded(unit_vectors(1, 32), 0.0, 0.0)})
 
 
+def wrong(value: Any) -> Any:
+    """A value of another type than that of the annotation."""
+    return value
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -37,15 +43,27 @@ def asked() -> EncodedQueries:
         (lambda gallery: gallery.delete("id1"), "ids is 'id1': it has to be a list of texts"),
         (lambda gallery: gallery.build_shortlist("8"), "dim is '8': it has to be a whole number"),
         (lambda gallery: gallery.build_shortlist(8, 3), "factory is 3: it has to be a text"),
-        (lambda gallery: Gallery.create("other", "spec"), "spec is 'spec': it has to be an EmbeddingSpec"),
-        (lambda gallery: Gallery(gallery.folder, version="x"), "version is 'x': it has to be a whole number"),
-        (lambda gallery: search("here", ONE, asked(), 3), "gallery is 'here': it has to be a Gallery"),
-        (lambda gallery: search(gallery, "exact", asked(), 3), "strategy is 'exact': .* a Strategy"),
-        (lambda gallery: search(gallery, ONE, unit_vectors(1, 32), 3), "queries are ndarray: .*Encoded"),
-        (lambda gallery: search(gallery, ONE, asked(), "3"), "k is '3': it has to be a whole number"),
-        (lambda gallery: search(gallery, ONE, asked(), 3, [True] * 300), "allowed is a list: .* truth"),
-        (lambda gallery: Encoded([[1.0]], 0.0, 0.0), "xq is a list"),
-        (lambda gallery: EncodedQueries([1]), r"by_width is \[1\]: it has to be Encoded by label"),
+        (
+            lambda gallery: Gallery.create("other", wrong("spec")),
+            "spec is 'spec': .* an EmbeddingSpec",
+        ),
+        (
+            lambda gallery: Gallery(gallery.folder, version=wrong("x")),
+            "version is 'x': .* a whole number",
+        ),
+        (lambda gallery: search(wrong("here"), ONE, asked(), 3), "gallery is 'here': it has to be a Gallery"),
+        (lambda gallery: search(gallery, wrong("exact"), asked(), 3), "strategy is 'exact': .* a Strategy"),
+        (
+            lambda gallery: search(gallery, ONE, wrong(unit_vectors(1, 32)), 3),
+            "queries are ndarray: .*Encoded",
+        ),
+        (lambda gallery: search(gallery, ONE, asked(), wrong("3")), "k is '3': it has to be a whole number"),
+        (
+            lambda gallery: search(gallery, ONE, asked(), 3, wrong([True] * 300)),
+            "allowed is a list:.*truth",
+        ),
+        (lambda gallery: Encoded(wrong([[1.0]]), 0.0, 0.0), "xq is a list"),
+        (lambda gallery: EncodedQueries(wrong([1])), r"by_width is \[1\]: it has to be Encoded by label"),
     ],
 )
 def test_another_type_is_named(gallery: Gallery, call: Callable[[Gallery], object], message: str) -> None:
@@ -67,4 +85,4 @@ def test_a_closed_gallery_says_so(gallery: Gallery) -> None:
 
 def test_numbers_of_numpy_are_whole_numbers(gallery: Gallery) -> None:
     assert [row.id for row in gallery.rows(np.array([3, 1]))] == ["id3", "id1"]
-    assert search(gallery, ONE, asked(), np.int64(3)).I.shape == (1, 3)
+    assert search(gallery, ONE, asked(), wrong(np.int64(3))).I.shape == (1, 3)

@@ -300,7 +300,7 @@ def test_a_reader_without_the_right_to_write(gallery: Gallery, lock: str) -> Non
             os.write(answering[1], b"o")
             os.read(asking[0], 1)
             try:
-                found = int(np.count_nonzero(reader.allowed("id IS NOT NULL")))
+                found = int(np.count_nonzero(np.asarray(reader.allowed("id IS NOT NULL"))))
                 ids = [row.id for row in reader.rows(reader.live_keys())]
                 said = f"{found} {len(ids)}"
             except GalleryError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +58,9 @@ def test_reading_ahead_changes_nothing(count: int, deep: int) -> None:
 
 
 def test_reading_ahead_is_bounded_and_fails_where_the_items_fail() -> None:
-    made = []
+    made: list[int] = []
 
-    def items() -> object:
+    def items() -> Iterator[int]:
         for number in range(100):
             made.append(number)
             if number == 7:
@@ -225,13 +225,13 @@ def test_vectors_of_another_model_are_refused(tmp_path: Path) -> None:
         Destination(tmp_path / "g", elsewhere(files[1]))
 
 
-def annotations(tmp_path: Path, name: str, text: str) -> Annotations:
+def annotated(tmp_path: Path, name: str, text: str) -> Annotations:
     (tmp_path / name).write_text(text)
     return Annotations(tmp_path / name)
 
 
 def test_columns_hold_numbers_only_if_all_of_their_values_are_numbers(tmp_path: Path) -> None:
-    known = annotations(
+    known = annotated(
         tmp_path, "m.csv", 'id,year,code,score,mixed\na,2020,007,1,1\nb,,12,2.5,x\n"c, d",-3,1,1e999,2\n'
     )
     assert known.of(["a", "b", "c, d", "e"]) == [
@@ -240,17 +240,17 @@ def test_columns_hold_numbers_only_if_all_of_their_values_are_numbers(tmp_path: 
         {"year": -3, "code": "1", "score": "1e999", "mixed": "2"},
         {},
     ]
-    assert annotations(tmp_path, "n.tsv", "id\ts\na\t1\nb\t2.5\n").of(["a", "b"]) == [{"s": 1.0}, {"s": 2.5}]
+    assert annotated(tmp_path, "n.tsv", "id\ts\na\t1\nb\t2.5\n").of(["a", "b"]) == [{"s": 1.0}, {"s": 2.5}]
 
 
 def test_lines_of_json_are_kept_and_found_by_path_beside_the_file(tmp_path: Path) -> None:
-    known = annotations(tmp_path, "m.jsonl", '{"path": "a/b.jpg", "tags": ["x"], "n": {"m": 1}}\n\n')
+    known = annotated(tmp_path, "m.jsonl", '{"path": "a/b.jpg", "tags": ["x"], "n": {"m": 1}}\n\n')
     assert known.of([str(tmp_path / "a" / "b.jpg")]) == [{"tags": ["x"], "n": {"m": 1}}]
     assert known.require_known([str(tmp_path / "a" / "b.jpg"), "other"]) == 1
 
 
 def test_entries_of_images_that_are_not_there_are_named(tmp_path: Path) -> None:
-    known = annotations(tmp_path, "m.csv", "id,x\n" + "".join(f"i{number},1\n" for number in range(9)))
+    known = annotated(tmp_path, "m.csv", "id,x\n" + "".join(f"i{number},1\n" for number in range(9)))
     with pytest.raises(GalleryError, match=r"'i0', .*'i4' and 4 more"):
         known.require_known(["x"])
     assert known.require_known(["i0", "i7"]) == 2
@@ -269,7 +269,7 @@ def test_entries_of_images_that_are_not_there_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_metadata_are_read_however_they_are_written(name: str, text: str, tmp_path: Path) -> None:
-    known = annotations(tmp_path, name, text)
+    known = annotated(tmp_path, name, text)
     assert known.of(["a/b.jpg", "a\\b.jpg"]) == [{"label": "cat", "year": 2020}] * 2
 
 
@@ -281,7 +281,7 @@ def test_metadata_are_read_however_they_are_written(name: str, text: str, tmp_pa
     ],
 )
 def test_a_line_that_cannot_be_used_is_left_out_and_listed(name: str, text: str, tmp_path: Path) -> None:
-    known = annotations(tmp_path, name, text)
+    known = annotated(tmp_path, name, text)
     assert known.of(["a"]) == [{"x": 1}]
     first = 3 if name == "m.csv" else 2
     assert set(known.left_out) == {f"{tmp_path / name}, line {line}" for line in range(first, first + 4)}
@@ -311,7 +311,7 @@ def test_a_damaged_file_of_metadata_is_named_with_its_line(
     name: str, text: str, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(GalleryError, match=said):
-        annotations(tmp_path, name, text)
+        annotated(tmp_path, name, text)
 
 
 def test_metadata_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def random_hits(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return relevant, total
 
 
-def oracle(measure: object, relevant: np.ndarray, total: np.ndarray) -> float:
+def oracle(measure: ir_measures.Measure, relevant: np.ndarray, total: np.ndarray) -> float:
     """ir_measures over the same hits; queries without relevant images, which it leaves out, count 0."""
     qrels, run = [], []
     for q, (row, count) in enumerate(zip(relevant, total, strict=True)):

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Plan, Row, Strategy, search
+from matmamba_retrieval import (
+    EmbeddingSpec,
+    Encoded,
+    EncodedQueries,
+    Gallery,
+    GalleryError,
+    Plan,
+    Row,
+    Strategy,
+    search,
+)
 from matmamba_retrieval.planning.planner import Goal, Planner, candidates, pareto_rows
 from matmamba_retrieval.planning.trials import Bench, latencies
 
@@ -19,7 +30,7 @@ def near(x: np.ndarray, noise: float, seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def world(tmp_path: object, spec: object) -> tuple[Gallery, EncodedQueries, list[str]]:
+def world(tmp_path: Path, spec: EmbeddingSpec) -> tuple[Gallery, EncodedQueries, list[str]]:
     """400 images of 8 classes, and 80 queries that the small width sees through more noise."""
     rng = np.random.default_rng(0)
     centres = near(np.eye(8, 32), 0.1, 1)

@@ -51,7 +51,7 @@ BAD: dict[str, Row] = {
     "no path": Row("n", None),  # type: ignore[arg-type]
     "bytes": Row("n", b"p"),  # type: ignore[arg-type]
     "text": Row("n", "p", None, {"a": [HALF]}),
-    "key": Row("n", "p", None, {"a": {1: 2}}),  # type: ignore[dict-item]
+    "key": Row("n", "p", None, {"a": {1: 2}}),
     "none": Row("n", "p", None, None),  # type: ignore[arg-type]
     "deep": Row("n", "p", None, nested(1_200)),
     "deeper": Row("n", "p", None, nested(100_000)),

@@ -76,7 +76,7 @@ def test_nothing_to_score(shape: tuple[int, int]) -> None:
     D, I = rerank(unit_vectors(shape[0], 8), candidates, lambda keys: unit_vectors(len(keys), 8), 4)  # noqa: E741
     assert D.shape == I.shape == (shape[0], 4)
     assert (I == NO_KEY).all()
-    assert (-np.inf == D).all()
+    assert np.isneginf(D).all()
     missing = np.full((2, 3), NO_KEY)
     assert (rerank(unit_vectors(2, 8), missing, lambda keys: unit_vectors(0, 8), 2)[1] == NO_KEY).all()
 

@@ -72,13 +72,18 @@ def test_a_plan_of_version_0_1_is_read_and_written_as_it_was(spec: EmbeddingSpec
         assert json.dumps(Plan.from_json(stored).to_json()) == json.dumps(stored)
 
 
+def wrong(value: Any) -> Any:
+    """A value of another type than that of the annotation."""
+    return value
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: Strategy.shortlist(dim="32"), TypeError, "dim is '32', not int"),
-        (lambda: Strategy.shortlist(length=2.5), TypeError, "length is 2.5, not int"),
-        (lambda: Strategy.single_shot(width=8), TypeError, "rerank_width is 8, not str"),
-        (lambda: Strategy.gated(gate="vote"), TypeError, "gate is 'vote', not Gate"),
+        (lambda: Strategy.shortlist(dim=wrong("32")), TypeError, "dim is '32', not int"),
+        (lambda: Strategy.shortlist(length=wrong(2.5)), TypeError, "length is 2.5, not int"),
+        (lambda: Strategy.single_shot(width=wrong(8)), TypeError, "rerank_width is 8, not str"),
+        (lambda: Strategy.gated(gate=wrong("vote")), TypeError, "gate is 'vote', not Gate"),
         (lambda: Strategy.shortlist(dim=0), GalleryError, "dim of a step is 0: it has to be at least 1"),
         (lambda: Strategy.shortlist(effort=-1), GalleryError, "effort of a step is -1"),
         (lambda: Strategy.shortlist(expand=-1), GalleryError, "expand is -1"),
@@ -97,7 +102,7 @@ def test_a_strategy_that_cannot_be_is_refused(
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    strategy = Strategy.shortlist(dim=np.int64(8), length=np.int32(20))
+    strategy = Strategy.shortlist(dim=wrong(np.int64(8)), length=wrong(np.int32(20)))
     assert strategy == Strategy.shortlist(dim=8, length=20)
     json.dumps(strategy.to_json())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -87,7 +88,8 @@ def test_deleted_images_are_never_answered(gallery: Gallery, queries: EncodedQue
 
 
 def test_a_selection_of_another_shape_is_refused(gallery: Gallery, queries: EncodedQueries) -> None:
-    for wrong in (np.ones(299, dtype=bool), np.ones(300, dtype=np.int64)):
+    selections: list[Any] = [np.ones(299, dtype=bool), np.ones(300, dtype=np.int64)]
+    for wrong in selections:
         with pytest.raises(GalleryError, match="a selection is"):
             search(gallery, Strategy.single_shot(), queries, 3, wrong)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-import timm
 import torch
 from matmamba_vision import (
     CheckpointError,
@@ -17,8 +17,9 @@ from matmamba_vision import (
     save_checkpoint,
 )
 from matmamba_vision.models.shipped import HEADER, read_header
+from matmamba_vision.width import WidthLike
 from safetensors.torch import load_file, save_file
-from small import SMALL
+from small import SMALL, create
 
 GOLDEN = Path(__file__).parents[1] / "data" / "official_tiny.safetensors"
 
@@ -26,7 +27,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "official_tiny.safetensors"
 @pytest.fixture
 def nano() -> MatMamba:
     torch.manual_seed(0)
-    return timm.create_model(
+    return create(
         "matmamba_nano_patch4_32",
         num_classes=3,
         img_size=16,
@@ -67,14 +68,14 @@ def test_trained_widths_of_states_come_back(tmp_path: Path) -> None:
 def test_weights_that_are_no_numbers_are_refused_by_name(
     nano: MatMamba, tmp_path: Path, value: float
 ) -> None:
-    nano.stack[1].mixer.norm.data[3, 0] = value
+    nano.get_parameter("blocks.1.mixer.norm").data[3, 0] = value
     save_checkpoint(tmp_path, nano)
     with pytest.raises(CheckpointError, match=r"blocks.1.mixer.norm .*not finite"):
         load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("width", ["1/4", [2, 0, 8, 16]], ids=str)
-def test_an_extracted_model_is_a_checkpoint_too(nano: MatMamba, tmp_path: Path, width: object) -> None:
+def test_an_extracted_model_is_a_checkpoint_too(nano: MatMamba, tmp_path: Path, width: WidthLike) -> None:
     save_checkpoint(tmp_path / "small.safetensors", extract(nano, width), ("a", "b", "c"))
     loaded = load_checkpoint(tmp_path / "small.safetensors").model
     images = torch.randn(2, 3, 16, 16)
@@ -129,8 +130,8 @@ def test_a_file_of_somebody_else_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["missing", "extra", "shape", "config"])
 def test_an_official_checkpoint_that_does_not_fit_is_named(change: str) -> None:
     weights = {k.removeprefix("param."): v for k, v in load_file(GOLDEN).items() if k.startswith("param.")}
-    config = {"d_model": 64, "n_layer": 4, "n_classes": 10, "patch_size": 8, "image_size": 32}
-    config |= {"ssm_cfg": {"d_state": 16}}
+    config: dict[str, Any] = {"d_model": 64, "n_layer": 4, "n_classes": 10, "patch_size": 8}
+    config |= {"image_size": 32, "ssm_cfg": {"d_state": 16}}
     culprit = {
         "missing": "layers.2.mixer.D",
         "extra": "layers.9.x",

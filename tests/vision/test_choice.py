@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,17 +13,18 @@ from matmamba_vision import MatMamba
 from matmamba_vision.layers import mixer
 from matmamba_vision.ops import BACKENDS, BackendError, Setting, mamba_ssm, reference, resolve
 from matmamba_vision.ops.dispatch import fastest
+from matmamba_vision.ops.dispatch.backends import Backend, Scan
 from matmamba_vision.ops.mamba_ssm import installed
 from small import SMALL
 from torch.nn import functional as F
 
 
-def slowed(name: str, seconds: float) -> object:
-    def scan(x: torch.Tensor, *rest: torch.Tensor, chunk_size: int) -> torch.Tensor:
+def slowed(name: str, seconds: float) -> Backend:
+    def scan(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
         time.sleep(seconds)
-        return x + sum(tensor.sum() for tensor in rest)
+        return tensors[0] + sum(tensor.sum() for tensor in tensors[1:])
 
-    return replace(BACKENDS["chunked"], name=name, scan=scan)
+    return replace(BACKENDS["chunked"], name=name, scan=cast(Scan, scan))
 
 
 def test_of_several_kernels_the_fastest_is_taken_and_both_times_are_said(
@@ -54,7 +56,7 @@ def test_a_backend_asked_for_by_name_raises_where_it_cannot_work() -> None:
         resolve("mamba_ssm", Setting(device="cpu"))
 
 
-def split_conv1d_scan(zxBCdt: torch.Tensor, *parameters: torch.Tensor, **options: object) -> torch.Tensor:
+def split_conv1d_scan(zxBCdt: torch.Tensor, *parameters: torch.Tensor, **options: Any) -> torch.Tensor:
     """What mamba-ssm's function of that name computes, by its definition."""
     kernel, bias, dt_bias, A, D, _ = parameters
     heads, inner = len(A), len(A) * options["headdim"]
@@ -74,7 +76,9 @@ def split_conv1d_scan(zxBCdt: torch.Tensor, *parameters: torch.Tensor, **options
 @pytest.mark.parametrize("heads", [8, 3])
 def test_the_packed_projection_is_the_published_layout(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    weights = MatMamba(**SMALL).stack[0].mixer.weights(heads)
+    first = MatMamba(**SMALL).stack[0].mixer
+    assert isinstance(first, mixer.Mixer)
+    weights = first.weights(heads)
     u = torch.randn(2, 9, SMALL["embed_dim"])
     combined = SimpleNamespace(mamba_split_conv1d_scan_combined=split_conv1d_scan)
     monkeypatch.setattr(installed, "load", lambda module: combined)

@@ -12,6 +12,7 @@ import timm
 import torch
 from matmamba_vision import MatMamba, load_checkpoint, save_checkpoint
 from matmamba_vision.models import default_cfgs
+from small import create
 from timm.models import get_notrace_functions, get_notrace_modules, group_parameters
 from torchvision.models.feature_extraction import NodePathTracer, create_feature_extractor
 
@@ -35,12 +36,10 @@ each = pytest.mark.parametrize(("kind", "width"), [(kind, width) for kind in KIN
 def make(kind: str, width: str, **changes: Any) -> MatMamba:
     name, arguments = KINDS[kind]
     torch.manual_seed(0)
-    small = (
+    small: dict[str, Any] = (
         {"img_size": 16, "depth": 3} if "matvit" not in name and "hybrid" not in name else {"img_size": 16}
     )
-    model = timm.create_model(name, width=width, num_classes=7, **{**small, **arguments, **changes})
-    assert isinstance(model, MatMamba)
-    return model
+    return create(name, width=width, num_classes=7, **{**small, **arguments, **changes})
 
 
 def images(count: int = 2, size: int = 16) -> torch.Tensor:
@@ -51,12 +50,18 @@ def images(count: int = 2, size: int = 16) -> torch.Tensor:
 def test_attributes_and_arguments(kind: str, width: str) -> None:
     model = make(kind, width)
     assert (model.num_classes, model.in_chans) == (7, 3)
-    assert model.num_features == model.embed_dim == model.head_hidden_size == model.norm.weight.numel()
+    assert (
+        model.num_features
+        == model.embed_dim
+        == model.head_hidden_size
+        == model.get_parameter("norm.weight").numel()
+    )
     assert [info["module"] for info in model.feature_info] == [
         f"blocks.{i}" for i in range(len(model.blocks))
     ]
     assert all(info["reduction"] == 4 and info["num_chs"] == model.embed_dim for info in model.feature_info)
-    assert model.default_cfg["classifier"] == "head"
+    default_cfg: Any = model.default_cfg
+    assert default_cfg["classifier"] == "head"
     assert (
         MatMamba(**json.loads(json.dumps(model.arguments)), trained_widths=["full"]).arguments
         == model.arguments
@@ -115,9 +120,7 @@ def test_intermediates_in_every_form() -> None:
     named = model.forward_intermediates(x, output_dict=True, return_prefix_tokens=True)
     assert {*named} == {"image_features", "image_intermediates", "image_intermediates_prefix"}
     half = model.forward_intermediates(x, width="1/2", intermediates_only=True)
-    submodel = timm.create_model(
-        "matmamba_nano_patch4_32", features_only=True, width="1/2", out_indices=[0, 2]
-    )
+    submodel = create("matmamba_nano_patch4_32", features_only=True, width="1/2", out_indices=[0, 2])
     assert half[0].shape == (2, 128, 4, 4)
     assert [feature.shape for feature in submodel(images(1, 32))] == [(1, 128, 8, 8)] * 2
     with pytest.raises(ValueError, match="NHWC"):
@@ -130,7 +133,9 @@ def test_intermediates_in_every_form() -> None:
 @each
 def test_fx_is_exactly_equal(kind: str, width: str) -> None:
     model = make(kind, width).eval()
-    known = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
+    modules: Any = get_notrace_modules
+    functions: Any = get_notrace_functions
+    known = {"leaf_modules": modules(), "autowrap_functions": functions()}
     graph = NodePathTracer(**known).trace(model)
     last = [node.name for node in graph.nodes][-2]
     traced = create_feature_extractor(
@@ -207,10 +212,11 @@ def test_fresh_weights_after_to_empty(kind: str) -> None:
 @pytest.mark.parametrize("name", default_cfgs)
 def test_every_variant_on_meta(name: str) -> None:
     """All sizes, at all of their trained widths, without weights; the configuration names what there is."""
-    full = timm.create_model(name, device="meta")
+    full = create(name, device="meta")
     for width in map(full.label, full.trained_widths):
-        model = timm.create_model(name, width=width, device="meta", num_classes=3)
-        cfg, state = model.default_cfg, model.state_dict()
+        model = create(name, width=width, device="meta", num_classes=3)
+        cfg: Any = model.default_cfg
+        state = model.state_dict()
         assert cfg["architecture"] == name
         assert f"{cfg['first_conv']}.weight" in state
         assert f"{cfg['classifier']}.weight" in state
@@ -225,7 +231,7 @@ def test_saved_and_loaded_bit_for_bit(kind: str, width: str, tmp_path: Path) -> 
     save_checkpoint(tmp_path, model)
     assert torch.equal(load_checkpoint(tmp_path).model(images()), model(images()))
     timm.models.save_for_hf(model, str(tmp_path / "hub"))
-    loaded = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
+    loaded = create(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
     assert torch.equal(loaded(images()), model(images()))
 
 
@@ -233,8 +239,8 @@ def test_saved_and_loaded_bit_for_bit(kind: str, width: str, tmp_path: Path) -> 
 def test_weights_of_another_size_are_interpolated(tmp_path: Path) -> None:
     model = make("matmamba", "full").eval()
     timm.models.save_for_hf(model, str(tmp_path))
-    larger = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=24, patch_size=8).eval()
+    larger = create(f"local-dir:{tmp_path}", pretrained=True, img_size=24, patch_size=8).eval()
     model.set_input_size(24, 8)
     torch.testing.assert_close(larger(images(2, 24)), model(images(2, 24)), rtol=1e-4, atol=1e-5)
-    submodel = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, width="1/4").eval()
+    submodel = create(f"local-dir:{tmp_path}", pretrained=True, width="1/4").eval()
     assert torch.equal(submodel(images()), make("matmamba", "1/4").eval()(images()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from matmamba_vision.galleries.embedder import Embedder
 
 
 @pytest.fixture
-def embedder(model: MatMamba, tmp_path: object) -> Embedder:
+def embedder(model: MatMamba, tmp_path: Path) -> Embedder:
     return Embedder(Checkpoint(tmp_path, model, (), {}, "a" * 64))
 
 
@@ -47,11 +49,12 @@ def test_images_that_are_taken_are_encoded_alone(
     small = queries.encode("1/8").xq
     sizes: list[tuple[str, int]] = []
     embed = embedder.embed
-    monkeypatch.setattr(
-        embedder,
-        "embed",
-        lambda batch, width: sizes.append((width, len(batch))) or embed(batch, width),
-    )
+
+    def counted(batch: torch.Tensor, width: str) -> np.ndarray:
+        sizes.append((width, len(batch)))
+        return embed(batch, width)
+
+    monkeypatch.setattr(embedder, "embed", counted)
     taken = queries.take(np.array([2, 0]))
     assert np.array_equal(taken.encode("1/8").xq, small[[2, 0]])
     assert np.allclose(taken.encode("full").xq, embed(images[[2, 0]], "full"))

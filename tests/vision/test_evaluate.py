@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+import torch.multiprocessing as torch_processes
 from matmamba_vision import MatMamba
 from matmamba_vision.measures import evaluate_widths, predict
 from matmamba_vision.measures.calibration import reliability
@@ -28,6 +30,7 @@ class LabelledImages:
         chance = torch.Generator().manual_seed(seed)
         self.images = torch.randn(count, 3, 16, 16, generator=chance) if count else torch.empty(0)
         self.labels = torch.randint(CLASSES, (count,), generator=chance)
+        self.ids = [f"image {index}" for index in range(count)]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,7 +40,7 @@ def nine_classes() -> MatMamba:
     """With a head far from 0, so that confidences differ."""
     torch.manual_seed(0)
     model = MatMamba(**SMALL | {"num_classes": CLASSES}, chunk_size=8)
-    torch.nn.init.normal_(model.get_classifier().weight)
+    torch.nn.init.normal_(model.get_parameter("head.weight"))
     return model
 
 
@@ -93,7 +96,7 @@ def test_no_images_give_no_predictions(model: MatMamba) -> None:
 
 def test_logits_that_are_not_numbers_are_refused(batches: list[LabelledImages]) -> None:
     model = nine_classes().train()
-    torch.nn.init.constant_(model.get_classifier().bias, float("nan"))
+    torch.nn.init.constant_(model.get_parameter("head.bias"), float("nan"))
     with pytest.raises(FloatingPointError, match="1/2"):
         predict(model, batches, ["1/2"])
     assert model.training
@@ -128,7 +131,8 @@ def evaluate_beside(process: int, folder: Path, *counts: int) -> None:
 def test_two_processes_count_the_images_of_both(tmp_path: Path) -> None:
     """Of which the first has none."""
     counts = (32, 0, 16)
-    beside = torch.multiprocessing.spawn(evaluate_beside, (tmp_path, *counts), nprocs=1, join=False)
+    spawn: Any = torch_processes.spawn  # type: ignore[attr-defined]
+    beside = spawn(evaluate_beside, (tmp_path, *counts), nprocs=1, join=False)
     found = evaluate_as(0, tmp_path, 0)
     while not beside.join():
         pass

@@ -33,7 +33,7 @@ def exported(request: pytest.FixtureRequest) -> MatMamba:
     model = MatMamba(**SMALL, chunk_size=8, **kind)
     for block in model.stack:
         if isinstance(block.mixer, Mixer):
-            torch.nn.init.constant_(block.mixer.A_log[0], 6.0)
+            torch.nn.init.constant_(block.mixer.get_parameter("A_log")[0], 6.0)
     return extract(model, width).eval()
 
 
@@ -62,6 +62,6 @@ def test_onnx_equals_its_model_at_any_batch_size(exported: MatMamba, tmp_path: P
     ]
     for wrong in (1e-3, torch.nan):
         with torch.no_grad():
-            exported.head.bias[1] += wrong
+            exported.get_parameter("head.bias")[1] += wrong
         with pytest.raises(ExportError, match=r"model\.onnx differs"):
             check_onnx(exported, file)

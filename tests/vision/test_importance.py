@@ -7,14 +7,13 @@ from typing import Any
 
 import matmamba_vision  # noqa: F401  registers the models
 import pytest
-import timm
 import torch
 from matmamba_datasets import Batch, DataConfig, eval_transform, make_loader, open_splits
 from matmamba_vision import MatMamba
 from matmamba_vision.measures import predict
 from matmamba_vision.models import importance_of_gradients, importance_of_weights, sort_heads
 from matmamba_vision.models.importance import nested_layers
-from small import SMALL
+from small import SMALL, create
 from torch.nn import functional as F
 
 ATTENTION: dict[str, Any] = {"attention_blocks": [0, 1, 2], "d_state": 1, "attn_head_dim": 4}
@@ -43,6 +42,10 @@ class Labelled:
     @property
     def labels(self) -> torch.Tensor:
         return torch.arange(len(self.images))
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(index) for index in range(len(self.images))]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,7 +97,7 @@ def test_sorting_what_is_sorted_changes_no_bit(varied: MatMamba) -> None:
 def test_importance_by_gradients_is_that_of_a_gate(model: MatMamba, images: torch.Tensor) -> None:
     """Head 5 of the second block behind a gate of 1: the square of the loss's derivative by the gate."""
     found = importance_of_gradients(model, [Labelled(images), Labelled(images[:0]), Labelled(images)])
-    out = model.stack[1].mixer.out
+    out = model.get_parameter("blocks.1.mixer.out")
     weights = out.detach().clone()
 
     def loss(gate: float) -> torch.Tensor:
@@ -120,10 +123,9 @@ def test_importance_that_does_not_fit_is_named(model: MatMamba) -> None:
 def test_half_the_heads_of_a_trained_model_are_the_better_half() -> None:
     """An ordinary Mamba2, trained at full width alone: its most important halves against its least."""
     torch.manual_seed(0)
-    small = {"img_size": 16, "embed_dim": 64, "depth": 3, "num_classes": 10}
+    small: dict[str, Any] = {"img_size": 16, "embed_dim": 64, "depth": 3, "num_classes": 10}
     overlay = {"input_size": (3, 16, 16)}
-    model = timm.create_model("mamba2_nano_patch4_32", pretrained_cfg_overlay=overlay, **small)
-    assert isinstance(model, MatMamba)
+    model = create("mamba2_nano_patch4_32", pretrained_cfg_overlay=overlay, **small)
     splits, transform = open_splits(DataConfig(name="digits")), eval_transform(model.input)
     batches = list(make_loader(splits.train, transform, 128))
     _train(model, batches, epochs=4)

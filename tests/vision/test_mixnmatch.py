@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -33,18 +32,9 @@ from matmamba_vision.measures.mixnmatch import (
 from matmamba_vision.measures.pareto import pareto_front
 from matmamba_vision.measures.profile import LatencyProfile
 from matmamba_vision.measures.score import Score, score
-from small import SMALL
+from small import SMALL, LabelledImages
 
 KEYS = ("gmacs", "params", "memory_mb")
-
-
-@dataclass
-class Labelled:
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @pytest.fixture
@@ -53,7 +43,7 @@ def evaluate(model: MatMamba) -> Callable[[Width], Score]:
     images = torch.randn(40, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         labels = model(images).argmax(-1)
-    batches = [Labelled(images[:25], labels[:25]), Labelled(images[25:], labels[25:])]
+    batches = [LabelledImages(images[:25], labels[:25]), LabelledImages(images[25:], labels[25:])]
     return lambda width: score(model, batches, width)
 
 
@@ -276,13 +266,15 @@ def test_the_front_holds_what_nothing_cheaper_equals(model: MatMamba) -> None:
 
 def test_scores_are_those_of_the_logits(model: MatMamba, images: torch.Tensor) -> None:
     labels = torch.tensor([0, 1, 2, 3])
-    found = score(model, [Labelled(images[:3], labels[:3]), Labelled(images[3:], labels[3:])], "1/2")
+    found = score(
+        model, [LabelledImages(images[:3], labels[:3]), LabelledImages(images[3:], labels[3:])], "1/2"
+    )
     with torch.no_grad():
         logits = model(images, width="1/2")
     expected = -torch.nn.functional.cross_entropy(logits, labels)
     assert found.log_likelihood == pytest.approx(expected.item(), abs=1e-5)
     assert found.top1 == (logits.argmax(-1) == labels).float().mean()
     with torch.no_grad():
-        model.head.bias[0] = torch.nan
+        model.get_parameter("head.bias")[0] = torch.nan
     with pytest.raises(FloatingPointError, match="1/2"):
-        score(model, [Labelled(images, labels)], "1/2")
+        score(model, [LabelledImages(images, labels)], "1/2")

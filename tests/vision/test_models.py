@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import timm
@@ -14,7 +15,8 @@ from matmamba_vision.layers import Mixer
 from matmamba_vision.measures import count_macs, count_parameters, measure_latency, predict
 from matmamba_vision.models import default_cfgs
 from matmamba_vision.models.shipped import shipped_variants
-from small import SMALL
+from matmamba_vision.width import WidthLike
+from small import SMALL, LabelledImages, create
 from torch.utils.flop_counter import FlopCounterMode
 
 PARAMETERS = {
@@ -25,7 +27,7 @@ QUICK = ("matmamba_nano_patch4_32", "matmamba_mini_patch8_64", "matmamba_tiny_pa
 VARIANTS = (*QUICK, *PARAMETERS)
 
 
-COUNTED: list[dict[str, object]] = [
+COUNTED: list[dict[str, Any]] = [
     {},
     {"scan": "flip", "mean_token": True, "reg_tokens": 4},
     {"scan": "bidirectional", "heads_per_group": 4, "bias": True},
@@ -36,14 +38,14 @@ COUNTED: list[dict[str, object]] = [
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_are_the_published_ones(name: str) -> None:
-    model = timm.create_model(name, num_classes=1000, device="meta")
+    model = create(name, num_classes=1000, device="meta")
     assert tuple(count_parameters(model, width) for width in model.trained_widths) == PARAMETERS[name]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", QUICK)
 def test_a_variant_runs_at_every_trained_width(name: str) -> None:
-    model = timm.create_model(name, num_classes=7).eval()
+    model = create(name, num_classes=7).eval()
     images = torch.randn(1, *model.input["input_size"])
     for width in model.trained_widths:
         assert model(images, width=width).shape == (1, 7)
@@ -61,9 +63,9 @@ def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="colour"):
         timm.create_model("matmamba_nano_patch4_32", colour=3)
     with pytest.raises(ValueError, match="'max'"):
-        timm.create_model("matmamba_nano_patch4_32", global_pool="max")
+        create("matmamba_nano_patch4_32", global_pool="max")
     with pytest.raises(ValueError, match="'fast'"):
-        timm.create_model("matmamba_nano_patch4_32", ssd_backend="fast")
+        create("matmamba_nano_patch4_32", ssd_backend="fast")
 
 
 WRONG: dict[str, list[object]] = {
@@ -91,18 +93,18 @@ def test_wrong_arguments_are_named(name: str, value: object) -> None:
 
 
 def test_heads_can_be_asked_for_by_expansion() -> None:
-    model = timm.create_model("matmamba_nano_patch4_32", expand=3)
+    model = create("matmamba_nano_patch4_32", expand=3)
     assert model.heads == (24,) * 4
     with pytest.raises(ValueError, match="expand 3 and num_heads 8 do not agree"):
-        timm.create_model("matmamba_nano_patch4_32", expand=3, num_heads=8)
+        create("matmamba_nano_patch4_32", expand=3, num_heads=8)
 
 
 @pytest.mark.parametrize(
     "asked", [{"scan": "flip"}, {"mean_token": True}, {"heads_per_group": 2}, {"bias": True}], ids=str
 )
-def test_what_has_no_effect_is_refused(asked: dict[str, object]) -> None:
+def test_what_has_no_effect_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(asked))}.*no block scans"):
-        timm.create_model("matvit_nano_patch4_32", **asked)
+        create("matvit_nano_patch4_32", **asked)
     with pytest.raises(ValueError, match="nested_attention"):
         MatMamba(**SMALL, nested_attention=False)
 
@@ -179,15 +181,15 @@ def test_vectors_have_no_weight_decay(model: MatMamba) -> None:
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("kind", COUNTED, ids=str)
 def test_counted_macs_agree_with_an_independent_counter(
-    kind: dict[str, object], width: object, size: int
+    kind: dict[str, Any], width: WidthLike, size: int
 ) -> None:
     """torch counts the matrix products and convolutions that run, but no multiplications."""
-    shape = {"embed_dim": 128, "depth": 3, "num_heads": 8, "d_state": 32, "num_classes": 10}
+    shape: dict[str, Any] = {"embed_dim": 128, "depth": 3, "num_heads": 8, "d_state": 32, "num_classes": 10}
     model = MatMamba(img_size=size, patch_size=4, **shape, **kind)
     for block in model.stack:
         # Slow decays, for which chunks are as large as they get.
         if isinstance(block.mixer, Mixer):
-            block.mixer.A_log.fill_(-3)
+            block.mixer.get_parameter("A_log").fill_(-3)
     # What the counter does not know: a product in place, and attention on a CPU.
     unknown = {
         torch.ops.aten.baddbmm_: lambda c, a, b, **_: 2 * math.prod(a) * b[-1],
@@ -207,14 +209,7 @@ def test_latency_is_measured_for_each_width(model: MatMamba) -> None:
 
 
 def test_predictions_keep_the_mode_of_the_model(model: MatMamba, images: torch.Tensor) -> None:
-    class Batch:
-        labels = torch.tensor([0, 1, 2, 3])
-
-        def __len__(self) -> int:
-            return 4
-
-    batch = Batch()
-    batch.images = images
+    batch = LabelledImages(images, torch.tensor([0, 1, 2, 3]))
     model.train()
     full, small = predict(model, [batch, batch], ["full", "1/4"])
     assert model.training
@@ -236,7 +231,7 @@ def test_16384_tokens_are_no_hindrance() -> None:
     [{}, {"scan": "cross", "mean_token": True, "reg_tokens": 2}, {"attention_blocks": [1], "mlp_ratio": 2.0}],
     ids=str,
 )
-def test_a_model_is_one_graph_for_each_width_whatever_the_batch(kind: dict[str, object]) -> None:
+def test_a_model_is_one_graph_for_each_width_whatever_the_batch(kind: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = MatMamba(**SMALL, **kind).eval()
     torch._dynamo.reset()

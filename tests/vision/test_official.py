@@ -12,12 +12,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 import safetensors
-import timm
 import torch
 from huggingface_hub import constants
 from matmamba_vision import CheckpointError, MatMamba, extract, load_official, save_official, to_official
 from safetensors.torch import load_file, save_file
-from small import SMALL
+from small import SMALL, create
 
 GOLDEN = Path(__file__).parents[1] / "data" / "official_tiny.safetensors"
 HUB_NAME = "scaledfoundations/MatMamba-Vision-35M-ImageNet"
@@ -74,7 +73,8 @@ def test_sixty_four_heads_are_not_taken_for_granted() -> None:
 
 
 def test_what_was_exported_is_a_copy(weights: State, config: dict[str, Any]) -> None:
-    model = load_official(weights, config).to(memory_format=torch.channels_last)
+    model = load_official(weights, config)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state, _ = to_official(model)
     for tensor in model.parameters():
         tensor.data.zero_()
@@ -387,7 +387,7 @@ def test_a_width_of_a_published_model_is_not_one(weights: State, config: dict[st
 
 def test_parameters_that_the_layout_has_no_place_for_are_named() -> None:
     model = MatMamba(**SIZES)
-    model.blocks[1].mixer.register_parameter("in_bias", torch.nn.Parameter(torch.zeros(3)))
+    model.get_submodule("blocks.1.mixer").register_parameter("in_bias", torch.nn.Parameter(torch.zeros(3)))
     with pytest.raises(ValueError, match=r"blocks\.1\.mixer\.in_bias"):
         to_official(model)
     model = MatMamba(**SIZES)
@@ -398,7 +398,7 @@ def test_parameters_that_the_layout_has_no_place_for_are_named() -> None:
 
 @pytest.mark.parametrize("name", ["matmamba_small_patch16_224", "matmamba_base_patch16_224"])
 def test_the_published_models_are_registered_with_their_layout(name: str) -> None:
-    model = timm.create_model(name, depth=1)
+    model = create(name, depth=1)
     assert to_official(model)[1]["ssm_cfg"] == {"d_state": 128}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from matmamba_vision.ops.chunked import separable
 from matmamba_vision.ops.chunked.masked import ssd_masked
 from matmamba_vision.ops.chunked.quadratic import ssd_quadratic
 from matmamba_vision.ops.chunked.separable import chunk_slices, running_steps, spans, ssd_separable
-from matmamba_vision.ops.dispatch.backends import Scan
 
 
 def zeros(batch: int, length: int) -> list[torch.Tensor]:
@@ -69,7 +69,7 @@ def random_inputs(length: int, dtype: torch.dtype = torch.float64) -> list[torch
     return [tensor.requires_grad_() for tensor in (x, dt, -A, B, C, D)]
 
 
-WAYS = (ssd_separable, ssd_quadratic, ssd_masked)
+WAYS: tuple[Callable[..., torch.Tensor], ...] = (ssd_separable, ssd_quadratic, ssd_masked)
 
 
 @pytest.mark.parametrize("length", [1, 5, 6, 7, 21, 48])
@@ -85,7 +85,7 @@ def test_all_ways_of_the_chunked_scan_agree(length: int) -> None:
 
 
 @pytest.mark.parametrize("scan", WAYS)
-def test_gradients_are_those_of_finite_differences(scan: Scan) -> None:
+def test_gradients_are_those_of_finite_differences(scan: Callable[..., torch.Tensor]) -> None:
     assert torch.autograd.gradcheck(lambda *inputs: scan(*inputs, 3), random_inputs(7))
 
 
@@ -145,7 +145,8 @@ def test_autocast_changes_the_precision_and_not_the_result(model: MatMamba, imag
         half = model(images)
         half.float().square().sum().backward()
     assert (half.float() - model(images)).abs().max() < 2e-2 * half.abs().max()
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
 @torch.no_grad()
@@ -189,7 +190,9 @@ def test_short_sequences_of_any_decay_equal_the_definition(decay: float) -> None
 
 
 @pytest.mark.parametrize("scan", [ssd_separable, ssd_quadratic])
-def test_groups_of_heads_equal_all_heads(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_of_heads_equal_all_heads(
+    scan: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A single image on several threads: six heads in three groups, as many as divide them."""
     monkeypatch.setattr(separable, "_GROUP_CHANNELS", 4)
     inputs = [tensor.detach() for tensor in random_inputs(20)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,7 +130,7 @@ def test_only_matrices_are_decayed(
     ],
 )
 def test_what_cannot_be_is_named(
-    model: MatMamba, objective: NestedObjective, config: dict[str, object], said: str
+    model: MatMamba, objective: NestedObjective, config: dict[str, Any], said: str
 ) -> None:
     changed = replace(CONFIG, **config)
     with pytest.raises(ValueError, match=said):

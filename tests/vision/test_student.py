@@ -185,6 +185,7 @@ def test_stored_vectors_are_checked(tmp_path: Path) -> None:
 
 def prepared(minutes: float = 0.0) -> Training:
     encoder = open_encoder("matmamba_nano_patch4_32")
+    assert isinstance(encoder.network, MatMamba)
     rotation = fit_rotation(encoder.embed(encoder.network.random_images(140)), encoder.digest)
     model = student()
     known = {"mean": (0.5,) * 3, "std": (0.5,) * 3}

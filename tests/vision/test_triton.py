@@ -68,7 +68,8 @@ def assert_as_defined(
 
 
 def assert_scans(sizes: tuple[int, ...], dtype: torch.dtype, decay: float = 1.0) -> None:
-    inputs = scan_inputs(*sizes, decay=decay)
+    batch, length, heads, head_dim, state_dim = sizes
+    inputs = scan_inputs(batch, length, heads, head_dim, state_dim, decay)
     assert_as_defined(triton_ssd.ssd_triton, reference.ssd_reference, inputs, dtype, sums=(2,))
 
 
@@ -160,7 +161,7 @@ def test_the_gated_norm_is_its_definition(shape: tuple[int, ...], dtype: torch.d
     inputs = normal((shape, shape, shape[2:]))
     functions = (conv_and_norm_kernels.gated_rms_norm_triton, reference.gated_rms_norm_reference)
     fixed = [lambda y, z, weight, norm=norm: norm(y, z, weight, 1e-5) for norm in functions]
-    assert_as_defined(*fixed, inputs, dtype)
+    assert_as_defined(fixed[0], fixed[1], inputs, dtype)
 
 
 def normal(shapes: tuple[tuple[int, ...], ...]) -> list[torch.Tensor]:

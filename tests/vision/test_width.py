@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from matmamba_vision import MatMamba, Width, WidthError
-from matmamba_vision.width import resolve_width
+from matmamba_vision.width import WidthLike, resolve_width
 
 FULL = Width((16, 16, 8), (32, 32, 0))
 
@@ -22,7 +22,7 @@ FULL = Width((16, 16, 8), (32, 32, 0))
         (Width((2, 2, 1)), (2, 2, 1)),
     ],
 )
-def test_what_is_understood(wanted: object, heads: tuple[int, ...]) -> None:
+def test_what_is_understood(wanted: WidthLike, heads: tuple[int, ...]) -> None:
     assert resolve_width(wanted, FULL).heads == heads
 
 
@@ -43,7 +43,7 @@ def test_what_is_understood(wanted: object, heads: tuple[int, ...]) -> None:
         (Width((99, 1, 1)), "99"),
     ],
 )
-def test_what_is_refused_by_name(wanted: object, message: str) -> None:
+def test_what_is_refused_by_name(wanted: WidthLike, message: str) -> None:
     with pytest.raises(WidthError, match=message):
         resolve_width(wanted, FULL)
 
@@ -59,4 +59,4 @@ def test_a_width_is_a_value(model: MatMamba) -> None:
     assert model.width("1/4") == model.width(0.25)
     assert hash(model.width("1/4")) == hash(model.width([2, 2, 2]))
     with pytest.raises(AttributeError):
-        model.width("full").heads = (1,)
+        model.width("full").heads = (1,)  # type: ignore[misc]

@@ -104,7 +104,8 @@ class Destination:
         """Positions of the images to add: those that the gallery lacks, or all if they are replaced.
 
         Args:
-            ids, paths: of all images.
+            ids: one for every image.
+            paths: one for every image.
             prefix: put before each id.
             part: the positions to look at.
 

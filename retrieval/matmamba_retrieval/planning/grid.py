@@ -21,7 +21,8 @@ class FunnelSteps:
     """A schedule of a funnel.
 
     Attributes:
-        dims, lengths: of each step but the last.
+        dims: of each step but the last.
+        lengths: candidates that each of these keeps.
         widths: query widths of the steps after the first, the last included; "same" for the width of the
             first; by default all full.
         expand: nearest candidates that the query of the last step is averaged with.
@@ -51,17 +52,19 @@ class Grid:
 
     Attributes:
         k: hits wanted.
-        query_widths, gallery_widths: labels; empty for the trained ones and for full.
+        query_widths: labels; empty for the trained ones.
+        gallery_widths: labels; empty for the full one.
         dims: of the first stage.
         shortlists: lengths of the first stage.
         strategies: which are tried.
         funnels: schedules.
         indexes: of the first stage.
-        gate_dims, gate_shortlists: of gated strategies; by default the last of dims and shortlists.
-        gate_losses: targets that gates are calibrated to, in points of each of gate_qualities; gate_sure:
-            with 95 % certainty.
-        expands, gate_expands: nearest candidates that a query is averaged with, of shortlists, and of what
-            the small width of a gate answers.
+        gate_dims: of gated strategies; by default the last of dims.
+        gate_shortlists: of gated strategies; by default the last of shortlists.
+        gate_losses: targets that gates are calibrated to, in points of each of gate_qualities;
+        gate_sure: with 95 % certainty.
+        expands: nearest candidates that a query of a shortlist is averaged with.
+        gate_expands: the same, of what the small width of a gate answers.
         folds: into which queries are dealt; the gate that one fold passes is calibrated on the others.
     """
 

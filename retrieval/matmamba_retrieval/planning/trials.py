@@ -167,7 +167,9 @@ class Bench:
         them both calibrate and are measured, and what is measured holds for queries that were not seen.
 
         Args:
-            target, qualities, sure: as for `calibrate`.
+            target: as for `calibrate`.
+            qualities: as for `calibrate`.
+            sure: as for `calibrate`.
             folds: how many.
             seed: of the dealing.
 

@@ -22,7 +22,8 @@ class Lock:
     """A lock on a file, held until it is released or the process ends, however it ends.
 
     Raises:
-        Busy: it is held in a way that excludes this one. OSError: the file cannot be made, or opened.
+        Busy: it is held in a way that excludes this one.
+        OSError: the file cannot be made, or opened.
     """
 
     def __init__(self, file: Path, *, shared: bool = False) -> None:

@@ -31,7 +31,8 @@ class Forecast:
 
     Attributes:
         rules: (F,) whose margins it reads.
-        centre, scale: (F,) their means and standard deviations.
+        centre: (F,) their means.
+        scale: (F,) their standard deviations.
         weights: (1 + F + F (F + 1) / 2,) of one, of the margins, and of their products.
 
     Raises:

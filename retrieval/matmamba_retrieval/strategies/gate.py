@@ -174,7 +174,9 @@ def gates(by_rule: Mapping[str, Values], small: Values, full: Values) -> dict[Ga
     One for each rule, and forecasts: of each quality, and of their mean.
 
     Args:
-        by_rule, small, full: as for `calibrate`.
+        by_rule: as for `calibrate`.
+        small: as for `calibrate`.
+        full: as for `calibrate`.
     """
     found = {Gate(rule): values for rule, values in by_rule.items()}
     if len(small) < FORECAST_QUERIES:
@@ -216,8 +218,8 @@ def calibrate(
 
     Args:
         by_gate: (n,) margins of each query, see `gates`.
-        small, full: (n, M) what each query loses of M qualities against single-shot, answered by the small
-            width, and by the full width.
+        small: (n, M) what each query loses of M qualities against single-shot, answered by the small width.
+        full: (n, M) the same, answered by the full width.
         sure: hold the bounds, rather than the losses, against the target.
     """
     if not by_gate or not len(small):

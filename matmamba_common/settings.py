@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from matmamba_errors import ConfigError
+from matmamba_common.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
