@@ -246,7 +246,4 @@ def test_without_held_out_images_nothing_is_measured(
     assert "no held-out images, accuracy not measured" in capsys.readouterr().out
     assert "Accuracy was not measured" in (tmp_path / "run" / "README.md").read_text()
     assert main(["validate", "--checkpoint", str(tmp_path / "run")]) == 2
-    assert (
-        "there are no images for the queries: name others by --data.name and --data.root"
-        in capsys.readouterr().err
-    )
+    assert "there are no images for the queries: name another data set" in capsys.readouterr().err
