@@ -13,9 +13,10 @@ from typing import Any
 import safetensors
 import timm
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from safetensors.torch import load_file, save
 
+from .config_file import plain_number
 from .models import MatMamba
 from .models.shipped import HEADER, read_header, shipped_file, shipped_variants
 from .nearest import did_you_mean
@@ -84,7 +85,7 @@ def save_checkpoint(
         for name, tensor in model.state_dict().items()
     }
     # Not by save_file, which makes files that only their owner can read.
-    write_whole({file: save(tensors, metadata={HEADER: json.dumps(header)})})
+    write_whole({file: save(tensors, metadata={HEADER: json.dumps(header, default=plain_number)})})
     return file
 
 

@@ -65,11 +65,11 @@ def filled(kind: type[C], values: Any, source: str) -> C:
 def as_plain(config: Any) -> dict[str, Any]:
     """A configuration, a dataclass, as dictionaries, lists and scalars."""
     # As JSON has it, which knows no tuples.
-    return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=_plain)))
+    return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=plain_number)))
 
 
-def _plain(value: Any) -> Any:
-    """A number of NumPy's as Python's."""
+def plain_number(value: Any) -> Any:
+    """A number of NumPy's as Python's, for JSON; `TypeError` for anything else."""
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{value!r} is neither a number nor a text")

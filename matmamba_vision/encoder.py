@@ -11,7 +11,7 @@ from typing import Any
 
 import timm
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from matmamba_errors import ConfigError, MatMambaError
+from matmamba_common.errors import ConfigError, MatMambaError
 
 __all__ = [
     "EXTRAS",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 

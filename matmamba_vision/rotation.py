@@ -9,7 +9,7 @@ from pathlib import Path
 
 import safetensors
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F

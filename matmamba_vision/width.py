@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 
 
 class WidthError(MatMambaError):

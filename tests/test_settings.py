@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytest
-from matmamba_errors import ConfigError
-from matmamba_settings import Bounds, OneOf, check, require
+from matmamba_common.errors import ConfigError
+from matmamba_common.settings import Bounds, OneOf, check, require
 from matmamba_vision.cli.arguments import check_flags
 from matmamba_vision.cli.computing import Computing
 from matmamba_vision.runs import TrainConfig

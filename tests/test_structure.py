@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
+    "matmamba_common": ROOT / "matmamba_common",
     "matmamba_vision": ROOT / "matmamba_vision",
     "matmamba_datasets": ROOT / "datasets" / "matmamba_datasets",
     "matmamba_retrieval": ROOT / "retrieval" / "matmamba_retrieval",
@@ -254,3 +256,34 @@ def test_only_the_command_line_names_flags() -> None:
             text for text in texts if isinstance(text, str) and re.search(r"(^|[\s(\"'`])--[a-z]{2}", text)
         ]
         assert not named, module
+
+
+def test_common_imports_nothing_of_ours() -> None:
+    for module, file in modules("matmamba_common"):
+        ours = {name.partition(".")[0] for name in imports(module, file)} & (
+            PACKAGES.keys() - {"matmamba_common"}
+        )
+        assert not ours, module
+
+
+def test_one_name_for_one_thing() -> None:
+    """No public class stands twice, and within a package no two files have one name."""
+    classes, stems = list[str](), list[tuple[str, str]]()
+    for package in PACKAGES:
+        for _, file in modules(package):
+            stems += [(package, file.stem)] if not file.stem.startswith("__") else []
+            body = ast.parse(file.read_text()).body
+            classes += [node.name for node in body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
+    for names in (classes, stems):
+        assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_no_room_is_a_heap() -> None:
+    """A room has at most a quarter of the code; the command line, which parses and prints, 15 %."""
+    sizes = Counter[tuple[str, str]]()
+    for package in PACKAGES:
+        for module, file in modules(package):
+            sizes[package, [*module.split("."), ""][1]] += file.read_text().count("\n")
+    whole = sum(sizes.values())
+    assert [place for place, lines in sizes.items() if lines > whole / 4] == []
+    assert sizes["matmamba_vision", "cli"] <= 0.15 * whole

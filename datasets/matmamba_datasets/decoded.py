@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from matmamba_errors import ConfigError
+from matmamba_common.errors import ConfigError
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from .errors import BrokenImageError
 from .joined import JoinedImages
 from .loader import Batch
-from .order import Plan
+from .order import EpochPlan
 from .sample import Images, read_sample
 from .transforms import AugmentConfig
 
@@ -134,7 +134,7 @@ class DecodedLoader:
             torch.tensor(input[key], device=device).view(-1, 1, 1) for key in ("mean", "std")
         )
         self._pixels = [Pixels(known.values.to(device), known.sizes, known.broken) for known in pixels]
-        self._plan = Plan(images, batch_size, shuffle=True, seed=seed, rank=0, ranks=1)
+        self._plan = EpochPlan(images, batch_size, shuffle=True, seed=seed, rank=0, ranks=1)
 
     def __len__(self) -> int:
         return len(self._plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 
 
 class BrokenImageError(MatMambaError):

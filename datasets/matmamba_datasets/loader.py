@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .errors import BrokenImageError, DataError
-from .order import Plan, Rest
+from .order import EpochPlan, Rest
 from .randomness import seeded
 from .sample import Images, read_sample
 from .texts import shown
@@ -145,7 +145,7 @@ class Loader:
         self,
         images: Images,
         transform: Callable[[Image.Image], Tensor],
-        plan: Plan | Rest,
+        plan: EpochPlan | Rest,
         seed: int,
         workers: int,
     ) -> None:
@@ -204,7 +204,7 @@ def make_loader(
         left: the positions that an interrupted pass in order has not seen, ascending; each step takes those
             of its images.
     """
-    plan: Plan | Rest = Plan(images, batch_size, shuffle=shuffle, seed=seed, rank=rank, ranks=ranks)
+    plan: EpochPlan | Rest = EpochPlan(images, batch_size, shuffle=shuffle, seed=seed, rank=rank, ranks=ranks)
     if left is not None:
         plan = Rest(left, batch_size)
     return Loader(images, transform, plan, seed, workers)

@@ -39,7 +39,7 @@ def _windows(order: NDArray[np.int64], groups: Sequence[int]) -> Iterator[list[i
         yield window
 
 
-class Plan:
+class EpochPlan:
     """Which images each step of an epoch takes.
 
     Shuffled, a last step that would not be full is left out, unless it is the only one; in order, every image

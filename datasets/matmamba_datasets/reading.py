@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from matmamba_settings import Bounds, OneOf, require
+from matmamba_common.settings import Bounds, OneOf, require
 
 # Links to folders: read what they lead to, or leave them out by name.
 FOLLOW, SKIP = "follow", "skip"
 Links = Annotated[str, OneOf((FOLLOW, SKIP))]
-Positive = Annotated[float, Bounds(above=0)]
+Positive = Annotated[float, Bounds(above=0, infinite=True)]
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from matmamba_settings import Bounds, check
+from matmamba_common.settings import Bounds, check
 
 from .cifar import open_cifar
 from .errors import DataError

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from matmamba_settings import Bounds
+from matmamba_common.settings import Bounds
 from PIL import Image
 from timm.data import create_transform
 from timm.data.constants import DEFAULT_CROP_PCT

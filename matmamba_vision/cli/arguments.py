@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-from matmamba_settings import check
+from matmamba_common.settings import check
 
 from ..errors import ConfigError
 from ..nearest import did_you_mean

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from matmamba_settings import Bounds
+from matmamba_common.settings import Bounds
 
 from ..device import limit_threads
 from ..errors import ConfigError

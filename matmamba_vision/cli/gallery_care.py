@@ -43,26 +43,26 @@ examples:
 
 
 @dataclass
-class Args:
+class GalleryFlags:
     # Folder of the gallery.
     gallery: Annotated[Path, tyro.conf.Positional]
 
 
 @dataclass
-class RepairArgs(Args):
+class RepairFlags(GalleryFlags):
     # Where the checkpoint is, if it was moved.
     checkpoint: Path | None = None
 
 
 @dataclass
-class VerifyArgs(RepairArgs):
+class VerifyGalleryFlags(RepairFlags):
     # Images to encode again.
     images: int = 0
 
 
 def verify(arguments: list[str]) -> int:
     """List what is damaged."""
-    args = parse(VerifyArgs, "gallery verify", _VERIFY, arguments)
+    args = parse(VerifyGalleryFlags, "gallery verify", _VERIFY, arguments)
     console = Console(highlight=False)
     found = health.verify(args.gallery, images=args.images, model=args.checkpoint)
     for damage in found.damages:
@@ -80,7 +80,7 @@ def _say_whole(console: Console, folder: Path, more: str = "") -> None:
 
 def repair(arguments: list[str]) -> int:
     """Restore what can be restored, and list what is left."""
-    args = parse(RepairArgs, "gallery repair", _REPAIR, arguments)
+    args = parse(RepairFlags, "gallery repair", _REPAIR, arguments)
     console = Console(highlight=False)
     done = health.repair(args.gallery, model=args.checkpoint)
     for line in done.said:
@@ -92,7 +92,7 @@ def repair(arguments: list[str]) -> int:
 
 def compact(arguments: list[str]) -> int:
     """Make a gallery small again."""
-    args = parse(Args, "gallery compact", _COMPACT, arguments)
+    args = parse(GalleryFlags, "gallery compact", _COMPACT, arguments)
     gone = health.compact(args.gallery)
     with Gallery(args.gallery) as gallery:
         said = f"{args.gallery}: {gone:,} deleted images left out, {len(gallery):,} images"

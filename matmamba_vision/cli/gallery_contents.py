@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from matmamba_common.settings import Bounds
 from matmamba_datasets.texts import safe_cell, shown
 from matmamba_retrieval import Gallery
-from matmamba_settings import Bounds
 from rich.markup import escape
 from rich.table import Table
 
@@ -55,7 +55,7 @@ SHOWN = 20
 
 
 @dataclass
-class InfoArgs:
+class InfoFlags:
     # Folder of the gallery.
     gallery: Annotated[Path, tyro.conf.Positional]
     # Print JSON instead of a table.
@@ -63,7 +63,7 @@ class InfoArgs:
 
 
 @dataclass
-class ListArgs:
+class ListFlags:
     # Folder of the gallery.
     gallery: Annotated[Path, tyro.conf.Positional]
     # Condition that images have to fulfil, in SQL.
@@ -77,7 +77,7 @@ class ListArgs:
 
 
 @dataclass
-class DeleteArgs:
+class DeleteFlags:
     # Folder of the gallery.
     gallery: Annotated[Path, tyro.conf.Positional]
     # Ids of the images to delete.
@@ -90,7 +90,7 @@ class DeleteArgs:
 
 def info(arguments: list[str]) -> int:
     """Print what a gallery is."""
-    args = parse(InfoArgs, "gallery info", _INFO, arguments)
+    args = parse(InfoFlags, "gallery info", _INFO, arguments)
     with Gallery(args.gallery) as gallery:
         about = describe(gallery)
     if args.json:
@@ -116,7 +116,7 @@ def _readable(value: Any) -> str:
 
 def show(arguments: list[str]) -> int:
     """List images."""
-    args = parse(ListArgs, "gallery list", _LIST, arguments)
+    args = parse(ListFlags, "gallery list", _LIST, arguments)
     check_flags(args)
     args.format = "json" if args.json else args.format
     cut = args.format == "table" and Console().is_terminal
@@ -156,7 +156,7 @@ def _print_rows(gallery: Gallery, keys: np.ndarray, kind: str, header: bool) -> 
 
 def delete(arguments: list[str]) -> int:
     """Delete images, or show which."""
-    args = parse(DeleteArgs, "gallery delete", _DELETE, arguments)
+    args = parse(DeleteFlags, "gallery delete", _DELETE, arguments)
     console = Console(highlight=False)
     with Gallery(args.gallery, write=args.yes) as gallery:
         ids = contents.ids_to_delete(gallery, args.ids, args.where)

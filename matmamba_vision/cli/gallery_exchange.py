@@ -12,8 +12,8 @@ from matmamba_retrieval import Gallery
 from ..galleries.strategies import Method
 from ..upkeep.exchange import Existing, export_atlas, export_gallery, import_gallery
 from .arguments import parse
+from .bars import Shown
 from .console import Console
-from .progress import Shown
 
 _EXPORT = """Write the images of a gallery to a Parquet file, to the bit.
 
@@ -45,7 +45,7 @@ examples:
 
 
 @dataclass
-class ExportArgs:
+class ExportFlags:
     # Folder of the gallery.
     gallery: Annotated[Path, tyro.conf.Positional]
     # Parquet file to write.
@@ -55,7 +55,7 @@ class ExportArgs:
 
 
 @dataclass
-class ImportArgs:
+class ImportFlags:
     # Parquet file that `matmamba gallery export` wrote.
     file: Annotated[Path, tyro.conf.Positional]
     # Folder of the gallery.
@@ -66,7 +66,7 @@ class ImportArgs:
 
 
 @dataclass
-class AtlasArgs(ExportArgs):
+class AtlasFlags(ExportFlags):
     # Neighbours of each image, the image itself among them.
     k: int = 15
     # Longer side of the pictures that are put into the file, in pixels; 0 for none.
@@ -77,7 +77,7 @@ class AtlasArgs(ExportArgs):
 
 def export(arguments: list[str]) -> int:
     """Write a Parquet file."""
-    args = parse(ExportArgs, "gallery export", _EXPORT, arguments)
+    args = parse(ExportFlags, "gallery export", _EXPORT, arguments)
     console = Console(highlight=False)
     with Gallery(args.gallery) as gallery:
         count = export_gallery(gallery, args.file, where=args.where, progress=Shown(console))
@@ -87,7 +87,7 @@ def export(arguments: list[str]) -> int:
 
 def take_in(arguments: list[str]) -> int:
     """Read a Parquet file."""
-    args = parse(ImportArgs, "gallery import", _IMPORT, arguments)
+    args = parse(ImportFlags, "gallery import", _IMPORT, arguments)
     console = Console(highlight=False)
     count = import_gallery(args.file, args.gallery, existing=args.existing, progress=Shown(console))
     with Gallery(args.gallery) as gallery:
@@ -99,7 +99,7 @@ def take_in(arguments: list[str]) -> int:
 
 def atlas(arguments: list[str]) -> int:
     """Write a Parquet file for Embedding Atlas."""
-    args = parse(AtlasArgs, "gallery atlas", _ATLAS, arguments)
+    args = parse(AtlasFlags, "gallery atlas", _ATLAS, arguments)
     console = Console(highlight=False)
     with Gallery(args.gallery) as gallery:
         count = export_atlas(

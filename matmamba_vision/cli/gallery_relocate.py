@@ -25,7 +25,7 @@ examples:
 
 
 @dataclass
-class Args:
+class RelocateFlags:
     # Folder of the gallery.
     gallery: Annotated[Path, tyro.conf.Positional]
     # Folder or file where the images were.
@@ -36,7 +36,7 @@ class Args:
 
 def relocate(arguments: list[str]) -> int:
     """Change the paths, and say how many files are there."""
-    args = parse(Args, "gallery relocate", _RELOCATE, arguments)
+    args = parse(RelocateFlags, "gallery relocate", _RELOCATE, arguments)
     with Gallery(args.gallery, write=True) as gallery:
         moved = move(gallery, args.old, args.new)
     missing = (

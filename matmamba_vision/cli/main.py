@@ -1,4 +1,4 @@
-"""Dispatch to the commands. Each is a module with a dataclass `Args` and a function `run(arguments)`.
+"""Dispatch to the commands: `train` is `train_command`, with a dataclass of flags and `run(arguments)`.
 
 `run` returns nothing, or the exit status. What a user can cause is a `MatMambaError`, and becomes one line;
 whatever else is raised is a fault of the program.
@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from rich.table import Table
 
 from ..allocator import keep_freed_memory
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     That is 0; 1 for faults that were found, or a fault of the program, with its traceback; 2 for bad input,
     with one line; 130 if the command was interrupted.
 
-    Args:
+    Flags:
         argv: the words behind `matmamba`; by default those of this process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -111,7 +111,7 @@ def _run(name: str, arguments: list[str]) -> int:
             f"unknown command {name!r}: one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}"
         )
     keep_freed_memory()
-    command = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+    command = importlib.import_module(f".{name.replace('-', '_')}_command", __package__)
     return command.run(arguments) or 0
 
 

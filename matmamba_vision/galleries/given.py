@@ -8,7 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
-from matmamba_settings import Bounds, kind_of, require
+from matmamba_common.settings import Bounds, kind_of, require
 
 from ..errors import ConfigError
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from matmamba_common.settings import kind_of
 from matmamba_datasets import NO_LABEL, BrokenImageError, Images, Limits, TableReading, open_images
 from matmamba_datasets.decode import to_rgb
 from matmamba_datasets.listing import absolute
 from matmamba_datasets.regular import read_regular
-from matmamba_settings import kind_of
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -70,6 +70,7 @@ class GivenImages(Images):
         ids: of the images; by default the paths as they were given.
         labels: of the images, None for one without.
         limits: that files are read within, the default ones if None.
+        name: of the argument that holds the images.
 
     Raises:
         TypeError: an image, id or label of another type.
@@ -82,11 +83,12 @@ class GivenImages(Images):
         ids: Sequence[str] | None = None,
         labels: Sequence[str | None] | None = None,
         limits: Limits | None = None,
+        name: str = "images",
     ) -> None:
         for place, image in enumerate(images):
-            require_image(f"images[{place}]", image)
+            require_image(f"{name}[{place}]", image)
         if not len(images):
-            raise ConfigError("images is empty: there is nothing to index")
+            raise ConfigError(f"{name} is empty: there is no image")
         self._images, self.limits = images, limits or Limits()
         self.ids: Sequence[str] = _ids(images, ids)
         self.paths: Sequence[str] = [_path(image) for image in images]
@@ -125,6 +127,10 @@ def _ids(images: Sequence[ImageLike], ids: Sequence[str] | None) -> Sequence[str
 
 
 def _labels(labels: Sequence[str | None], count: int) -> Sequence[str | None]:
+    if isinstance(labels, str):
+        raise TypeError(
+            f"labels is the text {labels!r}: it can be a sequence, with a text or None for each image"
+        )
     require_type("labels", labels, Sequence, "a sequence of texts or None")
     for place, label in enumerate(labels):
         require_type(f"labels[{place}]", label, (str, type(None)), "a text or None")
@@ -134,7 +140,11 @@ def _labels(labels: Sequence[str | None], count: int) -> Sequence[str | None]:
 
 
 def collection_of(
-    images: Any, ids: Sequence[str] | None, labels: Sequence[str | None] | None, reading: TableReading | None
+    images: Any,
+    ids: Sequence[str] | None,
+    labels: Sequence[str | None] | None,
+    reading: TableReading | None,
+    name: str = "images",
 ) -> Images:
     """Images that are to be indexed, as a collection.
 
@@ -143,13 +153,16 @@ def collection_of(
         ids: of a sequence.
         labels: of a sequence.
         reading: what is read of a place.
+        name: of the argument that holds the images.
 
     Raises:
         TypeError: none of these.
         ConfigError: ids or labels that do not fit the images.
         DataError: there is nothing at the place.
     """
-    if isinstance(images, (str, os.PathLike)) or not isinstance(images, Sequence):
+    if reading is not None:
+        require_type("reading", reading, TableReading, "a TableReading")
+    if isinstance(images, (str, os.PathLike)) or _is_collection(images):
         unused = [name for name, value in (("ids", ids), ("labels", labels)) if value is not None]
         if unused:
             raise ConfigError(f"{unused[0]} means nothing for a place or a collection, which has its own")
@@ -159,10 +172,10 @@ def collection_of(
         return images
     if isinstance(images, (bytes, bytearray, memoryview)) or not isinstance(images, Sequence):
         raise TypeError(
-            f"images is {kind_of(images)}: it can be a folder, a Parquet file or a shard, or a"
+            f"{name} is {kind_of(images)}: it can be a folder, a Parquet file or a shard, or a"
             f" sequence whose items are {ALLOWED}"
         )
-    return GivenImages(images, ids, labels, reading)
+    return GivenImages(images, ids, labels, reading, name)
 
 
 def _is_collection(images: Any) -> bool:

@@ -240,7 +240,7 @@ def encoded_queries(
     embedder, model, report = Embedder(checkpoint), checkpoint.model, wanted.report
     asked = [model.width(width) for width in require_texts("widths", wanted.widths)]
     widths = list(dict.fromkeys(["full", *map(model.label, asked or model.trained_widths)]))
-    found = collection_of(images, _names(images), labels, reading)
+    found = collection_of(images, _names(images), labels, reading, "queries")
     picked = some(found, wanted.most, wanted.seed)
     report.left_out(picked.left_out)
     by_width, numbers = _embed(picked, embedder, widths, wanted)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from matmamba_common.settings import kind_of
 from matmamba_datasets import Limits
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.gallery import UNIT_TOLERANCE
-from matmamba_settings import kind_of
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from matmamba_settings import kind_of
+from matmamba_common.settings import kind_of
 
 from ..errors import refusals
 from .answers import Answer, Hit, mean_cost, spent_text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 
 from ..models import MatMamba
 from ..width import Width

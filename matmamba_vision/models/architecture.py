@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
+from matmamba_common.settings import Bounds, check
 from timm.layers import to_2tuple
 
 from ..errors import ConfigError
 from ..layers import SCANS, scans_of_blocks
 
 POOLS = ("token", "avg", "")
+Count = Annotated[int, Bounds(least=0)]
+Some = Annotated[int, Bounds(least=1)]
+Rate = Annotated[float, Bounds(least=0, below=1)]
+# In pixels: one number, or height and width.
+Size = Annotated[int | tuple[int, int], Bounds(least=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,43 +60,36 @@ class Architecture:
         TypeError: an argument of a wrong type, named in the message.
     """
 
-    img_size: int | Sequence[int] = 224
-    patch_size: int | Sequence[int] = 16
-    in_chans: int = 3
-    num_classes: int = 1000
+    img_size: Size = 224
+    patch_size: Size = 16
+    in_chans: Some = 3
+    num_classes: Count = 1000
     global_pool: str = "token"
-    projection: int = 0
-    embed_dim: int = 512
-    depth: int = 20
+    projection: Count = 0
+    embed_dim: Some = 512
+    depth: Count = 20
     num_heads: int | Sequence[int] | None = None
-    expand: float | None = None
-    head_dim: int = 16
+    expand: Annotated[float | None, Bounds(above=0)] = None
+    head_dim: Some = 16
     d_state: int | Sequence[int] = 128
-    d_conv: int = 4
-    heads_per_group: int | None = None
+    d_conv: Some = 4
+    heads_per_group: Annotated[int | None, Bounds(least=1)] = None
     bias: bool = False
     scan: str | Sequence[str] = "raster"
     mean_token: bool = False
-    reg_tokens: int = 0
+    reg_tokens: Count = 0
     attention_blocks: Sequence[int] = ()
-    attn_head_dim: int = 32
+    attn_head_dim: Some = 32
     nested_attention: bool = True
-    mlp_ratio: float | Sequence[float] = 0.0
-    drop_rate: float = 0.0
-    proj_drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
+    mlp_ratio: Annotated[float | Sequence[float], Bounds(least=0)] = 0.0
+    drop_rate: Rate = 0.0
+    proj_drop_rate: Rate = 0.0
+    drop_path_rate: Rate = 0.0
     dynamic_img_size: bool = False
-    chunk_size: int = 64
+    chunk_size: Some = 64
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}: it can be {least} or more")
-        for name in ("drop_rate", "proj_drop_rate", "drop_path_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it can be from 0 to below 1")
+        check(self)
         require_pool(self.global_pool)
         if self.projection and not self.global_pool:
             raise ConfigError(
@@ -240,12 +238,6 @@ class Architecture:
         }
 
 
-_LEAST = {
-    "in_chans": 1, "num_classes": 0, "projection": 0, "embed_dim": 1, "depth": 0, "head_dim": 1, "d_conv": 1,
-    "reg_tokens": 0, "attn_head_dim": 1, "heads_per_group": 1, "chunk_size": 1,
-}  # fmt: skip
-
-
 def _per_block(name: str, value: int | Sequence[int], depth: int, least: int) -> tuple[int, ...]:
     counts = (value,) * depth if isinstance(value, int) else tuple(value)
     if len(counts) != depth or any(not isinstance(count, int) or count < least for count in counts):
@@ -253,14 +245,6 @@ def _per_block(name: str, value: int | Sequence[int], depth: int, least: int) ->
             f"{name} {list(counts)} is not {depth} whole numbers of at least {least}, one for each block"
         )
     return counts
-
-
-def _check_types(known: object) -> None:
-    """Raise `TypeError` naming the first argument of a wrong type."""
-    for names, fits, wanted in _KINDS:
-        for name in names:
-            if not fits(value := getattr(known, name)):
-                raise TypeError(f"{name} is {value!r}: it must be {wanted}")
 
 
 def require_pool(global_pool: str) -> str:
@@ -273,74 +257,5 @@ def require_pool(global_pool: str) -> str:
 def _require_whole_patches(img_size: Any, patch_size: Any) -> None:
     """Raise `ConfigError` unless patches fill the image."""
     size, patch = to_2tuple(img_size), to_2tuple(patch_size)
-    for name, value in (("img_size", size), ("patch_size", patch)):
-        if min(value) < 1:
-            raise ConfigError(f"{name} {value}: it can be 1 pixel or more")
     if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
         raise ConfigError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")
-
-
-def _all(fits: Callable[[Any], bool], value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(map(fits, value))
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-# Arguments, what their values must be, and that in words.
-_KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (
-        (
-            "embed_dim",
-            "depth",
-            "in_chans",
-            "num_classes",
-            "projection",
-            "head_dim",
-            "d_conv",
-            "reg_tokens",
-            "attn_head_dim",
-            "chunk_size",
-        ),
-        _is_whole,
-        "a whole number",
-    ),
-    (("heads_per_group",), lambda value: value is None or _is_whole(value), "a whole number"),
-    (("attention_blocks",), lambda value: _all(_is_whole, value), "a list of whole numbers"),
-    (
-        ("img_size", "patch_size"),
-        lambda value: _is_whole(value) or (_all(_is_whole, value) and len(value) == 2),
-        "a whole number, or two",
-    ),
-    (
-        ("d_state", "num_heads"),
-        lambda value: value is None or _is_whole(value) or _all(_is_whole, value),
-        "a whole number, or one for each block",
-    ),
-    (("bias", "mean_token", "nested_attention", "dynamic_img_size"), _is_bool, "True or False"),
-    (("drop_rate", "proj_drop_rate", "drop_path_rate"), _is_number, "a finite number"),
-    (("expand",), lambda value: value is None or _is_number(value), "a finite number"),
-    (
-        ("mlp_ratio",),
-        lambda value: _is_number(value) or _all(_is_number, value),
-        "a finite number, or one for each block",
-    ),
-    (
-        ("scan",),
-        lambda value: isinstance(value, str) or _all(_is_text, value),
-        "a name, or one for each block",
-    ),
-)

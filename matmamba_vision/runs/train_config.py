@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 import yaml
+from matmamba_common.settings import Bounds, check, kind_of
 from matmamba_datasets import DataConfig
-from matmamba_settings import Bounds, check, kind_of
 
 from ..config_file import as_plain, filled, load_into
 from ..training import (

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.settings import require_least
 from matmamba_datasets import Splits, eval_transform, make_loader, open_splits
 from matmamba_retrieval import Gallery
-from matmamba_settings import require_least
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..config_file import shipped_config

@@ -13,10 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from matmamba_common.settings import require_least
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.strategies.strategy import Strategy
-from matmamba_settings import require_least
 
 from ..checkpoint import Checkpoint, write_whole
 from ..config_file import load_into, shipped_config

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 
 from ..errors import ConfigError
 from .sections import EngineConfig

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 
 from ..config_file import flat
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from safetensors import SafetensorError
 
 from ..checkpoint import flush

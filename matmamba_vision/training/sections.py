@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from matmamba_settings import Bounds
+from matmamba_common.settings import Bounds
 
 # Leading coordinates of an embedding.
 Lengths = Annotated[list[int], Bounds(least=1)]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.settings import require_least
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.curation.duplicates import find_duplicates
-from matmamba_settings import require_least
 
 from ..errors import refusals
 from ..galleries.answers import row_of

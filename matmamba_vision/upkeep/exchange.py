@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import numpy as np
+from matmamba_common.settings import OneOf, require, require_least
 from matmamba_retrieval import Gallery, GalleryError
-from matmamba_settings import OneOf, require, require_least
 from numpy.typing import NDArray
 
 from ..errors import refusals

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from matmamba_common.settings import require_least
 from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.gallery.inspection import Damage
 from matmamba_retrieval.storage.records import Generation
-from matmamba_settings import require_least
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from matmamba_common.settings import require_least
 from matmamba_datasets.texts import safe_cell
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.curation.labels import Votes, vote
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
-from matmamba_settings import require_least
 from numpy.typing import NDArray
 
 from ..errors import refusals

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import torch
+from matmamba_common.settings import require_least
 from matmamba_datasets import DataConfig, DataError
-from matmamba_settings import require_least
 
 from .. import models
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, save_checkpoint

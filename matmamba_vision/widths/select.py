@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from matmamba_settings import require_least
+from matmamba_common.settings import require_least
 
 from ..device import limit_threads
 from ..errors import ConfigError, refusals

@@ -11,8 +11,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.settings import require_least
 from matmamba_datasets import DataConfig, DataError, Images, Splits
-from matmamba_settings import require_least
 
 from ..checkpoint import Checkpoint, write_whole
 from ..device import limit_threads

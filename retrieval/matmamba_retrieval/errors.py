@@ -1,6 +1,6 @@
 """The error of a gallery."""
 
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 
 
 class GalleryError(MatMambaError):

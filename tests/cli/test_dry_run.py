@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.cli.train import plan_tables
+from matmamba_vision.cli.train_command import plan_tables
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.measures.memory import measure_training_memory
 from matmamba_vision.runs import Workload

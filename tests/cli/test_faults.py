@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from matmamba_vision.cli.main import COMMANDS, REPORT, main
 from matmamba_vision.errors import MissingPackageError, NotFiniteError, SystemRefusalError, refusals
 
@@ -30,7 +30,7 @@ def fail_at_the_disk() -> None:
 def run_with(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], object]) -> int:
     """The status of a command that does nothing but `fault`."""
     module = SimpleNamespace(run=lambda arguments: fault())
-    monkeypatch.setitem(sys.modules, "matmamba_vision.cli.index", module)
+    monkeypatch.setitem(sys.modules, "matmamba_vision.cli.index_command", module)
     return main(["index"])
 
 

@@ -245,7 +245,7 @@ def test_vectors_made_elsewhere_are_indexed(
         (images("--gallery", "@g", "--widths", "1/5"), "'1/5'"),
         (images("--gallery", "@g", "--batch-size", "0"), "batch_size 0"),
         (images("--gallery", "@g", "--metadata", "@m.csv"), "m.csv"),
-        (["merge", "--into", "@g"], "no gallery given"),
+        (["merge", "--into", "@g"], "galleries is empty"),
         (["merge", "@none", "--into", "@g"], "none"),
         (["reindex", "--gallery", "@none", "--checkpoint", "@first"], "none"),
     ],

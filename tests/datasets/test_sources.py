@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from listing import make_photos
+from matmamba_common.errors import ConfigError
 from matmamba_datasets import (
     BrokenImageError,
     DataConfig,
@@ -33,7 +34,6 @@ from matmamba_datasets import (
 from matmamba_datasets.folder import Folder
 from matmamba_datasets.listing import Listing, left_beside
 from matmamba_datasets.parquet import Parquet
-from matmamba_errors import ConfigError
 from PIL import Image
 from real_trees import encoded
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matmamba_common.errors import MatMambaError
 from matmamba_datasets import BrokenImageError, Limits
-from matmamba_errors import MatMambaError
 from matmamba_retrieval import Gallery, Strategy
 from matmamba_vision import Checkpoint, load_checkpoint, save_checkpoint
 from matmamba_vision.api import ImageGallery, open_gallery
@@ -420,6 +420,12 @@ BAD_INDEXES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "an id twice": ({"images": ["a.jpg", "b.jpg"], "ids": ["a", "a"]}, MatMambaError, "'a' is there twice"),
     "ids of a place": ({"ids": ["a"]}, MatMambaError, "ids means nothing"),
     "labels": ({"images": ["a.jpg"], "labels": [5]}, TypeError, r"labels\[0\]"),
+    "a text of labels": (
+        {"images": ["a.jpg", "b.jpg"], "labels": "xy"},
+        TypeError,
+        "labels is the text 'xy'",
+    ),
+    "reading": ({"reading": 5}, TypeError, "reading is an int"),
     "broken files": ({"images": ["a.jpg"]}, MatMambaError, "max_broken"),
     "model": ({"model": "nobody"}, MatMambaError, "nobody"),
     "width": ({"widths": ["1/5"]}, MatMambaError, "1/5"),
@@ -489,7 +495,8 @@ def test_a_closed_gallery_says_so(place: Path, model: Checkpoint) -> None:
     [
         ({}, MatMambaError, "either queries"),
         ({"queries": "nowhere", "target": {"recall": 0.9}}, MatMambaError, "nowhere"),
-        ({"queries": [5], "target": {"recall": 0.9}}, TypeError, r"images\[0\]"),
+        ({"queries": [5], "target": {"recall": 0.9}}, TypeError, r"queries\[0\] is an int"),
+        ({"queries": 5, "target": {"recall": 0.9}}, TypeError, "queries is an int"),
         ({"vectors": np.ones((3, 3)), "target": {"recall": 0.9}}, MatMambaError, "3 dims"),
         ({"vectors": np.ones((3, 3)), "widths": ["1/2"], "target": ["recall=1"]}, MatMambaError, "widths"),
         ({"queries": "x", "target": {"beauty": 0.9}}, MatMambaError, "beauty"),

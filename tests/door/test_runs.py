@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matmamba_common.errors import MatMambaError
 from matmamba_datasets import AugmentConfig, DataConfig
-from matmamba_errors import MatMambaError
 from matmamba_vision import load_checkpoint
 from matmamba_vision.config_file import as_plain
 from matmamba_vision.progress import Event, Notice, Progress

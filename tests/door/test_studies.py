@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from matmamba_retrieval.planning.grid import Grid
 from matmamba_vision import load_checkpoint, save_checkpoint
 from matmamba_vision.progress import Event, Notice, Progress

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
 from matmamba_vision.progress import Event, Progress
 from matmamba_vision.upkeep.contents import delete, describe, ids_to_delete, keys_where

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from matmamba_vision import MatMamba, Width, load_checkpoint, save_checkpoint
 from matmamba_vision.progress import Event, Notice, Progress
 from matmamba_vision.widths.extract import extract

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Protocol
 
 import torch
-from matmamba_errors import MatMambaError
+from matmamba_common.errors import MatMambaError
 from torch import Tensor
 
 from .. import chunked, mamba_ssm

@@ -19,14 +19,14 @@ from rich.table import Table
 
 from ..studies.demo import demo
 from .arguments import parse
+from .bars import shown
 from .console import Console
-from .progress import shown
 
 Row = dict[str, Any]
 
 
 @dataclass
-class Args:
+class DemoFlags:
     # Folder to write; what an earlier demo left in it is replaced.
     output: Path = Path("runs/demo")
     # Passes over the training images; by default those of configs/digits/demo.yaml.
@@ -39,7 +39,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """The main job, from images to answers, and tables of what it reached."""
-    args = parse(Args, "demo", __doc__, arguments)
+    args = parse(DemoFlags, "demo", __doc__, arguments)
     console = Console(highlight=False)
     with shown(console) as listener:
         found = demo(args.output, epochs=args.epochs, seed=args.seed, progress=listener)

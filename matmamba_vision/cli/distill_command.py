@@ -27,13 +27,13 @@ import tyro
 from ..config_file import load_into
 from ..runs import DistillConfig, distill
 from .arguments import config_named, parse
+from .bars import shown
 from .console import Console
-from .progress import shown
-from .train import say_what_next
+from .train_command import say_what_next
 
 
 @dataclass
-class Args:
+class DistillFlags:
     # YAML file that replaces defaults; flags replace its values.
     config: Path | None = None
     # auto: go on from the newest complete checkpoint in the output folder, or start; a checkpoint's folder:
@@ -47,8 +47,8 @@ def run(arguments: list[str]) -> None:
     # The one setting of a model that everybody gives.
     arguments = ["--model.name" if argument == "--model" else argument for argument in arguments]
     file = config_named(arguments)
-    default = Args(file, run=load_into(DistillConfig, file)) if file else Args()
-    args = parse(Args, "distill", __doc__, arguments, default)
+    default = DistillFlags(file, run=load_into(DistillConfig, file)) if file else DistillFlags()
+    args = parse(DistillFlags, "distill", __doc__, arguments, default)
     console = Console()
     with shown(console) as listener:
         say_what_next(console, distill(args.run, resume=args.resume, progress=listener))

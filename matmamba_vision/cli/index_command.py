@@ -33,13 +33,13 @@ from ..galleries.shortlists import build_indexes
 from ..galleries.vector_intake import index_vectors
 from ..progress import Listener
 from .arguments import parse
+from .bars import shown
 from .console import Console
-from .progress import shown
 from .summary import continuable, summarise
 
 
 @dataclass
-class Args:
+class IndexFlags:
     # Folder of the gallery.
     gallery: Path
     # Folder of images, of Parquet files or of shards, or a single Parquet file or shard.
@@ -90,7 +90,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Index, build the shortlists, print a summary."""
-    args = parse(Args, "index", __doc__, arguments)
+    args = parse(IndexFlags, "index", __doc__, arguments)
     console = Console()
     nothing = args.images is None and args.vectors is None
     if (args.images and args.vectors) or (nothing and not (args.dims or args.factory)):
@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> None:
     console.print(f"next: {following}", soft_wrap=True, markup=False)
 
 
-def _index(args: Args, listener: Listener) -> Indexed:
+def _index(args: IndexFlags, listener: Listener) -> Indexed:
     """Take in the images, or the vectors."""
     if args.vectors is not None:
         return index_vectors(
@@ -153,7 +153,7 @@ def _index(args: Args, listener: Listener) -> Indexed:
     )
 
 
-def _build(args: Args, console: Console) -> None:
+def _build(args: IndexFlags, console: Console) -> None:
     """Build indexes over images that are in a gallery already."""
     with shown(console) as listener:
         names = build_indexes(
@@ -163,14 +163,14 @@ def _build(args: Args, console: Console) -> None:
         console.print(f"{args.gallery}: {len(gallery)} images, indexes {', '.join(names)}", soft_wrap=True)
 
 
-def _left_alone(args: Args, known: int) -> str:
+def _left_alone(args: IndexFlags, known: int) -> str:
     """What was not done with the images that the gallery had, and how to have it done."""
     names = "--prefix or --ids" if args.ids is None and args.vectors else "--prefix"
     what = ", nor does --metadata change what is known of them" if args.metadata else ""
     return f"{known} ids were there already and are left alone{what}: --upsert replaces them, {names} renames"
 
 
-def _require_fitting(args: Args) -> None:
+def _require_fitting(args: IndexFlags) -> None:
     """`GalleryError` if a flag is given that has no meaning beside the others."""
     of_vectors = {"--model-name": args.model_name, "--ids": args.ids, "--normalise": args.normalise}
     unused = [name for name, value in of_vectors.items() if value and args.vectors is None]

@@ -50,15 +50,15 @@ from ..galleries.checkpoints import SHIPPED
 from ..studies.evaluate import PLOTS, Study, evaluate
 from ..studies.strategy_rows import first_stage
 from .arguments import parse
+from .bars import shown
 from .computing import Computing, NamedData
 from .console import Console, say
-from .progress import shown
 
 Row = dict[str, Any]
 
 
 @dataclass
-class Args:
+class EvaluateFlags:
     # Run folder, checkpoint file, or the name of a model whose weights are shipped.
     checkpoint: Path = Path(SHIPPED)
     # What to try: quick, which ends within minutes; full, every strategy, index and dim; or a YAML file.
@@ -78,7 +78,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Encode, try, write the folder, print tables or JSON."""
-    args = parse(Args, "evaluate", __doc__, arguments)
+    args = parse(EvaluateFlags, "evaluate", __doc__, arguments)
     console = args.computing.console()
     with shown(console) as listener:
         study = evaluate(

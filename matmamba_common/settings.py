@@ -12,13 +12,14 @@ this file, which imports nothing of them: what a setting can be is said where it
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from matmamba_errors import ConfigError
+from matmamba_common.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Bounds:
         above: what it has to be larger than.
         most: the largest allowed.
         below: what it has to be smaller than.
+        infinite: whether the number can be infinite.
         ordered: whether numbers must not fall from one to the next.
         zero: what 0 stands for, where it is allowed, such as "no limit".
         what: what the numbers are, such as "shares of the area".
@@ -39,6 +41,7 @@ class Bounds:
     above: float | None = None
     most: float | None = None
     below: float | None = None
+    infinite: bool = False
     ordered: bool = False
     zero: str = ""
     what: str = ""
@@ -49,7 +52,8 @@ class Bounds:
             in_order = not self.ordered or list(value) == sorted(value)
             return in_order and all(map(self.allow, value))
         return value is None or (
-            (self.least is None or value >= self.least)
+            (self.infinite or math.isfinite(value))
+            and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
             and (self.below is None or value < self.below)

@@ -52,13 +52,13 @@ from ..galleries.result_page import write_page
 from ..galleries.search_pass import DEFAULT_K
 from ..galleries.strategies import plan_text, strategy_text
 from .arguments import parse
+from .bars import reporter
 from .computing import require_place
 from .console import Console, say
-from .progress import reporter
 
 
 @dataclass
-class Args:
+class SearchFlags:
     # Query images: files, folders, file:// URLs, or - for one on standard input.
     queries: Annotated[list[str], tyro.conf.Positional]
     # Folder of the gallery.
@@ -101,7 +101,7 @@ class Args:
 
 def run(arguments: list[str]) -> int:
     """Search and print; returns the exit status, 1 if a query could not be read."""
-    args = parse(Args, "search", __doc__, arguments)
+    args = parse(SearchFlags, "search", __doc__, arguments)
     if not (args.queries or args.like or args.given.vectors):
         raise ConfigError("no query image given: matmamba search --gallery G IMAGE ...")
     require_place("--html", args.html)
@@ -121,7 +121,7 @@ def run(arguments: list[str]) -> int:
     return 1 if broken else 0
 
 
-def _search(args: Args, gallery: ImageGallery) -> list[Answer]:
+def _search(args: SearchFlags, gallery: ImageGallery) -> list[Answer]:
     asked, left_out = asked_images(args.queries, sys.stdin.buffer, args.reading)
     reporter(Console(stderr=True)).left_out(left_out)
     return gallery.search(
@@ -141,7 +141,7 @@ def _search(args: Args, gallery: ImageGallery) -> list[Answer]:
     )
 
 
-def _intro(args: Args, count: int) -> str:
+def _intro(args: SearchFlags, count: int) -> str:
     filtered = f", where {args.where}" if args.where else ""
     k = min(DEFAULT_K if args.k is None else args.k, count)
     return f"The {k} images most like each query, of {count:,} in {args.gallery}{filtered}."

@@ -28,12 +28,12 @@ from ..measures.memory import MIB
 from ..runs import Run, RunMemory, TrainConfig, TrainingPlan, load_config, plan_training, train
 from ..runs.dry_run import SMALL_BATCHES
 from .arguments import config_named, parse
+from .bars import shown
 from .console import Console
-from .progress import shown
 
 
 @dataclass
-class Args:
+class TrainFlags:
     # YAML file that replaces defaults; flags replace its values.
     config: Path | None = None
     # auto: go on from the newest complete checkpoint in the output folder, or start; a checkpoint's folder:
@@ -47,8 +47,8 @@ class Args:
 def run(arguments: list[str]) -> None:
     """Train as the flags say."""
     file = config_named(arguments)
-    default = Args(file, run=load_config(file)) if file else Args()
-    args = parse(Args, "train", __doc__, arguments, default)
+    default = TrainFlags(file, run=load_config(file)) if file else TrainFlags()
+    args = parse(TrainFlags, "train", __doc__, arguments, default)
     console = Console()
     with shown(console) as listener:
         if args.dry_run:

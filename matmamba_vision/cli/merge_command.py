@@ -20,13 +20,13 @@ import tyro
 
 from ..upkeep.merge import merge
 from .arguments import parse
+from .bars import Shown
 from .console import Console
-from .progress import Shown
 from .summary import continuable, summarise
 
 
 @dataclass
-class Args:
+class MergeFlags:
     # Folders of the galleries.
     galleries: Annotated[list[Path], tyro.conf.Positional]
     # Folder of the merged gallery; made if it is not there, else it is added to.
@@ -39,7 +39,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Merge, build the shortlists, print a summary."""
-    args = parse(Args, "merge", __doc__, arguments)
+    args = parse(MergeFlags, "merge", __doc__, arguments)
     console = Console()
     with continuable(args.into):
         merged = merge(

@@ -22,13 +22,13 @@ from matmamba_datasets import Limits
 from ..progress import Reporter
 from ..upkeep.reindex import reindex
 from .arguments import parse
+from .bars import Shown
 from .console import Console
-from .progress import Shown
 from .summary import continuable, summarise
 
 
 @dataclass
-class Args:
+class ReindexFlags:
     # Folder of the gallery.
     gallery: Path
     # Run folder, checkpoint file, or the name of a model whose weights are shipped.
@@ -49,7 +49,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Encode all images anew, switch, print a summary."""
-    args = parse(Args, "reindex", __doc__, arguments)
+    args = parse(ReindexFlags, "reindex", __doc__, arguments)
     shown = Shown(Console())
     with continuable(args.gallery):
         done = reindex(

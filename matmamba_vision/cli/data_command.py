@@ -21,6 +21,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
+from matmamba_common.settings import Bounds
 from matmamba_datasets import (
     AugmentConfig,
     BrokenTally,
@@ -38,12 +39,11 @@ from matmamba_datasets.remote import is_url
 from matmamba_datasets.shards import find_shards
 from matmamba_datasets.speed import reading_rate
 from matmamba_datasets.verify import damaged_shards, decode_all
-from matmamba_settings import Bounds
 from rich.table import Table
 
 from .arguments import check_flags, dispatch, parse
+from .bars import reporter
 from .console import Console, say
-from .progress import reporter
 
 _PREPARE = """Write a data set as WebDataset shards, train-*.tar and val-*.tar.
 
@@ -101,7 +101,7 @@ class LimitedSource(Source):
 
 
 @dataclass(kw_only=True)
-class PrepareArgs:
+class PrepareFlags:
     # What to convert.
     data: LimitedSource
     # Folder to write; it can hold what a stopped run of the same command left.
@@ -113,7 +113,7 @@ class PrepareArgs:
 
 
 @dataclass(kw_only=True)
-class VerifyArgs:
+class VerifyDataFlags:
     # What to check.
     data: Source
 
@@ -141,7 +141,7 @@ class TimedSource(TableReading):
 
 
 @dataclass(kw_only=True)
-class SpeedArgs:
+class SpeedFlags:
     # What to read.
     data: TimedSource
     # Height and width of the images that the model takes, in pixels.
@@ -160,7 +160,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _prepare(arguments: list[str]) -> int:
-    args = parse(PrepareArgs, "data prepare", _PREPARE, arguments)
+    args = parse(PrepareFlags, "data prepare", _PREPARE, arguments)
     check_flags(args)
     console = Console(highlight=False)
     root = (
@@ -186,7 +186,7 @@ def _prepare(arguments: list[str]) -> int:
 
 
 def _verify(arguments: list[str]) -> int:
-    args = parse(VerifyArgs, "data verify", _VERIFY, arguments)
+    args = parse(VerifyDataFlags, "data verify", _VERIFY, arguments)
     check_flags(args)
     console = Console(highlight=False)
     damaged = _damaged(args, console) if args.data.name == "shards" else {}
@@ -210,7 +210,7 @@ def _verify(arguments: list[str]) -> int:
     return 1 if damaged or broken else 0
 
 
-def _damaged(args: VerifyArgs, console: Console) -> dict[str, str]:
+def _damaged(args: VerifyDataFlags, console: Console) -> dict[str, str]:
     """What is wrong with shards as files, by place."""
     shards, faults = find_shards(args.data.root, args.data.cache), {}
     with reporter(console).meter("checking shards", len(shards), "shards") as bar:
@@ -233,7 +233,7 @@ def _decode(console: Console, name: str, images: Images, workers: int) -> dict[s
 
 
 def _speed(arguments: list[str]) -> int:
-    args = parse(SpeedArgs, "data speed", _SPEED, arguments)
+    args = parse(SpeedFlags, "data speed", _SPEED, arguments)
     check_flags(args)
     images = open_splits(args.data.config()).train
     transform = train_transform(

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from ..widths.extract import Extracted, extract
 from .arguments import parse
+from .bars import shown
 from .computing import NamedData
 from .console import Console
-from .progress import shown
 
 
 @dataclass
-class Args:
+class ExtractFlags:
     # Run folder or checkpoint file of the nested model.
     checkpoint: Path
     # A share such as 1/4, a head count per block such as 4-4-8-16, or a YAML file of `matmamba select`.
@@ -48,7 +48,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Extract, check, measure, save, and say what was written."""
-    args = parse(Args, "extract", __doc__, arguments)
+    args = parse(ExtractFlags, "extract", __doc__, arguments)
     console = Console()
     with shown(console) as listener:
         found = extract(

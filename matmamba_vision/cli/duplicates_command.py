@@ -30,12 +30,12 @@ from ..errors import ConfigError
 from ..galleries.strategies import Method
 from ..upkeep.duplicates import DuplicateGroup, DuplicatesFound, duplicates
 from .arguments import parse
+from .bars import Shown
 from .console import Console, say
-from .progress import Shown
 
 
 @dataclass
-class Args:
+class DuplicatesFlags:
     # Folder of the gallery.
     gallery: Path
     # Least cosine similarity to the first image of a group, in (0, 1].
@@ -62,7 +62,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Find, print, delete if told to."""
-    args = parse(Args, "duplicates", __doc__, arguments)
+    args = parse(DuplicatesFlags, "duplicates", __doc__, arguments)
     if args.yes and not args.delete:
         raise ConfigError("--yes goes with --delete")
     limit_threads(args.threads)
@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> None:
         _print(args, console, found, deleted)
 
 
-def _print(args: Args, console: Console, found: DuplicatesFound, deleted: int) -> None:
+def _print(args: DuplicatesFlags, console: Console, found: DuplicatesFound, deleted: int) -> None:
     for group in found.groups[: args.top]:
         console.print(_table(group))
     if len(found.groups) > args.top:

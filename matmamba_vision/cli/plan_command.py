@@ -42,15 +42,15 @@ from ..galleries.plans import PlanFound
 from ..progress import Listener
 from ..studies.strategy_rows import first_stage
 from .arguments import parse
+from .bars import shown
 from .computing import Computing, require_place
 from .console import Console, say
-from .progress import shown
 
 Row = dict[str, Any]
 
 
 @dataclass
-class Args:
+class PlanFlags:
     # Folder of the gallery.
     gallery: Path
     # Query images: a folder, Parquet files or shards; not those of the gallery, which find themselves.
@@ -84,7 +84,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Measure, choose, save, print."""
-    args = parse(Args, "plan", __doc__, arguments)
+    args = parse(PlanFlags, "plan", __doc__, arguments)
     require_place("--plot", args.plot)
     if (args.queries is None) == (args.given.vectors is None):
         raise ConfigError("a plan needs either --queries, images, or --vectors made elsewhere")
@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> None:
         _print(console, args.gallery, found)
 
 
-def _plan(args: Args, gallery: ImageGallery, listener: Listener) -> PlanFound:
+def _plan(args: PlanFlags, gallery: ImageGallery, listener: Listener) -> PlanFound:
     return gallery.plan(
         args.queries,
         target=args.target,

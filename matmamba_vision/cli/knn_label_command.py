@@ -28,15 +28,15 @@ from ..device import limit_threads
 from ..galleries.strategies import Method
 from ..upkeep.labels import LabelFinding, LabelFindings, suggest_labels
 from .arguments import parse
+from .bars import Shown
 from .console import Console, say
-from .progress import Shown
 
 # Share of confirmed labels below which the votes are worth little.
 FEW_CONFIRMED = 0.5
 
 
 @dataclass
-class Args:
+class KnnLabelFlags:
     # Folder of the gallery.
     gallery: Path
     # Condition on the images to judge, in SQL, as in `matmamba search`; all labelled images vote.
@@ -63,7 +63,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Let the neighbours vote, and print."""
-    args = parse(Args, "knn-label", __doc__, arguments)
+    args = parse(KnnLabelFlags, "knn-label", __doc__, arguments)
     limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
     with Gallery(args.gallery) as gallery:
@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> None:
         _print(args, console, found)
 
 
-def _print(args: Args, console: Console, findings: LabelFindings) -> None:
+def _print(args: KnnLabelFlags, console: Console, findings: LabelFindings) -> None:
     suggestions, doubts = findings.of("suggestion"), findings.of("suspicious")
     for found, title in ((suggestions, "images without a label"), (doubts, "suspicious labels")):
         if found:

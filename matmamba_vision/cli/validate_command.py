@@ -29,15 +29,15 @@ from rich.table import Table
 from ..checkpoint import checkpoint_file
 from ..widths.validate import FILES, Validation, validate
 from .arguments import parse
+from .bars import shown
 from .computing import Computing, NamedData
 from .console import Console, say
-from .progress import shown
 
 Row = dict[str, Any]
 
 
 @dataclass
-class Args:
+class ValidateFlags:
     # Run folder or checkpoint file.
     checkpoint: Path
     # Folder to write; by default the folder `validate` beside the checkpoint. An earlier validation there is
@@ -65,7 +65,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Measure, write the folder, print tables or JSON."""
-    args = parse(Args, "validate", __doc__, arguments)
+    args = parse(ValidateFlags, "validate", __doc__, arguments)
     console = args.computing.console()
     with shown(console) as listener:
         found = validate(

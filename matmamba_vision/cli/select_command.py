@@ -30,13 +30,13 @@ from rich.table import Table
 from ..checkpoint import checkpoint_file
 from ..widths.select import Selected, select
 from .arguments import parse
+from .bars import shown
 from .computing import Computing, NamedData
 from .console import Console, say
-from .progress import shown
 
 
 @dataclass
-class Args:
+class SelectFlags:
     # Run folder or checkpoint file of the nested model.
     checkpoint: Path
     # The most that the width may cost, such as gmacs=2.0; see above.
@@ -61,7 +61,7 @@ class Args:
 
 def run(arguments: list[str]) -> None:
     """Choose, write, and say what was chosen."""
-    args = parse(Args, "select", __doc__, arguments)
+    args = parse(SelectFlags, "select", __doc__, arguments)
     console = args.computing.console()
     with shown(console) as listener:
         found = select(
