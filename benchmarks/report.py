@@ -69,7 +69,8 @@ a student beside its teacher, on photos |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 
-`readme.py` writes the README's tables from these files (`make readme`); a test fails when they differ.
+`readme.py` writes the tables of README and docs from these files (`make readme`); a test fails when they
+differ.
 """
 
 

@@ -77,6 +77,18 @@ def shown(title: str) -> tuple[list[str], list[str]]:
     return re.findall(r"^\| `([\w/.]+)` \|", table + "|", re.MULTILINE), re.findall(r"`([\w/]+\.py)`", text)
 
 
+@pytest.mark.parametrize(
+    ("picture", "title"),
+    [
+        ("image.svg", "An image, from its file to its segment"),
+        ("query.svg", "A query, from its file to its hits"),
+    ],
+)
+def test_a_picture_shows_the_files_of_its_table(picture: str, title: str) -> None:
+    drawn = re.findall(r">\d  (\w+\.py)<", (PAGE.parent / "pictures" / picture).read_text())
+    assert drawn == [path.rpartition("/")[2] for path in shown(title)[0]]
+
+
 @pytest.fixture
 def one(world: Path) -> Path:
     """A folder with one image that the gallery lacks."""
