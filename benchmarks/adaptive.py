@@ -31,7 +31,7 @@ from measuring import RESULTS, write_json
 
 Row = dict[str, Any]
 RESULT = RESULTS / "adaptive.json"
-# What is to be reached: points lost by a reranked query at the smallest width, by a gated one, and the share
+# What it has to reach: points lost by a reranked query at the smallest width, by a gated one, and the share
 # of the encoder's multiply-adds that the gate may spend.
 RERANKED, GATED, SHARE = 0.5, 0.1, 0.6
 

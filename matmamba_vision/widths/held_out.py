@@ -50,7 +50,7 @@ def open_data(
 
     Args:
         report: is told.
-        checkpoint: what is to be measured.
+        checkpoint: what is measured.
         config: of the data set.
         any_classes: it may have other classes than the checkpoint: labels are compared with each other, and
             not with what the classifier says.
