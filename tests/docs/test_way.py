@@ -50,7 +50,8 @@ def files_on_the_way(work: Callable[[], object]) -> set[str]:
 
     def look(frame: FrameType, event: str, value: Any) -> None:
         file = frame.f_code.co_filename
-        if not file.startswith(str(documents.ROOT)) or file == __file__ or event not in ("call", "return"):
+        ours = file.startswith(str(documents.ROOT)) and "site-packages" not in file and file != __file__
+        if not ours or event not in ("call", "return"):
             return
         given = [value] if event == "return" else list(frame.f_locals.values())
         if any(map(is_image, given)):
