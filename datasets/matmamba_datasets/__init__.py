@@ -8,11 +8,11 @@ from .decoded import DecodedLoader, decode
 from .errors import BrokenImageError, DataError
 from .joined import JoinedImages, open_training_images
 from .loader import Batch, BrokenTally, Loader, make_loader
+from .names import shown
 from .reading import Limits, Reading, TableReading
 from .registry import DATASETS, DataConfig, open_images, open_splits
 from .sample import NO_LABEL, Images, Sample, Splits, Subset, left_out_text
 from .stored import StoredImages
-from .texts import shown
 from .transforms import AugmentConfig, eval_transform, train_transform
 
 __all__ = [

@@ -39,13 +39,13 @@ class Parquet(Images):
     """The rows of some Parquet files of one folder, in the order of the files.
 
     Encoded images stay in memory if all of them are less than `memory` bytes. Else the row groups that were
-    read last stay, and the images are shuffled in groups of these: to train on much more than fits, `matmamba
-    data prepare` makes shards, which need no memory.
+    read last stay, and the images are shuffled in groups of these: to train on much more than fits, take
+    shards (see `prepare`), which need no memory.
 
     Ids are "file#row", the file by its path below the folder; "file#row@column" where a column was asked for
-    that would not have been chosen. Class names come from `classes.json` (a list,
-    or an object with a list under "names" or "classes") in the folder, from the files' metadata, from labels
-    that are names, or are the numbers themselves. Rows without an image are left out by name.
+    that would not have been chosen. Class names come from `classes.json` (a list, or an object with a list
+    under "names" or "classes") in the folder, from the files' metadata, from labels that are names, or are
+    the numbers themselves. Rows without an image are left out by name.
 
     Args:
         folder: what the files' names are relative to, by default that of the first.

@@ -18,8 +18,9 @@ from PIL import Image
 
 from .decode import Draft, read_image
 from .errors import DataError
+from .names import shown
 from .reading import Limits
-from .texts import Picked, shown
+from .texts import Picked
 
 NO_LABEL = -1
 """The label of an image that has none."""

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .kinds import IMAGE_SUFFIXES, reasons, suffix_of, why_no_member
+from .names import is_text
 from .sample import MOST_CLASSES, NO_LABEL, NoImagesError, left_out_text
-from .texts import Packed, is_text
+from .texts import Packed
 
 _BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
