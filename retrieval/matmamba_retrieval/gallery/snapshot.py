@@ -117,8 +117,14 @@ class Snapshot:
         if len(removed):
             live = np.ones(version.keys, dtype=bool)
             live[removed] = False
-        shortlists = self.catalog.shortlists(generation.number)
-        return Seen(generation, version, live, segments, shortlists, same.indexes if same else {})
+        return Seen(
+            generation=generation,
+            version=version,
+            live=live,
+            segments=segments,
+            shortlists=self.catalog.shortlists(generation.number),
+            indexes=same.indexes if same else {},
+        )
 
     def _segments_now(
         self, generation: Generation, width: str, rows: int, before: Segments | None

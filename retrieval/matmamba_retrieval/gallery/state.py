@@ -37,7 +37,7 @@ class OpenIndex:
         return search_index(self.index, self.segments, xq, shortlist, allowed, effort or 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Seen:
     """One state of a gallery: what is seen changes as a whole.
 
