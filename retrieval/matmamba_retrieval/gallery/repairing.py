@@ -192,6 +192,13 @@ def _repair_shortlists(folder: Path, catalog: Catalog, generation: Generation) -
             continue
         segments = Segments(folder / SEGMENTS, records, generation.spec.dim, index.rows)
         rebuilt = build_index(segments, index.rows, index.dim, index.recipe)
-        known = {"name": index.name, "width": index.width, "dim": index.dim, "recipe": index.recipe}
-        catalog.put_shortlist(generation.number, save_index(folder / SHORTLISTS, rebuilt, **known))
+        record = save_index(
+            folder / SHORTLISTS,
+            rebuilt,
+            name=index.name,
+            width=index.width,
+            dim=index.dim,
+            recipe=index.recipe,
+        )
+        catalog.put_shortlist(generation.number, record)
         yield f"built the index {index.name} again"
