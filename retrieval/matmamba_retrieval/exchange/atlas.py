@@ -22,7 +22,7 @@ from ..index.rerank import prefix
 from ..storage.records import Row
 from ..strategies.neighbours import neighbours
 from ..strategies.strategy import Strategy
-from .exchange import complete
+from .gallery_parquet import complete
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

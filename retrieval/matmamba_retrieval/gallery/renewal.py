@@ -75,12 +75,6 @@ class Renewal:
             staging.switch(self._catalog, self._number, plan)
         self.gallery.tidy()
 
-    def abandon(self) -> None:
-        """Forget it."""
-        with self.gallery.changing("it is forgotten"), self._catalog.transaction():
-            staging.drop_generation(self._catalog, self._number)
-        self.gallery.tidy()
-
     def _put(self, keys: Ints, blocks: Mapping[str, Iterable[Vectors]]) -> None:
         catalog, start = self._catalog, staging.key_count(self._catalog, self._number)
         folder, rows, dim = self.gallery.folder / SEGMENTS, len(keys), self.spec.dim

@@ -31,8 +31,6 @@ FEW_ALLOWED = 2_000
 CHUNK_ROWS = 4_096
 # Of the tables of residual product quantisers (FAISS's precomputed_table_max_bytes).
 TABLE_BYTES = 2 << 30
-# AdANNS-OPQ is trained and judged by so many vectors for each prefix that it tries.
-JUDGING_ROWS = 65_536
 
 
 def build_index(

@@ -22,7 +22,7 @@ from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..storage.records import Row
 from ..storage.spec import EmbeddingSpec
-from .parquet import reason
+from .parquet_vectors import reason
 from .parts import parsed_metadata
 
 Ints = NDArray[np.int64]
