@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from lookups import by_index
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, prefix
+from matmamba_retrieval.index.gallery_index import (
+    FEW_ALLOWED,
+    build_index,
+    load_index,
+    save_index,
+    search_index,
+)
 from matmamba_retrieval.index.recipes import RECIPES, cells, choose, split
 from matmamba_retrieval.index.rerank import NO_KEY, one_thread
-from matmamba_retrieval.index.shortlist import FEW_ALLOWED, build_index, load_index, save_index, search_index
 from matmamba_retrieval.index.shortlist_index import ShortlistIndex
 from small import unit_vectors
 

@@ -15,8 +15,7 @@ from ..gallery.gallery import UNIT_TOLERANCE
 from ..storage.files import sha256_of
 from ..storage.records import Row
 from ..storage.spec import ELSEWHERE, EmbeddingSpec
-from .joining import part_rows
-from .parts import Part
+from .parts import Part, part_rows
 
 
 class VectorFile(Protocol):

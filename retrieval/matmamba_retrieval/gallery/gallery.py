@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..arguments import require_array, require_text, require_texts, require_whole
 from ..errors import GalleryError, SavedError
+from ..index.gallery_index import build_index, save_index
 from ..index.recipes import AUTO, choose
-from ..index.shortlist import build_index, save_index
 from ..storage.catalog import Catalog
 from ..storage.changes import add_images, delete_images
 from ..storage.files import remove

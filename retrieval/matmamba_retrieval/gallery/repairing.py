@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.shortlist import build_index, save_index
+from ..index.gallery_index import build_index, save_index
 from ..remedies import DELETE
 from ..storage.catalog import Catalog
 from ..storage.files import flush_folder

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..arguments import require_text, require_texts, require_wholes
 from ..errors import GalleryError
-from ..index.shortlist import load_index
+from ..index.gallery_index import load_index
 from ..index.shortlist_index import ShortlistIndex
 from ..storage.catalog import Catalog
 from ..storage.locks import Busy, Lock

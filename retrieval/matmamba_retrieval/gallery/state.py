@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..index.gallery_index import search_index
 from ..index.rerank import Floats, Ints
-from ..index.shortlist import search_index
 from ..index.shortlist_index import ShortlistIndex
 from ..storage.records import Generation, ShortlistRecord, Version
 from ..storage.segments import Segments

@@ -1,4 +1,4 @@
-"""Shortlist indexes of a gallery: built from its vectors, kept in files, searched with newer rows."""
+"""Indexes of a gallery: built from its vectors, kept in files, searched together with newer rows."""
 
 from __future__ import annotations
 
