@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -121,9 +122,12 @@ def _single_shot(
     return Hits(D=D, I=I, shortlist=I, cost=cost, by_full=by_full, reason=images.reason(k))
 
 
+@lru_cache(maxsize=32)
 def _flags(count: int, flag: bool) -> Bools:
-    """(count,) times the same; NumPy's `full` takes several times as long for one query."""
-    return np.array([flag] * count, dtype=np.bool_)
+    """(count,) times the same, read-only: made once, because it takes as long as the rest of an answer."""
+    flags = np.full(count, flag)
+    flags.flags.writeable = False
+    return flags
 
 
 def _unfit(strategy: Strategy, k: int, dim: int) -> GalleryError:
