@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import DataError
-from .sample import Images, Splits, given_splits
+from .sample import Images
+from .splits import Splits, given_splits
 from .texts import Packed, Prefixed
 
 

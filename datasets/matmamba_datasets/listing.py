@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .kinds import is_shard, is_table, why_no_folder, why_no_image
+from .left_out import left_out_text
 from .names import is_text, shown
 from .reading import FOLLOW, Reading
 from .regular import said, why_not_regular
-from .sample import left_out_text
 from .texts import Packed
 
 _READ_ALREADY = "a link to a folder that is read where it lies, or holds this one"

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from .classes import CLASSES, class_names
 from .columns import Columns, Labels, as_numbers, columns_of, labels_in
 from .errors import BrokenImageError, DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
@@ -19,16 +20,8 @@ from .reading import TableReading
 from .regular import read_regular, too_large
 from .remote import read_small
 from .rowgroups import column, images_of, may_lack, opened
-from .sample import (
-    CLASSES,
-    Images,
-    NoImagesError,
-    Splits,
-    class_names,
-    given_splits,
-    split_by_id,
-    with_labels,
-)
+from .sample import Images, NoImagesError
+from .splits import Splits, given_splits, split_by_id, with_labels
 from .texts import Packed, Prefixed
 
 # Encoded images that a process keeps in memory at most, in bytes.

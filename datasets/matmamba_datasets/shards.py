@@ -11,25 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from .archive import INDEX, INDEX_FORMAT, Shard, size_fault
+from .classes import CLASSES, class_names
 from .errors import BrokenImageError, DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
 from .kinds import is_shard
+from .left_out import left_out_text
 from .listing import Listing, absolute, beside_nothing
 from .reading import Reading
 from .regular import open_regular, said, too_large
 from .remote import expand, is_url, join, list_places, local_copy, read_small
-from .sample import (
-    CLASSES,
-    NO_LABEL,
-    Images,
-    NoImagesError,
-    Splits,
-    class_names,
-    given_splits,
-    left_out_text,
-    split_by_id,
-    with_labels,
-)
+from .sample import NO_LABEL, Images, NoImagesError
+from .splits import Splits, given_splits, split_by_id, with_labels
 from .tars import Members, read_members
 from .texts import Prefixed
 

@@ -17,10 +17,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from .classes import MOST_CLASSES
 from .errors import DataError
 from .kinds import IMAGE_SUFFIXES, reasons, suffix_of, why_no_member
+from .left_out import left_out_text
 from .names import is_text
-from .sample import MOST_CLASSES, NO_LABEL, NoImagesError, left_out_text
+from .sample import NO_LABEL, NoImagesError
 from .texts import Packed
 
 _BLOCK = 512

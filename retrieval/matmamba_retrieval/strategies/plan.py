@@ -10,7 +10,7 @@ from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..remedies import PLAN
 from ..storage.spec import EmbeddingSpec
-from .stored import filled
+from .json_values import filled
 from .strategy import Strategy
 
 
