@@ -51,6 +51,7 @@ ORDERS = {
         [
             "arguments",
             "errors",
+            "remedies",
             "metrics",
             "overlap",
             "storage",

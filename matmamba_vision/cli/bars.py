@@ -38,7 +38,7 @@ class _Stage:
 class Shown:
     """A listener that shows events: a bar on a terminal, else a line now and then; nothing stays of a bar.
 
-    Flags:
+    Args:
         console: where.
     """
 

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     That is 0; 1 for faults that were found, or a fault of the program, with its traceback; 2 for bad input,
     with one line; 130 if the command was interrupted.
 
-    Flags:
+    Args:
         argv: the words behind `matmamba`; by default those of this process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)

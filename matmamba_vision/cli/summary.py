@@ -31,7 +31,7 @@ def continuable(gallery: Path) -> Iterator[None]:
 def summarise(console: Console, folder: Path, verb: str, count: int, total: int, seconds: float) -> None:
     """Print how many images were taken in how long.
 
-    Flags:
+    Args:
         console: where.
         folder: of the gallery.
         verb: what was done with the images, such as "added".

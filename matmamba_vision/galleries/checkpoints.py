@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import torch
-from matmamba_retrieval.exchange.importing import made_elsewhere
 from matmamba_retrieval.storage.records import Generation
+from matmamba_retrieval.storage.spec import made_elsewhere
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from .given import require_path

@@ -46,7 +46,7 @@ def export_gallery(
         SystemRefusalError: the file cannot be written.
     """
     # Here, because it needs pyarrow.
-    from matmamba_retrieval.exchange.exchange import export_parquet
+    from matmamba_retrieval.exchange.gallery_parquet import export_parquet
 
     keys = _some_keys(gallery, where)
     with Reporter(progress).meter("exporting", len(keys)) as meter:
@@ -73,7 +73,7 @@ def import_gallery(
         GalleryError: a damaged file, vectors of another model, or images that are there already.
         MissingPackageError: pyarrow is not installed.
     """
-    from matmamba_retrieval.exchange.exchange import Exported, import_parquet
+    from matmamba_retrieval.exchange.gallery_parquet import Exported, import_parquet
 
     require("existing", existing, Annotated[str, OneOf(get_args(Existing))])
     with Reporter(progress).meter("importing", len(Exported(Path(file)))) as meter:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matmamba_datasets.listing import absolute
 from matmamba_retrieval import Gallery
-from matmamba_retrieval.gallery import upkeep
+from matmamba_retrieval.gallery import image_files
 
 from ..errors import refusals
 
@@ -40,4 +40,4 @@ def relocate(gallery: Gallery, old: str | os.PathLike[str], new: str | os.PathLi
     Raises:
         GalleryError: no path begins with `old`, or no file is there; nothing was changed.
     """
-    return Moved(*upkeep.move(gallery, absolute(Path(old)), absolute(Path(new))))
+    return Moved(*image_files.move(gallery, absolute(Path(old)), absolute(Path(new))))
