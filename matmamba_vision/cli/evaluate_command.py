@@ -46,7 +46,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..checkpoint import checkpoint_file
-from ..galleries.checkpoints import SHIPPED
+from ..galleries.gallery_model import SHIPPED
 from ..studies.evaluate import PLOTS, Study, evaluate
 from ..studies.strategy_rows import first_stage
 from .arguments import parse

@@ -26,7 +26,7 @@ from matmamba_datasets import TableReading
 from matmamba_datasets import shown as printable
 from matmamba_retrieval import Gallery, GalleryError
 
-from ..galleries.checkpoints import SHIPPED
+from ..galleries.gallery_model import SHIPPED
 from ..galleries.image_intake import index
 from ..galleries.intake import Indexed
 from ..galleries.shortlists import build_indexes

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..device import limit_threads
 from ..errors import refusals
+from ..given import require_path, require_texts, require_whole
 from ..progress import Listener, Reporter
-from .checkpoints import SHIPPED, checkpoint_at
 from .encoding import ImageEncoder
-from .given import require_path, require_texts, require_whole
+from .gallery_model import SHIPPED, checkpoint_at
 from .given_images import ImageLike, collection_of
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from matmamba_common.settings import kind_of
 
 from ..errors import refusals
+from ..given import require_place
 from .answers import Answer, Hit, mean_cost, spent_text
-from .given import require_place
 from .page import Card, Page, Section, image_card
 from .pictures import Pictures
 from .strategies import strategy_text

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..device import limit_threads, resolve_device
 from ..errors import ConfigError, refusals
+from ..given import require_number, require_path, require_place, require_type, require_whole
 from ..progress import Listener, Meter, Reporter
 from .answers import Answer
-from .given import require_number, require_path, require_place, require_type, require_whole
 from .given_images import ImageLike
 from .given_vectors import GivenVectors
 from .image_intake import index

@@ -10,8 +10,8 @@ from matmamba_retrieval import Gallery, GalleryError, Gate, Plan, Strategy
 from matmamba_retrieval.planning.planner import funnel_schedule
 
 from ..errors import ConfigError
+from ..given import require_type, require_whole
 from ..progress import Reporter
-from .given import require_type, require_whole
 
 # Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
 # measured by benchmarks/small_gallery.py.

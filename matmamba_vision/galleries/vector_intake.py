@@ -16,8 +16,8 @@ from matmamba_retrieval.storage.distinct import first_repeated
 
 from ..device import limit_threads
 from ..errors import refusals
+from ..given import require_path, require_type, require_whole
 from ..progress import Listener, Reporter
-from .given import require_path, require_type, require_whole
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
 

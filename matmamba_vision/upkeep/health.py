@@ -22,8 +22,8 @@ from PIL import Image
 
 from ..checkpoint import CheckpointError
 from ..errors import refusals
-from ..galleries.checkpoints import checkpoint_of
 from ..galleries.embedder import Embedder
+from ..galleries.gallery_model import checkpoint_of
 from ..galleries.pictures import Pictures
 
 PathLike = str | os.PathLike[str]
