@@ -26,6 +26,7 @@ from rich.table import Table
 
 from ..device import limit_threads
 from ..galleries.strategies import Method
+from ..given import require_place
 from ..upkeep.labels import LabelFinding, LabelFindings, suggest_labels
 from .arguments import parse
 from .bars import Shown
@@ -64,6 +65,9 @@ class KnnLabelFlags:
 def run(arguments: list[str]) -> None:
     """Let the neighbours vote, and print."""
     args = parse(KnnLabelFlags, "knn-label", __doc__, arguments)
+    for name, file in (("--csv", args.csv), ("--html", args.html)):
+        if file is not None:
+            require_place(name, file)
     limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
     with Gallery(args.gallery) as gallery:
@@ -79,7 +83,7 @@ def run(arguments: list[str]) -> None:
         if args.csv is not None:
             found.write_csv(args.csv)
         if args.html is not None:
-            found.write_page(args.html, gallery, args.top)
+            found.write_page(args.html, gallery, top=args.top)
     if args.json:
         say(json.dumps(found.to_dict(), indent=2))
     else:

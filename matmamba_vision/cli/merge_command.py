@@ -48,5 +48,5 @@ def run(arguments: list[str]) -> None:
     if not merged.added:
         console.print(f"{args.into} holds these galleries already: nothing to do", soft_wrap=True)
         return
-    summarise(console, args.into, "merged", merged.added, merged.images, merged.seconds)
+    summarise(console, args.into, "merged", merged.added, merged.total, merged.seconds)
     console.print(f"next: matmamba search --gallery {quote(str(args.into))} IMAGE", soft_wrap=True)

@@ -19,7 +19,6 @@ from shlex import quote
 import tyro
 from matmamba_datasets import Limits
 
-from ..progress import Reporter
 from ..upkeep.reindex import reindex
 from .arguments import parse
 from .bars import Shown
@@ -66,6 +65,5 @@ def run(arguments: list[str]) -> None:
     if not done.needed:
         shown.console.print(f"{args.gallery} is of this model already: nothing to do", soft_wrap=True)
         return
-    summarise(shown.console, args.gallery, "encoded anew", done.encoded, done.images, done.seconds)
-    Reporter(shown).broken(done.tally)
+    summarise(shown.console, args.gallery, "encoded anew", done.encoded, done.total, done.seconds)
     shown.console.print(f"next: matmamba search --gallery {quote(str(args.gallery))} IMAGE", soft_wrap=True)
