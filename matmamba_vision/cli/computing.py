@@ -1,4 +1,4 @@
-"""The flags that commands share which compute, and what they have in common."""
+"""The flags that all commands share which compute, and where these show how far they are."""
 
 from __future__ import annotations
 

@@ -71,14 +71,14 @@ def run(arguments: list[str]) -> None:
     limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
     # Nobody else adds or deletes between finding and deleting.
-    with Gallery(args.gallery, write=args.delete and args.yes) as gallery:
+    with Gallery(args.gallery, write=args.delete and args.yes) as gallery, Shown(console) as listener:
         found = duplicates(
             gallery,
             threshold=args.threshold,
             where=args.where,
             method=args.method,
             neighbours=args.neighbours,
-            progress=Shown(console),
+            progress=listener,
         )
         if args.html is not None:
             found.write_page(args.html)

@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> None:
             require_place(name, file)
     limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
-    with Gallery(args.gallery) as gallery:
+    with Gallery(args.gallery) as gallery, Shown(console) as listener:
         found = suggest_labels(
             gallery,
             where=args.where,
@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> None:
             temperature=args.temperature,
             min_confidence=args.min_confidence,
             method=args.method,
-            progress=Shown(console),
+            progress=listener,
         )
         if args.csv is not None:
             found.write_csv(args.csv)

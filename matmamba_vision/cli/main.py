@@ -14,11 +14,10 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from matmamba_common.errors import MatMambaError
 from rich.table import Table
 
 from ..allocator import keep_freed_memory
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError, MatMambaError, refusals
 from ..nearest import did_you_mean
 from .console import Console, Lines, replace_what_cannot_be_printed, say
 
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     That is 0; 1 for faults that were found, or a fault of the program, with its traceback; 2 for bad input,
     with one line; 130 if the command was interrupted.
 
-    Flags:
+    Args:
         argv: the words behind `matmamba`; by default those of this process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -43,7 +43,7 @@ from ..progress import Listener
 from ..studies.strategy_rows import first_stage
 from ..upkeep.image_gallery import ImageGallery, open_gallery
 from .arguments import parse
-from .bars import shown
+from .bars import Shown
 from .computing import Computing
 from .console import Console, say
 
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> None:
     console, computing = args.computing.begin(), args.computing
     with (
         open_gallery(args.gallery, model=args.checkpoint, write=True, device=computing.device) as gallery,
-        shown(console) as listener,
+        Shown(console) as listener,
     ):
         found = _plan(args, gallery, listener)
     if computing.json:

@@ -28,10 +28,10 @@ def continuable(gallery: Path) -> Iterator[None]:
         raise
 
 
-def summarise(console: Console, folder: Path, verb: str, count: int, total: int, seconds: float) -> None:
+def summarise(console: Console, folder: Path, verb: str, *, count: int, total: int, seconds: float) -> None:
     """Print how many images were taken in how long.
 
-    Flags:
+    Args:
         console: where.
         folder: of the gallery.
         verb: what was done with the images, such as "added".

@@ -70,10 +70,15 @@ def index_vectors(
     require_whole("threads", threads, 0)
     require_type("model_name", model_name, str, "a text")
     wanted = Wanted(
-        gallery=require_path("gallery", gallery), prefix=prefix, dims=dims, factory=factory, shard=shard,
+        gallery=require_path("gallery", gallery),
+        prefix=prefix,
+        dims=dims,
+        factory=factory,
+        shard=shard,
         metadata=None if metadata is None else require_path("metadata", metadata),
-        upsert=upsert, report=report,
-    )  # fmt: skip
+        upsert=upsert,
+        report=report,
+    )
     limit_threads(threads)
     file = open_vectors(require_path("vectors", vectors), None if ids is None else require_path("ids", ids))
     indexed = _index_vectors(wanted, file, model_name, normalise)

@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from matmamba_retrieval import Gallery
+from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
 
 from ..checkpoint import Checkpoint
-from ..errors import refusals
+from ..errors import ConfigError, refusals
+from ..galleries.queries import stored_queries
 from ..galleries.searched_gallery import SearchedGallery
 from ..galleries.strategies import Method
 from ..progress import Listener
@@ -64,6 +65,26 @@ class ImageGallery(SearchedGallery):
         """
         with self.reading() as gallery:
             return contents.describe(gallery)
+
+    @refusals()
+    def rows(self, ids: str | Sequence[str] | None = None, *, where: str = "") -> list[Row]:
+        """What the gallery knows of its images: id, path, label and metadata of each.
+
+        Args:
+            ids: of the images; by default all of them, in the order in which they were added.
+            where: instead of ids: a condition, in SQL over id, path, label and metadata.
+
+        Raises:
+            MatMambaError: an id that is not there, a condition that cannot be understood, ids and where
+                together; or the gallery is closed.
+            TypeError: an argument is of another type.
+        """
+        if ids is not None and where:
+            raise ConfigError("ids and where name images in two ways: give one of them")
+        with self.reading() as gallery:
+            if ids is not None:
+                return gallery.rows([one.key for one in stored_queries("ids", ids, gallery)])
+            return gallery.rows(contents.keys_where(gallery, where))
 
     @refusals()
     def delete(self, ids: str | Sequence[str] = (), *, where: str = "") -> int:
