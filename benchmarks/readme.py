@@ -150,7 +150,7 @@ def quality(row: dict[str, Any], *names: str) -> tuple[str, ...]:
 
 def summary_table() -> str:
     """The main results, a row each; their whole tables stand in docs/results.md."""
-    rows = [*photos_rows(read("photos")), nested_row(read("nested_quality")), million_row(read("million"))]
+    rows = [*photos_rows(read("photos")), nested_row(read("nested_quality"))]
     return markdown(("what", "measured", "compared with"), [*rows, demo_row(read("demo/results"))])
 
 
@@ -176,19 +176,6 @@ def nested_row(result: dict[str, Any]) -> Row:
         "top-1 at width 1/8, CIFAR-10, four widths trained as one",
         spaced(nested),
         spaced(f"{alone} alone"),
-    )
-
-
-def million_row(result: dict[str, Any]) -> Row:
-    """One query to a million vectors, ours and the fastest of FAISS."""
-    sides = dict(result["sides"])
-    ours = sides.pop(retrieval_tables.OURS)
-    name, best = min(sides.items(), key=lambda side: side[1]["ms_one"]["median"])
-    return (
-        f"one query to {result['rows']:,} vectors, recall@{result['k']} {ours['ann_recall']:.3f}",
-        f"{ours['ms_one']['median']:.2f} ms, {ours['memory_bytes'] / 1e6:,.0f} MB in memory"
-        f" and {ours['mapped_bytes'] / 1e6:,.0f} MB on the disk",
-        f"{best['ms_one']['median']:.2f} ms, {best['memory_bytes'] / 1e6:,.0f} MB by {name}",
     )
 
 
