@@ -68,10 +68,16 @@ def ship(
     name, images = config["data"]["root"] or config["data"]["name"], results["images"]
     top1 = {row["width"]: row["top1"] for row in results["widths"]}
     facts = RunFacts(
-        checkpoint.model, checkpoint.classes, name, trained_on or images["gallery"], images["queries"],
-        config, top1, json.loads((run / "environment.json").read_text()),
-        " ".join(filter(None, (stopped(run, config), note))),
-    )  # fmt: skip
+        model=checkpoint.model,
+        classes=checkpoint.classes,
+        data=name,
+        images=trained_on or images["gallery"],
+        held_out=images["queries"],
+        config=config,
+        top1=top1,
+        made_with=json.loads((run / "environment.json").read_text()),
+        note=" ".join(filter(None, (stopped(run, config), note))),
+    )
     write_whole(
         {
             folder / f"{variant}.yaml": yaml.safe_dump(config, sort_keys=False).encode(),

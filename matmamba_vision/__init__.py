@@ -81,62 +81,6 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.2.0"
-# Of `matmamba_vision.api`, which brings FAISS and what reads images.
-_LATE = (
-    "Answer",
-    "CheckedData",
-    "Demonstration",
-    "DistillConfig",
-    "DuplicatesFound",
-    "Event",
-    "Extracted",
-    "GivenVectors",
-    "Hit",
-    "ImageGallery",
-    "Indexed",
-    "LabelFindings",
-    "Listener",
-    "Merged",
-    "MissingPackageError",
-    "Moved",
-    "NotFiniteError",
-    "Notice",
-    "PlanFound",
-    "Prepared",
-    "Progress",
-    "Reindexed",
-    "Repaired",
-    "Run",
-    "Selected",
-    "Strategy",
-    "Study",
-    "SystemRefusalError",
-    "TrainConfig",
-    "TrainingPlan",
-    "Validation",
-    "Verified",
-    "answers_to_dict",
-    "build_indexes",
-    "demo",
-    "distill",
-    "evaluate",
-    "extract",
-    "import_gallery",
-    "index",
-    "index_vectors",
-    "load_config",
-    "merge",
-    "open_gallery",
-    "plan_training",
-    "prepare_shards",
-    "reading_rates",
-    "reindex",
-    "select",
-    "train",
-    "validate",
-    "verify_data",
-    "write_page",
-)
 __all__ = [
     "Answer",
     "CheckedData",
@@ -208,7 +152,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+    # What is not here yet is of `matmamba_vision.api`, which brings FAISS and what reads images.
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(".api", __name__), name)
 

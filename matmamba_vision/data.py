@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from matmamba_common.settings import Bounds, require
+from matmamba_common.settings import Bounds, check, kind_of, require, require_least
 from matmamba_datasets import (
     AugmentConfig,
     DataConfig,
@@ -24,12 +24,14 @@ from matmamba_datasets.shards import find_shards
 from matmamba_datasets.speed import reading_rate
 from matmamba_datasets.verify import damaged_shards, decode_all
 
+from .config_file import filled
 from .errors import refusals
+from .given import require_lists, require_path
 from .progress import Listener, Reporter
 
-Megabytes = Annotated[float, Bounds(above=0)]
+DataLike: TypeAlias = DataConfig | Mapping[str, Any]
+AboveZero = Annotated[float, Bounds(above=0)]
 MaxSize = Annotated[int, Bounds(least=0, zero="any")]
-Pixels = Annotated[int, Bounds(least=1)]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class Prepared:
     broken: dict[str, str]
     foreign: dict[str, str]
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**asdict(self), "folder": str(self.folder)}
+
 
 @dataclass
 class CheckedData:
@@ -91,10 +97,24 @@ class CheckedData:
         """Whether nothing is damaged or broken."""
         return not self.damaged and not any(self.broken.values())
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"whole": self.whole, **asdict(self)}
+
+
+def _config_of(data: DataLike) -> DataConfig:
+    """Settings of a data set, checked; `TypeError` if they are none."""
+    if isinstance(data, Mapping):
+        data = filled(DataConfig, dict(data), "data")
+    if not isinstance(data, DataConfig):
+        raise TypeError(f"data is {kind_of(data)}: it can be a DataConfig, or a mapping of its values")
+    check(data, "data.")
+    return data
+
 
 @refusals()
 def prepare_shards(
-    data: DataConfig,
+    data: DataLike,
     output: str | os.PathLike[str],
     *,
     shard_mb: float = 256,
@@ -107,7 +127,8 @@ def prepare_shards(
     call continues one that was stopped, and gives the same shards as an unbroken one.
 
     Args:
-        data: what to convert; its `max_broken` is the share of images that may be unreadable.
+        data: what to convert, a `DataConfig` or a mapping of its values, such as `{"name": "folder",
+            "root": "PHOTOS"}`; its `max_broken` is the share of images that may be unreadable.
         output: folder to write; it can hold what a stopped call left.
         shard_mb: size at which a shard is full, in 10^6 bytes.
         max_size: longer side in pixels beyond which an image is made smaller, encoded as JPEG of quality 95;
@@ -117,10 +138,11 @@ def prepare_shards(
     Raises:
         DataError: no such data set, too many broken images, or a folder that holds something else.
         ConfigError: a number that cannot be.
+        TypeError: an argument is of another type.
     """
-    require("shard_mb", shard_mb, Megabytes)
+    require("shard_mb", shard_mb, AboveZero)
     require("max_size", max_size, MaxSize)
-    report, folder = Reporter(progress), Path(output)
+    report, folder, data = Reporter(progress), require_path("output", output), _config_of(data)
     elsewhere = not data.root or is_url(data.root)
     root = data.root if elsewhere else str(Path(data.root).absolute())
     splits = open_splits(data)
@@ -139,17 +161,18 @@ def _split(name: str, shards: Sequence[Mapping[str, Any]]) -> PreparedSplit:
 
 
 @refusals()
-def verify_data(data: DataConfig, *, progress: Listener | None = None) -> CheckedData:
+def verify_data(data: DataLike, *, progress: Listener | None = None) -> CheckedData:
     """Decode every image of a data set, and compare shards with their checksums.
 
     Args:
-        data: what to check.
+        data: what to check, as of `prepare_shards`.
         progress: is told how far it is.
 
     Raises:
         DataError: no such data set, or one that cannot be opened though nothing of it is damaged.
+        TypeError: `data` is of another type.
     """
-    report, found = Reporter(progress), CheckedData()
+    report, found, data = Reporter(progress), CheckedData(), _config_of(data)
     if data.name == "shards":
         _check_shards(data, found, report)
     try:
@@ -186,7 +209,7 @@ def _decode(name: str, images: Images, workers: int, report: Reporter) -> dict[s
 
 @refusals()
 def reading_rates(
-    data: DataConfig,
+    data: DataLike,
     *,
     workers: Sequence[int] = (0,),
     input_size: int = 224,
@@ -196,7 +219,7 @@ def reading_rates(
     """How many training images a second are read, decoded and augmented, without a model.
 
     Args:
-        data: what to read.
+        data: what to read, as of `prepare_shards`.
         workers: numbers of processes that decode, measured in turn; 0 decodes in this one.
         input_size: height and width of the images that a model takes, in pixels.
         seconds: how long to measure each.
@@ -207,8 +230,14 @@ def reading_rates(
 
     Raises:
         DataError: no such data set, or no image can be read.
+        ConfigError: a number that cannot be.
+        TypeError: an argument is of another type.
     """
-    require("input_size", input_size, Pixels)
+    require_lists(workers=workers)
+    require_least(1, input_size=input_size)
+    require_least(0, workers=workers)
+    require("seconds", seconds, AboveZero)
+    data = _config_of(data)
     images = open_splits(replace(data, workers=0)).train
     transform = train_transform({"input_size": (3, input_size, input_size)}, AugmentConfig(draft=draft))
     rows = []

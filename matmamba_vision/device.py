@@ -1,4 +1,4 @@
-"""Where a command computes, and on how many threads."""
+"""Where a job computes, and on how many threads."""
 
 from __future__ import annotations
 

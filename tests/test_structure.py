@@ -38,6 +38,7 @@ ORDERS = {
         "training",
         "measures",
         "progress",
+        "given",
         "data",
         "galleries",
         "upkeep",

@@ -1,4 +1,4 @@
-"""The command `matmamba`: the only place that brings images, model and retrieval together."""
+"""The command `matmamba`: parses flags, makes the calls that programs make, and prints results."""
 
 from .main import main
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -36,7 +34,9 @@ class _Stage:
 
 
 class Shown:
-    """A listener that shows events: a bar on a terminal, else a line now and then; nothing stays of a bar.
+    """A listener for one job that shows events: a bar on a terminal, else a line now and then.
+
+    When its block ends, nothing is left of its bars.
 
     Args:
         console: where.
@@ -45,6 +45,13 @@ class Shown:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._stages: dict[str, _Stage] = {}
+
+    def __enter__(self) -> Shown:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stage in list(self._stages):
+            self.close(stage)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Notice):
@@ -92,17 +99,6 @@ class Shown:
             left = timedelta(seconds=round((event.total - event.done) / rate))
             line = f"{event.stage} {event.done:,}/{event.total:,}  {said}  {left} left  {event.note}"
             self.console.print(line.rstrip(), soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def shown(console: Console) -> Iterator[Shown]:
-    """A listener for one job, whose bars are gone when the block ends."""
-    listener = Shown(console)
-    try:
-        yield listener
-    finally:
-        for stage in list(listener._stages):
-            listener.close(stage)
 
 
 def reporter(console: Console) -> Reporter:

@@ -1,15 +1,13 @@
-"""The flags that commands share which compute, and what they have in common."""
+"""The flags that all commands share which compute, and where these show how far they are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from matmamba_common.settings import Bounds
 
 from ..device import limit_threads
-from ..errors import ConfigError
 from .arguments import check_flags
 from .console import Console
 
@@ -60,11 +58,3 @@ class Computing:
         if not console.is_terminal:
             console.width = max(console.width, FILE_COLUMNS)
         return console
-
-
-def require_place(flag: str, file: Path | None) -> None:
-    """Raise `ConfigError` naming the flag if a file cannot be written where it says: before all the work."""
-    if file is not None and not file.absolute().parent.is_dir():
-        raise ConfigError(f"{flag} {file}: there is no folder {file.parent}")
-    if file is not None and file.is_dir():
-        raise ConfigError(f"{flag} {file} is a folder")

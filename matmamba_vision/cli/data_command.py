@@ -148,13 +148,14 @@ def _prepare(arguments: list[str]) -> int:
     args = parse(PrepareFlags, "data prepare", _PREPARE, arguments)
     check_flags(args)
     console = Console(highlight=False)
-    done = prepare_shards(
-        args.data.config(),
-        args.output,
-        shard_mb=args.shard_mb,
-        max_size=args.max_size,
-        progress=Shown(console),
-    )
+    with Shown(console) as listener:
+        done = prepare_shards(
+            args.data.config(),
+            args.output,
+            shard_mb=args.shard_mb,
+            max_size=args.max_size,
+            progress=listener,
+        )
     for split in done.splits:
         size = f"{split.bytes / 1e6:,.1f} MB"
         console.print(f"{split.name}: {split.images:,} images in {split.shards} shards, {size}")
@@ -170,7 +171,8 @@ def _verify(arguments: list[str]) -> int:
     args = parse(VerifyDataFlags, "data verify", _VERIFY, arguments)
     check_flags(args)
     console = Console(highlight=False)
-    found = verify_data(args.data.config(), progress=Shown(console))
+    with Shown(console) as listener:
+        found = verify_data(args.data.config(), progress=listener)
     if found.shards is not None:
         damaged = f"{found.summed} with a checksum, {len(found.damaged)} damaged"
         console.print(f"{found.shards} shards, {damaged}", soft_wrap=True)

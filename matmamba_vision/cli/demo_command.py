@@ -19,7 +19,7 @@ from rich.table import Table
 
 from ..studies.demo import demo
 from .arguments import parse
-from .bars import shown
+from .bars import Shown
 from .console import Console
 
 Row = dict[str, Any]
@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> None:
     """The main job, from images to answers, and tables of what it reached."""
     args = parse(DemoFlags, "demo", __doc__, arguments)
     console = Console(highlight=False)
-    with shown(console) as listener:
+    with Shown(console) as listener:
         found = demo(args.output, epochs=args.epochs, seed=args.seed, progress=listener)
     for table in (_widths(found.widths), _retrieval(found.retrieval), _goals(found.goals)):
         console.print(table)

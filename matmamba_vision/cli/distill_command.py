@@ -27,7 +27,7 @@ import tyro
 from ..config_file import load_into
 from ..runs import DistillConfig, distill
 from .arguments import config_named, parse
-from .bars import shown
+from .bars import Shown
 from .console import Console
 from .train_command import say_what_next
 
@@ -50,5 +50,5 @@ def run(arguments: list[str]) -> None:
     default = DistillFlags(file, run=load_into(DistillConfig, file)) if file else DistillFlags()
     args = parse(DistillFlags, "distill", __doc__, arguments, default)
     console = Console()
-    with shown(console) as listener:
+    with Shown(console) as listener:
         say_what_next(console, distill(args.run, resume=args.resume, progress=listener))

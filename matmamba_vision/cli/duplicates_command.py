@@ -28,6 +28,7 @@ from rich.table import Table
 from ..device import limit_threads
 from ..errors import ConfigError
 from ..galleries.strategies import Method
+from ..given import require_place
 from ..upkeep.duplicates import DuplicateGroup, DuplicatesFound, duplicates
 from .arguments import parse
 from .bars import Shown
@@ -65,17 +66,19 @@ def run(arguments: list[str]) -> None:
     args = parse(DuplicatesFlags, "duplicates", __doc__, arguments)
     if args.yes and not args.delete:
         raise ConfigError("--yes goes with --delete")
+    if args.html is not None:
+        require_place("--html", args.html)
     limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
     # Nobody else adds or deletes between finding and deleting.
-    with Gallery(args.gallery, write=args.delete and args.yes) as gallery:
+    with Gallery(args.gallery, write=args.delete and args.yes) as gallery, Shown(console) as listener:
         found = duplicates(
             gallery,
             threshold=args.threshold,
             where=args.where,
             method=args.method,
             neighbours=args.neighbours,
-            progress=Shown(console),
+            progress=listener,
         )
         if args.html is not None:
             found.write_page(args.html)

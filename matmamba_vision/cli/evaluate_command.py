@@ -46,11 +46,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..checkpoint import checkpoint_file
-from ..galleries.checkpoints import SHIPPED
+from ..galleries.gallery_model import SHIPPED
 from ..studies.evaluate import PLOTS, Study, evaluate
 from ..studies.strategy_rows import first_stage
 from .arguments import parse
-from .bars import shown
+from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
 
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> None:
     """Encode, try, write the folder, print tables or JSON."""
     args = parse(EvaluateFlags, "evaluate", __doc__, arguments)
     console = args.computing.console()
-    with shown(console) as listener:
+    with Shown(console) as listener:
         study = evaluate(
             args.checkpoint,
             grid=args.grid,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..widths.extract import Extracted, extract
 from .arguments import parse
-from .bars import shown
+from .bars import Shown
 from .computing import NamedData
 from .console import Console
 
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> None:
     """Extract, check, measure, save, and say what was written."""
     args = parse(ExtractFlags, "extract", __doc__, arguments)
     console = Console()
-    with shown(console) as listener:
+    with Shown(console) as listener:
         found = extract(
             args.checkpoint,
             args.width,

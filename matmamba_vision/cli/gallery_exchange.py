@@ -79,8 +79,8 @@ def export(arguments: list[str]) -> int:
     """Write a Parquet file."""
     args = parse(ExportFlags, "gallery export", _EXPORT, arguments)
     console = Console(highlight=False)
-    with Gallery(args.gallery) as gallery:
-        count = export_gallery(gallery, args.file, where=args.where, progress=Shown(console))
+    with Gallery(args.gallery) as gallery, Shown(console) as listener:
+        count = export_gallery(gallery, args.file, where=args.where, progress=listener)
     _say_written(console, args.file, count)
     return 0
 
@@ -89,7 +89,8 @@ def take_in(arguments: list[str]) -> int:
     """Read a Parquet file."""
     args = parse(ImportFlags, "gallery import", _IMPORT, arguments)
     console = Console(highlight=False)
-    count = import_gallery(args.file, args.gallery, existing=args.existing, progress=Shown(console))
+    with Shown(console) as listener:
+        count = import_gallery(args.file, args.gallery, existing=args.existing, progress=listener)
     with Gallery(args.gallery) as gallery:
         console.print(f"{args.gallery}: {count:,} images imported, {len(gallery):,} in all", soft_wrap=True)
         if not gallery.shortlists():
@@ -101,7 +102,7 @@ def atlas(arguments: list[str]) -> int:
     """Write a Parquet file for Embedding Atlas."""
     args = parse(AtlasFlags, "gallery atlas", _ATLAS, arguments)
     console = Console(highlight=False)
-    with Gallery(args.gallery) as gallery:
+    with Gallery(args.gallery) as gallery, Shown(console) as listener:
         count = export_atlas(
             gallery,
             args.file,
@@ -109,7 +110,7 @@ def atlas(arguments: list[str]) -> int:
             k=args.k,
             pictures=args.pictures,
             method=args.method,
-            progress=Shown(console),
+            progress=listener,
         )
     _say_written(console, args.file, count)
     image = " --image image" if args.pictures else ""

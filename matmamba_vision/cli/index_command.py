@@ -26,14 +26,14 @@ from matmamba_datasets import TableReading
 from matmamba_datasets import shown as printable
 from matmamba_retrieval import Gallery, GalleryError
 
-from ..galleries.checkpoints import SHIPPED
+from ..galleries.gallery_model import SHIPPED
 from ..galleries.image_intake import index
 from ..galleries.intake import Indexed
 from ..galleries.shortlists import build_indexes
 from ..galleries.vector_intake import index_vectors
 from ..progress import Listener
 from .arguments import parse
-from .bars import shown
+from .bars import Shown
 from .console import Console
 from .summary import continuable, summarise
 
@@ -99,9 +99,16 @@ def run(arguments: list[str]) -> None:
     if nothing:
         _build(args, console)
         return
-    with continuable(args.gallery), shown(console) as listener:
+    with continuable(args.gallery), Shown(console) as listener:
         indexed = _index(args, listener)
-    summarise(console, args.gallery, "added", indexed.added, indexed.total, indexed.seconds)
+    summarise(
+        console,
+        args.gallery,
+        "added",
+        count=indexed.added,
+        total=indexed.total,
+        seconds=indexed.seconds,
+    )
     _say_changes(console, indexed)
     if indexed.known:
         console.print(_left_alone(args, indexed.known), soft_wrap=True, highlight=False)
@@ -155,7 +162,7 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
 
 def _build(args: IndexFlags, console: Console) -> None:
     """Build indexes over images that are in a gallery already."""
-    with shown(console) as listener:
+    with Shown(console) as listener:
         names = build_indexes(
             args.gallery, dims=args.dims, factory=args.factory, threads=args.threads, progress=listener
         )

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from ..device import limit_threads
 from ..galleries.strategies import Method
+from ..given import require_place
 from ..upkeep.labels import LabelFinding, LabelFindings, suggest_labels
 from .arguments import parse
 from .bars import Shown
@@ -64,9 +65,12 @@ class KnnLabelFlags:
 def run(arguments: list[str]) -> None:
     """Let the neighbours vote, and print."""
     args = parse(KnnLabelFlags, "knn-label", __doc__, arguments)
+    for name, file in (("--csv", args.csv), ("--html", args.html)):
+        if file is not None:
+            require_place(name, file)
     limit_threads(args.threads)
     console = Console(highlight=False, stderr=args.json)
-    with Gallery(args.gallery) as gallery:
+    with Gallery(args.gallery) as gallery, Shown(console) as listener:
         found = suggest_labels(
             gallery,
             where=args.where,
@@ -74,12 +78,12 @@ def run(arguments: list[str]) -> None:
             temperature=args.temperature,
             min_confidence=args.min_confidence,
             method=args.method,
-            progress=Shown(console),
+            progress=listener,
         )
         if args.csv is not None:
             found.write_csv(args.csv)
         if args.html is not None:
-            found.write_page(args.html, gallery, args.top)
+            found.write_page(args.html, gallery, top=args.top)
     if args.json:
         say(json.dumps(found.to_dict(), indent=2))
     else:

@@ -14,11 +14,10 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from matmamba_common.errors import MatMambaError
 from rich.table import Table
 
 from ..allocator import keep_freed_memory
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError, MatMambaError, refusals
 from ..nearest import did_you_mean
 from .console import Console, Lines, replace_what_cannot_be_printed, say
 

@@ -41,12 +41,10 @@ def run(arguments: list[str]) -> None:
     """Merge, build the shortlists, print a summary."""
     args = parse(MergeFlags, "merge", __doc__, arguments)
     console = Console()
-    with continuable(args.into):
-        merged = merge(
-            args.galleries, args.into, dims=args.dims, factory=args.factory, progress=Shown(console)
-        )
+    with continuable(args.into), Shown(console) as listener:
+        merged = merge(args.galleries, args.into, dims=args.dims, factory=args.factory, progress=listener)
     if not merged.added:
         console.print(f"{args.into} holds these galleries already: nothing to do", soft_wrap=True)
         return
-    summarise(console, args.into, "merged", merged.added, merged.images, merged.seconds)
+    summarise(console, args.into, "merged", count=merged.added, total=merged.total, seconds=merged.seconds)
     console.print(f"next: matmamba search --gallery {quote(str(args.into))} IMAGE", soft_wrap=True)

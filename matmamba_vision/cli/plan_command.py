@@ -38,12 +38,13 @@ from ..errors import ConfigError
 from ..galleries.given_vectors import GivenVectors
 from ..galleries.plans import PlanFound
 from ..galleries.searched_gallery import MOST_QUERIES
+from ..given import require_place
 from ..progress import Listener
 from ..studies.strategy_rows import first_stage
 from ..upkeep.image_gallery import ImageGallery, open_gallery
 from .arguments import parse
-from .bars import shown
-from .computing import Computing, require_place
+from .bars import Shown
+from .computing import Computing
 from .console import Console, say
 
 Row = dict[str, Any]
@@ -85,13 +86,14 @@ class PlanFlags:
 def run(arguments: list[str]) -> None:
     """Measure, choose, save, print."""
     args = parse(PlanFlags, "plan", __doc__, arguments)
-    require_place("--plot", args.plot)
+    if args.plot is not None:
+        require_place("--plot", args.plot)
     if (args.queries is None) == (args.given.vectors is None):
         raise ConfigError("a plan needs either --queries, images, or --vectors made elsewhere")
     console, computing = args.computing.begin(), args.computing
     with (
         open_gallery(args.gallery, model=args.checkpoint, write=True, device=computing.device) as gallery,
-        shown(console) as listener,
+        Shown(console) as listener,
     ):
         found = _plan(args, gallery, listener)
     if computing.json:

@@ -19,7 +19,6 @@ from shlex import quote
 import tyro
 from matmamba_datasets import Limits
 
-from ..progress import Reporter
 from ..upkeep.reindex import reindex
 from .arguments import parse
 from .bars import Shown
@@ -50,8 +49,8 @@ class ReindexFlags:
 def run(arguments: list[str]) -> None:
     """Encode all images anew, switch, print a summary."""
     args = parse(ReindexFlags, "reindex", __doc__, arguments)
-    shown = Shown(Console())
-    with continuable(args.gallery):
+    console = Console()
+    with continuable(args.gallery), Shown(console) as listener:
         done = reindex(
             args.gallery,
             args.checkpoint,
@@ -61,11 +60,17 @@ def run(arguments: list[str]) -> None:
             workers=args.workers,
             threads=args.threads,
             limits=args.limits,
-            progress=shown,
+            progress=listener,
         )
     if not done.needed:
-        shown.console.print(f"{args.gallery} is of this model already: nothing to do", soft_wrap=True)
+        console.print(f"{args.gallery} is of this model already: nothing to do", soft_wrap=True)
         return
-    summarise(shown.console, args.gallery, "encoded anew", done.encoded, done.images, done.seconds)
-    Reporter(shown).broken(done.tally)
-    shown.console.print(f"next: matmamba search --gallery {quote(str(args.gallery))} IMAGE", soft_wrap=True)
+    summarise(
+        console,
+        args.gallery,
+        "encoded anew",
+        count=done.encoded,
+        total=done.total,
+        seconds=done.seconds,
+    )
+    console.print(f"next: matmamba search --gallery {quote(str(args.gallery))} IMAGE", soft_wrap=True)

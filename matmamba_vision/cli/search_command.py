@@ -50,10 +50,10 @@ from ..galleries.query_images import asked_images
 from ..galleries.result_page import write_page
 from ..galleries.search_pass import DEFAULT_K
 from ..galleries.strategies import plan_text, strategy_text
+from ..given import require_place
 from ..upkeep.image_gallery import ImageGallery, open_gallery
 from .arguments import parse
 from .bars import reporter
-from .computing import require_place
 from .console import Console, say
 
 
@@ -104,7 +104,8 @@ def run(arguments: list[str]) -> int:
     args = parse(SearchFlags, "search", __doc__, arguments)
     if not (args.queries or args.like or args.given.vectors):
         raise ConfigError("no query image given: matmamba search --gallery G IMAGE ...")
-    require_place("--html", args.html)
+    if args.html is not None:
+        require_place("--html", args.html)
     with open_gallery(args.gallery, model=args.checkpoint, threads=args.threads) as gallery:
         answers = _search(args, gallery)
         broken = [answer for answer in answers if answer.error]

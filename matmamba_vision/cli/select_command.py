@@ -30,7 +30,7 @@ from rich.table import Table
 from ..checkpoint import checkpoint_file
 from ..widths.select import Selected, select
 from .arguments import parse
-from .bars import shown
+from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
 
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> None:
     """Choose, write, and say what was chosen."""
     args = parse(SelectFlags, "select", __doc__, arguments)
     console = args.computing.console()
-    with shown(console) as listener:
+    with Shown(console) as listener:
         found = select(
             args.checkpoint,
             args.budget,

@@ -28,7 +28,7 @@ def continuable(gallery: Path) -> Iterator[None]:
         raise
 
 
-def summarise(console: Console, folder: Path, verb: str, count: int, total: int, seconds: float) -> None:
+def summarise(console: Console, folder: Path, verb: str, *, count: int, total: int, seconds: float) -> None:
     """Print how many images were taken in how long.
 
     Args:

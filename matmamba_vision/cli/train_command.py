@@ -28,7 +28,7 @@ from ..measures.memory import MIB
 from ..runs import Run, RunMemory, TrainConfig, TrainingPlan, load_config, plan_training, train
 from ..runs.dry_run import SMALL_BATCHES
 from .arguments import config_named, parse
-from .bars import shown
+from .bars import Shown
 from .console import Console
 
 
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> None:
     default = TrainFlags(file, run=load_config(file)) if file else TrainFlags()
     args = parse(TrainFlags, "train", __doc__, arguments, default)
     console = Console()
-    with shown(console) as listener:
+    with Shown(console) as listener:
         if args.dry_run:
             print_plan(console, plan_training(args.run, resume=args.resume, progress=listener))
         else:

@@ -29,7 +29,7 @@ from rich.table import Table
 from ..checkpoint import checkpoint_file
 from ..widths.validate import FILES, Validation, validate
 from .arguments import parse
-from .bars import shown
+from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
 
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> None:
     """Measure, write the folder, print tables or JSON."""
     args = parse(ValidateFlags, "validate", __doc__, arguments)
     console = args.computing.console()
-    with shown(console) as listener:
+    with Shown(console) as listener:
         found = validate(
             args.checkpoint,
             output=args.output or checkpoint_file(args.checkpoint).parent / "validate",

@@ -11,6 +11,8 @@ from matmamba_retrieval import Plan, Row, Strategy
 from matmamba_retrieval.strategies.hits import Cost
 from PIL import Image
 
+from ..errors import ConfigError
+from ..given import require_type
 from .strategies import settings_of
 
 
@@ -87,17 +89,33 @@ class Answer(Sequence[Hit]):
         return found | ({"reason": self.reason} if self.reason else {})
 
 
-def answers_to_dict(answers: Sequence[Answer]) -> dict[str, Any]:
+def answers_to_dict(answers: Answer | Sequence[Answer]) -> dict[str, Any]:
     """Answers of one search as JSON holds them, with their strategy and what a query spent.
 
     Args:
-        answers: one or more.
+        answers: one, or several.
+
+    Raises:
+        ConfigError: there is none.
+        TypeError: it is none.
     """
+    listed = listed_answers(answers)
+    if not listed:
+        raise ConfigError("answers is empty: a search has one answer or more")
     return {
-        "strategy": settings_of(answers[0].strategy),
-        "cost": cost_of(mean_cost(answers)),
-        "answers": [answer.to_dict() for answer in answers],
+        "strategy": settings_of(listed[0].strategy),
+        "cost": cost_of(mean_cost(listed)),
+        "answers": [answer.to_dict() for answer in listed],
     }
+
+
+def listed_answers(answers: Answer | Iterable[Answer]) -> list[Answer]:
+    """Answers of a search, one or several, in a list; `TypeError` if one is something else."""
+    # An answer is a sequence, too: of hits.
+    listed = [answers] if isinstance(answers, Answer) else list(answers)
+    for place, answer in enumerate(listed):
+        require_type(f"answers[{place}]", answer, Answer, "an Answer")
+    return listed
 
 
 def mean_cost(answers: Iterable[Answer]) -> Cost:

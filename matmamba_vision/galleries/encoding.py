@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from matmamba_datasets import Batch, BrokenTally, Images, Subset, eval_transform, make_loader
-from matmamba_retrieval import GalleryError
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
 from ..errors import NotFiniteError
-from ..galleries.embedder import Embedder
+from ..given import require_whole
 from ..progress import Meter
+from .embedder import Embedder
 
 # Batches that are decoded, but not encoded yet.
 AHEAD = 2
@@ -77,9 +77,9 @@ class ImageEncoder:
 
     @staticmethod
     def of(checkpoint: Checkpoint, widths: Sequence[str], batch_size: int, workers: int) -> ImageEncoder:
-        """One for widths as a user writes them; `GalleryError` if a number is not positive."""
-        if batch_size < 1 or workers < 0:
-            raise GalleryError(f"batch_size {batch_size} and workers {workers} must be 1 and 0 or more")
+        """One for widths as a user writes them; `ConfigError` if a number cannot be."""
+        require_whole("batch_size", batch_size, 1)
+        require_whole("workers", workers, 0)
         embedder = Embedder(checkpoint)
         labels = dict.fromkeys(embedder.model.label(width) for width in widths)
         labels.pop(embedder.spec().width, None)

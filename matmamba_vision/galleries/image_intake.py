@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..device import limit_threads
 from ..errors import refusals
+from ..given import require_path, require_texts, require_whole
 from ..progress import Listener, Reporter
-from .checkpoints import SHIPPED, checkpoint_at
 from .encoding import ImageEncoder
-from .given import require_path, require_texts, require_whole
+from .gallery_model import SHIPPED, checkpoint_at
 from .given_images import ImageLike, collection_of
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
@@ -100,10 +100,19 @@ def index(
     folder, texts = require_path("gallery", gallery), require_texts("widths", widths)
     place = Path(images) if isinstance(images, (str, os.PathLike)) else None
     wanted = Wanted(
-        gallery=folder, prefix=prefix, dims=dims, factory=factory, shard=shard, report=report,
+        gallery=folder,
+        prefix=prefix,
+        dims=dims,
+        factory=factory,
+        shard=shard,
+        report=report,
         metadata=None if metadata is None else require_path("metadata", metadata),
-        upsert=upsert, changed=changed, prune=prune, max_broken=max_broken, place=place,
-    )  # fmt: skip
+        upsert=upsert,
+        changed=changed,
+        prune=prune,
+        max_broken=max_broken,
+        place=place,
+    )
     limit_threads(threads)
     encoder = ImageEncoder.of(checkpoint_at(model), texts, batch_size, workers)
     collection = collection_of(images, ids, labels, reading)

@@ -15,8 +15,8 @@ from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
 
 from ..errors import ConfigError
+from ..given import require_number, require_type, require_whole
 from ..progress import Reporter
-from .given import require_number, require_type, require_whole
 from .shortlists import build_shortlists
 
 T = TypeVar("T")

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..errors import refusals
-from .checkpoints import checkpoint_at, checkpoint_of
 from .embedder import Embedder
+from .gallery_model import checkpoint_at, checkpoint_of
 from .sharing import Sharing
 from .strategies import StrategyChoice
 

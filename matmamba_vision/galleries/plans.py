@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
 from ..errors import ConfigError
+from ..given import require_number, require_path, require_place, require_texts, require_type, require_whole
 from ..measures import measure_latency
 from ..measures.pareto import pareto_front
 from ..progress import Reporter
 from .embedder import Embedder
 from .encoding import embed_batches, some
-from .given import require_number, require_path, require_place, require_texts, require_type, require_whole
 from .given_images import ImageLike, collection_of
 from .given_vectors import GivenVectors
 from .queries import unit_vectors

@@ -16,7 +16,7 @@ from matmamba_retrieval.gallery.gallery import UNIT_TOLERANCE
 from numpy.typing import NDArray
 from PIL import Image
 
-from .given import require_path, require_texts
+from ..given import require_path, require_texts
 from .given_images import ALLOWED, ImageLike, require_image
 from .given_vectors import GivenVectors
 from .query_images import Asked, local_path

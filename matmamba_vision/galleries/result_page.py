@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from matmamba_common.settings import kind_of
-
 from ..errors import refusals
-from .answers import Answer, Hit, mean_cost, spent_text
-from .given import require_place
+from ..given import require_place
+from .answers import Answer, Hit, listed_answers, mean_cost, spent_text
 from .page import Card, Page, Section, image_card
 from .pictures import Pictures
 from .strategies import strategy_text
@@ -29,10 +27,7 @@ def write_page(answers: Answer | Iterable[Answer], file: str | os.PathLike[str],
         SystemRefusalError: the file cannot be written.
         TypeError: an argument is of another type.
     """
-    place, listed = require_place("file", file), [answers] if isinstance(answers, Answer) else list(answers)
-    for number, answer in enumerate(listed):
-        if not isinstance(answer, Answer):
-            raise TypeError(f"answers[{number}] is {kind_of(answer)}: it can be an Answer")
+    place, listed = require_place("file", file), listed_answers(answers)
     pictures = Pictures()
     with Page(place, "Search results", intro) as page:
         for answer in listed:

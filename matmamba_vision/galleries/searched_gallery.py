@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, TableReading
-from matmamba_retrieval import Gallery, GalleryError, Queries, Row, Strategy
+from matmamba_retrieval import Gallery, GalleryError, Queries, Strategy
 from matmamba_retrieval.storage.spec import made_elsewhere
 from matmamba_retrieval.strategies.examples import Joined, Stored
 from numpy.typing import NDArray
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..device import limit_threads, resolve_device
 from ..errors import ConfigError, refusals
+from ..given import require_number, require_path, require_place, require_type, require_whole
 from ..progress import Listener, Meter, Reporter
 from .answers import Answer
-from .given import require_number, require_path, require_place, require_type, require_whole
 from .given_images import ImageLike
 from .given_vectors import GivenVectors
 from .image_intake import index
@@ -37,7 +37,7 @@ from .plans import (
     find_plan,
     given_queries,
     goal_of,
-)  # fmt: skip
+)
 from .queries import (
     Query,
     QueryLike,
@@ -47,7 +47,7 @@ from .queries import (
     read_queries,
     stored_queries,
     vector_parts,
-)  # fmt: skip
+)
 from .query_images import Asked, read_batch
 from .search_pass import SearchPass, VectorQueries, hits_wanted, why_few
 from .strategies import StrategyChoice
@@ -345,10 +345,24 @@ class SearchedGallery(OpenedGallery):
         """
         with self.changing() as folder:
             return index(
-                images, folder, model=self.require_model(), ids=ids, labels=labels, prefix=prefix, dims=dims,
-                factory=factory, metadata=metadata, reading=reading, upsert=upsert, changed=changed,
-                prune=prune, max_broken=max_broken, batch_size=batch_size, workers=workers, progress=progress,
-            )  # fmt: skip
+                images,
+                folder,
+                model=self.require_model(),
+                ids=ids,
+                labels=labels,
+                prefix=prefix,
+                dims=dims,
+                factory=factory,
+                metadata=metadata,
+                reading=reading,
+                upsert=upsert,
+                changed=changed,
+                prune=prune,
+                max_broken=max_broken,
+                batch_size=batch_size,
+                workers=workers,
+                progress=progress,
+            )
 
     @refusals()
     def plan(
@@ -415,10 +429,18 @@ class SearchedGallery(OpenedGallery):
         if vectors is not None and len(widths):
             raise ConfigError("widths: vectors have only the full one")
         wanted = PlanWanted(
-            goal=goal_of(target, budget), k=k, widths=widths, dims=dims, indexes=indexes, most=most,
-            max_broken=max_broken, batch_size=batch_size, workers=workers, seed=seed,
+            goal=goal_of(target, budget),
+            k=k,
+            widths=widths,
+            dims=dims,
+            indexes=indexes,
+            most=most,
+            max_broken=max_broken,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
             report=Reporter(progress),
-        )  # fmt: skip
+        )
         if plot is not None:
             require_place("plot", plot)
         with self.changing() as folder, Gallery(folder, write=True) as gallery:
@@ -431,28 +453,6 @@ class SearchedGallery(OpenedGallery):
         if plot is not None:
             found.write_plot(plot)
         return found
-
-    @refusals()
-    def rows(self, ids: str | Sequence[str] | None = None, *, where: str = "") -> list[Row]:
-        """What the gallery knows of its images: id, path, label and metadata of each.
-
-        Args:
-            ids: of the images; by default all of them, in the order in which they were added.
-            where: instead of ids: a condition, in SQL over id, path, label and metadata.
-
-        Raises:
-            MatMambaError: an id that is not there, a condition that cannot be understood, ids and where
-                together; or the gallery is closed.
-            TypeError: an argument is of another type.
-        """
-        require_type("where", where, str, "a text")
-        if ids is not None and where:
-            raise ConfigError("ids and where name images in two ways: give one of them")
-        with self.reading() as gallery:
-            if ids is not None:
-                return gallery.rows([one.key for one in stored_queries("ids", ids, gallery)])
-            allowed = gallery.allowed(where or None)
-            return gallery.rows(gallery.live_keys() if allowed is None else np.flatnonzero(allowed))
 
 
 def _require(k: Any, weight: Any, where: Any, min_score: Any, reading: Any) -> None:

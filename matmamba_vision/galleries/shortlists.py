@@ -10,8 +10,8 @@ from matmamba_retrieval.index.gallery_index import empty_index
 
 from ..device import limit_threads
 from ..errors import refusals
+from ..given import require_path, require_type, require_whole
 from ..progress import Listener, Reporter
-from .given import require_path, require_type, require_whole
 
 DEFAULT_DIM = 32
 

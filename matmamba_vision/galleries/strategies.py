@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+from matmamba_common.settings import OneOf, require
 from matmamba_retrieval import Gallery, GalleryError, Gate, Plan, Strategy
 from matmamba_retrieval.planning.planner import funnel_schedule
 
 from ..errors import ConfigError
+from ..given import require_type, require_whole
 from ..progress import Reporter
-from .given import require_type, require_whole
 
 # Up to so many images the exact answer takes milliseconds, about as long as encoding the query a second time:
 # measured by benchmarks/small_gallery.py.
@@ -50,7 +51,8 @@ def say_few(report: Reporter, gallery: Gallery, k: int, itself: bool = True) -> 
 
 
 def is_exact(gallery: Gallery, method: Method) -> bool:
-    """Whether all images are compared with all others."""
+    """Whether all images are compared with all others; `ConfigError` if there is no such method."""
+    require("method", method, Annotated[str, OneOf(get_args(Method))])
     return method == "exact" or (method == "auto" and len(gallery) <= EXACT_IMAGES)
 
 

@@ -16,8 +16,8 @@ from matmamba_retrieval.storage.distinct import first_repeated
 
 from ..device import limit_threads
 from ..errors import refusals
+from ..given import require_path, require_type, require_whole
 from ..progress import Listener, Reporter
-from .given import require_path, require_type, require_whole
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
 
@@ -70,10 +70,15 @@ def index_vectors(
     require_whole("threads", threads, 0)
     require_type("model_name", model_name, str, "a text")
     wanted = Wanted(
-        gallery=require_path("gallery", gallery), prefix=prefix, dims=dims, factory=factory, shard=shard,
+        gallery=require_path("gallery", gallery),
+        prefix=prefix,
+        dims=dims,
+        factory=factory,
+        shard=shard,
         metadata=None if metadata is None else require_path("metadata", metadata),
-        upsert=upsert, report=report,
-    )  # fmt: skip
+        upsert=upsert,
+        report=report,
+    )
     limit_threads(threads)
     file = open_vectors(require_path("vectors", vectors), None if ids is None else require_path("ids", ids))
     indexed = _index_vectors(wanted, file, model_name, normalise)

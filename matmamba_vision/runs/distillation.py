@@ -86,7 +86,14 @@ def distill(
     accelerator = accelerator_of(config)
     report = reporter_of(accelerator, Reporter(progress))
     prepare = partial(_prepare, config, splits, accelerator, report, str(resume))
-    return run_training(config, len(splits.held_out), prepare, accelerator, report, str(resume))
+    return run_training(
+        config,
+        len(splits.held_out),
+        prepare,
+        accelerator=accelerator,
+        report=report,
+        resume=str(resume),
+    )
 
 
 def _complete(config: DistillConfig) -> None:

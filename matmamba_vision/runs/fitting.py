@@ -84,6 +84,7 @@ def run_training(
     config: TrainConfig,
     held_out: int,
     prepare: Callable[[], Prepared],
+    *,
     accelerator: Accelerator,
     report: Reporter,
     resume: str,
@@ -116,10 +117,16 @@ def run_training(
         measure = measured_on(training, loaders[1], config)
         recorder = Recorder(
             RunParts(
-                config=config, training=training, loader=loaders[0], held_out=held_out, measure=measure,
-                folder=folder, saves=saves, report=report,
-            )
-        )  # fmt: skip
+                config=config,
+                training=training,
+                loader=loaders[0],
+                held_out=held_out,
+                measure=measure,
+                folder=folder,
+                saves=saves,
+                report=report,
+            ),
+        )
         position = recorder.continuation.restore(*found) if found else Position()
         _run(recorder, position, stack)
     return _result(recorder)

@@ -66,9 +66,14 @@ class RunKeeper:
         # The folder's name says more than its format.
         name = f"{Path(data.root).name} ({data.name})" if data.root else data.name
         facts = RunFacts(
-            model, self._images.classes, name, len(self._images), self._held_out,
-            as_plain(self._config), row["top1"],
-        )  # fmt: skip
+            model=model,
+            classes=self._images.classes,
+            data=name,
+            images=len(self._images),
+            held_out=self._held_out,
+            config=as_plain(self._config),
+            top1=row["top1"],
+        )
         save_run_card(self._folder.path, facts)
 
     def _figure(self, top1: dict[str, float]) -> float:

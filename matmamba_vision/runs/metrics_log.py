@@ -37,6 +37,7 @@ class MetricsLog:
         self,
         training: Training,
         folder: RunFolder | None,
+        *,
         opening: RunOpening,
         clock: RunClock,
         batches: int,

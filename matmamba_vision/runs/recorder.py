@@ -66,13 +66,27 @@ class Recorder(Hooks):
         self.tally = BrokenTally(len(images), config.data.max_broken, "data.max_broken")
         self.clock, self.stop = RunClock(), Stop(parts.training.accelerator)
         self.opening = RunOpening(config, parts.training, parts.folder, parts.saves)
-        self.log = MetricsLog(parts.training, parts.folder, self.opening, self.clock, len(parts.loader))
+        self.log = MetricsLog(
+            parts.training,
+            parts.folder,
+            opening=self.opening,
+            clock=self.clock,
+            batches=len(parts.loader),
+        )
         self.keeper = RunKeeper(config, images, parts.held_out, parts.folder)
         self.announcer = Announcer(config, len(images), parts.held_out, parts.report)
         self.continuation = Continuation(
-            config, parts.training, parts.saves, parts.folder, len(parts.loader), opening=self.opening,
-            clock=self.clock, log=self.log, keeper=self.keeper, tally=self.tally,
-        )  # fmt: skip
+            config,
+            parts.training,
+            parts.saves,
+            folder=parts.folder,
+            batches=len(parts.loader),
+            opening=self.opening,
+            clock=self.clock,
+            log=self.log,
+            keeper=self.keeper,
+            tally=self.tally,
+        )
         self.last: dict[str, Any] = {}
         self.ended = False
 

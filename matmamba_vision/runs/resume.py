@@ -16,10 +16,21 @@ from .train_config import TrainConfig
 
 # Keys that change nothing about the losses of a run.
 FREE = (
-    "output", "overwrite", "device", "threads", "compile", "eval_every", "trackers", "save", "data.workers",
-    "data.root", "images", "teacher_digest", "rotation_digest",
+    "output",
+    "overwrite",
+    "device",
+    "threads",
+    "compile",
+    "eval_every",
+    "trackers",
+    "save",
+    "data.workers",
+    "data.root",
+    "images",
+    "teacher_digest",
+    "rotation_digest",
     "engine.cuda_graphs",
-)  # fmt: skip
+)
 
 Found = tuple[Path, dict[str, Any]]
 

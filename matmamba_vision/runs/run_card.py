@@ -17,7 +17,7 @@ from ..measures.environment import environment
 from ..models import MatMamba
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What a card says.
 

@@ -85,7 +85,14 @@ def train(
     report.left_out(splits.left_out)
     _warn_of_small_classes(splits, report)
     prepare = partial(_prepare, config, splits, accelerator, report)
-    return run_training(config, len(splits.held_out), prepare, accelerator, report, str(resume))
+    return run_training(
+        config,
+        len(splits.held_out),
+        prepare,
+        accelerator=accelerator,
+        report=report,
+        resume=str(resume),
+    )
 
 
 @refusals()

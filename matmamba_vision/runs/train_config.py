@@ -15,6 +15,8 @@ from matmamba_common.settings import Bounds, check, kind_of
 from matmamba_datasets import DataConfig
 
 from ..config_file import as_plain, filled, load_into
+from ..errors import refusals
+from ..given import PathLike, require_path
 from ..training import (
     EngineConfig,
     MixConfig,
@@ -105,9 +107,18 @@ class DistillConfig(TrainConfig):
     follow: RegressionConfig = field(default_factory=RegressionConfig)
 
 
-def load_config(file: Path) -> TrainConfig:
-    """A run's configuration from a YAML file, defaults elsewhere; `ConfigError` as `load_into`."""
-    return load_into(TrainConfig, file)
+@refusals()
+def load_config(file: PathLike) -> TrainConfig:
+    """A run's configuration from a YAML file, defaults elsewhere.
+
+    Args:
+        file: such as the config.yaml of a run.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a key is unknown or of the wrong type.
+        TypeError: it is no path.
+    """
+    return load_into(TrainConfig, require_path("file", file))
 
 
 def config_of(kind: type[T], config: T | Mapping[str, Any] | str | os.PathLike[str]) -> T:

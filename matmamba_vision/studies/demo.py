@@ -20,10 +20,10 @@ from ..config_file import shipped_config
 from ..errors import ConfigError, refusals
 from ..galleries.embedder import Embedder
 from ..galleries.image_intake import index
+from ..given import PathLike, require_path
 from ..measures.environment import environment, peak_memory_mib
 from ..progress import Listener, Reporter
 from ..runs import TrainConfig, load_config, train
-from ..widths.checked import PathLike, path_of
 from ..widths.measure import measure_widths
 from .compare import Compared, compare_strategies
 from .demo_page import write_report
@@ -105,7 +105,7 @@ def demo(
         MissingPackageError: scikit-learn, which brings the digits, is not installed.
         TypeError: an argument of a wrong type.
     """
-    folder, report = path_of("output", output), Reporter(progress)
+    folder, report = require_path("output", output), Reporter(progress)
     require_least(1, epochs=epochs)
     require_least(0, seed=seed)
     _clear(folder)

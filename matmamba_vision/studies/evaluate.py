@@ -23,11 +23,11 @@ from ..config_file import load_into, shipped_config
 from ..device import limit_threads
 from ..errors import refusals
 from ..galleries.encoding import some
-from ..galleries.given import require_type
+from ..galleries.gallery_model import CheckpointLike, checkpoint_at
+from ..given import PathLike, require_path, require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
-from ..widths.checked import CheckpointLike, PathLike, opened, path_of
 from ..widths.held_out import BatchReader, data_config, open_data
 from ..widths.slices import named_width
 from .experiment import Workshop
@@ -145,12 +145,12 @@ def evaluate(
     require_least(2, queries=queries)
     require_least(0, workers=workers, threads=threads, seed=seed)
     require_type("grid", grid, (str, os.PathLike, Grid), "a name, a file, or a Grid")
-    place = None if output is None else path_of("output", output)
+    place = None if output is None else require_path("output", output)
     limit_threads(threads)
     tried = _opened(grid)
     if grid == "quick":
         gallery_images, queries = gallery_images or QUICK_IMAGES, queries or QUICK_QUERIES
-    known, report = opened(checkpoint, device), Reporter(progress)
+    known, report = checkpoint_at(checkpoint, device, name="checkpoint"), Reporter(progress)
     tried = _with_widths(tried, known)
     config = data_config(known, data, root)
     splits = open_data(report, known, config, any_classes=True)

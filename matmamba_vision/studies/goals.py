@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matmamba_common.errors import MatMambaError
+from ..errors import MatMambaError
 
 
 class GoalsMissedError(MatMambaError):

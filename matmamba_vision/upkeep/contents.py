@@ -11,6 +11,7 @@ from matmamba_retrieval import Gallery, GalleryError
 from numpy.typing import NDArray
 
 from ..errors import refusals
+from ..given import require_texts, require_type
 
 
 @refusals()
@@ -56,17 +57,18 @@ def keys_where(gallery: Gallery, where: str = "") -> NDArray[np.int64]:
     Raises:
         GalleryError: a condition that cannot be understood; the message says where.
     """
+    require_type("where", where, str, "a text")
     allowed = gallery.allowed(where or None)
     return gallery.live_keys() if allowed is None else np.flatnonzero(allowed)
 
 
 @refusals()
-def ids_to_delete(gallery: Gallery, ids: Sequence[str] = (), where: str = "") -> list[str]:
+def ids_to_delete(gallery: Gallery, ids: str | Sequence[str] = (), where: str = "") -> list[str]:
     """Ids of the images that `delete` would delete.
 
     Args:
         gallery: an open one.
-        ids: of images that are there.
+        ids: of images that are there, one or several.
         where: instead of ids: a condition, in SQL.
 
     Raises:
@@ -74,9 +76,7 @@ def ids_to_delete(gallery: Gallery, ids: Sequence[str] = (), where: str = "") ->
     """
     if bool(ids) == bool(where):
         raise GalleryError("name the images to delete either by ids or by where, a condition")
-    if isinstance(ids, str):
-        raise TypeError(f"ids is the text {ids!r}: it must be a list of ids")
-    wanted = list(ids) or [row.id for row in gallery.rows(keys_where(gallery, where))]
+    wanted = list(require_texts("ids", ids)) or [row.id for row in gallery.rows(keys_where(gallery, where))]
     known = gallery.keys_of(wanted)
     for image_id in wanted:
         if image_id not in known:
@@ -85,14 +85,14 @@ def ids_to_delete(gallery: Gallery, ids: Sequence[str] = (), where: str = "") ->
 
 
 @refusals()
-def delete(gallery: Gallery, ids: Sequence[str] = (), where: str = "") -> int:
+def delete(gallery: Gallery, ids: str | Sequence[str] = (), where: str = "") -> int:
     """Delete images from a gallery; their files are never touched.
 
     They stay in older versions, and on the disk, until the gallery is compacted.
 
     Args:
         gallery: open for writing.
-        ids: of images that are there.
+        ids: of images that are there, one or several.
         where: instead of ids: a condition, in SQL.
 
     Returns:

@@ -17,6 +17,7 @@ from ..galleries.answers import row_of
 from ..galleries.page import Page, Section, image_card
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, is_exact, own_strategy
+from ..given import require_number, require_place, require_type
 from ..progress import Listener, Reporter
 
 
@@ -42,7 +43,7 @@ class DuplicateGroup:
         return {"keep": row_of(self.rows[0]), "others": others}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DuplicatesFound:
     """The near-duplicates of a gallery.
 
@@ -81,12 +82,13 @@ class DuplicatesFound:
             file: HTML file to write.
 
         Raises:
+            ConfigError: its folder is not there.
             SystemRefusalError: it cannot be written.
         """
-        pictures = Pictures()
+        place, pictures = require_place("file", file), Pictures()
         alike = f"{self.threshold:g} or more similar to the first of their group"
         intro = f"Images of {self.folder} that are {alike}."
-        with Page(Path(file), "Near-duplicates", intro) as page:
+        with Page(place, "Near-duplicates", intro) as page:
             facts = {"groups": f"{len(self.groups):,}", "images too many": f"{len(self.surplus):,}"}
             page.facts.update(facts)
             for number, group in enumerate(self.groups, 1):
@@ -125,10 +127,12 @@ def duplicates(
         progress: is told how far it is.
 
     Raises:
-        ConfigError: a number that is too small.
+        ConfigError: a number that is too small, or no such method.
         GalleryError: a threshold or condition that cannot be, or a gallery without the index that is needed.
     """
     require_least(1, neighbours=neighbours)
+    require_number("threshold", threshold)
+    require_type("where", where, str, "a text")
     allowed = gallery.allowed(where or None)
     count = len(gallery) if allowed is None else int(allowed.sum())
     exact = is_exact(gallery, method)
@@ -140,4 +144,4 @@ def duplicates(
         DuplicateGroup(gallery.rows(group.keys), [min(1.0, float(score)) for score in group.scores])
         for group in groups
     ]
-    return DuplicatesFound(gallery.folder, threshold, exact, found)
+    return DuplicatesFound(folder=gallery.folder, threshold=threshold, exact=exact, groups=found)

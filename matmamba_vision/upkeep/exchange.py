@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -14,10 +12,10 @@ from numpy.typing import NDArray
 from ..errors import refusals
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, own_strategy, say_few
+from ..given import PathLike, require_path, require_place
 from ..progress import Listener, Reporter
 from .contents import keys_where
 
-PathLike = str | os.PathLike[str]
 # What becomes of images that a gallery has already.
 Existing = Literal["refuse", "skip", "replace"]
 
@@ -48,9 +46,9 @@ def export_gallery(
     # Here, because it needs pyarrow.
     from matmamba_retrieval.exchange.gallery_parquet import export_parquet
 
-    keys = _some_keys(gallery, where)
+    place, keys = require_place("file", file), _some_keys(gallery, where)
     with Reporter(progress).meter("exporting", len(keys)) as meter:
-        return export_parquet(gallery, Path(file), keys, meter.advance)
+        return export_parquet(gallery, place, keys, meter.advance)
 
 
 @refusals()
@@ -76,8 +74,9 @@ def import_gallery(
     from matmamba_retrieval.exchange.gallery_parquet import Exported, import_parquet
 
     require("existing", existing, Annotated[str, OneOf(get_args(Existing))])
-    with Reporter(progress).meter("importing", len(Exported(Path(file)))) as meter:
-        return import_parquet(Path(file), Path(gallery), existing, meter.advance)
+    source, folder = require_path("file", file), require_path("gallery", gallery)
+    with Reporter(progress).meter("importing", len(Exported(source))) as meter:
+        return import_parquet(source, folder, existing, meter.advance)
 
 
 @refusals()
@@ -115,13 +114,13 @@ def export_atlas(
     require_least(0, pictures=pictures)
     from matmamba_retrieval.exchange.atlas import export_atlas as write_atlas
 
-    report, store = Reporter(progress), Pictures()
+    report, store, place = Reporter(progress), Pictures(), require_place("file", file)
     keys = _some_keys(gallery, where)
     strategy = own_strategy(gallery, method, k)
     say_few(report, gallery, k)
     picture = (lambda path: store.thumbnail(path, pictures)) if pictures else None
     with report.meter("mapping", len(keys)) as meter:
-        return write_atlas(gallery, strategy, Path(file), keys, k, picture, meter.advance)
+        return write_atlas(gallery, strategy, place, keys, k, picture, meter.advance)
 
 
 def _some_keys(gallery: Gallery, where: str) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,11 +21,10 @@ from PIL import Image
 
 from ..checkpoint import CheckpointError
 from ..errors import refusals
-from ..galleries.checkpoints import checkpoint_of
 from ..galleries.embedder import Embedder
+from ..galleries.gallery_model import checkpoint_of
 from ..galleries.pictures import Pictures
-
-PathLike = str | os.PathLike[str]
+from ..given import PathLike, require_path
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,10 @@ class Repaired:
         """Whether nothing damaged is left."""
         return not any(line.startswith(repairing.LEFT) for line in self.said)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"whole": self.whole, "said": list(self.said)}
+
 
 @refusals()
 def verify(folder: PathLike, *, images: int = 0, model: PathLike | None = None) -> Verified:
@@ -83,7 +85,7 @@ def verify(folder: PathLike, *, images: int = 0, model: PathLike | None = None) 
         CheckpointError: images are to be encoded, and the gallery's model is not to be had.
     """
     require_least(0, images=images)
-    folder = Path(folder)
+    folder = require_path("folder", folder)
     damages = inspection.verify(folder)
     if damages or not images:
         return Verified(damages)
@@ -103,7 +105,7 @@ def repair(folder: PathLike, *, model: PathLike | None = None) -> Repaired:
     Raises:
         GalleryError: no gallery there, or another process writes to it.
     """
-    folder = Path(folder)
+    folder = require_path("folder", folder)
     return Repaired(repairing.repair(folder, partial(_Reencoder, folder, named=_path(model))))
 
 
@@ -122,12 +124,12 @@ def compact(folder: PathLike) -> int:
     Raises:
         GalleryError: no gallery there, a damaged one, or another process writes to it.
     """
-    with Gallery(Path(folder), write=True) as gallery:
+    with Gallery(require_path("folder", folder), write=True) as gallery:
         return renewal.compact(gallery)
 
 
 def _path(given: PathLike | None) -> Path | None:
-    return None if given is None else Path(given)
+    return None if given is None else require_path("model", given)
 
 
 class _Reencoder:

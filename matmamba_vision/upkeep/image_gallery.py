@@ -6,11 +6,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from matmamba_retrieval import Gallery
+from matmamba_retrieval import Gallery, Row
+from matmamba_retrieval.metrics import VOTE_TEMPERATURE
 
 from ..checkpoint import Checkpoint
-from ..errors import refusals
+from ..errors import ConfigError, refusals
+from ..galleries.queries import stored_queries
 from ..galleries.searched_gallery import SearchedGallery
+from ..galleries.strategies import Method
 from ..progress import Listener
 from . import contents, exchange, health, moving
 from .duplicates import DuplicatesFound, duplicates
@@ -64,6 +67,26 @@ class ImageGallery(SearchedGallery):
             return contents.describe(gallery)
 
     @refusals()
+    def rows(self, ids: str | Sequence[str] | None = None, *, where: str = "") -> list[Row]:
+        """What the gallery knows of its images: id, path, label and metadata of each.
+
+        Args:
+            ids: of the images; by default all of them, in the order in which they were added.
+            where: instead of ids: a condition, in SQL over id, path, label and metadata.
+
+        Raises:
+            MatMambaError: an id that is not there, a condition that cannot be understood, ids and where
+                together; or the gallery is closed.
+            TypeError: an argument is of another type.
+        """
+        if ids is not None and where:
+            raise ConfigError("ids and where name images in two ways: give one of them")
+        with self.reading() as gallery:
+            if ids is not None:
+                return gallery.rows([one.key for one in stored_queries("ids", ids, gallery)])
+            return gallery.rows(contents.keys_where(gallery, where))
+
+    @refusals()
     def delete(self, ids: str | Sequence[str] = (), *, where: str = "") -> int:
         """Delete images; their files are never touched, and older versions keep them until `compact`.
 
@@ -78,9 +101,8 @@ class ImageGallery(SearchedGallery):
             MatMambaError: an id that is not there, neither or both are given; it is closed, or was opened for
                 reading. Nothing was deleted.
         """
-        wanted = [ids] if isinstance(ids, str) else ids
         with self.changing() as folder, Gallery(folder, write=True) as gallery:
-            return contents.delete(gallery, wanted, where)
+            return contents.delete(gallery, ids, where)
 
     @refusals()
     def verify(self, *, images: int = 0) -> Verified:
@@ -139,39 +161,106 @@ class ImageGallery(SearchedGallery):
             return exchange.export_gallery(gallery, file, where=where, progress=progress)
 
     @refusals()
+    def export_atlas(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        where: str = "",
+        k: int = 15,
+        pictures: int = 0,
+        method: Method = "auto",
+        progress: Listener | None = None,
+    ) -> int:
+        """Write a Parquet file that Embedding Atlas reads: a map of the images and the neighbours of each.
+
+        Args:
+            file: to write.
+            where: condition on the images to write, in SQL.
+            k: neighbours of each image, the image itself among them.
+            pictures: longer side of the pictures that are put into the file, in pixels; 0 for none.
+            method: how neighbours are found: "exact", "shortlist" (by an index), or "auto" by the gallery's
+                size.
+            progress: is told how far it is.
+
+        Returns:
+            How many images were written.
+
+        Raises:
+            MatMambaError: no image fulfils the condition, pyarrow is missing, or the file cannot be written.
+        """
+        with self.reading() as gallery:
+            return exchange.export_atlas(
+                gallery, file, where=where, k=k, pictures=pictures, method=method, progress=progress
+            )
+
+    @refusals()
     def duplicates(
-        self, *, threshold: float = 0.98, where: str = "", progress: Listener | None = None
+        self,
+        *,
+        threshold: float = 0.98,
+        where: str = "",
+        method: Method = "auto",
+        neighbours: int = 32,
+        progress: Listener | None = None,
     ) -> DuplicatesFound:
         """Find groups of images of which each is nearly equal to the one that was added first.
 
         Args:
             threshold: least cosine similarity to the first image of a group, in (0, 1].
             where: condition on the images to compare, in SQL.
+            method: "exact" compares all pairs, "shortlist" each image with those that an index finds near it,
+                and may miss pairs; "auto" takes exact up to 100,000 images.
+            neighbours: nearest others that "shortlist" looks at, for each image.
             progress: is told how far it is.
 
         Raises:
             MatMambaError: a threshold or condition that cannot be; it is closed.
         """
         with self.reading() as gallery:
-            return duplicates(gallery, threshold=threshold, where=where, progress=progress)
+            return duplicates(
+                gallery,
+                threshold=threshold,
+                where=where,
+                method=method,
+                neighbours=neighbours,
+                progress=progress,
+            )
 
     @refusals()
     def suggest_labels(
-        self, *, where: str = "", k: int = 20, min_confidence: float = 0.0, progress: Listener | None = None
+        self,
+        *,
+        where: str = "",
+        k: int = 20,
+        temperature: float = VOTE_TEMPERATURE,
+        min_confidence: float = 0.0,
+        method: Method = "auto",
+        progress: Listener | None = None,
     ) -> LabelFindings:
         """Let each image's nearest labelled others vote on its label; nothing is changed.
 
         Args:
             where: condition on the images to judge, in SQL; all labelled images vote.
             k: neighbours that vote.
+            temperature: of the votes: the smaller, the more the nearest count.
             min_confidence: below which nothing is said.
+            method: how neighbours are found: "exact", "shortlist" (by an index), or "auto" by the gallery's
+                size.
             progress: is told how far it is.
 
         Raises:
             MatMambaError: a k or condition that cannot be; no image has a label; it is closed.
         """
         with self.reading() as gallery:
-            return suggest_labels(gallery, where=where, k=k, min_confidence=min_confidence, progress=progress)
+            return suggest_labels(
+                gallery,
+                where=where,
+                k=k,
+                temperature=temperature,
+                min_confidence=min_confidence,
+                method=method,
+                progress=progress,
+            )
 
     @refusals()
     def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Moved:

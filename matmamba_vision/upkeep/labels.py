@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from matmamba_common.settings import require_least
@@ -21,6 +22,7 @@ from ..errors import refusals
 from ..galleries.page import Page, Section, image_card
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, own_strategy, say_few
+from ..given import require_number, require_place
 from ..progress import Listener, Reporter
 from .contents import keys_where
 
@@ -30,7 +32,13 @@ _COLUMNS = ("kind", "id", "path", "label", "suggested", "confidence", "own_share
 _PICTURES = 6
 
 
-@dataclass(frozen=True)
+class Readable(Protocol):
+    """A gallery that is read through a lock, such as `ImageGallery`."""
+
+    def reading(self) -> AbstractContextManager[Gallery]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelFinding:
     """An image and what its neighbours say.
 
@@ -57,7 +65,7 @@ class LabelFinding:
         return dict(zip(_COLUMNS, found, strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabelFindings:
     """What all neighbours say.
 
@@ -94,17 +102,19 @@ class LabelFindings:
             file: to write.
 
         Raises:
+            ConfigError: its folder is not there.
             SystemRefusalError: it cannot be written.
         """
+        place = require_place("file", file)
         # Names of files can hold bytes that are no text.
-        with Path(file).open("w", newline="", encoding="utf-8", errors="surrogateescape") as opened:
+        with place.open("w", newline="", encoding="utf-8", errors="surrogateescape") as opened:
             writer = csv.DictWriter(opened, _COLUMNS)
             writer.writeheader()
             for finding in self.findings:
                 writer.writerow({name: safe_cell(value) for name, value in finding.to_dict().items()})
 
     @refusals()
-    def write_page(self, file: str | os.PathLike[str], gallery: Gallery, top: int = 20) -> None:
+    def write_page(self, file: str | os.PathLike[str], gallery: Gallery | Readable, *, top: int = 20) -> None:
         """Write a page with the pictures and their neighbours.
 
         Args:
@@ -113,19 +123,22 @@ class LabelFindings:
             top: images of each kind.
 
         Raises:
+            ConfigError: its folder is not there.
             SystemRefusalError: it cannot be written.
         """
-        pictures = Pictures()
+        require_least(0, top=top)
+        place, pictures = require_place("file", file), Pictures()
         about = f"images of {self.folder}. Nothing was changed."
         intro = f"What the {self.k} nearest labelled images say about {about}"
-        with Page(Path(file), "Labels by neighbours", intro) as page:
+        reading = nullcontext(gallery) if isinstance(gallery, Gallery) else gallery.reading()
+        with reading as opened, Page(place, "Labels by neighbours", intro) as page:
             if self.confirmed is not None:
                 page.facts["labels confirmed by neighbours"] = f"{self.confirmed:.1%}"
             for kind, title in (("suspicious", "suspicious labels"), ("suggestion", "suggestions")):
                 found = self.of(kind)  # type: ignore[arg-type]
                 page.facts[title] = f"{len(found):,}, {min(top, len(found))} shown"
                 for finding in found[:top]:
-                    page.write(_section(finding, gallery.rows(finding.neighbours), pictures))
+                    page.write(_section(finding, opened.rows(finding.neighbours), pictures))
 
 
 def _section(finding: LabelFinding, neighbours: list[Row], pictures: Pictures) -> Section:
@@ -165,10 +178,12 @@ def suggest_labels(
         progress: is told how far it is.
 
     Raises:
-        ConfigError: a k that is too small.
+        ConfigError: a number that cannot be, or no such method.
         GalleryError: a condition that cannot be understood, or no image has a label.
     """
     require_least(1, k=k)
+    require_number("temperature", temperature)
+    require_number("min_confidence", min_confidence)
     report, keys = Reporter(progress), keys_where(gallery, where)
     strategy = own_strategy(gallery, method, k)
     say_few(report, gallery, k)
@@ -176,7 +191,14 @@ def suggest_labels(
         votes = vote(gallery, strategy, keys, k, temperature, gallery.allowed(), meter.advance)
     labelled = int((votes.own >= 0).sum())
     found = _findings(gallery, votes, min_confidence)
-    return LabelFindings(gallery.folder, k, temperature, votes.accuracy(), labelled, found)
+    return LabelFindings(
+        folder=gallery.folder,
+        k=k,
+        temperature=temperature,
+        confirmed=votes.accuracy(),
+        labelled=labelled,
+        findings=found,
+    )
 
 
 def _findings(gallery: Gallery, votes: Votes, min_confidence: float) -> list[LabelFinding]:
@@ -193,12 +215,12 @@ def _findings(gallery: Gallery, votes: Votes, min_confidence: float) -> list[Lab
             near = votes.neighbours[position]
             found.append(
                 LabelFinding(
-                    kind,
-                    row,
-                    suggested,
-                    float(confidence[position]),
-                    float(votes.own_share[position]),
-                    near[near != NO_KEY][:_PICTURES],
+                    kind=kind,
+                    row=row,
+                    suggested=suggested,
+                    confidence=float(confidence[position]),
+                    own_share=float(votes.own_share[position]),
+                    neighbours=near[near != NO_KEY][:_PICTURES],
                 )
             )
     return found

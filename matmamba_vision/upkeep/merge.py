@@ -7,30 +7,36 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.exchange.joining import join
 
 from ..errors import refusals
 from ..galleries.shortlists import build_shortlists, require_dims
+from ..given import require_path, require_type
 from ..progress import Listener, Meter, Reporter
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Merged:
     """What became of several galleries.
 
     Attributes:
-        folder: of the merged gallery.
+        gallery: its folder.
         added: images that were put into it now.
-        images: that it has.
-        seconds: that it took.
+        total: images of the gallery now.
+        seconds: how long it took.
     """
 
-    folder: Path
+    gallery: Path
     added: int
-    images: int
+    total: int
     seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**vars(self), "gallery": str(self.gallery)}
 
 
 @refusals()
@@ -57,12 +63,15 @@ def merge(
 
     Raises:
         GalleryError: no gallery, galleries that do not fit together, or an index that cannot be built.
+        TypeError: an argument is of another type.
     """
     if isinstance(galleries, str | os.PathLike):
         raise TypeError(f"galleries is {galleries!r}: it must be a list of folders")
     if not galleries:
         raise GalleryError("galleries is empty: name the galleries to merge")
-    start, folders, into = time.monotonic(), [Path(folder) for folder in galleries], Path(into)
+    require_type("galleries", galleries, Sequence, "a list of folders")
+    folders = [require_path(f"galleries[{place}]", folder) for place, folder in enumerate(galleries)]
+    start, into = time.monotonic(), require_path("into", into)
     sizes, dim = _survey(folders)
     wanted = require_dims(dims, factory, dim)
     with Reporter(progress).meter("merging", sum(sizes)) as meter:
@@ -70,7 +79,8 @@ def merge(
     with Gallery(into, write=True) as gallery:
         if len(gallery):
             build_shortlists(gallery, wanted, factory, added)
-        return Merged(into, added, len(gallery), time.monotonic() - start)
+        seconds = time.monotonic() - start
+        return Merged(gallery=into, added=added, total=len(gallery), seconds=seconds)
 
 
 def _survey(folders: Sequence[Path]) -> tuple[list[int], int]:

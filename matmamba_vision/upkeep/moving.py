@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from matmamba_datasets.listing import absolute
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.gallery import image_files
 
 from ..errors import refusals
+from ..given import require_path
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Moved:
 
     paths: int
     there: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return dict(vars(self))
 
 
 @refusals()
@@ -39,5 +44,7 @@ def relocate(gallery: Gallery, old: str | os.PathLike[str], new: str | os.PathLi
 
     Raises:
         GalleryError: no path begins with `old`, or no file is there; nothing was changed.
+        TypeError: an argument is no path.
     """
-    return Moved(*image_files.move(gallery, absolute(Path(old)), absolute(Path(new))))
+    before, now = absolute(require_path("old", old)), absolute(require_path("new", new))
+    return Moved(*image_files.move(gallery, before, now))

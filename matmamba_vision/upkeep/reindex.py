@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matmamba_datasets import BrokenTally, Limits, StoredImages
@@ -15,43 +16,50 @@ from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.gallery.renewal import Renewal
 from numpy.typing import NDArray
 
-from ..checkpoint import load_checkpoint
 from ..device import limit_threads
 from ..errors import refusals
 from ..galleries.encoding import ImageEncoder
+from ..galleries.gallery_model import CheckpointLike, checkpoint_at
 from ..galleries.intake import intake
 from ..galleries.shortlists import build_shortlists
+from ..given import require_number, require_path, require_texts, require_whole
 from ..progress import Listener, Reporter
 
 # Batches whose images' paths are in memory at once.
 WINDOW = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reindexed:
     """What a change of model did.
 
     Attributes:
-        folder: of the gallery.
+        gallery: its folder.
         encoded: images that were encoded by this call.
-        images: that the gallery has.
-        tally: the images that are missing or broken, which were left out.
-        seconds: that it took.
+        total: images of the gallery now.
+        seconds: how long it took.
+        broken: of images that are missing or cannot be read, and were left out: reason by name.
+        left_out: of what is no image at all: reason by name.
         needed: False where the gallery was of this model already, and nothing was done.
     """
 
-    folder: Path
+    gallery: Path
     encoded: int
-    images: int
-    tally: BrokenTally
-    seconds: float
+    total: int
+    seconds: float = 0.0
+    broken: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     needed: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**vars(self), "gallery": str(self.gallery)}
 
 
 @refusals()
 def reindex(
     folder: str | os.PathLike[str],
-    model: str | os.PathLike[str],
+    model: CheckpointLike,
     *,
     widths: Sequence[str] = (),
     max_broken: float = 0.01,
@@ -69,7 +77,8 @@ def reindex(
 
     Args:
         folder: of the gallery.
-        model: run folder, checkpoint file, or the name of a model whose weights are shipped.
+        model: run folder, checkpoint file, the name of a model whose weights are shipped, or a loaded
+            checkpoint.
         widths: further widths at which each image gets a vector; by default those that the gallery has.
         max_broken: share of images that may be missing or unreadable before the run stops.
         batch_size: images encoded at once.
@@ -83,17 +92,29 @@ def reindex(
         DataError: more images are missing or broken than allowed. What was encoded stays for the next run.
         CheckpointError: the model cannot be read.
         WidthError: no such width.
+        ConfigError: a number that cannot be.
+        TypeError: an argument is of another type.
     """
-    start = time.monotonic()
+    start, place, wanted = time.monotonic(), require_path("folder", folder), require_texts("widths", widths)
+    require_whole("threads", threads, 0)
+    require_number("max_broken", max_broken)
     limit_threads(threads)
-    checkpoint = load_checkpoint(Path(model))
-    with Gallery(Path(folder), write=True) as gallery:
-        encoder = ImageEncoder.of(checkpoint, widths or gallery.generation.widths, batch_size, workers)
+    checkpoint, report = checkpoint_at(model), Reporter(progress)
+    with Gallery(place, write=True) as gallery:
+        encoder = ImageEncoder.of(checkpoint, wanted or gallery.generation.widths, batch_size, workers)
         tally = BrokenTally(len(gallery), max_broken)
         if _is_there(gallery, encoder):
-            return Reindexed(gallery.folder, 0, len(gallery), tally, 0.0, needed=False)
-        encoded = _encode_anew(gallery, encoder, tally, Reporter(progress), limits)
-        return Reindexed(gallery.folder, encoded, len(gallery), tally, time.monotonic() - start)
+            return Reindexed(gallery=place, encoded=0, total=len(gallery), needed=False)
+        encoded = _encode_anew(gallery, encoder, tally, report, limits)
+        report.broken(tally)
+        return Reindexed(
+            gallery=place,
+            encoded=encoded,
+            total=len(gallery),
+            seconds=time.monotonic() - start,
+            broken=tally.found,
+            left_out=tally.foreign,
+        )
 
 
 def _is_there(gallery: Gallery, encoder: ImageEncoder) -> bool:

@@ -17,14 +17,14 @@ from .. import models
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, save_checkpoint
 from ..errors import ConfigError, refusals
 from ..export import ExportError, check_onnx, export_onnx, largest_difference
-from ..galleries.given import require_type
+from ..galleries.gallery_model import CheckpointLike, checkpoint_at
+from ..given import PathLike, require_path, require_type
 from ..hub import ONNX, occupied, require_architecture, save_for_hub
 from ..measures import Latency, count_macs, count_parameters, measure_latency
 from ..models import MatMamba
 from ..progress import Listener, Reporter
 from ..width import Width, WidthLike
 from .card import ExtractFacts, MeasuredAccuracy, write_card
-from .checked import CheckpointLike, PathLike, opened, path_of
 from .held_out import BatchReader, data_config, open_data
 from .measure import measure_widths
 from .slices import NamedWidth, named_width, width_like
@@ -152,7 +152,7 @@ def extract(
     require_least(0, workers=workers)
     require_type("data", data, str, "a text")
     require_type("root", root, (str, os.PathLike), "a path")
-    place, parent = path_of("output", output), opened(model, "cpu")
+    place, parent = require_path("output", output), checkpoint_at(model)
     _require_free(place, parent, overwrite=overwrite, onnx=onnx)
     cut = _cut(parent, named_width(width, parent), place)
     if _is_file(place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,9 +19,8 @@ from matmamba_datasets import (
 
 from ..checkpoint import Checkpoint, CheckpointError
 from ..config_file import filled
-from ..galleries.given import require_type
+from ..given import PathLike, require_type
 from ..progress import Reporter
-from .checked import PathLike, text_of
 
 
 def data_config(checkpoint: Checkpoint, name: str = "", root: PathLike = "") -> DataConfig:
@@ -37,7 +37,8 @@ def data_config(checkpoint: Checkpoint, name: str = "", root: PathLike = "") -> 
     """
     require_type("data", name, str, "a text")
     # As it is written: it may be the address of a store.
-    folder = text_of("root", root)
+    require_type("root", root, (str, os.PathLike), "a path")
+    folder = os.fspath(root)
     config = filled(DataConfig, checkpoint.run.get("data", {}), str(checkpoint.path))
     config.name, config.root = name or config.name, folder or config.root
     return config

@@ -12,6 +12,8 @@ from matmamba_common.settings import require_least
 
 from ..device import limit_threads
 from ..errors import ConfigError, refusals
+from ..galleries.gallery_model import CheckpointLike, checkpoint_at
+from ..given import PathLike, require_path
 from ..measures.budget import MEASURED, Budget, parse_budget
 from ..measures.choice import Choice
 from ..measures.cost import count_macs, count_parameters
@@ -21,7 +23,6 @@ from ..measures.pareto import pareto_front
 from ..measures.score import Score
 from ..progress import Listener, Reporter
 from ..width import Width
-from .checked import CheckpointLike, PathLike, opened, path_of
 from .held_out import BatchReader, data_config, open_data
 from .slices import SLICE_FILE, write_slice
 from .width_search import SearchOutcome, SearchSettings, WidthSearch
@@ -153,11 +154,11 @@ def select(
     require_least(1, images=images, evaluations=evaluations, profile_batch=profile_batch)
     require_least(1, batch_size=batch_size)
     require_least(0, workers=workers, threads=threads, seed=seed)
-    folder = None if output is None else path_of("output", output)
+    folder = None if output is None else require_path("output", output)
     if folder is not None and (folder / SLICE_FILE).exists() and not overwrite:
         raise ConfigError(f"{folder / SLICE_FILE} exists: name another output, or overwrite it")
     limit_threads(threads)
-    known, report = opened(checkpoint, device), Reporter(progress)
+    known, report = checkpoint_at(checkpoint, device, name="checkpoint"), Reporter(progress)
     config = data_config(known, data, root)
     held_out = open_data(report, known, config).held_out
     reader = BatchReader(checkpoint=known, report=report, batch_size=batch_size, workers=workers)

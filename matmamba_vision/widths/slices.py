@@ -13,8 +13,8 @@ import yaml
 
 from ..checkpoint import Checkpoint
 from ..errors import ConfigError
+from ..given import PathLike
 from ..width import Width, WidthError, WidthLike
-from .checked import PathLike
 
 SLICE_FILE = "slice.yaml"
 _SUFFIXES = (".yaml", ".yml")

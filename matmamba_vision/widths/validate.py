@@ -18,13 +18,14 @@ from ..checkpoint import Checkpoint, write_whole
 from ..device import limit_threads
 from ..errors import ConfigError, refusals
 from ..galleries.encoding import some
+from ..galleries.gallery_model import CheckpointLike, checkpoint_at
+from ..given import PathLike, require_lists, require_path
 from ..measures import Predictions, predict
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
 from ..width import Width
 from .assessment import EncodedSides, ValidationPlan, assess
-from .checked import CheckpointLike, PathLike, opened, path_of, require_lists
 from .held_out import BatchReader, data_config, open_data
 from .slices import NamedWidth, named_width
 
@@ -148,12 +149,12 @@ def validate(
     require_lists(widths=widths, gallery_widths=gallery_widths, dims=dims, knn=knn)
     require_least(1, gallery_images=gallery_images, knn=knn, dims=dims, batch_size=batch_size)
     require_least(0, workers=workers, threads=threads, seed=seed)
-    folder = None if output is None else path_of("output", output)
+    folder = None if output is None else require_path("output", output)
     if probe:
         # Before the work, so that a missing package costs none.
         import sklearn  # noqa: F401
     limit_threads(threads)
-    known, report = opened(checkpoint, device), Reporter(progress)
+    known, report = checkpoint_at(checkpoint, device, name="checkpoint"), Reporter(progress)
     plan = _plan(known, widths, gallery_widths, dims, knn=knn, compare=compare, probe=probe, seed=seed)
     config = data_config(known, data, root)
     splits = open_data(report, known, config)

@@ -24,7 +24,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     config.data.augment.scale = (0.1, 0.9)
     config.model.trained_widths = ["full", "1/16"]
     save_config(config, tmp_path / "config.yaml")
-    assert load_config(tmp_path / "config.yaml") == config
+    assert load_config(tmp_path / "config.yaml") == load_config(str(tmp_path / "config.yaml")) == config
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:

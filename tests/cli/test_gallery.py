@@ -15,8 +15,8 @@ import pytest
 from matmamba_retrieval import Gallery, Row
 from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import main
-from matmamba_vision.galleries.checkpoints import SHIPPED
 from matmamba_vision.galleries.embedder import Embedder
+from matmamba_vision.galleries.gallery_model import SHIPPED
 from PIL import Image
 from small import unit_vectors
 

@@ -27,7 +27,13 @@ def facts() -> RunFacts:
     model = create("matmamba_hybrid_nano_patch4_32", num_classes=3, trained_widths=("full", "1/2"))
     assert isinstance(model, MatMamba)
     return RunFacts(
-        model.eval(), CLASSES, "photos", 1234, 56, as_plain(TrainConfig()), {"full": 0.9, "1/2": 0.75}
+        model=model.eval(),
+        classes=CLASSES,
+        data="photos",
+        images=1234,
+        held_out=56,
+        config=as_plain(TrainConfig()),
+        top1={"full": 0.9, "1/2": 0.75},
     )
 
 
@@ -70,7 +76,11 @@ def test_it_says_what_is_true(facts: RunFacts, tmp_path: Path) -> None:
 
 
 def test_without_a_measurement_it_claims_nothing(facts: RunFacts) -> None:
-    card = write_run_card(RunFacts(facts.model, CLASSES, "photos", 1234, 56, {}, {}))
+    card = write_run_card(
+        RunFacts(
+            model=facts.model, classes=CLASSES, data="photos", images=1234, held_out=56, config={}, top1={}
+        )
+    )
     assert "Accuracy was not measured." in card
     assert "model-index" not in metadata_of(card)
 
@@ -78,13 +88,25 @@ def test_without_a_measurement_it_claims_nothing(facts: RunFacts) -> None:
 def test_what_was_trained_is_said(facts: RunFacts) -> None:
     assert "at the widths full, 1/2 together" in write_run_card(facts)
     alone = create("mamba2_nano_patch4_32", num_classes=3)
-    card = write_run_card(RunFacts(alone, CLASSES, "photos", 1234, 56, {}, {}))
+    card = write_run_card(
+        RunFacts(model=alone, classes=CLASSES, data="photos", images=1234, held_out=56, config={}, top1={})
+    )
     assert "at full width alone" in card
     assert "together" not in card
 
 
 def test_an_accuracy_of_0_is_one(facts: RunFacts) -> None:
-    card = write_run_card(RunFacts(facts.model, CLASSES, "photos", 1234, 56, {}, {"full": 0.0}))
+    card = write_run_card(
+        RunFacts(
+            model=facts.model,
+            classes=CLASSES,
+            data="photos",
+            images=1234,
+            held_out=56,
+            config={},
+            top1={"full": 0.0},
+        )
+    )
     assert "| 0.0000 |" in card
 
 
@@ -107,6 +129,11 @@ def test_its_examples_run_in_the_folder(facts: RunFacts, tmp_path: Path) -> None
 
 
 def test_a_model_that_timm_does_not_know_has_a_card_too(model: MatMamba, tmp_path: Path) -> None:
-    save_run_card(tmp_path, RunFacts(model, tuple("abcde"), "photos", 1, 1, {}, {}))
+    save_run_card(
+        tmp_path,
+        RunFacts(
+            model=model, classes=tuple("abcde"), data="photos", images=1, held_out=1, config={}, top1={}
+        ),
+    )
     assert "local-dir" not in (tmp_path / "README.md").read_text()
     assert not (tmp_path / "config.json").exists()

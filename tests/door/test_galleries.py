@@ -234,6 +234,15 @@ def test_the_command_prints_what_the_call_answers(
     assert unwanted not in [hit["id"] for hit in printed["answers"][0]["hits"]]
 
 
+def test_answers_as_plain_values(place: Path, gallery: ImageGallery) -> None:
+    answer = gallery.search(photo(place), k=3)
+    assert answers_to_dict(answer) == answers_to_dict([answer])
+    with pytest.raises(MatMambaError, match="answers is empty"):
+        answers_to_dict([])
+    with pytest.raises(TypeError, match=r"answers\[0\] is a Hit"):
+        answers_to_dict(list(answer))  # type: ignore[arg-type]
+
+
 def test_a_strategy_is_a_name_or_a_value(place: Path, gallery: ImageGallery) -> None:
     file = photo(place)
     for strategy in (Strategy.single_shot(), Strategy.shortlist(width="1/2", length=12)):
@@ -328,7 +337,7 @@ def test_threads_search_one_gallery_while_it_changes(place: Path, own: ImageGall
 
 
 def test_model_and_gallery_are_opened_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matmamba_vision.galleries import checkpoints
+    from matmamba_vision.galleries import gallery_model
 
     loaded: list[Any] = []
 
@@ -336,7 +345,7 @@ def test_model_and_gallery_are_opened_once(place: Path, monkeypatch: pytest.Monk
         loaded.append(given)
         return load_checkpoint(*given)
 
-    monkeypatch.setattr(checkpoints, "load_checkpoint", counted)
+    monkeypatch.setattr(gallery_model, "load_checkpoint", counted)
     with open_gallery(place / "g") as opened:
         opened.search("bright/00.png")
         assert not loaded

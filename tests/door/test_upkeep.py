@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from matmamba_vision.upkeep.contents import delete, describe, ids_to_delete, key
 from matmamba_vision.upkeep.duplicates import duplicates
 from matmamba_vision.upkeep.exchange import export_atlas, export_gallery, import_gallery
 from matmamba_vision.upkeep.health import compact, repair, verify
+from matmamba_vision.upkeep.image_gallery import open_gallery
 from matmamba_vision.upkeep.labels import suggest_labels
 from matmamba_vision.upkeep.merge import merge
 from matmamba_vision.upkeep.moving import relocate
@@ -147,6 +149,20 @@ def test_labels_by_neighbours(tmp_path: Path, spec: EmbeddingSpec) -> None:
     assert "3 → " not in (tmp_path / "labels.html").read_text()
 
 
+def test_an_opened_gallery_does_all_that_the_functions_do(gallery: Gallery, tmp_path: Path) -> None:
+    with open_gallery(gallery.folder) as opened:
+        assert opened.export_atlas(tmp_path / "map.parquet", k=5, where="label = '1'") == 100
+        assert opened.duplicates(threshold=0.999, method="exact") == duplicates(gallery, threshold=0.999)
+        near = opened.duplicates(threshold=0.999, method="shortlist", neighbours=5)
+        assert not near.exact
+        assert near.surplus == [f"id{n}" for n in range(250, 260)]
+        found = opened.suggest_labels(k=5, temperature=0.1, method="exact")
+        assert found.to_dict() == suggest_labels(gallery, k=5, temperature=0.1).to_dict()
+        found.write_page(tmp_path / "page.html", opened)
+        found.write_page(tmp_path / "same.html", gallery)
+    assert (tmp_path / "page.html").read_bytes() == (tmp_path / "same.html").read_bytes()
+
+
 def test_galleries_become_one(gallery: Gallery, tmp_path: Path) -> None:
     for part in (1, 2):
         file = tmp_path / f"{part}.parquet"
@@ -154,7 +170,8 @@ def test_galleries_become_one(gallery: Gallery, tmp_path: Path) -> None:
         import_gallery(file, tmp_path / str(part))
     events: list[Event] = []
     merged = merge([tmp_path / "1", tmp_path / "2"], tmp_path / "both", dims=[8], progress=events.append)
-    assert (merged.added, merged.images) == (200, 200)
+    assert (merged.added, merged.total) == (200, 200)
+    assert json.loads(json.dumps(merged.to_dict()))["gallery"] == str(tmp_path / "both")
     assert stages(events)["merging"].done == 200
     assert merge([tmp_path / "1", tmp_path / "2"], tmp_path / "both").added == 0
 
@@ -163,7 +180,7 @@ def test_files_that_moved(writable: Gallery, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "7.jpg").write_bytes(b"")
     moved = relocate(writable, "/photos", tmp_path / "photos")
-    assert (moved.paths, moved.there) == (300, 1)
+    assert moved.to_dict() == {"paths": 300, "there": 1}
     with pytest.raises(MatMambaError, match="/nowhere"):
         relocate(writable, "/nowhere", tmp_path)
 
@@ -177,9 +194,18 @@ def test_files_that_moved(writable: Gallery, tmp_path: Path) -> None:
         (lambda gallery, place: compact(place / "none"), MatMambaError, "none"),
         (lambda gallery, place: duplicates(gallery, neighbours=0), MatMambaError, "neighbours is 0"),
         (lambda gallery, place: duplicates(gallery, threshold=2), MatMambaError, "threshold"),
+        (lambda gallery, place: duplicates(gallery, method="fast"), MatMambaError, "method is 'fast'"),  # type: ignore[arg-type]
+        (lambda gallery, place: duplicates(gallery, where=1), TypeError, "where is an int"),  # type: ignore[arg-type]
         (lambda gallery, place: suggest_labels(gallery, k=0), MatMambaError, "k is 0"),
+        (lambda gallery, place: suggest_labels(gallery, temperature="x"), TypeError, "temperature is a str"),  # type: ignore[arg-type]
+        (
+            lambda gallery, place: duplicates(gallery).write_page(place / "no" / "x.html"),
+            MatMambaError,
+            "there is no folder",
+        ),
         (lambda gallery, place: merge([], place / "new"), MatMambaError, "galleries is empty"),
         (lambda gallery, place: merge("one", place / "new"), TypeError, "galleries is 'one'"),
+        (lambda gallery, place: merge([3], place / "new"), TypeError, r"galleries\[0\] is an int"),  # type: ignore[list-item]
         (
             lambda gallery, place: merge([gallery.folder], place / "new", dims=[64]),
             MatMambaError,
@@ -196,6 +222,12 @@ def test_files_that_moved(writable: Gallery, tmp_path: Path) -> None:
         (lambda gallery, place: import_gallery(place / "x", place / "new"), MatMambaError, "x"),
         (lambda gallery, place: reindex(place / "none", "matmamba_nano_patch4_32"), MatMambaError, "none"),
         (lambda gallery, place: reindex(gallery.folder, place / "nothing"), MatMambaError, "nothing"),
+        (lambda gallery, place: reindex(gallery.folder, 3), TypeError, "model is an int"),  # type: ignore[arg-type]
+        (
+            lambda gallery, place: reindex(gallery.folder, "matmamba_nano_patch4_32", threads=-1),
+            MatMambaError,
+            "threads is -1",
+        ),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(

@@ -1,16 +1,19 @@
-"""The checkpoint that makes a gallery, and the one that made it."""
+"""The model of a gallery: the checkpoint that is to encode for it, and the one that made it."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from matmamba_retrieval.storage.records import Generation
 from matmamba_retrieval.storage.spec import made_elsewhere
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from .given import require_path
+from ..device import resolve_device
+from ..given import PathLike, require_path, require_type
+
+CheckpointLike: TypeAlias = PathLike | Checkpoint
 
 # Good for a first gallery, before anything is trained.
 SHIPPED = "matmamba_mini_patch16_128"
@@ -36,16 +39,23 @@ def checkpoint_of(
 
 
 def checkpoint_at(
-    model: str | os.PathLike[str] | Checkpoint, device: torch.device | str = "cpu"
+    model: CheckpointLike, device: torch.device | str = "cpu", *, name: str = "model"
 ) -> Checkpoint:
-    """The checkpoint that an argument `model` names, or is.
+    """The checkpoint that an argument names, or is.
 
     Args:
-        model: run folder, checkpoint file, the name of a model whose weights are shipped, or loaded already.
-        device: where it is to compute, if it is not loaded yet.
+        model: run folder, checkpoint file, or the name of a model whose weights are shipped; or one that is
+            loaded, which stays on the device where it is.
+        device: where it is to compute: cpu, cuda, or auto for whichever is there.
+        name: of the argument.
 
     Raises:
         TypeError: it is none of these.
+        ConfigError: no such device.
         CheckpointError: it is missing or damaged.
     """
-    return model if isinstance(model, Checkpoint) else load_checkpoint(require_path("model", model), device)
+    require_type("device", device, (str, torch.device), "a text")
+    if isinstance(model, Checkpoint):
+        return model
+    place = require_path(name, model)
+    return load_checkpoint(place, resolve_device(device) if isinstance(device, str) else device)

@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from matmamba_common.settings import Bounds, kind_of, require
 
-from ..errors import ConfigError
+from .errors import ConfigError
+
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 def require_path(name: str, value: Any) -> Path:
@@ -58,6 +60,18 @@ def require_texts(name: str, values: Any) -> tuple[str, ...]:
     for place, value in enumerate(values):
         require_type(f"{name}[{place}]", value, str, "a text")
     return tuple(values)
+
+
+def require_lists(**given: Any) -> None:
+    """Raise `TypeError` if an argument is a single text where a list is wanted, or no list at all.
+
+    Args:
+        given: values by the name of their argument.
+    """
+    for name, value in given.items():
+        if isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}: it can be a list, such as [{value!r}]")
+        require_type(name, value, Sequence, "a list")
 
 
 def require_whole(name: str, value: Any, least: int) -> None:
