@@ -98,7 +98,13 @@ def write(options: argparse.Namespace, result: dict[str, Any]) -> None:
 def measure(scratch: Path, rows: int, plan: Plan) -> dict[str, Any]:
     """Everything, on `rows` vectors."""
     data = Structured(classes=max(10, min(1000, rows // 100)))
-    gallery, xq = made_gallery(scratch / "gallery", data, rows), data.queries(QUERIES)
+    with made_gallery(scratch / "gallery", data, rows) as gallery:
+        return measured(gallery, data, scratch, plan)
+
+
+def measured(gallery: Gallery, data: Structured, scratch: Path, plan: Plan) -> dict[str, Any]:
+    """All sides on the vectors of a gallery."""
+    rows, xq = len(gallery), data.queries(QUERIES)
     exact = exact_keys((prefix(xb, data.dim) for _, xb in gallery.segments.blocks()), xq, K)
     flat = exact_index(gallery)
     sides = [
@@ -111,7 +117,6 @@ def measure(scratch: Path, rows: int, plan: Plan) -> dict[str, Any]:
     chosen = {side.name: tuned(side, xq, exact) for side in sides}
     searches = {side.name: side.settings[chosen[side.name]] for side in sides}
     times = {"one": timings(searches, xq, plan, SINGLE), "batch": timings(searches, xq, plan, 0)}
-    gallery.close()
     return {
         "rows": rows, "dim": data.dim, "k": K, "queries": len(xq), "repeats": plan.repeats,
         "prefix_recall": prefix_recall(gallery.segments, xq[:100], exact[:100]),

@@ -22,7 +22,7 @@ import faiss
 import interpreter  # noqa: F401
 import torch
 from matmamba_retrieval import Gallery, overlap
-from matmamba_retrieval.exchange import joining
+from matmamba_retrieval.exchange import parts
 from matmamba_retrieval.gallery.inspection import verify
 from matmamba_retrieval.storage.catalog import Catalog
 from matmamba_vision.cli.main import main as matmamba
@@ -60,7 +60,7 @@ def start(command: list[str]) -> tuple[int, int]:
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         overlap.Intake.__init__.__defaults__ = (COMMIT_ROWS, COMMIT_SECONDS)
-        joining.part_rows = lambda dim: COMMIT_ROWS
+        parts.PART_ROWS = COMMIT_ROWS
         transaction = Catalog.transaction
 
         def tell(self: Catalog) -> AbstractContextManager[None]:

@@ -52,6 +52,7 @@ ORDERS = {
         [
             "arguments",
             "errors",
+            "remedies",
             "metrics",
             "overlap",
             "storage",

@@ -4,15 +4,17 @@
 from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
 
 from .decode import read_image
-from .decoded import DecodedLoader, decode
 from .errors import BrokenImageError, DataError
 from .joined import JoinedImages, open_training_images
+from .left_out import left_out_text
 from .loader import Batch, BrokenTally, Loader, make_loader
+from .names import shown
+from .pixels import DecodedLoader, decode
 from .reading import Limits, Reading, TableReading
 from .registry import DATASETS, DataConfig, open_images, open_splits
-from .sample import NO_LABEL, Images, Sample, Splits, Subset, left_out_text
+from .sample import NO_LABEL, Images, Sample, Subset
+from .splits import Splits
 from .stored import StoredImages
-from .texts import shown
 from .transforms import AugmentConfig, eval_transform, train_transform
 
 __all__ = [

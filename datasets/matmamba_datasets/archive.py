@@ -9,7 +9,7 @@ from pathlib import Path
 from .remote import local_copy
 from .tars import Members
 
-# What `matmamba data prepare` writes beside the shards, so that opening them reads none of them.
+# What `prepare` writes beside the shards, so that opening them reads none of them.
 INDEX, INDEX_FORMAT = "index.json", 1
 
 

@@ -13,13 +13,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import DataError
-from .sample import Images, Splits, given_splits
+from .sample import Images
+from .splits import Splits, given_splits
 from .texts import Packed, Prefixed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CifarLayout:
-    """Files of one of the data sets, and the keys in them."""
+    """Files of one of the data sets, and the keys in them.
+
+    Attributes:
+        folder: in which they lie.
+        train: files of the training images.
+        test: files of the test images.
+        meta: the file that names the classes.
+        labels: key of the labels.
+        names: key of the names of the classes.
+    """
 
     folder: str
     train: tuple[str, ...]
@@ -31,15 +41,20 @@ class CifarLayout:
 
 LAYOUTS = {
     "cifar10": CifarLayout(
-        "cifar-10-batches-py",
-        tuple(f"data_batch_{number}" for number in range(1, 6)),
-        ("test_batch",),
-        "batches.meta",
-        "labels",
-        "label_names",
+        folder="cifar-10-batches-py",
+        train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+        test=("test_batch",),
+        meta="batches.meta",
+        labels="labels",
+        names="label_names",
     ),
     "cifar100": CifarLayout(
-        "cifar-100-python", ("train",), ("test",), "meta", "fine_labels", "fine_label_names"
+        folder="cifar-100-python",
+        train=("train",),
+        test=("test",),
+        meta="meta",
+        labels="fine_labels",
+        names="fine_label_names",
     ),
 }
 

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from .classes import MOST_CLASSES, distinct, listed_names
 from .errors import DataError
 from .reading import TableReading
-from .sample import MOST_CLASSES, NO_LABEL, NoImagesError, distinct, listed_names
+from .sample import NO_LABEL, NoImagesError
 
 # Names that images and labels usually have, the likeliest first.
 _IMAGES = ("image", "img", "picture", "photo", "jpg", "png", "bytes", "image_bytes", "content")

@@ -10,10 +10,12 @@ import numpy as np
 
 from .errors import DataError
 from .kinds import why_no_folder
+from .left_out import left_out_text
 from .listing import Listing, absolute, left_beside
 from .reading import Reading
 from .regular import read_regular
-from .sample import NO_LABEL, Images, Splits, given_splits, left_out_text, split_by_id, with_labels
+from .sample import NO_LABEL, Images
+from .splits import Splits, given_splits, split_by_id, with_labels
 from .texts import Prefixed
 
 TRAIN_NAMES = ("train", "training")

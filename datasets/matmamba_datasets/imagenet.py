@@ -15,7 +15,8 @@ from .errors import DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES, Folder, beside, labelled, named_part
 from .kinds import why_no_folder
 from .reading import Reading
-from .sample import Images, Splits, Subset, given_splits
+from .sample import Images, Subset
+from .splits import Splits, given_splits
 
 _KAGGLE_FOLDER, _DEVKIT_FOLDER = Path("ILSVRC/Data/CLS-LOC"), Path("ILSVRC2012_devkit_t12/data")
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .kinds import is_shard, is_table, why_no_folder, why_no_image
+from .left_out import left_out_text
+from .names import is_text, shown
 from .reading import FOLLOW, Reading
 from .regular import said, why_not_regular
-from .sample import left_out_text
-from .texts import Packed, is_text, shown
+from .texts import Packed
 
 _READ_ALREADY = "a link to a folder that is read where it lies, or holds this one"
 # In the folder of a gallery, beside `segments/`.
@@ -104,7 +105,7 @@ class Listing:
         return found if "".join(found).isascii() else [path for path in found if self._is_text(path)]
 
     def _is_gallery(self, inside: str) -> None:
-        """Name a folder as a whole: what is in it belongs to `matmamba index`, and makes no class."""
+        """Name a folder as a whole: what is in it is the gallery's own, and makes no class."""
         whole = self._prefix + inside
         for path in [path for path in self.left_out if path.startswith(whole)]:
             del self.left_out[path]

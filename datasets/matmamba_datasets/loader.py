@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .errors import BrokenImageError, DataError
+from .names import shown
 from .order import EpochPlan, Rest
 from .randomness import seeded
 from .sample import Images, read_sample
-from .texts import shown
 from .transforms import Transform
 
 
@@ -74,7 +74,8 @@ class BrokenTally:
             share = 100 * len(self.found) / self.total
             raise DataError(
                 f"{len(self.found)} of {self.total} files cannot be read so far: {share:.1f} %, more than the"
-                f" {100 * self.allowed:g} % allowed by {self.setting}; `matmamba data verify` lists all\n"
+                f" {100 * self.allowed:g} % allowed by {self.setting}; `verify_data` (`matmamba data verify`)"
+                f" lists all\n"
                 f"{self.listing()}"
             )
 
@@ -115,11 +116,11 @@ class _Transformed(Dataset[_Item | BrokenImageError]):
 def _collate(items: list[_Item | BrokenImageError]) -> Batch:
     good = [item for item in items if isinstance(item, _Item)]
     return Batch(
-        torch.stack([item.image for item in good]) if good else torch.empty(0),
-        torch.tensor([item.label for item in good], dtype=torch.int64),
-        torch.tensor([item.index for item in good], dtype=torch.int64),
-        [item.id for item in good],
-        [item for item in items if isinstance(item, BrokenImageError)],
+        images=torch.stack([item.image for item in good]) if good else torch.empty(0),
+        labels=torch.tensor([item.label for item in good], dtype=torch.int64),
+        indices=torch.tensor([item.index for item in good], dtype=torch.int64),
+        ids=[item.id for item in good],
+        broken=[item for item in items if isinstance(item, BrokenImageError)],
     )
 
 

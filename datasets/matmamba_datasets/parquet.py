@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from .classes import CLASSES, class_names
 from .columns import Columns, Labels, as_numbers, columns_of, labels_in
 from .errors import BrokenImageError, DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
@@ -19,16 +20,8 @@ from .reading import TableReading
 from .regular import read_regular, too_large
 from .remote import read_small
 from .rowgroups import column, images_of, may_lack, opened
-from .sample import (
-    CLASSES,
-    Images,
-    NoImagesError,
-    Splits,
-    class_names,
-    given_splits,
-    split_by_id,
-    with_labels,
-)
+from .sample import Images, NoImagesError
+from .splits import Splits, given_splits, split_by_id, with_labels
 from .texts import Packed, Prefixed
 
 # Encoded images that a process keeps in memory at most, in bytes.
@@ -39,13 +32,13 @@ class Parquet(Images):
     """The rows of some Parquet files of one folder, in the order of the files.
 
     Encoded images stay in memory if all of them are less than `memory` bytes. Else the row groups that were
-    read last stay, and the images are shuffled in groups of these: to train on much more than fits, `matmamba
-    data prepare` makes shards, which need no memory.
+    read last stay, and the images are shuffled in groups of these: to train on much more than fits, take
+    shards (see `prepare`), which need no memory.
 
     Ids are "file#row", the file by its path below the folder; "file#row@column" where a column was asked for
-    that would not have been chosen. Class names come from `classes.json` (a list,
-    or an object with a list under "names" or "classes") in the folder, from the files' metadata, from labels
-    that are names, or are the numbers themselves. Rows without an image are left out by name.
+    that would not have been chosen. Class names come from `classes.json` (a list, or an object with a list
+    under "names" or "classes") in the folder, from the files' metadata, from labels that are names, or are
+    the numbers themselves. Rows without an image are left out by name.
 
     Args:
         folder: what the files' names are relative to, by default that of the first.

@@ -17,8 +17,9 @@ from .kinds import SHARD, TABLE, is_image_name, is_shard, reasons, suffix_of
 from .listing import Listing
 from .reading import TableReading
 from .remote import is_url
-from .sample import Images, Splits, split_by_id
+from .sample import Images
 from .shards import all_shards, open_shards
+from .splits import Splits, split_by_id
 from .transforms import AugmentConfig
 
 

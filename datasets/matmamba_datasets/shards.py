@@ -11,26 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from .archive import INDEX, INDEX_FORMAT, Shard, size_fault
+from .classes import CLASSES, class_names
 from .errors import BrokenImageError, DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES
 from .kinds import is_shard
+from .left_out import left_out_text
 from .listing import Listing, absolute, beside_nothing
 from .reading import Reading
 from .regular import open_regular, said, too_large
 from .remote import expand, is_url, join, list_places, local_copy, read_small
-from .sample import (
-    CLASSES,
-    NO_LABEL,
-    Images,
-    NoImagesError,
-    Splits,
-    class_names,
-    given_splits,
-    left_out_text,
-    split_by_id,
-    with_labels,
-)
-from .tars import Members, scan_tar
+from .sample import NO_LABEL, Images, NoImagesError
+from .splits import Splits, given_splits, split_by_id, with_labels
+from .tars import Members, read_members
 from .texts import Prefixed
 
 
@@ -189,15 +181,15 @@ def find_shards(root: str, cache: str = "") -> list[Shard]:
         here = Path(root).is_dir()
         raise DataError(f"no shards (*.tar) in {root}{beside_nothing(Listing(root)) if here else ''}")
     known = {place: shard for index in indexes.values() for place, shard in index.items()}
-    return _scanned(places, known, cache)
+    return _opened(places, known, cache)
 
 
-def _scanned(places: Sequence[str], known: Mapping[str, Shard], cache: str) -> list[Shard]:
+def _opened(places: Sequence[str], known: Mapping[str, Shard], cache: str) -> list[Shard]:
     """The shards at these places; one without images beside others holds none, and is named."""
     shards, without = list[Shard](), list[NoImagesError]()
     for place in places:
         try:
-            shards.append(known.get(place) or Shard(place, scan_tar(local_copy(place, cache), place)))
+            shards.append(known.get(place) or Shard(place, read_members(local_copy(place, cache), place)))
         except NoImagesError as error:
             without.append(error)
             name = place if is_url(place) else str(absolute(Path(place)))

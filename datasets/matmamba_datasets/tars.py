@@ -17,10 +17,13 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from .classes import MOST_CLASSES
 from .errors import DataError
 from .kinds import IMAGE_SUFFIXES, reasons, suffix_of, why_no_member
-from .sample import MOST_CLASSES, NO_LABEL, NoImagesError, left_out_text
-from .texts import Packed, is_text
+from .left_out import left_out_text
+from .names import is_text
+from .sample import NO_LABEL, NoImagesError
+from .texts import Packed
 
 _BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -133,7 +136,7 @@ class _Found:
         return photo or f"a sample without an image ({', '.join(sorted(self.members))})"
 
 
-def scan_tar(file: Path, place: str) -> Members:
+def read_members(file: Path, place: str) -> Members:
     """Read the headers and labels of a tar file.
 
     Args:
@@ -143,18 +146,18 @@ def scan_tar(file: Path, place: str) -> Members:
         DataError: it is missing, truncated or not a tar file.
         NoImagesError: there is no image in it.
     """
-    scan = _Scan(place)
+    reader = _Reader(place)
     if file.exists() and not file.is_file():
         raise DataError(f"{place} is not a file")
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
-                scan.take(tar, member)
+                reader.take(tar, member)
             end = tar.offset
         _require_end(file, end, place)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise DataError(f"cannot read {place}: {_compressed(file) or error}") from error
-    return scan.members()
+    return reader.members()
 
 
 def _compressed(file: Path) -> str:
@@ -175,7 +178,7 @@ def _require_end(file: Path, end: int, place: str) -> None:
             raise DataError(f"{place} is truncated: it does not end as a tar file does")
 
 
-class _Scan:
+class _Reader:
     """Collects the samples of a tar file, and names what is none."""
 
     def __init__(self, place: str) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import rich.console
-from matmamba_datasets.texts import printable, shown
+from matmamba_datasets.names import printable, shown
 from rich.console import ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table

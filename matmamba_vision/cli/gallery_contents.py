@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 from matmamba_common.settings import Bounds
-from matmamba_datasets.texts import safe_cell, shown
+from matmamba_datasets.names import safe_cell, shown
 from matmamba_retrieval import Gallery
 from rich.markup import escape
 from rich.table import Table

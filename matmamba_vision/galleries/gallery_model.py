@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from matmamba_retrieval.exchange.importing import made_elsewhere
 from matmamba_retrieval.storage.records import Generation
+from matmamba_retrieval.storage.spec import made_elsewhere
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from ..device import resolve_device

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from matmamba_retrieval import Gallery, GalleryError, Row
-from matmamba_retrieval.exchange.importing import VectorFile, checked, elsewhere, made_elsewhere, open_vectors
+from matmamba_retrieval.exchange.vector_files import VectorFile, checked, elsewhere, open_vectors
+from matmamba_retrieval.storage.spec import made_elsewhere
 from numpy.typing import NDArray
 
 

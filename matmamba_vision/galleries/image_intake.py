@@ -15,7 +15,7 @@ from matmamba_datasets.listing import absolute
 from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
-from matmamba_retrieval.gallery.upkeep import Changes, compare
+from matmamba_retrieval.gallery.image_files import Changes, compare
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from matmamba_datasets import eval_transform
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Plan, Strategy
-from matmamba_retrieval.exchange.importing import made_elsewhere
+from matmamba_retrieval.storage.spec import made_elsewhere
 from PIL import Image
 from torch import Tensor
 

@@ -18,7 +18,7 @@ from matmamba_datasets import (
     make_loader,
 )
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Plan, Strategy
-from matmamba_retrieval.planning.planner import OF_LABELS, Goal, Planner, candidates, pareto_rows
+from matmamba_retrieval.planning.planner import NEED_LABELS, Goal, Planner, candidates
 from matmamba_retrieval.strategies.indexes import ensure_index
 from numpy.typing import NDArray
 
@@ -26,6 +26,7 @@ from ..checkpoint import Checkpoint
 from ..errors import ConfigError
 from ..given import require_number, require_path, require_place, require_texts, require_type, require_whole
 from ..measures import measure_latency
+from ..measures.pareto import pareto_front
 from ..progress import Reporter
 from .embedder import Embedder
 from .encoding import embed_batches, some
@@ -160,7 +161,7 @@ def find_plan(
     for step in plan.strategy.steps[:1]:
         ensure_index(gallery, step.dim, gallery.spec.width, step.index)
     gallery.save_plan(plan.to_json())
-    front = pareto_rows(rows, "ms", wanted.goal.quality)
+    front = pareto_front(rows, lambda row: row["ms"], lambda row: row[wanted.goal.quality])
     return PlanFound(plan=plan, goal=wanted.goal, tried=tuple(rows), chosen=chosen, front=tuple(front))
 
 
@@ -169,7 +170,7 @@ def _try(gallery: Gallery, planner: Planner, widths: list[str], k: int, wanted: 
     dims = sorted(set(wanted.dims)) or gallery.shortlist_dims() or [min(32, gallery.spec.dim)]
     rows: list[Row] = []
     known: set[Strategy] = set()
-    labelled = wanted.goal.quality in OF_LABELS
+    labelled = wanted.goal.quality in NEED_LABELS
     for name in dict.fromkeys(require_texts("indexes", wanted.indexes) or [""]):
         for dim in dims:
             with wanted.report.stage(f"building {name or 'the'} index over {dim} dims"):

@@ -118,7 +118,8 @@ class SearchPass:
         if self.allowed is not None and not self.allowed.any():
             none = np.full((count, k), NO_KEY, dtype=np.int64)
             D = np.full((count, k), -np.inf, dtype=np.float32)
-            return Hits(D, none, none, Cost(), np.ones(count, dtype=bool), "no image fulfils the condition")
+            by_full, reason = np.ones(count, dtype=bool), "no image fulfils the condition"
+            return Hits(D=D, I=none, shortlist=none, cost=Cost(), by_full=by_full, reason=reason)
         if self.negatives is not None:
             queries = Away(queries, self.negatives, self.weight)
         return search(self.gallery, self.strategy, queries, k, self.allowed)

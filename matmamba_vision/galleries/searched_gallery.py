@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias, overload
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, TableReading
 from matmamba_retrieval import Gallery, GalleryError, Queries, Strategy
-from matmamba_retrieval.exchange.importing import made_elsewhere
+from matmamba_retrieval.storage.spec import made_elsewhere
 from matmamba_retrieval.strategies.examples import Joined, Stored
 from numpy.typing import NDArray
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from matmamba_retrieval import Gallery, GalleryError
-from matmamba_retrieval.index.shortlist import empty_index
+from matmamba_retrieval.index.gallery_index import empty_index
 
 from ..device import limit_threads
 from ..errors import refusals

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from matmamba_retrieval import GalleryError
 from matmamba_retrieval.curation.annotations import Annotations
-from matmamba_retrieval.exchange.importing import VectorFile, checked, elsewhere, open_vectors
+from matmamba_retrieval.exchange.vector_files import VectorFile, checked, elsewhere, open_vectors
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.storage.distinct import first_repeated
 

@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from .pareto import pareto_front
+
 Row = Mapping[str, Any]
 Number = Callable[[Row], float]
 MARKERS = {"single-shot": "s", "shortlist": "o", "funnel": "^", "gated": "D"}
@@ -25,11 +27,7 @@ def mark_rows(axes: Axes, rows: Sequence[Row], x: Number, y: Number, colour: str
 
 def front_of(points: Sequence[tuple[float, float]], least: bool = False) -> list[tuple[float, float]]:
     """Of (x, y) those than which none is better in both: y high, and x low if `least`, else high."""
-    found: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0] if least else -point[0], -point[1])):
-        if not found or y > found[-1][1]:
-            found.append((x, y))
-    return found
+    return pareto_front(points, lambda point: point[0] if least else -point[0], lambda point: point[1])
 
 
 def colours_of(rows: Sequence[Row]) -> dict[str, str]:

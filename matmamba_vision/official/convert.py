@@ -37,7 +37,7 @@ def load_official(source: Mapping[str, Any] | Path | str, config: Config | None 
     Raises:
         ConfigError: naming the key of `config`, or the tensors that are missing, left over, of another shape
             or not finite.
-        CheckpointError: a ValueError that names the file, too, or says why the Hub gave none.
+        CheckpointError: the same of a file, which is named, too; or why the Hub gave none.
     """
     if isinstance(source, Mapping):
         if config is None:

@@ -25,7 +25,7 @@ from matmamba_datasets import (
     make_loader,
     open_training_images,
 )
-from matmamba_datasets.sample import split_by_id
+from matmamba_datasets.splits import split_by_id
 from numpy.typing import NDArray
 from torch import Tensor
 

@@ -50,7 +50,7 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
 
     Raises:
         ConfigError: no such variant; a setting that cannot work, or not together with `init`.
-        CheckpointError: a ValueError, `init` cannot be read.
+        CheckpointError: `init` cannot be read.
     """
     if config.sort_heads and config.init is None:
         raise ConfigError("model.sort_heads sorts the heads of a checkpoint: name it by model.init")

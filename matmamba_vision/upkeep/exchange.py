@@ -44,7 +44,7 @@ def export_gallery(
         SystemRefusalError: the file cannot be written.
     """
     # Here, because it needs pyarrow.
-    from matmamba_retrieval.exchange.exchange import export_parquet
+    from matmamba_retrieval.exchange.gallery_parquet import export_parquet
 
     place, keys = require_place("file", file), _some_keys(gallery, where)
     with Reporter(progress).meter("exporting", len(keys)) as meter:
@@ -71,7 +71,7 @@ def import_gallery(
         GalleryError: a damaged file, vectors of another model, or images that are there already.
         MissingPackageError: pyarrow is not installed.
     """
-    from matmamba_retrieval.exchange.exchange import Exported, import_parquet
+    from matmamba_retrieval.exchange.gallery_parquet import Exported, import_parquet
 
     require("existing", existing, Annotated[str, OneOf(get_args(Existing))])
     source, folder = require_path("file", file), require_path("gallery", gallery)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from matmamba_common.settings import require_least
-from matmamba_datasets.texts import safe_cell
+from matmamba_datasets.names import safe_cell
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.curation.labels import Votes, vote
 from matmamba_retrieval.index.rerank import NO_KEY

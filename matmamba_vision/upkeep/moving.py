@@ -8,7 +8,7 @@ from typing import Any
 
 from matmamba_datasets.listing import absolute
 from matmamba_retrieval import Gallery
-from matmamba_retrieval.gallery import upkeep
+from matmamba_retrieval.gallery import image_files
 
 from ..errors import refusals
 from ..given import require_path
@@ -47,4 +47,4 @@ def relocate(gallery: Gallery, old: str | os.PathLike[str], new: str | os.PathLi
         TypeError: an argument is no path.
     """
     before, now = absolute(require_path("old", old)), absolute(require_path("new", new))
-    return Moved(*upkeep.move(gallery, before, now))
+    return Moved(*image_files.move(gallery, before, now))

@@ -71,7 +71,7 @@ def _draw_panel(
     budget: Budget,
     quality: Callable[[Candidate], float],
 ) -> None:
-    front = pareto_front(candidates, quality)
+    front = pareto_front(candidates, lambda known: known.cost, quality)
     costs, values = [known.cost for known in front], [quality(known) for known in front]
     axes.step(costs, values, where="post", color="black", linewidth=1, alpha=0.6, label="Pareto front")
     for origin, (marker, colour, title) in _LOOKS.items():

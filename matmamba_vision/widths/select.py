@@ -263,7 +263,10 @@ def _accuracy(score: Score, images: str) -> dict[str, Any]:
 def _rows(outcome: SearchOutcome) -> list[Row]:
     """One row for each candidate, in the order of evaluation."""
     model, key = outcome.checkpoint.model, outcome.budget.key
-    front, held_back = pareto_front(outcome.candidates), outcome.choice.held_back
+    front = pareto_front(
+        outcome.candidates, lambda known: known.cost, lambda known: known.score.log_likelihood
+    )
+    held_back = outcome.choice.held_back
     rows = []
     for candidate in outcome.candidates:
         width, known = candidate.width, candidate.width in outcome.measurements

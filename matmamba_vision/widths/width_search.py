@@ -146,7 +146,9 @@ class WidthSearch:
             choice = choose(self._candidates, self._budget, self._measurements, self._score_held_back)
             known = [choice.chosen, choice.found, *([choice.rule] if choice.rule else [])]
             if not cut_short:
-                known += pareto_front(self._candidates)
+                known += pareto_front(
+                    self._candidates, lambda known: known.cost, lambda known: known.score.log_likelihood
+                )
                 known += [candidate for candidate in self._candidates if candidate.origin == "trained"]
             shown = sorted(dict.fromkeys(known), key=lambda candidate: candidate.cost)
             self._measurements.of([candidate.width for candidate in shown])

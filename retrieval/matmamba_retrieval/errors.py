@@ -1,4 +1,4 @@
-"""The error of a gallery."""
+"""The errors of galleries."""
 
 from matmamba_common.errors import MatMambaError
 

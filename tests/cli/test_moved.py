@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from matmamba_retrieval import Gallery
-from matmamba_retrieval.gallery.upkeep import compare
+from matmamba_retrieval.gallery.image_files import compare
 from matmamba_retrieval.storage.sources import facts_of
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main

@@ -258,7 +258,7 @@ def test_without_an_index_all_are_compared_and_a_shortlist_names_what_is_missing
         patch.setattr("matmamba_vision.galleries.strategies.SMALL_GALLERY", 10)
         assert main(search) == 0
     assert main([*search, "--strategy", "shortlist"]) == 2
-    assert f"matmamba index --gallery {imported} --dims 32" in capsys.readouterr().err
+    assert "has no index for a shortlist: `index` with dims" in capsys.readouterr().err
 
 
 def test_a_score_threshold_cuts_and_says_so(place: Path, search: Run) -> None:

@@ -27,8 +27,8 @@ from matmamba_datasets import (
     open_training_images,
     read_image,
 )
+from matmamba_datasets.classes import listed_names
 from matmamba_datasets.parquet import Parquet
-from matmamba_datasets.sample import listed_names
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
 from matmamba_retrieval.storage.sources import file_of
 from PIL import Image

@@ -52,7 +52,7 @@ def test_damaged_vectors_are_encoded_again_from_their_images(gallery: Gallery) -
     files[1].write_bytes(content)
     found = verify(gallery.folder)
     assert {entry.file: entry.what.split()[0] for entry in found} == {files[0]: "is", files[1]: "differs"}
-    assert all("`matmamba gallery repair`" in entry.remedy for entry in found)
+    assert all("(`matmamba gallery repair`)" in entry.remedy for entry in found)
     assert [said.startswith(LEFT) for said in repair(gallery.folder)] == [True, True]
     assert len(verify(gallery.folder)) == 2
     assert [said.split()[0] for said in repair(gallery.folder, lambda generation: encode)] == [
@@ -134,7 +134,7 @@ def test_a_missing_file_is_listed_once(tmp_path: Path) -> None:
     found = verify(tmp_path / "g")
     assert [entry.file for entry in found] == files
     assert all(entry.what.startswith("is missing") for entry in found)
-    assert all("`matmamba gallery repair`" in entry.remedy for entry in found)
+    assert all("(`matmamba gallery repair`)" in entry.remedy for entry in found)
 
 
 def test_a_gallery_of_a_newer_format_is_not_damaged(gallery: Gallery) -> None:
@@ -153,7 +153,7 @@ def test_a_catalogue_that_is_cut_short_needs_a_copy(gallery: Gallery, kept: int)
     found = verify(gallery.folder)
     assert found
     assert all("a copy of the gallery" in entry.remedy for entry in found)
-    assert all("`matmamba gallery import`" in entry.remedy for entry in found)
+    assert all("(`matmamba gallery import`)" in entry.remedy for entry in found)
 
 
 def test_a_catalogue_is_written_anew_where_only_its_indexes_are_damaged(gallery: Gallery) -> None:

@@ -100,8 +100,9 @@ def test_confidence_is_how_often_votes_are_right() -> None:
         # Half of the images are not labelled: what is said of them was learnt from the others.
         asked = keys % 2 == 1
         own = np.where(asked, UNKNOWN, wrong)
-        found = Votes(("a", "b"), keys, own, none, shares, shares, near).calibrated()
+        votes = {"keys": keys, "own": own, "winners": none, "confidence": shares, "own_share": shares}
+        found = Votes(classes=("a", "b"), **votes, neighbours=near).calibrated()
         assert np.abs(found - truth)[asked].mean() < 0.05 < np.abs(shares - truth)[asked].mean()
         assert (np.diff(found[np.argsort(shares)]) >= 0).all()
-    few = Votes(("a",), keys[:9], none[:9], none[:9], shares[:9], shares[:9], near[:9])
+    few = Votes(classes=("a",), **{name: values[:9] for name, values in votes.items()}, neighbours=near[:9])
     assert few.calibrated() is few.confidence

@@ -19,7 +19,7 @@ from matmamba_retrieval import (
     Strategy,
     search,
 )
-from matmamba_retrieval.planning.planner import Goal, Planner, candidates, pareto_rows
+from matmamba_retrieval.planning.planner import Goal, Planner, candidates
 from matmamba_retrieval.planning.trials import Bench, latencies
 
 
@@ -146,13 +146,6 @@ def test_the_fastest_that_reaches_the_target_is_chosen(world: World) -> None:
     assert choose(budgets={"ms": 2})["recall"] == 0.5
     with pytest.raises(GalleryError, match=r"ms <= 4: recall was at most 1, ms was at least 1"):
         choose(targets={"recall": 0.98}, budgets={"ms": 4})
-
-
-def test_the_front_has_what_nothing_beats() -> None:
-    front = pareto_rows(ROWS, "ms", "recall")
-    assert [found["ms"] for found in front] == [1, 3, 5, 9]
-    for other in ROWS:
-        assert any(known["ms"] <= other["ms"] and known["recall"] >= other["recall"] for known in front)
 
 
 def test_a_plan_is_made_of_what_was_measured(world: World) -> None:

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from lookups import by_index
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, prefix
+from matmamba_retrieval.index.gallery_index import (
+    FEW_ALLOWED,
+    build_index,
+    load_index,
+    save_index,
+    search_index,
+)
 from matmamba_retrieval.index.recipes import RECIPES, cells, choose, split
 from matmamba_retrieval.index.rerank import NO_KEY, one_thread
-from matmamba_retrieval.index.shortlist import FEW_ALLOWED, build_index, load_index, save_index, search_index
 from matmamba_retrieval.index.shortlist_index import ShortlistIndex
 from small import unit_vectors
 
@@ -163,7 +169,7 @@ def test_an_index_comes_back_from_its_file(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    record = save_index(tmp_path, built[recipe], "name", "full", DIM, recipe)
+    record = save_index(tmp_path, built[recipe], name="name", width="full", dim=DIM, recipe=recipe)
     again = load_index(tmp_path, record, stored.segments)
     assert not caplog.text
     assert (again.dim, again.recipe, again.ntotal, again.effort) == (DIM, recipe, ROWS, built[recipe].effort)
@@ -175,7 +181,7 @@ def test_a_foreign_file_is_built_again(
     stored: Gallery, xq: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = build_index(stored.segments, 500, DIM, "flat")
-    record = save_index(tmp_path, other, "name", "full", DIM, "flat")
+    record = save_index(tmp_path, other, name="name", width="full", dim=DIM, recipe="flat")
     limit = faiss.get_deserialization_vector_byte_limit()
     foreign = type(record)(**{**record.__dict__, "rows": ROWS})
     again = load_index(tmp_path, foreign, stored.segments)

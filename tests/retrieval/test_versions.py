@@ -181,10 +181,10 @@ def test_an_interrupted_renewal_goes_on_where_it_was(gallery: Gallery) -> None:
 def test_a_renewal_of_another_spec_begins_anew(gallery: Gallery) -> None:
     first = Renewal(gallery, EmbeddingSpec("c" * 64, "full", 16))
     first.add(np.arange(50), unit_vectors(50, 16))
-    other = Renewal(gallery, EmbeddingSpec("d" * 64, "full", 8))
-    assert len(other.pending()) == 300
-    other.abandon()
-    assert [*gallery.catalog.generations()] == [1]
+    spec = EmbeddingSpec("d" * 64, "full", 8)
+    assert len(Renewal(gallery, spec).pending()) == 300
+    assert [known.spec for known in gallery.catalog.generations().values()] == [gallery.spec, spec]
+    gallery.sweep()
     assert len([*(gallery.folder / "segments").iterdir()]) == 3
 
 

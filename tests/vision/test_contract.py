@@ -120,7 +120,9 @@ def test_intermediates_in_every_form() -> None:
     named = model.forward_intermediates(x, output_dict=True, return_prefix_tokens=True)
     assert {*named} == {"image_features", "image_intermediates", "image_intermediates_prefix"}
     half = model.forward_intermediates(x, width="1/2", intermediates_only=True)
-    submodel = create("matmamba_nano_patch4_32", features_only=True, width="1/2", out_indices=[0, 2])
+    submodel = timm.create_model(
+        "matmamba_nano_patch4_32", features_only=True, width="1/2", out_indices=[0, 2]
+    )
     assert half[0].shape == (2, 128, 4, 4)
     assert [feature.shape for feature in submodel(images(1, 32))] == [(1, 128, 8, 8)] * 2
     with pytest.raises(ValueError, match="NHWC"):

@@ -261,7 +261,8 @@ def test_what_measures_beyond_the_budget_is_not_chosen(model: MatMamba) -> None:
 
 def test_the_front_holds_what_nothing_cheaper_equals(model: MatMamba) -> None:
     known = candidates(model, -0.4, -0.2, -0.3, -0.2, -0.1)
-    assert pareto_front(known[::-1]) == [known[0], known[1], known[4]]
+    front = pareto_front(known[::-1], lambda one: one.cost, lambda one: one.score.log_likelihood)
+    assert front == [known[0], known[1], known[4]]
 
 
 def test_scores_are_those_of_the_logits(model: MatMamba, images: torch.Tensor) -> None:
@@ -278,3 +279,11 @@ def test_scores_are_those_of_the_logits(model: MatMamba, images: torch.Tensor) -
         model.get_parameter("head.bias")[0] = torch.nan
     with pytest.raises(FloatingPointError, match="1/2"):
         score(model, [LabelledImages(images, labels)], "1/2")
+
+
+def test_the_front_has_what_nothing_beats() -> None:
+    points = [(9, 1.0), (5, 0.99), (3, 0.97), (4, 0.97), (1, 0.5)]
+    front = pareto_front(points, lambda point: point[0], lambda point: point[1])
+    assert [cost for cost, _ in front] == [1, 3, 5, 9]
+    for cost, quality in points:
+        assert any(known[0] <= cost and known[1] >= quality for known in front)

@@ -23,7 +23,7 @@ UNKNOWN = -1
 LEAST_LABELLED = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Votes:
     """Votes of the nearest labelled others of n images.
 
@@ -110,10 +110,18 @@ def vote(
         parts.append((*_count(D, np.where(I == NO_KEY, UNKNOWN, by_key[I]), by_key[part], temperature), I))
         progress(len(part))
     if not parts:
-        none = np.zeros(0)
-        return Votes(classes, keys, keys, keys, none, none, np.zeros((0, k), dtype=np.int64))
+        none = np.zeros(0, dtype=np.int64)
+        parts = [(none, np.zeros(0), np.zeros(0), np.zeros((0, k), dtype=np.int64))]
     winners, confidence, own_share, near = (np.concatenate(found) for found in zip(*parts, strict=True))
-    return Votes(classes, keys, by_key[keys], winners, confidence, own_share, near)
+    return Votes(
+        classes=classes,
+        keys=keys,
+        own=by_key[keys],
+        winners=winners,
+        confidence=confidence,
+        own_share=own_share,
+        neighbours=near,
+    )
 
 
 def _classes(gallery: Gallery) -> tuple[tuple[str, ...], Ints]:

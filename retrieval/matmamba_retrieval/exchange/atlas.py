@@ -7,7 +7,6 @@ one of structs {bytes} as pictures.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from ..index.rerank import prefix
 from ..storage.records import Row
 from ..strategies.neighbours import neighbours
 from ..strategies.strategy import Strategy
-from .exchange import complete
+from .gallery_parquet import complete
+from .parts import text_columns
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -95,9 +95,9 @@ def _schema(pictures: bool) -> pa.Schema:
 
 
 def _texts(rows: Sequence[Row]) -> dict[str, Any]:
-    metadata = [json.dumps(dict(row.metadata), ensure_ascii=False) if row.metadata else None for row in rows]
-    found = {name: [getattr(row, name) for row in rows] for name in ("id", "path", "label")}
-    return {**found, "metadata": metadata}
+    """The columns of texts; images without metadata have none."""
+    columns = text_columns(rows)
+    return columns | {"metadata": [None if text == "{}" else text for text in columns["metadata"]]}
 
 
 def _lists(part: Ints, D: Floats, I: Ints, keys: Ints) -> list[dict[str, list[float]]]:  # noqa: E741

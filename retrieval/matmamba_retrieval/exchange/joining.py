@@ -18,11 +18,11 @@ from ..gallery.gallery import Gallery
 from ..gallery.merging import merge_segments
 from ..storage.distinct import first_repeated
 from ..storage.sources import known_facts, note_facts
+from .parts import part_rows
 
 # What a gallery notes of those that are copied into it: which ones, how many keys it had before, and whether
 # that is done.
 JOINING = "joining"
-COPY_BYTES = 1 << 24
 Ints = NDArray[np.int64]
 
 
@@ -184,8 +184,3 @@ def _copy(sources: Sequence[Gallery], target: Gallery, done: int, progress: Call
 def _parts(keys: Ints, dim: int) -> Iterator[Ints]:
     rows = part_rows(dim)
     return (keys[first : first + rows] for first in range(0, len(keys), rows))
-
-
-def part_rows(dim: int) -> int:
-    """Rows of `dim` float32 that are moved at once."""
-    return int(np.clip(COPY_BYTES // (4 * dim), 1, 16 * CHUNK))

@@ -1,8 +1,9 @@
-"""What files of vectors are read into: images and their vectors, in parts, with metadata checked."""
+"""Images and their vectors in parts: how many at once, and how their texts are written and read."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,19 @@ from ..errors import GalleryError
 from ..storage.records import Row
 
 Part = tuple[list[Row], NDArray[np.float32]]
+# Of vectors that are moved at once, and rows at most.
+PART_BYTES, PART_ROWS = 1 << 24, 1 << 17
+
+
+def part_rows(dim: int) -> int:
+    """Rows of `dim` float32 that are moved at once."""
+    return int(np.clip(PART_BYTES // (4 * dim), 1, PART_ROWS))
+
+
+def text_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Columns id, path, label and metadata (JSON) of some images."""
+    columns = {name: [getattr(row, name) for row in rows] for name in ("id", "path", "label")}
+    return columns | {"metadata": [json.dumps(dict(row.metadata), ensure_ascii=False) for row in rows]}
 
 
 def parsed_metadata(file: Path, image_id: str, text: str | None) -> dict[str, Any]:

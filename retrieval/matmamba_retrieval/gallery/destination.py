@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError
+from ..remedies import RELOCATE
 from ..storage.records import Row
 from ..storage.sources import facts_of, note_facts, same_file
 from ..storage.spec import EmbeddingSpec
@@ -131,7 +132,7 @@ class Destination:
         if not same_file(row.path, path):
             raise GalleryError(
                 f"{self.folder} has an image {row.id!r} already, from {row.path}, not {path}:"
-                f" `matmamba gallery relocate {self.folder} OLD NEW` if the files have moved,"
+                f" {RELOCATE} if the files have moved,"
                 " a prefix keeps two folders apart, upsert replaces it"
             )
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..arguments import require_array, require_text, require_texts, require_whole
 from ..errors import GalleryError, SavedError
+from ..index.gallery_index import build_index, save_index
 from ..index.recipes import AUTO, choose
-from ..index.shortlist import build_index, save_index
 from ..storage.catalog import Catalog
 from ..storage.changes import add_images, delete_images
 from ..storage.files import remove
@@ -262,7 +262,9 @@ class Gallery(Snapshot):
         if recipe == AUTO:
             recipe = choose(self.key_count, dim, memory_bytes, recall)
         name = f"{recipe}-{dim}" + (f"@{width}" if width != self.spec.width else "")
-        record = self.make_shortlist(self.segments_of(width), name, width, dim, recipe, recall)
+        record = self.make_shortlist(
+            self.segments_of(width), name=name, width=width, dim=dim, recipe=recipe, recall=recall
+        )
         with self.changing(f"the index {name} is saved"), self.catalog.transaction():
             for replaced in old:
                 self.catalog.drop_shortlist(self.generation.number, replaced.name)
@@ -270,11 +272,12 @@ class Gallery(Snapshot):
         self.tidy()
 
     def make_shortlist(
-        self, segments: Segments, name: str, width: str, dim: int, recipe: str, recall: float = 0.99
+        self, segments: Segments, *, name: str, width: str, dim: int, recipe: str, recall: float = 0.99
     ) -> ShortlistRecord:
         """Build an index over all of `segments` and write its file; it counts when the catalogue knows it."""
         index = build_index(segments, len(segments), dim, recipe, recall)
-        record = save_index(self.folder / SHORTLISTS, index, name, width, dim, recipe)
+        folder = self.folder / SHORTLISTS
+        record = save_index(folder, index, name=name, width=width, dim=dim, recipe=recipe)
         self._state.indexes[record.file] = index
         return record
 
@@ -294,8 +297,8 @@ class Gallery(Snapshot):
             log.warning("%s: not tidied up: %s", self.folder, error)
 
     def _write(self, width: str, vectors: Vectors) -> SegmentRecord:
-        where = self.folder / SEGMENTS
-        return write_segment(where, width, self.key_count, [vectors], len(vectors), self.spec.dim)
+        where, start, rows = self.folder / SEGMENTS, self.key_count, len(vectors)
+        return write_segment(where, [vectors], width=width, start=start, rows=rows, dim=self.spec.dim)
 
     def _check(self, rows: Sequence[Row], xb: Vectors) -> None:
         require_array(xb, "xb", "fiu", "(n, D)")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError, GalleryError
+from ..remedies import IMPORT, REPAIR
 from ..storage.catalog import Catalog
 from ..storage.database import damaged_pages
 from ..storage.files import require_checksum
@@ -27,10 +28,10 @@ log = logging.getLogger(__name__)
 SAME_IMAGE = 0.999
 # Images in memory while some are compared, and rows of the catalogue while all are read.
 _ENCODED_AT_ONCE, _ROWS_AT_ONCE = 64, 8192
-_COPY = "a copy of the gallery, or an export of it (`matmamba gallery import`)"
-_TABLES = f"`matmamba gallery repair` if all its tables can be read, else {_COPY}"
-_VECTORS = "`matmamba gallery repair` makes it again from the vectors"
-_IMAGES = "the images of these rows: `matmamba gallery repair` encodes them again"
+_COPY = f"a copy of the gallery, or {IMPORT} of an export"
+_TABLES = f"{REPAIR} if all its tables can be read, else {_COPY}"
+_VECTORS = f"{REPAIR} makes it again from the vectors"
+_IMAGES = f"the images of these rows: {REPAIR} encodes them again"
 # Images to their normalised vectors at a width; in the place of one that cannot be encoded, why.
 Encode = Callable[[Sequence[Row], str], Iterable[NDArray[np.floating] | str]]
 

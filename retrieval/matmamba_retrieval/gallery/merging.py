@@ -44,7 +44,8 @@ def runs(records: list[SegmentRecord]) -> Iterator[list[SegmentRecord]]:
 def _merge(gallery: Gallery, run: list[SegmentRecord]) -> None:
     width, start, rows = run[0].width, run[0].start, sum(record.rows for record in run)
     blocks = (xb for _, xb in gallery.segments_of(width).blocks(start, start + rows))
-    merged = write_segment(gallery.folder / SEGMENTS, width, start, blocks, rows, gallery.spec.dim)
+    folder, dim = gallery.folder / SEGMENTS, gallery.spec.dim
+    merged = write_segment(folder, blocks, width=width, start=start, rows=rows, dim=dim)
     catalog = gallery.catalog
     with catalog.transaction():
         catalog.run_many(

@@ -75,16 +75,11 @@ class Renewal:
             staging.switch(self._catalog, self._number, plan)
         self.gallery.tidy()
 
-    def abandon(self) -> None:
-        """Forget it."""
-        with self.gallery.changing("it is forgotten"), self._catalog.transaction():
-            staging.drop_generation(self._catalog, self._number)
-        self.gallery.tidy()
-
     def _put(self, keys: Ints, blocks: Mapping[str, Iterable[Vectors]]) -> None:
         catalog, start = self._catalog, staging.key_count(self._catalog, self._number)
+        folder, rows, dim = self.gallery.folder / SEGMENTS, len(keys), self.spec.dim
         written = [
-            write_segment(self.gallery.folder / SEGMENTS, width, start, parts, len(keys), self.spec.dim)
+            write_segment(folder, parts, width=width, start=start, rows=rows, dim=dim)
             for width, parts in blocks.items()
         ]
         with catalog.transaction():
@@ -102,7 +97,9 @@ class Renewal:
     def _build(self, record: ShortlistRecord) -> ShortlistRecord:
         records = self._catalog.segments(self._number, record.width)
         segments = Segments(self.gallery.folder / SEGMENTS, records, self.spec.dim)
-        return self.gallery.make_shortlist(segments, record.name, record.width, record.dim, record.recipe)
+        return self.gallery.make_shortlist(
+            segments, name=record.name, width=record.width, dim=record.dim, recipe=record.recipe
+        )
 
 
 def compact(gallery: Gallery) -> int:

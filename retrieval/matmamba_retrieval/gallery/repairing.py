@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.shortlist import build_index, save_index
+from ..index.gallery_index import build_index, save_index
+from ..remedies import DELETE
 from ..storage.catalog import Catalog
 from ..storage.files import flush_folder
 from ..storage.records import Generation, SegmentRecord
@@ -20,7 +21,7 @@ from .inspection import Encode, damage_of_catalog, fits, verify
 from .place import CATALOG, SEGMENTS, SHORTLISTS, hold_to_write, require_own_files
 from .staging import drop_old, forget_images, sweep
 
-_WAY_OUT = "put the picture back, or delete the image (`matmamba gallery delete`), and repair again"
+_WAY_OUT = f"put the picture back, or {DELETE} the image, and repair again"
 # What a line begins with that tells of damage which `verify` still finds.
 LEFT = "still damaged: "
 # The model that made a generation, on images; an error if it is not to be had.
@@ -101,7 +102,9 @@ def _repair_segment(
             keys = range(record.start + part.start, record.start + part.stop)
             forget_images(catalog, generation.number, keys)
     restored = _Restored(folder, catalog, generation, record, encode)
-    written = write_segment(folder, record.width, record.start, restored.blocks(), record.rows, dim)
+    written = write_segment(
+        folder, restored.blocks(), width=record.width, start=record.start, rows=record.rows, dim=dim
+    )
     with catalog.transaction():
         catalog.put_segment(generation.number, restored.noted(written))
         catalog.forget_versions(generation.number, restored.since)
@@ -189,8 +192,13 @@ def _repair_shortlists(folder: Path, catalog: Catalog, generation: Generation) -
             continue
         segments = Segments(folder / SEGMENTS, records, generation.spec.dim, index.rows)
         rebuilt = build_index(segments, index.rows, index.dim, index.recipe)
-        catalog.put_shortlist(
-            generation.number,
-            save_index(folder / SHORTLISTS, rebuilt, index.name, index.width, index.dim, index.recipe),
+        record = save_index(
+            folder / SHORTLISTS,
+            rebuilt,
+            name=index.name,
+            width=index.width,
+            dim=index.dim,
+            recipe=index.recipe,
         )
+        catalog.put_shortlist(generation.number, record)
         yield f"built the index {index.name} again"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..arguments import require_text, require_texts, require_wholes
 from ..errors import GalleryError
-from ..index.shortlist import load_index
+from ..index.gallery_index import load_index
 from ..index.shortlist_index import ShortlistIndex
 from ..storage.catalog import Catalog
 from ..storage.locks import Busy, Lock
@@ -117,8 +117,14 @@ class Snapshot:
         if len(removed):
             live = np.ones(version.keys, dtype=bool)
             live[removed] = False
-        shortlists = self.catalog.shortlists(generation.number)
-        return Seen(generation, version, live, segments, shortlists, same.indexes if same else {})
+        return Seen(
+            generation=generation,
+            version=version,
+            live=live,
+            segments=segments,
+            shortlists=self.catalog.shortlists(generation.number),
+            indexes=same.indexes if same else {},
+        )
 
     def _segments_now(
         self, generation: Generation, width: str, rows: int, before: Segments | None

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..index.gallery_index import search_index
 from ..index.rerank import Floats, Ints
-from ..index.shortlist import search_index
 from ..index.shortlist_index import ShortlistIndex
 from ..storage.records import Generation, ShortlistRecord, Version
 from ..storage.segments import Segments
@@ -37,7 +37,7 @@ class OpenIndex:
         return search_index(self.index, self.segments, xq, shortlist, allowed, effort or 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Seen:
     """One state of a gallery: what is seen changes as a whole.
 

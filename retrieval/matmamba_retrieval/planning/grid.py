@@ -48,7 +48,7 @@ class IndexSettings:
 
 @dataclass
 class Grid:
-    """What `matmamba evaluate` tries. Every combination that makes sense is one row.
+    """What an evaluation tries. Every combination that makes sense is one row.
 
     Attributes:
         k: hits wanted.
@@ -61,8 +61,9 @@ class Grid:
         indexes: of the first stage.
         gate_dims: of gated strategies; by default the last of dims.
         gate_shortlists: of gated strategies; by default the last of shortlists.
-        gate_losses: targets that gates are calibrated to, in points of each of gate_qualities;
-        gate_sure: with 95 % certainty.
+        gate_losses: targets that gates are calibrated to, in points of each quality.
+        gate_qualities: whose losses count, see `Bench.qualities`.
+        gate_sure: whether the targets are to be met with 95 % certainty.
         expands: nearest candidates that a query of a shortlist is averaged with.
         gate_expands: the same, of what the small width of a gate answers.
         folds: into which queries are dealt; the gate that one fold passes is calibrated on the others.

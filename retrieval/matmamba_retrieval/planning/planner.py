@@ -30,7 +30,8 @@ BUDGETS = {
     "gmacs": "multiply-adds per query, encoder and search, billions",
     "memory_mb": "MiB of the index, or of the vectors that single-shot compares",
 }
-OF_LABELS = ("knn1", "map")
+# Targets that are about the classes of hits.
+NEED_LABELS = ("knn1", "map")
 # Shortlists are tried at these lengths, times k / 10 for larger k.
 LENGTHS = (50, 100, 200, 500, 1000, 2000)
 # Nearest candidates that a query is averaged with, where it is expanded.
@@ -162,7 +163,7 @@ class Planner:
     ) -> None:
         if len(queries) < 2:
             raise GalleryError(f"a plan needs at least 2 queries, not {len(queries)}")
-        missing = [name for name in goal.targets if name in OF_LABELS and labels is None]
+        missing = [name for name in goal.targets if name in NEED_LABELS and labels is None]
         if missing:
             raise GalleryError(f"target {missing[0]} needs queries with labels")
         self.gallery, self.goal, self.k = gallery, goal, k
@@ -239,12 +240,3 @@ def _nearest(rows: Sequence[Row], goal: Goal) -> str:
     parts = [f"{name} was at most {max(row[name] for row in rows):.4g}" for name in goal.targets]
     parts += [f"{name} was at least {min(row[name] for row in rows):.4g}" for name in goal.budgets]
     return ", ".join(parts) + (", not at once" if len(parts) > 1 else "")
-
-
-def pareto_rows(rows: Sequence[Row], cost: str, quality: str) -> list[Row]:
-    """Ascending in cost, those than which nothing at most as expensive is as good."""
-    front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row[cost], -row[quality])):
-        if not front or row[quality] > front[-1][quality]:
-            front.append(row)
-    return front

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError, SavedError
+from ..remedies import REPAIR
 from .checked import CheckedDatabase
 from .database import create_database, naming, open_to_filter
 from .files import put_new, remove
@@ -222,9 +223,7 @@ class Catalog(CheckedDatabase):
         with self._lock, naming(self.file):
             for image_id, key in found.items():
                 if self._db.execute(query, (generation, key)).get != image_id:
-                    raise GalleryError(
-                        f"{self.file} is damaged: {image_id!r} has another key: `matmamba gallery repair`"
-                    )
+                    raise GalleryError(f"{self.file} is damaged: {image_id!r} has another key: {REPAIR}")
 
     def keys_at(self, version: Version, ids: Iterable[str]) -> dict[str, int]:
         """Keys of the images that a version has, by id, of those ids that it has."""
@@ -271,7 +270,7 @@ class Catalog(CheckedDatabase):
         found = require_column(self.file, [key for (key,) in rows], "the key of an image", int)
         keys, gone = np.array(found, dtype=np.int64), version.keys - version.live
         if len(np.unique(keys)) != gone:
-            what = f"{len(rows)} images are deleted, not {gone}: `matmamba gallery repair`"
+            what = f"{len(rows)} images are deleted, not {gone}: {REPAIR}"
             raise GalleryError(f"{self.file} is damaged: {what}")
         return keys
 

@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 
 from ..errors import FormatError, GalleryError, SavedError
+from ..remedies import REPAIR
 from .database import damaged_pages, naming, open_database
 from .digests import Digests
 from .interrupts import uninterrupted
@@ -184,7 +185,7 @@ class CheckedDatabase:
         """
         if not self._whole:
             if said := self.check_structure():
-                raise GalleryError(f"{self.file} is damaged ({said[0]}): `matmamba gallery repair`")
+                raise GalleryError(f"{self.file} is damaged ({said[0]}): {REPAIR}")
             self._whole = True
 
     def check_structure(self) -> list[str]:
@@ -227,8 +228,5 @@ def _place_of(file: Path) -> tuple[int, int]:
 def nothing_at(file: Path) -> str:
     """What is said where there is no catalogue."""
     if left_over(file):
-        return (
-            f"no gallery at {file.parent}, but what a stopped repair has left:"
-            f" `matmamba gallery repair {file.parent}` finishes it"
-        )
+        return f"no gallery at {file.parent}, but what a stopped repair has left: {REPAIR} finishes it"
     return f"no gallery at {file.parent}"

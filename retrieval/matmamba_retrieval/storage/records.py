@@ -126,7 +126,7 @@ class ShortlistRecord:
 
     Attributes:
         name: unique in its gallery.
-        recipe: how it was made, in the words of `shortlist`.
+        recipe: how it was made, in the words of `recipes`.
     """
 
     name: str

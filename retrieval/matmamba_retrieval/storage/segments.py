@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError
+from ..remedies import REPAIR
 from .files import VECTORS, new_file, opened_to_read, system_errors
 from .records import SegmentRecord
 
@@ -29,9 +30,17 @@ def rows_per_check(dim: int) -> int:
 
 
 def write_segment(
-    folder: Path, width: str, start: int, blocks: Iterable[NDArray[np.floating]], rows: int, dim: int
+    folder: Path, blocks: Iterable[NDArray[np.floating]], *, width: str, start: int, rows: int, dim: int
 ) -> SegmentRecord:
-    """Write vectors, given in blocks (n, D), as one file of `rows` rows of float16 in NumPy's format.
+    """Write vectors, given in blocks (n, dim), as one file of float16 in NumPy's format.
+
+    Args:
+        folder: of the segments.
+        blocks: the vectors, in the order of their keys.
+        width: label of what made them.
+        start: key of the first.
+        rows: how many they are in all.
+        dim: coordinates of each.
 
     Raises:
         GalleryError: the disk is full, or the folder cannot be written to.
@@ -43,9 +52,8 @@ def write_segment(
         for part in _whole_checks(blocks, every):
             checks.append(_checksums(part, every))
             file.write(part.data.cast("B"))
-    return SegmentRecord(
-        width, start, rows, file.name, file.sha256, np.concatenate(checks).astype("<u4").tobytes()
-    )
+    sums = np.concatenate(checks).astype("<u4").tobytes()
+    return SegmentRecord(width=width, start=start, rows=rows, file=file.name, sha256=file.sha256, checks=sums)
 
 
 def checked_blocks(
@@ -126,8 +134,7 @@ class _Segment:
         if zlib.crc32(self._rows[first : first + self._every].data) != self._checks[block]:
             last = min(first + self._every, self.record.rows) - 1
             raise GalleryError(
-                f"{self.file} is damaged in rows {first} to {last}:"
-                " `matmamba gallery repair` encodes them again"
+                f"{self.file} is damaged in rows {first} to {last}: {REPAIR} encodes them again"
             )
         self._checked[block] = True
 

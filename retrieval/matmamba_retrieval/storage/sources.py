@@ -1,6 +1,6 @@
 """The files from which images came: their size and time when they were encoded, and where they lie now.
 
-Of images that were added before this was noted, nothing is known. FileFacts belong to ids, so they stay when
+Of images that were added before this was noted, nothing is known. Facts belong to ids, so they stay when
 images are encoded by another model.
 """
 
@@ -24,7 +24,12 @@ _CONTAINER = re.compile(r"(.*?(?:\.tar|\.parquet))#.", re.IGNORECASE | re.DOTALL
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Of a file. size: bytes. modified: nanoseconds since 1970."""
+    """Of a file.
+
+    Attributes:
+        size: bytes.
+        modified: nanoseconds since 1970.
+    """
 
     size: int
     modified: int
@@ -58,7 +63,7 @@ def note_facts(catalog: Catalog, facts: Mapping[str, FileFacts]) -> None:
 
 
 def known_facts(catalog: Catalog, ids: Iterable[str]) -> dict[str, FileFacts]:
-    """FileFacts by id, of those ids of which any are known."""
+    """Facts by id, of those ids of which any are known."""
     if catalog.format < SOURCES.since:
         return {}
     query = "SELECT id, size, modified FROM sources WHERE id IN (SELECT value FROM json_each(?))"

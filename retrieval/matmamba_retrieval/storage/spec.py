@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ..errors import GalleryError
 
+# What stands in the place of a checkpoint's digest where vectors were made elsewhere, before a model's name.
+ELSEWHERE = "vectors:"
+
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
@@ -47,6 +50,11 @@ class EmbeddingSpec:
         self.require(other, what)
         if other.width != self.width:
             raise GalleryError(f"{what} has embeddings of width {self.width}, not {other.width}")
+
+
+def made_elsewhere(spec: EmbeddingSpec) -> bool:
+    """Whether vectors of this spec were not made by a checkpoint."""
+    return spec.checkpoint.startswith(ELSEWHERE)
 
 
 def _named(checkpoint: str) -> str:

@@ -188,7 +188,7 @@ def gates(by_rule: Mapping[str, Values], small: Values, full: Values) -> dict[Ga
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """A gate, and what it did to the queries that it was calibrated on.
 
@@ -244,7 +244,7 @@ def _calibrate(
     first = int(np.flatnonzero(possible[fewest:])[0]) + fewest if met else count
     gate = replace(gate, threshold=float(ordered[first]) if first < count else EVERY)
     lost, bound = (tuple(map(float, values[first])) for values in (losses, bounds))
-    return Calibration(gate, first / count, lost, bound, met)
+    return Calibration(gate=gate, share=first / count, losses=lost, bounds=bound, met=met)
 
 
 def _means(expensive: Values, cheap: Values) -> Values:

@@ -66,7 +66,8 @@ def combined(
         D[hard], I[hard], more = _by_full_width(gallery, strategy, asked, shortlist, k, allowed)
         by_full[hard] = True
         cost.add(more, len(hard) / len(queries))
-    return Hits(D, I, small.shortlist, cost, by_full, answerable(gallery, k, allowed).reason(k))
+    reason = answerable(gallery, k, allowed).reason(k)
+    return Hits(D=D, I=I, shortlist=small.shortlist, cost=cost, by_full=by_full, reason=reason)
 
 
 def _by_full_width(

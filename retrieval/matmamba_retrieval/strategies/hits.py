@@ -81,7 +81,7 @@ def _add(sums: dict[str, float], name: str, value: float) -> None:
     sums[name] = sums.get(name, 0.0) + value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hits:
     """Answers, best first.
 
@@ -107,4 +107,7 @@ class Hits:
 
     def __post_init__(self) -> None:
         """Vectors are stored in half precision: what is rounded up is no more than alike."""
-        object.__setattr__(self, "D", np.minimum(self.D, _ONE))
+        D = self.D
+        # The best of one query stand first, or behind the first where it was expanded.
+        if len(D) != 1 or any(score > 1 for score in D[0, :2].tolist()):
+            object.__setattr__(self, "D", np.minimum(D, _ONE))

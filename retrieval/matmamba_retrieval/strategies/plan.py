@@ -8,14 +8,15 @@ from typing import Any
 
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
+from ..remedies import PLAN
 from ..storage.spec import EmbeddingSpec
-from .stored import filled
+from .json_values import filled
 from .strategy import Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What `matmamba plan` chose for a gallery.
+    """The strategy that was measured on a gallery and chosen.
 
     Attributes:
         strategy: that was chosen.
@@ -36,7 +37,7 @@ class Plan:
         if self.spec != gallery.spec:
             raise GalleryError(
                 f"the plan of {gallery.folder} was made for other vectors ({_words(self.spec)}, here"
-                f" {_words(gallery.spec)}): run `matmamba plan` again"
+                f" {_words(gallery.spec)}): {PLAN} makes another"
             )
         return self.strategy
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,15 @@ def staged(gallery: Gallery, strategy: Strategy, queries: Queries, k: int, allow
         candidates = rerank_step(gallery, xq, candidates, step.dim, step.length, cost)[1]
     width = strategy.rerank_width or "full"
     D, I, nearest = last_step(gallery, encoded.at(width), candidates, k, strategy.expand, cost)  # noqa: E741
-    return Hits(D, I, shortlist, cost, _flags(len(D), width == "full"), images.reason(k), nearest)
+    return Hits(
+        D=D,
+        I=I,
+        shortlist=shortlist,
+        cost=cost,
+        by_full=_flags(len(D), width == "full"),
+        reason=images.reason(k),
+        nearest=nearest,
+    )
 
 
 def _single_shot(
@@ -109,12 +118,16 @@ def _single_shot(
     macs = images.total * images.dim
     cost.compared("rerank", start, len(xq), macs, macs * FLOAT16)
     cost.candidates += images.total
-    return Hits(D, I, I, cost, _flags(len(xq), width == "full"), images.reason(k))
+    by_full = _flags(len(xq), width == "full")
+    return Hits(D=D, I=I, shortlist=I, cost=cost, by_full=by_full, reason=images.reason(k))
 
 
+@lru_cache(maxsize=32)
 def _flags(count: int, flag: bool) -> Bools:
-    """(count,) times the same; NumPy's `full` takes several times as long for one query."""
-    return np.array([flag] * count, dtype=np.bool_)
+    """(count,) times the same, read-only: made once, because it takes as long as the rest of an answer."""
+    flags = np.full(count, flag)
+    flags.flags.writeable = False
+    return flags
 
 
 def _unfit(strategy: Strategy, k: int, dim: int) -> GalleryError:

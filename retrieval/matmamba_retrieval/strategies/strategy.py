@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import GalleryError
 from .forecast import Forecast
 from .gate import Gate
-from .stored import filled, require_types
+from .json_values import filled, require_types
 
 KINDS = ("single-shot", "shortlist", "funnel", "gated")
 # How many steps each kind takes.

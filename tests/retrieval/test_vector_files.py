@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.curation.annotations import Annotations
-from matmamba_retrieval.exchange.importing import checked, elsewhere, open_vectors
 from matmamba_retrieval.exchange.joining import JOINING, join
+from matmamba_retrieval.exchange.vector_files import checked, elsewhere, open_vectors
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.overlap import Intake, ahead
 from matmamba_retrieval.storage.distinct import first_repeated

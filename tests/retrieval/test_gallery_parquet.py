@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row, Strategy
-from matmamba_retrieval.exchange import exchange
+from matmamba_retrieval.exchange import gallery_parquet
 from matmamba_retrieval.exchange.atlas import export_atlas, principal_axes
-from matmamba_retrieval.exchange.exchange import ABOUT, Exported, export_parquet, import_parquet
+from matmamba_retrieval.exchange.gallery_parquet import ABOUT, Exported, export_parquet, import_parquet
 from small import unit_vectors
 
 COUNT, DIM = 120, 16
@@ -23,7 +23,7 @@ SPEC = EmbeddingSpec("a" * 64, "full", DIM)
 @pytest.fixture
 def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gallery:
     """Odd ids, nested metadata, absent labels, a second width, holes; row groups of 32."""
-    monkeypatch.setattr(exchange, "GROUP_ROWS", 32)
+    monkeypatch.setattr(gallery_parquet, "GROUP_ROWS", 32)
     rows = [
         Row(
             f"ordner/é {n} \"quoted\" 'x'.jpg",

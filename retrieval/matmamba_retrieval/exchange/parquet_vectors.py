@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import GalleryError
 from ..storage.records import Row
-from .joining import part_rows
-from .parts import Part, parsed_metadata
+from .parts import Part, parsed_metadata, part_rows
 
 _OURS = ("id", "vector", "path", "label", "metadata")
 # What a column of metadata can hold.

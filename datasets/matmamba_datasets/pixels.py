@@ -161,7 +161,14 @@ class DecodedLoader:
         ids = [images.ids[int(index)] for index in order]
         views = [torch.cat(of_size) for of_size in zip(*parts, strict=True)] or [torch.empty(0)]
         larger = views[1] if len(views) > 1 else None
-        return Batch(views[0], labels, torch.from_numpy(order), ids, broken, larger)
+        return Batch(
+            images=views[0],
+            labels=labels,
+            indices=torch.from_numpy(order),
+            ids=ids,
+            broken=broken,
+            larger=larger,
+        )
 
     def _views(self, pixels: Pixels, rows: Tensor, chance: torch.Generator) -> list[Tensor]:
         """(B, C, S, S) normalised views of some images, at each size."""

@@ -58,7 +58,7 @@ def _is_in(path: str, place: str) -> bool:
 
 
 def _look(file: str, seen: dict[str, FileFacts | int]) -> FileFacts | int:
-    """FileFacts of a file, or the number of the error; a file of many images is looked at once."""
+    """Facts of a file, or the number of the error; a file of many images is looked at once."""
     if file not in seen:
         if len(seen) > _CHUNK:
             seen.clear()

@@ -18,8 +18,8 @@ from matmamba_datasets import (
     Subset,
     decode,
 )
-from matmamba_datasets.decoded import jitter, random_boxes, resample
 from matmamba_datasets.joined import open_training_images
+from matmamba_datasets.pixels import jitter, random_boxes, resample
 from PIL import Image, ImageEnhance
 
 INPUT = {"input_size": (3, 16, 16), "mean": (0.5,) * 3, "std": (0.5,) * 3}

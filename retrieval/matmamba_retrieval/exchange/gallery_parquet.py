@@ -22,8 +22,8 @@ from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..storage.records import Row
 from ..storage.spec import EmbeddingSpec
-from .parquet import reason
-from .parts import parsed_metadata
+from .parquet_vectors import reason
+from .parts import parsed_metadata, text_columns
 
 Ints = NDArray[np.int64]
 Existing = Literal["refuse", "skip", "replace"]
@@ -54,7 +54,7 @@ def export_parquet(
     with complete(file) as partial, pq.ParquetWriter(partial, _schema(gallery), compression="zstd") as writer:
         for start in range(0, len(keys), GROUP_ROWS):
             part = keys[start : start + GROUP_ROWS]
-            columns = _texts(gallery.rows(part))
+            columns: dict[str, Any] = {**text_columns(gallery.rows(part))}
             columns["vector"] = _packed(gallery.segments.read(part))
             columns |= {_column(width): _packed(gallery.segments_of(width).read(part)) for width in widths}
             writer.write_table(pa.table(columns, writer.schema), row_group_size=GROUP_ROWS)
@@ -77,12 +77,6 @@ def _schema(gallery: Gallery) -> pa.Schema:
 
 def _column(width: str) -> str:
     return f"vector_{width}"
-
-
-def _texts(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    metadata = [json.dumps(dict(row.metadata), ensure_ascii=False) for row in rows]
-    found = {name: [getattr(row, name) for row in rows] for name in ("id", "path", "label")}
-    return {**found, "metadata": metadata}
 
 
 def _packed(xb: NDArray[np.float16]) -> pa.Array:

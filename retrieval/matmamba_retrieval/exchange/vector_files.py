@@ -14,12 +14,8 @@ from ..errors import GalleryError
 from ..gallery.gallery import UNIT_TOLERANCE
 from ..storage.files import sha256_of
 from ..storage.records import Row
-from ..storage.spec import EmbeddingSpec
-from .joining import part_rows
-from .parts import Part
-
-# What a spec says in the place of a checkpoint's digest.
-ELSEWHERE = "vectors:"
+from ..storage.spec import ELSEWHERE, EmbeddingSpec
+from .parts import Part, part_rows
 
 
 class VectorFile(Protocol):
@@ -64,7 +60,7 @@ def open_vectors(file: Path, ids: Path | None = None) -> VectorFile:
         raise GalleryError(f"{file} is neither .npy nor .parquet")
     if ids is not None:
         raise GalleryError(f"{ids}: a Parquet file has its ids in a column `id`")
-    from .parquet import ParquetVectors
+    from .parquet_vectors import ParquetVectors
 
     return ParquetVectors(file)
 
@@ -72,11 +68,6 @@ def open_vectors(file: Path, ids: Path | None = None) -> VectorFile:
 def elsewhere(file: VectorFile, model_name: str = "") -> EmbeddingSpec:
     """The spec of vectors made elsewhere: by the model's name, or by the file's SHA-256 if it has none."""
     return EmbeddingSpec(ELSEWHERE + (model_name or sha256_of(file.file)), "full", file.dim)
-
-
-def made_elsewhere(spec: EmbeddingSpec) -> bool:
-    """Whether vectors of this spec were not made by a checkpoint."""
-    return spec.checkpoint.startswith(ELSEWHERE)
 
 
 class NumpyVectors:

@@ -1,4 +1,4 @@
-"""Shortlist indexes of a gallery: built from its vectors, kept in files, searched with newer rows."""
+"""Indexes of a gallery: built from its vectors, kept in files, searched together with newer rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 
 from ..errors import GalleryError
+from ..remedies import REPAIR
 from ..storage.files import INDEX, new_file, require_checksum, system_errors
 from ..storage.records import ShortlistRecord
 from ..storage.segments import Segments
@@ -30,8 +31,6 @@ FEW_ALLOWED = 2_000
 CHUNK_ROWS = 4_096
 # Of the tables of residual product quantisers (FAISS's precomputed_table_max_bytes).
 TABLE_BYTES = 2 << 30
-# AdANNS-OPQ is trained and judged by so many vectors for each prefix that it tries.
-JUDGING_ROWS = 65_536
 
 
 def build_index(
@@ -85,12 +84,20 @@ def empty_index(dim: int, factory: str) -> faiss.Index:
 
 
 def save_index(
-    folder: Path, index: ShortlistIndex, name: str, width: str, dim: int, recipe: str
+    folder: Path, index: ShortlistIndex, *, name: str, width: str, dim: int, recipe: str
 ) -> ShortlistRecord:
     """Write an index under a name never used before; it counts when the catalogue knows of it."""
     with new_file(folder, INDEX) as file:
         index.write(file.write)
-    return ShortlistRecord(name, width, dim, recipe, index.ntotal, file.name, file.sha256)
+    return ShortlistRecord(
+        name=name,
+        width=width,
+        dim=dim,
+        recipe=recipe,
+        rows=index.ntotal,
+        file=file.name,
+        sha256=file.sha256,
+    )
 
 
 def load_index(folder: Path, record: ShortlistRecord, segments: Segments) -> ShortlistIndex:
@@ -98,7 +105,7 @@ def load_index(folder: Path, record: ShortlistRecord, segments: Segments) -> Sho
     try:
         return _read(folder / record.file, record)
     except (GalleryError, RuntimeError) as error:
-        log.warning("%s; building it again from the vectors (`matmamba gallery repair` keeps it)", error)
+        log.warning("%s; building it again from the vectors: %s keeps it", error, REPAIR)
     return build_index(segments, min(record.rows, len(segments)), record.dim, record.recipe)
 
 
