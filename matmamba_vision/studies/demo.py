@@ -24,7 +24,7 @@ from ..given import PathLike, require_path
 from ..measures.environment import environment, peak_memory_mib
 from ..progress import Listener, Reporter
 from ..runs import TrainConfig, load_config, train
-from ..widths.measure import measure_widths
+from ..widths.quality_and_cost import measure_widths
 from .compare import Compared, compare_strategies
 from .demo_page import write_report
 from .examples import pick_examples
