@@ -34,7 +34,7 @@ from matmamba_vision.measures.environment import environment
 from matmamba_vision.measures.significance import with_intervals
 from matmamba_vision.rotation import FILE_NAME, Rotation, load_rotation
 from matmamba_vision.training import teacher_vectors
-from matmamba_vision.widths.measure import Embeddings, cost_row, retrieval_values
+from matmamba_vision.widths.quality_and_cost import Embeddings, cost_row, retrieval_values
 from measuring import RESULTS, write_json
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode

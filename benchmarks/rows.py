@@ -31,7 +31,7 @@ from matmamba_vision.training import (
     make_accelerator,
     prepare_training,
 )
-from matmamba_vision.widths.measure import measure_widths
+from matmamba_vision.widths.quality_and_cost import measure_widths
 from measuring import write_json
 from numpy.typing import NDArray
 from PIL import Image

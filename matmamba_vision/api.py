@@ -1,4 +1,4 @@
-"""The calls that users make: what `import matmamba_vision` offers, and what every command makes one of.
+"""The calls that users make: what `import matmamba_vision` offers; each command makes one of them.
 
 Results are values, errors are exceptions that derive from `MatMambaError`, progress goes to a callback;
 nothing prints, exits or parses flags.

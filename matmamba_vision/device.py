@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from matmamba_common.settings import require_least
 
 from .errors import ConfigError
 
@@ -19,7 +20,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def limit_threads(threads: int) -> None:
-    """Let torch and FAISS compute on so many threads; 0 for as many as they take."""
+    """Let torch and FAISS compute on so many threads; 0 for as many as they take, `ConfigError` for fewer."""
+    require_least(0, threads=threads)
     if threads:
         # Here, because a training without a limit needs none of it.
         import faiss

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 from matmamba_common.settings import Bounds
 
-from ..device import limit_threads
-from .arguments import check_flags
 from .console import Console
 
 # In a file or a pipe tables may be wide.
@@ -37,16 +35,6 @@ class Computing:
     seed: Annotated[int, Bounds(least=0)] = 0
     # Print JSON instead of tables.
     json: bool = False
-
-    def begin(self) -> Console:
-        """Take the threads allowed; where to show progress: beside JSON, so that a program can read that.
-
-        Raises:
-            ConfigError: a number is too small.
-        """
-        check_flags(self)
-        limit_threads(self.threads)
-        return self.console()
 
     def settings(self) -> dict[str, Any]:
         """All but `json`, as jobs take them."""

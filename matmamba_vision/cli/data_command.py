@@ -60,7 +60,7 @@ examples:
 
 
 @dataclass(kw_only=True)
-class Source(TableReading):
+class NamedSource(TableReading):
     """A data set."""
 
     # Data set by name: digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
@@ -71,6 +71,12 @@ class Source(TableReading):
     held_out: float = 0.2
     # Folder where remote shards are copied to; by default ~/.cache/matmamba.
     cache: str = ""
+
+
+@dataclass(kw_only=True)
+class Source(NamedSource):
+    """A data set that is read by one number of processes."""
+
     # Processes that decode images; 0 decodes in the main one.
     workers: Annotated[int, Bounds(least=0)] = 0
 
@@ -104,17 +110,9 @@ class VerifyDataFlags:
 
 
 @dataclass(kw_only=True)
-class TimedSource(TableReading):
+class TimedSource(NamedSource):
     """A data set that is read by several numbers of processes."""
 
-    # Data set by name: digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
-    name: str
-    # Its folder; digits need none. Shards can also be named by URL or pattern.
-    root: str = ""
-    # Share of each class that is held out where the data set has no split of its own.
-    held_out: float = 0.2
-    # Folder where remote shards are copied to; by default ~/.cache/matmamba.
-    cache: str = ""
     # Numbers of processes that decode images, measured in turn; 0 decodes in the main one.
     workers: Annotated[list[int], Bounds(least=0)] = field(default_factory=lambda: [0])
     # Images per batch.

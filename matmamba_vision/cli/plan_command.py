@@ -90,9 +90,15 @@ def run(arguments: list[str]) -> None:
         require_place("--plot", args.plot)
     if (args.queries is None) == (args.given.vectors is None):
         raise ConfigError("a plan needs either --queries, images, or --vectors made elsewhere")
-    console, computing = args.computing.begin(), args.computing
+    console, computing = args.computing.console(), args.computing
     with (
-        open_gallery(args.gallery, model=args.checkpoint, write=True, device=computing.device) as gallery,
+        open_gallery(
+            args.gallery,
+            model=args.checkpoint,
+            write=True,
+            device=computing.device,
+            threads=computing.threads,
+        ) as gallery,
         Shown(console) as listener,
     ):
         found = _plan(args, gallery, listener)

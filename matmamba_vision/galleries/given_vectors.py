@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 
 @dataclass
 class GivenVectors:
-    """A file of query vectors, and of which model they are; the comments are its help as flags."""
+    """A file of query vectors, and of which model they are.
 
+    Attributes:
+        vectors: a NumPy file (n, D), or a Parquet file with columns id and vector.
+        model_name: of the model that made them, as the gallery was told.
+        normalise: whether to bring them to length 1; else they must have it.
+    """
+
+    # The comments are the help of the flags.
     # Instead of images: query vectors made elsewhere, a NumPy file (n, D), or a Parquet file with columns id
     # and vector.
     vectors: Path | None = None

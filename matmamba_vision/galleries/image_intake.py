@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..device import limit_threads
 from ..errors import refusals
-from ..given import require_path, require_texts, require_whole
+from ..given import require_path, require_texts
 from ..progress import Listener, Reporter
 from .encoding import ImageEncoder
 from .gallery_model import SHIPPED, checkpoint_at
@@ -96,7 +96,6 @@ def index(
         TypeError: an argument is of another type.
     """
     start, report = time.monotonic(), Reporter(progress)
-    require_whole("threads", threads, 0)
     folder, texts = require_path("gallery", gallery), require_texts("widths", widths)
     place = Path(images) if isinstance(images, (str, os.PathLike)) else None
     wanted = Wanted(

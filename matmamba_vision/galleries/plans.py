@@ -23,7 +23,7 @@ from matmamba_retrieval.strategies.indexes import ensure_index
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
-from ..errors import ConfigError
+from ..errors import ConfigError, refusals
 from ..given import require_number, require_path, require_place, require_texts, require_type, require_whole
 from ..measures import measure_latency
 from ..measures.pareto import pareto_front
@@ -65,6 +65,7 @@ class PlanFound:
         """As JSON holds it: the plan, the front, and how many strategies were tried."""
         return {"plan": self.plan.to_json(), "front": list(self.front), "tried": len(self.tried)}
 
+    @refusals()
     def write_plot(self, file: str | os.PathLike[str]) -> None:
         """Draw what was tried, with the Pareto front, into a PNG.
 
@@ -73,6 +74,7 @@ class PlanFound:
 
         Raises:
             ConfigError: its folder is not there.
+            SystemRefusalError: it cannot be written.
             TypeError: it is no path.
         """
         # Here, because importing it takes most of a second.

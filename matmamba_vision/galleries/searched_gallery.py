@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..device import limit_threads, resolve_device
 from ..errors import ConfigError, refusals
-from ..given import require_number, require_path, require_place, require_type, require_whole
+from ..given import require_number, require_path, require_place, require_type
 from ..progress import Listener, Meter, Reporter
 from .answers import Answer
 from .given_images import ImageLike
@@ -77,7 +77,6 @@ class SearchedGallery(OpenedGallery):
     ) -> Self:
         """One that is there; see `open_gallery`."""
         place = require_path("folder", folder)
-        require_whole("threads", threads, 0)
         require_type("device", device, str, "a text")
         limit_threads(threads)
         opened = cls(Gallery(place), model=model, write=write, device=resolve_device(device))
@@ -320,27 +319,29 @@ class SearchedGallery(OpenedGallery):
         """Add images to this gallery by its own model, and see them; see `index`.
 
         Args:
-            images: as of `index`.
-            ids: as of `index`.
-            labels: as of `index`.
-            prefix: as of `index`.
-            dims: as of `index`.
-            factory: as of `index`.
-            metadata: as of `index`.
-            reading: as of `index`.
-            upsert: as of `index`.
-            changed: as of `index`.
-            prune: as of `index`.
-            max_broken: as of `index`.
-            batch_size: as of `index`.
-            workers: as of `index`.
+            images: a folder of images, of Parquet files or of shards, or a single Parquet file or shard; or a
+                sequence of images, each a path, a PIL image, an array (H, W, 3) of uint8, or the bytes of a
+                file.
+            ids: of a sequence of images, one each; by default their paths, so images in memory need them.
+            labels: of a sequence of images, one each, None for an image without.
+            prefix: put before each id: keeps two folders apart.
+            dims: leading dims over which shortlist indexes are built; by default those that the gallery has.
+            factory: kind of these indexes, such as flat, hnsw or ivfpq; by default what the gallery has.
+            metadata: CSV file or JSON lines with what is known about the images, by a column id or path.
+            reading: what is read of a place; by default everything within the usual limits.
+            upsert: encode images that the gallery has once more, and replace them.
+            changed: encode images of a place once more whose files changed since.
+            prune: delete images of a place whose files are gone.
+            max_broken: share of files that may be unreadable before the call stops.
+            batch_size: images encoded at once.
+            workers: processes that decode images; with 0, a thread does.
             progress: is told how far it is.
 
         Returns:
             What became of the images.
 
         Raises:
-            MatMambaError: as of `index`; or the gallery is closed, or was opened for reading.
+            MatMambaError: what `index` refuses; or the gallery is closed, or was opened for reading.
             TypeError: an argument is of another type.
         """
         with self.changing() as folder:

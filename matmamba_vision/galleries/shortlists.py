@@ -10,7 +10,7 @@ from matmamba_retrieval.index.gallery_index import empty_index
 
 from ..device import limit_threads
 from ..errors import refusals
-from ..given import require_path, require_type, require_whole
+from ..given import require_path, require_type
 from ..progress import Listener, Reporter
 
 DEFAULT_DIM = 32
@@ -74,8 +74,8 @@ def build_indexes(
 
     Args:
         gallery: its folder.
-        dims: as of `index`.
-        factory: as of `index`; without dims for those that have an index.
+        dims: leading dims over which indexes are built; by default those that have one, or 32.
+        factory: kind of the indexes, such as flat, hnsw or ivfpq; by default what the gallery has.
         threads: that build; 0 for as many as there are.
         progress: is told how far it is.
 
@@ -87,7 +87,6 @@ def build_indexes(
         TypeError: an argument is of another type.
     """
     folder, report = require_path("gallery", gallery), Reporter(progress)
-    require_whole("threads", threads, 0)
     require_type("factory", factory, str, "a text")
     limit_threads(threads)
     with Gallery(folder, write=True) as opened:

@@ -16,7 +16,7 @@ from matmamba_retrieval.storage.distinct import first_repeated
 
 from ..device import limit_threads
 from ..errors import refusals
-from ..given import require_path, require_type, require_whole
+from ..given import require_path, require_type
 from ..progress import Listener, Reporter
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
@@ -49,12 +49,13 @@ def index_vectors(
             checksum stands for it.
         ids: of a NumPy file: text file with an id on each line; by default ids are row numbers.
         normalise: bring vectors to length 1; else they must have it.
-        prefix: as of `index`.
-        dims: as of `index`.
-        factory: as of `index`.
-        metadata: as of `index`, found by a column id.
+        prefix: put before each id: keeps two files apart.
+        dims: leading dims over which shortlist indexes are built; by default 32, or those that the gallery
+            has.
+        factory: kind of these indexes, such as flat, hnsw or ivfpq; by default flat, or what the gallery has.
+        metadata: CSV file or JSON lines with what is known about the images, found by a column id.
         upsert: replace vectors that the gallery has.
-        shard: as of `index`.
+        shard: only the i-th of n parts, as "i/n", into a gallery of its own.
         threads: that search and build; 0 for as many as there are.
         progress: is told how far it is.
 
@@ -67,7 +68,6 @@ def index_vectors(
         TypeError: an argument is of another type.
     """
     start, report = time.monotonic(), Reporter(progress)
-    require_whole("threads", threads, 0)
     require_type("model_name", model_name, str, "a text")
     wanted = Wanted(
         gallery=require_path("gallery", gallery),

@@ -24,7 +24,7 @@ from ..given import PathLike, require_path
 from ..measures.environment import environment, peak_memory_mib
 from ..progress import Listener, Reporter
 from ..runs import TrainConfig, load_config, train
-from ..widths.measure import measure_widths
+from ..widths.quality_and_cost import measure_widths
 from .compare import Compared, compare_strategies
 from .demo_page import write_report
 from .examples import pick_examples
@@ -32,7 +32,6 @@ from .goals import judge, require_goals
 
 Row = dict[str, Any]
 SHORTLIST_DIMS = (16, 32)
-REPORT = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,10 +128,10 @@ def demo(
         }
         results["goals"] = judge(results)
         (folder / "results.json").write_text(json.dumps(results, indent=2))
-        write_report(folder, results, pick_examples(splits, gallery, compared))
+        page = write_report(folder, results, pick_examples(splits, gallery, compared))
     own = ("widths", "retrieval", "seed", "images", "seconds", "peak_memory_mib", "goals")
     known = {name: results.pop(name) for name in own}
-    return Demonstration(output=folder, report=folder / REPORT, **known, environment=results)
+    return Demonstration(output=folder, report=page, **known, environment=results)
 
 
 class _Stages:

@@ -19,8 +19,8 @@ PLOTS = {
 }
 
 
-def write_report(folder: Path, results: dict[str, Any], examples: Sequence[Example]) -> None:
-    """Write the plots and report.html.
+def write_report(folder: Path, results: dict[str, Any], examples: Sequence[Example]) -> Path:
+    """Write the plots and report.html; returns the file of that.
 
     Args:
         folder: that exists.
@@ -33,7 +33,9 @@ def write_report(folder: Path, results: dict[str, Any], examples: Sequence[Examp
     draw_widths(results["widths"], results["images"]["queries"], folder / "widths.png")
     draw_retrieval(results["retrieval"], folder / "retrieval.png")
     draw_examples(examples, _first_stage(results["retrieval"]), folder / "examples.png")
-    (folder / "report.html").write_text(_page(folder, results), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(_page(folder, results), encoding="utf-8")
+    return page
 
 
 def _first_stage(rows: Sequence[dict[str, Any]]) -> str:

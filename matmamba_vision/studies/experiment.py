@@ -20,7 +20,7 @@ from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_batches
 from ..measures import measure_latency
 from ..widths.held_out import BatchReader
-from ..widths.measure import Embeddings
+from ..widths.quality_and_cost import Embeddings
 
 ADDED_AT_ONCE = 65_536
 

@@ -16,7 +16,7 @@ from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..measures.significance import with_intervals
 from ..progress import Reporter
-from ..widths.measure import retrieval_values
+from ..widths.quality_and_cost import retrieval_values
 from .experiment import Experiment
 
 Row = dict[str, Any]

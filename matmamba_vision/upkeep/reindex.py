@@ -22,7 +22,7 @@ from ..galleries.encoding import ImageEncoder
 from ..galleries.gallery_model import CheckpointLike, checkpoint_at
 from ..galleries.intake import intake
 from ..galleries.shortlists import build_shortlists
-from ..given import require_number, require_path, require_texts, require_whole
+from ..given import require_number, require_path, require_texts
 from ..progress import Listener, Reporter
 
 # Batches whose images' paths are in memory at once.
@@ -96,7 +96,6 @@ def reindex(
         TypeError: an argument is of another type.
     """
     start, place, wanted = time.monotonic(), require_path("folder", folder), require_texts("widths", widths)
-    require_whole("threads", threads, 0)
     require_number("max_broken", max_broken)
     limit_threads(threads)
     checkpoint, report = checkpoint_at(model), Reporter(progress)

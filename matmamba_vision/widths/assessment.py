@@ -16,7 +16,7 @@ from ..measures.significance import mcnemar, sign_flip_test, with_intervals
 from ..models import MatMamba
 from ..progress import Reporter
 from ..width import Width
-from .measure import Values, cost_row, retrieval_values
+from .quality_and_cost import Values, cost_row, retrieval_values
 
 T = TypeVar("T")
 Row = dict[str, Any]

@@ -26,7 +26,7 @@ from ..progress import Listener, Reporter
 from ..width import Width, WidthLike
 from .card import ExtractFacts, MeasuredAccuracy, write_card
 from .held_out import BatchReader, data_config, open_data
-from .measure import measure_widths
+from .quality_and_cost import measure_widths
 from .slices import NamedWidth, named_width, width_like
 
 # Largest difference of a logit from the parent's. Cut weights give the same bits, but a library may choose to

@@ -155,7 +155,7 @@ def test_an_atlas_is_written(folder: Path, run: Run, tmp_path: Path) -> None:
 def test_a_missing_pyarrow_is_said_clearly(
     folder: Path, run: Run, tmp_path: Path, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("exchange", "atlas"):
+    for module in ("gallery_parquet", "atlas"):
         monkeypatch.delitem(sys.modules, f"matmamba_retrieval.exchange.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = run("gallery", action, folder, tmp_path / "x", status=2)

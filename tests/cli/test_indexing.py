@@ -243,7 +243,7 @@ def test_vectors_made_elsewhere_are_indexed(
         (images("--gallery", "@g", "--shard", "3/2"), "'3/2'"),
         (images("--gallery", "@g", "--shard", "1/2", "--dims", "8"), "matmamba merge"),
         (images("--gallery", "@g", "--widths", "1/5"), "'1/5'"),
-        (images("--gallery", "@g", "--batch-size", "0"), "batch_size 0"),
+        (images("--gallery", "@g", "--batch-size", "0"), "batch_size is 0"),
         (images("--gallery", "@g", "--metadata", "@m.csv"), "m.csv"),
         (["merge", "--into", "@g"], "galleries is empty"),
         (["merge", "@none", "--into", "@g"], "none"),

@@ -442,7 +442,7 @@ BAD_INDEXES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "dim": ({"dims": [999]}, MatMambaError, "dims: 999"),
     "dims": ({"dims": ["x"]}, TypeError, r"dims\[0\] is a str"),
     "factory": ({"factory": "best"}, MatMambaError, "best"),
-    "batch": ({"batch_size": 0}, MatMambaError, "batch_size 0"),
+    "batch": ({"batch_size": 0}, MatMambaError, "batch_size is 0"),
     "threads": ({"threads": "two"}, TypeError, "threads is a str"),
     "metadata": ({"metadata": "m.csv"}, MatMambaError, "m.csv"),
     "shard": ({"shard": "3/2"}, MatMambaError, "3/2"),
