@@ -105,9 +105,14 @@ class Reporter:
 
     Args:
         listener: is told; None for nobody.
+
+    Raises:
+        TypeError: it cannot be called; callers hand it over as `progress`.
     """
 
     def __init__(self, listener: Listener | None = None) -> None:
+        if not (listener is None or callable(listener)):
+            raise TypeError(f"progress is {listener!r}: it can be a function that takes an event, or None")
         self.listener: Listener = listener or (lambda event: None)
 
     def say(self, text: str) -> None:

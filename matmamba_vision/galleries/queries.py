@@ -89,6 +89,11 @@ def _read(name: str, value: Any, gallery: Gallery, reading: Limits) -> Query:
     if isinstance(value, str):
         return _named(name, value, gallery, reading)
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        if value.ndim == 3:
+            raise TypeError(
+                f"{name} is an array of {value.dtype}, shape {value.shape}: it can be an image, (H, W, 3) of"
+                " uint8, or a vector (D,)"
+            )
         return VectorQuery(name, unit_vectors(name, value, gallery.spec.dim, 1)[0])
     require_image(name, value)
     return Asked.of(str(value) if isinstance(value, os.PathLike) else name, value, reading)

@@ -156,12 +156,12 @@ def _shown(query: Asked) -> str | bytes | Image.Image:
 
 
 def hits_wanted(k: int | None, gallery: Gallery) -> int:
-    """How many hits are searched for; `GalleryError` for none."""
+    """How many hits are searched for; `GalleryError` for none, or of a gallery without images."""
     wanted = DEFAULT_K if k is None else int(k)
-    if min(wanted, len(gallery)) < 1:
-        raise GalleryError(
-            f"k = {wanted} is not in 1..{len(gallery)}, the number of images in {gallery.folder}"
-        )
+    if wanted < 1:
+        raise GalleryError(f"k is {wanted}: it can be 1 or more")
+    if not len(gallery):
+        raise GalleryError(f"{gallery.folder} has no images to search")
     return min(wanted, len(gallery))
 
 

@@ -193,7 +193,8 @@ class SearchedGallery(OpenedGallery):
             count, parts = vector_parts(vectors, gallery)
             self._require_encodable(queries, gallery)
             if not (queries or liked or count):
-                raise ConfigError("there is no query: give query, like or vectors")
+                empty = "" if query is None else "query is empty, and "
+                raise ConfigError(f"{empty}there is no query: give query, like or vectors")
             itself = bool(liked) or any(isinstance(one, StoredQuery) for one in queries)
             search = self._pass(gallery, choice, k, itself, where, self._negatives(unlike, gallery, limits))
             search = replace(search, weight=unlike_weight, min_score=min_score)

@@ -146,6 +146,7 @@ def extract(
         if output is not None:
             raise TypeError("output: a model in memory is given back; `save_checkpoint` writes it")
         return models.extract(model, width_like(width))
+    require_type("model", model, (str, os.PathLike, Checkpoint), "a MatMamba or a checkpoint")
     if output is None:
         raise TypeError("output is None: it can be the folder or the .safetensors file to write")
     require_least(1, batch_size=batch_size)

@@ -346,7 +346,7 @@ def test_bad_input_is_named_and_changes_nothing(
         (["search", "--gallery", indexed], "no query image"),
         (["search", "--gallery", indexed, tmp_path / "broken.jpg"], "broken.jpg"),
         (["search", "--gallery", indexed, tmp_path / "nothing.jpg"], "nothing.jpg"),
-        (["search", "--gallery", indexed, query, "--k", "0"], "k = 0 is not in 1"),
+        (["search", "--gallery", indexed, query, "--k", "0"], "k is 0: it can be 1 or more"),
         (["search", "--gallery", indexed, query, "--strategy", "shortlist", "--dim", "7"], "7 dims"),
         (["search", "--gallery", indexed, query, "--query-width", "1/5"], "'1/5'"),
         (["search", "--gallery", indexed, query, "--strategy", "funnel", "--shortlist", "2"], "shortlist of"),

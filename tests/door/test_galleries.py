@@ -373,7 +373,10 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "weight": (
         {"query": "bright/00.png", "unlike": "dark/01.png", "unlike_weight": 0}, MatMambaError, "weight",
     ),
-    "k none": ({"query": "bright/00.png", "k": 0}, MatMambaError, "k = 0"),
+    "k none": ({"query": "bright/00.png", "k": 0}, MatMambaError, "k is 0: it can be 1 or more"),
+    "no queries": ({"query": []}, MatMambaError, "query is empty"),
+    "a float image": ({"query": np.zeros((4, 4, 3))}, TypeError, r"\(H, W, 3\) of uint8"),
+    "progress": ({"query": "bright/00.png", "progress": 3}, TypeError, "progress is 3"),
     "k text": ({"query": "bright/00.png", "k": "5"}, TypeError, "k is a str"),
     "where": ({"query": "bright/00.png", "where": "colour = 1"}, MatMambaError, "colour"),
     "where list": ({"query": "bright/00.png", "where": ["x"]}, TypeError, "where is a list"),

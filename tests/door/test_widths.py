@@ -168,3 +168,8 @@ def test_extract_needs_an_output_for_a_checkpoint_alone(run: Path, tmp_path: Pat
     with pytest.raises(MatMambaError, match="the checkpoint itself"):
         extract(run, "1/4", output=run, overwrite=True)
     assert not (tmp_path / "none").exists()
+
+
+def test_what_is_extracted_from_is_named() -> None:
+    with pytest.raises(TypeError, match="model is an int"):
+        extract(3, "1/4")  # type: ignore[call-overload]
