@@ -195,7 +195,22 @@ def spaced(text: str) -> str:
     return text.replace("%", " %")
 
 
+def ratio_table(name: str, names: tuple[str, str, str, str], digits: int) -> str:
+    """A row for each case of two sides measured in turn: medians, and the ratio with its quartiles."""
+    rows = []
+    for case in read(name)["cases"]:
+        first, second = (f"{side['median']:,.{digits}f}" for side in case["sides"].values())
+        (ratio,) = case["ratios"].values()
+        spread = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        rows.append((case["name"], first, second, spread))
+    return markdown(names, rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "versions": lambda: ratio_table("versions", ("command", "0.1.0, ms", "0.2.0, ms", "ratio"), 0),
+    "call_overhead": lambda: ratio_table(
+        "call_overhead", ("one query", "parts, µs", "public call, µs", "ratio"), 0
+    ),
     "summary": summary_table,
     "models": models_table,
     "nested": lambda: nested_quality.table(read("nested_quality")),
