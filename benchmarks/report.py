@@ -68,8 +68,8 @@ a student beside its teacher, on photos |
 | `results/listing.json` | `.venv/bin/python benchmarks/listing.py` | listing 100,000 files, beside `find` |
 | `results/versions.json` | `.venv/bin/python benchmarks/versions.py --before ../before` | indexing, \
 searching and training in two versions, in turn |
-| `results/call_overhead.json` | `.venv/bin/python benchmarks/call_overhead.py --threads 1` | what the public \
-search takes beside its parts |
+| `results/call_overhead.json` | `.venv/bin/python benchmarks/call_overhead.py --threads 1` | what \
+the public search takes beside its parts |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 
