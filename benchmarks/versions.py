@@ -1,6 +1,6 @@
 """Two versions of the project side by side: what indexing, searching and training cost in each.
 
-    git worktree add ../before v0.1.0
+    git worktree add ../before f1a0054    # the last commit of 0.1.0
     python benchmarks/versions.py --before ../before
 
 Each version is a process that loads its own source tree and runs commands (`matmamba index`, `search`,
