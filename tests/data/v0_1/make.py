@@ -240,10 +240,12 @@ def ask(name: str, commands: list[str]) -> dict[str, Any]:
 
 def machine() -> dict[str, str]:
     """What the last bit of a sum depends on."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    cpu = {name.strip(): value.strip() for name, _, value in reversed(lines)}
     packages = {name: version(name) for name in ("torch", "numpy", "faiss-cpu", "pillow", "timm")}
     capability = torch.backends.cpu.get_cpu_capability()
-    return {"processor": names[0].partition(": ")[2], "capability": capability, **packages}
+    kind = f"{cpu['cpu family']} {cpu['model']}"
+    return {"processor": cpu["model name"], "capability": capability, "kind": kind, **packages}
 
 
 def make() -> None:
