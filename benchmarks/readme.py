@@ -206,11 +206,35 @@ def ratio_table(name: str, names: tuple[str, str, str, str], digits: int) -> str
     return markdown(names, rows)
 
 
+def start_table() -> str:
+    """A row for each cold process: wall and processor time, medians with quartiles."""
+    cases = {case["name"]: case for case in read("start")["cases"]}
+    wall, processor = cases["wall time"], cases["processor time"]
+    rows = [
+        (f"`{name}`", *(_with_quartiles(case["sides"][name], 0) for case in (wall, processor)))
+        for name in wall["sides"]
+    ]
+    rows += [
+        (
+            f"ratio: `{name.replace(' / ', '` to `')}`",
+            *(_with_quartiles(case["ratios"][name], 2) for case in (wall, processor)),
+        )
+        for name in wall["ratios"]
+    ]
+    return markdown(("process", "wall time, ms", "processor time, ms"), rows)
+
+
+def _with_quartiles(found: dict[str, float], digits: int) -> str:
+    median, low, high = (f"{found[name]:,.{digits}f}" for name in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "versions": lambda: ratio_table("versions", ("command", "0.1.0, ms", "0.2.0, ms", "ratio"), 0),
     "call_overhead": lambda: ratio_table(
         "call_overhead", ("one query", "parts, µs", "public call, µs", "ratio"), 0
     ),
+    "start": start_table,
     "summary": summary_table,
     "models": models_table,
     "nested": lambda: nested_quality.table(read("nested_quality")),
