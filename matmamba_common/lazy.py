@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -22,13 +22,16 @@ from typing import Any
 
 
 def names_of(
-    module: str, places: Mapping[str, Sequence[str]]
+    module: str,
+    places: Mapping[str, Sequence[str]],
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a module whose names are imported when they are asked for (PEP 562).
 
     Args:
         module: its name.
         places: the names that it offers, by the module that holds them, as it stands in an import there.
+        within: makes the block in which something is imported.
     """
     known = {name: place for place, names in places.items() for name in names}
 
@@ -36,7 +39,8 @@ def names_of(
         if name not in known:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         here = sys.modules[module]
-        found = getattr(importlib.import_module(known[name], here.__package__), name)
+        with within():
+            found = getattr(importlib.import_module(known[name], here.__package__), name)
         # Found at once from now on.
         setattr(here, name, found)
         return found

@@ -159,7 +159,7 @@ $measured
 
 ## Use
 
-Install matmamba-vision first (`pip install .` in a clone of its repository). FOLDER is the one that holds
+Install matmamba-vision first (`pip install ".[torch]"` in a clone of its repository). FOLDER is the one that holds
 this file.
 
 ```python
