@@ -33,6 +33,7 @@ ORDERS = {
         "layers",
         "models",
         "checkpoint",
+        "frozen",
         "encoder",
         "rotation",
         "training",
