@@ -29,6 +29,7 @@ ORDERS = {
         "nearest",
         "batch",
         "device",
+        "native",
         "ops",
         "layers",
         "models",
