@@ -175,11 +175,11 @@ def chosen(rows: Sequence[Row]) -> list[tuple[str, Row]]:
         shortest = _cheapest(mine)
         if shortest is not None and not _is_usual(shortest):
             found.append((f"cheapest within {RERANKED}", shortest))
-        found += _gates(mine, full | {"query_width": width})
+        found += shown_gates(mine, full | {"query_width": width})
     return found
 
 
-def _gates(rows: Sequence[Row], single_shot: Row) -> list[tuple[str, Row]]:
+def shown_gates(rows: Sequence[Row], single_shot: Row) -> list[tuple[str, Row]]:
     """With and without expansion, the cheapest gate that keeps to the target; single-shot if none pays."""
     found = []
     for expand in dict.fromkeys(row["expand"] for row in rows if row["gate"]):

@@ -121,7 +121,7 @@ def _print(console: Console, study: Study) -> None:
     )
     titles = {
         "single-shot": "single-shot (without shortlist)",
-        "shortlist": "shortlist, reranked at full width",
+        "shortlist": "shortlist, reranked at full width, or at the width that is named",
         "funnel": "funnel",
         "gated": "gated",
     }

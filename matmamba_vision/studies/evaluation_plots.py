@@ -102,7 +102,8 @@ def draw_query_encoder(results: Row) -> bytes:
             ]
             _line(axes, alone, exact, f"small width alone, gallery {gallery}", "s-")
         for strategy, style in (("shortlist", "o--"), ("gated", "D:")):
-            known = [row for row in offered(results) if row["strategy"] == strategy]
+            # Of shortlists those that the full width reranks.
+            known = [row for row in offered(results) if row["strategy"] == strategy and not row["widths"]]
             best = [
                 max((row for row in known if row["query_width"] == width), key=lambda row: row[name])
                 for width in dict.fromkeys(row["query_width"] for row in known)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, Plan, Row, Strategy
+from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.planning.planner import Goal, Planner, candidates
 from matmamba_retrieval.planning.savings import SENDS_ALL, compared, fallen_back, notes_of
 from small import unit_vectors
@@ -85,6 +86,30 @@ def test_a_gate_is_chosen_only_where_it_saves_what_is_asked_for(gallery: Gallery
         notes = planner.notes(rows, planner.choose(rows))
         costly = any("times the milliseconds of single-shot" in note for note in notes)
         assert costly == (kind == "gated")
+
+
+def test_a_rerank_by_the_small_query_is_offered_and_pays_for_one_encoding(gallery: Gallery) -> None:
+    planner = Planner(gallery, queries(0.01), 5, Goal({"recall": 0.7}))
+    rows = tried(planner, gallery)
+    once = next(row for row in rows if row["widths"] == ["1/8"])
+    assert once["encoder_macs"] == SMALL[0]
+    assert (once["saves"], once["by_full"]) == (["ms", "macs"], 0)
+    chosen = planner.choose(rows)
+    assert (chosen["query_width"], chosen["encoder_macs"]) == ("1/8", SMALL[0])
+    length = once["lengths"][0]
+    kept = Strategy.shortlist(width="1/8", dim=16, length=length, index="Flat", rerank_width="1/8")
+    assert Strategy.from_json(kept.to_json()) == kept
+    assert planner.plan(once).strategy == kept
+
+
+def test_a_grid_reranks_by_the_same_width_or_by_the_full_one() -> None:
+    grid = Grid(dims=[8], shortlists=[50], strategies=["shortlist"], rerank_widths=["full", "same"])
+    found = [strategy for strategy, _ in strategies_of(grid, ["full", "1/8"], 32, 100)]
+    assert [(known.query_width, known.rerank_width) for known in found] == [
+        ("full", ""),
+        ("1/8", ""),
+        ("1/8", "1/8"),
+    ]
 
 
 def test_a_plan_of_before_is_read_and_new_ones_say_what_they_cost(gallery: Gallery) -> None:

@@ -107,6 +107,8 @@ def candidates(
 ) -> list[Strategy]:
     """Strategies to try: single-shot; shortlists and gates by width, index, effort and length; funnels.
 
+    A shortlist of a small width is reranked by the full one, and by itself.
+
     Args:
         widths: labels, full first.
         dims: of indexes that are built.
@@ -141,6 +143,8 @@ def _of_length(
         for expand in expands[1:]:
             yield Strategy.shortlist(expand=expand, **stage)
         return
+    # Encoded once: small widths are aligned with the full one, whose stored vectors they rank well enough.
+    yield Strategy.shortlist(rerank_width=width, **stage)
     for expand in expands:
         yield Strategy.gated(again=True, expand=expand, **stage)
 
