@@ -19,13 +19,14 @@ import torch
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import FunnelSteps, Grid, strategies_of
 from matmamba_retrieval.planning.planner import EXPAND
+from matmamba_retrieval.planning.savings import compared, is_reference
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
 from matmamba_vision.galleries.encoding import some
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Event, Notice, Reporter
 from matmamba_vision.studies.experiment import Experiment, Workshop
-from matmamba_vision.studies.strategy_rows import StrategyRows, first_stage
+from matmamba_vision.studies.strategy_rows import StrategyRows, first_stage, over_single_shot
 from matmamba_vision.widths.held_out import BatchReader, data_config, open_data
 from measuring import RESULTS, write_json
 
@@ -139,27 +140,32 @@ def table(result: Mapping[str, Any]) -> str:
         "by full",
         "encoder",
         "search MMACs",
+        "over single-shot: ms, MACs",
     )
     lines = [names, ("---",) * len(names)]
     for title, row in rows:
         lost = (points(row, name) for name in ("knn1_loss", "map_loss"))
         share = f"{100 * row['encoder_macs'] / full['encoder_macs']:.0f} %"
-        cost = (f"{100 * row['by_full']:.0f} %", share, f"{row['search_macs'] / 1e6:.1f}")
-        lines.append((row["query_width"], title, first_stage(row), *lost, *cost))
+        spent = (f"{100 * row['by_full']:.0f} %", share, f"{row['search_macs'] / 1e6:.1f}")
+        lines.append((row["query_width"], title, first_stage(row), *lost, *spent, over_single_shot(row)))
     images = result["images"]
     best = f"single-shot: 1-NN {100 * full['knn1']:.2f} %, mAP@10 {100 * full['map']:.2f} %"
     return (
         f"{result['data']}: gallery {images['gallery']:,} images, {images['queries']:,} queries;"
         f" {best}. Points lost against it, with 95 % bootstrap intervals; gates were calibrated on other"
         " queries than those that they are measured on, to the loss that is named; by full: queries that the"
-        " full width answered; encoder: multiply-adds against those of the full width.\n\n"
+        " full width answered; encoder: multiply-adds against those of the full width; over single-shot: all"
+        " that one query takes, above 1 it costs more.\n\n"
         + "\n".join("| " + " | ".join(line) + " |" for line in lines)
     )
 
 
 def chosen(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Rows to show, with what they are."""
+    """Rows to show, with what they are and what they cost over single-shot."""
     found = []
+    full = next(row for row in rows if is_reference(row))
+    rows = [compared(row, full) for row in rows]
+    full = compared(full, full)
     for width in dict.fromkeys(row["query_width"] for row in rows):
         mine = [row for row in rows if row["query_width"] == width]
         alone = next(row for row in mine if row["strategy"] == "single-shot")
@@ -169,18 +175,22 @@ def chosen(rows: Sequence[Row]) -> list[tuple[str, Row]]:
         shortest = _cheapest(mine)
         if shortest is not None and not _is_usual(shortest):
             found.append((f"cheapest within {RERANKED}", shortest))
-        found += _gates(mine)
+        found += shown_gates(mine, full | {"query_width": width})
     return found
 
 
-def _gates(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """With and without expansion, the cheapest gate that measurably keeps to the target, if there is one."""
+def shown_gates(rows: Sequence[Row], single_shot: Row) -> list[tuple[str, Row]]:
+    """With and without expansion, the cheapest gate that keeps to the target; single-shot if none pays."""
     found = []
     for expand in dict.fromkeys(row["expand"] for row in rows if row["gate"]):
-        gates = [row for row in rows if row["gate"] and row["expand"] == expand and row["calibrated"]["met"]]
-        if gates:
-            best = min(gates, key=lambda row: (_lost(row) > GATED, row["encoder_macs"]))
+        gates = [row for row in rows if row["gate"] and row["expand"] == expand]
+        paying = [row for row in gates if row["calibrated"]["met"] and not row["falls_back"]]
+        if paying:
+            best = min(paying, key=lambda row: (_lost(row) > GATED, row["encoder_macs"]))
             found.append(("gated", best))
+        else:
+            kind = "gated, expanded" if expand else "gated"
+            found.append((f"{kind}: no saving, single-shot instead", single_shot))
     return found
 
 

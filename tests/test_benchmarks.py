@@ -318,6 +318,7 @@ def searched(width: str, strategy: str, **values: Any) -> dict[str, Any]:
     known |= {"widths": [], "gallery_width": "full", "index": "", "effort": None, "gate": None, "expand": 0}
     known |= {"knn1": 0.6, "map": 0.5, "knn1_loss": 0.0, "map_loss": 0.0, "by_full": 1.0, "again": False}
     known |= {"encoder_macs": 1e6, "search_macs": 1e6, "knn1_loss_interval": [0, 0]}
+    known |= {"encode_ms": 1.0, "one_search_ms": 1.0}
     return known | {"map_loss_interval": [0, 0]} | values
 
 
@@ -325,7 +326,7 @@ def test_the_table_of_strategies_shows_the_cheapest_that_are_good_enough() -> No
     def gated(macs: float, met: bool = True, lost: float = 0.0) -> dict[str, Any]:
         calibrated = {"met": met, "qualities": ["knn1", "map"], "sure": False}
         known = {"gate": {"rule": "vote", "threshold": 0.5}, "gate_loss": 0.1, "calibrated": calibrated}
-        return searched("1/8", "gated", encoder_macs=macs, map_loss=lost, **known)
+        return searched("1/8", "gated", encoder_macs=macs, map_loss=lost, by_full=0.3, **known)
 
     rows = [
         searched("full", "single-shot"),
@@ -347,10 +348,14 @@ def test_the_table_of_strategies_shows_the_cheapest_that_are_good_enough() -> No
         ("cheapest within 0.5", [1000], 1e6),
         ("gated", [200], 4e5),
     ]
+    costly = [row | {"by_full": 1.0} if row["strategy"] == "gated" else row for row in rows]
+    title, instead = adaptive.chosen(costly)[-1]
+    assert (title, instead["strategy"]) == ("gated: no saving, single-shot instead", "single-shot")
+    assert (instead["query_width"], instead["ms_over_single_shot"]) == ("1/8", 1)
     images = {"gallery": 9, "queries": 5}
     text = adaptive.table({"data": "photos", "images": images, "rows": rows})
     assert "| 1/8 | gated | 200 by 32; vote for 0.1 | 0.00 (0.00 to 0.00) |" in text
-    assert "| 40 % | 1.0 |" in text
+    assert "| 40 % | 1.0 | 1.00, 0.70 |" in text
 
 
 def test_indexing_is_measured_in_slices_and_in_its_own_memory(tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ surely: with 95 % certainty. not reached: even all queries at full width lose mo
 are sent there search anew, else they rerank what the small width found. expanded by 50: the query of the
 small width is averaged with its 50 nearest candidates before it ranks them.
 
+over single-shot: ms and multiply-adds, both encodings of a rerank and of a gate counted, over those of
+single-shot at full width; above 1 a strategy costs more. A gate that would send every query to the full
+width, or costs more in both, falls back to single-shot: it is counted below the tables, and its row is in
+results.json alone.
+
 The folder receives results.json, results.csv and plots; embeddings, gallery and rows that are done already
 are kept there, so that the same command goes on where it was stopped.
 
@@ -116,29 +121,34 @@ def _print(console: Console, study: Study) -> None:
         f"gallery: {images['gallery']:,} training images; queries: {images['queries']:,} held-out images;"
         " gates were calibrated on other queries than those that they are measured on. 1-NN and mAP in %,"
         " lost: points less than single-shot at full width; full: queries that the full width answered; MMACs"
-        " (encoder + search) and ms per query. Intervals are in results.json.",
+        " (encoder + search) and ms per query; over single-shot: ms and multiply-adds over those of"
+        " single-shot at full width, above 1 it costs more. Intervals are in results.json.",
         soft_wrap=True,
     )
     titles = {
         "single-shot": "single-shot (without shortlist)",
-        "shortlist": "shortlist, reranked at full width",
+        "shortlist": "shortlist, reranked at full width, or at the width that is named",
         "funnel": "funnel",
         "gated": "gated",
     }
     for strategy, title in titles.items():
         rows = [row for row in study.rows if row["strategy"] == strategy]
-        if rows:
-            console.print(_table(rows, title, k))
+        offered = [row for row in rows if not row["falls_back"]]
+        if offered:
+            console.print(_table(offered, title, k))
+    for note in study.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     console.print(f"{study.output}: results.json, results.csv, {', '.join(PLOTS)}", soft_wrap=True)
 
 
 def _table(rows: Sequence[Row], title: str, k: int) -> Table:
     """A line for each row: what it is, quality, loss against single-shot, cost."""
-    from ..studies.strategy_rows import first_stage
+    from ..studies.strategy_rows import OVER, first_stage, over_single_shot
 
     gated = any(row["gate"] for row in rows)
     share = ("full",) if gated else ()
-    names = ("query", "first stage", "1-NN", "lost", f"mAP@{k}", "lost", "recall", *share, "MMACs", "ms")
+    reached = ("1-NN", "lost", f"mAP@{k}", "lost", "recall")
+    names = ("query", "first stage", *reached, *share, "MMACs", "ms", OVER)
     table = Table(*names, title=title, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.columns[1].overflow = "fold"
     for column in (table.columns[0], *table.columns[2:]):
@@ -153,7 +163,8 @@ def _table(rows: Sequence[Row], title: str, k: int) -> Table:
         )
         escalated = (f"{100 * row['by_full']:.0f} %",) if gated else ()
         macs = f"{row['encoder_macs'] / 1e6:,.1f} + {row['search_macs'] / 1e6:,.1f}"
-        cells = (*quality, f"{row['recall']:.3f}", *escalated, macs, f"{row['ms']:.1f}")
+        spent = (macs, f"{row['ms']:.1f}", over_single_shot(row))
+        cells = (*quality, f"{row['recall']:.3f}", *escalated, *spent)
         table.add_row(row["query_width"], first_stage(row), *cells)
     return table
 

@@ -2,8 +2,13 @@
 
 Tries single-shot, shortlists, funnels and gates over the trained widths, dims, indexes and shortlist lengths.
 Gates are calibrated on other queries than those that they are measured on (ten folds). With targets, the
-fastest strategy that reaches them is chosen; with budgets alone, the one that finds most of what single-shot
-finds. The plan is saved in the gallery, and `matmamba search` uses it.
+fastest strategy that reaches them is chosen, or where gmacs have a budget and ms has none, the one of fewest
+multiply-adds; with budgets alone, the one that finds most of what single-shot finds. The plan is saved in the
+gallery, and `matmamba search` uses it.
+
+Costs are those of all that a query spends: both encodings of a rerank and of a gate. `over single-shot`: ms
+and multiply-adds over those of single-shot at full width; above 1 a strategy costs more. A gate that would
+send every query to the full width, or save nothing of what is asked for, falls back to single-shot.
 
 targets, at least:
   recall=0.99     share of the k hits that single-shot finds; others within 0.1 % of the k-th score count
@@ -133,17 +138,21 @@ def _plan(args: PlanFlags, gallery: ImageGallery, listener: Listener) -> PlanFou
 def _print(console: Console, folder: Path, found: PlanFound) -> None:
     tried, front, chosen = len(found.tried), list(found.front), found.chosen
     console.print(
-        f"{found.goal}: {tried} strategies tried; the Pareto front, and what was chosen", soft_wrap=True
+        f"{found.goal}: {tried} strategies tried; the Pareto front, and what was chosen; over single-shot: ms"
+        " and multiply-adds over those of single-shot at full width",
+        soft_wrap=True,
     )
     rows = front if chosen in front else sorted([*front, chosen], key=lambda row: row["ms"])
     console.print(_table(rows, chosen, found.goal.quality))
+    for note in found.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     console.print(f"saved in {folder}: matmamba search uses it", soft_wrap=True)
 
 
 def _table(rows: list[Row], chosen: Row, quality: str) -> Table:
-    from ..studies.strategy_rows import first_stage
+    from ..studies.strategy_rows import OVER, first_stage, over_single_shot
 
-    names = ("", "strategy", "query", "first stage", quality, "full", "MMACs", "index MiB", "ms")
+    names = ("", "strategy", "query", "first stage", quality, "full", "MMACs", "index MiB", "ms", OVER)
     table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.columns[1].no_wrap = True
     for column in table.columns[4:]:
@@ -159,6 +168,7 @@ def _table(rows: list[Row], chosen: Row, quality: str) -> Table:
             _digits(1e3 * row["gmacs"]),
             _digits(row["memory_mb"]),
             f"{row['ms']:.2f}",
+            over_single_shot(row),
         )
     return table
 

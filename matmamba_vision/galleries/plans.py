@@ -52,7 +52,10 @@ class PlanFound:
         goal: what was asked for.
         tried: a row for each strategy: what it is, reaches and costs.
         chosen: the row of the choice.
-        front: rows of which none is better in milliseconds and in quality.
+        front: rows of which none is better in milliseconds and in quality; gates that fall back to
+            single-shot are left out.
+        single_shot: the row of single-shot at full width, which others are compared with.
+        notes: what has to be said: gates that save nothing, small queries that do not pay, what costs more.
     """
 
     plan: Plan
@@ -60,10 +63,18 @@ class PlanFound:
     tried: tuple[Row, ...]
     chosen: Row
     front: tuple[Row, ...]
+    single_shot: Row
+    notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it: the plan, the front, and how many strategies were tried."""
-        return {"plan": self.plan.to_json(), "front": list(self.front), "tried": len(self.tried)}
+        """As JSON holds it: the plan, the front, how many strategies were tried, single-shot, and notes."""
+        return {
+            "plan": self.plan.to_json(),
+            "front": list(self.front),
+            "tried": len(self.tried),
+            "single_shot": self.single_shot,
+            "notes": list(self.notes),
+        }
 
     @refusals()
     def write_plot(self, file: str | os.PathLike[str]) -> None:
@@ -81,7 +92,8 @@ class PlanFound:
         from .plan_plot import draw_plan
 
         place = require_place("file", file)
-        place.write_bytes(draw_plan(self.tried, self.chosen, self.goal.quality, str(self.goal)))
+        drawn = draw_plan(self.tried, self.chosen, self.single_shot, self.goal.quality, str(self.goal))
+        place.write_bytes(drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +175,17 @@ def find_plan(
     for step in plan.strategy.steps[:1]:
         ensure_index(gallery, step.dim, gallery.spec.width, step.index)
     gallery.save_plan(plan.to_json())
-    front = pareto_front(rows, lambda row: row["ms"], lambda row: row[wanted.goal.quality])
-    return PlanFound(plan=plan, goal=wanted.goal, tried=tuple(rows), chosen=chosen, front=tuple(front))
+    offered = [row for row in rows if not row["falls_back"]]
+    front = pareto_front(offered, lambda row: row["ms"], lambda row: row[wanted.goal.quality])
+    return PlanFound(
+        plan=plan,
+        goal=wanted.goal,
+        tried=tuple(rows),
+        chosen=chosen,
+        front=tuple(front),
+        single_shot=planner.single_shot,
+        notes=tuple(planner.notes(rows, chosen)),
+    )
 
 
 def _try(gallery: Gallery, planner: Planner, widths: list[str], k: int, wanted: PlanWanted) -> list[Row]:

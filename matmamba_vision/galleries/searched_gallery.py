@@ -387,8 +387,10 @@ class SearchedGallery(OpenedGallery):
     ) -> PlanFound:
         """Find the best way to search this gallery, measured here on queries, and let searches follow it.
 
-        With targets, the fastest strategy that reaches them is chosen; with budgets alone, the one that finds
-        most of what single-shot finds.
+        With targets, the fastest strategy that reaches them is chosen, or where gmacs have a budget and ms
+        has none, the one of fewest multiply-adds; with budgets alone, the one that finds most of what
+        single-shot finds. A gate that saves nothing of that against single-shot is not chosen; `notes` of
+        what is given back say so.
 
         Args:
             queries: images that are not those of the gallery, which find themselves: a folder, Parquet

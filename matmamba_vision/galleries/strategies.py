@@ -154,7 +154,8 @@ def _chosen(strategy: Strategy) -> dict[str, Any]:
         if strategy.kind == "funnel":
             values |= {"dims": strategy.dims, "lengths": strategy.lengths, "widths": strategy.widths}
         else:
-            values |= {"dim": first.dim, "shortlist": first.length}
+            rerank = strategy.rerank_width if strategy.kind == "shortlist" else ""
+            values |= {"dim": first.dim, "shortlist": first.length, "rerank_width": rerank}
         values |= {"gallery_width": first.gallery_width, "index": first.index, "effort": first.effort}
         if strategy.kind == "gated":
             values |= {"gate": strategy.gate or Gate(), "again": strategy.again}
@@ -177,11 +178,17 @@ def plan_text(plan: Plan) -> str:
     )
     last = {
         "single-shot": "",
-        "shortlist": ", and ranks these by the full width",
+        "shortlist": f", and ranks these by {_ranking(chosen)}",
         "funnel": ", and ranks fewer and fewer of these by longer embeddings",
         "gated": ", and asks the full width where the small one is likely to be wrong",
     }[chosen.kind]
     return f"this follows the plan of `matmamba plan` for {plan.goal}: it {encoded}, {where}{last}"
+
+
+def _ranking(strategy: Strategy) -> str:
+    """Which query ranks the candidates of a shortlist."""
+    known = strategy.rerank_width or "full"
+    return "the full width" if known == "full" else f"the query of width {known}"
 
 
 def _plain(value: Any) -> str:

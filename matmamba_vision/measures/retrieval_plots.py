@@ -10,6 +10,8 @@ from matplotlib.lines import Line2D
 
 from .pareto import pareto_front
 
+# What the line of single-shot means.
+RIGHT_OF_LINE = "right of the dotted line all costs more than single-shot at full width"
 Row = Mapping[str, Any]
 Number = Callable[[Row], float]
 MARKERS = {"single-shot": "s", "shortlist": "o", "funnel": "^", "gated": "D"}
@@ -23,6 +25,11 @@ def mark_rows(axes: Axes, rows: Sequence[Row], x: Number, y: Number, colour: str
         known = [row for row in rows if row["strategy"] == strategy]
         places = [x(row) for row in known], [y(row) for row in known]
         axes.scatter(*places, s=38, marker=marker, color=colour, alpha=0.65, linewidths=0)
+
+
+def mark_single_shot(axes: Axes, cost: float) -> None:
+    """A line at what single-shot at full width costs."""
+    axes.axvline(cost, color="grey", linestyle=":", linewidth=1.2)
 
 
 def front_of(points: Sequence[tuple[float, float]], least: bool = False) -> list[tuple[float, float]]:

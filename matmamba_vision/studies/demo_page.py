@@ -114,7 +114,9 @@ $goals
 <p>encode_ms: median for one image. map10: precision at each hit's rank, summed and divided by 10.</p>
 $widths
 <h2>Retrieval</h2>
-<p>ann_recall10: share of the exact top 10 that was found. Times are per query, all queries in one batch.</p>
+<p>ann_recall10: share of the exact top 10 that was found. Times are per query, all queries in one batch.
+ms_over_single_shot, macs_over_single_shot: what a query costs over single-shot at full width, both encodings
+of a rerank counted; above 1 it costs more.</p>
 $retrieval
 <h2>Made with</h2>
 <pre>$about</pre>

@@ -16,6 +16,7 @@ from typing import Any
 from matmamba_common.settings import require_least
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import Grid, strategies_of
+from matmamba_retrieval.planning.savings import notes_of
 from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..checkpoint import Checkpoint, write_whole
@@ -59,7 +60,9 @@ class Study:
         environment: commit, versions and machine.
         images: how many there are in the gallery, and among the queries.
         exact: quality of exact search by each query width, gallery width and dim, without rerank.
-        rows: one for each strategy: what it is, its quality, its loss against single-shot, its cost.
+        rows: one for each strategy: what it is, its quality, its loss against single-shot, its cost by itself
+            and over single-shot, and why a gate falls back to that.
+        notes: what has to be said: gates that save nothing, small queries that do not pay.
         output: the folder that was written; None if none was named.
     """
 
@@ -71,6 +74,7 @@ class Study:
     images: Mapping[str, int]
     exact: Sequence[Row]
     rows: Sequence[Row]
+    notes: Sequence[str] = ()
     output: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +88,7 @@ class Study:
             "images": dict(self.images),
             "exact": list(self.exact),
             "rows": list(self.rows),
+            "notes": list(self.notes),
         }
 
 
@@ -172,6 +177,7 @@ def evaluate(
         settings={"k": tried.k, "seed": seed, "resamples": RESAMPLES, "grid": asdict(tried)},
         environment=environment(),
         **tables,
+        notes=notes_of(tables["rows"]),
         output=place,
     )
     if place is not None:

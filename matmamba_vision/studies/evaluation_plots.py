@@ -6,13 +6,28 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
+from matmamba_retrieval.planning.savings import is_reference
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from ..measures.retrieval_plots import MARKERS, Number, Row, colours_of, front_of, mark_rows, marks_legend
+from ..measures.retrieval_plots import (
+    MARKERS,
+    Number,
+    Row,
+    colours_of,
+    front_of,
+    mark_rows,
+    mark_single_shot,
+    marks_legend,
+)
 
 QUALITIES = {"knn1": "1-NN", "map": "mAP"}
+
+
+def offered(results: Row) -> list[Row]:
+    """Rows but those of gates that fall back to single-shot, as far as the rows say so."""
+    return [row for row in results["rows"] if not row.get("falls_back")]
 
 
 def draw_macs(results: Row) -> bytes:
@@ -52,7 +67,7 @@ def draw_recall(results: Row) -> bytes:
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     rows = [
-        row for row in results["rows"] if row["strategy"] != "single-shot" or row["query_width"] == "full"
+        row for row in offered(results) if row["strategy"] != "single-shot" or row["query_width"] == "full"
     ]
     speeds: tuple[tuple[Axes, str, Number], ...] = (
         (left, "search alone", lambda row: row["queries_per_second"]),
@@ -87,7 +102,8 @@ def draw_query_encoder(results: Row) -> bytes:
             ]
             _line(axes, alone, exact, f"small width alone, gallery {gallery}", "s-")
         for strategy, style in (("shortlist", "o--"), ("gated", "D:")):
-            known = [row for row in results["rows"] if row["strategy"] == strategy]
+            # Of shortlists those that the full width reranks.
+            known = [row for row in offered(results) if row["strategy"] == strategy and not row["widths"]]
             best = [
                 max((row for row in known if row["query_width"] == width), key=lambda row: row[name])
                 for width in dict.fromkeys(row["query_width"] for row in known)
@@ -142,13 +158,15 @@ def draw_memory(results: Row) -> bytes:
 
 
 def _scatter(axes: Axes, results: Row, cost: Number, quality: Number) -> None:
-    """All rows, marked by strategy, coloured by query width, and the Pareto front."""
-    rows = results["rows"]
+    """Rows but gates that fall back, marked by strategy, coloured by width; their front; single-shot."""
+    rows = offered(results)
     front = front_of([(cost(row), quality(row)) for row in rows], least=True)
     axes.step(*zip(*front, strict=True), where="post", color="black", linewidth=1, alpha=0.5)
     for width, colour in colours_of(results["rows"]).items():
         known = [row for row in rows if row["query_width"] == width]
         mark_rows(axes, known, cost, quality, colour)
+    for row in filter(is_reference, rows):
+        mark_single_shot(axes, cost(row))
     costs = [cost(row) for row in rows]
     if max(costs) > 3 * min(costs) > 0:
         axes.set_xscale("log")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import pytest
 import torch
 from matmamba_retrieval import Strategy
 from matmamba_retrieval.planning.grid import Grid
+from matmamba_retrieval.planning.savings import SENDS_ALL, notes_of
 from matmamba_retrieval.planning.trials import Bench
 from matmamba_retrieval.strategies.gate import RULES
 from matmamba_vision import save_checkpoint
+from matmamba_vision.cli.console import Console
+from matmamba_vision.cli.evaluate_command import _print
 from matmamba_vision.cli.main import main
 from matmamba_vision.progress import Notice, Reporter
 from matmamba_vision.studies import evaluate as job
@@ -97,6 +102,7 @@ def test_a_grid_is_tried_and_written(
     }
     assert (grid["query_widths"], grid["gallery_widths"]) == (["full", "1/8"], ["full", "1/8"])
     count = results["images"]["queries"]
+    assert "over single-shot" in printed
     assert f"{count} queries are too few for gates that may lose 5 points" in printed
 
 
@@ -117,6 +123,30 @@ def test_queries_too_few_for_a_target_are_said_once(loss: float, said: bool) -> 
     assert all(isinstance(event, Notice) and "100 queries are too few" in event.text for event in told)
 
 
+def test_a_gate_that_falls_back_is_counted_and_not_listed(
+    evaluate: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that a report lists as a gate saves something; the others are in the file, with the reason."""
+    results = evaluate()
+    gates = [row for row in results["rows"] if row["strategy"] == "gated"]
+    kept, fallen = gates[0] | {"falls_back": ""}, gates[1] | {"falls_back": SENDS_ALL, "query_width": "1/7"}
+    single_shots = [row for row in results["rows"] if row["strategy"] == "single-shot"]
+    for rows, listed in (([kept, fallen], True), ([fallen], False)):
+        study = job.Study(
+            **{"checkpoint": Path("file"), "digest": "", "data": {}, "environment": {}, "exact": []},  # type: ignore[arg-type]
+            settings=results["settings"],
+            images=results["images"],
+            rows=[*single_shots, *rows],
+            notes=notes_of(rows),
+        )
+        capsys.readouterr()
+        _print(Console(), study)
+        printed = capsys.readouterr().out
+        assert "1/7" not in printed
+        assert bool(re.search(r"^ *gated$", printed, re.MULTILINE)) == listed
+        assert f"1 of {len(rows)} gates fall back to single-shot: 1 would send every query" in printed
+
+
 def check_rows(results: dict[str, Any]) -> None:
     images, rows = results["images"], results["rows"]
     reference = next(row for row in rows if row["strategy"] == "single-shot")
@@ -124,6 +154,10 @@ def check_rows(results: dict[str, Any]) -> None:
         (cell["query_width"], cell["gallery_width"]): cell for cell in results["exact"] if cell["dim"] == 32
     }
     for row in rows:
+        macs = (known["encoder_macs"] + known["search_macs"] for known in (row, reference))
+        assert row["macs_over_single_shot"] == pytest.approx(truediv(*macs))
+        assert row["ms_over_single_shot"] == pytest.approx(row["ms"] / reference["ms"])
+        assert set(row["saves"]) == {cost for cost in ("ms", "macs") if row[f"{cost}_over_single_shot"] < 1}
         low, high = row["map_interval"]
         assert low <= row["map"] <= high
         assert row["knn1_loss"] == pytest.approx(reference["knn1"] - row["knn1"], abs=1e-6)

@@ -58,6 +58,16 @@ def test_a_plan_is_measured_saved_and_shown(
     assert saved.goal == "recall >= 0.99"
     assert saved.measured["ms"] <= max(row["ms"] for row in printed["front"] if row["recall"] >= 0.99)
     assert [row["ms"] for row in printed["front"]] == sorted(row["ms"] for row in printed["front"])
+    reference = printed["single_shot"]
+    assert (reference["strategy"], reference["ms_over_single_shot"], reference["saves"]) == (
+        "single-shot",
+        1,
+        [],
+    )
+    for row in printed["front"]:
+        assert row["falls_back"] == ""
+        assert row["macs_over_single_shot"] == pytest.approx(row["gmacs"] / reference["gmacs"])
+        assert row["ms_over_single_shot"] == pytest.approx(row["ms"] / reference["ms"])
 
 
 def test_labels_of_folders_are_a_target_too(
@@ -67,6 +77,7 @@ def test_labels_of_folders_are_a_target_too(
     assert plan(indexed, photos, "--target", "knn1=0.1", "--dims", "4", "--k", "900") == 0
     printed = capsys.readouterr().out
     assert "images: fewer than k = 900" in printed
+    assert "over single-shot" in printed
     assert "knn1 >= 0.1" in printed
     assert "→" in printed
     with Gallery(indexed) as gallery:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,25 @@ def test_a_strategy_is_a_name_or_a_value(place: Path, gallery: ImageGallery) -> 
     assert named.strategy == Strategy.shortlist(width="1/2", length=12)
     assert named.cost.candidates == 12
     assert named.cost.ms.keys() == {"encode", "shortlist", "rerank"}
+
+
+def test_a_small_query_ranks_its_shortlist_itself_and_is_encoded_once(
+    place: Path, gallery: ImageGallery
+) -> None:
+    """Its hits are those of the small width alone where the shortlist holds them, for one encoding."""
+    query, label = photo(place), "1/2"
+    full, small = (
+        gallery.search(query, strategy=Strategy.single_shot(width=width), k=3) for width in ("full", label)
+    )
+    once = Strategy.shortlist(width=label, length=COUNT, rerank_width=label)
+    answer = gallery.search(query, strategy=once, k=3)
+    assert ids(answer) == ids(small)
+    assert answer.cost.macs == small.cost.macs < full.cost.macs
+    assert not answer.by_full_width
+    assert answers_to_dict(answer)["strategy"]["rerank_width"] == label
+    twice = gallery.search(query, strategy=replace(once, rerank_width=""), k=3)
+    assert twice.cost.macs == full.cost.macs + small.cost.macs
+    assert "rerank_width" not in answers_to_dict(twice)["strategy"]
 
 
 def test_a_page_holds_the_answers(place: Path, tmp_path: Path, gallery: ImageGallery) -> None:

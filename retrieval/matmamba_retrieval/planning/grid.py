@@ -12,8 +12,9 @@ from ..strategies.strategy import Strategy
 from .planner import EXPAND, funnel_schedule
 from .trials import FOLDS
 
-# In a schedule, the width of the first step.
+# In a schedule, and of a rerank: the width of the first step.
 SAME = "same"
+FULL = "full"
 
 
 @dataclass
@@ -64,6 +65,8 @@ class Grid:
         gate_losses: targets that gates are calibrated to, in points of each quality.
         gate_qualities: whose losses count, see `Bench.qualities`.
         gate_sure: whether the targets are to be met with 95 % certainty.
+        rerank_widths: query widths that rank a shortlist: full, or "same" for that which found it, whose
+            query then is encoded once.
         expands: nearest candidates that a query of a shortlist is averaged with.
         gate_expands: the same, of what the small width of a gate answers.
         folds: into which queries are dealt; the gate that one fold passes is calibrated on the others.
@@ -82,6 +85,7 @@ class Grid:
     gate_losses: list[float] = field(default_factory=lambda: [0.1])
     gate_qualities: list[str] = field(default_factory=lambda: ["knn1", "map"])
     gate_sure: bool = False
+    rerank_widths: list[str] = field(default_factory=lambda: [FULL])
     expands: list[int] = field(default_factory=lambda: [0])
     gate_expands: list[int] = field(default_factory=lambda: [0, EXPAND])
     folds: int = FOLDS
@@ -123,8 +127,11 @@ def _first_stages(grid: Grid, widths: Sequence[str]) -> Iterator[dict[str, Any]]
 def _shortlists(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:
     for first in _first_stages(grid, widths):
         stages = _stages(grid.dims, grid.shortlists, dim, rows)
-        for (d, length), expand in product(stages, grid.expands):
-            yield Strategy.shortlist(dim=d, length=length, expand=expand, **first), 0.0
+        for (d, length), expand, rerank in product(stages, grid.expands, grid.rerank_widths):
+            width = first["width"] if rerank == SAME else rerank
+            # "" stands for the full width wherever strategies are compared.
+            more = {"rerank_width": "" if width == FULL else width, "expand": expand, **first}
+            yield Strategy.shortlist(dim=d, length=length, **more), 0.0
 
 
 def _gates(grid: Grid, widths: Sequence[str], dim: int, rows: int) -> Tried:

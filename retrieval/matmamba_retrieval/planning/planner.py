@@ -1,10 +1,11 @@
-"""The planner: tries strategies on a gallery, and chooses the fastest that is good enough."""
+"""The planner: tries strategies on a gallery, and chooses the cheapest that is good enough."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..strategies.indexes import IndexChoice, index_bytes, index_choices
 from ..strategies.plan import Plan
 from ..strategies.queries import EncodedQueries
 from ..strategies.strategy import Strategy
+from .savings import COSTS, compared, fallen_back
 from .trials import Bench, Trial, latencies
 
 Row = dict[str, Any]
@@ -86,6 +88,11 @@ class Goal:
         """What is maximised within budgets: the first target, by default recall."""
         return next(iter(self.targets), "recall")
 
+    @property
+    def cost(self) -> str:
+        """What is to be spent least of: "macs" where these have a budget and time has none, else "ms"."""
+        return "macs" if "gmacs" in self.budgets and "ms" not in self.budgets else "ms"
+
 
 def _pair(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
@@ -99,6 +106,8 @@ def candidates(
     gallery: Gallery, widths: Sequence[str], k: int, dims: Sequence[int], labelled: bool = False
 ) -> list[Strategy]:
     """Strategies to try: single-shot; shortlists and gates by width, index, effort and length; funnels.
+
+    A shortlist of a small width is reranked by the full one, and by itself.
 
     Args:
         widths: labels, full first.
@@ -127,11 +136,17 @@ def _of_length(
     dims, lengths = funnel_schedule(choice.dim, gallery.spec.dim, length, k)
     if len(dims) > 1 and length >= 4 * k:
         yield Strategy.funnel(dims=dims, lengths=lengths, **first)
-    if width != "full":
-        yield Strategy.gated(again=True, **stage)
-        # Better than other hits of single-shot, but other hits.
-        if labelled and length > EXPAND:
-            yield Strategy.gated(again=True, expand=EXPAND, **stage)
+    # Better than the hits of single-shot, but other ones.
+    expands = (0, EXPAND) if labelled and length > EXPAND else (0,)
+    if width == "full":
+        # What a gate comes to that would send every query to the full width.
+        for expand in expands[1:]:
+            yield Strategy.shortlist(expand=expand, **stage)
+        return
+    # Encoded once: small widths are aligned with the full one, whose stored vectors they rank well enough.
+    yield Strategy.shortlist(rerank_width=width, **stage)
+    for expand in expands:
+        yield Strategy.gated(again=True, expand=expand, **stage)
 
 
 def funnel_schedule(dim: int, full: int, length: int, k: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -187,17 +202,30 @@ class Planner:
         met = bool(self.goal.targets) and all(row[name] >= value for name, value in self.goal.targets.items())
         return met or any(row[name] > value for name, value in self.goal.budgets.items())
 
+    @cached_property
+    def single_shot(self) -> Row:
+        """What single-shot at full width reaches and costs: all others are compared with it."""
+        row = self._measured(Strategy.single_shot())
+        return compared(row, row)
+
     def measure(self, strategy: Strategy) -> Row:
-        """What a strategy reaches and costs; a gate is calibrated."""
+        """What a strategy reaches and costs, by itself and over single-shot; a gate is calibrated."""
+        if strategy == Strategy.single_shot():
+            return self.single_shot
+        return compared(self._measured(strategy), self.single_shot, [self.goal.cost])
+
+    def _measured(self, strategy: Strategy) -> Row:
         trial = self._gated(strategy) if strategy.kind == "gated" else self._bench.trial(strategy)
         strategy = trial.strategy
         alone = latencies(strategy, self.gallery, self._bench.queries, self.k, ALONE)
         row = trial.row()
+        search_ms = float(alone[:, 1].mean())
         times = {
-            "ms": float(alone.sum(1).mean()),
+            # Of all queries: a gate may send another share of the few that are asked alone to the full width.
+            "ms": row["encode_ms"] + search_ms,
             "ms_p95": float(np.quantile(alone.sum(1), 0.95)),
-            "one_encode_ms": float(alone[:, 0].mean()),
-            "one_search_ms": float(alone[:, 1].mean()),
+            "one_encode_ms": row["encode_ms"],
+            "one_search_ms": search_ms,
         }
         gmacs = (row["encoder_macs"] + row["search_macs"]) / 1e9
         memory = index_bytes(self.gallery, strategy.steps[0] if strategy.steps else None) / 2**20
@@ -212,17 +240,38 @@ class Planner:
         return self._bench.gated_trial(strategy, allowed, [name], seed=self._seed)[0]
 
     def choose(self, rows: Sequence[Row]) -> Row:
-        """The fastest that meets the goal; with budgets alone, the best of those within them.
+        """The cheapest that meets the goal; with budgets alone, the best of those within them.
+
+        Cheapest is what takes the fewest milliseconds here, or multiply-adds where those have the budget. A
+        gate that sends every query to the full width, or saves nothing of that, is not chosen.
 
         Raises:
             GalleryError: none does; the message says what came nearest.
         """
-        good = [row for row in rows if self.goal.met(row)]
+        offered = [row for row in rows if not row.get("falls_back")]
+        good = [row for row in offered if self.goal.met(row)]
         if not good:
-            raise GalleryError(f"nothing that was tried reaches {self.goal}: {_nearest(rows, self.goal)}")
+            raise GalleryError(
+                f"nothing that was tried reaches {self.goal}: {_nearest(offered or rows, self.goal)}"
+            )
+        costs = ("gmacs", "ms") if self.goal.cost == "macs" else ("ms", "gmacs")
         if self.goal.targets:
-            return min(good, key=lambda row: (row["ms"], row["gmacs"]))
-        return max(good, key=lambda row: (row[self.goal.quality], -row["ms"]))
+            return min(good, key=lambda row: tuple(row[cost] for cost in costs))
+        return max(good, key=lambda row: (row[self.goal.quality], -row[costs[0]]))
+
+    def notes(self, rows: Sequence[Row], chosen: Row) -> list[str]:
+        """What has to be said of a choice: where small queries do not pay, and what it costs more."""
+        found = [text] if (text := fallen_back(rows)) else []
+        small = any(row["query_width"] != "full" for row in rows)
+        if self.goal.targets and small and chosen["query_width"] == "full":
+            found.append(
+                f"small queries do not pay here: of what reaches {self.goal}, {chosen['strategy']} at full"
+                f" width takes the fewest {COSTS[self.goal.cost]}"
+            )
+        for cost, unit in COSTS.items():
+            if (over := chosen[f"{cost}_over_single_shot"]) > 1:
+                found.append(f"the choice takes {over:.2f} times the {unit} of single-shot at full width")
+        return found
 
     def plan(self, row: Row) -> Plan:
         """What a gallery keeps of the choice."""

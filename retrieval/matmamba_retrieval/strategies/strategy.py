@@ -124,7 +124,8 @@ class Strategy:
             gallery_width: see `Step`.
             index: see `Step`.
             effort: see `Step`.
-            rerank_width: of the query that ranks the candidates; "" for the full width.
+            rerank_width: of the query that ranks the candidates; "" for the full width. That of `width`
+                encodes the query once: cheaper, and as good as the small width alone.
             expand: nearest candidates that the query is averaged with before it is compared a last time
                 (average query expansion: Chum et al., ICCV 2007), behind the nearest one, which stays first.
         """
