@@ -71,7 +71,8 @@ def when_imported(name: str, then: Callable[[], Any]) -> None:
         name: of the library's package.
         then: what is done; it may import the library.
     """
-    if name in sys.modules:
+    # None stands for a library that is not to be had.
+    if sys.modules.get(name) is not None:
         then()
     else:
         around_import(name, partial(_followed_by, then))
@@ -90,7 +91,7 @@ def around_import(name: str, around: Callable[[], AbstractContextManager[Any]]) 
         name: of the library's package.
         around: makes the block.
     """
-    if name not in sys.modules:
+    if sys.modules.get(name) is None:
         sys.meta_path.insert(0, _Awaited(name, around))
 
 

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matmamba_vision.cli.main import COMMANDS, main
+from matmamba_vision.errors import EXTRAS
 from PIL import Image
 
 # What trains and draws; none of it is needed to be told something.
@@ -20,8 +22,17 @@ HEAVY = (
 )  # fmt: skip
 # What some commands need.
 SOMETIMES = ("faiss", "sqlglot", "rich.progress")
+# Libraries that are not installed, as far as a program can see; None in sys.modules is more than that.
+ABSENT = """
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name in os.environ["WITHOUT"].split():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent)
+"""
 COUNT = f"""
-import json, sys
+import json, os, sys
+{ABSENT}
 from matmamba_vision.cli import main
 found = []
 for line in sys.argv[1:]:
@@ -29,7 +40,7 @@ for line in sys.argv[1:]:
         status = main(line.split())
     except SystemExit as leaving:
         status = leaving.code or 0
-    found.append([status, [name for name in {[*HEAVY, *SOMETIMES]} if name in sys.modules]])
+    found.append([status, [name for name in {[*HEAVY, *SOMETIMES]} if sys.modules.get(name)]])
 with open("imported.json", "w") as file:
     json.dump(found, file)
 """
@@ -62,11 +73,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def imported(place: Path, *lines: str) -> list[tuple[int, set[str]]]:
-    """Of commands in one interpreter: their exit status, and which heavy libraries are there behind them."""
+def run(place: Path, *lines: str, without: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Commands in one interpreter, where some libraries are not to be had."""
+    known = os.environ | {"WITHOUT": " ".join(without)}
     command = [sys.executable, "-c", COUNT, *lines]
-    run = subprocess.run(command, cwd=place, env=os.environ, capture_output=True, check=False)
-    assert run.returncode == 0, run.stderr
+    done = subprocess.run(command, cwd=place, env=known, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def imported(place: Path, *lines: str, without: Sequence[str] = ()) -> list[tuple[int, set[str]]]:
+    """Of commands in one interpreter: their exit status, and which heavy libraries are there behind them."""
+    run(place, *lines, without=without)
     return [(status, set(found)) for status, found in json.loads((place / "imported.json").read_text())]
 
 
@@ -112,3 +130,38 @@ def test_the_packages_import_nothing_heavy() -> None:
     program += f"print([name for name in {[*HEAVY, 'faiss', 'numpy', 'PIL']} if name in sys.modules])"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+# What the extra `torch` brings.
+OF_TORCH = [package for package, extra in EXTRAS.items() if extra == "torch"]
+
+
+def test_a_gallery_is_searched_where_there_is_no_torch(place: Path) -> None:
+    lines = (
+        "gallery info g",
+        "search --gallery g --like a/0.png",
+        "duplicates --gallery g",
+        "merge g --into h",
+    )
+    assert [status for status, _ in imported(place, *lines, without=OF_TORCH)] == [0] * len(lines)
+
+
+def test_what_needs_torch_says_which_extra_brings_it(place: Path) -> None:
+    lines = (
+        "search --gallery g photos/a/0.png",
+        "index --images photos --gallery new",
+        "train --data.name folder --data.root photos --output new",
+        "validate --checkpoint matmamba_nano_patch4_32",
+        "extract --checkpoint matmamba_nano_patch4_32 --width 1/4 --output new",
+    )
+    said = run(place, *lines, without=OF_TORCH).stderr.splitlines()
+    assert said == ["matmamba: error: this needs torch: pip install 'matmamba-vision[torch]'"] * len(lines)
+
+
+def test_a_call_that_needs_torch_says_so_too() -> None:
+    program = f"import os, sys\n{ABSENT}\nimport matmamba_vision as mv\n"
+    program += "try:\n    mv.train\nexcept mv.MissingPackageError as error:\n    print(error)"
+    known = os.environ | {"WITHOUT": " ".join(OF_TORCH)}
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, env=known, capture_output=True, text=True, check=True).stdout
+    assert said == "this needs torch: pip install 'matmamba-vision[torch]'\n"
