@@ -40,6 +40,7 @@ from .search_pass import SearchPass, VectorQueries, hits_wanted, why_few
 from .strategies import StrategyChoice
 
 if TYPE_CHECKING:
+    from .freezing import KeptEncoder
     from .intake import Indexed
     from .plans import Numbers, PlanFound, QueryImages, QueryVectors
 
@@ -235,7 +236,7 @@ class SearchedGallery(OpenedGallery):
                 found = search.images(
                     together,
                     lambda image: self.encoder().transform(image),
-                    lambda images: self.encoder().embedder.queries(images),
+                    lambda images: self.encoder().encoder.queries(images),
                 )
             elif kind is VectorQuery:
                 found = search.vectors([one.name for one in together], np.stack([one.xq for one in together]))
@@ -265,8 +266,7 @@ class SearchedGallery(OpenedGallery):
             return "full"
         if asked in ("", "full") and (asked or default) == "full":
             return "full"
-        model = self.encoder().embedder.model
-        return model.label(asked or model.trained_widths[-1])
+        return self.encoder().encoder.label(asked)
 
     def _negatives(self, unlike: Any, gallery: Gallery, limits: Limits) -> Away:
         """What queries are moved away from, and keys of those in the gallery."""
@@ -290,7 +290,7 @@ class SearchedGallery(OpenedGallery):
         _, images, broken = read_batch(asked, encoder.transform)
         for position, reason in broken.items():
             raise BrokenImageError(asked[position].name, reason)
-        return [encoder.embedder.queries(images)]
+        return [encoder.encoder.queries(images)]
 
     @refusals()
     def add(
@@ -387,6 +387,8 @@ class SearchedGallery(OpenedGallery):
     ) -> PlanFound:
         """Find the best way to search this gallery, measured here on queries, and let searches follow it.
 
+        The encoders of its widths are kept with the gallery, as by `freeze`, where this machine can make them.
+
         With targets, the fastest strategy that reaches them is chosen, or where gmacs have a budget and ms
         has none, the one of fewest multiply-adds; with budgets alone, the one that finds most of what
         single-shot finds. A gate that saves nothing of that against single-shot is not chosen; `notes` of
@@ -425,6 +427,7 @@ class SearchedGallery(OpenedGallery):
                 argument that cannot be; the gallery is closed, or was opened for reading.
             TypeError: an argument is of another type.
         """
+        from .freezing import try_to_freeze
         from .plans import PlanWanted, encoded_queries, find_plan, given_queries, goal_of
 
         if (queries is None) == (vectors is None):
@@ -453,9 +456,38 @@ class SearchedGallery(OpenedGallery):
                 assert queries is not None
                 encoded, known = encoded_queries(queries, labels, reading, self.require_model(), wanted)
             found = find_plan(gallery, encoded, known, wanted)
+            if vectors is None and str(self._device) == "cpu":
+                try_to_freeze(gallery, self._by_model().embedder)
+                self._encoder = None
         if plot is not None:
             found.write_plot(plot)
         return found
+
+    @refusals()
+    def freeze(
+        self, widths: Sequence[str] = (), *, kinds: Sequence[str] = (), progress: Listener | None = None
+    ) -> list[KeptEncoder]:
+        """Keep encoders of some widths with the gallery, so that searching it needs neither PyTorch nor a checkpoint.
+
+        Args:
+            widths: that may encode queries; by default those of its plan, or all that were trained.
+            kinds: "native" for the kernels in C, "onnx" for ONNX Runtime, "onnx-int8" for the same with weights
+                of 8 bits, which loses precision; by default the best that this machine can make.
+            progress: is told how far it is.
+
+        Returns:
+            What was made, and what it takes for one image here.
+
+        Raises:
+            MatMambaError: no such width or kind, or a width that cannot have one; nothing can be written; it
+                is closed, or was opened for reading; its model is not to be had.
+        """
+        from .freezing import freeze_widths
+
+        with self.changing(), self.reading() as gallery:
+            made = freeze_widths(gallery, self._by_model().embedder, widths, kinds, Reporter(progress))
+            self._encoder = None
+        return made
 
 
 def _require(k: Any, weight: Any, where: Any, min_score: Any, reading: Any) -> None:
