@@ -31,6 +31,7 @@ SCRIPTS = (
     "latency",
     "against_vit_1_thread",
     "width_time_1_thread",
+    "latency_1_thread",
     "gpu",
     "nested_cost_gpu",
 )
@@ -119,7 +120,9 @@ def machines(results: Results) -> str:
     for name, result in results.items():
         machine, versions = result["machine"], result["versions"]
         threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-        place = ", ".join(filter(None, (machine["gpu"], machine["processor"], threads)))
+        place = ", ".join(
+            filter(None, (machine["gpu"], machine["processor"], machine.get("instructions"), threads))
+        )
         listed = ", ".join(f"{package} {version}" for package, version in versions.items())
         lines.setdefault(f"{place}; {machine['system']}; {listed}", []).append(f"`{name}`")
     if not lines:

@@ -5,5 +5,17 @@
 
 from .compiled import Library, library, why_missing
 from .network import MixerArrays, Network, NetworkArrays, refusal
+from .network_file import NetworkFileError, from_bytes, to_bytes
 
-__all__ = ["Library", "MixerArrays", "Network", "NetworkArrays", "library", "refusal", "why_missing"]
+__all__ = [
+    "Library",
+    "MixerArrays",
+    "Network",
+    "NetworkArrays",
+    "NetworkFileError",
+    "from_bytes",
+    "library",
+    "refusal",
+    "to_bytes",
+    "why_missing",
+]

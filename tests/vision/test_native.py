@@ -15,7 +15,17 @@ import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.frozen.native_width import native_network, network_arrays
 from matmamba_vision.frozen.packed import pack
-from matmamba_vision.native import Library, Network, compiled, library, refusal, why_missing
+from matmamba_vision.native import (
+    Library,
+    Network,
+    NetworkFileError,
+    compiled,
+    from_bytes,
+    library,
+    refusal,
+    to_bytes,
+    why_missing,
+)
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=f"no kernels: {why_missing()}")
 
@@ -199,3 +209,26 @@ def test_padding_never_reaches_a_result() -> None:
     wanted = network.embed(images.numpy())
     assert np.isnan(network.embed((torch.nan * images).numpy())).all()
     assert np.array_equal(network.embed(images.numpy()), wanted)
+
+
+@pytest.mark.parametrize("kind", [{"scan": "flip"}, {"projection": 20, "bias": True, "global_pool": "avg"}])
+def test_a_width_written_and_read_computes_the_same(kind: dict[str, Any]) -> None:
+    model = model_of(kind)
+    arrays = network_arrays(pack(model, "full"))
+    kernels = library()
+    assert arrays is not None
+    assert kernels is not None
+    written = to_bytes(arrays)
+    images = model.random_images(2).numpy()
+    again = from_bytes(written)
+    assert to_bytes(again) == written
+    assert np.array_equal(Network(again, kernels).embed(images), Network(arrays, kernels).embed(images))
+
+
+def test_other_bytes_are_no_width() -> None:
+    arrays = network_arrays(pack(model_of({}), "full"))
+    assert arrays is not None
+    written = to_bytes(arrays)
+    for damaged in (b"", b"not a file", written[: len(written) // 2]):
+        with pytest.raises(NetworkFileError, match="damaged"):
+            from_bytes(damaged)
