@@ -46,8 +46,8 @@ _FREEZE = """Keep encoders with a gallery, so that searching it needs neither Py
 
 An encoder is one width, frozen: "native" for the kernels in C, "onnx" for ONNX Runtime, "onnx-int8" for the
 same with weights of 8 bits, which is smaller and loses precision. Each is compared with the model and timed
-here, and a search takes the fastest. They lie in the gallery's folder encoders/, with checksums; a damaged one
-is never used, and `plan` makes those of its widths by itself.
+here, and a search takes the fastest. They lie in the gallery's folder encoders/, with checksums; a damaged
+one is never used, and `plan` makes those of its widths by itself.
 
 examples:
   matmamba gallery freeze G
@@ -126,8 +126,9 @@ def freeze(arguments: list[str]) -> int:
     args = parse(FreezeFlags, "gallery freeze", _FREEZE, arguments)
     console = Console(highlight=False)
     with open_gallery(args.gallery, model=args.checkpoint, write=True) as gallery:
-        made = gallery.freeze(args.widths, kinds=args.kinds, progress=Shown())
+        made = gallery.freeze(args.widths, kinds=args.kinds, progress=Shown(console))
     for one in made:
-        said = f"{one.file}: width {one.width} by {one.kind}, {one.ms:.2f} ms an image, {one.bytes / 2**20:.1f} MiB"
+        size = f"{one.bytes / 2**20:.1f} MiB"
+        said = f"{one.file}: width {one.width} by {one.kind}, {one.ms:.2f} ms an image, {size}"
         console.print(said, markup=False, soft_wrap=True)
     return 0

@@ -73,7 +73,8 @@ def freeze_widths(
             wanted = kinds or kinds_that_can_be(embedder.model, width)[:1]
             if not wanted:
                 raise ConfigError(
-                    "no encoder can be made here: build the kernels in C, or install onnxruntime and onnxscript"
+                    "no encoder can be made here: build the kernels in C, or install onnxruntime and"
+                    " onnxscript"
                 )
             made += [_kept(make_light(gallery.folder, embedder, width, kind)) for kind in wanted]
             meter.advance(1)

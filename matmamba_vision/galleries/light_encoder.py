@@ -103,7 +103,7 @@ class LightWidth:
 
 
 class LightEncoder:
-    """Encodes by a gallery's own encoders; what is missing or damaged is encoded by the model, and made again.
+    """Encodes by a gallery's own encoders; what is missing or damaged, by the model, and makes it again.
 
     Args:
         gallery: its folder.

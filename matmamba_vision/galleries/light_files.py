@@ -1,8 +1,8 @@
 """Encoders that a gallery keeps as files: derived from its model, checked, and read without PyTorch.
 
-A file is a line with two SHA-256, a line of JSON that describes the encoder, and the encoder itself: the arrays
-of a frozen width, or an ONNX graph. The first checksum is of the description, the second of the encoder. What
-is lost is made again from the model.
+A file is a line with two SHA-256, a line of JSON that describes the encoder, and the encoder itself: the
+arrays of a frozen width, or an ONNX graph. The first checksum is of the description, the second of the
+encoder. What is lost is made again from the model.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class LightHeader:
     @property
     def file_name(self) -> str:
         """Its own for each model, width and kind."""
-        return f"{self.checkpoint[:_OF_NAME]}-{self.width.replace('/', '_').replace(':', '~')}.{self.kind}{SUFFIX}"
+        width = self.width.replace("/", "_").replace(":", "~")
+        return f"{self.checkpoint[:_OF_NAME]}-{width}.{self.kind}{SUFFIX}"
 
 
 class LightFileError(GalleryError):

@@ -16,7 +16,7 @@ from ..frozen.packed import pack
 from ..models import MatMamba
 from ..native import library, refusal, to_bytes
 from .embedder import Embedder
-from .light_encoder import Computes, computed_by, this_machine
+from .light_encoder import INPUT, OUTPUT, Computes, computed_by, this_machine
 from .light_files import NATIVE, ONNX, ONNX_INT8, LightHeader, write_light
 
 # Largest difference of a coordinate between the model and an encoder of full precision.
@@ -25,7 +25,7 @@ _ROUNDS = 7
 
 
 def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path:
-    """Make the encoder of a width, compare it with the model, time it, and write it into the gallery's folder.
+    """Make the encoder of a width: compared with the model, timed, and written into the gallery's folder.
 
     Args:
         gallery: its folder.
@@ -80,12 +80,9 @@ def _native(model: MatMamba, width: str) -> bytes:
 
 
 def _onnx(model: MatMamba, width: str) -> bytes:
-    from ..export import embedding_onnx
+    from ..frozen.onnx_width import onnx_width
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "width.onnx"
-        embedding_onnx(model, width, file)
-        return file.read_bytes()
+    return onnx_width(pack(model, width), INPUT, OUTPUT)
 
 
 def _onnx_int8(model: MatMamba, width: str) -> bytes:

@@ -387,7 +387,7 @@ class SearchedGallery(OpenedGallery):
     ) -> PlanFound:
         """Find the best way to search this gallery, measured here on queries, and let searches follow it.
 
-        The encoders of its widths are kept with the gallery, as by `freeze`, where this machine can make them.
+        The encoders of its widths are kept with the gallery, as by `freeze`, where this machine can.
 
         With targets, the fastest strategy that reaches them is chosen, or where gmacs have a budget and ms
         has none, the one of fewest multiply-adds; with budgets alone, the one that finds most of what
@@ -467,12 +467,12 @@ class SearchedGallery(OpenedGallery):
     def freeze(
         self, widths: Sequence[str] = (), *, kinds: Sequence[str] = (), progress: Listener | None = None
     ) -> list[KeptEncoder]:
-        """Keep encoders of some widths with the gallery, so that searching it needs neither PyTorch nor a checkpoint.
+        """Keep encoders of some widths with the gallery: searching it needs neither PyTorch nor a checkpoint.
 
         Args:
             widths: that may encode queries; by default those of its plan, or all that were trained.
-            kinds: "native" for the kernels in C, "onnx" for ONNX Runtime, "onnx-int8" for the same with weights
-                of 8 bits, which loses precision; by default the best that this machine can make.
+            kinds: "native" for the kernels in C, "onnx" for ONNX Runtime, "onnx-int8" for the same with
+                weights of 8 bits, which loses precision; by default the best that this machine can make.
             progress: is told how far it is.
 
         Returns:
