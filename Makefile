@@ -13,7 +13,7 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time,$(BENCHMARKS))
 
-.PHONY: demo test coverage test-timm slow smoke lint format docs record readme bench clean
+.PHONY: demo test coverage test-timm slow smoke lint format docs record readme bench native clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
@@ -68,7 +68,10 @@ bench: $(BENCH_READY)  ## measure on this machine, and write benchmarks/README.m
 clean:
 	rm -rf $(VENV) build runs site .pytest_cache .mypy_cache .ruff_cache
 
-$(READY): pyproject.toml constraints.txt
+native: $(READY)  ## compile the kernels in C again; `make test` and others do it when their source changes
+	$(BIN)/python hatch_build.py
+
+$(READY): pyproject.toml constraints.txt hatch_build.py matmamba_vision/native/kernels.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "setting up $(VENV): a few minutes, 2.5 GB"

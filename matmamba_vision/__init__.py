@@ -6,24 +6,20 @@
     for hit in mv.open_gallery("G").search("query.jpg"):
         print(hit.path, hit.score)
 
-Importing the package registers its models with timm. What searches, trains and measures is loaded when it is
-first asked for: see `matmamba_vision.api`.
+Importing the package makes timm know its models, and loads neither timm nor torch. What searches, trains and
+measures is loaded when it is first asked for: see `matmamba_vision.api`.
 """
 
-# First, because timm imports torchvision.
-from matmamba_datasets import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
+# It mends torchvision, which timm imports.
+import matmamba_datasets as _matmamba_datasets  # noqa: F401
+from matmamba_common.lazy import names_of
 
-from .allocator import keep_freed_memory
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from .errors import ConfigError, MatMambaError
-from .models import MatMamba
-from .official import load_official, save_official, to_official
-from .width import Width, WidthError
+from .registration import register_when_imported
 
 if TYPE_CHECKING:
+    from .allocator import keep_freed_memory
     from .api import (
         Answer,
         CheckedData,
@@ -78,6 +74,78 @@ if TYPE_CHECKING:
         validate,
         verify_data,
         write_page,
+    )
+    from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+    from .errors import ConfigError, MatMambaError
+    from .models import MatMamba
+    from .official import load_official, save_official, to_official
+    from .width import Width, WidthError
+else:
+    __getattr__, __dir__ = names_of(
+        __name__,
+        {
+            ".allocator": ("keep_freed_memory",),
+            ".api": (
+                "Answer",
+                "CheckedData",
+                "Demonstration",
+                "DistillConfig",
+                "DuplicatesFound",
+                "Event",
+                "Extracted",
+                "GivenVectors",
+                "Hit",
+                "ImageGallery",
+                "Indexed",
+                "LabelFindings",
+                "Listener",
+                "Merged",
+                "MissingPackageError",
+                "Moved",
+                "NotFiniteError",
+                "Notice",
+                "PlanFound",
+                "Prepared",
+                "Progress",
+                "Reindexed",
+                "Repaired",
+                "Run",
+                "Selected",
+                "Strategy",
+                "Study",
+                "SystemRefusalError",
+                "TrainConfig",
+                "TrainingPlan",
+                "Validation",
+                "Verified",
+                "answers_to_dict",
+                "build_indexes",
+                "demo",
+                "distill",
+                "evaluate",
+                "extract",
+                "import_gallery",
+                "index",
+                "index_vectors",
+                "load_config",
+                "merge",
+                "open_gallery",
+                "plan_training",
+                "prepare_shards",
+                "reading_rates",
+                "reindex",
+                "select",
+                "train",
+                "validate",
+                "verify_data",
+                "write_page",
+            ),
+            ".checkpoint": ("Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"),
+            ".errors": ("ConfigError", "MatMambaError"),
+            ".models": ("MatMamba",),
+            ".official": ("load_official", "save_official", "to_official"),
+            ".width": ("Width", "WidthError"),
+        },
     )
 
 __version__ = "0.2.0"
@@ -150,13 +218,4 @@ __all__ = [
     "write_page",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # What is not here yet is of `matmamba_vision.api`, which brings FAISS and what reads images.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(".api", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+register_when_imported()

@@ -6,33 +6,134 @@ nothing prints, exits or parses flags.
 
 from __future__ import annotations
 
-from matmamba_retrieval import Strategy
+from typing import TYPE_CHECKING
 
-from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
-from .errors import MissingPackageError, NotFiniteError, SystemRefusalError
-from .galleries.answers import Answer, Hit, answers_to_dict
-from .galleries.given_vectors import GivenVectors
-from .galleries.image_intake import index
-from .galleries.intake import Indexed
-from .galleries.plans import PlanFound
-from .galleries.result_page import write_page
-from .galleries.shortlists import build_indexes
-from .galleries.vector_intake import index_vectors
-from .progress import Event, Listener, Notice, Progress
-from .runs import DistillConfig, Run, TrainConfig, TrainingPlan, distill, load_config, plan_training, train
-from .studies.demo import Demonstration, demo
-from .studies.evaluate import Study, evaluate
-from .upkeep.duplicates import DuplicatesFound
-from .upkeep.exchange import import_gallery
-from .upkeep.health import Repaired, Verified
-from .upkeep.image_gallery import ImageGallery, open_gallery
-from .upkeep.labels import LabelFindings
-from .upkeep.merge import Merged, merge
-from .upkeep.moving import Moved
-from .upkeep.reindex import Reindexed, reindex
-from .widths.extract import Extracted, extract
-from .widths.select import Selected, select
-from .widths.validate import Validation, validate
+from matmamba_common.lazy import names_of
+
+if TYPE_CHECKING:
+    from matmamba_retrieval import Strategy
+
+    from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
+    from .errors import MissingPackageError, NotFiniteError, SystemRefusalError
+    from .galleries.answers import Answer, Hit, answers_to_dict
+    from .galleries.given_vectors import GivenVectors
+    from .galleries.image_intake import index
+    from .galleries.intake import Indexed
+    from .galleries.plans import PlanFound
+    from .galleries.result_page import write_page
+    from .galleries.shortlists import build_indexes
+    from .galleries.vector_intake import index_vectors
+    from .progress import Event, Listener, Notice, Progress
+    from .runs import (
+        DistillConfig,
+        Run,
+        TrainConfig,
+        TrainingPlan,
+        distill,
+        load_config,
+        plan_training,
+        train,
+    )
+    from .studies.demo import Demonstration, demo
+    from .studies.evaluate import Study, evaluate
+    from .upkeep.duplicates import DuplicatesFound
+    from .upkeep.exchange import import_gallery
+    from .upkeep.health import Repaired, Verified
+    from .upkeep.image_gallery import ImageGallery, open_gallery
+    from .upkeep.labels import LabelFindings
+    from .upkeep.merge import Merged, merge
+    from .upkeep.moving import Moved
+    from .upkeep.reindex import Reindexed, reindex
+    from .widths.extract import Extracted, extract
+    from .widths.select import Selected, select
+    from .widths.validate import Validation, validate
+else:
+    __getattr__, __dir__ = names_of(
+        __name__,
+        {
+            "matmamba_retrieval": ("Strategy",),
+            ".data": (
+                "CheckedData",
+                "Prepared",
+                "prepare_shards",
+                "reading_rates",
+                "verify_data",
+            ),
+            ".errors": (
+                "MissingPackageError",
+                "NotFiniteError",
+                "SystemRefusalError",
+            ),
+            ".galleries.answers": (
+                "Answer",
+                "Hit",
+                "answers_to_dict",
+            ),
+            ".galleries.given_vectors": ("GivenVectors",),
+            ".galleries.image_intake": ("index",),
+            ".galleries.intake": ("Indexed",),
+            ".galleries.plans": ("PlanFound",),
+            ".galleries.result_page": ("write_page",),
+            ".galleries.shortlists": ("build_indexes",),
+            ".galleries.vector_intake": ("index_vectors",),
+            ".progress": (
+                "Event",
+                "Listener",
+                "Notice",
+                "Progress",
+            ),
+            ".runs": (
+                "DistillConfig",
+                "Run",
+                "TrainConfig",
+                "TrainingPlan",
+                "distill",
+                "load_config",
+                "plan_training",
+                "train",
+            ),
+            ".studies.demo": (
+                "Demonstration",
+                "demo",
+            ),
+            ".studies.evaluate": (
+                "Study",
+                "evaluate",
+            ),
+            ".upkeep.duplicates": ("DuplicatesFound",),
+            ".upkeep.exchange": ("import_gallery",),
+            ".upkeep.health": (
+                "Repaired",
+                "Verified",
+            ),
+            ".upkeep.image_gallery": (
+                "ImageGallery",
+                "open_gallery",
+            ),
+            ".upkeep.labels": ("LabelFindings",),
+            ".upkeep.merge": (
+                "Merged",
+                "merge",
+            ),
+            ".upkeep.moving": ("Moved",),
+            ".upkeep.reindex": (
+                "Reindexed",
+                "reindex",
+            ),
+            ".widths.extract": (
+                "Extracted",
+                "extract",
+            ),
+            ".widths.select": (
+                "Selected",
+                "select",
+            ),
+            ".widths.validate": (
+                "Validation",
+                "validate",
+            ),
+        },
+    )
 
 __all__ = [
     "Answer",

@@ -1,9 +1,12 @@
 """What training and evaluation need of a batch of images, wherever it comes from."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class LabelledBatch(Protocol):

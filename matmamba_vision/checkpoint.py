@@ -8,18 +8,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors
-import timm
-import torch
 from matmamba_common.errors import MatMambaError
-from safetensors.torch import load_file, save
+from matmamba_common.lazy import Deferred
 
-from .config_file import plain_number
-from .models import MatMamba
 from .models.shipped import HEADER, read_header, shipped_file, shipped_variants
 from .nearest import did_you_mean
+from .plain import plain_number
+
+if TYPE_CHECKING:
+    import safetensors
+    import torch
+
+    from .models import MatMamba
+else:
+    safetensors = Deferred("safetensors")
 
 FILE_NAME = "model.safetensors"
 # What trainers put around a state dict, and what DistributedDataParallel and torch.compile put before names.
@@ -70,6 +74,8 @@ def save_checkpoint(
     Args:
         dtype: of the weights in the file, such as float16 for half the size; by default the model's own.
     """
+    from safetensors.torch import save
+
     file = checkpoint_file(path)
     cfg = model.pretrained_cfg or {}
     header = {
@@ -96,8 +102,10 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
         CheckpointError: the file is missing, damaged, not a checkpoint of this project, or holds numbers that
             are not finite.
     """
-    file = _existing(path)
+    file = require_checkpoint(path)
     header = _read_header(file)
+    from safetensors.torch import load_file
+
     try:
         model = _build(header)
         fit_weights(model, load_file(file))
@@ -113,8 +121,12 @@ def checkpoint_file(path: Path | str) -> Path:
     return path if path.suffix == ".safetensors" else path / FILE_NAME
 
 
-def _existing(path: Path | str) -> Path:
-    """The file to read; what lies in the file system goes before what is shipped under the same name."""
+def require_checkpoint(path: Path | str) -> Path:
+    """The file to read; what lies in the file system goes before what is shipped under the same name.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     if (file := checkpoint_file(path)).is_file():
         return file
     if shipped := shipped_file(str(path)):
@@ -204,11 +216,12 @@ def _build(header: dict[str, Any]) -> MatMamba:
     prepared = {
         key: tuple(value) if isinstance(value, list) else value for key, value in header["input"].items()
     }
+    from .models import MatMamba, make_model
+
     arguments = header["arguments"] | {"trained_widths": header["trained_widths"]}
     if not header["architecture"]:
         return MatMamba(**arguments)
-    model: MatMamba = timm.create_model(header["architecture"], pretrained_cfg_overlay=prepared, **arguments)  # type: ignore[assignment]
-    return model
+    return make_model(header["architecture"], prepared, **arguments)
 
 
 def flush(path: Path) -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ConfigError
+from .plain import plain_number
 
 C = TypeVar("C")
 
@@ -66,13 +67,6 @@ def as_plain(config: Any) -> dict[str, Any]:
     """A configuration, a dataclass, as dictionaries, lists and scalars."""
     # As JSON has it, which knows no tuples.
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(config), default=plain_number)))
-
-
-def plain_number(value: Any) -> Any:
-    """A number of NumPy's as Python's, for JSON; `TypeError` for anything else."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{value!r} is neither a number nor a text")
 
 
 def flat(row: Mapping[str, Any], separator: str, before: str = "") -> dict[str, Any]:

@@ -14,14 +14,11 @@ from matmamba_datasets import (
     DataConfig,
     DataError,
     Images,
-    make_loader,
     open_splits,
-    train_transform,
 )
 from matmamba_datasets.prepare import Preparation, PrepareSettings
 from matmamba_datasets.remote import is_url
 from matmamba_datasets.shards import find_shards
-from matmamba_datasets.speed import reading_rate
 from matmamba_datasets.verify import damaged_shards, decode_all
 
 from .config_file import filled
@@ -233,6 +230,9 @@ def reading_rates(
         ConfigError: a number that cannot be.
         TypeError: an argument is of another type.
     """
+    from matmamba_datasets import make_loader, train_transform
+    from matmamba_datasets.speed import reading_rate
+
     require_lists(workers=workers)
     require_least(1, input_size=input_size)
     require_least(0, workers=workers)

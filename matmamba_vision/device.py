@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
+from matmamba_common.lazy import Deferred, when_imported
 from matmamba_common.settings import require_least
 
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    import faiss
+    import torch
+else:
+    torch, faiss = Deferred("torch"), Deferred("faiss")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -19,12 +27,15 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
+def place_called(name: str) -> torch.device | str:
+    """As `resolve_device`, but that there is a CPU is known without torch, which takes long to load."""
+    return name if name == "cpu" else resolve_device(name)
+
+
 def limit_threads(threads: int) -> None:
     """Let torch and FAISS compute on so many threads; 0 for as many as they take, `ConfigError` for fewer."""
     require_least(0, threads=threads)
     if threads:
-        # Here, because a training without a limit needs none of it.
-        import faiss
-
-        torch.set_num_threads(threads)
-        faiss.omp_set_num_threads(threads)
+        # Who needs one of them does not wait for the other.
+        when_imported("torch", lambda: torch.set_num_threads(threads))
+        when_imported("faiss", lambda: faiss.omp_set_num_threads(threads))

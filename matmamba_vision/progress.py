@@ -10,8 +10,12 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matmamba_datasets import Batch, BrokenTally, Loader, left_out_text
+from matmamba_datasets import BrokenTally, left_out_text
+
+if TYPE_CHECKING:
+    from matmamba_datasets import Batch, Loader
 
 # Reasons that are listed; all of them where a program logs for debugging.
 REASONS = 3

@@ -23,16 +23,20 @@ PACKAGES = {
 ORDERS = {
     "matmamba_vision": [
         "errors",
+        "plain",
         "config_file",
         "allocator",
         "width",
         "nearest",
         "batch",
         "device",
+        "native",
         "ops",
         "layers",
         "models",
+        "registration",
         "checkpoint",
+        "frozen",
         "encoder",
         "rotation",
         "training",
@@ -161,7 +165,7 @@ def test_only_the_application_brings_the_packages_together() -> None:
             if name.startswith(("matmamba_datasets", "matmamba_retrieval"))
         }
         if module == "matmamba_vision":
-            assert ours == {"matmamba_datasets.torchvision_compat"}
+            assert ours == {"matmamba_datasets"}
         else:
             assert not ours or room(module) in APPLICATION, module
 

@@ -1,21 +1,77 @@
 """What the images are and how they are read: samples with stable ids, fixed splits, transforms, loaders."""
 
-# First, because transforms come from timm, which imports torchvision.
-from . import torchvision_compat as _torchvision_compat  # noqa: F401  isort: skip
+from typing import TYPE_CHECKING
 
-from .decode import read_image
-from .errors import BrokenImageError, DataError
-from .joined import JoinedImages, open_training_images
-from .left_out import left_out_text
-from .loader import Batch, BrokenTally, Loader, make_loader
-from .names import shown
-from .pixels import DecodedLoader, decode
-from .reading import Limits, Reading, TableReading
-from .registry import DATASETS, DataConfig, open_images, open_splits
-from .sample import NO_LABEL, Images, Sample, Subset
-from .splits import Splits
-from .stored import StoredImages
-from .transforms import AugmentConfig, eval_transform, train_transform
+from matmamba_common.lazy import names_of
+
+from .torchvision_startup import mend_when_imported
+
+if TYPE_CHECKING:
+    from .errors import BrokenImageError, DataError
+    from .image_file import read_image
+    from .joined import JoinedImages, open_training_images
+    from .left_out import left_out_text
+    from .loader import Batch, Loader, make_loader
+    from .names import shown
+    from .pixels import DecodedLoader, decode
+    from .reading import Limits, Reading, TableReading
+    from .registry import DATASETS, DataConfig, open_images, open_splits
+    from .sample import NO_LABEL, Images, Sample, Subset
+    from .splits import Splits
+    from .stored import StoredImages
+    from .tally import BrokenTally
+    from .transforms import AugmentConfig, eval_transform, train_transform
+else:
+    __getattr__, __dir__ = names_of(
+        __name__,
+        {
+            ".errors": (
+                "BrokenImageError",
+                "DataError",
+            ),
+            ".image_file": ("read_image",),
+            ".joined": (
+                "JoinedImages",
+                "open_training_images",
+            ),
+            ".left_out": ("left_out_text",),
+            ".loader": (
+                "Batch",
+                "Loader",
+                "make_loader",
+            ),
+            ".names": ("shown",),
+            ".pixels": (
+                "DecodedLoader",
+                "decode",
+            ),
+            ".reading": (
+                "Limits",
+                "Reading",
+                "TableReading",
+            ),
+            ".registry": (
+                "DATASETS",
+                "DataConfig",
+                "open_images",
+                "open_splits",
+            ),
+            ".sample": (
+                "NO_LABEL",
+                "Images",
+                "Sample",
+                "Subset",
+            ),
+            ".splits": ("Splits",),
+            ".stored": ("StoredImages",),
+            ".tally": ("BrokenTally",),
+            ".transforms": (
+                "AugmentConfig",
+                "eval_transform",
+                "train_transform",
+            ),
+        },
+    )
 
 __all__ = [
     "DATASETS",
@@ -48,3 +104,6 @@ __all__ = [
     "shown",
     "train_transform",
 ]
+
+# Transforms for training come from timm, which imports torchvision.
+mend_when_imported()

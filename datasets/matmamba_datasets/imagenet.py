@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from timm.data import ImageNetInfo
 
 from .errors import DataError
 from .folder import HELD_OUT_NAMES, TRAIN_NAMES, Folder, beside, labelled, named_part
@@ -152,6 +151,8 @@ def _class_names(root: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
         lines = (line.split(maxsplit=1) for line in _text(file).splitlines())
         known = {line[0]: line[1] for line in lines if len(line) == 2}
     elif any(re.fullmatch(r"n\d{8}", wnid) for wnid in wnids):
+        from timm.data import ImageNetInfo
+
         # One synset of the 1k is not among the 22k.
         for subset in ("imagenet-22k", "imagenet-1k"):
             known |= cast("dict[str, str]", ImageNetInfo(subset).label_descriptions(as_dict=True))

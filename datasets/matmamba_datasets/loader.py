@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .errors import BrokenImageError, DataError
-from .names import shown
+from .errors import BrokenImageError
 from .order import EpochPlan, Rest
 from .randomness import seeded
 from .sample import Images, read_sample
@@ -46,44 +45,6 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same in memory that a GPU reads by itself; torch's loader calls this."""
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
-
-
-@dataclass
-class BrokenTally:
-    """Counts broken images and stops the run when they are too many.
-
-    Attributes:
-        total: images in the collection.
-        allowed: share that may be broken.
-        setting: what the user calls that share.
-        found: reasons by name.
-        foreign: of what is no image at all, which is no fault.
-    """
-
-    total: int
-    allowed: float
-    setting: str = "max_broken"
-    found: dict[str, str] = field(default_factory=dict)
-    foreign: dict[str, str] = field(default_factory=dict)
-
-    def add(self, broken: list[BrokenImageError]) -> None:
-        """Count them; raises `DataError` once more than the allowed share of the collection is broken."""
-        self.found |= {error.name: error.reason for error in broken if not error.foreign}
-        self.foreign |= {error.name: error.reason for error in broken if error.foreign}
-        if len(self.found) > self.allowed * self.total:
-            share = 100 * len(self.found) / self.total
-            raise DataError(
-                f"{len(self.found)} of {self.total} files cannot be read so far: {share:.1f} %, more than the"
-                f" {100 * self.allowed:g} % allowed by {self.setting}; `verify_data` (`matmamba data verify`)"
-                f" lists all\n"
-                f"{self.listing()}"
-            )
-
-    def listing(self, most: int = 20) -> str:
-        """One line for each broken image, the first `most` of them."""
-        lines = [f"  {shown(name)}: {shown(reason)}" for name, reason in list(self.found.items())[:most]]
-        more = len(self.found) - most
-        return "\n".join(lines + ([f"  ... and {more} more"] if more > 0 else []))
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
-from .decode import formats, read_image
 from .errors import BrokenImageError
+from .image_file import formats, read_image
 from .kinds import IMAGE_SUFFIXES
+from .processes import in_order
 from .sample import Images
 from .texts import Packed
 
+# Images that a process hands over at once.
+TOGETHER = 16
 # Of images that are made smaller.
 JPEG_QUALITY = 95
 PACKED_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "jp2", "avif")
@@ -42,23 +43,16 @@ def entries(
         max_size: longer side in pixels beyond which an image is made smaller; 0 for none.
         workers: processes.
     """
-    loader = DataLoader(
-        _Entries(images, max_size),
-        batch_size=16,
-        sampler=order.tolist(),
-        num_workers=workers,
-        collate_fn=list,
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        yield from batch
+    for part in in_order(_Entries(images, max_size), order.tolist(), workers=workers, together=TOGETHER):
+        yield from part
 
 
-class _Entries(Dataset[Entry | BrokenImageError]):
-    def __init__(self, images: Images, max_size: int) -> None:
-        self.images, self.max_size = images, max_size
+@dataclass(frozen=True)
+class _Entries:
+    images: Images
+    max_size: int
 
-    def __getitem__(self, index: int) -> Entry | BrokenImageError:
+    def __call__(self, index: int) -> Entry | BrokenImageError:
         try:
             return Entry(index, *_pack(self.images, index, self.max_size))
         except BrokenImageError as error:

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from .archive import INDEX, INDEX_FORMAT, sha256_of
 from .classes import CLASSES
 from .errors import BrokenImageError, DataError
-from .loader import BrokenTally
 from .packing import Entry, entries, shard_keys
 from .sample import NO_LABEL, Images
 from .splits import Splits
+from .tally import BrokenTally
 from .tars import Members
 
 UNFINISHED, _SETTINGS = ".unfinished", "settings.json"

@@ -7,12 +7,12 @@ import os
 import re
 from pathlib import Path
 
-import fsspec  # type: ignore[import-untyped]
-from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+from matmamba_common.lazy import Deferred
 
 from .errors import DataError
 from .regular import open_regular
 
+fsspec = Deferred("fsspec")
 CACHE = "~/.cache/matmamba"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -52,7 +52,7 @@ def list_places(folder: str, pattern: str) -> list[str]:
         found = [path.name for path in Path(folder).glob(pattern)]
     else:
         try:
-            system, path = url_to_fs(join(folder, pattern))
+            system, path = fsspec.core.url_to_fs(join(folder, pattern))
             found = [place.rsplit("/", 1)[-1] for place in system.glob(path)]
         # Each file system has errors of its own.
         except Exception as error:
@@ -95,7 +95,7 @@ def local_copy(place: str, cache: str = "", version: str = "") -> Path:
         # Several processes may fetch it: each under a name of its own, and the last one stays.
         partial = copy.with_name(f"{copy.name}.{os.getpid()}")
         try:
-            system, path = url_to_fs(place)
+            system, path = fsspec.core.url_to_fs(place)
             system.get_file(path, str(partial))
             partial.replace(copy)
         except Exception as error:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .decode import Draft, read_image
 from .errors import DataError
+from .image_file import Draft, read_image
 from .reading import Limits
 from .texts import Picked
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from .errors import DataError
-from .loader import BrokenTally, Loader
+from .loader import Loader
+from .tally import BrokenTally
 
 
 def reading_rate(loader: Loader, seconds: float) -> float:

@@ -1,8 +1,15 @@
-"""Mend torchvision when it is imported, whoever imports it first: timm may come before this package.
+"""Make `import torchvision` work when its compiled operators do not match the installed torch.
 
-What is wrong with it, and when, is told in `torchvision_compat`. Run as a program, this file copies itself to
-where Python finds it at every start: `make` does so in the environment that it makes, if timm cannot be
-imported there. It imports nothing but the standard library until torchvision is asked for.
+PyPI's torchvision is built for CUDA. Beside a CPU-only torch its operators cannot load, so registering their
+fake kernels fails with `operator torchvision::nms does not exist`, and every library that imports torchvision
+(timm, torchmetrics) fails with it. Its Python parts (transforms, ImageFolder) need none of those operators:
+declaring the two missing schemas lets the import succeed. That is done when torchvision is imported, and only
+after that very failure; where torchvision is healthy, nothing is touched. The compiled decoders and box
+operators stay unavailable.
+
+`import matmamba_datasets` sees to it. But timm may be imported first: run as a program, this file copies
+itself to where Python finds it at every start, and `make` does so in the environment that it makes, if timm
+cannot be imported there. It imports nothing but the standard library until torchvision is asked for.
 """
 
 from __future__ import annotations
@@ -60,6 +67,14 @@ class Mender(Loader):
         return spec
 
 
+def mend_when_imported() -> None:
+    """Let this Python mend torchvision when it is imported, unless that was done, or it is there already."""
+    # By name: the copy that starts with Python is another module.
+    known = any(getattr(finder, "__name__", "") == Mender.__name__ for finder in sys.meta_path)
+    if not known and "torchvision" not in sys.modules:
+        sys.meta_path.insert(0, Mender)
+
+
 def install() -> Path:
     """Let every start of this Python import this file; returns where it is then."""
     folder = Path(sysconfig.get_path("purelib"))
@@ -71,4 +86,4 @@ def install() -> Path:
 if __name__ == "__main__":
     print(install())
 elif __name__ == NAME:
-    sys.meta_path.insert(0, Mender)
+    mend_when_imported()

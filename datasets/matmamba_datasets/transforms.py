@@ -1,19 +1,22 @@
-"""Image transforms, all of them timm's, and how small an image may be decoded for them."""
+"""Image transforms, all of them timm's or equal to these, and how small an image may be decoded for them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from matmamba_common.settings import Bounds
+from numpy.typing import NDArray
 from PIL import Image
-from timm.data import create_transform
-from timm.data.constants import DEFAULT_CROP_PCT
-from torch import Tensor
 
-from .decode import Draft
+from .centred import DEFAULT_CROP_PCT, CentredView, centred_view
+from .image_file import Draft
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shares = Annotated[tuple[float, float], Bounds(above=0, most=1, ordered=True, what="two shares of the area")]
 Ratios = Annotated[tuple[float, float], Bounds(above=0, ordered=True, what="two numbers")]
@@ -25,7 +28,7 @@ class Transform:
     """From an image to (C, S, S).
 
     Attributes:
-        steps: timm's transform.
+        steps: what is done, one after the other.
         draft: how much smaller a JPEG may be decoded, None for not at all.
     """
 
@@ -34,6 +37,43 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         return self.steps(image)
+
+    def array(self, image: Image.Image) -> NDArray[np.float32]:
+        """The same as an array, without torch where the steps need none."""
+        return self.steps.array(image) if isinstance(self.steps, EvalSteps) else self.steps(image).numpy()
+
+
+class EvalSteps:
+    """Evaluation's steps, from an image to (C, S, S): timm's, or the same to the bit without timm.
+
+    Args:
+        input: a model's data configuration, as `timm.data.resolve_data_config` gives it.
+    """
+
+    def __init__(self, input: Mapping[str, Any]) -> None:
+        self._input = {key: input[key] for key in _INPUT_KEYS if key in input}
+        self._view: CentredView | None = centred_view(self._input)
+        self._timm: Callable[[Image.Image], Tensor] | None = None
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        if self._view is None or image.mode != "RGB":
+            return self._by_timm(image)
+        import torch
+
+        return torch.from_numpy(self._view(image))
+
+    def array(self, image: Image.Image) -> NDArray[np.float32]:
+        """The same as an array, without torch unless this takes timm."""
+        if self._view is None or image.mode != "RGB":
+            return self._by_timm(image).numpy()
+        return self._view(image)
+
+    def _by_timm(self, image: Image.Image) -> Tensor:
+        if self._timm is None:
+            from timm.data import create_transform
+
+            self._timm = create_transform(**self._input, is_training=False)
+        return self._timm(image)
 
 
 @dataclass(frozen=True)
@@ -99,6 +139,8 @@ def train_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transfo
     Args:
         input: a model's data configuration, as `timm.data.resolve_data_config` gives it.
     """
+    from timm.data import create_transform
+
     known = {key: input[key] for key in _INPUT_KEYS if key in input and not key.startswith("crop")}
     steps = create_transform(
         **known,
@@ -123,10 +165,8 @@ def eval_transform(input: Mapping[str, Any], draft: bool = False) -> Transform:
             large photos, but pixels differ by a little: off, so that figures and embeddings do not depend on
                 it.
     """
-    known = {key: input[key] for key in _INPUT_KEYS if key in input}
-    steps = create_transform(**known, is_training=False)
-    resized = math.floor(_edge(input) / (known.get("crop_pct") or DEFAULT_CROP_PCT))
-    return Transform(steps, ResizeDraft(resized) if draft else None)
+    resized = math.floor(_edge(input) / (input.get("crop_pct") or DEFAULT_CROP_PCT))
+    return Transform(EvalSteps(input), ResizeDraft(resized) if draft else None)
 
 
 def _edge(input: Mapping[str, Any]) -> int:

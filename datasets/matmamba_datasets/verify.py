@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-import torch
-from PIL import Image
-from torch import Tensor
+from dataclasses import dataclass
 
 from .archive import Shard
 from .errors import BrokenImageError
-from .loader import make_loader
-from .sample import Images
+from .processes import in_order
+from .sample import Images, read_sample
 
 
 def decode_all(images: Images, workers: int, batch_size: int = 32) -> Iterator[list[BrokenImageError | None]]:
     """Decode every image; for each of some at a time, what is wrong with it, None for nothing."""
-    for batch in make_loader(images, _nothing, batch_size, workers=workers):
-        yield [*batch.broken, *[None] * len(batch)]
+    yield from in_order(_Decoding(images), range(len(images)), workers=workers, together=batch_size)
 
 
-def _nothing(image: Image.Image) -> Tensor:
-    return torch.empty(0)
+@dataclass(frozen=True)
+class _Decoding:
+    images: Images
+
+    def __call__(self, index: int) -> BrokenImageError | None:
+        try:
+            read_sample(self.images, index)
+        except BrokenImageError as error:
+            return error
+        return None
 
 
 def damaged_shards(shards: Sequence[Shard], cache: str = "") -> Iterator[tuple[str, str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
-from matmamba_common.settings import check
+from matmamba_common.settings import Rule, check
 
 from ..errors import ConfigError
 from ..nearest import did_you_mean
@@ -33,7 +34,7 @@ def parse(
 def _spelt(kind: type[A], arguments: list[str], known: dict[str, A]) -> list[str]:
     """The flags as this command names them; one that it does not know either way stays."""
     wanted = {word.partition("=")[0] for word in arguments if word.startswith("--")}
-    if not wanted:
+    if wanted <= _own_flags(kind):
         return arguments
     flags = set(tyro.extras.get_parser(kind, **known)._option_string_actions)  # type: ignore[call-overload]
     others = {flag.rpartition(".")[2] for flag in flags if "." in flag and not flag.startswith("--data.")}
@@ -45,6 +46,19 @@ def _spelt(kind: type[A], arguments: list[str], known: dict[str, A]) -> list[str
             found[flag] = one.pop()
     words = (word.partition("=") for word in arguments)
     return [found.get(flag, flag) + sign + value for flag, sign, value in words]
+
+
+def _own_flags(kind: type[Any]) -> set[str]:
+    """Flags that a command surely has, known without building its parser: fields that are plain settings."""
+    hints, found = get_type_hints(kind, include_extras=True), {"--help"}
+    for field in fields(kind):
+        hint = hints[field.name]
+        rules = hint.__metadata__ if get_origin(hint) is Annotated else ()
+        held = get_args(hint)[0] if rules else hint
+        if not is_dataclass(held) and all(isinstance(rule, Rule) for rule in rules):
+            found.add(flag_of(field.name))
+            found |= {flag_of(f"no-{field.name}")} if held is bool else set()
+    return found
 
 
 def config_named(arguments: Sequence[str]) -> Path | None:

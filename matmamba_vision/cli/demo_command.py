@@ -17,7 +17,6 @@ from typing import Any
 
 from rich.table import Table
 
-from ..studies.demo import demo
 from .arguments import parse
 from .bars import Shown
 from .console import Console
@@ -40,6 +39,8 @@ class DemoFlags:
 def run(arguments: list[str]) -> None:
     """The main job, from images to answers, and tables of what it reached."""
     args = parse(DemoFlags, "demo", __doc__, arguments)
+    from ..studies.demo import demo
+
     console = Console(highlight=False)
     with Shown(console) as listener:
         found = demo(args.output, epochs=args.epochs, seed=args.seed, progress=listener)

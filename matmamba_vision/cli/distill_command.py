@@ -25,7 +25,7 @@ from typing import Annotated
 import tyro
 
 from ..config_file import load_into
-from ..runs import DistillConfig, distill
+from ..runs.train_config import DistillConfig, check_config
 from .arguments import config_named, parse
 from .bars import Shown
 from .console import Console
@@ -49,6 +49,9 @@ def run(arguments: list[str]) -> None:
     file = config_named(arguments)
     default = DistillFlags(file, run=load_into(DistillConfig, file)) if file else DistillFlags()
     args = parse(DistillFlags, "distill", __doc__, arguments, default)
+    check_config(args.run)
+    from ..runs import distill
+
     console = Console()
     with Shown(console) as listener:
         say_what_next(console, distill(args.run, resume=args.resume, progress=listener))

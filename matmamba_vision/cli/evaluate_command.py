@@ -44,20 +44,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..checkpoint import checkpoint_file
+from ..checkpoint import checkpoint_file, require_checkpoint
 from ..galleries.gallery_model import SHIPPED
-from ..studies.evaluate import PLOTS, Study, evaluate
-from ..studies.strategy_rows import OVER, first_stage, over_single_shot
 from .arguments import parse
 from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
+
+if TYPE_CHECKING:
+    from ..studies.evaluate import Study
 
 Row = dict[str, Any]
 
@@ -84,6 +85,9 @@ class EvaluateFlags:
 def run(arguments: list[str]) -> None:
     """Encode, try, write the folder, print tables or JSON."""
     args = parse(EvaluateFlags, "evaluate", __doc__, arguments)
+    require_checkpoint(args.checkpoint)
+    from ..studies.evaluate import evaluate
+
     console = args.computing.console()
     with Shown(console) as listener:
         study = evaluate(
@@ -110,6 +114,8 @@ def _beside(checkpoint: Path) -> Path:
 
 def _print(console: Console, study: Study) -> None:
     """A table for each kind of strategy, and where the files are."""
+    from ..studies.evaluate import PLOTS
+
     images, k = study.images, study.settings["k"]
     console.print(
         f"gallery: {images['gallery']:,} training images; queries: {images['queries']:,} held-out images;"
@@ -137,6 +143,8 @@ def _print(console: Console, study: Study) -> None:
 
 def _table(rows: Sequence[Row], title: str, k: int) -> Table:
     """A line for each row: what it is, quality, loss against single-shot, cost."""
+    from ..studies.strategy_rows import OVER, first_stage, over_single_shot
+
     gated = any(row["gate"] for row in rows)
     share = ("full",) if gated else ()
     reached = ("1-NN", "lost", f"mAP@{k}", "lost", "recall")

@@ -16,12 +16,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..widths.extract import Extracted, extract
+from ..checkpoint import require_checkpoint
 from .arguments import parse
 from .bars import Shown
 from .computing import NamedData
 from .console import Console
+
+if TYPE_CHECKING:
+    from ..widths.extract import Extracted
 
 
 @dataclass
@@ -49,6 +53,9 @@ class ExtractFlags:
 def run(arguments: list[str]) -> None:
     """Extract, check, measure, save, and say what was written."""
     args = parse(ExtractFlags, "extract", __doc__, arguments)
+    require_checkpoint(args.checkpoint)
+    from ..widths.extract import extract
+
     console = Console()
     with Shown(console) as listener:
         found = extract(

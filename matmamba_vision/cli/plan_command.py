@@ -33,7 +33,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -45,12 +45,14 @@ from ..galleries.plans import PlanFound
 from ..galleries.searched_gallery import MOST_QUERIES
 from ..given import require_place
 from ..progress import Listener
-from ..studies.strategy_rows import OVER, first_stage, over_single_shot
 from ..upkeep.image_gallery import ImageGallery, open_gallery
 from .arguments import parse
 from .bars import Shown
 from .computing import Computing
 from .console import Console, say
+
+if TYPE_CHECKING:
+    from ..galleries.plans import PlanFound
 
 Row = dict[str, Any]
 
@@ -148,6 +150,8 @@ def _print(console: Console, folder: Path, found: PlanFound) -> None:
 
 
 def _table(rows: list[Row], chosen: Row, quality: str) -> Table:
+    from ..studies.strategy_rows import OVER, first_stage, over_single_shot
+
     names = ("", "strategy", "query", "first stage", quality, "full", "MMACs", "index MiB", "ms", OVER)
     table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.columns[1].no_wrap = True

@@ -23,16 +23,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.table import Table
 
-from ..checkpoint import checkpoint_file
-from ..widths.select import Selected, select
+from ..checkpoint import checkpoint_file, require_checkpoint
 from .arguments import parse
 from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
+
+if TYPE_CHECKING:
+    from ..widths.select import Selected
 
 
 @dataclass
@@ -62,6 +65,9 @@ class SelectFlags:
 def run(arguments: list[str]) -> None:
     """Choose, write, and say what was chosen."""
     args = parse(SelectFlags, "select", __doc__, arguments)
+    require_checkpoint(args.checkpoint)
+    from ..widths.select import select
+
     console = args.computing.console()
     with Shown(console) as listener:
         found = select(

@@ -18,18 +18,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Group
 from rich.table import Table
 
-from ..measures.memory import MIB
-from ..runs import Run, RunMemory, TrainConfig, TrainingPlan, load_config, plan_training, train
-from ..runs.dry_run import SMALL_BATCHES
+from ..runs.train_config import TrainConfig, check_config, load_config
 from .arguments import config_named, parse
 from .bars import Shown
 from .console import Console
+
+if TYPE_CHECKING:
+    from ..runs import Run, RunMemory, TrainingPlan
 
 
 @dataclass
@@ -49,6 +50,9 @@ def run(arguments: list[str]) -> None:
     file = config_named(arguments)
     default = TrainFlags(file, run=load_config(file)) if file else TrainFlags()
     args = parse(TrainFlags, "train", __doc__, arguments, default)
+    check_config(args.run)
+    from ..runs import plan_training, train
+
     console = Console()
     with Shown(console) as listener:
         if args.dry_run:
@@ -124,6 +128,8 @@ def _rates_in_words(plan: TrainingPlan) -> str:
 
 
 def _memory(memory: RunMemory, batch_size: int) -> dict[str, str]:
+    from ..runs.dry_run import SMALL_BATCHES
+
     measured = f"forward and backward of the full width, measured on {SMALL_BATCHES[0]} and"
     measured += f" {SMALL_BATCHES[1]} images, scaled to {batch_size}"
     return {
@@ -136,4 +142,4 @@ def _memory(memory: RunMemory, batch_size: int) -> dict[str, str]:
 
 
 def _mib(size: int) -> str:
-    return f"{size / MIB:,.1f} MiB" if size < 2**30 else f"{size / 2**30:,.2f} GiB"
+    return f"{size / 2**20:,.1f} MiB" if size < 2**30 else f"{size / 2**30:,.2f} GiB"

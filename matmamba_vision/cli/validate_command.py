@@ -21,17 +21,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.table import Table
 
-from ..checkpoint import checkpoint_file
-from ..widths.validate import FILES, Validation, validate
+from ..checkpoint import checkpoint_file, require_checkpoint
 from .arguments import parse
 from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
+
+if TYPE_CHECKING:
+    from ..widths.validate import Validation
 
 Row = dict[str, Any]
 
@@ -66,6 +68,9 @@ class ValidateFlags:
 def run(arguments: list[str]) -> None:
     """Measure, write the folder, print tables or JSON."""
     args = parse(ValidateFlags, "validate", __doc__, arguments)
+    require_checkpoint(args.checkpoint)
+    from ..widths.validate import validate
+
     console = args.computing.console()
     with Shown(console) as listener:
         found = validate(
@@ -91,6 +96,8 @@ def run(arguments: list[str]) -> None:
 
 def _print(console: Console, found: Validation) -> None:
     """Tables of widths, retrieval, comparisons and probes, and where the files are."""
+    from ..widths.validate import FILES
+
     images = found.images
     console.print(
         f"queries: {images['queries']:,} held-out images; gallery: {images['gallery']:,} training images;"

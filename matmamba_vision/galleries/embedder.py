@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..measures import count_macs
 from ..models import MatMamba
+
+# Prepared images (n, C, S, S).
+PreparedImages: TypeAlias = Tensor | NDArray[np.float32]
 
 BATCH = 256
 
@@ -42,24 +46,25 @@ class Embedder:
         return count_macs(self.model, width)
 
     @torch.inference_mode()
-    def embed(self, images: Tensor, width: str = "full") -> NDArray[np.float32]:
+    def embed(self, images: PreparedImages, width: str = "full") -> NDArray[np.float32]:
         """(n, D) float32 L2-normalised embeddings of (n, C, S, S) images, in batches of bounded size.
 
         Raises:
             GalleryError: images of another shape than the model takes.
             WidthError: no such width.
         """
-        self._check(images)
+        images = self._checked(images)
         device = self.model.pos_embed.device
         batches = [self.model.embed(batch.to(device), width).cpu() for batch in images.split(BATCH)]
         return torch.cat(batches).numpy()
 
-    def queries(self, images: Tensor) -> ImageQueries:
+    def queries(self, images: PreparedImages) -> ImageQueries:
         """Query images for a strategy, encoded at each width when first asked for."""
-        self._check(images)
-        return ImageQueries(self, images)
+        return ImageQueries(self, self._checked(images))
 
-    def _check(self, images: Tensor) -> None:
+    def _checked(self, images: PreparedImages) -> Tensor:
+        if isinstance(images, np.ndarray):
+            images = torch.from_numpy(images)
         wanted = (self.model.in_chans, *self.model.patch_embed.img_size)
         names = ("channels", "pixels of height", "pixels of width")
         if images.dim() != 4:
@@ -67,6 +72,7 @@ class Embedder:
         for name, found, needed in zip(names, images.shape[1:], wanted, strict=True):
             if found != needed:
                 raise GalleryError(f"query has {found} {name}, the model takes {needed}")
+        return images
 
 
 class ImageQueries:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matmamba_datasets import Batch, BrokenTally, Images, Subset, eval_transform, make_loader
+from matmamba_datasets import BrokenTally, Images, Subset, eval_transform
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
@@ -14,7 +15,11 @@ from ..checkpoint import Checkpoint
 from ..errors import NotFiniteError
 from ..given import require_whole
 from ..progress import Meter
-from .embedder import Embedder
+
+if TYPE_CHECKING:
+    from matmamba_datasets import Batch
+
+    from .embedder import Embedder
 
 # Batches that are decoded, but not encoded yet.
 AHEAD = 2
@@ -78,6 +83,8 @@ class ImageEncoder:
     @staticmethod
     def of(checkpoint: Checkpoint, widths: Sequence[str], batch_size: int, workers: int) -> ImageEncoder:
         """One for widths as a user writes them; `ConfigError` if a number cannot be."""
+        from .embedder import Embedder
+
         require_whole("batch_size", batch_size, 1)
         require_whole("workers", workers, 0)
         embedder = Embedder(checkpoint)
@@ -96,6 +103,8 @@ class ImageEncoder:
         Raises:
             DataError: more images are broken than `tally` allows.
         """
+        from matmamba_datasets import make_loader
+
         transform = eval_transform(self.checkpoint.model.input)
         loader = make_loader(images, transform, self.batch_size, workers=self.workers, left=left)
         for batch in ahead(iter(loader), AHEAD):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
+from matmamba_common.lazy import Deferred
 from matmamba_retrieval.storage.records import Generation
 from matmamba_retrieval.storage.spec import made_elsewhere
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from ..device import resolve_device
+from ..device import place_called
 from ..given import PathLike, require_path, require_type
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = Deferred("torch")
 
 CheckpointLike: TypeAlias = PathLike | Checkpoint
 
@@ -54,8 +59,9 @@ def checkpoint_at(
         ConfigError: no such device.
         CheckpointError: it is missing or damaged.
     """
-    require_type("device", device, (str, torch.device), "a text")
+    if not isinstance(device, str):
+        require_type("device", device, torch.device, "a text")
     if isinstance(model, Checkpoint):
         return model
     place = require_path(name, model)
-    return load_checkpoint(place, resolve_device(device) if isinstance(device, str) else device)
+    return load_checkpoint(place, place_called(device) if isinstance(device, str) else device)

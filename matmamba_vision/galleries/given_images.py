@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from matmamba_common.settings import kind_of
-from matmamba_datasets import NO_LABEL, BrokenImageError, Images, Limits, TableReading, open_images
-from matmamba_datasets.decode import to_rgb
+from matmamba_datasets import NO_LABEL, BrokenImageError, Images, Limits, TableReading
+from matmamba_datasets.image_file import to_rgb
 from matmamba_datasets.listing import absolute
 from matmamba_datasets.regular import read_regular
 from numpy.typing import NDArray
@@ -167,6 +167,8 @@ def collection_of(
         if unused:
             raise ConfigError(f"{unused[0]} means nothing for a place or a collection, which has its own")
     if isinstance(images, (str, os.PathLike)):
+        from matmamba_datasets import open_images
+
         return open_images(os.fspath(images), reading)
     if _is_collection(images):
         return images

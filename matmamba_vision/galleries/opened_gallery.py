@@ -9,21 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
+import numpy as np
 from matmamba_datasets import eval_transform
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Plan, Strategy
 from matmamba_retrieval.storage.spec import made_elsewhere
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..errors import refusals
-from .embedder import Embedder
 from .gallery_model import checkpoint_at, checkpoint_of
 from .sharing import Sharing
 from .strategies import StrategyChoice
+
+if TYPE_CHECKING:
+    import torch
+
+    from .embedder import Embedder
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class QueryEncoder:
 
     checkpoint: Checkpoint
     embedder: Embedder
-    transform: Callable[[Image.Image], Tensor]
+    transform: Callable[[Image.Image], NDArray[np.float32]]
 
 
 class OpenedGallery:
@@ -151,6 +155,8 @@ class OpenedGallery:
             GalleryError: another model made the gallery.
             CheckpointError: it is missing, or vectors were made elsewhere.
         """
+        from .embedder import Embedder
+
         with self._loading:
             if self._loaded is None:
                 gallery = self._opened()
@@ -161,6 +167,6 @@ class OpenedGallery:
                 )
                 embedder = Embedder(checkpoint)
                 gallery.require_queries(embedder.spec())
-                transform = eval_transform(checkpoint.model.input)
+                transform = eval_transform(checkpoint.model.input).array
                 self._loaded = QueryEncoder(checkpoint, embedder, transform)
             return self._loaded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from matmamba_datasets import (
@@ -15,7 +15,6 @@ from matmamba_datasets import (
     Images,
     TableReading,
     eval_transform,
-    make_loader,
 )
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Plan, Strategy
 from matmamba_retrieval.planning.planner import NEED_LABELS, Goal, Planner, candidates
@@ -25,15 +24,16 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..errors import ConfigError, refusals
 from ..given import require_number, require_path, require_place, require_texts, require_type, require_whole
-from ..measures import measure_latency
 from ..measures.pareto import pareto_front
 from ..progress import Reporter
-from .embedder import Embedder
 from .encoding import embed_batches, some
 from .given_images import ImageLike, collection_of
 from .given_vectors import GivenVectors
 from .queries import unit_vectors
 from .strategies import say_few
+
+if TYPE_CHECKING:
+    from .embedder import Embedder
 
 Row = dict[str, Any]
 # Images of queries: a place, or a sequence of images.
@@ -261,6 +261,8 @@ def encoded_queries(
         DataError: no image can be read, or too many cannot.
         WidthError: the model has no such width.
     """
+    from .embedder import Embedder
+
     embedder, model, report = Embedder(checkpoint), checkpoint.model, wanted.report
     asked = [model.width(width) for width in require_texts("widths", wanted.widths)]
     widths = list(dict.fromkeys(["full", *map(model.label, asked or model.trained_widths)]))
@@ -269,6 +271,8 @@ def encoded_queries(
     report.left_out(picked.left_out)
     by_width, numbers = _embed(picked, embedder, widths, wanted)
     with report.stage("measuring latency"):
+        from ..measures import measure_latency
+
         times = measure_latency(model, widths)
     encoded = {
         width: Encoded(by_width[width], embedder.macs(width), time.median)
@@ -288,6 +292,8 @@ def _embed(
     images: Images, embedder: Embedder, widths: list[str], wanted: PlanWanted
 ) -> tuple[dict[str, NDArray[np.float32]], list[int]]:
     """Embeddings by width, and labels, of the images that can be read; the others are told."""
+    from matmamba_datasets import make_loader
+
     transform = eval_transform(embedder.model.input)
     loader = make_loader(images, transform, wanted.batch_size, workers=wanted.workers)
     tally = BrokenTally(len(images), wanted.max_broken, "max_broken")

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-import torch
+import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, Reading, left_out_text, read_image
 from matmamba_datasets.listing import Listing
 from matmamba_retrieval import GalleryError
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from .given_images import ImageLike, content_of
 
@@ -98,6 +96,10 @@ def local_path(argument: str) -> Path:
     """The path that an argument names, itself or as a file:// URL; `GalleryError` for another URL."""
     if "://" not in argument:
         return Path(argument)
+    # Here, because they load what a network needs.
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     url = urlsplit(argument)
     if url.scheme.lower() != "file" or url.netloc not in ("", "localhost"):
         raise GalleryError(f"{argument} is not a file here: download it, or pipe it in as '-'")
@@ -105,14 +107,14 @@ def local_path(argument: str) -> Path:
 
 
 def read_batch(
-    asked: Sequence[Asked], transform: Callable[[Image.Image], Tensor]
-) -> tuple[list[int], Tensor, dict[int, str]]:
+    asked: Sequence[Asked], transform: Callable[[Image.Image], NDArray[np.float32]]
+) -> tuple[list[int], NDArray[np.float32], dict[int, str]]:
     """Positions of those that can be read, their images (n, C, S, S), and what is wrong with the others."""
-    images: dict[int, Tensor] = {}
+    images: dict[int, NDArray[np.float32]] = {}
     broken: dict[int, str] = {}
     for position, query in enumerate(asked):
         try:
             images[position] = transform(query.read())
         except BrokenImageError as error:
             broken[position] = error.reason
-    return list(images), torch.stack([*images.values()]) if images else torch.empty(0), broken
+    return list(images), np.stack([*images.values()]) if images else np.empty(0, np.float32), broken

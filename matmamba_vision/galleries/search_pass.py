@@ -14,7 +14,6 @@ from matmamba_retrieval.strategies.hits import Cost
 from matmamba_retrieval.strategies.neighbours import without
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from .answers import Answer, Hit
 from .query_images import Asked, read_batch
@@ -75,8 +74,8 @@ class SearchPass:
     def images(
         self,
         asked: Sequence[Asked],
-        transform: Callable[[Image.Image], Tensor],
-        encode: Callable[[Tensor], Queries],
+        transform: Callable[[Image.Image], NDArray[np.float32]],
+        encode: Callable[[NDArray[np.float32]], Queries],
     ) -> Iterator[Answer]:
         """Answers in the order of the queries; one that cannot be read says so, the others are answered."""
         for start in range(0, len(asked), BATCH):

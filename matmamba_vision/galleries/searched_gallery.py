@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from numbers import Integral
-from typing import Any, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, TableReading
@@ -17,27 +17,14 @@ from matmamba_retrieval.strategies.examples import Joined, Stored
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint
-from ..device import limit_threads, resolve_device
+from ..device import limit_threads, place_called
 from ..errors import ConfigError, refusals
 from ..given import require_number, require_path, require_place, require_type
 from ..progress import Listener, Meter, Reporter
 from .answers import Answer
 from .given_images import ImageLike
 from .given_vectors import GivenVectors
-from .image_intake import index
-from .intake import Indexed
 from .opened_gallery import OpenedGallery
-from .plans import (
-    Numbers,
-    PlanFound,
-    PlanWanted,
-    QueryImages,
-    QueryVectors,
-    encoded_queries,
-    find_plan,
-    given_queries,
-    goal_of,
-)
 from .queries import (
     Query,
     QueryLike,
@@ -51,6 +38,10 @@ from .queries import (
 from .query_images import Asked, read_batch
 from .search_pass import SearchPass, VectorQueries, hits_wanted, why_few
 from .strategies import StrategyChoice
+
+if TYPE_CHECKING:
+    from .intake import Indexed
+    from .plans import Numbers, PlanFound, QueryImages, QueryVectors
 
 # Ids, images or both.
 Examples: TypeAlias = "QueryLike | Sequence[QueryLike]"
@@ -79,7 +70,7 @@ class SearchedGallery(OpenedGallery):
         place = require_path("folder", folder)
         require_type("device", device, str, "a text")
         limit_threads(threads)
-        opened = cls(Gallery(place), model=model, write=write, device=resolve_device(device))
+        opened = cls(Gallery(place), model=model, write=write, device=place_called(device))
         try:
             if model is not None and not made_elsewhere(opened.spec):
                 opened.require_model()
@@ -240,8 +231,12 @@ class SearchedGallery(OpenedGallery):
         for kind, group in groupby(queries, type):
             together: list[Any] = list(group)
             if kind is Asked:
-                encoder = self.encoder()
-                found = search.images(together, encoder.transform, encoder.embedder.queries)
+                # The model is loaded when there is something to encode.
+                found = search.images(
+                    together,
+                    lambda image: self.encoder().transform(image),
+                    lambda images: self.encoder().embedder.queries(images),
+                )
             elif kind is VectorQuery:
                 found = search.vectors([one.name for one in together], np.stack([one.xq for one in together]))
             else:
@@ -345,6 +340,8 @@ class SearchedGallery(OpenedGallery):
             MatMambaError: what `index` refuses; or the gallery is closed, or was opened for reading.
             TypeError: an argument is of another type.
         """
+        from .image_intake import index
+
         with self.changing() as folder:
             return index(
                 images,
@@ -428,6 +425,8 @@ class SearchedGallery(OpenedGallery):
                 argument that cannot be; the gallery is closed, or was opened for reading.
             TypeError: an argument is of another type.
         """
+        from .plans import PlanWanted, encoded_queries, find_plan, given_queries, goal_of
+
         if (queries is None) == (vectors is None):
             raise ConfigError("a plan needs either queries, images, or vectors")
         if vectors is not None and len(widths):

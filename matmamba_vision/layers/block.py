@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from timm.layers import DropPath
-from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from .attention import Attention
+from .depth import DropPath
 from .mixer import Mixer
 from .mlp import Mlp
 from .nested import Nested
 from .order import BLOCK_SCANS, Orders
 
 
-# torch.fx takes a block as a whole: what a mixer does depends on its input.
-@register_notrace_module
 class Block(nn.Module):
     """Pre-norm residual block around a nested mixer (MatMamba, arXiv 2410.06718), and around an MLP if given.
 

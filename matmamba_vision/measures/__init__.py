@@ -1,8 +1,32 @@
 """What a trained model is worth and what it costs, at each width."""
 
-from .accuracy import Predictions, evaluate_widths, predict
-from .cost import count_macs, count_parameters
-from .latency import Latency, measure_latency
+from typing import TYPE_CHECKING
+
+from matmamba_common.lazy import names_of
+
+if TYPE_CHECKING:
+    from .accuracy import Predictions, evaluate_widths, predict
+    from .cost import count_macs, count_parameters
+    from .latency import Latency, measure_latency
+else:
+    __getattr__, __dir__ = names_of(
+        __name__,
+        {
+            ".accuracy": (
+                "Predictions",
+                "evaluate_widths",
+                "predict",
+            ),
+            ".cost": (
+                "count_macs",
+                "count_parameters",
+            ),
+            ".latency": (
+                "Latency",
+                "measure_latency",
+            ),
+        },
+    )
 
 __all__ = [
     "Latency",

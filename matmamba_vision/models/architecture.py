@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 from matmamba_common.settings import Bounds, check
-from timm.layers import to_2tuple
 
 from ..errors import ConfigError
 from ..layers import SCANS, scans_of_blocks
@@ -104,7 +103,7 @@ class Architecture:
         self._require_an_effect(attention)
         scans_of_blocks(self.scan, self.depth)
         self._set(
-            img_size=tuple(to_2tuple(self.img_size)), patch_size=tuple(to_2tuple(self.patch_size)),
+            img_size=_pair(self.img_size), patch_size=_pair(self.patch_size),
             attention_blocks=tuple(sorted(attention)),
             scan=self.scan if isinstance(self.scan, str) else tuple(self.scan),
         )  # fmt: skip
@@ -247,6 +246,12 @@ def _per_block(name: str, value: int | Sequence[int], depth: int, least: int) ->
     return counts
 
 
+def _pair(size: Any) -> tuple[int, int]:
+    """Height and width of what is one number for both, or two."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return height, width
+
+
 def require_pool(global_pool: str) -> str:
     """The name of a pooling, if there is one like that."""
     if global_pool not in POOLS:
@@ -256,6 +261,6 @@ def require_pool(global_pool: str) -> str:
 
 def _require_whole_patches(img_size: Any, patch_size: Any) -> None:
     """Raise `ConfigError` unless patches fill the image."""
-    size, patch = to_2tuple(img_size), to_2tuple(patch_size)
+    size, patch = _pair(img_size), _pair(patch_size)
     if any(whole < part or whole % part for whole, part in zip(size, patch, strict=True)):
         raise ConfigError(f"img_size {img_size} is not a multiple of patch_size {patch_size}")

@@ -6,12 +6,11 @@ asks for, and fit positions to images of other sizes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from timm.data import resolve_data_config
-from timm.layers import PatchEmbed, resample_abs_pos_embed, trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,11 +18,26 @@ from ..errors import ConfigError
 from ..layers import Attention, Block, Mixer, MixerSetting, Mlp, scan_orders
 from ..width import Width, WidthError, WidthLike, resolve_width
 from .architecture import Architecture
+from .patches import PatchEmbed, fill_normal
+from .variants import data_config
 
 FORMATS = ("NCHW", "NLC")
 # torch.fx takes them as a whole: what they do depends on their arguments.
 for _name in ("positions_for", "require_size", "scan_orders"):
     torch.fx.wrap(_name)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What timm would have noted of a model that was made without it, found out when it is asked for.
+
+    Attributes:
+        input: how images are to be prepared.
+        found: gives the rest.
+    """
+
+    input: Mapping[str, Any]
+    found: Callable[[], dict[str, Any]]
 
 
 class Backbone(nn.Module):
@@ -40,8 +54,6 @@ class Backbone(nn.Module):
         ConfigError: a trained width that this architecture does not have, or in the wrong order.
     """
 
-    # Set by timm: where the weights come from and how images are to be prepared.
-    pretrained_cfg: dict[str, Any] | None = None
     norm: nn.Module
 
     def __init__(
@@ -60,6 +72,7 @@ class Backbone(nn.Module):
         # Before the patches; the class token stands behind them.
         self.num_prefix_tokens = architecture.reg_tokens
         self.grad_checkpointing = False
+        self._noted: dict[str, Any] | Noted | None = None
         self.patch_embed = _make_patch_embed(architecture, place)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim, **place))
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + 1, dim, **place))
@@ -80,6 +93,19 @@ class Backbone(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments that give this architecture again, as JSON has them."""
         return self.architecture.as_arguments()
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any] | None:
+        """What timm notes: where the weights come from, and how images are to be prepared."""
+        if isinstance(self._noted, Noted):
+            self._noted = self._noted.found()
+        return self._noted
+
+    @pretrained_cfg.setter
+    def pretrained_cfg(self, noted: dict[str, Any] | Noted | None) -> None:
+        self._noted = noted
+
+    default_cfg = pretrained_cfg
 
     # What timm notes about a model to save it. It notes what a model was made of; these say what it is now.
 
@@ -121,7 +147,8 @@ class Backbone(nn.Module):
     def input(self) -> dict[str, Any]:
         """How images are to be prepared: timm's data configuration (size, mean, std, interpolation, crop)."""
         size = (self.in_chans, *self.patch_embed.img_size)
-        return resolve_data_config({"input_size": size}, self.pretrained_cfg or {})  # type: ignore[no-untyped-call]
+        noted = self._noted.input if isinstance(self._noted, Noted) else self._noted
+        return data_config(size, noted or {})
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
@@ -289,10 +316,10 @@ class Backbone(nn.Module):
     def init_weights(self) -> None:
         """Initialise every parameter; what branches add is scaled by 1/sqrt(number of branches)."""
         self.patch_embed.proj.reset_parameters()
-        trunc_normal_(self.pos_embed, std=0.02)
-        trunc_normal_(self.cls_token, std=0.02)
+        fill_normal(self.pos_embed, 0.02)
+        fill_normal(self.cls_token, 0.02)
         if self.architecture.reg_tokens:
-            trunc_normal_(self.reg_token, std=0.02)
+            fill_normal(self.reg_token, 0.02)
         branches = sum(len([*block.layers()]) for block in self.stack)
         for block in self.stack:
             block.reset_parameters(max(1, branches) ** -0.5)
@@ -316,8 +343,7 @@ def _make_patch_embed(known: Architecture, place: dict[str, Any]) -> PatchEmbed:
     """Patches to tokens; `place` is device and dtype."""
     size: Any = known.img_size
     patch: Any = known.patch_size
-    strict = not known.dynamic_img_size
-    return PatchEmbed(size, patch, known.in_chans, known.embed_dim, strict_img_size=strict, **place)
+    return PatchEmbed(size, patch, known.in_chans, known.embed_dim, **place)
 
 
 def _make_block(known: Architecture, block: int, backend: str, place: dict[str, Any]) -> Block:
@@ -379,6 +405,8 @@ def positions_for(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int])
     """
     if tuple(old) == tuple(new):
         return pos_embed
+    from timm.layers import resample_abs_pos_embed
+
     patches = resample_abs_pos_embed(pos_embed[:, :-1], list(new), list(old), num_prefix_tokens=0)
     return torch.cat([patches, pos_embed[:, -1:]], dim=1)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from ..errors import ConfigError
 from ..width import Width, WidthLike
 from .architecture import Architecture, require_pool
 from .backbone import Backbone, blocks_asked_for
+from .patches import fill_normal
 
 TRAINED_WIDTHS = ("full", "1/2", "1/4", "1/8")
 # Parameters that are vectors per channel or per head, whatever their shape.
@@ -173,5 +173,5 @@ class MatMamba(Backbone):
 
 
 def _init_linear(linear: nn.Linear) -> None:
-    trunc_normal_(linear.weight, std=0.02)
+    fill_normal(linear.weight, 0.02)
     nn.init.zeros_(linear.bias)

@@ -8,9 +8,14 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors
+from matmamba_common.lazy import Deferred
+
+if TYPE_CHECKING:
+    import safetensors
+else:
+    safetensors = Deferred("safetensors")
 
 FOLDER = Path(str(files("matmamba_vision"))) / "weights"
 # Where the header has what `save_checkpoint` wrote.
@@ -65,6 +70,6 @@ def read_header(file: Path) -> dict[str, Any]:
         ConfigError: its header is damaged.
         SafetensorError: it is damaged.
     """
-    with safetensors.safe_open(file, framework="pt") as opened:
+    with safetensors.safe_open(file, framework="numpy") as opened:
         header: dict[str, Any] = json.loads((opened.metadata() or {})[HEADER])
     return header

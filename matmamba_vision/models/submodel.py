@@ -29,7 +29,7 @@ def extract(model: MatMamba, width: WidthLike) -> MatMamba:
         dtype=like.dtype,
     )
     small.load_state_dict(leading_tensors(model, width))
-    small.pretrained_cfg = copy.deepcopy(model.pretrained_cfg)
+    small.pretrained_cfg = copy.deepcopy(model._noted)
     return small.train(model.training)
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from matmamba_common.settings import require_least
 from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Gallery, GalleryError, Row
@@ -21,10 +20,12 @@ from PIL import Image
 
 from ..checkpoint import CheckpointError
 from ..errors import refusals
-from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import checkpoint_of
 from ..galleries.pictures import Pictures
 from ..given import PathLike, require_path
+
+if TYPE_CHECKING:
+    from ..galleries.embedder import Embedder
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,15 @@ class _Reencoder:
 
     def __call__(self, rows: Sequence[Row], width: str) -> list[NDArray[np.float32] | str]:
         """Embeddings at a width; in the place of an image that cannot be read, why."""
-        transform = eval_transform(self._embedder.model.input)
+        transform = eval_transform(self._embedder.model.input).array
         images = [self._image(row, transform) for row in rows]
-        readable = [image for image in images if isinstance(image, torch.Tensor)]
-        xb = iter(self._embedder.embed(torch.stack(readable), width) if readable else ())
+        readable = [image for image in images if isinstance(image, np.ndarray)]
+        xb = iter(self._embedder.embed(np.stack(readable), width) if readable else ())
         return [image if isinstance(image, str) else next(xb) for image in images]
 
-    def _image(self, row: Row, transform: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor | str:
+    def _image(
+        self, row: Row, transform: Callable[[Image.Image], NDArray[np.float32]]
+    ) -> NDArray[np.float32] | str:
         try:
             return transform(self._pictures.read(row.path))
         except BrokenImageError as error:
@@ -175,6 +178,8 @@ def _embedder(folder: Path, generation: Generation, named: Path | None) -> Embed
 
 
 def _fitting(folder: Path, generation: Generation, named: Path | None) -> Embedder:
+    from ..galleries.embedder import Embedder
+
     embedder = Embedder(checkpoint_of(folder, generation, named))
     generation.spec.require_same(embedder.spec(generation.spec.width), str(folder))
     return embedder

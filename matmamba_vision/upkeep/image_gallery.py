@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
@@ -15,11 +15,13 @@ from ..galleries.queries import stored_queries
 from ..galleries.searched_gallery import SearchedGallery
 from ..galleries.strategies import Method
 from ..progress import Listener
-from . import contents, exchange, health, moving
-from .duplicates import DuplicatesFound, duplicates
-from .health import Repaired, Verified
-from .labels import LabelFindings, suggest_labels
-from .moving import Moved
+from . import contents
+
+if TYPE_CHECKING:
+    from .duplicates import DuplicatesFound
+    from .health import Repaired, Verified
+    from .labels import LabelFindings
+    from .moving import Moved
 
 
 @refusals()
@@ -114,6 +116,8 @@ class ImageGallery(SearchedGallery):
         Raises:
             MatMambaError: it is closed; images are to be encoded and its model is not to be had.
         """
+        from . import health
+
         with self.reading():
             return health.verify(self.folder, images=images, model=self._model_path())
 
@@ -124,6 +128,8 @@ class ImageGallery(SearchedGallery):
         Raises:
             MatMambaError: it is closed, was opened for reading, or another process writes to it.
         """
+        from . import health
+
         with self.changing() as folder:
             return health.repair(folder, model=self._model_path())
 
@@ -137,6 +143,8 @@ class ImageGallery(SearchedGallery):
         Raises:
             MatMambaError: it is closed, was opened for reading, or another process writes to it.
         """
+        from . import health
+
         with self.changing() as folder:
             return health.compact(folder)
 
@@ -157,6 +165,8 @@ class ImageGallery(SearchedGallery):
         Raises:
             MatMambaError: no image fulfils the condition, pyarrow is missing, or the file cannot be written.
         """
+        from . import exchange
+
         with self.reading() as gallery:
             return exchange.export_gallery(gallery, file, where=where, progress=progress)
 
@@ -188,6 +198,8 @@ class ImageGallery(SearchedGallery):
         Raises:
             MatMambaError: no image fulfils the condition, pyarrow is missing, or the file cannot be written.
         """
+        from . import exchange
+
         with self.reading() as gallery:
             return exchange.export_atlas(
                 gallery, file, where=where, k=k, pictures=pictures, method=method, progress=progress
@@ -216,6 +228,8 @@ class ImageGallery(SearchedGallery):
         Raises:
             MatMambaError: a threshold or condition that cannot be; it is closed.
         """
+        from .duplicates import duplicates
+
         with self.reading() as gallery:
             return duplicates(
                 gallery,
@@ -251,6 +265,8 @@ class ImageGallery(SearchedGallery):
         Raises:
             MatMambaError: a k or condition that cannot be; no image has a label; it is closed.
         """
+        from .labels import suggest_labels
+
         with self.reading() as gallery:
             return suggest_labels(
                 gallery,
@@ -274,6 +290,8 @@ class ImageGallery(SearchedGallery):
             MatMambaError: no path begins with `old`, or no file is there; it is closed, or was opened for
                 reading. Nothing was changed.
         """
+        from . import moving
+
         with self.changing() as folder, Gallery(folder, write=True) as gallery:
             return moving.relocate(gallery, old, new)
 

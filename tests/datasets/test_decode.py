@@ -24,7 +24,7 @@ from matmamba_datasets import (
     read_image,
     train_transform,
 )
-from matmamba_datasets.decode import formats
+from matmamba_datasets.image_file import formats
 from matmamba_datasets.transforms import Transform
 from PIL import Image
 from real_trees import noise

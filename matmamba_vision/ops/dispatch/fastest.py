@@ -44,7 +44,9 @@ def resolve(name: str, setting: Setting) -> Backend:
         if reason := BACKENDS[name].refusal(setting):
             raise BackendError(f"scan backend {name!r} cannot be used: {reason}")
         return BACKENDS[name]
-    refusals = {backend.name: backend.refusal(setting) for backend in BACKENDS.values()}
+    # Without a GPU, whether its kernels would serve is not asked: that takes their libraries, and time.
+    asked = [backend for backend in BACKENDS.values() if setting.device == "cuda" or not backend.gpu]
+    refusals = {backend.name: backend.refusal(setting) for backend in asked}
     serving = [BACKENDS[name] for name, reason in refusals.items() if reason is None]
     kernels = [backend for backend in serving if backend.gpu and setting.device == "cuda"]
     if len(kernels) > 1:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import faiss
 import numpy as np
 
+from .library import faiss
 from .rerank import Floats, Ints, prefix
 
 # k-means passes, as FAISS's own inverted files do.

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from ..errors import GalleryError
@@ -16,6 +15,7 @@ from ..storage.files import INDEX, new_file, require_checksum, system_errors
 from ..storage.records import ShortlistRecord
 from ..storage.segments import Segments
 from .adanns import TwoPrefixes, opq_index
+from .library import faiss
 from .recipes import AUTO, cells, choose, factory_of, split
 from .rerank import NO_KEY, Floats, Ints, best_of, pair_scores, prefix
 from .shortlist_index import Allowed, ShortlistIndex, gpus, tune

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from .library import faiss
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

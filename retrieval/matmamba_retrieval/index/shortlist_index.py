@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from .adanns import TwoPrefixes
+from .library import faiss
 from .rerank import NO_KEY, Floats, Ints, best_of, prefix
 
 Allowed = NDArray[np.bool_]

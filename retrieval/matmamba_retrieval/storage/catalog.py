@@ -31,7 +31,6 @@ from .records import (
 )
 from .schema import IMAGE_BLOCK, READABLE, VERSION_BLOCK, index_script, table_script
 from .spec import EmbeddingSpec
-from .where import compile_where
 
 # Of a catalogue that is being made.
 PARTIAL = ".partial"
@@ -284,6 +283,9 @@ class Catalog(CheckedDatabase):
 
     def matching(self, version: Version, where: str) -> Ints:
         """Keys of the images, deleted ones too, that fulfil a condition; `GalleryError` if it is not one."""
+        # sqlglot takes longer to load than a gallery without a filter to open.
+        from .where import compile_where
+
         condition, values = compile_where(where, self.fields())
         self.require("images", version.generation)
         query = f"SELECT key FROM images WHERE generation = ? AND key < ? AND ({condition})"

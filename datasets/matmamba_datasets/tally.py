@@ -1,0 +1,46 @@
+"""How many images are broken, and when they are too many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .errors import BrokenImageError, DataError
+from .names import shown
+
+
+@dataclass
+class BrokenTally:
+    """Counts broken images and stops the run when they are too many.
+
+    Attributes:
+        total: images in the collection.
+        allowed: share that may be broken.
+        setting: what the user calls that share.
+        found: reasons by name.
+        foreign: of what is no image at all, which is no fault.
+    """
+
+    total: int
+    allowed: float
+    setting: str = "max_broken"
+    found: dict[str, str] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
+
+    def add(self, broken: list[BrokenImageError]) -> None:
+        """Count them; raises `DataError` once more than the allowed share of the collection is broken."""
+        self.found |= {error.name: error.reason for error in broken if not error.foreign}
+        self.foreign |= {error.name: error.reason for error in broken if error.foreign}
+        if len(self.found) > self.allowed * self.total:
+            share = 100 * len(self.found) / self.total
+            raise DataError(
+                f"{len(self.found)} of {self.total} files cannot be read so far: {share:.1f} %, more than the"
+                f" {100 * self.allowed:g} % allowed by {self.setting}; `verify_data` (`matmamba data verify`)"
+                f" lists all\n"
+                f"{self.listing()}"
+            )
+
+    def listing(self, most: int = 20) -> str:
+        """One line for each broken image, the first `most` of them."""
+        lines = [f"  {shown(name)}: {shown(reason)}" for name, reason in list(self.found.items())[:most]]
+        more = len(self.found) - most
+        return "\n".join(lines + ([f"  ... and {more} more"] if more > 0 else []))

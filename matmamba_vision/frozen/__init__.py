@@ -1,0 +1,1 @@
+"""A width made for inference: packed weights, and what computes embeddings from them."""

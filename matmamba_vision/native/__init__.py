@@ -1,0 +1,9 @@
+"""Kernels in C for the CPU, without PyTorch: loaded where they were built, and everything works without them.
+
+`kernels.c` has them, `compiled` loads them, and `network` is a frozen width that they compute.
+"""
+
+from .compiled import Library, library, why_missing
+from .network import MixerArrays, Network, NetworkArrays, refusal
+
+__all__ = ["Library", "MixerArrays", "Network", "NetworkArrays", "library", "refusal", "why_missing"]

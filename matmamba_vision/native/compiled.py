@@ -1,0 +1,170 @@
+"""The compiled kernels: found beside this file, checked, and called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import threading
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+FILE = Path(__file__).with_name("libkernels.so")
+# Channels of a panel, and what numbers of heads are rounded up to: as in `kernels.c`.
+PANEL, ROUND, MOST_TAPS = 32, 16, 8
+
+
+def _fields(integers: str, floats: str, addresses: str) -> list[tuple[str, Any]]:
+    """Fields in the order of `kernels.c`: integers, then floats, then addresses."""
+    kinds = ((integers, c_int64), (floats, c_float), (addresses, c_void_p))
+    return [(name, kind) for names, kind in kinds for name in names.split()]
+
+
+# Sizes of a block.
+SIZES = "length dim heads head_dim state taps chunk first_row"
+
+
+class BlockStruct(ctypes.Structure):
+    """A Mamba2 block."""
+
+    _fields_ = _fields(
+        SIZES,
+        "norm_epsilon gate_epsilon",
+        "project project_bias conv conv_bias rates skip out out_bias order",
+    )
+
+
+class PatchesStruct(ctypes.Structure):
+    """What makes tokens of images."""
+
+    _fields_ = _fields("channels height width patch_height patch_width dim length", "", "weight positions")
+
+
+class EndingStruct(ctypes.Structure):
+    """What makes an embedding of tokens."""
+
+    _fields_ = _fields(
+        "dim length pooled embedding_dim", "epsilon", "rows weight bias projection projection_bias"
+    )
+
+
+_STRUCTURES = (BlockStruct, PatchesStruct, EndingStruct)
+
+
+class Library:
+    """The kernels for this processor.
+
+    Attributes:
+        instructions: the instruction set that is used, such as "avx512".
+
+    Args:
+        file: the compiled library.
+        instructions: the set to use, by default the best that the processor has.
+
+    Raises:
+        OSError: it cannot be loaded, is of another version, or has nothing for this processor.
+    """
+
+    def __init__(self, file: Path = FILE, instructions: str = "") -> None:
+        self._calls = _declared(ctypes.CDLL(str(file)))
+        for structure in _STRUCTURES:
+            if self._calls.matmamba_size_of(
+                structure.__name__.removesuffix("Struct").encode()
+            ) != ctypes.sizeof(structure):
+                raise OSError(f"{file} was built from another version: build it again with `make native`")
+        found = self._calls.matmamba_instructions(instructions.encode())
+        if found is None:
+            raise OSError(f"{file} has nothing for {instructions or 'this processor'}")
+        self.instructions: str = found.decode()
+
+    def run(self, pool: Pool, *arguments: Any) -> None:
+        """As `matmamba_run` in `kernels.c`, which see, without the choice of instructions."""
+        if self._calls.matmamba_run(pool.address, self.instructions.encode(), *arguments):
+            raise RuntimeError("the kernels found no instructions that they were built for")
+
+    def pool(self, threads: int, largest: BlockStruct, most_pixels: int) -> Pool:
+        """Threads with memory of their own, for one call at a time.
+
+        Raises:
+            MemoryError: there is not enough.
+        """
+        return Pool(self._calls, threads, largest, most_pixels)
+
+
+class Pool:
+    """Threads of the kernels, and their memory, until nobody refers to it any more."""
+
+    def __init__(self, calls: Any, threads: int, largest: BlockStruct, most_pixels: int) -> None:
+        self._calls, self._process = calls, os.getpid()
+        self.address = calls.matmamba_pool_new(threads, ctypes.byref(largest), most_pixels)
+        if not self.address:
+            raise MemoryError("no memory for the threads of the kernels")
+
+    def __del__(self) -> None:
+        # A fork has the memory, but not the threads that are to be waited for.
+        if getattr(self, "address", None) and self._process == os.getpid():
+            self._calls.matmamba_pool_free(self.address)
+
+
+class OwnPools(threading.local):
+    """The pools of each Python thread, by number of threads and process."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, int], Pool] = {}
+
+
+def _declared(calls: Any) -> Any:
+    calls.matmamba_size_of.argtypes, calls.matmamba_size_of.restype = [c_char_p], c_int64
+    calls.matmamba_instructions.argtypes, calls.matmamba_instructions.restype = [c_char_p], c_char_p
+    calls.matmamba_pool_new.argtypes = [c_int64, POINTER(BlockStruct), c_int64]
+    calls.matmamba_pool_new.restype = c_void_p
+    calls.matmamba_pool_free.argtypes, calls.matmamba_pool_free.restype = [c_void_p], None
+    images = [c_void_p, c_int64, c_void_p, c_int64, c_void_p]
+    calls.matmamba_run.argtypes = [c_void_p, c_char_p, c_void_p, c_void_p, c_int64, c_void_p, *images]
+    calls.matmamba_run.restype = c_int
+    return calls
+
+
+@cache
+def _loaded(file: Path) -> Library | str:
+    if not file.is_file():
+        return "they were not built: a C compiler and `make native` do it"
+    try:
+        return Library(file)
+    # Whatever is wrong with the file, there is another way to compute.
+    except (OSError, AttributeError) as error:
+        return str(error)
+
+
+def library() -> Library | None:
+    """The kernels, or None where there are none; then one line of notice says why, once in a process."""
+    found = _loaded(FILE)
+    if isinstance(found, str):
+        _notice(found)
+        return None
+    return found
+
+
+def why_missing() -> str | None:
+    """Why there are no kernels here, or None if there are some."""
+    found = _loaded(FILE)
+    return found if isinstance(found, str) else None
+
+
+@cache
+def _notice(reason: str) -> None:
+    log.warning("without the kernels in C, which are several times faster on a CPU: %s", reason)
+
+
+def threads() -> int:
+    """How many threads compute: as PyTorch is set where it is loaded, otherwise as OpenMP would be."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))

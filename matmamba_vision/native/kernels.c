@@ -1,0 +1,741 @@
+/* A frozen width: patches, Mamba2 blocks (arXiv 2405.21060, section 7), and the embedding of the pooled tokens.
+ * One image at a time, so that what one step writes is in the cache when the next one reads it.
+ *
+ * The file is compiled once for each instruction set, with -DISA=NAME and the compiler's flags for it, and once
+ * without: that part has the threads and chooses among the sets when the library is loaded.
+ *
+ * A panel is PANEL neighbouring channels of all tokens, or of all rows of a matrix. Products write panels, and
+ * what follows a product finds its panel in the first cache. Letters as in `ops`: L tokens, D model, H heads,
+ * P head dim, I = H P channels, N state, K taps. No sum depends on how many threads there are.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PANEL 32
+#define MOST_TAPS 8
+/* Tokens that a tile of the scan has at most. */
+#define TILE 14
+
+/* `compiled.py` mirrors these. Channels come in panels, filled up with zeros; numbers of heads are rounded up to PANEL. */
+typedef struct {
+    int64_t length, dim, heads, head_dim, state, taps, chunk;
+    /* Rows before it are not asked for: no output is computed for them. */
+    int64_t first_row;
+    float norm_epsilon, gate_epsilon;
+    const float *project, *project_bias; /* panels of x, of z, then of B, C and dt side by side */
+    const float *conv, *conv_bias;       /* (K, I + 2N): x, B, C */
+    const float *rates, *skip;           /* (H,) */
+    const float *out, *out_bias;         /* panels of D */
+    const int64_t *order;                /* (L,) the row of the stream at each place of the scan */
+} Block;
+
+/* Patches are the first rows of the stream, in raster order. */
+typedef struct {
+    int64_t channels, height, width, patch_height, patch_width, dim, length;
+    const float *weight;    /* panels of D, a row for each pixel of a patch and channel */
+    const float *positions; /* (L, D) what each token has before its patch is added */
+} Patches;
+
+typedef struct {
+    int64_t dim, length, pooled, embedding_dim;
+    float epsilon;
+    const int64_t *rows;                       /* (pooled,) of the stream: their mean is the embedding */
+    const float *weight, *bias;                /* (D,) of the last norm */
+    const float *projection, *projection_bias; /* panels of the embedding, or null */
+} Ending;
+
+/* Memory of one thread, or of all that work on one image. */
+typedef struct {
+    float *tokens, *shared, *transposed_B, *C, *steps, *scores, *within, *before, *after, *forget, *gated, *squares;
+    float *x, *weighted, *z, *state, *tile, *factors;
+} Scratch;
+
+typedef struct {
+    int64_t waiting, round;
+} Barrier;
+
+/* The threads that work on one image; one alone has nobody to wait for. */
+typedef struct {
+    int64_t rank, size;
+    Barrier *barrier;
+} Team;
+
+typedef void BlockFunction(const Block *, float *stream, Team, Scratch shared, Scratch own);
+typedef void PatchFunction(const Patches *, const float *image, float *stream, Team, Scratch shared);
+typedef void EndingFunction(const Ending *, const float *stream, float *embedding, Scratch own);
+typedef struct {
+    const char *name;
+    BlockFunction *block;
+    PatchFunction *patches;
+    EndingFunction *ending;
+} Kernels;
+
+static inline int64_t rounded(int64_t number, int64_t to) { return (number + to - 1) / to * to; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+/* Channels I, and as many as their panels have. */
+static inline int64_t inner(const Block *block) { return block->heads * block->head_dim; }
+static inline int64_t padded(const Block *block) { return rounded(inner(block), PANEL); }
+
+void matmamba_meet(Team team);
+
+#ifdef ISA
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define TEXT_(a) #a
+#define TEXT(a) TEXT_(a)
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define VECTORS 2 /* of a product's columns at a time */
+#define ROWS 14   /* of a product at a time: as many as registers hold */
+#elif defined(__AVX2__)
+#define LANES 8
+#define VECTORS 2
+#define ROWS 6
+#else
+#define LANES 4
+#define VECTORS 4
+#define ROWS 5
+#endif
+
+typedef float V __attribute__((vector_size(LANES * 4)));
+typedef int32_t VI __attribute__((vector_size(LANES * 4)));
+typedef float U __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE V load(const float *at) { return *(const U *)at; }
+INLINE void store(float *at, V value) { *(U *)at = value; }
+INLINE V all(float value) { return value - (V){0}; }
+INLINE V larger(V x, V y) {
+    VI is_x = x > y;
+    return (V)((is_x & (VI)x) | (~is_x & (VI)y));
+}
+
+/* e to the power of each; below and above what float32 can hold, the nearest it can. To 2 units in the last place. */
+INLINE V exponential(V x) {
+    x = larger(all(-87.3f), x);
+    x = -larger(all(-88.0f), -x);
+    V shifted = x * 1.44269504f + 12582912.0f;
+    VI power = (VI)shifted << 23;
+    V whole = shifted - 12582912.0f;
+    V rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    V sum = 1.3888889e-3f * rest + 8.3333333e-3f;
+    sum = sum * rest + 4.1666667e-2f;
+    sum = sum * rest + 1.6666667e-1f;
+    sum = sum * rest + 0.5f;
+    sum = sum * rest + 1.0f;
+    sum = sum * rest + 1.0f;
+    return sum * (V)(power + (127 << 23));
+}
+
+INLINE V silu(V x) { return x / (1.0f + exponential(-x)); }
+
+/* log(1 + e^x) = max(x, 0) + log1p(y), y = e^-|x|, by the series of 2 artanh(y / (2 + y)). */
+INLINE V softplus(V x) {
+    V positive = larger(x, all(0.0f));
+    V y = exponential(x - 2.0f * positive);
+    V s = y / (2.0f + y), square = s * s;
+    V sum = square * (1.0f / 15) + 1.0f / 13;
+    sum = sum * square + 1.0f / 11;
+    sum = sum * square + 1.0f / 9;
+    sum = sum * square + 1.0f / 7;
+    sum = sum * square + 1.0f / 5;
+    sum = sum * square + 1.0f / 3;
+    sum = sum * square + 1.0f;
+    return positive + 2.0f * s * sum;
+}
+
+INLINE float sum_of(V x) {
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += x[lane];
+    return sum;
+}
+
+/* A few rows of a product: their sums stay in registers. */
+INLINE void product_rows(const int rows, const int vectors, int64_t depth, const float *a, int64_t lda, const float *b,
+                         int64_t ldb, const float *bias, float *c, int64_t ldc, int add) {
+    V sums[ROWS][VECTORS];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            sums[r][v] = add ? load(c + r * ldc + v * LANES) : bias ? load(bias + v * LANES) : all(0.0f);
+    for (int64_t k = 0; k < depth; k++) {
+        V row[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) row[v] = load(b + k * ldb + v * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) sums[r][v] += a[r * lda + k] * row[v];
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) store(c + r * ldc + v * LANES, sums[r][v]);
+}
+
+#define CASE(R)                                                                                  \
+    case R:                                                                                      \
+        if (R <= ROWS) product_rows(R <= ROWS ? R : 1, vectors, depth, a, lda, b, ldb, bias, c, ldc, add); \
+        break;
+
+INLINE void product_columns(const int vectors, int64_t rows, int64_t depth, const float *a, int64_t lda,
+                            const float *b, int64_t ldb, const float *bias, float *c, int64_t ldc, int add) {
+    /* Nearly equal tiles: none is left with a row or two. */
+    for (int64_t tiles = (rows + ROWS - 1) / ROWS; tiles > 0; tiles--) {
+        int64_t size = (rows + tiles - 1) / tiles;
+        switch (size) {
+            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
+            CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+        }
+        a += size * lda, c += size * ldc, rows -= size;
+    }
+}
+
+/* c = bias + a b, or c += a b: a (rows, depth), b (depth, columns), columns a multiple of 16. */
+static void product(int64_t rows, int64_t depth, int64_t columns, const float *a, int64_t lda, const float *b,
+                    int64_t ldb, const float *bias, float *c, int64_t ldc, int add) {
+    int64_t first = 0;
+    for (; first + VECTORS * LANES <= columns; first += VECTORS * LANES)
+        product_columns(VECTORS, rows, depth, a, lda, b + first, ldb, bias ? bias + first : 0, c + first, ldc, add);
+    for (; first < columns; first += LANES)
+        product_columns(1, rows, depth, a, lda, b + first, ldb, bias ? bias + first : 0, c + first, ldc, add);
+}
+
+/* A row with mean 0 and variance 1. */
+static void normalise(int64_t dim, float epsilon, const float *row, float *into) {
+    V sum = all(0.0f), squares = all(0.0f);
+    for (int64_t d = 0; d < dim; d += LANES) sum += load(row + d);
+    float mean = sum_of(sum) / dim;
+    for (int64_t d = 0; d < dim; d += LANES) {
+        V apart = load(row + d) - mean;
+        squares += apart * apart;
+    }
+    float scale = 1.0f / __builtin_sqrtf(sum_of(squares) / dim + epsilon);
+    for (int64_t d = 0; d < dim; d += LANES) store(into + d, (load(row + d) - mean) * scale);
+}
+
+/* Causal convolution and SiLU of a panel in place: from the last token to the first, which no later one reads. */
+static void convolve(const Block *block, int64_t channel, int64_t columns, float *panel) {
+    int64_t taps = block->taps, channels = inner(block) + 2 * block->state;
+    for (int64_t v = 0; v < columns; v += LANES) {
+        V weights[MOST_TAPS], bias = load(block->conv_bias + channel + v);
+        for (int64_t k = 0; k < taps; k++) weights[k] = load(block->conv + k * channels + channel + v);
+        for (int64_t t = block->length - 1; t >= 0; t--) {
+            V sum = bias;
+            int64_t from = t + 1 < taps ? taps - 1 - t : 0;
+            const float *first = panel + (t - taps + 1) * PANEL + v;
+            if (taps == 4 && from == 0) {
+                sum += load(first) * weights[0] + load(first + PANEL) * weights[1];
+                sum += load(first + 2 * PANEL) * weights[2] + load(first + 3 * PANEL) * weights[3];
+            } else {
+                for (int64_t k = from; k < taps; k++) sum += load(first + k * PANEL) * weights[k];
+            }
+            store(panel + t * PANEL + v, silu(sum));
+        }
+    }
+}
+
+/* B, C and the step sizes: what all heads share. */
+static void project_shared(const Block *block, Team team, Scratch s) {
+    int64_t L = block->length, N = block->state, dim = block->dim, heads = rounded(block->heads, 16);
+    int64_t columns = 2 * N + heads, first = 2 * padded(block), row = rounded(L, PANEL) + PANEL;
+    for (int64_t panel = team.rank; panel * PANEL < columns; panel += team.size) {
+        int64_t at = panel * PANEL, size = least(PANEL, columns - at);
+        float *raw = s.shared + at * L;
+        product(L, dim, size, s.tokens, dim, block->project + (first + at) * dim, PANEL,
+                block->project_bias + first + at, raw, PANEL, 0);
+        if (at < 2 * N) convolve(block, inner(block) + at, size, raw);
+        for (int64_t half = 0; half < size; half += 16) {
+            int64_t column = at + half;
+            float *from = raw + half;
+            if (column < N) {
+                for (int64_t n = 0; n < 16; n++)
+                    for (int64_t j = 0; j < L; j++) s.transposed_B[(column + n) * row + j] = from[j * PANEL + n];
+            } else if (column < 2 * N) {
+                for (int64_t i = 0; i < L; i++) memcpy(s.C + i * N + column - N, from + i * PANEL, 64);
+            } else {
+                for (int64_t i = 0; i < L; i++)
+                    for (int64_t v = 0; v < 16; v += LANES)
+                        store(s.steps + i * heads + column - 2 * N + v, softplus(load(from + i * PANEL + v)));
+            }
+        }
+    }
+}
+
+/* Channels of one panel. */
+typedef struct {
+    int64_t first, count;
+} Columns;
+
+typedef struct {
+    int64_t chunk, first, last; /* tokens: where its chunk begins, where it begins, behind its end */
+} Tile;
+
+/* The tiles of a sequence: nearly equal parts of chunks, chunks nearly equal parts of the sequence. */
+static int tiles_of(const Block *block, int64_t at, Tile *tile) {
+    if (at >= block->length) return 0;
+    int64_t L = block->length, chunks = (L + block->chunk - 1) / block->chunk, size = (L + chunks - 1) / chunks;
+    int64_t chunk = at / size * size, end = chunk + size < L ? chunk + size : L, count = (end - at + TILE - 1) / TILE;
+    *tile = (Tile){chunk, at, at + (end - at + count - 1) / count};
+    return 1;
+}
+
+/* What the scan of a tile needs of every head: scores C B^T with and without decays, and the decays. */
+static void weigh(const Block *block, Team team, Scratch s) {
+    int64_t N = block->state, heads = rounded(block->heads, 16), row = rounded(block->length, PANEL) + PANEL;
+    Tile tile;
+    for (int64_t at = 0, number = 0; tiles_of(block, at, &tile); at = tile.last, number++) {
+        if (number % team.size != team.rank) continue;
+        int64_t from = tile.first > block->first_row ? tile.first : block->first_row, seen = tile.last - tile.chunk;
+        if (from < tile.last)
+            product(tile.last - from, N, rounded(seen, 16), s.C + from * N, N, s.transposed_B + tile.chunk, row, 0,
+                    s.scores + from * row, row, 0);
+        for (int64_t h = 0; h < heads; h += LANES) {
+            V decays[TILE], decayed = all(1.0f), rate = load(block->rates + h);
+            for (int64_t i = tile.first; i < tile.last; i++) {
+                V step = load(s.steps + i * heads + h), decay = exponential(step * rate);
+                const float *scores = s.scores + i * row + tile.first - tile.chunk;
+                float *within = s.within + i * TILE * heads + h;
+                int64_t here = i - tile.first;
+                decayed *= decay;
+                for (int64_t j = 0; j < here; j++) decays[j] *= decay;
+                decays[here] = step;
+                if (i >= from)
+                    for (int64_t j = 0; j <= here; j++) store(within + j * heads, decays[j] * scores[j]);
+                store(s.after + i * heads + h, decayed);
+            }
+            for (int64_t j = tile.first; j < tile.last; j++) store(s.before + j * heads + h, decays[j - tile.first]);
+            store(s.forget + number * heads + h, decayed);
+        }
+    }
+}
+
+/* The outputs of a tile, in the place of its inputs: from the last row, which no earlier one reads. */
+static void scan_tile(const Block *block, Tile tile, int64_t from, Columns at, Scratch s, Scratch own) {
+    int64_t heads = rounded(block->heads, 16);
+    for (int64_t v = 0; v < at.count; v += LANES) {
+        int64_t head = (at.first + v) / block->head_dim;
+        float skip = block->skip[head];
+        for (int64_t i = tile.last - 1; i >= from; i--) {
+            const float *within = s.within + i * TILE * heads + head, *inputs = own.x + tile.first * PANEL + v;
+            V sum = load(own.tile + (i - from) * PANEL + v) * s.after[i * heads + head];
+            V other = load(own.x + i * PANEL + v) * skip;
+            int64_t seen = i - tile.first + 1, j = 0;
+            for (; j + 1 < seen; j += 2) {
+                sum += load(inputs + j * PANEL) * within[j * heads];
+                other += load(inputs + (j + 1) * PANEL) * within[(j + 1) * heads];
+            }
+            if (j < seen) sum += load(inputs + j * PANEL) * within[j * heads];
+            store(own.x + i * PANEL + v, sum + other);
+        }
+    }
+}
+
+static void scale_rows(const Block *block, Columns at, int64_t rows, float *panel, const float *by) {
+    for (int64_t v = 0; v < at.count; v += LANES) {
+        float factor = by[(at.first + v) / block->head_dim];
+        for (int64_t j = 0; j < rows; j++) store(panel + j * PANEL + v, load(panel + j * PANEL + v) * factor);
+    }
+}
+
+/* The scan of one panel of x, in place. Inputs behind the tile are weighted by their decay to its beginning. */
+static void scan(const Block *block, Columns columns, Scratch s, Scratch own) {
+    int64_t L = block->length, N = block->state, heads = rounded(block->heads, 16), row = rounded(L, PANEL) + PANEL;
+    Tile tile;
+    for (int64_t at = 0, number = 0; tiles_of(block, at, &tile); at = tile.last, number++) {
+        int64_t from = tile.first > block->first_row ? tile.first : block->first_row;
+        int64_t rows = tile.last - from, past = tile.first - tile.chunk;
+        float *weighted = own.weighted + tile.chunk * PANEL;
+        if (rows > 0) {
+            product(rows, past, columns.count, s.scores + from * row, row, weighted, PANEL, 0, own.tile, PANEL, 0);
+            if (tile.chunk) product(rows, N, columns.count, s.C + from * N, N, own.state, PANEL, 0, own.tile, PANEL, 1);
+        }
+        if (tile.last < L) {
+            scale_rows(block, columns, past, weighted, s.forget + number * heads);
+            if (tile.chunk) scale_rows(block, columns, N, own.state, s.forget + number * heads);
+            memcpy(weighted + past * PANEL, own.x + tile.first * PANEL, (tile.last - tile.first) * PANEL * 4);
+            for (int64_t j = tile.first; j < tile.last; j++)
+                scale_rows(block, columns, 1, own.weighted + j * PANEL, s.before + j * heads);
+            Tile next = tile;
+            tiles_of(block, tile.last, &next);
+            if (next.chunk != tile.chunk)
+                product(N, tile.last - tile.chunk, columns.count, s.transposed_B + tile.chunk, row, weighted, PANEL, 0,
+                        own.state, PANEL, tile.chunk > 0);
+        }
+        if (rows > 0) scan_tile(block, tile, from, columns, s, own);
+    }
+}
+
+/* One panel of channels from the tokens to gated outputs, and the sums of their squares. */
+static void mix_panel(const Block *block, int64_t channel, Scratch s, Scratch own) {
+    int64_t L = block->length, dim = block->dim, row = padded(block), from = block->first_row;
+    Columns columns = {channel, least(PANEL, inner(block) - channel)};
+    product(L, dim, columns.count, s.tokens, dim, block->project + channel * dim, PANEL, block->project_bias + channel,
+            own.x, PANEL, 0);
+    convolve(block, channel, columns.count, own.x);
+    scan(block, columns, s, own);
+    product(L - from, dim, columns.count, s.tokens + from * dim, dim, block->project + (row + channel) * dim, PANEL,
+            block->project_bias + row + channel, own.z, PANEL, 0);
+    for (int64_t i = from; i < L; i++) {
+        V squares = all(0.0f);
+        for (int64_t v = 0; v < columns.count; v += LANES) {
+            V gated = load(own.x + i * PANEL + v) * silu(load(own.z + (i - from) * PANEL + v));
+            squares += gated * gated;
+            store(s.gated + i * row + channel + v, gated);
+        }
+        s.squares[channel / PANEL * L + i] = sum_of(squares);
+    }
+}
+
+/* One over the root mean square of each row of gated outputs. */
+static void norm_factors(const Block *block, Scratch s, float *factors) {
+    int64_t L = block->length, I = inner(block);
+    for (int64_t i = block->first_row; i < L; i++) {
+        float sum = 0;
+        for (int64_t panel = 0; panel * PANEL < I; panel++) sum += s.squares[panel * L + i];
+        factors[i] = 1.0f / __builtin_sqrtf(sum / I + block->gate_epsilon);
+    }
+}
+
+/* Adds to the stream what the block has to say. */
+static void project_back(const Block *block, float *stream, Team team, Scratch s, Scratch own) {
+    int64_t L = block->length, dim = block->dim, row = padded(block), from = block->first_row;
+    norm_factors(block, s, own.factors);
+    for (int64_t d = team.rank * PANEL; d < dim; d += team.size * PANEL) {
+        int64_t columns = least(PANEL, dim - d);
+        product(L - from, inner(block), columns, s.gated + from * row, row, block->out + d * inner(block), PANEL, 0,
+                own.z, PANEL, 0);
+        for (int64_t i = from; i < L; i++)
+            for (int64_t v = 0; v < columns; v += LANES) {
+                float *into = stream + block->order[i] * dim + d + v;
+                store(into, load(into) + load(block->out_bias + d + v)
+                                + load(own.z + (i - from) * PANEL + v) * own.factors[i]);
+            }
+    }
+}
+
+static void JOIN(block_, ISA)(const Block *block, float *stream, Team team, Scratch s, Scratch own) {
+    int64_t dim = block->dim;
+    for (int64_t i = team.rank; i < block->length; i += team.size)
+        normalise(dim, block->norm_epsilon, stream + block->order[i] * dim, s.tokens + i * dim);
+    matmamba_meet(team);
+    project_shared(block, team, s);
+    matmamba_meet(team);
+    weigh(block, team, s);
+    matmamba_meet(team);
+    for (int64_t channel = team.rank * PANEL; channel < inner(block); channel += team.size * PANEL)
+        mix_panel(block, channel, s, own);
+    matmamba_meet(team);
+    project_back(block, stream, team, s, own);
+    matmamba_meet(team);
+}
+
+static void gather_patch(const Patches *p, const float *image, int64_t patch, float *row) {
+    int64_t across = p->width / p->patch_width, top = patch / across * p->patch_height;
+    int64_t left = patch % across * p->patch_width;
+    for (int64_t c = 0; c < p->channels; c++)
+        for (int64_t y = 0; y < p->patch_height; y++, row += p->patch_width)
+            memcpy(row, image + (c * p->height + top + y) * p->width + left, p->patch_width * 4);
+}
+
+static void JOIN(patches_, ISA)(const Patches *p, const float *image, float *stream, Team team, Scratch s) {
+    int64_t count = (p->height / p->patch_height) * (p->width / p->patch_width);
+    int64_t depth = p->channels * p->patch_height * p->patch_width;
+    for (int64_t patch = team.rank; patch < count; patch += team.size)
+        gather_patch(p, image, patch, s.gated + patch * depth);
+    for (int64_t i = team.rank; i < p->length; i += team.size)
+        memcpy(stream + i * p->dim, p->positions + i * p->dim, p->dim * 4);
+    matmamba_meet(team);
+    for (int64_t d = team.rank * PANEL; d < p->dim; d += team.size * PANEL) {
+        int64_t columns = least(PANEL, p->dim - d);
+        product(count, depth, columns, s.gated, depth, p->weight + d * depth, PANEL, 0,
+                stream + d, p->dim, 1);
+    }
+    matmamba_meet(team);
+}
+
+/* The embedding of one image, of length 1. */
+static void JOIN(ending_, ISA)(const Ending *e, const float *stream, float *embedding, Scratch own) {
+    int64_t dim = e->dim;
+    float *pooled = own.tokens, *row = own.tokens + dim;
+    memset(pooled, 0, dim * 4);
+    for (int64_t i = 0; i < e->pooled; i++) {
+        normalise(dim, e->epsilon, stream + e->rows[i] * dim, row);
+        for (int64_t d = 0; d < dim; d += LANES) store(pooled + d, load(pooled + d) + load(row + d));
+    }
+    for (int64_t d = 0; d < dim; d += LANES)
+        store(pooled + d, load(pooled + d) / (float)e->pooled * load(e->weight + d) + load(e->bias + d));
+    if (!e->projection) memcpy(embedding, pooled, dim * 4);
+    for (int64_t d = 0; e->projection && d < e->embedding_dim; d += PANEL) {
+        product(1, dim, PANEL, pooled, dim, e->projection + d * dim, PANEL, e->projection_bias + d, row, PANEL, 0);
+        memcpy(embedding + d, row, least(PANEL, e->embedding_dim - d) * 4);
+    }
+    float sum = 0;
+    for (int64_t d = 0; d < e->embedding_dim; d++) sum += embedding[d] * embedding[d];
+    float length = __builtin_sqrtf(sum);
+    /* A number too small to divide by is no direction; what is not a number stays none. */
+    float scale = 1.0f / (length < 1e-12f ? 1e-12f : length);
+    for (int64_t d = 0; d < e->embedding_dim; d++) embedding[d] *= scale;
+}
+
+const Kernels JOIN(matmamba_kernels_, ISA) = {TEXT(ISA), JOIN(block_, ISA), JOIN(patches_, ISA), JOIN(ending_, ISA)};
+
+#else /* The part that is compiled once. */
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+extern const Kernels matmamba_kernels_avx2, matmamba_kernels_avx512;
+#elif defined(__aarch64__)
+extern const Kernels matmamba_kernels_neon;
+#endif
+
+/* The best kernels of this processor; nothing where there are none for it. */
+static const Kernels *kernels_by_name(const char *name) {
+    const Kernels *found[3] = {0};
+    int count = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        found[count++] = &matmamba_kernels_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found[count++] = &matmamba_kernels_avx2;
+#elif defined(__aarch64__)
+    found[count++] = &matmamba_kernels_neon;
+#endif
+    for (int i = 0; i < count; i++)
+        if (!name || !*name || !strcmp(name, found[i]->name)) return found[i];
+    return 0;
+}
+
+const char *matmamba_instructions(const char *wanted) {
+    const Kernels *found = kernels_by_name(wanted);
+    return found ? found->name : 0;
+}
+
+/* Numbers this small add nothing, and cost a hundred times as much as others. */
+static uint64_t flush_tiny(void) {
+#if defined(__x86_64__)
+    uint64_t before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);
+#elif defined(__aarch64__)
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" ::"r"(before | (1 << 24)));
+#else
+    uint64_t before = 0;
+#endif
+    return before;
+}
+
+static void restore_tiny(uint64_t before) {
+#if defined(__x86_64__)
+    _mm_setcsr(before);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" ::"r"(before));
+#endif
+}
+
+static void pause_briefly(int64_t *spins) {
+#if defined(__x86_64__)
+    _mm_pause();
+#endif
+    /* Somebody else may need this core to come to the meeting. */
+    if (++*spins > 2000) sched_yield();
+}
+
+void matmamba_meet(Team team) {
+    if (team.size == 1) return;
+    Barrier *barrier = team.barrier;
+    int64_t round = __atomic_load_n(&barrier->round, __ATOMIC_ACQUIRE), spins = 0;
+    if (__atomic_add_fetch(&barrier->waiting, 1, __ATOMIC_ACQ_REL) == team.size) {
+        __atomic_store_n(&barrier->waiting, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&barrier->round, round + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    while (__atomic_load_n(&barrier->round, __ATOMIC_ACQUIRE) == round) pause_briefly(&spins);
+}
+
+/* What one call is to do, by all threads; the fields are those of `matmamba_run`. */
+typedef struct {
+    const Kernels *kernels;
+    const Patches *patches;
+    const Block *blocks;
+    int64_t count;
+    const Ending *ending;
+    const float *images;
+    int64_t batch, stream_row;
+    float *stream, *embeddings;
+} Job;
+
+typedef struct Pool Pool;
+typedef struct {
+    Pool *pool;
+    int64_t rank;
+    pthread_t thread;
+} Worker;
+
+struct Pool {
+    int64_t size, generation, left, closing;
+    pthread_mutex_t mutex;
+    pthread_cond_t begun;
+    Barrier barrier;
+    Job job;
+    Scratch *scratch;
+    float **memory;
+    Worker *workers;
+};
+
+/* Step -1 is the patches, then the blocks. */
+static void work_step(const Job *job, int64_t step, int64_t image, Team team, Scratch shared, Scratch own) {
+    float *stream = job->stream + image * job->stream_row;
+    const Patches *p = job->patches;
+    if (step < 0)
+        job->kernels->patches(p, job->images + image * p->channels * p->height * p->width, stream, team, shared);
+    else
+        job->kernels->block(job->blocks + step, stream, team, shared, own);
+}
+
+/* A thread's part: images of its own, then what is left over together with all others. */
+static void work(Pool *pool, int64_t rank) {
+    const Job *job = &pool->job;
+    int64_t alone = job->batch / pool->size * pool->size, first = job->patches ? -1 : 0;
+    uint64_t before = flush_tiny();
+    for (int64_t step = first; step < job->count; step++)
+        for (int64_t image = rank; image < alone; image += pool->size)
+            work_step(job, step, image, (Team){0, 1, 0}, pool->scratch[rank], pool->scratch[rank]);
+    Team team = {rank, pool->size, &pool->barrier};
+    if (alone < job->batch) matmamba_meet(team);
+    for (int64_t step = first; step < job->count; step++)
+        for (int64_t image = alone; image < job->batch; image++)
+            work_step(job, step, image, team, pool->scratch[0], pool->scratch[rank]);
+    for (int64_t image = rank; job->ending && image < job->batch; image += pool->size)
+        job->kernels->ending(job->ending, job->stream + image * job->stream_row,
+                             job->embeddings + image * job->ending->embedding_dim, pool->scratch[rank]);
+    restore_tiny(before);
+}
+
+static void *worker_main(void *argument) {
+    Worker *worker = argument;
+    Pool *pool = worker->pool;
+    int64_t seen = 0;
+    for (;;) {
+        pthread_mutex_lock(&pool->mutex);
+        while (pool->generation == seen && !pool->closing) pthread_cond_wait(&pool->begun, &pool->mutex);
+        seen = pool->generation;
+        int64_t closing = pool->closing;
+        pthread_mutex_unlock(&pool->mutex);
+        if (closing) return 0;
+        work(pool, worker->rank);
+        __atomic_sub_fetch(&pool->left, 1, __ATOMIC_ACQ_REL);
+    }
+}
+
+/* The next `count` floats of a thread's memory, from a cache line on. */
+static float *take(int64_t *taken, float *memory, int64_t count) {
+    float *here = memory ? memory + *taken : 0;
+    *taken += rounded(count, 16);
+    return here;
+}
+
+/* Where each part lies in a thread's memory; without memory, only how many floats are needed. */
+static int64_t lay_out(const Block *b, int64_t most_pixels, float *memory, Scratch *s) {
+    int64_t L = b->length, N = b->state, heads = rounded(b->heads, PANEL), row = rounded(L, PANEL) + PANEL, taken = 0;
+    s->tokens = take(&taken, memory, (L + 2) * b->dim + PANEL);
+    s->shared = take(&taken, memory, L * (2 * N + heads + PANEL));
+    /* Scores are computed by 16, a few more than there are. */
+    s->transposed_B = take(&taken, memory, N * row + PANEL);
+    s->scores = take(&taken, memory, L * row + PANEL);
+    s->C = take(&taken, memory, L * N);
+    s->steps = take(&taken, memory, L * heads);
+    s->before = take(&taken, memory, L * heads);
+    s->after = take(&taken, memory, L * heads);
+    s->forget = take(&taken, memory, L * heads);
+    s->within = take(&taken, memory, L * TILE * heads);
+    s->gated = take(&taken, memory, most_pixels > L * padded(b) ? most_pixels : L * padded(b));
+    s->squares = take(&taken, memory, padded(b) / PANEL * L);
+    s->x = take(&taken, memory, L * PANEL);
+    s->weighted = take(&taken, memory, L * PANEL);
+    s->z = take(&taken, memory, L * PANEL);
+    s->state = take(&taken, memory, N * PANEL);
+    s->tile = take(&taken, memory, TILE * PANEL);
+    s->factors = take(&taken, memory, L);
+    return taken;
+}
+
+void matmamba_pool_free(Pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    pool->closing = 1;
+    pthread_cond_broadcast(&pool->begun);
+    pthread_mutex_unlock(&pool->mutex);
+    for (int64_t rank = 1; rank < pool->size; rank++) pthread_join(pool->workers[rank].thread, 0);
+    for (int64_t rank = 0; pool->memory && rank < pool->size; rank++) free(pool->memory[rank]);
+    free(pool->memory), free(pool->scratch), free(pool->workers), free(pool);
+}
+
+static int add_thread(Pool *pool, int64_t rank, const Block *largest, int64_t most_pixels) {
+    Scratch *scratch = &pool->scratch[rank];
+    int64_t bytes = lay_out(largest, most_pixels, 0, scratch) * 4;
+    if (posix_memalign((void **)&pool->memory[rank], 64, bytes)) return 0;
+    /* Zeros, because what fills up panels is multiplied too. */
+    memset(pool->memory[rank], 0, bytes);
+    lay_out(largest, most_pixels, pool->memory[rank], scratch);
+    pool->workers[rank] = (Worker){pool, rank, 0};
+    if (rank && pthread_create(&pool->workers[rank].thread, 0, worker_main, &pool->workers[rank]))
+        return free(pool->memory[rank]), 0;
+    pool->size = rank + 1;
+    return 1;
+}
+
+/* Threads, with memory for blocks no larger than `largest`; fewer threads where no more can be had, null for none.
+ * `most_pixels`: numbers in all patches of an image. */
+Pool *matmamba_pool_new(int64_t threads, const Block *largest, int64_t most_pixels) {
+    Pool *pool = calloc(1, sizeof *pool);
+    if (!pool) return 0;
+    pthread_mutex_init(&pool->mutex, 0);
+    pthread_cond_init(&pool->begun, 0);
+    pool->scratch = calloc(threads, sizeof *pool->scratch);
+    pool->memory = calloc(threads, sizeof *pool->memory);
+    pool->workers = calloc(threads, sizeof *pool->workers);
+    int64_t rank = 0;
+    if (pool->scratch && pool->memory && pool->workers)
+        while (rank < threads && add_thread(pool, rank, largest, most_pixels)) rank++;
+    return rank ? pool : (matmamba_pool_free(pool), (Pool *)0);
+}
+
+/* Patches, blocks and ending of a batch of images; what is null is left out. 0 if all was done.
+ *
+ * images (batch, C, height, width); stream (batch, stream_row) is read unless patches are given, and written;
+ * embeddings (batch, embedding_dim). One call at a time for each pool. */
+int matmamba_run(Pool *pool, const char *instructions, const Patches *patches, const Block *blocks, int64_t count,
+                 const Ending *ending, const float *images, int64_t batch, float *stream, int64_t stream_row,
+                 float *embeddings) {
+    const Kernels *kernels = kernels_by_name(instructions);
+    if (!kernels) return 1;
+    pool->job = (Job){kernels, patches, blocks, count, ending, images, batch, stream_row, stream, embeddings};
+    if (pool->size > 1) {
+        pthread_mutex_lock(&pool->mutex);
+        pool->left = pool->size - 1;
+        pool->generation++;
+        pthread_cond_broadcast(&pool->begun);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    work(pool, 0);
+    int64_t spins = 0;
+    while (__atomic_load_n(&pool->left, __ATOMIC_ACQUIRE)) pause_briefly(&spins);
+    return 0;
+}
+
+/* So that a mirror that is out of date is noticed: the sizes of what is handed over. */
+int64_t matmamba_size_of(const char *name) {
+    if (!strcmp(name, "Block")) return sizeof(Block);
+    return !strcmp(name, "Patches") ? (int64_t)sizeof(Patches) : (int64_t)sizeof(Ending);
+}
+
+#endif

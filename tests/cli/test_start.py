@@ -1,0 +1,114 @@
+"""What a command imports: what it uses. Each runs in a fresh interpreter, whose modules are counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matmamba_vision.cli.main import COMMANDS, main
+from PIL import Image
+
+# What trains and draws; none of it is needed to be told something.
+HEAVY = (
+    "torch", "torchvision", "timm", "accelerate", "torchmetrics", "matplotlib", "sklearn", "scipy",
+    "tensorboard", "transformers", "onnx", "triton",
+)  # fmt: skip
+# What some commands need.
+SOMETIMES = ("faiss", "sqlglot", "rich.progress")
+COUNT = f"""
+import json, sys
+from matmamba_vision.cli import main
+found = []
+for line in sys.argv[1:]:
+    try:
+        status = main(line.split())
+    except SystemExit as leaving:
+        status = leaving.code or 0
+    found.append([status, [name for name in {[*HEAVY, *SOMETIMES]} if name in sys.modules]])
+with open("imported.json", "w") as file:
+    json.dump(found, file)
+"""
+ERRORS = (
+    "serach",
+    "search --galery g",
+    "search --gallery none a/0.png",
+    "search --gallery g --like none",
+    "search --gallery g none.png",
+    "gallery lsit",
+    "index --checkpoint none --images photos --gallery new",
+    "train --optim.lr -1",
+    "train --config none.yaml",
+    "validate --checkpoint none",
+    "extract --checkpoint none --width 1/4 --output new",
+    "data verify --data.name none",
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of noise and a gallery of them."""
+    root, rng = tmp_path_factory.mktemp("start"), np.random.default_rng(0)
+    for number in range(12):
+        file = root / "photos" / ("a", "b")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3)).astype(np.uint8)).save(file)
+    model = ["--checkpoint", "matmamba_nano_patch4_32", "--threads", "1"]
+    assert main(["index", *model, "--images", str(root / "photos"), "--gallery", str(root / "g")]) == 0
+    return root
+
+
+def imported(place: Path, *lines: str) -> list[tuple[int, set[str]]]:
+    """Of commands in one interpreter: their exit status, and which heavy libraries are there behind them."""
+    command = [sys.executable, "-c", COUNT, *lines]
+    run = subprocess.run(command, cwd=place, env=os.environ, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return [(status, set(found)) for status, found in json.loads((place / "imported.json").read_text())]
+
+
+def test_help_imports_no_library_of_models(place: Path) -> None:
+    lines = [f"{line} --help" for line in ("", *COMMANDS, "gallery list", "data prepare")]
+    for line, found in zip(lines, imported(place, *lines), strict=True):
+        assert found == (0, set()), line
+
+
+def test_an_error_without_a_model_imports_no_library_of_models(place: Path) -> None:
+    for line, found in zip(ERRORS, imported(place, *ERRORS), strict=True):
+        assert found == (2, set()), line
+
+
+@pytest.mark.parametrize(
+    ("line", "used"),
+    [
+        ("gallery info g", set()),
+        ("gallery list g", set()),
+        ("gallery list g --where label='x'", {"sqlglot"}),
+        ("gallery export g g.parquet", set()),
+        ("gallery delete g --where id='b/5.png' --yes", {"sqlglot"}),
+        ("gallery verify g", set()),
+        ("search --gallery g --like a/0.png", {"faiss"}),
+        ("duplicates --gallery g", {"faiss"}),
+        ("knn-label --gallery g", {"faiss"}),
+        ("data verify --data.name folder --data.root photos", set()),
+    ],
+)
+def test_what_needs_no_model_imports_no_library_of_models(place: Path, line: str, used: set[str]) -> None:
+    ((status, found),) = imported(place, line)
+    assert status == 0
+    assert found <= used
+
+
+def test_a_search_with_a_photo_imports_torch_alone(place: Path) -> None:
+    assert imported(place, "search --gallery g photos/a/0.png") == [(0, {"torch", "faiss"})]
+
+
+def test_the_packages_import_nothing_heavy() -> None:
+    """Not even NumPy."""
+    program = "import sys, matmamba_vision, matmamba_datasets, matmamba_retrieval\n"
+    program += f"print([name for name in {[*HEAVY, 'faiss', 'numpy', 'PIL']} if name in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"
