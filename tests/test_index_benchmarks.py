@@ -11,7 +11,7 @@ import million
 import numpy as np
 import pytest
 from matmamba_retrieval import prefix
-from matmamba_retrieval.index.rerank import one_thread
+from matmamba_retrieval.index.threads import one_thread
 from structured import BLOCK_ROWS, Structured, exact_keys, overlap
 
 

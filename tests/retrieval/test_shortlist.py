@@ -17,8 +17,9 @@ from matmamba_retrieval.index.gallery_index import (
     search_index,
 )
 from matmamba_retrieval.index.recipes import RECIPES, cells, choose, split
-from matmamba_retrieval.index.rerank import NO_KEY, one_thread
+from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.index.shortlist_index import ShortlistIndex
+from matmamba_retrieval.index.threads import one_thread
 from small import unit_vectors
 
 ROWS, DIM = 6000, 32

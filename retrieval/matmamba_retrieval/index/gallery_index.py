@@ -146,18 +146,18 @@ def search_index(
         effort: cells to look into (nprobe) or length of the walk (efSearch); 0 takes what was found right
             when it was built.
     """
-    count = len(segments)
-    known = index.ntotal if allowed is None else int(np.count_nonzero(allowed[: index.ntotal]))
+    count, rows = len(segments), index.ntotal
+    known = rows if allowed is None else int(np.count_nonzero(allowed[:rows]))
     if allowed is not None and known <= max(FEW_ALLOWED, shortlist):
         return _compared(segments, xq, shortlist, np.flatnonzero(allowed[:count]))[1]
     wanted = min(shortlist, known)
     scores, keys = index.search(xq, wanted, effort, allowed)
-    if (keys[:, -1] == NO_KEY).any():
+    if keys.item(-1) == NO_KEY if len(keys) == 1 else (keys[:, -1] == NO_KEY).any():
         _fill(index, segments, xq, scores, keys, allowed, effort or index.effort)
-    if index.ntotal == count:
+    if rows == count:
         return keys
-    newer = np.arange(index.ntotal, count)
-    newer = newer if allowed is None else newer[allowed[index.ntotal : count]]
+    newer = np.arange(rows, count)
+    newer = newer if allowed is None else newer[allowed[rows:count]]
     return _compared(segments, xq, shortlist, newer, (scores, keys))[1] if len(newer) else keys
 
 
