@@ -16,7 +16,8 @@ from ..storage.files import INDEX, new_file, require_checksum, system_errors
 from ..storage.records import ShortlistRecord
 from ..storage.segments import Segments
 from .adanns import TwoPrefixes, opq_index
-from .recipes import AUTO, cells, choose, factory_of, split
+from .principal import default_dims, principal_index
+from .recipes import AUTO, cells, choose, factory_of, more_cells, split
 from .rerank import NO_KEY, Floats, Ints, best_of, pair_scores, prefix
 from .shortlist_index import Allowed, ShortlistIndex, gpus, tune
 
@@ -73,6 +74,8 @@ def empty_index(dim: int, factory: str) -> faiss.Index:
         name, numbers = split(factory)
         if name == "adanns-ivf":
             _two_dims(factory, numbers, dim)
+        if name == "pca-ivfpq":
+            _principal(factory, numbers, dim, TRAINING_ROWS)
         if name == "adanns-opq":
             _opq_dims(factory, _opq_bytes(numbers, dim), dim)
         return faiss.IndexLSH(dim, dim, False, False)
@@ -210,6 +213,9 @@ def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistI
         cluster, compared = _two_dims(recipe, numbers, dim)
         xt = _sample(segments, rows, dim)
         return ShortlistIndex(TwoPrefixes.train(xt, cluster, compared, cells(rows)).index, dim, recipe)
+    if name == "pca-ivfpq":
+        dims, count = _principal(recipe, numbers, dim, rows)
+        return ShortlistIndex(principal_index(_sample(segments, rows, dim), dims, count), dim, recipe)
     return _trained_opq(_sample(segments, rows, dim), dim, recipe, _opq_bytes(numbers, dim))
 
 
@@ -219,6 +225,14 @@ def _two_dims(recipe: str, numbers: Sequence[int], dim: int) -> tuple[int, int]:
     if max(cluster, compared) != dim:
         raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, compared)} dims, not of {dim}")
     return cluster, compared
+
+
+def _principal(recipe: str, numbers: Sequence[int], dim: int, rows: int) -> tuple[int, int]:
+    """Principal coordinates, and cells."""
+    dims, count = [*numbers, *(default_dims(dim), more_cells(rows))[len(numbers) :]]
+    if dims > dim:
+        raise GalleryError(f"{recipe!r}: vectors of {dim} dims have no {dims} principal coordinates")
+    return dims, count
 
 
 def _opq_bytes(numbers: Sequence[int], dim: int) -> int:
