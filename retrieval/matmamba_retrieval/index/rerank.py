@@ -125,7 +125,7 @@ def _nearest(xq: Floats, keys: Ints, read: Read, k: int) -> tuple[Ints, Vectors]
         return keys, read(keys)
     if read.dim != xq.shape[1] or not worthwhile(len(keys), k):
         return keys, read.read(keys)
-    xb = read.read(keys, _half_rows.memory(len(keys), read.dim))
+    xb = read.read_ascending(keys, _half_rows.memory(len(keys), read.dim))
     near = _half_rows.nearest(xq, k)
     return (keys, xb) if near is None else (keys.take(near), xb.take(near, axis=0))
 

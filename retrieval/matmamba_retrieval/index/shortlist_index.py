@@ -41,8 +41,9 @@ class ShortlistIndex:
         self._counters = _counters(self._core)
         self._on_gpu: Any = None
         self._plain: dict[int, Any] = {}
-        # Than FAISS's own search of one query.
+        # Than FAISS's own search of one query; and before or behind it.
         self._takes_more = self.is_two_prefixes or isinstance(self._core, faiss.IndexLSH)
+        self._nothing_to_do = not (self._takes_more or self._ties_are_exact)
 
     @property
     def ntotal(self) -> int:
@@ -137,6 +138,8 @@ class ShortlistIndex:
             allowed: (ntotal or more,) which keys may be found.
         """
         wanted = min(shortlist, self.ntotal)
+        if self._nothing_to_do and allowed is None and len(xq) == 1 and self._on_gpu is None:
+            return self._search_one(xq, wanted, effort)
         if not self.filters and allowed is not None:
             return self._search_and_drop(xq, wanted, effort, allowed)
         if not self._ties_are_exact:

@@ -179,6 +179,13 @@ class Segments:
         """With what was committed since: the first `rows` rows of these segments. This one stays as it is."""
         return Segments(self._folder, records, self.dim, rows, self._open)
 
+    def read_ascending(self, keys: NDArray[np.int64], out: Vectors) -> Vectors:
+        """`read` of one or more keys that ascend, into (n, D) memory: less is to be asked of them."""
+        if len(self._parts) != 1 or not (keys.item(0) >= 0 and keys.item(-1) < self._count):
+            return self.read(keys, out)
+        self._parts[0].read(keys, out)
+        return out
+
     def read(self, keys: NDArray[np.int64], out: Vectors | None = None) -> Vectors:
         """(n, D) float16 vectors of some keys, in this order; ascending ones are read faster.
 
@@ -195,9 +202,6 @@ class Segments:
         if keys.view(np.uint64).max() >= self._count:
             raise GalleryError(f"keys {keys.min()} to {keys.max()} are not all in 0..{self._count - 1}")
         xb = np.empty((len(keys), self.dim), dtype=np.float16) if out is None else out
-        if len(self._parts) == 1:
-            self._parts[0].read(keys, xb)
-            return xb
         if (keys[1:] < keys[:-1]).any():
             order = np.argsort(keys)
             xb[order] = self.read(keys[order])
