@@ -237,8 +237,7 @@ def our_side(gallery: Gallery) -> Side:
         known = gallery.shortlist_record(dim, gallery.spec.width)
         if known is None or known.recipe != recipe or known.rows != len(gallery):
             gallery.build_shortlist(dim, recipe)
-        index = gallery.open_index(dim, gallery.spec.width)
-        sizes.append(index.index.memory)
+        sizes += [gallery.shortlist_index(built).memory for built in gallery.shortlists() if built.dim == dim]
         for effort in (2, 3, 4, 8):
             for length in LENGTHS:
                 name = f"{recipe} over {dim} dims, effort {effort}, shortlist {length}"
