@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
-# A fresh environment for the wheel, with the core alone.
+# Fresh environments for the wheel: what searches without torch, and what trains.
 SMOKE := build/smoke
 # Tests are dealt to a process for each core, each with one thread; a process takes up to 1.5 GB.
 SPREAD = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist worksteal
@@ -36,12 +36,15 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-smoke: $(READY)  ## build the wheel, install it into a fresh environment with its core alone, and try it there
+smoke: $(READY)  ## build the wheel, install it into fresh environments, without torch and with it, and try it there
 	rm -rf $(SMOKE)
-	$(PYTHON) -m venv $(SMOKE)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(SMOKE)/wheel .
-	$(SMOKE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(SMOKE)/wheel/*.whl
-	$(SMOKE)/bin/python -P tests/smoke.py
+	for extra in query torch; do \
+		$(PYTHON) -m venv $(SMOKE)/$$extra && \
+		$(SMOKE)/$$extra/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+			"$$(ls $(SMOKE)/wheel/*.whl)[$$extra]" && \
+		$(SMOKE)/$$extra/bin/python -P tests/smoke_$$extra.py || exit 1; \
+	done
 	rm -rf $(SMOKE)
 
 format: $(READY)

@@ -2,8 +2,8 @@
 
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
-benchmarks/adaptive.py, benchmarks/million.py and benchmarks/growth.py, those of a student by
-benchmarks/distilled.py.
+benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
+of a student by benchmarks/distilled.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import matmamba_vision
 import nested_quality
 import report
 import retrieval_tables
+import second_encoding
 import timm
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.studies.evaluation_plots import draw_query_encoder
@@ -217,11 +218,35 @@ def ratio_table(name: str, names: tuple[str, str, str, str], digits: int) -> str
     return markdown(names, rows)
 
 
+def start_table() -> str:
+    """A row for each cold process: wall and processor time, medians with quartiles."""
+    cases = {case["name"]: case for case in read("start")["cases"]}
+    wall, processor = cases["wall time"], cases["processor time"]
+    rows = [
+        (f"`{name}`", *(_with_quartiles(case["sides"][name], 0) for case in (wall, processor)))
+        for name in wall["sides"]
+    ]
+    rows += [
+        (
+            f"ratio: `{name.replace(' / ', '` to `')}`",
+            *(_with_quartiles(case["ratios"][name], 2) for case in (wall, processor)),
+        )
+        for name in wall["ratios"]
+    ]
+    return markdown(("process", "wall time, ms", "processor time, ms"), rows)
+
+
+def _with_quartiles(found: dict[str, float], digits: int) -> str:
+    median, low, high = (f"{found[name]:,.{digits}f}" for name in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "versions": lambda: ratio_table("versions", ("command", "0.1.0, ms", "0.2.0, ms", "ratio"), 0),
     "call_overhead": lambda: ratio_table(
         "call_overhead", ("one query", "parts, µs", "public call, µs", "ratio"), 0
     ),
+    "start": start_table,
     "summary": summary_table,
     "models": models_table,
     "nested": lambda: nested_quality.table(read("nested_quality")),
@@ -233,6 +258,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "million": lambda: retrieval_tables.million_table(read("million")),
     "photos": lambda: retrieval_tables.photos_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
+    "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }
 
 if __name__ == "__main__":

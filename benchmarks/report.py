@@ -66,11 +66,16 @@ every query width by every strategy, against single-shot |
 | `results/photos.json` | `.venv/bin/python benchmarks/distilled.py --photos PHOTOS \
 --tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR` | \
 a student beside its teacher, on photos |
+| `results/second_encoding.json` | `.venv/bin/python benchmarks/second_encoding.py --photos PHOTOS \
+--runs DIR` | \
+what the second encoding of a rerank or a gate can reuse of the first |
 | `results/listing.json` | `.venv/bin/python benchmarks/listing.py` | listing 100,000 files, beside `find` |
 | `results/versions.json` | `.venv/bin/python benchmarks/versions.py --before ../before` | indexing, \
 searching and training in two versions, in turn |
 | `results/call_overhead.json` | `.venv/bin/python benchmarks/call_overhead.py --threads 1` | what \
 the public search takes beside its parts |
+| `results/start.json` | `.venv/bin/python benchmarks/start.py` | cold commands, beside `python -c pass` and \
+`import torch` |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 

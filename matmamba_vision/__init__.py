@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import matmamba_datasets as _matmamba_datasets  # noqa: F401
 from matmamba_common.lazy import names_of
 
+from .errors import refusals
 from .registration import register_when_imported
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ else:
             ".official": ("load_official", "save_official", "to_official"),
             ".width": ("Width", "WidthError"),
         },
+        refusals,
     )
 
 __version__ = "0.2.0"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from matmamba_common.lazy import names_of
 
+from .errors import refusals
+
 if TYPE_CHECKING:
     from matmamba_retrieval import Strategy
 
@@ -133,6 +135,7 @@ else:
                 "validate",
             ),
         },
+        refusals,
     )
 
 __all__ = [

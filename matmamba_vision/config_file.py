@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from matmamba_common.lazy import Deferred
 
 from .errors import ConfigError
 from .plain import plain_number
+
+if TYPE_CHECKING:
+    import omegaconf
+    import yaml
+else:
+    omegaconf, yaml = Deferred("omegaconf"), Deferred("yaml")
 
 C = TypeVar("C")
 
@@ -28,11 +32,11 @@ def load_into(kind: type[C], file: Path) -> C:
     if not file.is_file():
         raise ConfigError(f"no config file {file}")
     try:
-        loaded = OmegaConf.load(file)
-        if not isinstance(loaded, DictConfig):
+        loaded = omegaconf.OmegaConf.load(file)
+        if not isinstance(loaded, omegaconf.DictConfig):
             raise ConfigError(f"{file} is a list: it has to have keys with values, such as `key: value`")
-        return filled(kind, OmegaConf.to_container(loaded, resolve=False), str(file))
-    except OmegaConfBaseException as error:
+        return filled(kind, omegaconf.OmegaConf.to_container(loaded, resolve=False), str(file))
+    except omegaconf.errors.OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -56,9 +60,11 @@ def filled(kind: type[C], values: Any, source: str) -> C:
             if isinstance(one, str) and "${" in one:
                 raise ConfigError(f"{source}: {key}: {one!r} is not looked up: write the value that is meant")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(values))
-        return cast("C", OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
+        merged = omegaconf.OmegaConf.merge(
+            omegaconf.OmegaConf.structured(kind), omegaconf.OmegaConf.create(values)
+        )
+        return cast("C", omegaconf.OmegaConf.to_object(merged))
+    except omegaconf.errors.OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{source}: {error.full_key or 'config'}: {reason}") from error
 

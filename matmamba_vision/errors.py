@@ -34,9 +34,20 @@ class MissingPackageError(MatMambaError):
 EXTRAS = {
     "pyarrow": "data",
     "sklearn": "data",
+    "fsspec": "data",
     "onnx": "export",
-    "onnxruntime": "export",
     "onnxscript": "export",
+    "onnxruntime": "query",
+    # What trains the network, and runs it in torch.
+    "torch": "torch",
+    "torchvision": "torch",
+    "timm": "torch",
+    "safetensors": "torch",
+    "accelerate": "torch",
+    "torchmetrics": "torch",
+    "matplotlib": "torch",
+    "omegaconf": "torch",
+    "yaml": "torch",
 }
 
 
@@ -57,12 +68,13 @@ def refusals() -> Iterator[None]:
     except (MatMambaError, BrokenPipeError):
         raise
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
             raise
-        extra = EXTRAS[error.name]
-        raise MissingPackageError(
-            f"this needs {error.name}: pip install 'matmamba-vision[{extra}]'"
-        ) from error
+        extra = EXTRAS[package]
+        # The extra with torch is known by torch, whichever of it is asked for first.
+        needed = extra if extra == "torch" else package
+        raise MissingPackageError(f"this needs {needed}: pip install 'matmamba-vision[{extra}]'") from error
     except OSError as error:
         # One without a number was raised by a program, and its words say what is wrong.
         raise SystemRefusalError(str(error)) from error

@@ -81,7 +81,7 @@ def check_onnx(model: MatMamba, file: Path | str, batch_sizes: Sequence[int] = (
 
     Raises:
         ExportError: the difference is above `ONNX_TOLERANCE`, or not a number.
-        ModuleNotFoundError: onnxruntime is missing, which the extra `export` brings.
+        ModuleNotFoundError: onnxruntime is missing, which the extra `query` brings.
     """
     import onnxruntime
 

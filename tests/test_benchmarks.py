@@ -33,6 +33,7 @@ import pytest
 import report
 import rows as training_rows
 import small_gallery
+import start
 import targets
 import torch
 import training_step
@@ -55,6 +56,7 @@ TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (listing, {"files": 200}),
     (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),
     (small_gallery, {"counts": [50]}),
+    (start, {"pictures": 3}),
     (width_time, {"name": NANO, "batch": 2}),
 )
 

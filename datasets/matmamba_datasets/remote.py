@@ -54,6 +54,9 @@ def list_places(folder: str, pattern: str) -> list[str]:
         try:
             system, path = fsspec.core.url_to_fs(join(folder, pattern))
             found = [place.rsplit("/", 1)[-1] for place in system.glob(path)]
+        # Which extra brings it is said elsewhere.
+        except ModuleNotFoundError:
+            raise
         # Each file system has errors of its own.
         except Exception as error:
             raise DataError(f"cannot list {folder}: {error}") from error
@@ -71,6 +74,8 @@ def read_small(place: str) -> bytes | None:
             return file.read()
     except FileNotFoundError:
         return None
+    except ModuleNotFoundError:
+        raise
     except Exception as error:
         raise DataError(f"cannot read {place}: {error}") from error
 
@@ -98,6 +103,8 @@ def local_copy(place: str, cache: str = "", version: str = "") -> Path:
             system, path = fsspec.core.url_to_fs(place)
             system.get_file(path, str(partial))
             partial.replace(copy)
+        except ModuleNotFoundError:
+            raise
         except Exception as error:
             raise DataError(f"cannot fetch {place}: {error}") from error
         finally:

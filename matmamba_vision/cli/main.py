@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from ..allocator import keep_freed_memory
+from ..allocator import keep_freed_memory, load_torch_uncollected
 from ..errors import ConfigError, MatMambaError, refusals
 from ..nearest import did_you_mean
 from .console import Console, Lines, replace_what_cannot_be_printed, say
@@ -110,6 +110,7 @@ def _run(name: str, arguments: list[str]) -> int:
             f"unknown command {name!r}: one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}"
         )
     keep_freed_memory()
+    load_torch_uncollected()
     command = importlib.import_module(f".{name.replace('-', '_')}_command", __package__)
     return command.run(arguments) or 0
 

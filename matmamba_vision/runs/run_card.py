@@ -159,8 +159,8 @@ $measured
 
 ## Use
 
-Install matmamba-vision first (`pip install .` in a clone of its repository). FOLDER is the one that holds
-this file.
+Install matmamba-vision first (`pip install ".[torch]"` in a clone of its repository). FOLDER is the one
+that holds this file.
 
 ```python
 from matmamba_vision import extract, load_checkpoint

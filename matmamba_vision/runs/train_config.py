@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-import yaml
 from matmamba_common.settings import Bounds, check, kind_of
 from matmamba_datasets import DataConfig
 
@@ -156,4 +155,6 @@ def check_config(config: TrainConfig) -> None:
 
 def save_config(config: TrainConfig, file: Path) -> None:
     """Write the resolved configuration, so that `load_config` gives it back."""
+    import yaml
+
     file.write_text(yaml.safe_dump(as_plain(config), sort_keys=False))

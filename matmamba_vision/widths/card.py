@@ -149,8 +149,8 @@ $difference
 
 ## Use
 
-Install matmamba-vision first (`pip install .` in a clone of its repository). With timm 1.0.16 or newer, from
-this folder, or as `hf-hub:OWNER/NAME` from the Hub:
+Install matmamba-vision first (`pip install ".[torch]"` in a clone of its repository). With timm 1.0.16 or
+newer, from this folder, or as `hf-hub:OWNER/NAME` from the Hub:
 
 ```python
 import matmamba_vision  # registers the architecture

@@ -36,3 +36,17 @@ def test_kept_memory_is_not_fetched_again() -> None:
         pytest.skip("another C library than glibc")
     (default,) = faults("default")
     assert int(kept) < int(default) / 10
+
+
+def test_torch_is_imported_without_looking_for_garbage() -> None:
+    program = """
+import gc, sys
+from matmamba_vision.allocator import load_torch_uncollected
+load_torch_uncollected()
+looked = []
+gc.callbacks.append(lambda *_: looked.append("torch" in sys.modules))
+import torch
+print(any(looked), gc.isenabled(), gc.get_freeze_count() > 100_000)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "True", "True"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from matmamba_common.lazy import Deferred
@@ -11,4 +12,9 @@ if TYPE_CHECKING:
 else:
     faiss = Deferred("faiss")
 
-__all__ = ["faiss"]
+__all__ = ["faiss", "load_faiss"]
+
+
+def load_faiss() -> None:
+    """Import it now, before something is timed, if that was not done."""
+    importlib.import_module("faiss")

@@ -1,6 +1,7 @@
-"""The main job on an installed package with nothing but its core: images are indexed and searched.
+"""The main job on an installed package with torch and no other extra: images are indexed and searched.
 
-`make smoke` builds the wheel, installs it into a fresh environment and runs this there; pytest does not.
+`make smoke` builds the wheel, installs it with the extra `torch` into a fresh environment and runs this
+there; pytest does not.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import matmamba_vision
 import numpy as np
 from PIL import Image
 
-# Of the extras, for tests, data, export and documentation: the main job needs none of them.
-NOT_CORE = ("pytest", "pyarrow", "sklearn", "onnx", "pillow_heif", "transformers")
+# Of the extras for tests, data, export and light queries: the main job needs none of them.
+NOT_HERE = ("pytest", "pyarrow", "sklearn", "onnx", "onnxruntime", "pillow_heif", "transformers")
 
 
 def matmamba(*arguments: str) -> str:
@@ -37,11 +38,11 @@ def draw(folder: Path) -> list[Path]:
     return files
 
 
-def require_core_alone() -> None:
-    """That what is tried is the installed package, and nothing beside its core."""
+def require_torch_alone() -> None:
+    """That what is tried is the installed package, and nothing beside its core and torch."""
     assert Path(matmamba_vision.__file__).is_relative_to(sys.prefix), matmamba_vision.__file__
-    extra = [name for name in NOT_CORE if importlib.util.find_spec(name)]
-    assert not extra, f"installed beside the core: {extra}"
+    extra = [name for name in NOT_HERE if importlib.util.find_spec(name)]
+    assert not extra, f"installed beside torch: {extra}"
 
 
 def by_shell(place: Path, files: list[Path]) -> list[str]:
@@ -63,7 +64,7 @@ def by_door(place: Path, files: list[Path]) -> list[str]:
 
 
 def main() -> None:
-    require_core_alone()
+    require_torch_alone()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         files = draw(place / "photos")
