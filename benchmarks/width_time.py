@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from matmamba_vision import extract, freeze
+from matmamba_vision import freeze
 from matmamba_vision.measures import count_macs
+from matmamba_vision.models import extract
 from measuring import Case, Plan, Ratio, compare, run
 from peers import create
 

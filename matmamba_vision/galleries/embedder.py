@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
+from ..frozen import FrozenWidth, freeze
 from ..measures import count_macs
 from ..models import MatMamba
 from .image_queries import ImageQueries, PreparedImages, require_prepared
@@ -20,7 +22,7 @@ BATCH = 256
 
 
 class Embedder:
-    """Encodes images at any width of a checkpoint's model.
+    """Encodes images at any width of a checkpoint's model, each frozen when it is first asked for.
 
     Attributes:
         model: in evaluation mode.
@@ -31,6 +33,19 @@ class Embedder:
         self.model: MatMamba = checkpoint.model
         self.digest = checkpoint.digest
         self._macs: dict[str, float] = {}
+        self._frozen: dict[str, FrozenWidth] = {}
+        self._freezing = threading.Lock()
+
+    def frozen(self, width: str = "full") -> FrozenWidth:
+        """What encodes at a width, made now if it was not.
+
+        Raises:
+            WidthError: no such width.
+        """
+        with self._freezing:
+            if width not in self._frozen:
+                self._frozen[width] = freeze(self.model, width)
+            return self._frozen[width]
 
     def spec(self, width: str = "full") -> EmbeddingSpec:
         """What embeddings of a width are made of, at full length."""
@@ -50,7 +65,7 @@ class Embedder:
 
     def encoded_by(self, width: str) -> str:
         """What computes a width."""
-        return "pytorch"
+        return self.frozen(width).by
 
     @torch.inference_mode()
     def embed(self, images: PreparedImages, width: str = "full") -> NDArray[np.float32]:
@@ -61,8 +76,8 @@ class Embedder:
             WidthError: no such width.
         """
         images = self._checked(images)
-        device = self.model.pos_embed.device
-        batches = [self.model.embed(batch.to(device), width).cpu() for batch in images.split(BATCH)]
+        frozen, device = self.frozen(width), self.model.pos_embed.device
+        batches = [frozen.embed(batch.to(device)).cpu() for batch in images.split(BATCH)]
         return torch.cat(batches).numpy()
 
     def queries(self, images: PreparedImages) -> ImageQueries:

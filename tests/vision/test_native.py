@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.frozen.native_width import native_network, network_arrays
+from matmamba_vision.frozen.native_width import native_engine, network_arrays
 from matmamba_vision.frozen.packed import pack
 from matmamba_vision.native import (
     Library,
@@ -167,7 +167,7 @@ def test_what_is_not_a_number_stays_none() -> None:
     "kind", [{"attention_blocks": [1]}, {"heads_per_group": 2}, {"scan": "bidirectional"}]
 )
 def test_other_blocks_are_not_for_the_kernels(kind: dict[str, Any]) -> None:
-    assert native_network(pack(model_of(kind), "full")) is None
+    assert native_engine(pack(model_of(kind), "full")) is None
 
 
 @pytest.mark.parametrize(
