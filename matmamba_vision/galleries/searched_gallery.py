@@ -40,7 +40,6 @@ from .search_pass import SearchPass, VectorQueries, hits_wanted, why_few
 from .strategies import StrategyChoice
 
 if TYPE_CHECKING:
-    from .freezing import KeptEncoder
     from .intake import Indexed
     from .plans import Numbers, PlanFound, QueryImages, QueryVectors
 
@@ -462,32 +461,6 @@ class SearchedGallery(OpenedGallery):
         if plot is not None:
             found.write_plot(plot)
         return found
-
-    @refusals()
-    def freeze(
-        self, widths: Sequence[str] = (), *, kinds: Sequence[str] = (), progress: Listener | None = None
-    ) -> list[KeptEncoder]:
-        """Keep encoders of some widths with the gallery: searching it needs neither PyTorch nor a checkpoint.
-
-        Args:
-            widths: that may encode queries; by default those of its plan, or all that were trained.
-            kinds: "native" for the kernels in C, "onnx" for ONNX Runtime, "onnx-int8" for the same with
-                weights of 8 bits, which loses precision; by default the best that this machine can make.
-            progress: is told how far it is.
-
-        Returns:
-            What was made, and what it takes for one image here.
-
-        Raises:
-            MatMambaError: no such width or kind, or a width that cannot have one; nothing can be written; it
-                is closed, or was opened for reading; its model is not to be had.
-        """
-        from .freezing import freeze_widths
-
-        with self.changing(), self.reading() as gallery:
-            made = freeze_widths(gallery, self._by_model().embedder, widths, kinds, Reporter(progress))
-            self._encoder = None
-        return made
 
 
 def _require(k: Any, weight: Any, where: Any, min_score: Any, reading: Any) -> None:
