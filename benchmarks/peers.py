@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,16 +173,17 @@ def fastest(sides: Mapping[str, Callable[[], object]], rounds: int = 10) -> str:
 def _onnx_session(vit: VisionTransformer, images: Tensor) -> Any:
     import onnxruntime
 
-    written = io.BytesIO()
     with warnings.catch_warnings():
         # The exporter uses what PyTorch itself has deprecated.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(vit, (images,), dynamo=True, input_names=["images"], verbose=False)
     assert program is not None
-    program.save(written)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(written.getvalue(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vit.onnx"
+        program.save(file)
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 def transformers_mixer(weights: MixerWeights, chunk_size: int) -> nn.Module:

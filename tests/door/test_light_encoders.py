@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import matmamba_vision as mv
 import numpy as np
@@ -29,7 +30,7 @@ from matmamba_vision.native import why_missing
 KERNELS = pytest.mark.skipif(why_missing() is not None, reason=f"no kernels: {why_missing()}")
 # Of ONNX Runtime against PyTorch, float32.
 TOLERANCE = 1e-4
-SIZES = {
+SIZES: dict[str, Any] = {
     "img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 4, "head_dim": 16,
     "d_state": 16, "scan": "flip", "num_classes": 3,
 }  # fmt: skip
