@@ -74,8 +74,8 @@ what the second encoding of a rerank or a gate can reuse of the first |
 searching and training in two versions, in turn |
 | `results/call_overhead.json` | `.venv/bin/python benchmarks/call_overhead.py --threads 1` | what \
 the public search takes beside its parts |
-| `results/start.json` | `.venv/bin/python benchmarks/start.py` | cold commands, beside `python -c pass` and \
-`import torch` |
+| `results/start.json` | `.venv/bin/python benchmarks/start.py --threads 1` | cold commands, beside \
+`python -c pass` and `import torch` |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import matmamba_vision as mv
 import numpy as np
+import torch
 from measuring import Case, Plan, Ratio, measure_case, run
 from PIL import Image
 
@@ -86,6 +87,8 @@ def taken(words: Sequence[str], folder: Path) -> Taken:
     """Milliseconds of a process of Python, by the clock and of the processor."""
     known = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     known["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+    # As many as this process was told to take: on a busy machine, threads wait for each other.
+    known["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *words], cwd=folder, env=known, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -61,6 +61,7 @@ def test_other_views_are_left_to_timm(input: dict[str, Any]) -> None:
 
 
 def test_defaults_are_timms() -> None:
-    input, image = {"input_size": (3, 24, 24)}, noise(40, 30)
+    input: dict[str, Any] = {"input_size": (3, 24, 24)}
+    image = noise(40, 30)
     wanted: Any = create_transform(**input, is_training=False)(image)
     assert torch.equal(eval_transform(input)(image), wanted)
