@@ -39,7 +39,7 @@ K, RECALL, EFC = 10, 0.99, 64
 ROWS, QUERIES, SINGLE = 1_000_000, 1000, 50
 IVF = ("IVF1024,PQ128x4fsr", "IVF1024,PQ256x4fsr", "IVF4096,PQ256x4fsr")
 # Ours: indexes by dim.
-INDEXES = {128: "ivfpq", 256: "ivfpq", 512: "pca-ivfpq:96:1024"}
+INDEXES = {128: "ivfpq", 256: "ivfpq", 512: "pca-ivfpq:128:1024"}
 # Of the processor: what FAISS and NumPy choose their code by.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "f16c", "asimd", "sve")
 LENGTHS = (70, 80, 85, 90, 95, 100, 105, 110, 115, 120, 125, 130, 135, 140, 150, 160, 180, 200, 240)

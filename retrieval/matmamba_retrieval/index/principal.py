@@ -21,7 +21,7 @@ LEAST = 32
 
 def default_dims(dim: int) -> int:
     """How many of `dim` principal coordinates are compared, unless told otherwise."""
-    return max(min(dim, LEAST), 3 * dim // 16)
+    return max(min(dim, LEAST), dim // 4)
 
 
 def rotation(xt: Floats, dims: int) -> Any:
