@@ -562,17 +562,8 @@ void matmamba_meet(Team team) {
     while (__atomic_load_n(&barrier->round, __ATOMIC_ACQUIRE) == round) pause_briefly(&spins);
 }
 
-/* What one call is to do, by all threads; the fields are those of `matmamba_run`. */
-typedef struct {
-    const Kernels *kernels;
-    const Patches *patches;
-    const Block *blocks;
-    int64_t count;
-    const Ending *ending;
-    const float *images;
-    int64_t batch, stream_row;
-    float *stream, *embeddings;
-} Job;
+/* What threads do together: each is told which of how many it is. */
+typedef void Work(void *job, int64_t rank, int64_t size);
 
 typedef struct Pool Pool;
 typedef struct {
@@ -581,45 +572,17 @@ typedef struct {
     pthread_t thread;
 } Worker;
 
+/* Threads that sleep until there is work. The one that asks for it is the first of them. */
 struct Pool {
-    int64_t size, generation, left, closing;
+    int64_t size, generation, closing;
+    /* Of the present work: who has not begun yet, and who has not ended. */
+    int64_t late, left;
     pthread_mutex_t mutex;
     pthread_cond_t begun;
-    Barrier barrier;
-    Job job;
-    Scratch *scratch;
-    float **memory;
+    Work *work;
+    void *job;
     Worker *workers;
 };
-
-/* Step -1 is the patches, then the blocks. */
-static void work_step(const Job *job, int64_t step, int64_t image, Team team, Scratch shared, Scratch own) {
-    float *stream = job->stream + image * job->stream_row;
-    const Patches *p = job->patches;
-    if (step < 0)
-        job->kernels->patches(p, job->images + image * p->channels * p->height * p->width, stream, team, shared);
-    else
-        job->kernels->block(job->blocks + step, stream, team, shared, own);
-}
-
-/* A thread's part: images of its own, then what is left over together with all others. */
-static void work(Pool *pool, int64_t rank) {
-    const Job *job = &pool->job;
-    int64_t alone = job->batch / pool->size * pool->size, first = job->patches ? -1 : 0;
-    uint64_t before = flush_tiny();
-    for (int64_t step = first; step < job->count; step++)
-        for (int64_t image = rank; image < alone; image += pool->size)
-            work_step(job, step, image, (Team){0, 1, 0}, pool->scratch[rank], pool->scratch[rank]);
-    Team team = {rank, pool->size, &pool->barrier};
-    if (alone < job->batch) matmamba_meet(team);
-    for (int64_t step = first; step < job->count; step++)
-        for (int64_t image = alone; image < job->batch; image++)
-            work_step(job, step, image, team, pool->scratch[0], pool->scratch[rank]);
-    for (int64_t image = rank; job->ending && image < job->batch; image += pool->size)
-        job->kernels->ending(job->ending, job->stream + image * job->stream_row,
-                             job->embeddings + image * job->ending->embedding_dim, pool->scratch[rank]);
-    restore_tiny(before);
-}
 
 static void *worker_main(void *argument) {
     Worker *worker = argument;
@@ -629,12 +592,58 @@ static void *worker_main(void *argument) {
         pthread_mutex_lock(&pool->mutex);
         while (pool->generation == seen && !pool->closing) pthread_cond_wait(&pool->begun, &pool->mutex);
         seen = pool->generation;
-        int64_t closing = pool->closing;
+        int64_t closing = pool->closing, wanted = pool->late > 0;
+        pool->late -= wanted;
         pthread_mutex_unlock(&pool->mutex);
         if (closing) return 0;
-        work(pool, worker->rank);
+        if (!wanted) continue;
+        pool->work(pool->job, worker->rank, pool->size);
         __atomic_sub_fetch(&pool->left, 1, __ATOMIC_ACQ_REL);
     }
+}
+
+/* Done when it returns. `all`: every thread has a part of its own; otherwise those that come too late are left out. */
+static void run_on(Pool *pool, Work *work, void *job, int all) {
+    if (pool->size > 1) {
+        pthread_mutex_lock(&pool->mutex);
+        pool->work = work, pool->job = job;
+        pool->late = pool->left = pool->size - 1;
+        pool->generation++;
+        pthread_cond_broadcast(&pool->begun);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    work(job, 0, pool->size);
+    if (!all) {
+        pthread_mutex_lock(&pool->mutex);
+        __atomic_sub_fetch(&pool->left, pool->late, __ATOMIC_ACQ_REL);
+        pool->late = 0;
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    int64_t spins = 0;
+    while (__atomic_load_n(&pool->left, __ATOMIC_ACQUIRE)) pause_briefly(&spins);
+}
+
+void matmamba_pool_free(Pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    pool->closing = 1;
+    pthread_cond_broadcast(&pool->begun);
+    pthread_mutex_unlock(&pool->mutex);
+    for (int64_t rank = 1; rank < pool->size; rank++) pthread_join(pool->workers[rank].thread, 0);
+    free(pool->workers), free(pool);
+}
+
+/* Fewer threads where no more can be had, null for none. One piece of work at a time. */
+Pool *matmamba_pool_new(int64_t threads) {
+    Pool *pool = calloc(1, sizeof *pool);
+    if (!pool || !(pool->workers = calloc(threads, sizeof *pool->workers))) return free(pool), (Pool *)0;
+    pthread_mutex_init(&pool->mutex, 0);
+    pthread_cond_init(&pool->begun, 0);
+    for (pool->size = 1; pool->size < threads; pool->size++) {
+        Worker *worker = &pool->workers[pool->size];
+        *worker = (Worker){pool, pool->size, 0};
+        if (pthread_create(&worker->thread, 0, worker_main, worker)) break;
+    }
+    return pool;
 }
 
 /* The next `count` floats of a thread's memory, from a cache line on. */
@@ -669,66 +678,98 @@ static int64_t lay_out(const Block *b, int64_t most_pixels, float *memory, Scrat
     return taken;
 }
 
-void matmamba_pool_free(Pool *pool) {
-    pthread_mutex_lock(&pool->mutex);
-    pool->closing = 1;
-    pthread_cond_broadcast(&pool->begun);
-    pthread_mutex_unlock(&pool->mutex);
-    for (int64_t rank = 1; rank < pool->size; rank++) pthread_join(pool->workers[rank].thread, 0);
-    for (int64_t rank = 0; pool->memory && rank < pool->size; rank++) free(pool->memory[rank]);
-    free(pool->memory), free(pool->scratch), free(pool->workers), free(pool);
+/* What blocks are computed in: a part for each thread of a pool. */
+typedef struct {
+    int64_t count;
+    Scratch *scratch;
+    float **parts;
+} Memory;
+
+void matmamba_memory_free(Memory *memory) {
+    for (int64_t rank = 0; memory->parts && rank < memory->count; rank++) free(memory->parts[rank]);
+    free(memory->parts), free(memory->scratch), free(memory);
 }
 
-static int add_thread(Pool *pool, int64_t rank, const Block *largest, int64_t most_pixels) {
-    Scratch *scratch = &pool->scratch[rank];
+static int add_part(Memory *memory, int64_t rank, const Block *largest, int64_t most_pixels) {
+    Scratch *scratch = &memory->scratch[rank];
     int64_t bytes = lay_out(largest, most_pixels, 0, scratch) * 4;
-    if (posix_memalign((void **)&pool->memory[rank], 64, bytes)) return 0;
+    if (posix_memalign((void **)&memory->parts[rank], 64, bytes)) return memory->parts[rank] = 0, 0;
     /* Zeros, because what fills up panels is multiplied too. */
-    memset(pool->memory[rank], 0, bytes);
-    lay_out(largest, most_pixels, pool->memory[rank], scratch);
-    pool->workers[rank] = (Worker){pool, rank, 0};
-    if (rank && pthread_create(&pool->workers[rank].thread, 0, worker_main, &pool->workers[rank]))
-        return free(pool->memory[rank]), 0;
-    pool->size = rank + 1;
+    memset(memory->parts[rank], 0, bytes);
+    lay_out(largest, most_pixels, memory->parts[rank], scratch);
     return 1;
 }
 
-/* Threads, with memory for blocks no larger than `largest`; fewer threads where no more can be had, null for none.
+/* Memory for the threads of a pool, and for blocks no larger than `largest`; null if there is not enough.
  * `most_pixels`: numbers in all patches of an image. */
-Pool *matmamba_pool_new(int64_t threads, const Block *largest, int64_t most_pixels) {
-    Pool *pool = calloc(1, sizeof *pool);
-    if (!pool) return 0;
-    pthread_mutex_init(&pool->mutex, 0);
-    pthread_cond_init(&pool->begun, 0);
-    pool->scratch = calloc(threads, sizeof *pool->scratch);
-    pool->memory = calloc(threads, sizeof *pool->memory);
-    pool->workers = calloc(threads, sizeof *pool->workers);
+Memory *matmamba_memory_new(const Pool *pool, const Block *largest, int64_t most_pixels) {
+    Memory *memory = calloc(1, sizeof *memory);
+    if (!memory) return 0;
+    memory->count = pool->size;
+    memory->scratch = calloc(memory->count, sizeof *memory->scratch);
+    memory->parts = calloc(memory->count, sizeof *memory->parts);
     int64_t rank = 0;
-    if (pool->scratch && pool->memory && pool->workers)
-        while (rank < threads && add_thread(pool, rank, largest, most_pixels)) rank++;
-    return rank ? pool : (matmamba_pool_free(pool), (Pool *)0);
+    if (memory->scratch && memory->parts)
+        while (rank < memory->count && add_part(memory, rank, largest, most_pixels)) rank++;
+    return rank == memory->count ? memory : (matmamba_memory_free(memory), (Memory *)0);
+}
+
+/* Images that all threads compute; the fields are those of `matmamba_run`. */
+typedef struct {
+    const Kernels *kernels;
+    const Memory *memory;
+    const Patches *patches;
+    const Block *blocks;
+    int64_t count;
+    const Ending *ending;
+    const float *images;
+    int64_t batch, stream_row;
+    float *stream, *embeddings;
+    Barrier barrier;
+} Batch;
+
+/* Step -1 is the patches, then the blocks. */
+static void work_step(const Batch *b, int64_t step, int64_t image, Team team, Scratch shared, Scratch own) {
+    float *stream = b->stream + image * b->stream_row;
+    const Patches *p = b->patches;
+    if (step < 0)
+        b->kernels->patches(p, b->images + image * p->channels * p->height * p->width, stream, team, shared);
+    else
+        b->kernels->block(b->blocks + step, stream, team, shared, own);
+}
+
+/* A thread's part: images of its own, then what is left over together with all others. */
+static void work_batch(void *job, int64_t rank, int64_t size) {
+    Batch *b = job;
+    const Scratch *scratch = b->memory->scratch;
+    int64_t alone = b->batch / size * size, first = b->patches ? -1 : 0;
+    uint64_t before = flush_tiny();
+    for (int64_t step = first; step < b->count; step++)
+        for (int64_t image = rank; image < alone; image += size)
+            work_step(b, step, image, (Team){0, 1, 0}, scratch[rank], scratch[rank]);
+    Team team = {rank, size, &b->barrier};
+    if (alone < b->batch) matmamba_meet(team);
+    for (int64_t step = first; step < b->count; step++)
+        for (int64_t image = alone; image < b->batch; image++)
+            work_step(b, step, image, team, scratch[0], scratch[rank]);
+    for (int64_t image = rank; b->ending && image < b->batch; image += size)
+        b->kernels->ending(b->ending, b->stream + image * b->stream_row,
+                           b->embeddings + image * b->ending->embedding_dim, scratch[rank]);
+    restore_tiny(before);
 }
 
 /* Patches, blocks and ending of a batch of images; what is null is left out. 0 if all was done.
  *
  * images (batch, C, height, width); stream (batch, stream_row) is read unless patches are given, and written;
  * embeddings (batch, embedding_dim). One call at a time for each pool. */
-int matmamba_run(Pool *pool, const char *instructions, const Patches *patches, const Block *blocks, int64_t count,
-                 const Ending *ending, const float *images, int64_t batch, float *stream, int64_t stream_row,
-                 float *embeddings) {
+int matmamba_run(Pool *pool, const Memory *memory, const char *instructions, const Patches *patches,
+                 const Block *blocks, int64_t count, const Ending *ending, const float *images, int64_t batch,
+                 float *stream, int64_t stream_row, float *embeddings) {
     const Kernels *kernels = kernels_by_name(instructions);
     if (!kernels) return 1;
-    pool->job = (Job){kernels, patches, blocks, count, ending, images, batch, stream_row, stream, embeddings};
-    if (pool->size > 1) {
-        pthread_mutex_lock(&pool->mutex);
-        pool->left = pool->size - 1;
-        pool->generation++;
-        pthread_cond_broadcast(&pool->begun);
-        pthread_mutex_unlock(&pool->mutex);
-    }
-    work(pool, 0);
-    int64_t spins = 0;
-    while (__atomic_load_n(&pool->left, __ATOMIC_ACQUIRE)) pause_briefly(&spins);
+    Batch job = {kernels, memory, patches,    blocks, count,      ending,
+                 images,  batch,  stream_row, stream, embeddings, {0, 0}};
+    run_on(pool, work_batch, &job, 1);
     return 0;
 }
 
