@@ -2,8 +2,8 @@
 
 `data/v0_1` holds a run, galleries with each kind of plan, vectors, a Parquet file, and what the commands
 printed then, with --json; `data/v0_1/make.py` made it. The commands are given once more to the code of today,
-each in a copy. On another processor, or with other versions of the libraries that compute, sums are rounded
-otherwise: there, numbers are compared with a tolerance.
+each in a copy: by PyTorch's operations, as then, and by the kernels in C. These, another processor, and other
+versions of the libraries that compute round sums otherwise: there, numbers are compared with a tolerance.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from matmamba_vision.cli.main import main
+from matmamba_vision.native import compiled, why_missing
+from matmamba_vision.ops import resolve
 from safetensors.numpy import load_file
 
 HERE = Path(__file__).parent / "data" / "v0_1"
@@ -39,6 +42,8 @@ TOLERANCE = 1e-4
 
 def like_then() -> bool:
     """Whether the last bit of a sum has to be the same as on the machine that made the data."""
+    if why_missing() is None:
+        return False
     then = dict(ABOUT["machine"])
     processor, capability, kind = (then.pop(name) for name in ("processor", "capability", "kind"))
     same = all(version(package) == known for package, known in then.items())
@@ -98,6 +103,20 @@ def require_same_weights(now: Path, then: Path) -> None:
         if like_then():
             assert np.array_equal(found[name], values), name
         np.testing.assert_allclose(found[name], values, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.fixture(params=["PyTorch's operations", "kernels"], autouse=True)
+def arithmetic(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """As if there were no kernels in C, and with them."""
+    if request.param == "kernels" and (reason := why_missing()):
+        pytest.skip(f"no kernels: {reason}")
+    if request.param != "kernels":
+        monkeypatch.setattr(compiled, "FILE", tmp_path / "none.so")
+    resolve.cache_clear()
+    yield
+    resolve.cache_clear()
 
 
 @pytest.fixture

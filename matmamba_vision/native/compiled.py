@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 FILE = Path(__file__).with_name("libkernels.so")
 # Channels of a panel, and what numbers of heads are rounded up to: as in `kernels.c`.
 PANEL, ROUND, MOST_TAPS = 32, 16, 8
+# Rows for which the gradient of a gated norm's weight is summed.
+GATE_ROWS = 64
 
 
 def _fields(integers: str, floats: str, addresses: str) -> list[tuple[str, Any]]:
@@ -53,7 +55,22 @@ class EndingStruct(ctypes.Structure):
     )
 
 
-_STRUCTURES = (BlockStruct, PatchesStruct, EndingStruct)
+class ConvolutionStruct(ctypes.Structure):
+    """Convolution and SiLU of tokens."""
+
+    _fields_ = _fields("batch length channels taps", "", "tokens kernel bias out dout dtokens sums total")
+
+
+class GateStruct(ctypes.Structure):
+    """Gate and norm of rows."""
+
+    _fields_ = [
+        *_fields("rows channels", "", "y z weight out scale"),
+        *_fields("", "epsilon", "dout dy dz sums total"),
+    ]
+
+
+_STRUCTURES = (BlockStruct, PatchesStruct, EndingStruct, ConvolutionStruct, GateStruct)
 
 
 class Library:
@@ -86,6 +103,16 @@ class Library:
         """As `matmamba_run` in `kernels.c`, which see, without the threads and the choice of instructions."""
         names = memory.pool.address, memory.address, self.instructions.encode()
         self._require(self._calls.matmamba_run(*names, *arguments))
+
+    def convolve(self, convolution: ConvolutionStruct) -> None:
+        """Convolution and SiLU of tokens, forward or backward, as `matmamba_convolve` in `kernels.c`."""
+        name = self.instructions.encode()
+        self._require(self._calls.matmamba_convolve(self.pool().address, name, ctypes.byref(convolution)))
+
+    def gate(self, gate: GateStruct) -> None:
+        """Gate and norm of rows, forward or backward, as `matmamba_gate` in `kernels.c`."""
+        name = self.instructions.encode()
+        self._require(self._calls.matmamba_gate(self.pool().address, name, ctypes.byref(gate)))
 
     def pool(self) -> Pool:
         """The threads that work for the calling one, as many as `threads` says now."""
@@ -169,6 +196,8 @@ def _declared(calls: Any) -> Any:
     blocks = [c_void_p, c_void_p, c_int64, c_void_p]
     calls.matmamba_run.argtypes = [c_void_p, c_void_p, c_char_p, *blocks, *images]
     calls.matmamba_run.restype = c_int
+    for call, what in ((calls.matmamba_convolve, ConvolutionStruct), (calls.matmamba_gate, GateStruct)):
+        call.argtypes, call.restype = [c_void_p, c_char_p, POINTER(what)], c_int
     return calls
 
 
