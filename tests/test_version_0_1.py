@@ -2,9 +2,10 @@
 
 `data/v0_1` holds a run, galleries with each kind of plan, vectors, a Parquet file, and what the commands
 printed then, with --json; `data/v0_1/make.py` made it. The commands are given once more to the code of today,
-each in a copy. Scores may differ in their last digits everywhere: images are encoded by frozen widths now,
-whose sums are rounded otherwise. On another processor, or with other versions of the libraries that compute,
-all sums are: there, numbers are compared with a tolerance.
+each in a copy: by PyTorch's operations, as then, and by the kernels in C. Scores may differ in their last
+digits everywhere: images are encoded by frozen widths now, whose sums are rounded otherwise. The kernels,
+another processor, and other versions of the libraries that compute round all sums otherwise: there, numbers
+are compared with a tolerance.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import re
 import shlex
 import shutil
-from functools import cache
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from matmamba_vision.cli.main import main
+from matmamba_vision.native import compiled, why_missing
+from matmamba_vision.ops import resolve
 from safetensors.numpy import load_file
 
 HERE = Path(__file__).parent / "data" / "v0_1"
@@ -46,9 +49,10 @@ TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-5
 
 
-@cache
 def like_then() -> bool:
     """Whether the last bit of a sum has to be the same as on the machine that made the data."""
+    if why_missing() is None:
+        return False
     then = dict(ABOUT["machine"])
     processor, capability, kind = (then.pop(name) for name in ("processor", "capability", "kind"))
     same = all(version(package) == known for package, known in then.items())
@@ -107,6 +111,20 @@ def require_same_weights(now: Path, then: Path) -> None:
         if like_then():
             assert np.array_equal(found[name], values), name
         np.testing.assert_allclose(found[name], values, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.fixture(params=["PyTorch's operations", "kernels"], autouse=True)
+def arithmetic(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """As if there were no kernels in C, and with them."""
+    if request.param == "kernels" and (reason := why_missing()):
+        pytest.skip(f"no kernels: {reason}")
+    if request.param != "kernels":
+        monkeypatch.setattr(compiled, "FILE", tmp_path / "none.so")
+    resolve.cache_clear()
+    yield
+    resolve.cache_clear()
 
 
 @pytest.fixture
