@@ -11,7 +11,7 @@ SMOKE := build/smoke
 SPREAD = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist worksteal
 BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step compiled_block peak_memory nested_cost latency
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
-ONE_THREAD ?= $(filter against_vit width_time,$(BENCHMARKS))
+ONE_THREAD ?= $(filter against_vit width_time latency,$(BENCHMARKS))
 
 .PHONY: demo test coverage test-timm slow smoke lint format docs record readme bench native clean
 

@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
+from matmamba_vision import freeze
 from matmamba_vision.layers import Block, MixerWeights
 from matmamba_vision.layers.mixer import NORM_EPSILON
 from matmamba_vision.ops import linear, resolve_for
 from measuring import Case, Plan, Ratio, compare, run
-from peers import SMALL, BlockShape, attention, mixer_of, vit_block
+from peers import SMALL, BlockShape, attention, create, mixer_of, vit_block
 from torch import Tensor
 from torch.nn import functional as F
+
+# The model of blocks like `SMALL`.
+MODEL = "matmamba_small_patch16_224"
 
 
 def main(arguments: Sequence[str] | None = None, shape: BlockShape = SMALL) -> None:
@@ -44,6 +48,26 @@ def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
     parts = block_parts(block, x_BLD)
     shares = [Ratio(name, name, "block") for name in parts]
     yield compare("parts", {"block": lambda: block(x_BLD), **parts}, shares, plan, shape.settings())
+    yield frozen_against_products(plan, shape)
+
+
+def frozen_against_products(plan: Plan, shape: BlockShape) -> Case:
+    """A frozen model of such blocks, with patches and embedding, against all of its products."""
+    model = create(MODEL, num_classes=0).eval()
+    images, frozen = torch.randn(shape.batch, 3, *model.input["input_size"][1:]), freeze(model, "full")
+    x_BLD = torch.randn(shape.batch, shape.tokens, shape.dim)
+    mixers = [mixer_of(block).weights() for block in model.stack]
+    y_BLI = torch.randn(*x_BLD.shape[:2], mixers[0].norm.numel())
+    patches = torch.randn(shape.batch, shape.tokens - 1, model.patch_embed.proj.weight[0].numel())
+
+    def all_products() -> None:
+        linear(patches, model.patch_embed.proj.weight.flatten(1))
+        for weights in mixers:
+            products(weights, x_BLD, y_BLI)
+
+    sides = {"frozen": lambda: frozen.embed(images), "products": all_products}
+    settings = {"model": MODEL, "batch": shape.batch, "dtype": "float32", "encoded_by": frozen.by}
+    return compare("frozen", sides, [Ratio("frozen / products", "frozen", "products")], plan, settings)
 
 
 def against_products(

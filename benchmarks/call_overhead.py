@@ -90,7 +90,7 @@ def parts(gallery: Gallery, strategy: Strategy, xq: np.ndarray) -> Answer:
     """D and I (nq, K) by the parts of the search, one by one."""
     (step,) = strategy.steps
     found = require_index(gallery, step).search(prefix(xq, step.dim), step.length, None, step.effort)
-    return rerank(xq, found, gallery.segments.read, K)
+    return rerank(xq, found, gallery.segments, K)
 
 
 def turns(

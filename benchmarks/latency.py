@@ -1,6 +1,8 @@
-"""How long one image takes at each trained width, beside timm's vision transformer of as many parameters.
+"""How long one image takes at each trained width, frozen, beside a vision transformer of equal parameters.
 
-The transformer has the parameters of the full width. Writes results/latency.json.
+timm's transformer has the parameters of the full width, the same image, patches and embedding size, and the
+fastest way there is here: eager, by torch.compile, or by ONNX Runtime. Neither side has a classifier. Writes
+results/latency.json.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
+from matmamba_vision import freeze
 from matmamba_vision.measures import count_macs
 from measuring import Case, Plan, Ratio, compare, run
-from peers import create, vit_of_equal_parameters, vit_settings
+from peers import create, fastest, vit_of_equal_parameters, vit_settings, ways_to_run
 
-MODELS = ("matmamba_small_patch16_224", "matmamba_tiny_patch16_224")
+MODELS = ("matmamba_mini_patch8_64", "matmamba_tiny_patch16_224", "matmamba_small_patch16_224")
 
 
 def main(arguments: Sequence[str] | None = None, models: Sequence[str] = MODELS) -> None:
@@ -22,21 +25,28 @@ def main(arguments: Sequence[str] | None = None, models: Sequence[str] = MODELS)
 
 
 def cases(plan: Plan, models: Sequence[str]) -> Iterator[Case]:
-    """One case for each model; a ratio says how many times as long the transformer takes."""
+    """One case for each model: widths over the full one, and over the transformer."""
     for name in models:
-        model = create(name).eval()
+        model = create(name, num_classes=0).eval()
         vit = vit_of_equal_parameters(model)
         image = torch.randn(1, 3, *model.input["input_size"][1:])
-        widths = {model.label(width): width for width in model.trained_widths}
-        sides = {label: partial(model, image, width=width) for label, width in widths.items()}
-        macs = {label: count_macs(model, width) for label, width in widths.items()}
-        yield compare(
-            name,
-            {**sides, "ViT": partial(vit, image)},
-            [Ratio(f"ViT / {label}", over="ViT", under=label) for label in widths],
-            plan,
-            {"model": name, "batch": 1, "multiply_adds": macs, **vit_settings(model, vit)},
-        )
+        frozen = {model.label(width): freeze(model, width) for width in model.trained_widths}
+        sides = {label: partial(width.embed, image) for label, width in frozen.items()}
+        of_vit = ways_to_run(vit, image)
+        best = fastest(of_vit)
+        smaller = [label for label in sides if label != "full"]
+        ratios = [Ratio(f"{label} / full", over=label, under="full") for label in smaller]
+        ratios += [Ratio(f"{label} / ViT", over=label, under=best) for label in sides]
+        settings = {
+            "model": name,
+            "batch": 1,
+            "encoded_by": {label: width.by for label, width in frozen.items()},
+            "fastest_vit": best,
+            "multiply_adds": {label: count_macs(model, label) for label in sides},
+            **vit_settings(model, vit),
+        }
+        eager = {"full, eager": partial(model.embed, image)}
+        yield compare(name, {**sides, **eager, **of_vit}, ratios, plan, settings)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 All sides see the same vectors (structured.py, 512 dims) and are tuned alike: the setting that answers
 single queries fastest of those whose ann_recall@10 is at least 0.99, over the same 1,000 queries. FAISS's
-sides index all 512 dims and keep float32; ours is a gallery, whose index covers a prefix and whose float16
-vectors stay on the disk, mapped. Memory is that of the indexes; what the system's page cache may keep of
-the mapped vectors stands apart, as `mapped_bytes`. Not asked for, but good to know: FAISS with a principal
-component analysis finds by itself the structure that Matryoshka training puts into the coordinates.
+sides index all 512 dims and keep float32; ours is a gallery, whose index covers a prefix, or principal
+coordinates of all dims, and whose float16 vectors stay on the disk, mapped. Ours is timed by the public call
+alone: queries in, hits out, with its costs. Memory is that of the indexes; what the system's page cache may
+keep of the mapped vectors stands apart, as `mapped_bytes`. FAISS with a principal component analysis finds
+by itself the structure that Matryoshka training puts into the coordinates.
 
-With --scratch, files stay there (4 GB), so that HNSW32, which takes a quarter of an hour to build, is built
-once.
+Single queries are asked with the threads given, and with one. With --scratch, files stay there (4 GB), so
+that HNSW32, which takes a quarter of an hour to build, is built once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 from matmamba_retrieval import EmbeddingSpec, Encoded, EncodedQueries, Gallery, Row, Strategy, prefix
 from matmamba_retrieval import search as search_gallery
 from matmamba_retrieval.gallery.merging import merge_segments
+from matmamba_retrieval.index.threads import one_thread
 from matmamba_vision.measures.environment import environment
 from measuring import QUICK, RESULTS, Plan, alternate, prepare, spread, timed, write_json
 from structured import Structured, exact_keys, overlap
@@ -36,8 +38,11 @@ from structured import Structured, exact_keys, overlap
 K, RECALL, EFC = 10, 0.99, 64
 ROWS, QUERIES, SINGLE = 1_000_000, 1000, 50
 IVF = ("IVF1024,PQ128x4fsr", "IVF1024,PQ256x4fsr", "IVF4096,PQ256x4fsr")
-DIMS = (64, 128, 192, 256)
-LENGTHS = (70, 80, 85, 90, 95, 100, 105, 110, 120, 125, 130, 135, 140, 150, 160, 180, 200, 220, 240, 260)
+# Ours: indexes by dim.
+INDEXES = {128: "ivfpq", 256: "ivfpq", 512: "pca-ivfpq:128:1024"}
+# Of the processor: what FAISS and NumPy choose their code by.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "f16c", "asimd", "sve")
+LENGTHS = (70, 80, 85, 90, 95, 100, 105, 110, 115, 120, 125, 130, 135, 140, 150, 160, 180, 200, 240)
 PCA_IVF = ("PCA128,IVF1024,PQ128x4fsr",)
 REFINED = (80, 100, 120, 140, 160, 200, 250, 300, 350, 370, 400, 450, 500, 650, 800)
 IP = faiss.METRIC_INNER_PRODUCT
@@ -53,9 +58,10 @@ class Side:
     memory_bytes: int
     build_seconds: float
     mapped_bytes: int = 0
+    costs: Callable[[str, np.ndarray], dict[str, float]] = lambda setting, xq: {}
 
 
-def main(arguments: Sequence[str] | None = None, rows: int = ROWS) -> None:
+def main(arguments: Sequence[str] | None = None, rows: int | None = None) -> None:
     """Build, tune, measure, write."""
     options = parse(arguments)
     prepare(options.threads)
@@ -63,7 +69,8 @@ def main(arguments: Sequence[str] | None = None, rows: int = ROWS) -> None:
     scratch = options.scratch or Path(tempfile.mkdtemp())
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        write(options, measure(scratch, rows, QUICK if options.quick else Plan(warm_up=1, repeats=15)))
+        plan = QUICK if options.quick else Plan(warm_up=1, repeats=options.rounds)
+        write(options, measure(scratch, rows or options.rows, plan, options.hnsw))
     finally:
         if options.scratch is None:
             shutil.rmtree(scratch)
@@ -77,6 +84,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few rounds; writes only to a given --output")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: results/million.json")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=ROWS, help="vectors")
+    parser.add_argument("--rounds", type=int, default=15, help="that count, of all sides in turn")
+    parser.add_argument(
+        "--no-hnsw", dest="hnsw", action="store_false", help="leave out what takes longest to build"
+    )
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="keep the vectors and indexes here")
     options = parser.parse_args(arguments)
     if options.output is None and not options.quick:
@@ -89,27 +101,36 @@ def write(options: argparse.Namespace, result: dict[str, Any]) -> None:
     for name, side in result["sides"].items():
         print(name, side)
     if options.output:
-        command = f"benchmarks/million.py --threads {options.threads}"
-        write_json(
-            options.output, {"command": command, "threads": options.threads, **environment(), **result}
-        )
+        # Its own row count is the default, and what the results of before were measured with.
+        rows = f" --rows {result['rows']}" if result["rows"] != ROWS else ""
+        rows += "" if options.hnsw else " --no-hnsw"
+        command = f"benchmarks/million.py --threads {options.threads}{rows}"
+        known = {"threads": options.threads, **environment(), "instructions": instructions()}
+        write_json(options.output, {"command": command, **known, **result})
 
 
-def measure(scratch: Path, rows: int, plan: Plan) -> dict[str, Any]:
+def instructions() -> list[str]:
+    """Of `INSTRUCTIONS`, those that the processor has; none where the system does not say."""
+    about = Path("/proc/cpuinfo")
+    words = set(about.read_text().split()) if about.is_file() else set()
+    return [name for name in INSTRUCTIONS if name in words]
+
+
+def measure(scratch: Path, rows: int, plan: Plan, hnsw: bool = True) -> dict[str, Any]:
     """Everything, on `rows` vectors."""
     data = Structured(classes=max(10, min(1000, rows // 100)))
     with made_gallery(scratch / "gallery", data, rows) as gallery:
-        return measured(gallery, data, scratch, plan)
+        return measured(gallery, data, scratch, plan, hnsw)
 
 
-def measured(gallery: Gallery, data: Structured, scratch: Path, plan: Plan) -> dict[str, Any]:
+def measured(gallery: Gallery, data: Structured, scratch: Path, plan: Plan, hnsw: bool) -> dict[str, Any]:
     """All sides on the vectors of a gallery."""
     rows, xq = len(gallery), data.queries(QUERIES)
     exact = exact_keys((prefix(xb, data.dim) for _, xb in gallery.segments.blocks()), xq, K)
     flat = exact_index(gallery)
     sides = [
         Side("FAISS exact", {"": lambda asked: flat.search(asked, K)[1]}, rows * data.dim * 4, 0.0),
-        hnsw_side(gallery, scratch),
+        *([hnsw_side(gallery, scratch)] if hnsw else []),
         ivf_side(gallery, flat, "FAISS IVF-PQfs + refine", IVF),
         ivf_side(gallery, flat, "FAISS PCA + IVF-PQfs + refine", PCA_IVF),
         our_side(gallery),
@@ -117,6 +138,8 @@ def measured(gallery: Gallery, data: Structured, scratch: Path, plan: Plan) -> d
     chosen = {side.name: tuned(side, xq, exact) for side in sides}
     searches = {side.name: side.settings[chosen[side.name]] for side in sides}
     times = {"one": timings(searches, xq, plan, SINGLE), "batch": timings(searches, xq, plan, 0)}
+    with one_thread():
+        times["one_thread"] = timings(searches, xq, plan, SINGLE)
     return {
         "rows": rows, "dim": data.dim, "k": K, "queries": len(xq), "repeats": plan.repeats,
         "prefix_recall": prefix_recall(gallery.segments, xq[:100], exact[:100]),
@@ -127,6 +150,7 @@ def measured(gallery: Gallery, data: Structured, scratch: Path, plan: Plan) -> d
                 "memory_bytes": side.memory_bytes, "mapped_bytes": side.mapped_bytes,
                 "build_seconds": round(side.build_seconds, 1),
                 **{f"ms_{how}": spread(found[side.name]) for how, found in times.items()},
+                **side.costs(chosen[side.name], xq),
             }
             for side in sides
         },
@@ -207,28 +231,37 @@ def refine_setting(index: Any, probes: int, refined: int) -> Search:
 
 
 def our_side(gallery: Gallery) -> Side:
-    """`ivfpq` over prefixes: dims, cells looked into, and lengths of the shortlist."""
-    settings, sizes, start = {}, [], time.perf_counter()
-    for dim in DIMS:
-        gallery.build_shortlist(dim, "ivfpq")
-        sizes.append(gallery.shortlist_index(gallery.shortlists()[-1]).memory)
-        for effort in (2, 4, 8):
+    """Indexes over prefixes and principal coordinates: cells looked into, and lengths of the shortlist."""
+    strategies, sizes, start = {}, [], time.perf_counter()
+    for dim, recipe in INDEXES.items():
+        known = gallery.shortlist_record(dim, gallery.spec.width)
+        if known is None or known.recipe != recipe or known.rows != len(gallery):
+            gallery.build_shortlist(dim, recipe)
+        sizes += [gallery.shortlist_index(built).memory for built in gallery.shortlists() if built.dim == dim]
+        for effort in (2, 3, 4, 8):
             for length in LENGTHS:
-                settings[f"{dim} dims, effort {effort}, shortlist {length}"] = our_setting(
-                    gallery, dim, effort, length
-                )
-    mapped = len(gallery) * gallery.spec.dim * 2
-    return Side("ours", settings, max(sizes), time.perf_counter() - start, mapped)
+                name = f"{recipe} over {dim} dims, effort {effort}, shortlist {length}"
+                strategies[name] = Strategy.shortlist(width="full", dim=dim, length=length, effort=effort)
+    return Side(
+        "ours",
+        {name: partial(our_answer, gallery, strategy) for name, strategy in strategies.items()},
+        max(sizes),
+        time.perf_counter() - start,
+        len(gallery) * gallery.spec.dim * 2,
+        lambda name, xq: our_costs(gallery, strategies[name], xq),
+    )
 
 
-def our_setting(gallery: Gallery, dim: int, effort: int, length: int) -> Search:
-    """Shortlist by a prefix, then rerank: the search that every user makes."""
-    strategy = Strategy.shortlist(width="full", dim=dim, length=length, effort=effort)
+def our_answer(gallery: Gallery, strategy: Strategy, xq: np.ndarray) -> np.ndarray:
+    """Shortlist, then rerank: the search that every user makes."""
+    return search_gallery(gallery, strategy, EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), K).I
 
-    def search(xq: np.ndarray) -> np.ndarray:
-        return search_gallery(gallery, strategy, EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), K).I
 
-    return search
+def our_costs(gallery: Gallery, strategy: Strategy, xq: np.ndarray) -> dict[str, float]:
+    """What the answers say that they spent, per query."""
+    cost = search_gallery(gallery, strategy, EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), K).cost
+    macs = sum(cost.search_macs.values())
+    return {"search_macs": macs, "bytes_read": cost.bytes_read, "candidates": cost.candidates}
 
 
 def tuned(side: Side, xq: np.ndarray, exact: np.ndarray) -> str:

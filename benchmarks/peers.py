@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.layers import Block, Mixer, MixerSetting, MixerWeights
+from measuring import Plan, alternate, timed
 from timm import create_model
 from timm.models.vision_transformer import Block as ViTBlock
 from timm.models.vision_transformer import VisionTransformer
@@ -144,6 +149,41 @@ def vit_settings(model: MatMamba, vit: VisionTransformer) -> dict[str, Any]:
         "vit_heads": first.attn.num_heads,
         "vit_mlp_hidden": first.mlp.fc1.out_features,
     }
+
+
+def ways_to_run(vit: VisionTransformer, images: Tensor) -> dict[str, Callable[[], object]]:
+    """A transformer on these images: eager, compiled for them, and by ONNX Runtime, on as many threads."""
+    compiled = torch.compile(vit, dynamic=False)
+    session, given = _onnx_session(vit, images), {"images": images.numpy()}
+    return {
+        "ViT, eager": lambda: vit(images),
+        "ViT, compiled": lambda: compiled(images),
+        "ViT, ONNX Runtime": lambda: session.run(None, given),
+    }
+
+
+def fastest(sides: Mapping[str, Callable[[], object]], rounds: int = 10) -> str:
+    """The name of the side with the smallest median, measured in turn after some rounds to warm up."""
+    timings = {name: timed(work) for name, work in sides.items()}
+    with torch.inference_mode():
+        found = alternate(timings, Plan(warm_up=3, repeats=rounds))
+    return min(found, key=lambda name: np.median(found[name]))
+
+
+def _onnx_session(vit: VisionTransformer, images: Tensor) -> Any:
+    import onnxruntime
+
+    with warnings.catch_warnings():
+        # The exporter uses what PyTorch itself has deprecated.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(vit, (images,), dynamo=True, input_names=["images"], verbose=False)
+    assert program is not None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vit.onnx"
+        program.save(file)
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 def transformers_mixer(weights: MixerWeights, chunk_size: int) -> nn.Module:

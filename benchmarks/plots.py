@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 Cases = Iterable[Mapping[str, Any]]
-MARKERS = {"nested": "o", "extracted": "s"}
+MARKERS = {"frozen": "^", "nested": "o", "extracted": "s"}
 # Files that say the same are to be equal, whenever they were drawn.
 METADATA = {"Software": None}
 

@@ -2,8 +2,8 @@
 
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
-benchmarks/adaptive.py, benchmarks/million.py and benchmarks/growth.py, those of a student by
-benchmarks/distilled.py.
+benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
+of a student by benchmarks/distilled.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import matmamba_vision
 import nested_quality
 import report
 import retrieval_tables
+import second_encoding
 import timm
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.studies.evaluation_plots import draw_query_encoder
@@ -257,6 +258,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "million": lambda: retrieval_tables.million_table(read("million")),
     "photos": lambda: retrieval_tables.photos_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
+    "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ SCRIPTS = (
     "latency",
     "against_vit_1_thread",
     "width_time_1_thread",
+    "latency_1_thread",
     "gpu",
     "nested_cost_gpu",
 )
@@ -65,6 +66,9 @@ every query width by every strategy, against single-shot |
 | `results/photos.json` | `.venv/bin/python benchmarks/distilled.py --photos PHOTOS \
 --tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR` | \
 a student beside its teacher, on photos |
+| `results/second_encoding.json` | `.venv/bin/python benchmarks/second_encoding.py --photos PHOTOS \
+--runs DIR` | \
+what the second encoding of a rerank or a gate can reuse of the first |
 | `results/listing.json` | `.venv/bin/python benchmarks/listing.py` | listing 100,000 files, beside `find` |
 | `results/versions.json` | `.venv/bin/python benchmarks/versions.py --before ../before` | indexing, \
 searching and training in two versions, in turn |
@@ -121,7 +125,9 @@ def machines(results: Results) -> str:
     for name, result in results.items():
         machine, versions = result["machine"], result["versions"]
         threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-        place = ", ".join(filter(None, (machine["gpu"], machine["processor"], threads)))
+        place = ", ".join(
+            filter(None, (machine["gpu"], machine["processor"], machine.get("instructions"), threads))
+        )
         listed = ", ".join(f"{package} {version}" for package, version in versions.items())
         lines.setdefault(f"{place}; {machine['system']}; {listed}", []).append(f"`{name}`")
     if not lines:

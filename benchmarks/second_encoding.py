@@ -291,7 +291,8 @@ def table(result: Mapping[str, Any]) -> str:
     about = (
         f"{images['queries']:,} held-out photos asked in {images['gallery']:,} training photos with"
         f" `{result['checkpoint']}`, {result['machine']['threads']} thread of an"
-        f" {result['machine']['processor']}; per cent, 1-NN with 95 % bootstrap intervals."
+        f" {result['machine']['processor']}; per cent, 1-NN with 95 % bootstrap intervals; times beside"
+        " other work."
     )
     parts = [once_table(result["once"]), blocks_table(result["blocks"]), together_table(result["together"])]
     return "\n\n".join([about, *parts]) + "\n"

@@ -1,7 +1,8 @@
 """Inference of the widths of a model: does time shrink as multiply-adds do?
 
 Each ratio is time over time at full width, divided by the same ratio of multiply-adds: 1 is proportional.
-Once by the nested model, once by the extracted submodels. Writes results/width_time.json.
+Once by frozen widths, once by the nested model, once by the extracted submodels. Writes
+results/width_time.json.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from matmamba_vision import extract
+from matmamba_vision import freeze
 from matmamba_vision.measures import count_macs
+from matmamba_vision.models import extract
 from measuring import Case, Plan, Ratio, compare, run
 from peers import create
 
@@ -24,12 +26,13 @@ def main(arguments: Sequence[str] | None = None, name: str = MODEL, batch: int =
 
 
 def cases(plan: Plan, name: str, batch: int) -> Iterator[Case]:
-    """The nested model and the extracted submodels, all trained widths in turn."""
-    model = create(name).eval()
+    """Frozen widths, the nested model and the extracted submodels, all trained widths in turn."""
+    model = create(name, num_classes=0).eval()
     images = torch.randn(batch, 3, *model.input["input_size"][1:])
     widths = {model.label(width): width for width in model.trained_widths}
     macs = {label: count_macs(model, width) for label, width in widths.items()}
     ways: dict[str, dict[str, Callable[[], object]]] = {
+        "frozen": {label: partial(freeze(model, width).embed, images) for label, width in widths.items()},
         "nested": {label: partial(model, images, width=width) for label, width in widths.items()},
         "extracted": {label: partial(extract(model, width), images) for label, width in widths.items()},
     }

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     )
     from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
     from .errors import ConfigError, MatMambaError
+    from .frozen import FrozenWidth, freeze
     from .models import MatMamba
     from .official import load_official, save_official, to_official
     from .width import Width, WidthError
@@ -143,6 +144,7 @@ else:
             ),
             ".checkpoint": ("Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"),
             ".errors": ("ConfigError", "MatMambaError"),
+            ".frozen": ("FrozenWidth", "freeze"),
             ".models": ("MatMamba",),
             ".official": ("load_official", "save_official", "to_official"),
             ".width": ("Width", "WidthError"),
@@ -162,6 +164,7 @@ __all__ = [
     "DuplicatesFound",
     "Event",
     "Extracted",
+    "FrozenWidth",
     "GivenVectors",
     "Hit",
     "ImageGallery",
@@ -197,6 +200,7 @@ __all__ = [
     "distill",
     "evaluate",
     "extract",
+    "freeze",
     "import_gallery",
     "index",
     "index_vectors",

@@ -11,7 +11,7 @@ import million
 import numpy as np
 import pytest
 from matmamba_retrieval import prefix
-from matmamba_retrieval.index.rerank import one_thread
+from matmamba_retrieval.index.threads import one_thread
 from structured import BLOCK_ROWS, Structured, exact_keys, overlap
 
 
@@ -70,17 +70,24 @@ def test_the_public_search_is_held_against_its_parts(tmp_path: Path) -> None:
 
 def test_all_sides_of_the_comparison_answer_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in {
-        "IVF": ("IVF16,PQ128x4fsr",), "PCA_IVF": ("PCA32,IVF16,PQ32x4fsr",), "DIMS": (64,), "QUERIES": 60,
+        "IVF": ("IVF16,PQ128x4fsr",),
+        "PCA_IVF": ("PCA32,IVF16,PQ32x4fsr",),
+        "INDEXES": {64: "ivfpq", 512: "pca-ivfpq:64:16"},
+        "QUERIES": 60,
         "SINGLE": 3,
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setattr(million, name, value)
     file = tmp_path / "million.json"
     with one_thread():
         million.main(["--quick", "--threads", "1", "--output", str(file)], rows=2000)
-    sides = json.loads(file.read_text())["sides"]
+    result = json.loads(file.read_text())
+    sides = result["sides"]
     assert set(sides) > {"FAISS exact", "ours"}
     for side in sides.values():
         assert side["ann_recall"] >= million.RECALL
         assert side["ms_one"]["median"] > 0
+        assert side["ms_one_thread"]["median"] > 0
     assert sides["FAISS exact"]["ann_recall"] == 1
     assert sides["ours"]["memory_bytes"] < sides["FAISS HNSW32"]["memory_bytes"] / 4
+    assert sides["ours"]["candidates"] >= 70
+    assert "one_thread: FAISS IVF-PQfs + refine / ours" in result["ratios"]

@@ -20,7 +20,7 @@ import torch
 from lookups import by_index
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Strategy, search
 from matmamba_vision import MatMamba, extract, load_official
-from matmamba_vision.ops import BACKENDS, ssd
+from matmamba_vision.ops import BACKENDS, Setting, ssd
 from matmamba_vision.width import WidthLike
 from safetensors.torch import load_file
 
@@ -85,6 +85,11 @@ def outputs_and_gradients(backend: str, inputs: list[torch.Tensor], chunk_size: 
     return [y, *torch.autograd.grad((y * weight).sum(), inputs)]
 
 
+def require_serving(backend: str, dtype: torch.dtype = torch.float32) -> None:
+    if reason := BACKENDS[backend].refusal(Setting(dtype=dtype)):
+        pytest.skip(reason)
+
+
 @pytest.mark.parametrize("dtype", BACKEND_TOLERANCE, ids=str)
 @pytest.mark.parametrize("length", [1, 2, 7, 16, 17, 33, 100])
 @pytest.mark.parametrize("decay", [1, 100, 1e5])
@@ -92,6 +97,7 @@ def outputs_and_gradients(backend: str, inputs: list[torch.Tensor], chunk_size: 
 def test_law_3_backends_equal_the_reference(
     backend: str, decay: float, length: int, dtype: torch.dtype
 ) -> None:
+    require_serving(backend, dtype)
     inputs = scan_inputs(2, length, 4, dtype, decay)
     exact_inputs = [tensor.detach().double().requires_grad_() for tensor in inputs]
     exact = outputs_and_gradients("reference", exact_inputs, 16)
@@ -125,6 +131,7 @@ def published() -> tuple[MatMamba, dict[str, torch.Tensor], dict[str, WidthLike]
 @torch.no_grad()
 @pytest.mark.parametrize("backend", ["reference", *CPU_BACKENDS])
 def test_law_4_the_published_model_is_reproduced(backend: str) -> None:
+    require_serving(backend)
     model, recorded, widths = published()
     model.use_backend(backend)
     for level, width in widths.items():
@@ -140,6 +147,7 @@ def test_law_5_a_token_does_not_see_the_next(model: MatMamba, images: torch.Tens
 
     Chunks weigh by the decay of the whole chunk and divide by it again: equal up to rounding.
     """
+    require_serving(backend)
     model.use_backend(backend)
     changed = images.clone()
     changed[:, :, 12:, 12:] += 1

@@ -71,7 +71,7 @@ ORDERS = {
 }
 # Rooms that bring images, model and retrieval together: one for each job, and what they share.
 APPLICATION = {"progress", "data", "galleries", "upkeep", "widths", "runs", "studies", "api", "cli"}
-SAME_FLOOR = {"official": "checkpoint", "export": "checkpoint", "hub": "checkpoint", "__main__": "cli"}
+SAME_FLOOR = {"official": "checkpoint", "export": "frozen", "hub": "checkpoint", "__main__": "cli"}
 
 
 def modules(package: str) -> list[tuple[str, Path]]:

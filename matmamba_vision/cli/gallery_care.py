@@ -1,8 +1,8 @@
-"""`matmamba gallery verify`, `repair` and `compact`."""
+"""`matmamba gallery verify`, `repair`, `compact` and `freeze`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,9 @@ import tyro
 from matmamba_retrieval import Gallery
 
 from ..upkeep import health
+from ..upkeep.image_gallery import open_gallery
 from .arguments import parse
+from .bars import Shown
 from .console import Console
 
 _VERIFY = """Read every byte of a gallery and compare it with its checksum.
@@ -40,6 +42,17 @@ Who reads the gallery meanwhile keeps what they opened. Older versions can no lo
 examples:
   matmamba gallery compact G
 """
+_FREEZE = """Keep encoders with a gallery, so that searching it needs neither PyTorch nor the checkpoint.
+
+An encoder is one width, frozen: "native" for the kernels in C, "onnx" for ONNX Runtime, "onnx-int8" for the
+same with weights of 8 bits, which is smaller and loses precision. Each is compared with the model and timed
+here, and a search takes the fastest. They lie in the gallery's folder encoders/, with checksums; a damaged
+one is never used, and `plan` makes those of its widths by itself.
+
+examples:
+  matmamba gallery freeze G
+  matmamba gallery freeze G --widths 1/8 full --kinds native onnx
+"""
 
 
 @dataclass
@@ -52,6 +65,14 @@ class GalleryFlags:
 class RepairFlags(GalleryFlags):
     # Where the checkpoint is, if it was moved.
     checkpoint: Path | None = None
+
+
+@dataclass
+class FreezeFlags(RepairFlags):
+    # Widths that may encode queries; by default those of the gallery's plan, or all that were trained.
+    widths: list[str] = field(default_factory=list)
+    # Of native, onnx, onnx-int8; by default the best that this machine can make.
+    kinds: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -97,4 +118,17 @@ def compact(arguments: list[str]) -> int:
     with Gallery(args.gallery) as gallery:
         said = f"{args.gallery}: {gone:,} deleted images left out, {len(gallery):,} images"
     Console(highlight=False).print(said, soft_wrap=True)
+    return 0
+
+
+def freeze(arguments: list[str]) -> int:
+    """Make encoders, and list them."""
+    args = parse(FreezeFlags, "gallery freeze", _FREEZE, arguments)
+    console = Console(highlight=False)
+    with open_gallery(args.gallery, model=args.checkpoint, write=True) as gallery:
+        made = gallery.freeze(args.widths, kinds=args.kinds, progress=Shown(console))
+    for one in made:
+        size = f"{one.bytes / 2**20:.1f} MiB"
+        said = f"{one.file}: width {one.width} by {one.kind}, {one.ms:.2f} ms an image, {size}"
+        console.print(said, markup=False, soft_wrap=True)
     return 0

@@ -8,6 +8,7 @@
   matmamba gallery atlas     write a Parquet file for Embedding Atlas: a map and neighbours
   matmamba gallery verify    compare every byte with its checksum
   matmamba gallery repair    build again what can be built again
+  matmamba gallery freeze    keep encoders with it, so that a search needs no PyTorch
   matmamba gallery relocate  say where the files are now
   matmamba gallery compact   leave out what was deleted, and put vectors in few files
 
@@ -35,6 +36,7 @@ _ACTIONS: dict[str, Callable[[list[str]], int]] = {
     "atlas": gallery_exchange.atlas,
     "verify": gallery_care.verify,
     "repair": gallery_care.repair,
+    "freeze": gallery_care.freeze,
     "relocate": gallery_relocate.relocate,
     "compact": gallery_care.compact,
 }

@@ -55,9 +55,9 @@ class IndexFlags:
     widths: list[str] = field(default_factory=list)
     # Embedding dims over which shortlist indexes are built; by default 32, or those that the gallery has.
     dims: list[int] = field(default_factory=list)
-    # Kind of the shortlist indexes: flat, hnsw, ivf, ivfpq, sq8, rabitq, binary, adanns-ivf:CELLS:COMPARED,
-    # adanns-opq:BYTES, or a FAISS factory string; auto chooses by the number of images. By default Flat, or
-    # what the gallery has.
+    # Kind of the shortlist indexes: flat, hnsw, ivf, ivfpq, sq8, rabitq, binary, pca-ivfpq:COORDINATES:CELLS,
+    # adanns-ivf:CELLS:COMPARED, adanns-opq:BYTES, or a FAISS factory string; auto chooses by the number of
+    # images. By default Flat, or what the gallery has.
     factory: str = ""
     # CSV file or JSON lines with what is known about the images, found by a column id or path.
     metadata: Path | None = None

@@ -6,10 +6,11 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..native import MixerArrays, Network, NetworkArrays, library, refusal
+from ..native import Library, MixerArrays, Network, NetworkArrays, library, refusal
 from .packed import PackedMixer, PackedWidth
 
 # Named alike in both.
@@ -60,9 +61,25 @@ def _mixer_arrays(mixer: PackedMixer, rows: NDArray[np.int64]) -> MixerArrays:
     return MixerArrays(rows=rows, **arrays)
 
 
-def native_network(packed: PackedWidth) -> Network | None:
+class NativeEngine:
+    """A width by the kernels in C.
+
+    Attributes:
+        name: "native", and the instruction set.
+    """
+
+    def __init__(self, arrays: NetworkArrays, kernels: Library) -> None:
+        self.name = f"native ({kernels.instructions})"
+        self._network = Network(arrays, kernels)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """As `Engine.embed`."""
+        return torch.from_numpy(self._network.embed(images.numpy()))
+
+
+def native_engine(packed: PackedWidth) -> NativeEngine | None:
     """What computes the width by the kernels; None if they are not there, or cannot compute it."""
     arrays = network_arrays(packed)
     if arrays is None or refusal(arrays) or (kernels := library()) is None:
         return None
-    return Network(arrays, kernels)
+    return NativeEngine(arrays, kernels)

@@ -146,6 +146,17 @@ class PackedWidth:
             raise ConfigError(f"images of shape {tuple(shape)}: this width was frozen for (B, {wanted})")
 
 
+def has_embedding(model: MatMamba) -> bool:
+    """Whether a model ends as `PackedWidth` does: with a LayerNorm and a pooling."""
+    return bool(model.global_pool) and isinstance(model.norm, nn.LayerNorm)
+
+
+def is_plain(model: MatMamba) -> bool:
+    """Whether a packed width of a model computes in the same numbers and place as the model does."""
+    like = model.pos_embed
+    return has_embedding(model) and like.device.type == "cpu" and like.dtype == torch.float32
+
+
 @torch.no_grad()
 def pack(model: MatMamba, width: WidthLike) -> PackedWidth:
     """The weights of `model` at a width, for images of the model's own size; nothing is shared with it.
@@ -159,7 +170,7 @@ def pack(model: MatMamba, width: WidthLike) -> PackedWidth:
         ConfigError: the model has no pooling, or something else in place of its last norm, and so no
             embedding that could be packed.
     """
-    if not model.global_pool or not isinstance(model.norm, nn.LayerNorm):
+    if not has_embedding(model):
         raise ConfigError("only a model with pooling and a last LayerNorm can be frozen")
     small = _extracted(model, width)
     scans, as_stored = _scans(small), torch.arange(_tokens(small))
@@ -200,7 +211,7 @@ def _scans(model: MatMamba) -> dict[str, Orders]:
     return scan_orders(scans, model.grid, known.reg_tokens, int(known.mean_token), torch.device("cpu"))
 
 
-def _is_plain(block: Block) -> bool:
+def _is_mixer(block: Block) -> bool:
     """Whether a block is what a `PackedMixer` can be."""
     is_scan = isinstance(block.mixer, Mixer) and block.scan != "both"
     return is_scan and block.mlp is None and block.mean_of is None
@@ -208,7 +219,7 @@ def _is_plain(block: Block) -> bool:
 
 def _order(block: Block, scans: dict[str, Orders], as_stored: Tensor) -> Tensor:
     order = scans[block.scan][0]
-    return order.index if _is_plain(block) and order is not None else as_stored
+    return order.index if _is_mixer(block) and order is not None else as_stored
 
 
 def _change(before: Tensor, after: Tensor) -> Tensor | None:
@@ -217,7 +228,7 @@ def _change(before: Tensor, after: Tensor) -> Tensor | None:
 
 
 def _packed_block(block: Block, change: Tensor | None, scans: dict[str, Orders]) -> PackedMixer | KeptBlock:
-    if not _is_plain(block):
+    if not _is_mixer(block):
         return KeptBlock(order=change, block=block, scans=scans[block.scan])
     assert isinstance(block.mixer, Mixer)
     return _packed_mixer(block.norm, block.mixer, change)

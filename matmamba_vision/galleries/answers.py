@@ -52,6 +52,7 @@ class Answer(Sequence[Hit]):
         strategy: that was followed.
         plan: stored with the gallery, if the strategy is that one's.
         cost: what it spent, per query of those that were asked together; milliseconds by stage.
+        encoded_by: what computed each width that the query was encoded at, such as "native (avx512)".
         reason: why there are fewer hits than asked for, "" if there are not.
         error: why the query could not be read, "" if it could.
         by_full_width: whether the scores are of the full-width query; a gate can let the small one answer.
@@ -63,6 +64,7 @@ class Answer(Sequence[Hit]):
     strategy: Strategy
     plan: Plan | None = None
     cost: Cost = field(default_factory=Cost)
+    encoded_by: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
     error: str = ""
     by_full_width: bool = True
@@ -105,6 +107,7 @@ def answers_to_dict(answers: Answer | Sequence[Answer]) -> dict[str, Any]:
     return {
         "strategy": settings_of(listed[0].strategy),
         "cost": cost_of(mean_cost(listed)),
+        "encoded_by": {width: by for answer in listed for width, by in answer.encoded_by.items()},
         "answers": [answer.to_dict() for answer in listed],
     }
 

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from typing import TypeAlias
+import threading
 
 import numpy as np
 import torch
-from matmamba_retrieval import EmbeddingSpec, Encoded, GalleryError
+from matmamba_retrieval import EmbeddingSpec
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
+from ..frozen import FrozenWidth, freeze
 from ..measures import count_macs
 from ..models import MatMamba
-
-# Prepared images (n, C, S, S).
-PreparedImages: TypeAlias = Tensor | NDArray[np.float32]
+from .image_queries import ImageQueries, PreparedImages, require_prepared
 
 BATCH = 256
 
 
 class Embedder:
-    """Encodes images at any width of a checkpoint's model.
+    """Encodes images at any width of a checkpoint's model, each frozen when it is first asked for.
 
     Attributes:
         model: in evaluation mode.
@@ -34,6 +32,20 @@ class Embedder:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model: MatMamba = checkpoint.model
         self.digest = checkpoint.digest
+        self._macs: dict[str, float] = {}
+        self._frozen: dict[str, FrozenWidth] = {}
+        self._freezing = threading.Lock()
+
+    def frozen(self, width: str = "full") -> FrozenWidth:
+        """What encodes at a width, made now if it was not.
+
+        Raises:
+            WidthError: no such width.
+        """
+        with self._freezing:
+            if width not in self._frozen:
+                self._frozen[width] = freeze(self.model, width)
+            return self._frozen[width]
 
     def spec(self, width: str = "full") -> EmbeddingSpec:
         """What embeddings of a width are made of, at full length."""
@@ -43,7 +55,17 @@ class Embedder:
 
     def macs(self, width: str) -> float:
         """Multiply-adds for one image."""
-        return count_macs(self.model, width)
+        if width not in self._macs:
+            self._macs[width] = count_macs(self.model, width)
+        return self._macs[width]
+
+    def label(self, width: str) -> str:
+        """The label of a width that a user names; "" is the smallest trained one."""
+        return self.model.label(width or self.model.trained_widths[-1])
+
+    def encoded_by(self, width: str) -> str:
+        """What computes a width."""
+        return self.frozen(width).by
 
     @torch.inference_mode()
     def embed(self, images: PreparedImages, width: str = "full") -> NDArray[np.float32]:
@@ -54,50 +76,14 @@ class Embedder:
             WidthError: no such width.
         """
         images = self._checked(images)
-        device = self.model.pos_embed.device
-        batches = [self.model.embed(batch.to(device), width).cpu() for batch in images.split(BATCH)]
+        frozen, device = self.frozen(width), self.model.pos_embed.device
+        batches = [frozen.embed(batch.to(device)).cpu() for batch in images.split(BATCH)]
         return torch.cat(batches).numpy()
 
     def queries(self, images: PreparedImages) -> ImageQueries:
         """Query images for a strategy, encoded at each width when first asked for."""
-        return ImageQueries(self, self._checked(images))
+        return ImageQueries(self, self._checked(images).numpy())
 
     def _checked(self, images: PreparedImages) -> Tensor:
-        if isinstance(images, np.ndarray):
-            images = torch.from_numpy(images)
-        wanted = (self.model.in_chans, *self.model.patch_embed.img_size)
-        names = ("channels", "pixels of height", "pixels of width")
-        if images.dim() != 4:
-            raise GalleryError(f"images have shape {tuple(images.shape)}, not (n, C, S, S)")
-        for name, found, needed in zip(names, images.shape[1:], wanted, strict=True):
-            if found != needed:
-                raise GalleryError(f"query has {found} {name}, the model takes {needed}")
-        return images
-
-
-class ImageQueries:
-    """Query images; each width is encoded once, and its time is remembered."""
-
-    def __init__(self, embedder: Embedder, images: Tensor) -> None:
-        self._embedder, self._images = embedder, images
-        self._encoded: dict[str, Encoded] = {}
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def encode(self, width: str) -> Encoded:
-        """Embeddings at a width, with their multiply-adds and milliseconds per query."""
-        if width not in self._encoded:
-            start = time.perf_counter()
-            xq = self._embedder.embed(self._images, width)
-            ms = 1e3 * (time.perf_counter() - start) / max(1, len(xq))
-            self._encoded[width] = Encoded(xq, self._embedder.macs(width), ms)
-        return self._encoded[width]
-
-    def take(self, which: NDArray[np.int64]) -> ImageQueries:
-        """Some of them, by position; widths that were encoded already are not encoded again."""
-        taken = ImageQueries(self._embedder, self._images[torch.from_numpy(which)])
-        taken._encoded = {
-            width: Encoded(known.xq[which], known.macs, known.ms) for width, known in self._encoded.items()
-        }
-        return taken
+        require_prepared(images, (self.model.in_chans, *self.model.patch_embed.img_size))
+        return torch.from_numpy(images) if isinstance(images, np.ndarray) else images

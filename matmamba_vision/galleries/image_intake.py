@@ -73,8 +73,8 @@ def index(
         dims: embedding dims over which shortlist indexes are built; by default 32, or those that the gallery
             has.
         factory: kind of these indexes: flat, hnsw, ivf, ivfpq, sq8, rabitq, binary,
-            adanns-ivf:CELLS:COMPARED, adanns-opq:BYTES, or a FAISS factory string; "auto" chooses by the
-            number of images. By default flat, or what the gallery has.
+            pca-ivfpq:COORDINATES:CELLS, adanns-ivf:CELLS:COMPARED, adanns-opq:BYTES, or a FAISS factory
+            string; "auto" chooses by the number of images. By default flat, or what the gallery has.
         metadata: CSV file or JSON lines with what is known about the images, found by a column id or path.
         reading: what is read of a place; by default everything within the usual limits.
         upsert: encode images that the gallery has once more, and replace them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from PIL import Image
 from ..checkpoint import Checkpoint
 from ..errors import refusals
 from .gallery_model import checkpoint_at, checkpoint_of
+from .image_queries import WidthEncoder
+from .light_encoder import LightEncoder
+from .light_files import NATIVE
 from .sharing import Sharing
 from .strategies import StrategyChoice
 
@@ -29,14 +33,23 @@ if TYPE_CHECKING:
 
     from .embedder import Embedder
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class QueryEncoder:
     """What encodes queries: loaded once, for all threads."""
 
+    encoder: WidthEncoder
+    transform: Callable[[Image.Image], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model of a gallery."""
+
     checkpoint: Checkpoint
     embedder: Embedder
-    transform: Callable[[Image.Image], NDArray[np.float32]]
 
 
 class OpenedGallery:
@@ -63,7 +76,8 @@ class OpenedGallery:
         self.folder: Path = gallery.folder
         self._gallery: Gallery | None = gallery
         self._model, self._write, self._device = model, write, device
-        self._loaded: QueryEncoder | None = None
+        self._encoder: QueryEncoder | None = None
+        self._loaded: LoadedModel | None = None
         self._chosen: dict[tuple[StrategyChoice, int], tuple[Strategy, Plan | None]] = {}
         self._loading, self._changing, self._sharing = threading.Lock(), threading.Lock(), Sharing()
 
@@ -80,7 +94,7 @@ class OpenedGallery:
         with self._sharing.alone():
             if self._gallery is not None:
                 self._gallery.close()
-            self._gallery = self._loaded = None
+            self._gallery = self._loaded = self._encoder = None
 
     @refusals()
     def __len__(self) -> int:
@@ -137,7 +151,7 @@ class OpenedGallery:
             gallery.refresh()
             self._chosen.clear()
             if gallery.spec != spec:
-                self._loaded = None
+                self._loaded = self._encoder = None
 
     def require_model(self) -> Checkpoint:
         """The checkpoint that encodes its images, loaded now if it was not.
@@ -146,15 +160,39 @@ class OpenedGallery:
             GalleryError: another model made the gallery.
             CheckpointError: it is missing, or vectors were made elsewhere.
         """
-        return self.encoder().checkpoint
+        return self._by_model().checkpoint
 
     def encoder(self) -> QueryEncoder:
-        """What encodes its images and queries, loaded now if it was not.
+        """What encodes queries: the encoders that the gallery keeps, or else its model, loaded if it was not.
 
         Raises:
             GalleryError: another model made the gallery.
             CheckpointError: it is missing, or vectors were made elsewhere.
         """
+        if self._encoder is None:
+            light = self._light()
+            encoder: WidthEncoder = light or self._by_model().embedder
+            input = light.input if light else self._by_model().checkpoint.model.input
+            self._encoder = QueryEncoder(encoder, eval_transform(input).array)
+        return self._encoder
+
+    def _light(self) -> LightEncoder | None:
+        """The gallery's own encoders, unless a model was named, or another device than the CPU."""
+        spec = self._opened().spec
+        if self._model is not None or str(self._device) != "cpu" or made_elsewhere(spec):
+            return None
+        return LightEncoder(self.folder, spec, lambda: self._by_model().embedder, self._restore) or None
+
+    def _restore(self, width: str) -> None:
+        """Make the encoder of a width that the gallery keeps no more; it is no loss if that cannot be."""
+        from .light_making import make_light
+
+        try:
+            make_light(self.folder, self._by_model().embedder, width, NATIVE)
+        except GalleryError as error:
+            log.info("%s", error)
+
+    def _by_model(self) -> LoadedModel:
         from .embedder import Embedder
 
         with self._loading:
@@ -167,6 +205,5 @@ class OpenedGallery:
                 )
                 embedder = Embedder(checkpoint)
                 gallery.require_queries(embedder.spec())
-                transform = eval_transform(checkpoint.model.input).array
-                self._loaded = QueryEncoder(checkpoint, embedder, transform)
+                self._loaded = LoadedModel(checkpoint, embedder)
             return self._loaded

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .answers import Answer, Hit
+from .image_queries import ImageQueries
 from .query_images import Asked, read_batch
 
 # Queries that are decoded, encoded and searched for at once.
@@ -76,22 +77,24 @@ class SearchPass:
         self,
         asked: Sequence[Asked],
         transform: Callable[[Image.Image], NDArray[np.float32]],
-        encode: Callable[[NDArray[np.float32]], Queries],
+        encode: Callable[[NDArray[np.float32]], ImageQueries],
     ) -> Iterator[Answer]:
         """Answers in the order of the queries; one that cannot be read says so, the others are answered."""
         for start in range(0, len(asked), BATCH):
             part = asked[start : start + BATCH]
             readable, images, broken = read_batch(part, transform)
-            hits = self._search(encode(images), self.k) if readable else None
+            encoded = encode(images) if readable else None
+            hits = None if encoded is None else self._search(encoded, self.k)
             places = {position: place for place, position in enumerate(readable)}
             for position, query in enumerate(part):
-                if hits is None or position in broken:
+                if hits is None or encoded is None or position in broken:
                     source, error = _shown(query), broken[position]
                     yield Answer(
                         query=query.name, strategy=self.strategy, plan=self.plan, error=error, source=source
                     )
                 else:
-                    yield self._answer(query.name, _shown(query), hits, places[position])
+                    found = self._answer(query.name, _shown(query), hits, places[position])
+                    yield replace(found, encoded_by=encoded.encoded_by)
 
     def vectors(self, names: Sequence[str], xq: NDArray[np.float32]) -> Iterator[Answer]:
         """Answers to (n, D) vectors that need no encoding."""

@@ -235,7 +235,7 @@ class SearchedGallery(OpenedGallery):
                 found = search.images(
                     together,
                     lambda image: self.encoder().transform(image),
-                    lambda images: self.encoder().embedder.queries(images),
+                    lambda images: self.encoder().encoder.queries(images),
                 )
             elif kind is VectorQuery:
                 found = search.vectors([one.name for one in together], np.stack([one.xq for one in together]))
@@ -265,8 +265,7 @@ class SearchedGallery(OpenedGallery):
             return "full"
         if asked in ("", "full") and (asked or default) == "full":
             return "full"
-        model = self.encoder().embedder.model
-        return model.label(asked or model.trained_widths[-1])
+        return self.encoder().encoder.label(asked)
 
     def _negatives(self, unlike: Any, gallery: Gallery, limits: Limits) -> Away:
         """What queries are moved away from, and keys of those in the gallery."""
@@ -290,7 +289,7 @@ class SearchedGallery(OpenedGallery):
         _, images, broken = read_batch(asked, encoder.transform)
         for position, reason in broken.items():
             raise BrokenImageError(asked[position].name, reason)
-        return [encoder.embedder.queries(images)]
+        return [encoder.encoder.queries(images)]
 
     @refusals()
     def add(
@@ -387,6 +386,8 @@ class SearchedGallery(OpenedGallery):
     ) -> PlanFound:
         """Find the best way to search this gallery, measured here on queries, and let searches follow it.
 
+        The encoders of its widths are kept with the gallery, as by `freeze`, where this machine can.
+
         With targets, the fastest strategy that reaches them is chosen, or where gmacs have a budget and ms
         has none, the one of fewest multiply-adds; with budgets alone, the one that finds most of what
         single-shot finds. A gate that saves nothing of that against single-shot is not chosen; `notes` of
@@ -425,6 +426,7 @@ class SearchedGallery(OpenedGallery):
                 argument that cannot be; the gallery is closed, or was opened for reading.
             TypeError: an argument is of another type.
         """
+        from .freezing import try_to_freeze
         from .plans import PlanWanted, encoded_queries, find_plan, given_queries, goal_of
 
         if (queries is None) == (vectors is None):
@@ -453,6 +455,9 @@ class SearchedGallery(OpenedGallery):
                 assert queries is not None
                 encoded, known = encoded_queries(queries, labels, reading, self.require_model(), wanted)
             found = find_plan(gallery, encoded, known, wanted)
+            if vectors is None and str(self._device) == "cpu":
+                try_to_freeze(gallery, self._by_model().embedder)
+                self._encoder = None
         if plot is not None:
             found.write_plot(plot)
         return found

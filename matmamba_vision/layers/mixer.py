@@ -92,7 +92,8 @@ def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Ord
         return orders[0].restore(mix(orders[0].arrange(u_BLD), weights, setting))
     groups = setting.groups(len(weights.in_z))
     state = weights.in_BC.shape[0] // (2 * len(groups))
-    ops = resolve_for(setting.backend, u_BLD, weights.norm.shape[1], state)
+    sizes = weights.norm.shape[1], state, weights.conv_x.shape[-1]
+    ops = resolve_for(setting.backend, u_BLD, *sizes)
     packs = ops.gpu and len(orders) == len(groups) == 1 and _can_pack(u_BLD, weights)
     if packs and (inner := ops.inner(*_packed_layout(weights))):
         return _mix_packed(u_BLD, weights, inner)

@@ -37,6 +37,7 @@ def environment() -> dict[str, Any]:
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models import MatMamba, extract
+from ..frozen import FrozenWidth, freeze
+from ..models import MatMamba
 from ..width import WidthLike
 
 
@@ -32,17 +33,21 @@ class Latency:
 def measure_latency(
     model: MatMamba, widths: Sequence[WidthLike], batch_size: int = 1, repeats: int = 20, warm_up: int = 3
 ) -> list[Latency]:
-    """Latency of the extracted submodel of each width on the device of `model`, the widths taken in turn."""
-    images = model.random_images(batch_size)
-    submodels = [extract(model, width).eval() for width in widths]
-    ms = [[_time(submodel, images) for submodel in submodels] for _ in range(warm_up + repeats)][warm_up:]
+    """Latency of each width, frozen, on the device of `model`; the widths are taken in turn."""
+    images, was_training = model.random_images(batch_size), model.training
+    model.eval()
+    try:
+        frozen = [freeze(model, width) for width in widths]
+        ms = [[_time(width, images) for width in frozen] for _ in range(warm_up + repeats)][warm_up:]
+    finally:
+        model.train(was_training)
     quartiles = np.percentile(np.array(ms), [50, 25, 75], axis=0).T
     return [Latency(*map(float, row)) for row in quartiles]
 
 
-def _time(model: MatMamba, images: torch.Tensor) -> float:
+def _time(frozen: FrozenWidth, images: torch.Tensor) -> float:
     start = time.perf_counter()
-    model.embed(images)
+    frozen.embed(images)
     if images.is_cuda:
         torch.cuda.synchronize()
     return 1e3 * (time.perf_counter() - start)

@@ -1,9 +1,26 @@
 """Kernels in C for the CPU, without PyTorch: loaded where they were built, and everything works without them.
 
-`kernels.c` has them, `compiled` loads them, and `network` is a frozen width that they compute.
+`kernels.c` has them, `compiled` loads them, and `network` is a frozen width that they compute. What they do
+for PyTorch stands in `ops.native`.
 """
 
-from .compiled import Library, library, why_missing
+from .compiled import GATE_ROWS, MOST_TAPS, ConvolutionStruct, GateStruct, Library, library, why_missing
 from .network import MixerArrays, Network, NetworkArrays, refusal
+from .network_file import NetworkFileError, from_bytes, to_bytes
 
-__all__ = ["Library", "MixerArrays", "Network", "NetworkArrays", "library", "refusal", "why_missing"]
+__all__ = [
+    "GATE_ROWS",
+    "MOST_TAPS",
+    "ConvolutionStruct",
+    "GateStruct",
+    "Library",
+    "MixerArrays",
+    "Network",
+    "NetworkArrays",
+    "NetworkFileError",
+    "from_bytes",
+    "library",
+    "refusal",
+    "to_bytes",
+    "why_missing",
+]

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 FILE = Path(__file__).with_name("libkernels.so")
 # Channels of a panel, and what numbers of heads are rounded up to: as in `kernels.c`.
 PANEL, ROUND, MOST_TAPS = 32, 16, 8
+# Rows for which the gradient of a gated norm's weight is summed.
+GATE_ROWS = 64
 
 
 def _fields(integers: str, floats: str, addresses: str) -> list[tuple[str, Any]]:
@@ -53,7 +55,22 @@ class EndingStruct(ctypes.Structure):
     )
 
 
-_STRUCTURES = (BlockStruct, PatchesStruct, EndingStruct)
+class ConvolutionStruct(ctypes.Structure):
+    """Convolution and SiLU of tokens."""
+
+    _fields_ = _fields("batch length channels taps", "", "tokens kernel bias out dout dtokens sums total")
+
+
+class GateStruct(ctypes.Structure):
+    """Gate and norm of rows."""
+
+    _fields_ = [
+        *_fields("rows channels", "", "y z weight out scale"),
+        *_fields("", "epsilon", "dout dy dz sums total"),
+    ]
+
+
+_STRUCTURES = (BlockStruct, PatchesStruct, EndingStruct, ConvolutionStruct, GateStruct)
 
 
 class Library:
@@ -71,7 +88,7 @@ class Library:
     """
 
     def __init__(self, file: Path = FILE, instructions: str = "") -> None:
-        self._calls = _declared(ctypes.CDLL(str(file)))
+        self._calls, self._pools = _declared(ctypes.CDLL(str(file))), _OwnPools()
         for structure in _STRUCTURES:
             if self._calls.matmamba_size_of(
                 structure.__name__.removesuffix("Struct").encode()
@@ -82,26 +99,55 @@ class Library:
             raise OSError(f"{file} has nothing for {instructions or 'this processor'}")
         self.instructions: str = found.decode()
 
-    def run(self, pool: Pool, *arguments: Any) -> None:
-        """As `matmamba_run` in `kernels.c`, which see, without the choice of instructions."""
-        if self._calls.matmamba_run(pool.address, self.instructions.encode(), *arguments):
-            raise RuntimeError("the kernels found no instructions that they were built for")
+    def run(self, memory: Memory, *arguments: Any) -> None:
+        """As `matmamba_run` in `kernels.c`, which see, without the threads and the choice of instructions."""
+        names = memory.pool.address, memory.address, self.instructions.encode()
+        self._require(self._calls.matmamba_run(*names, *arguments))
 
-    def pool(self, threads: int, largest: BlockStruct, most_pixels: int) -> Pool:
-        """Threads with memory of their own, for one call at a time.
+    def convolve(self, convolution: ConvolutionStruct) -> None:
+        """Convolution and SiLU of tokens, forward or backward, as `matmamba_convolve` in `kernels.c`."""
+        name = self.instructions.encode()
+        self._require(self._calls.matmamba_convolve(self.pool().address, name, ctypes.byref(convolution)))
+
+    def gate(self, gate: GateStruct) -> None:
+        """Gate and norm of rows, forward or backward, as `matmamba_gate` in `kernels.c`."""
+        name = self.instructions.encode()
+        self._require(self._calls.matmamba_gate(self.pool().address, name, ctypes.byref(gate)))
+
+    def pool(self) -> Pool:
+        """The threads that work for the calling one, as many as `threads` says now."""
+        key = (threads(), os.getpid())
+        known = self._pools.known
+        if key not in known:
+            # Of a process that was forked, or of another number of threads.
+            known.clear()
+            known[key] = Pool(self._calls, key[0])
+        return known[key]
+
+    def memory(self, largest: BlockStruct, most_pixels: int) -> Memory:
+        """What the threads of `pool` compute blocks in, no larger than `largest`.
 
         Raises:
             MemoryError: there is not enough.
         """
-        return Pool(self._calls, threads, largest, most_pixels)
+        return Memory(self._calls, self.pool(), largest, most_pixels)
+
+    @staticmethod
+    def _require(missing: int) -> None:
+        if missing:
+            raise RuntimeError("the kernels found no instructions that they were built for")
 
 
 class Pool:
-    """Threads of the kernels, and their memory, until nobody refers to it any more."""
+    """Threads of the kernels, until nobody refers to them any more.
 
-    def __init__(self, calls: Any, threads: int, largest: BlockStruct, most_pixels: int) -> None:
+    Raises:
+        MemoryError: there is not enough.
+    """
+
+    def __init__(self, calls: Any, threads: int) -> None:
         self._calls, self._process = calls, os.getpid()
-        self.address = calls.matmamba_pool_new(threads, ctypes.byref(largest), most_pixels)
+        self.address = calls.matmamba_pool_new(threads)
         if not self.address:
             raise MemoryError("no memory for the threads of the kernels")
 
@@ -111,22 +157,47 @@ class Pool:
             self._calls.matmamba_pool_free(self.address)
 
 
-class OwnPools(threading.local):
-    """The pools of each Python thread, by number of threads and process."""
+class Memory:
+    """Memory for blocks, until nobody refers to it any more, and the threads that it is for."""
+
+    def __init__(self, calls: Any, pool: Pool, largest: BlockStruct, most_pixels: int) -> None:
+        self._calls, self.pool = calls, pool
+        self.address = calls.matmamba_memory_new(pool.address, ctypes.byref(largest), most_pixels)
+        if not self.address:
+            raise MemoryError("no memory for the blocks of the kernels")
+
+    def __del__(self) -> None:
+        if getattr(self, "address", None):
+            self._calls.matmamba_memory_free(self.address)
+
+
+class _OwnPools(threading.local):
+    """The pool of each Python thread, by number of threads and process."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[int, int], Pool] = {}
 
 
+class OwnMemory(threading.local):
+    """The memory of each Python thread."""
+
+    memory: Memory | None = None
+
+
 def _declared(calls: Any) -> Any:
     calls.matmamba_size_of.argtypes, calls.matmamba_size_of.restype = [c_char_p], c_int64
     calls.matmamba_instructions.argtypes, calls.matmamba_instructions.restype = [c_char_p], c_char_p
-    calls.matmamba_pool_new.argtypes = [c_int64, POINTER(BlockStruct), c_int64]
-    calls.matmamba_pool_new.restype = c_void_p
+    calls.matmamba_pool_new.argtypes, calls.matmamba_pool_new.restype = [c_int64], c_void_p
     calls.matmamba_pool_free.argtypes, calls.matmamba_pool_free.restype = [c_void_p], None
+    calls.matmamba_memory_new.argtypes = [c_void_p, POINTER(BlockStruct), c_int64]
+    calls.matmamba_memory_new.restype = c_void_p
+    calls.matmamba_memory_free.argtypes, calls.matmamba_memory_free.restype = [c_void_p], None
     images = [c_void_p, c_int64, c_void_p, c_int64, c_void_p]
-    calls.matmamba_run.argtypes = [c_void_p, c_char_p, c_void_p, c_void_p, c_int64, c_void_p, *images]
+    blocks = [c_void_p, c_void_p, c_int64, c_void_p]
+    calls.matmamba_run.argtypes = [c_void_p, c_void_p, c_char_p, *blocks, *images]
     calls.matmamba_run.restype = c_int
+    for call, what in ((calls.matmamba_convolve, ConvolutionStruct), (calls.matmamba_gate, GateStruct)):
+        call.argtypes, call.restype = [c_void_p, c_char_p, POINTER(what)], c_int
     return calls
 
 

@@ -1,6 +1,9 @@
 /* A frozen width: patches, Mamba2 blocks (arXiv 2405.21060, section 7), and the embedding of the pooled tokens.
  * One image at a time, so that what one step writes is in the cache when the next one reads it.
  *
+ * And passes over tokens for PyTorch, which has the products between them: each reads and writes its data once,
+ * forward or backward.
+ *
  * The file is compiled once for each instruction set, with -DISA=NAME and the compiler's flags for it, and once
  * without: that part has the threads and chooses among the sets when the library is loaded.
  *
@@ -19,6 +22,13 @@
 #define MOST_TAPS 8
 /* Tokens that a tile of the scan has at most. */
 #define TILE 14
+/* Of passes over tokens: channels of an image that a thread takes at a time, and as many that it sums up, ... */
+#define BAND 128
+/* ... tokens of them that it reads and writes before it goes on to other channels, and rows of gates. */
+#define STEP 8
+#define GATE_ROWS 64
+/* A pass over fewer numbers is computed by one thread. */
+#define ALONE 65536
 
 /* `compiled.py` mirrors these. Channels come in panels, filled up with zeros; numbers of heads are rounded up to PANEL. */
 typedef struct {
@@ -48,6 +58,34 @@ typedef struct {
     const float *projection, *projection_bias; /* panels of the embedding, or null */
 } Ending;
 
+/* Convolution and SiLU of contiguous tokens (B, L, X). The last tap is for the token itself. */
+typedef struct {
+    int64_t batch, length, channels, taps;
+    const float *tokens, *kernel, *bias; /* (B, L, X), (X, K), (X,) */
+    float *out;                          /* (B, L, X) */
+    /* Backward, instead of `out`: the gradients of kernel, then bias, are summed for each image, and then of all. */
+    const float *dout;
+    float *dtokens, *sums, *total; /* (B, L, X), (B, K + 1, X), (K + 1, X) */
+} Convolution;
+
+/* out = weight y SiLU(z) / rms, the root mean square of y SiLU(z) over the channels; contiguous. */
+typedef struct {
+    int64_t rows, channels;
+    const float *y, *z, *weight; /* (rows, X), (rows, X), (X,) */
+    float *out, *scale;          /* (rows, X), (rows,) 1 / rms */
+    float epsilon;
+    /* Backward, instead of `out`: the gradient of the weight is summed for every GATE_ROWS rows, and then of all. */
+    const float *dout;
+    float *dy, *dz, *sums, *total; /* (rows, X), (rows, X), (parts, X), (X,) */
+} Gate;
+
+/* Sums over the first dimension, in its order. */
+typedef struct {
+    int64_t count, columns;
+    const float *sums; /* (count, columns) */
+    float *total;      /* (columns,) */
+} Total;
+
 /* Memory of one thread, or of all that work on one image. */
 typedef struct {
     float *tokens, *shared, *transposed_B, *C, *steps, *scores, *within, *before, *after, *forget, *gated, *squares;
@@ -67,11 +105,14 @@ typedef struct {
 typedef void BlockFunction(const Block *, float *stream, Team, Scratch shared, Scratch own);
 typedef void PatchFunction(const Patches *, const float *image, float *stream, Team, Scratch shared);
 typedef void EndingFunction(const Ending *, const float *stream, float *embedding, Scratch own);
+/* A part of a pass; each comes out alike, whoever computes it. */
+typedef void PassFunction(const void *pass, int64_t part);
 typedef struct {
     const char *name;
     BlockFunction *block;
     PatchFunction *patches;
     EndingFunction *ending;
+    PassFunction *convolution, *convolution_back, *gate, *gate_back, *total;
 } Kernels;
 
 static inline int64_t rounded(int64_t number, int64_t to) { return (number + to - 1) / to * to; }
@@ -79,6 +120,9 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 /* Channels I, and as many as their panels have. */
 static inline int64_t inner(const Block *block) { return block->heads * block->head_dim; }
 static inline int64_t padded(const Block *block) { return rounded(inner(block), PANEL); }
+
+/* The first tap of token t that does not read before the sequence. */
+static inline int64_t first_tap(int64_t taps, int64_t t) { return t + 1 < taps ? taps - 1 - t : 0; }
 
 void matmamba_meet(Team team);
 
@@ -132,6 +176,18 @@ INLINE V exponential(V x) {
     sum = sum * rest + 1.0f;
     sum = sum * rest + 1.0f;
     return sum * (V)(power + (127 << 23));
+}
+
+/* Channels at the end of a row may be fewer than a vector has. */
+INLINE V load_some(const float *at, int64_t count) {
+    if (count == LANES) return load(at);
+    V value = all(0.0f);
+    memcpy(&value, at, count * 4);
+    return value;
+}
+INLINE void store_some(float *at, V value, int64_t count) {
+    if (count == LANES) store(at, value);
+    else memcpy(at, &value, count * 4);
 }
 
 INLINE V silu(V x) { return x / (1.0f + exponential(-x)); }
@@ -222,6 +278,18 @@ static void normalise(int64_t dim, float epsilon, const float *row, float *into)
     for (int64_t d = 0; d < dim; d += LANES) store(into + d, (load(row + d) - mean) * scale);
 }
 
+/* What a causal convolution gives a token. `first`: where its first tap reads, `from`: the first one that there is. */
+INLINE V convolved(int64_t taps, int64_t from, const float *first, int64_t row, int64_t count, const V *weights, V bias) {
+    V sum = bias;
+    if (taps == 4 && from == 0) {
+        sum += load_some(first, count) * weights[0] + load_some(first + row, count) * weights[1];
+        sum += load_some(first + 2 * row, count) * weights[2] + load_some(first + 3 * row, count) * weights[3];
+    } else {
+        for (int64_t k = from; k < taps; k++) sum += load_some(first + k * row, count) * weights[k];
+    }
+    return sum;
+}
+
 /* Causal convolution and SiLU of a panel in place: from the last token to the first, which no later one reads. */
 static void convolve(const Block *block, int64_t channel, int64_t columns, float *panel) {
     int64_t taps = block->taps, channels = inner(block) + 2 * block->state;
@@ -229,15 +297,8 @@ static void convolve(const Block *block, int64_t channel, int64_t columns, float
         V weights[MOST_TAPS], bias = load(block->conv_bias + channel + v);
         for (int64_t k = 0; k < taps; k++) weights[k] = load(block->conv + k * channels + channel + v);
         for (int64_t t = block->length - 1; t >= 0; t--) {
-            V sum = bias;
-            int64_t from = t + 1 < taps ? taps - 1 - t : 0;
             const float *first = panel + (t - taps + 1) * PANEL + v;
-            if (taps == 4 && from == 0) {
-                sum += load(first) * weights[0] + load(first + PANEL) * weights[1];
-                sum += load(first + 2 * PANEL) * weights[2] + load(first + 3 * PANEL) * weights[3];
-            } else {
-                for (int64_t k = from; k < taps; k++) sum += load(first + k * PANEL) * weights[k];
-            }
+            V sum = convolved(taps, first_tap(taps, t), first, PANEL, LANES, weights, bias);
             store(panel + t * PANEL + v, silu(sum));
         }
     }
@@ -486,7 +547,180 @@ static void JOIN(ending_, ISA)(const Ending *e, const float *stream, float *embe
     for (int64_t d = 0; d < e->embedding_dim; d++) embedding[d] *= scale;
 }
 
-const Kernels JOIN(matmamba_kernels_, ISA) = {TEXT(ISA), JOIN(block_, ISA), JOIN(patches_, ISA), JOIN(ending_, ISA)};
+/* What a part of a convolution keeps at hand: BAND channels of one image. */
+typedef struct {
+    V weights[BAND / LANES][MOST_TAPS], bias[BAND / LANES];
+    V later[BAND / LANES][MOST_TAPS];    /* gradients of the sums of the tokens behind */
+    V sums[BAND / LANES][MOST_TAPS + 1]; /* gradients of taps and bias */
+    int64_t first, count, at;            /* channels, and the first number of the image */
+} Band;
+
+static void begin_band(const Convolution *c, int64_t part, Band *band) {
+    int64_t bands = (c->channels + BAND - 1) / BAND;
+    memset(band, 0, sizeof *band);
+    band->first = part % bands * BAND;
+    band->count = least(BAND, c->channels - band->first);
+    band->at = part / bands * c->length * c->channels + band->first;
+    for (int64_t x = 0; x < band->count; x++) {
+        for (int64_t k = 0; k < c->taps; k++)
+            band->weights[x / LANES][k][x % LANES] = c->kernel[(band->first + x) * c->taps + k];
+        band->bias[x / LANES][x % LANES] = c->bias[band->first + x];
+    }
+}
+
+/* A vector of channels of some tokens. */
+INLINE void convolve_step(const Convolution *c, const Band *band, int64_t taps, int64_t v, int64_t count, int64_t first,
+                          int64_t last) {
+    const V *weights = band->weights[v / LANES], bias = band->bias[v / LANES];
+    for (int64_t t = first; t < last; t++) {
+        int64_t at = band->at + t * c->channels + v;
+        V sum = convolved(taps, first_tap(taps, t), c->tokens + at - (taps - 1) * c->channels, c->channels, count,
+                          weights, bias);
+        store_some(c->out + at, silu(sum), count);
+    }
+}
+
+/* As `convolve_step`, from the last token to the first: a token's gradient has those of the sums that read it. */
+INLINE void convolve_step_back(const Convolution *c, Band *band, int64_t taps, int64_t v, int64_t count, int64_t first,
+                               int64_t last) {
+    const V *weights = band->weights[v / LANES];
+    V later[MOST_TAPS], sums[MOST_TAPS + 1], seen[MOST_TAPS];
+#pragma GCC unroll 8
+    for (int64_t k = 0; k < taps; k++) later[k] = band->later[v / LANES][k], sums[k] = all(0.0f);
+    sums[taps] = all(0.0f);
+    for (int64_t t = last - 1; t >= first; t--) {
+        int64_t at = band->at + t * c->channels + v, from = first_tap(taps, t);
+        V sum = band->bias[v / LANES];
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < taps; k++) {
+            seen[k] = k < from ? all(0.0f) : load_some(c->tokens + at + (k + 1 - taps) * c->channels, count);
+            sum += seen[k] * weights[k];
+        }
+        V sigmoid = 1.0f / (1.0f + exponential(-sum));
+        V d = load_some(c->dout + at, count) * sigmoid * (1.0f + sum * (1.0f - sigmoid));
+#pragma GCC unroll 8
+        for (int64_t k = taps - 1; k > 0; k--) later[k] = later[k - 1];
+        later[0] = d;
+        V dtoken = all(0.0f);
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < taps; k++) dtoken += later[k] * weights[taps - 1 - k];
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < taps; k++) sums[k] += d * seen[k];
+        sums[taps] += d;
+        store_some(c->dtokens + at, dtoken, count);
+    }
+#pragma GCC unroll 8
+    for (int64_t k = 0; k < taps; k++) band->later[v / LANES][k] = later[k], band->sums[v / LANES][k] += sums[k];
+    band->sums[v / LANES][taps] += sums[taps];
+}
+
+/* Whole vectors, and 4 taps, are known to the compiler. */
+#define STEP_OF(STEP_FUNCTION)                                                              \
+    for (int64_t v = 0; v < band.count; v += LANES) {                                       \
+        if (band.count - v < LANES)                                                         \
+            STEP_FUNCTION(c, &band, c->taps, v, band.count - v, first, last);               \
+        else if (c->taps == 4)                                                              \
+            STEP_FUNCTION(c, &band, 4, v, LANES, first, last);                              \
+        else                                                                                \
+            STEP_FUNCTION(c, &band, c->taps, v, LANES, first, last);                        \
+    }
+
+static void JOIN(convolution_, ISA)(const void *pass, int64_t part) {
+    const Convolution *c = pass;
+    Band band;
+    begin_band(c, part, &band);
+    for (int64_t first = 0; first < c->length; first += STEP) {
+        int64_t last = least(first + STEP, c->length);
+        STEP_OF(convolve_step)
+    }
+}
+
+static void JOIN(convolution_back_, ISA)(const void *pass, int64_t part) {
+    const Convolution *c = pass;
+    Band band;
+    begin_band(c, part, &band);
+    for (int64_t last = c->length; last > 0; last -= STEP) {
+        int64_t first = last > STEP ? last - STEP : 0;
+        STEP_OF(convolve_step_back)
+    }
+    int64_t image = part / ((c->channels + BAND - 1) / BAND);
+    for (int64_t k = 0; k <= c->taps; k++)
+        for (int64_t v = 0; v < band.count; v += LANES)
+            store_some(c->sums + (image * (c->taps + 1) + k) * c->channels + band.first + v, band.sums[v / LANES][k],
+                       least(LANES, band.count - v));
+}
+
+/* What is to be done with each vector of a row, at x; its `count` is known to the compiler but at the end. */
+#define EACH_VECTOR(CHANNELS, ...)                                                              \
+    do {                                                                                        \
+        int64_t x = 0;                                                                          \
+        for (const int64_t count = LANES; x + LANES <= (CHANNELS); x += LANES) __VA_ARGS__      \
+        for (const int64_t count = (CHANNELS) - x; x < (CHANNELS); x = (CHANNELS)) __VA_ARGS__  \
+    } while (0)
+
+static void JOIN(gate_, ISA)(const void *pass, int64_t part) {
+    const Gate *g = pass;
+    int64_t X = g->channels;
+    for (int64_t row = part * GATE_ROWS; row < least((part + 1) * GATE_ROWS, g->rows); row++) {
+        const float *y = g->y + row * X, *z = g->z + row * X;
+        float *out = g->out + row * X;
+        V squares = all(0.0f);
+        EACH_VECTOR(X, {
+            V gated = load_some(y + x, count) * silu(load_some(z + x, count));
+            squares += gated * gated;
+            store_some(out + x, gated, count);
+        });
+        float scale = g->scale[row] = 1.0f / __builtin_sqrtf(sum_of(squares) / X + g->epsilon);
+        EACH_VECTOR(X, store_some(out + x, load_some(out + x, count) * scale * load_some(g->weight + x, count), count););
+    }
+}
+
+/* Sigmoids wait in the place of z's gradient for the sum over the row. */
+static void gate_row_back(const Gate *g, int64_t row, float *sums) {
+    int64_t X = g->channels, at = row * X;
+    const float *y = g->y + at, *z = g->z + at, *dout = g->dout + at;
+    float *dy = g->dy + at, *dz = g->dz + at, scale = g->scale[row];
+    V products = all(0.0f);
+    EACH_VECTOR(X, {
+        V gate = load_some(z + x, count), sigmoid = 1.0f / (1.0f + exponential(-gate));
+        V product = load_some(dout + x, count) * load_some(y + x, count) * gate * sigmoid * scale;
+        store_some(sums + x, load_some(sums + x, count) + product, count);
+        products += product * load_some(g->weight + x, count);
+        store_some(dz + x, sigmoid, count);
+    });
+    float along = sum_of(products) / X * scale;
+    EACH_VECTOR(X, {
+        V gate = load_some(z + x, count), sigmoid = load_some(dz + x, count), value = load_some(y + x, count);
+        V silu = gate * sigmoid;
+        V dgated = (load_some(dout + x, count) * load_some(g->weight + x, count) - value * silu * along) * scale;
+        store_some(dy + x, dgated * silu, count);
+        store_some(dz + x, dgated * value * sigmoid * (1.0f + gate * (1.0f - sigmoid)), count);
+    });
+}
+
+static void JOIN(gate_back_, ISA)(const void *pass, int64_t part) {
+    const Gate *g = pass;
+    float *sums = g->sums + part * g->channels;
+    memset(sums, 0, g->channels * 4);
+    for (int64_t row = part * GATE_ROWS; row < least((part + 1) * GATE_ROWS, g->rows); row++)
+        gate_row_back(g, row, sums);
+}
+
+static void JOIN(total_, ISA)(const void *pass, int64_t part) {
+    const Total *t = pass;
+    int64_t first = part * BAND, columns = least(BAND, t->columns - first);
+    memset(t->total + first, 0, columns * 4);
+    for (int64_t row = 0; row < t->count; row++)
+        EACH_VECTOR(columns, {
+            float *total = t->total + first + x;
+            store_some(total, load_some(total, count) + load_some(t->sums + row * t->columns + first + x, count), count);
+        });
+}
+
+const Kernels JOIN(matmamba_kernels_, ISA) = {
+    TEXT(ISA),        JOIN(block_, ISA),       JOIN(patches_, ISA),          JOIN(ending_, ISA),
+    JOIN(convolution_, ISA), JOIN(convolution_back_, ISA), JOIN(gate_, ISA), JOIN(gate_back_, ISA), JOIN(total_, ISA),
+};
 
 #else /* The part that is compiled once. */
 
@@ -562,17 +796,8 @@ void matmamba_meet(Team team) {
     while (__atomic_load_n(&barrier->round, __ATOMIC_ACQUIRE) == round) pause_briefly(&spins);
 }
 
-/* What one call is to do, by all threads; the fields are those of `matmamba_run`. */
-typedef struct {
-    const Kernels *kernels;
-    const Patches *patches;
-    const Block *blocks;
-    int64_t count;
-    const Ending *ending;
-    const float *images;
-    int64_t batch, stream_row;
-    float *stream, *embeddings;
-} Job;
+/* What threads do together: each is told which of how many it is. */
+typedef void Work(void *job, int64_t rank, int64_t size);
 
 typedef struct Pool Pool;
 typedef struct {
@@ -581,45 +806,17 @@ typedef struct {
     pthread_t thread;
 } Worker;
 
+/* Threads that sleep until there is work. The one that asks for it is the first of them. */
 struct Pool {
-    int64_t size, generation, left, closing;
+    int64_t size, generation, closing;
+    /* Of the present work: who has not begun yet, and who has not ended. */
+    int64_t late, left;
     pthread_mutex_t mutex;
     pthread_cond_t begun;
-    Barrier barrier;
-    Job job;
-    Scratch *scratch;
-    float **memory;
+    Work *work;
+    void *job;
     Worker *workers;
 };
-
-/* Step -1 is the patches, then the blocks. */
-static void work_step(const Job *job, int64_t step, int64_t image, Team team, Scratch shared, Scratch own) {
-    float *stream = job->stream + image * job->stream_row;
-    const Patches *p = job->patches;
-    if (step < 0)
-        job->kernels->patches(p, job->images + image * p->channels * p->height * p->width, stream, team, shared);
-    else
-        job->kernels->block(job->blocks + step, stream, team, shared, own);
-}
-
-/* A thread's part: images of its own, then what is left over together with all others. */
-static void work(Pool *pool, int64_t rank) {
-    const Job *job = &pool->job;
-    int64_t alone = job->batch / pool->size * pool->size, first = job->patches ? -1 : 0;
-    uint64_t before = flush_tiny();
-    for (int64_t step = first; step < job->count; step++)
-        for (int64_t image = rank; image < alone; image += pool->size)
-            work_step(job, step, image, (Team){0, 1, 0}, pool->scratch[rank], pool->scratch[rank]);
-    Team team = {rank, pool->size, &pool->barrier};
-    if (alone < job->batch) matmamba_meet(team);
-    for (int64_t step = first; step < job->count; step++)
-        for (int64_t image = alone; image < job->batch; image++)
-            work_step(job, step, image, team, pool->scratch[0], pool->scratch[rank]);
-    for (int64_t image = rank; job->ending && image < job->batch; image += pool->size)
-        job->kernels->ending(job->ending, job->stream + image * job->stream_row,
-                             job->embeddings + image * job->ending->embedding_dim, pool->scratch[rank]);
-    restore_tiny(before);
-}
 
 static void *worker_main(void *argument) {
     Worker *worker = argument;
@@ -629,12 +826,58 @@ static void *worker_main(void *argument) {
         pthread_mutex_lock(&pool->mutex);
         while (pool->generation == seen && !pool->closing) pthread_cond_wait(&pool->begun, &pool->mutex);
         seen = pool->generation;
-        int64_t closing = pool->closing;
+        int64_t closing = pool->closing, wanted = pool->late > 0;
+        pool->late -= wanted;
         pthread_mutex_unlock(&pool->mutex);
         if (closing) return 0;
-        work(pool, worker->rank);
+        if (!wanted) continue;
+        pool->work(pool->job, worker->rank, pool->size);
         __atomic_sub_fetch(&pool->left, 1, __ATOMIC_ACQ_REL);
     }
+}
+
+/* Done when it returns. `all`: every thread has a part of its own; otherwise those that come too late are left out. */
+static void run_on(Pool *pool, Work *work, void *job, int all) {
+    if (pool->size > 1) {
+        pthread_mutex_lock(&pool->mutex);
+        pool->work = work, pool->job = job;
+        pool->late = pool->left = pool->size - 1;
+        pool->generation++;
+        pthread_cond_broadcast(&pool->begun);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    work(job, 0, pool->size);
+    if (!all) {
+        pthread_mutex_lock(&pool->mutex);
+        __atomic_sub_fetch(&pool->left, pool->late, __ATOMIC_ACQ_REL);
+        pool->late = 0;
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    int64_t spins = 0;
+    while (__atomic_load_n(&pool->left, __ATOMIC_ACQUIRE)) pause_briefly(&spins);
+}
+
+void matmamba_pool_free(Pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    pool->closing = 1;
+    pthread_cond_broadcast(&pool->begun);
+    pthread_mutex_unlock(&pool->mutex);
+    for (int64_t rank = 1; rank < pool->size; rank++) pthread_join(pool->workers[rank].thread, 0);
+    free(pool->workers), free(pool);
+}
+
+/* Fewer threads where no more can be had, null for none. One piece of work at a time. */
+Pool *matmamba_pool_new(int64_t threads) {
+    Pool *pool = calloc(1, sizeof *pool);
+    if (!pool || !(pool->workers = calloc(threads, sizeof *pool->workers))) return free(pool), (Pool *)0;
+    pthread_mutex_init(&pool->mutex, 0);
+    pthread_cond_init(&pool->begun, 0);
+    for (pool->size = 1; pool->size < threads; pool->size++) {
+        Worker *worker = &pool->workers[pool->size];
+        *worker = (Worker){pool, pool->size, 0};
+        if (pthread_create(&worker->thread, 0, worker_main, worker)) break;
+    }
+    return pool;
 }
 
 /* The next `count` floats of a thread's memory, from a cache line on. */
@@ -669,73 +912,163 @@ static int64_t lay_out(const Block *b, int64_t most_pixels, float *memory, Scrat
     return taken;
 }
 
-void matmamba_pool_free(Pool *pool) {
-    pthread_mutex_lock(&pool->mutex);
-    pool->closing = 1;
-    pthread_cond_broadcast(&pool->begun);
-    pthread_mutex_unlock(&pool->mutex);
-    for (int64_t rank = 1; rank < pool->size; rank++) pthread_join(pool->workers[rank].thread, 0);
-    for (int64_t rank = 0; pool->memory && rank < pool->size; rank++) free(pool->memory[rank]);
-    free(pool->memory), free(pool->scratch), free(pool->workers), free(pool);
+/* What blocks are computed in: a part for each thread of a pool. */
+typedef struct {
+    int64_t count;
+    Scratch *scratch;
+    float **parts;
+} Memory;
+
+void matmamba_memory_free(Memory *memory) {
+    for (int64_t rank = 0; memory->parts && rank < memory->count; rank++) free(memory->parts[rank]);
+    free(memory->parts), free(memory->scratch), free(memory);
 }
 
-static int add_thread(Pool *pool, int64_t rank, const Block *largest, int64_t most_pixels) {
-    Scratch *scratch = &pool->scratch[rank];
+static int add_part(Memory *memory, int64_t rank, const Block *largest, int64_t most_pixels) {
+    Scratch *scratch = &memory->scratch[rank];
     int64_t bytes = lay_out(largest, most_pixels, 0, scratch) * 4;
-    if (posix_memalign((void **)&pool->memory[rank], 64, bytes)) return 0;
+    if (posix_memalign((void **)&memory->parts[rank], 64, bytes)) return memory->parts[rank] = 0, 0;
     /* Zeros, because what fills up panels is multiplied too. */
-    memset(pool->memory[rank], 0, bytes);
-    lay_out(largest, most_pixels, pool->memory[rank], scratch);
-    pool->workers[rank] = (Worker){pool, rank, 0};
-    if (rank && pthread_create(&pool->workers[rank].thread, 0, worker_main, &pool->workers[rank]))
-        return free(pool->memory[rank]), 0;
-    pool->size = rank + 1;
+    memset(memory->parts[rank], 0, bytes);
+    lay_out(largest, most_pixels, memory->parts[rank], scratch);
     return 1;
 }
 
-/* Threads, with memory for blocks no larger than `largest`; fewer threads where no more can be had, null for none.
+/* Memory for the threads of a pool, and for blocks no larger than `largest`; null if there is not enough.
  * `most_pixels`: numbers in all patches of an image. */
-Pool *matmamba_pool_new(int64_t threads, const Block *largest, int64_t most_pixels) {
-    Pool *pool = calloc(1, sizeof *pool);
-    if (!pool) return 0;
-    pthread_mutex_init(&pool->mutex, 0);
-    pthread_cond_init(&pool->begun, 0);
-    pool->scratch = calloc(threads, sizeof *pool->scratch);
-    pool->memory = calloc(threads, sizeof *pool->memory);
-    pool->workers = calloc(threads, sizeof *pool->workers);
+Memory *matmamba_memory_new(const Pool *pool, const Block *largest, int64_t most_pixels) {
+    Memory *memory = calloc(1, sizeof *memory);
+    if (!memory) return 0;
+    memory->count = pool->size;
+    memory->scratch = calloc(memory->count, sizeof *memory->scratch);
+    memory->parts = calloc(memory->count, sizeof *memory->parts);
     int64_t rank = 0;
-    if (pool->scratch && pool->memory && pool->workers)
-        while (rank < threads && add_thread(pool, rank, largest, most_pixels)) rank++;
-    return rank ? pool : (matmamba_pool_free(pool), (Pool *)0);
+    if (memory->scratch && memory->parts)
+        while (rank < memory->count && add_part(memory, rank, largest, most_pixels)) rank++;
+    return rank == memory->count ? memory : (matmamba_memory_free(memory), (Memory *)0);
+}
+
+/* Images that all threads compute; the fields are those of `matmamba_run`. */
+typedef struct {
+    const Kernels *kernels;
+    const Memory *memory;
+    const Patches *patches;
+    const Block *blocks;
+    int64_t count;
+    const Ending *ending;
+    const float *images;
+    int64_t batch, stream_row;
+    float *stream, *embeddings;
+    Barrier barrier;
+} Batch;
+
+/* Step -1 is the patches, then the blocks. */
+static void work_step(const Batch *b, int64_t step, int64_t image, Team team, Scratch shared, Scratch own) {
+    float *stream = b->stream + image * b->stream_row;
+    const Patches *p = b->patches;
+    if (step < 0)
+        b->kernels->patches(p, b->images + image * p->channels * p->height * p->width, stream, team, shared);
+    else
+        b->kernels->block(b->blocks + step, stream, team, shared, own);
+}
+
+/* A thread's part: images of its own, then what is left over together with all others. */
+static void work_batch(void *job, int64_t rank, int64_t size) {
+    Batch *b = job;
+    const Scratch *scratch = b->memory->scratch;
+    int64_t alone = b->batch / size * size, first = b->patches ? -1 : 0;
+    uint64_t before = flush_tiny();
+    for (int64_t step = first; step < b->count; step++)
+        for (int64_t image = rank; image < alone; image += size)
+            work_step(b, step, image, (Team){0, 1, 0}, scratch[rank], scratch[rank]);
+    Team team = {rank, size, &b->barrier};
+    if (alone < b->batch) matmamba_meet(team);
+    for (int64_t step = first; step < b->count; step++)
+        for (int64_t image = alone; image < b->batch; image++)
+            work_step(b, step, image, team, scratch[0], scratch[rank]);
+    for (int64_t image = rank; b->ending && image < b->batch; image += size)
+        b->kernels->ending(b->ending, b->stream + image * b->stream_row,
+                           b->embeddings + image * b->ending->embedding_dim, scratch[rank]);
+    restore_tiny(before);
 }
 
 /* Patches, blocks and ending of a batch of images; what is null is left out. 0 if all was done.
  *
  * images (batch, C, height, width); stream (batch, stream_row) is read unless patches are given, and written;
  * embeddings (batch, embedding_dim). One call at a time for each pool. */
-int matmamba_run(Pool *pool, const char *instructions, const Patches *patches, const Block *blocks, int64_t count,
-                 const Ending *ending, const float *images, int64_t batch, float *stream, int64_t stream_row,
-                 float *embeddings) {
+int matmamba_run(Pool *pool, const Memory *memory, const char *instructions, const Patches *patches,
+                 const Block *blocks, int64_t count, const Ending *ending, const float *images, int64_t batch,
+                 float *stream, int64_t stream_row, float *embeddings) {
     const Kernels *kernels = kernels_by_name(instructions);
     if (!kernels) return 1;
-    pool->job = (Job){kernels, patches, blocks, count, ending, images, batch, stream_row, stream, embeddings};
-    if (pool->size > 1) {
-        pthread_mutex_lock(&pool->mutex);
-        pool->left = pool->size - 1;
-        pool->generation++;
-        pthread_cond_broadcast(&pool->begun);
-        pthread_mutex_unlock(&pool->mutex);
-    }
-    work(pool, 0);
-    int64_t spins = 0;
-    while (__atomic_load_n(&pool->left, __ATOMIC_ACQUIRE)) pause_briefly(&spins);
+    Batch job = {kernels, memory, patches,    blocks, count,      ending,
+                 images,  batch,  stream_row, stream, embeddings, {0, 0}};
+    run_on(pool, work_batch, &job, 1);
+    return 0;
+}
+
+/* Parts of which threads take the next one until there is none. */
+typedef struct {
+    PassFunction *part;
+    const void *pass;
+    int64_t count, next;
+} Parts;
+
+static void work_parts(void *job, int64_t rank, int64_t size) {
+    Parts *parts = job;
+    uint64_t before = flush_tiny();
+    for (int64_t next; (next = __atomic_fetch_add(&parts->next, 1, __ATOMIC_RELAXED)) < parts->count;)
+        parts->part(parts->pass, next);
+    restore_tiny(before);
+}
+
+/* `numbers`: how many are computed. Few are not worth waking somebody. */
+static void run_parts(Pool *pool, PassFunction *part, const void *pass, int64_t count, int64_t numbers) {
+    Parts parts = {part, pass, count, 0};
+    if (numbers < ALONE) work_parts(&parts, 0, 1);
+    else run_on(pool, work_parts, &parts, 0);
+}
+
+static void run_total(Pool *pool, const Kernels *kernels, int64_t count, int64_t columns, const float *sums,
+                      float *total) {
+    Total pass = {count, columns, sums, total};
+    run_parts(pool, kernels->total, &pass, (columns + BAND - 1) / BAND, count * columns);
+}
+
+/* Forward, or with `dout` backward. 0 if it was done; one call at a time for each pool. */
+int matmamba_convolve(Pool *pool, const char *instructions, const Convolution *c) {
+    const Kernels *kernels = kernels_by_name(instructions);
+    if (!kernels) return 1;
+    int64_t parts = c->batch * ((c->channels + BAND - 1) / BAND);
+    PassFunction *part = c->dout ? kernels->convolution_back : kernels->convolution;
+    run_parts(pool, part, c, parts, c->batch * c->length * c->channels);
+    if (c->dout) run_total(pool, kernels, c->batch, (c->taps + 1) * c->channels, c->sums, c->total);
+    return 0;
+}
+
+/* As `matmamba_convolve`. */
+int matmamba_gate(Pool *pool, const char *instructions, const Gate *g) {
+    const Kernels *kernels = kernels_by_name(instructions);
+    if (!kernels) return 1;
+    int64_t parts = (g->rows + GATE_ROWS - 1) / GATE_ROWS;
+    run_parts(pool, g->dout ? kernels->gate_back : kernels->gate, g, parts, g->rows * g->channels);
+    if (g->dout) run_total(pool, kernels, parts, g->channels, g->sums, g->total);
     return 0;
 }
 
 /* So that a mirror that is out of date is noticed: the sizes of what is handed over. */
 int64_t matmamba_size_of(const char *name) {
-    if (!strcmp(name, "Block")) return sizeof(Block);
-    return !strcmp(name, "Patches") ? (int64_t)sizeof(Patches) : (int64_t)sizeof(Ending);
+    static const struct {
+        const char *name;
+        int64_t size;
+    } known[] = {{"Block", sizeof(Block)},
+                 {"Patches", sizeof(Patches)},
+                 {"Ending", sizeof(Ending)},
+                 {"Convolution", sizeof(Convolution)},
+                 {"Gate", sizeof(Gate)}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strcmp(name, known[i].name)) return known[i].size;
+    return 0;
 }
 
 #endif

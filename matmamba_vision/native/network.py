@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +18,9 @@ from .compiled import (
     BlockStruct,
     EndingStruct,
     Library,
-    OwnPools,
+    Memory,
+    OwnMemory,
     PatchesStruct,
-    Pool,
-    threads,
 )
 
 Floats = NDArray[np.float32]
@@ -133,7 +131,7 @@ class Network:
     """
 
     def __init__(self, arrays: NetworkArrays, library: Library) -> None:
-        self.embedding_dim, self._library, self._pools = arrays.embedding_dim, library, OwnPools()
+        self.embedding_dim, self._library, self._own = arrays.embedding_dim, library, OwnMemory()
         self._held: list[NDArray[Any]] = []
         self._shape = (arrays.channels, *arrays.image_size)
         self._stream = arrays.positions.shape
@@ -157,18 +155,15 @@ class Network:
         stream = np.empty((len(images), *self._stream), np.float32)
         ending = ctypes.byref(self._ending)
         self._library.run(
-            self._pool(), ctypes.byref(self._patches), self._blocks, len(self._blocks), ending,
+            self._memory(), ctypes.byref(self._patches), self._blocks, len(self._blocks), ending,
             images.ctypes.data, len(images), stream.ctypes.data, stream[0].size, embeddings.ctypes.data,
         )  # fmt: skip
 
-    def _pool(self) -> Pool:
-        count = threads()
-        key = (count, os.getpid())
-        if key not in self._pools.known:
-            # Of a process that was forked, or of another number of threads.
-            self._pools.known.clear()
-            self._pools.known[key] = self._library.pool(count, self._largest, self._most_pixels)
-        return self._pools.known[key]
+    def _memory(self) -> Memory:
+        known = self._own.memory
+        if known is None or known.pool is not self._library.pool():
+            known = self._own.memory = self._library.memory(self._largest, self._most_pixels)
+        return known
 
     def _block(self, mixer: MixerArrays, first_row: int) -> BlockStruct:
         inner, length = mixer.heads * mixer.head_dim, len(mixer.rows)

@@ -1,7 +1,7 @@
 """The state-space-duality scan: one signature, several backends.
 
-`ssd` is the signature and `reference` the definition. `chunked`, `triton` and `mamba_ssm` compute it, each a
-folder; `dispatch` chooses among them. `product` and `autograd` serve the layers, too.
+`ssd` is the signature and `reference` the definition. `chunked`, `native`, `triton` and `mamba_ssm` compute
+it, each a folder; `dispatch` chooses among them. `product` and `autograd` serve the layers, too.
 
 Shape suffixes here and in `layers/`: B batch, L tokens, D model, H heads, P head dim, N state, and inside a
 chunked scan C chunks, Q tokens of a chunk.

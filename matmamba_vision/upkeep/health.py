@@ -14,6 +14,7 @@ from matmamba_datasets import BrokenImageError, eval_transform
 from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.gallery.inspection import Damage
+from matmamba_retrieval.storage.files import remove
 from matmamba_retrieval.storage.records import Generation
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,6 +22,7 @@ from PIL import Image
 from ..checkpoint import CheckpointError
 from ..errors import refusals
 from ..galleries.gallery_model import checkpoint_of
+from ..galleries.light_files import LightFileError, light_files, read_light
 from ..galleries.pictures import Pictures
 from ..given import PathLike, require_path
 
@@ -87,12 +89,25 @@ def verify(folder: PathLike, *, images: int = 0, model: PathLike | None = None) 
     """
     require_least(0, images=images)
     folder = require_path("folder", folder)
-    damages = inspection.verify(folder)
+    damages = inspection.verify(folder) + _damaged_encoders(folder)
     if damages or not images:
         return Verified(damages)
     with Gallery(folder) as gallery:
         encoder = _Reencoder(folder, gallery.generation, _path(model))
         return Verified(inspection.verify_vectors(gallery, encoder, images), min(images, len(gallery)))
+
+
+def _damaged_encoders(folder: Path) -> list[Damage]:
+    damages = []
+    for file in light_files(folder):
+        try:
+            read_light(file)
+        except LightFileError as error:
+            what = str(error).removeprefix(f"{file} ")
+            damages.append(
+                Damage(file, what, "repair removes it, and `matmamba gallery freeze` makes it again")
+            )
+    return damages
 
 
 @refusals()
@@ -107,7 +122,11 @@ def repair(folder: PathLike, *, model: PathLike | None = None) -> Repaired:
         GalleryError: no gallery there, or another process writes to it.
     """
     folder = require_path("folder", folder)
-    return Repaired(repairing.repair(folder, partial(_Reencoder, folder, named=_path(model))))
+    said = repairing.repair(folder, partial(_Reencoder, folder, named=_path(model)))
+    for damage in _damaged_encoders(folder):
+        remove(damage.file)
+        said.append(f"{damage.file} {damage.what}: removed, nothing but time is lost")
+    return Repaired(said)
 
 
 @refusals()

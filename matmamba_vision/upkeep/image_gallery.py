@@ -14,10 +14,11 @@ from ..errors import ConfigError, refusals
 from ..galleries.queries import stored_queries
 from ..galleries.searched_gallery import SearchedGallery
 from ..galleries.strategies import Method
-from ..progress import Listener
+from ..progress import Listener, Reporter
 from . import contents
 
 if TYPE_CHECKING:
+    from ..galleries.freezing import KeptEncoder
     from .duplicates import DuplicatesFound
     from .health import Repaired, Verified
     from .labels import LabelFindings
@@ -132,6 +133,32 @@ class ImageGallery(SearchedGallery):
 
         with self.changing() as folder:
             return health.repair(folder, model=self._model_path())
+
+    @refusals()
+    def freeze(
+        self, widths: Sequence[str] = (), *, kinds: Sequence[str] = (), progress: Listener | None = None
+    ) -> list[KeptEncoder]:
+        """Keep encoders of some widths with the gallery: searching it needs neither PyTorch nor a checkpoint.
+
+        Args:
+            widths: that may encode queries; by default those of its plan, or all that were trained.
+            kinds: "native" for the kernels in C, "onnx" for ONNX Runtime, "onnx-int8" for the same with
+                weights of 8 bits, which loses precision; by default the best that this machine can make.
+            progress: is told how far it is.
+
+        Returns:
+            What was made, and what it takes for one image here.
+
+        Raises:
+            MatMambaError: no such width or kind, or a width that cannot have one; nothing can be written; it
+                is closed, or was opened for reading; its model is not to be had.
+        """
+        from ..galleries.freezing import freeze_widths
+
+        with self.changing(), self.reading() as gallery:
+            made = freeze_widths(gallery, self._by_model().embedder, widths, kinds, Reporter(progress))
+            self._encoder = None
+        return made
 
     @refusals()
     def compact(self) -> int:

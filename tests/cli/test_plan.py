@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from matmamba_retrieval import Gallery, Plan, Strategy
+from matmamba_retrieval import EmbeddingSpec, Gallery, Plan, Strategy
 from matmamba_retrieval.strategies.forecast import Forecast
 from matmamba_retrieval.strategies.gate import Gate
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main
-from matmamba_vision.galleries.strategies import strategy_text
+from matmamba_vision.galleries.strategies import plan_text, strategy_text
 from matmamba_vision.studies.strategy_rows import first_stage
 from matplotlib.figure import Figure
 from PIL import Image
@@ -126,6 +126,14 @@ def test_a_gate_of_a_plan_is_shown_in_words() -> None:
     words = strategy_text(gated)
     assert "gate forecast below 0.1235" in words
     assert "0.25" not in words
+
+
+@pytest.mark.parametrize(("rerank", "ranked"), [("", "the full width"), ("1/4", "the query of width 1/4")])
+def test_a_plan_says_which_query_ranks_the_shortlist(rerank: str, ranked: str) -> None:
+    strategy = Strategy.shortlist(width="1/4", dim=4, length=8, rerank_width=rerank)
+    kept = Plan(strategy=strategy, spec=EmbeddingSpec("0" * 64, "full", 8), k=3, goal="recall >= 0.9")
+    assert plan_text(Plan.from_json(kept.to_json())).endswith(f"and ranks these by {ranked}")
+    assert ("rerank width 1/4" in strategy_text(strategy)) == bool(rerank)
 
 
 @pytest.fixture

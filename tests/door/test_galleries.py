@@ -30,6 +30,8 @@ from PIL import Image
 from small import create, unit_vectors
 
 COUNT = 24
+# Of one image whether it is encoded alone or among others.
+SCORE_TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +192,13 @@ def test_a_query_of_every_kind_gets_the_same_answer(place: Path, gallery: ImageG
             bytearray(file.read_bytes()),
         ]
     answers = gallery.search(same, k=5)
-    assert all(answer.hits == wanted.hits for answer in answers)
+    for answer in answers:
+        # Six images at once may be rounded otherwise than one.
+        assert [replace(hit, score=0) for hit in answer.hits] == [
+            replace(hit, score=0) for hit in wanted.hits
+        ]
+        scores = [hit.score for hit in wanted.hits]
+        assert [hit.score for hit in answer.hits] == pytest.approx(scores, abs=SCORE_TOLERANCE)
     assert [answer.query for answer in answers[2:4]] == ["query[2]", "query[3]"]
     vector = unit(gallery, "bright/00.png")
     assert ids(gallery.search(vector, k=5)) == ids(wanted)

@@ -70,6 +70,19 @@ def test_a_study_without_a_folder_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_costs_are_compared_with_single_shot_though_the_grid_has_none(run: Path) -> None:
+    """And a small query that ranks its own shortlist costs one small encoding."""
+    grid = Grid(**GRID | {"strategies": ["shortlist"], "rerank_widths": ["full", "same"]})  # type: ignore[arg-type]
+    rows = evaluate(run, grid=grid, device="cpu").rows
+    known = {(row["query_width"], *row["widths"]): row for row in rows}
+    assert set(known) == {("full",), ("1/8",), ("1/8", "1/8")}
+    over = {name: row["macs_over_single_shot"] for name, row in known.items()}
+    assert over["1/8", "1/8"] < over["full",] < 1 < over["1/8",]
+    assert known["1/8",]["encoder_macs"] == (
+        known["full",]["encoder_macs"] + known["1/8", "1/8"]["encoder_macs"]
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row, prefix, rerank
-from matmamba_retrieval.index.rerank import NO_KEY, best_of, one_thread, widen
+from matmamba_retrieval.index.rerank import NO_KEY, best_of, widen
+from matmamba_retrieval.index.threads import one_thread
+from matmamba_retrieval.storage.segments import Segments, write_segment
 from small import unit_vectors
 
 
@@ -93,3 +97,52 @@ def test_segments_change_no_score(tmp_path: object, spec: EmbeddingSpec) -> None
             found.append(rerank(xq, candidates, gallery.segments.read, 15))
     assert np.array_equal(found[0][0], found[1][0])
     assert np.array_equal(found[0][1], found[1][1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([7, 32, 100]), st.integers(1, 40), st.booleans())
+def test_one_query_gets_the_scores_of_many_from_segments(
+    memory: Segments, seed: int, dim: int, k: int, ties: bool
+) -> None:
+    """Bit for bit, although most rows are compared as halves, in another order of summation."""
+    rng = np.random.default_rng(seed)
+    xq, length = prefix(unit_vectors(6, 100, seed), dim), int(rng.integers(1, 300))
+    candidates = np.array([rng.choice(300, min(length, 300), replace=False) for _ in xq])
+    if ties:  # equal vectors and their like, more than are kept beside those wanted
+        candidates = np.concatenate([candidates, np.tile(np.arange(300, 400), (6, 1))], axis=1)
+    candidates[rng.random(candidates.shape) < 0.1] = NO_KEY
+    D, I = rerank(xq, candidates, memory.read, k)  # noqa: E741
+    for q in range(len(xq)):
+        for read in (memory, memory.read):
+            alone = rerank(xq[q : q + 1], candidates[q : q + 1], read, k)
+            assert np.array_equal(alone[0][0], D[q])
+            assert np.array_equal(alone[1][0], I[q])
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Segments:
+    """300 vectors, and 100 that differ from one by little or nothing."""
+    xb, folder = unit_vectors(400, 100, seed=9), tmp_path_factory.mktemp("segments")
+    xb[300:] = xb[0] + np.random.default_rng(1).integers(0, 2, (100, 1)) * np.float32(1e-3) * xb[300:]
+    xb /= np.linalg.norm(xb, axis=1, keepdims=True)
+    return Segments(folder, [write_segment(folder, [xb], width="full", start=0, rows=400, dim=100)], 100)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1.0, 1e20, np.nan])
+def test_a_query_of_any_length_meets_all_that_may_be_nearest(memory: Segments, scale: float) -> None:
+    xq = (unit_vectors(1, 100, seed=3) * np.float64(scale)).astype(np.float32)
+    candidates = np.arange(400)[None]
+    found = rerank(xq, candidates, memory, 5)
+    wanted = rerank(np.repeat(xq, 2, axis=0), np.repeat(candidates, 2, axis=0), memory, 5)
+    assert np.array_equal(found[0][0], wanted[0][0], equal_nan=True)
+    assert np.array_equal(found[1][0], wanted[1][0])
+
+
+def test_threads_compare_in_memory_of_their_own(memory: Segments) -> None:
+    xq = prefix(unit_vectors(64, 100, seed=4), 100)
+    candidates = np.argsort(np.random.default_rng(0).random((64, 400)), axis=1)[:, :200]
+    D, I = rerank(xq, candidates, memory, 10)  # noqa: E741
+    with ThreadPoolExecutor(4) as pool:
+        alone = [*pool.map(lambda q: rerank(xq[q : q + 1], candidates[q : q + 1], memory, 10), range(64))]
+    assert np.array_equal(np.concatenate([found[0] for found in alone]), D)
+    assert np.array_equal(np.concatenate([found[1] for found in alone]), I)

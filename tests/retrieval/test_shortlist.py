@@ -17,13 +17,15 @@ from matmamba_retrieval.index.gallery_index import (
     search_index,
 )
 from matmamba_retrieval.index.recipes import RECIPES, cells, choose, split
-from matmamba_retrieval.index.rerank import NO_KEY, one_thread
+from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.index.shortlist_index import ShortlistIndex
+from matmamba_retrieval.index.threads import one_thread
 from small import unit_vectors
 
 ROWS, DIM = 6000, 32
 KINDS = [
     *RECIPES,
+    "pca-ivfpq:16:32",
     "adanns-ivf:8:32",
     "adanns-ivf:32:8",
     "HNSW16",
@@ -34,7 +36,7 @@ KINDS = [
 ]
 # Of random residuals, few bits, or few dims, know less than they do of an image's.
 LEAST = {"binary": 0.6, "rabitq": 0.7, "adanns-opq": 0.7, "adanns-ivf:32:8": 0.5}
-WITH_EFFORT = ["hnsw", "ivf", "ivfpq", "rabitq", "adanns-ivf", "HNSW16"]
+WITH_EFFORT = ["hnsw", "ivf", "ivfpq", "pca-ivfpq:16:32", "rabitq", "adanns-ivf", "HNSW16"]
 
 
 def clustered(rows: int, seed: int) -> np.ndarray:
@@ -237,7 +239,17 @@ def test_a_gallery_takes_names_and_auto(stored: Gallery, xq: np.ndarray) -> None
 
 
 @pytest.mark.parametrize(
-    "recipe", ["ivfpq:3", "adanns-ivf:0:8", "adanns-ivf:x", "adanns-ivf:4:4", "adanns-opq:33"]
+    "recipe",
+    [
+        "ivfpq:3",
+        "adanns-ivf:0:8",
+        "adanns-ivf:x",
+        "adanns-ivf:4:4",
+        "adanns-opq:33",
+        "pca-ivfpq:33",
+        "pca-ivfpq:0",
+        "pca-ivfpq:8:8:8",
+    ],
 )
 def test_a_recipe_that_cannot_be_is_named(stored: Gallery, recipe: str) -> None:
     with pytest.raises(GalleryError, match=recipe):

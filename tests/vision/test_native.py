@@ -13,9 +13,19 @@ import numpy as np
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.frozen.native_width import native_network, network_arrays
+from matmamba_vision.frozen.native_width import native_engine, network_arrays
 from matmamba_vision.frozen.packed import pack
-from matmamba_vision.native import Library, Network, compiled, library, refusal, why_missing
+from matmamba_vision.native import (
+    Library,
+    Network,
+    NetworkFileError,
+    compiled,
+    from_bytes,
+    library,
+    refusal,
+    to_bytes,
+    why_missing,
+)
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=f"no kernels: {why_missing()}")
 
@@ -157,7 +167,7 @@ def test_what_is_not_a_number_stays_none() -> None:
     "kind", [{"attention_blocks": [1]}, {"heads_per_group": 2}, {"scan": "bidirectional"}]
 )
 def test_other_blocks_are_not_for_the_kernels(kind: dict[str, Any]) -> None:
-    assert native_network(pack(model_of(kind), "full")) is None
+    assert native_engine(pack(model_of(kind), "full")) is None
 
 
 @pytest.mark.parametrize(
@@ -177,6 +187,8 @@ def test_a_missing_or_damaged_library_is_one_line_of_notice(
     damaged.write_bytes(b"not a library")
     for file, said in ((tmp_path / "none.so", "make native"), (damaged, "libkernels.so")):
         caplog.clear()
+        # Another test may have been told already.
+        compiled._notice.cache_clear()
         monkeypatch.setattr(compiled, "FILE", file)
         assert library() is None
         assert library() is None
@@ -199,3 +211,26 @@ def test_padding_never_reaches_a_result() -> None:
     wanted = network.embed(images.numpy())
     assert np.isnan(network.embed((torch.nan * images).numpy())).all()
     assert np.array_equal(network.embed(images.numpy()), wanted)
+
+
+@pytest.mark.parametrize("kind", [{"scan": "flip"}, {"projection": 20, "bias": True, "global_pool": "avg"}])
+def test_a_width_written_and_read_computes_the_same(kind: dict[str, Any]) -> None:
+    model = model_of(kind)
+    arrays = network_arrays(pack(model, "full"))
+    kernels = library()
+    assert arrays is not None
+    assert kernels is not None
+    written = to_bytes(arrays)
+    images = model.random_images(2).numpy()
+    again = from_bytes(written)
+    assert to_bytes(again) == written
+    assert np.array_equal(Network(again, kernels).embed(images), Network(arrays, kernels).embed(images))
+
+
+def test_other_bytes_are_no_width() -> None:
+    arrays = network_arrays(pack(model_of({}), "full"))
+    assert arrays is not None
+    written = to_bytes(arrays)
+    for damaged in (b"", b"not a file", written[: len(written) // 2]):
+        with pytest.raises(NetworkFileError, match="damaged"):
+            from_bytes(damaged)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from matmamba_vision import MatMamba
+from matmamba_vision.native import why_missing
 from matmamba_vision.ops import BackendError, Setting, chunked, linear, reference, resolve, ssd
 from matmamba_vision.ops.chunked import separable
 from matmamba_vision.ops.chunked.masked import ssd_masked
@@ -26,10 +27,13 @@ def zeros(batch: int, length: int) -> list[torch.Tensor]:
     ]
 
 
-def test_auto_takes_chunked_on_a_cpu_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_takes_the_best_on_a_cpu_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    best = "chunked" if why_missing() else "native"
     with caplog.at_level("INFO"):
-        assert resolve("auto", Setting(head_dim=12)).name == "chunked"
-    assert "chunked" in caplog.text
+        assert resolve("auto", Setting(head_dim=12)).name == best
+        assert resolve("auto", Setting(head_dim=12, dtype=torch.float64)).name == "chunked"
+    assert best in caplog.text
+    assert "not native: its kernels take float32, not float64" in caplog.text
 
 
 def test_an_unknown_backend_is_named() -> None:

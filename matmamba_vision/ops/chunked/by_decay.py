@@ -45,12 +45,12 @@ def ssd_chunked(
     x, dt, A, B, C, D = (tensor.to(dtype) for tensor in (x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H))
     # Autocast would do the products in half precision, whose range the decays do not fit.
     with nullcontext() if x_BLHP.is_meta else torch.autocast(x_BLHP.device.type, enabled=False):
-        if not _may_look_at_values(x_BLHP):
+        if not may_look_at_values(x_BLHP):
             return ssd_masked(x, dt, A, B, C, D, chunk_size).to(x_BLHP.dtype)
         return _by_decay(x, dt, A, B, C, D, chunk_size).to(x_BLHP.dtype)
 
 
-def _may_look_at_values(tensor: Tensor) -> bool:
+def may_look_at_values(tensor: Tensor) -> bool:
     """Whether the way taken may depend on the data: not where the computation is recorded for other data."""
     traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     recorded = torch.compiler.is_compiling() or traced or tensor.is_meta

@@ -12,7 +12,7 @@ import torch
 from matmamba_common.errors import MatMambaError
 from torch import Tensor
 
-from .. import chunked, mamba_ssm
+from .. import chunked, mamba_ssm, native
 from ..reference import conv_silu_reference, gated_rms_norm_reference, ssd_reference
 
 
@@ -45,12 +45,14 @@ class Setting:
         dtype: of inputs, B and C.
         head_dim: P.
         state_dim: N.
+        taps: K of the convolution.
     """
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     head_dim: int = 16
     state_dim: int = 128
+    taps: int = 4
 
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -151,6 +153,10 @@ def _refusal_of_mamba_ssm(setting: Setting) -> str | None:
     return mamba_ssm.missing() or _refusal_of_kernels(setting, range(8, 129), range(16, 257))
 
 
+def _refusal_of_native(setting: Setting) -> str | None:
+    return native.refusal(setting.device, setting.dtype, setting.taps)
+
+
 _convolve_by_triton = _late(_conv_silu_triton)
 
 
@@ -180,6 +186,14 @@ _ALL = (
         refusal=_refusal_of_mamba_ssm,
         gpu=True,
         inner=mamba_ssm.inner_where_it_fits,
+    ),
+    Backend(
+        name="native",
+        # Its products are PyTorch's.
+        scan=chunked.ssd_chunked,
+        conv_silu=native.conv_silu,
+        gated_rms_norm=native.gated_rms_norm,
+        refusal=_refusal_of_native,
     ),
     Backend(
         name="chunked",

@@ -58,7 +58,9 @@ def resolve(name: str, setting: Setting) -> Backend:
 
 def _why(setting: Setting, refusals: Mapping[str, str | None]) -> str:
     if setting.device != "cuda":
-        return " and ".join(name for name, backend in BACKENDS.items() if backend.gpu) + " are for a GPU"
+        for_gpus = " and ".join(name for name, backend in BACKENDS.items() if backend.gpu) + " are for a GPU"
+        others = [f"not {name}: {why}" for name, why in refusals.items() if why and not BACKENDS[name].gpu]
+        return "; ".join([for_gpus, *others])
     said = "; ".join(f"not {name}: {reason}" for name, reason in refusals.items() if reason)
     return said or "the only kernels here"
 

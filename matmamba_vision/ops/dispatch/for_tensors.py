@@ -18,7 +18,7 @@ from .backends import BACKENDS, Backend, Scan, Setting, never_refuses
 from .fastest import require_known, resolve
 
 
-def resolve_for(name: str, like: Tensor, head_dim: int, state_dim: int) -> Backend:
+def resolve_for(name: str, like: Tensor, head_dim: int, state_dim: int, taps: int = 4) -> Backend:
     """The backend for projections of `like`; a dictionary look-up after the first time.
 
     Raises:
@@ -32,9 +32,8 @@ def resolve_for(name: str, like: Tensor, head_dim: int, state_dim: int) -> Backe
     # Tensors without data know no autocast.
     autocasts = not like.is_meta and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocasts else like.dtype
-    return resolve(
-        require_known(name), Setting(device=device, dtype=dtype, head_dim=head_dim, state_dim=state_dim)
-    )
+    sizes = {"head_dim": head_dim, "state_dim": state_dim, "taps": taps}
+    return resolve(require_known(name), Setting(device=device, dtype=dtype, **sizes))
 
 
 def _scan_of(backend: str, x: Tensor, B: Tensor) -> Scan:

@@ -16,7 +16,8 @@ from ..storage.records import ShortlistRecord
 from ..storage.segments import Segments
 from .adanns import TwoPrefixes, opq_index
 from .library import faiss
-from .recipes import AUTO, cells, choose, factory_of, split
+from .principal import default_dims, principal_index
+from .recipes import AUTO, cells, choose, factory_of, more_cells, split
 from .rerank import NO_KEY, Floats, Ints, best_of, pair_scores, prefix
 from .shortlist_index import Allowed, ShortlistIndex, gpus, tune
 
@@ -73,6 +74,8 @@ def empty_index(dim: int, factory: str) -> faiss.Index:
         name, numbers = split(factory)
         if name == "adanns-ivf":
             _two_dims(factory, numbers, dim)
+        if name == "pca-ivfpq":
+            _principal(factory, numbers, dim, TRAINING_ROWS)
         if name == "adanns-opq":
             _opq_dims(factory, _opq_bytes(numbers, dim), dim)
         return faiss.IndexLSH(dim, dim, False, False)
@@ -146,18 +149,18 @@ def search_index(
         effort: cells to look into (nprobe) or length of the walk (efSearch); 0 takes what was found right
             when it was built.
     """
-    count = len(segments)
-    known = index.ntotal if allowed is None else int(np.count_nonzero(allowed[: index.ntotal]))
+    count, rows = len(segments), index.ntotal
+    known = rows if allowed is None else int(np.count_nonzero(allowed[:rows]))
     if allowed is not None and known <= max(FEW_ALLOWED, shortlist):
         return _compared(segments, xq, shortlist, np.flatnonzero(allowed[:count]))[1]
     wanted = min(shortlist, known)
     scores, keys = index.search(xq, wanted, effort, allowed)
-    if (keys[:, -1] == NO_KEY).any():
+    if keys.item(-1) == NO_KEY if len(keys) == 1 else (keys[:, -1] == NO_KEY).any():
         _fill(index, segments, xq, scores, keys, allowed, effort or index.effort)
-    if index.ntotal == count:
+    if rows == count:
         return keys
-    newer = np.arange(index.ntotal, count)
-    newer = newer if allowed is None else newer[allowed[index.ntotal : count]]
+    newer = np.arange(rows, count)
+    newer = newer if allowed is None else newer[allowed[rows:count]]
     return _compared(segments, xq, shortlist, newer, (scores, keys))[1] if len(newer) else keys
 
 
@@ -210,6 +213,9 @@ def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistI
         cluster, compared = _two_dims(recipe, numbers, dim)
         xt = _sample(segments, rows, dim)
         return ShortlistIndex(TwoPrefixes.train(xt, cluster, compared, cells(rows)).index, dim, recipe)
+    if name == "pca-ivfpq":
+        dims, count = _principal(recipe, numbers, dim, rows)
+        return ShortlistIndex(principal_index(_sample(segments, rows, dim), dims, count), dim, recipe)
     return _trained_opq(_sample(segments, rows, dim), dim, recipe, _opq_bytes(numbers, dim))
 
 
@@ -219,6 +225,14 @@ def _two_dims(recipe: str, numbers: Sequence[int], dim: int) -> tuple[int, int]:
     if max(cluster, compared) != dim:
         raise GalleryError(f"{recipe!r} takes prefixes of {max(cluster, compared)} dims, not of {dim}")
     return cluster, compared
+
+
+def _principal(recipe: str, numbers: Sequence[int], dim: int, rows: int) -> tuple[int, int]:
+    """Principal coordinates, and cells."""
+    dims, count = [*numbers, *(default_dims(dim), more_cells(rows))[len(numbers) :]]
+    if dims > dim:
+        raise GalleryError(f"{recipe!r}: vectors of {dim} dims have no {dims} principal coordinates")
+    return dims, count
 
 
 def _opq_bytes(numbers: Sequence[int], dim: int) -> int:

@@ -48,6 +48,12 @@ def cells(rows: int) -> int:
     return int(2 ** max(0, round(math.log2(wanted) - TOWARDS_FEWER)))
 
 
+def more_cells(rows: int) -> int:
+    """Of shorter centroids: the power of two above the square root of the rows, as far as they can train."""
+    wanted = max(1.0, min(2 ** math.ceil(math.log2(rows) / 2), rows / ROWS_PER_CELL))
+    return int(2 ** math.floor(math.log2(wanted)))
+
+
 RECIPES: dict[str, Recipe] = {
     "flat": Recipe("exact by the prefix; for few rows", lambda dim: 4 * dim, lambda rows, dim: "Flat"),
     "sq8": Recipe(
@@ -71,6 +77,10 @@ RECIPES: dict[str, Recipe] = {
         lambda dim: dim / 8 + 16, lambda rows, dim: f"IVF{cells(rows)},RaBitQfs", 0.9,
     ),
     "binary": Recipe("signs and Hamming distance: no training at all", lambda dim: dim / 8, None, 0.8),
+    "pca-ivfpq": Recipe(
+        "fastest over all dims: `ivfpq` of principal coordinates of the gallery: pca-ivfpq:COORDINATES:CELLS",
+        lambda dim: dim / 10 + 8, None, 0.99,
+    ),
     "adanns-ivf": Recipe(
         "cells by one prefix, compared by another (arXiv 2305.19435, section 4.1): adanns-ivf:CELLS:COMPARED",
         lambda dim: dim + 8, None, 0.99,
@@ -91,7 +101,7 @@ def split(recipe: str) -> tuple[str, list[int]]:
     name, *numbers = recipe.split(":")
     if name not in RECIPES:
         return recipe, []
-    takes = {"adanns-ivf": 2, "adanns-opq": 1}.get(name, 0)
+    takes = {"adanns-ivf": 2, "adanns-opq": 1, "pca-ivfpq": 2}.get(name, 0)
     if len(numbers) > takes or not all(number.isdigit() and int(number) for number in numbers):
         raise GalleryError(f"{recipe!r} is not {name!r} with at most {takes} numbers above 0")
     return name, [int(number) for number in numbers]

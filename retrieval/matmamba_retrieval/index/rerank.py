@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..storage.segments import Segments
+from .halves import HalfRows, worthwhile
 from .library import faiss
+from .threads import one_thread
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Vectors = NDArray[np.floating]
+Read = Segments | Callable[[Ints], Vectors]
 NO_KEY = -1
 _TINY = np.finfo(np.float32).tiny
 _LOW = 0xFFFFFFFF
@@ -21,6 +24,7 @@ _LOW = 0xFFFFFFFF
 FLOATS_AT_ONCE = 1 << 20
 # A thread costs as much as some parts.
 PARTS_A_THREAD = 8
+_half_rows = HalfRows()
 
 
 def widen(x: Vectors) -> Floats:
@@ -54,7 +58,7 @@ def prefix(x: Vectors, dim: int) -> Floats:
     return cut
 
 
-def rerank(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors], k: int) -> tuple[Floats, Ints]:
+def rerank(xq: Floats, candidates: Ints, read: Read, k: int) -> tuple[Floats, Ints]:
     """The best k of each query's candidates by cosine similarity; ties go to the smaller key.
 
     A candidate's score depends on nothing but the two vectors, so that equal candidates give equal answers,
@@ -63,16 +67,18 @@ def rerank(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors], k: int
     Args:
         xq: (nq, d) normalised queries.
         candidates: (nq, K) keys, distinct in each row, `NO_KEY` where there are fewer.
-        read: vectors of ascending keys; the leading d coordinates are compared.
+        read: the segments, or what gives vectors of ascending keys; the leading d coordinates are compared.
         k: hits wanted.
 
     Returns:
         D (nq, k) scores, best first, and I (nq, k) keys; -inf and `NO_KEY` where a query has fewer
             candidates.
     """
+    if len(xq) == 1:
+        return _rerank_one(xq, candidates[0], read, k)
     D = np.full((len(xq), k), -np.inf, dtype=np.float32)
     I = np.full((len(xq), k), NO_KEY, dtype=np.int64)  # noqa: E741
-    # Ascending keys are read faster, and one query's then need no search for those that occur twice.
+    # A query's equal scores are in the order of the keys if these ascend.
     xq, candidates = np.ascontiguousarray(xq, dtype=np.float32), np.sort(candidates, axis=1)
     shown = min(k, candidates.shape[1])
     step = max(1, FLOATS_AT_ONCE // max(1, candidates.shape[1] * xq.shape[1]))
@@ -96,12 +102,41 @@ def rerank(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors], k: int
     return D, I
 
 
-def score(xq: Floats, candidates: Ints, read: Callable[[Ints], Vectors]) -> Floats:
+def _rerank_one(xq: Floats, candidates: Ints, read: Read, k: int) -> tuple[Floats, Ints]:
+    """`rerank` of one query (1, d) with its candidates (K,): calls are most of its time, so they are few."""
+    xq, keys = np.ascontiguousarray(xq, dtype=np.float32), np.sort(candidates)
+    if len(keys) and keys[0] < 0:
+        keys = keys[np.searchsorted(keys, 0) :]
+    if not len(keys):
+        return np.full((1, k), -np.inf, dtype=np.float32), np.full((1, k), NO_KEY, dtype=np.int64)
+    keys, xb = _nearest(xq, keys, read, k)
+    scores = pair_scores(xq, prefix(xb, xq.shape[1]), np.arange(len(keys))[None])
+    # The keys ascend, and a stable sort leaves equal scores in that order.
+    best = np.argsort(-scores[0], kind="stable")[:k]
+    D, I = scores.take(best, axis=1), keys.take(best)[None]  # noqa: E741
+    if (missing := ((0, 0), (0, k - len(best))))[1][1]:
+        return np.pad(D, missing, constant_values=-np.inf), np.pad(I, missing, constant_values=NO_KEY)
+    return D, I
+
+
+def _nearest(xq: Floats, keys: Ints, read: Read, k: int) -> tuple[Ints, Vectors]:
+    """Of ascending keys, some that are certain to contain the k nearest to (1, d), and their vectors."""
+    if not isinstance(read, Segments):
+        return keys, read(keys)
+    if read.dim != xq.shape[1] or not worthwhile(len(keys), k):
+        return keys, read.read(keys)
+    xb = read.read_ascending(keys, _half_rows.memory(len(keys), read.dim))
+    near = _half_rows.nearest(xq, k)
+    return (keys, xb) if near is None else (keys.take(near), xb.take(near, axis=0))
+
+
+def score(xq: Floats, candidates: Ints, read: Read) -> Floats:
     """(nq, K) cosine similarities of (nq, d) queries with their candidates (nq, K); -inf for `NO_KEY`."""
     keys, places = _distinct(candidates)
     if not len(keys):
         return np.full(candidates.shape, -np.inf, dtype=np.float32)
-    return pair_scores(xq, prefix(read(keys), xq.shape[1]), places)
+    xb = read.read(keys) if isinstance(read, Segments) else read(keys)
+    return pair_scores(xq, prefix(xb, xq.shape[1]), places)
 
 
 def pair_scores(xq: Floats, xb: Floats, places: Ints) -> Floats:
@@ -111,31 +146,17 @@ def pair_scores(xq: Floats, xb: Floats, places: Ints) -> Floats:
     """
     xq, places = np.ascontiguousarray(xq), np.ascontiguousarray(places)
     scores = np.empty(places.shape, dtype=np.float32)
+    arrays = map(faiss.swig_ptr, (scores, xq, xb, places))
     with one_thread():
-        arrays = map(faiss.swig_ptr, (scores, xq, xb, places))
         faiss.fvec_inner_products_by_idx(*arrays, xq.shape[1], *places.shape)
     return scores
 
 
 def _distinct(candidates: Ints) -> tuple[Ints, Ints]:
     """The distinct keys, ascending, and for each candidate its place among them; `NO_KEY` stays."""
-    if len(candidates) == 1:
-        missing = int(np.searchsorted(candidates[0], 0))
-        return candidates[0, missing:], np.maximum(np.arange(candidates.shape[1]) - missing, NO_KEY)[None]
     keys, places = np.unique(candidates, return_inverse=True)
     missing = int(len(keys) > 0 and keys[0] == NO_KEY)
     return keys[missing:], np.ascontiguousarray(places.reshape(candidates.shape) - missing, dtype=np.int64)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """FAISS uses one thread here: for so little work, waking a second one takes longer than the work."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def best_of(scores: Floats, keys: Ints, k: int) -> tuple[Floats, Ints]:

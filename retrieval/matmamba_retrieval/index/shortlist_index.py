@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .adanns import TwoPrefixes
 from .library import faiss
 from .rerank import NO_KEY, Floats, Ints, best_of, prefix
+from .threads import one_thread
 
 Allowed = NDArray[np.bool_]
 log = logging.getLogger(__name__)
@@ -39,24 +40,28 @@ class ShortlistIndex:
         self.takes_effort = isinstance(self._core, (faiss.IndexIVF, faiss.IndexHNSW))
         self._counters = _counters(self._core)
         self._on_gpu: Any = None
+        self._plain: dict[int, Any] = {}
+        # Than FAISS's own search of one query; and before or behind it.
+        self._takes_more = self.is_two_prefixes or isinstance(self._core, faiss.IndexLSH)
+        self._nothing_to_do = not (self._takes_more or self._ties_are_exact)
 
     @property
     def ntotal(self) -> int:
         """Rows in it: the keys below."""
         return int(self.faiss_index.ntotal)
 
-    @property
+    @cached_property
     def is_two_prefixes(self) -> bool:
         """Whether it makes its cells by another prefix than it compares."""
         return isinstance(self.faiss_index, faiss.IndexIVFIndependentQuantizer)
 
-    @property
+    @cached_property
     def filters(self) -> bool:
         """Whether FAISS can leave out rows while it searches this kind."""
         exhaustive = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexRaBitQ)
         return isinstance(self._core, (faiss.IndexIVF, faiss.IndexHNSW, *exhaustive))
 
-    @property
+    @cached_property
     def _ties_are_exact(self) -> bool:
         """Whether equal scores mean equal vectors or codes, all of which a search meets.
 
@@ -84,6 +89,7 @@ class ShortlistIndex:
 
     @effort.setter
     def effort(self, effort: int) -> None:
+        self._plain.clear()
         if isinstance(self._core, faiss.IndexIVF):
             self._core.nprobe = effort
         elif isinstance(self._core, faiss.IndexHNSW):
@@ -132,6 +138,8 @@ class ShortlistIndex:
             allowed: (ntotal or more,) which keys may be found.
         """
         wanted = min(shortlist, self.ntotal)
+        if self._nothing_to_do and allowed is None and len(xq) == 1 and self._on_gpu is None:
+            return self._search_one(xq, wanted, effort)
         if not self.filters and allowed is not None:
             return self._search_and_drop(xq, wanted, effort, allowed)
         if not self._ties_are_exact:
@@ -155,6 +163,8 @@ class ShortlistIndex:
         self, xq: Floats, shortlist: int, effort: int, allowed: Allowed | None
     ) -> tuple[Floats, Ints]:
         """FAISS's own answer as cosine similarities, or what stands for them."""
+        if allowed is None and len(xq) == 1 and not self._takes_more and self._on_gpu is None:
+            return self._search_one(xq, shortlist, effort)
         selector, bits = None, None
         if allowed is not None:
             bits = np.packbits(allowed[: self.ntotal], bitorder="little")
@@ -178,6 +188,22 @@ class ShortlistIndex:
             # The expected cosine of two vectors that differ in so many signs (Charikar 2002).
             D = np.cos(np.pi * D / self._core.nbits).astype(np.float32)
         D[I == NO_KEY] = -np.inf
+        return D, I
+
+    def _search_one(self, xq: Floats, shortlist: int, effort: int) -> tuple[Floats, Ints]:
+        """`_search` of one query (1, d) without a filter: FAISS's function itself, on one thread."""
+        xq = np.ascontiguousarray(xq, dtype=np.float32)
+        if self.faiss_index.d != xq.shape[1]:
+            xq = prefix(xq, self.faiss_index.d)
+        D, I = np.empty((1, shortlist), np.float32), np.empty((1, shortlist), np.int64)  # noqa: E741
+        parameters = self._plain.get(effort)
+        if parameters is None:
+            parameters = self._plain[effort] = self._parameters(effort, None)
+        arrays = faiss.swig_ptr(D), faiss.swig_ptr(I)
+        with one_thread():
+            self.faiss_index.search_c(1, faiss.swig_ptr(xq), shortlist, *arrays, parameters)
+        if I.item(-1) < 0:
+            D[I == NO_KEY] = -np.inf
         return D, I
 
     def _parameters(self, effort: int, selector: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,6 @@ from .queries import Encoded, Floats, Ints
 Bools = NDArray[np.bool_]
 
 
-@dataclass
 class Cost:
     """What a search spent, per query.
 
@@ -21,19 +21,34 @@ class Cost:
     that it holds; of IVF and HNSW, FAISS counts the comparisons itself (in the whole process: exact while
     one thread searches); a compressed vector counts as many as the vector that it stands for.
 
+    A search only notes what it does: sums are made when they are asked for, which few callers do.
+
     Attributes:
         macs: encoder multiply-adds.
         candidates: vectors scored at full length.
-        bytes_read: of vectors, and of the index by its mean row.
-        search_macs: multiply-adds by stage: shortlist, rerank.
-        ms: milliseconds by stage: encode, shortlist, gate, rerank.
     """
 
-    macs: float = 0.0
-    candidates: float = 0.0
-    bytes_read: float = 0.0
-    search_macs: dict[str, float] = field(default_factory=dict)
-    ms: dict[str, float] = field(default_factory=dict)
+    __slots__ = ("_notes", "candidates", "macs")
+
+    def __init__(self) -> None:
+        self.macs = self.candidates = 0.0
+        # Stage, milliseconds, multiply-adds (None where nothing was compared), bytes read.
+        self._notes: list[tuple[str, float, float | None, float]] = []
+
+    @property
+    def bytes_read(self) -> float:
+        """Bytes of vectors, and of the index by its mean row."""
+        return sum((read for *_, read in self._notes), 0.0)
+
+    @property
+    def search_macs(self) -> dict[str, float]:
+        """Multiply-adds by stage: shortlist, rerank."""
+        return _sums((stage, macs) for stage, _, macs, _ in self._notes if macs is not None)
+
+    @property
+    def ms(self) -> dict[str, float]:
+        """Milliseconds by stage: encode, shortlist, gate, rerank."""
+        return _sums((stage, ms) for stage, ms, *_ in self._notes)
 
     @property
     def search_ms(self) -> float:
@@ -42,7 +57,7 @@ class Cost:
 
     def took(self, stage: str, start: float, queries: int) -> None:
         """Add the time since `start` (`time.perf_counter`), divided by the number of queries, to a stage."""
-        _add(self.ms, stage, 1e3 * (time.perf_counter() - start) / max(1, queries))
+        self._notes.append((stage, 1e3 * (time.perf_counter() - start) / max(1, queries), None, 0.0))
 
     def compared(self, stage: str, start: float, queries: int, macs: float, bytes_read: float) -> None:
         """Add what a stage took that compared queries with vectors.
@@ -54,34 +69,35 @@ class Cost:
             macs: multiply-adds of each.
             bytes_read: of the vectors that each was compared with.
         """
-        ms, macs_by_stage = self.ms, self.search_macs
-        ms[stage] = ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start) / (queries or 1)
-        macs_by_stage[stage] = macs_by_stage.get(stage, 0.0) + macs
-        self.bytes_read += bytes_read
+        self._notes.append((stage, 1e3 * (time.perf_counter() - start) / (queries or 1), macs, bytes_read))
 
     def add_encoder(self, encoded: Encoded) -> None:
         """Count one encoding of each query."""
         self.macs += encoded.macs
-        _add(self.ms, "encode", encoded.ms)
+        self._notes.append(("encode", encoded.ms, None, 0.0))
 
     def add(self, other: Cost, share: float) -> None:
         """Add what a share of the queries spent besides."""
         self.macs += share * other.macs
         self.candidates += share * other.candidates
-        self.bytes_read += share * other.bytes_read
-        for sums, more in ((self.search_macs, other.search_macs), (self.ms, other.ms)):
-            for stage, value in more.items():
-                _add(sums, stage, share * value)
+        macs, read = other.search_macs, other.bytes_read
+        for stage, ms in other.ms.items():
+            spent = share * macs[stage] if stage in macs else None
+            self._notes.append((stage, share * ms, spent, share * read))
+            read = 0.0
+
+
+def _sums(values: Iterable[tuple[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for name, value in values:
+        sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 _ONE = np.float32(1)
 
 
-def _add(sums: dict[str, float], name: str, value: float) -> None:
-    sums[name] = sums.get(name, 0.0) + value
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False)
 class Hits:
     """Answers, best first.
 
@@ -105,9 +121,22 @@ class Hits:
     reason: str = ""
     nearest: tuple[Floats, Ints] | None = None
 
-    def __post_init__(self) -> None:
-        """Vectors are stored in half precision: what is rounded up is no more than alike."""
-        D = self.D
-        # The best of one query stand first, or behind the first where it was expanded.
-        if len(D) != 1 or any(score > 1 for score in D[0, :2].tolist()):
-            object.__setattr__(self, "D", np.minimum(D, _ONE))
+    def __init__(
+        self,
+        *,
+        D: Floats,
+        I: Ints,  # noqa: E741
+        shortlist: Ints,
+        cost: Cost,
+        by_full: Bools,
+        reason: str = "",
+        nearest: tuple[Floats, Ints] | None = None,
+    ) -> None:
+        # Vectors are stored in half precision: what is rounded up is no more than alike. The best of one
+        # query stand first, or behind the first where it was expanded.
+        if len(D) != 1 or max(D[0, :2].tolist(), default=0) > 1:
+            D = np.minimum(D, _ONE)
+        # At once: what is frozen is otherwise set value by value, which takes as long as a stage notes.
+        self.__dict__.update(
+            D=D, I=I, shortlist=shortlist, cost=cost, by_full=by_full, reason=reason, nearest=nearest
+        )

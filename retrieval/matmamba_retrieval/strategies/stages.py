@@ -145,7 +145,8 @@ def _shortlist(
     used = require_index(gallery, step)
     before = used.index.compared()
     wanted = min(step.length, images.total)
-    found = used.search(prefix(xq, step.dim), wanted, images.allowed, step.effort)
+    cut = xq if step.dim == images.dim else prefix(xq, step.dim)
+    found = used.search(cut, wanted, images.allowed, step.effort)
     compared = (used.index.compared() - before) / max(1, len(xq)) or float(images.keys)
     read = compared * used.file_bytes / images.keys
     cost.compared("shortlist", start, len(xq), compared * step.dim, read)
@@ -167,11 +168,11 @@ def _split(xq: Floats) -> Iterator[Floats]:
 def _exact(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None) -> tuple[Floats, Ints]:
     keys, blocks = selected_blocks(gallery, allowed)
     if keys is not None and not len(keys):
-        return rerank(xq, np.empty((len(xq), 0), dtype=np.int64), gallery.segments.read, k)
+        return rerank(xq, np.empty((len(xq), 0), dtype=np.int64), gallery.segments, k)
     candidates = exact_candidates(xq, blocks, k)
     if keys is not None:
         candidates = np.where(candidates == NO_KEY, NO_KEY, keys[candidates])
-    return rerank(xq, candidates, gallery.segments.read, k)
+    return rerank(xq, candidates, gallery.segments, k)
 
 
 def last_step(
@@ -182,14 +183,14 @@ def last_step(
     The nearest by the query itself stays first: the mean serves the hits behind it, at whose cost the first
     would often be another.
     """
-    dim = gallery.spec.dim
+    dim = xq.shape[1]
     D, I = rerank_step(gallery, xq, candidates, dim, max(k, expand), cost)  # noqa: E741
     cost.candidates += candidates.shape[1]
     if not expand:
         return D, I, None
     start = time.perf_counter()
     mean = expanded(xq, I[:, :expand], gallery.segments.read)
-    first = rerank(mean, I[:, :1], gallery.segments.read, 1)
+    first = rerank(mean, I[:, :1], gallery.segments, 1)
     cost.took("rerank", start, len(xq))
     behind = rerank_step(gallery, mean, candidates, dim, k, cost)
     return *put_first(*first, *behind), (D[:, :k], I[:, :k])
@@ -210,7 +211,7 @@ def rerank_step(
     """D and I (nq, length) of the candidates by their leading `dim` coordinates; what it takes is counted."""
     start = time.perf_counter()
     cut = xq if dim == xq.shape[1] else prefix(xq, dim)
-    D, I = rerank(cut, candidates, gallery.segments.read, length)  # noqa: E741
+    D, I = rerank(cut, candidates, gallery.segments, length)  # noqa: E741
     macs = candidates.shape[1] * dim
     cost.compared("rerank", start, len(xq), macs, macs * FLOAT16)
     return D, I

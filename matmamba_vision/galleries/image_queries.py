@@ -1,0 +1,90 @@
+"""Query images for a strategy: encoded at each width when first asked for, by whatever encodes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+from matmamba_retrieval import EmbeddingSpec, Encoded, GalleryError
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Images = NDArray[np.float32]
+# Prepared images (n, C, S, S).
+PreparedImages: TypeAlias = "Tensor | NDArray[np.float32]"
+
+
+class WidthEncoder(Protocol):
+    """What turns prepared images into embeddings at any width of a model."""
+
+    def spec(self, width: str = "full") -> EmbeddingSpec:
+        """What embeddings of a width are made of, at full length."""
+        ...
+
+    def macs(self, width: str) -> float:
+        """Multiply-adds for one image."""
+        ...
+
+    def label(self, width: str) -> str:
+        """The label of a width that a user names; "" is the smallest trained one."""
+        ...
+
+    def encoded_by(self, width: str) -> str:
+        """What computes a width."""
+        ...
+
+    def embed(self, images: Images, width: str = "full") -> NDArray[np.float32]:
+        """(n, D) float32 embeddings of length 1 of prepared images (n, C, S, S)."""
+        ...
+
+    def queries(self, images: Images) -> ImageQueries:
+        """Query images for a strategy."""
+        ...
+
+
+def require_prepared(images: PreparedImages, wanted: tuple[int, int, int]) -> None:
+    """Raise `GalleryError` unless images are (n, C, S, S) as a model takes them, `wanted` being (C, S, S)."""
+    if images.ndim != 4:
+        raise GalleryError(f"images have shape {tuple(images.shape)}, not (n, C, S, S)")
+    names = ("channels", "pixels of height", "pixels of width")
+    for name, found, needed in zip(names, images.shape[1:], wanted, strict=True):
+        if found != needed:
+            raise GalleryError(f"query has {found} {name}, the model takes {needed}")
+
+
+class ImageQueries:
+    """Query images; each width is encoded once, and its time is remembered.
+
+    Attributes:
+        encoded_by: what computed each width that was asked for, of some of them too.
+    """
+
+    def __init__(self, encoder: WidthEncoder, images: Images) -> None:
+        self._encoder, self._images = encoder, images
+        self._encoded: dict[str, Encoded] = {}
+        self.encoded_by: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def encode(self, width: str) -> Encoded:
+        """Embeddings at a width, with their multiply-adds and milliseconds per query."""
+        if width not in self._encoded:
+            start = time.perf_counter()
+            xq = self._encoder.embed(self._images, width)
+            ms = 1e3 * (time.perf_counter() - start) / max(1, len(xq))
+            self._encoded[width] = Encoded(xq, self._encoder.macs(width), ms)
+            self.encoded_by[width] = self._encoder.encoded_by(width)
+        return self._encoded[width]
+
+    def take(self, which: NDArray[np.int64]) -> ImageQueries:
+        """Some of them, by position; widths that were encoded already are not encoded again."""
+        taken = ImageQueries(self._encoder, self._images[which])
+        taken.encoded_by = self.encoded_by
+        taken._encoded = {
+            width: Encoded(known.xq[which], known.macs, known.ms) for width, known in self._encoded.items()
+        }
+        return taken
