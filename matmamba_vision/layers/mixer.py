@@ -303,6 +303,9 @@ class Mixer(Nested):
                 bounded.
         """
         weights = self.weights()
+        if weights.A_log.is_meta:
+            # Shapes without numbers: torch would load its compiler to draw none.
+            return
         for projection in (weights.in_z, weights.in_x, weights.in_dt, weights.in_BC):
             uniform_(projection, fan_in=projection.shape[-1])
         for kernel in (weights.conv_x, weights.conv_x_bias, weights.conv_BC, weights.conv_BC_bias):

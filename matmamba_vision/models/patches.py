@@ -74,5 +74,8 @@ def fill_normal(tensor: Tensor, std: float) -> None:
         tensor: is filled.
         std: deviation.
     """
+    if tensor.is_meta:
+        # Shapes without numbers: torch would load its compiler to draw none.
+        return
     share = math.erf(_BOUND / (std * math.sqrt(2.0)))
     tensor.uniform_(-share, share).erfinv_().mul_(std * math.sqrt(2.0)).add_(0.0).clamp_(-_BOUND, _BOUND)
