@@ -258,10 +258,15 @@ def our_answer(gallery: Gallery, strategy: Strategy, xq: np.ndarray) -> np.ndarr
 
 
 def our_costs(gallery: Gallery, strategy: Strategy, xq: np.ndarray) -> dict[str, float]:
-    """What the answers say that they spent, per query."""
+    """What the answers say that they spent, per query; and the memory of the index that they used."""
     cost = search_gallery(gallery, strategy, EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), K).cost
-    macs = sum(cost.search_macs.values())
-    return {"search_macs": macs, "bytes_read": cost.bytes_read, "candidates": cost.candidates}
+    (used,) = (index for index in gallery.shortlists() if index.dim == strategy.longest_dim)
+    return {
+        "memory_bytes": gallery.shortlist_index(used).memory,
+        "search_macs": sum(cost.search_macs.values()),
+        "bytes_read": cost.bytes_read,
+        "candidates": cost.candidates,
+    }
 
 
 def tuned(side: Side, xq: np.ndarray, exact: np.ndarray) -> str:
