@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-NETWORK = ("matmamba_vision/models", "matmamba_vision/layers", "matmamba_vision/ops")
+NETWORK = tuple(f"matmamba_vision/{room}/" for room in ("models", "layers", "ops", "frozen", "native"))
 PAGE = documents.ROOT / "docs" / "architecture.md"
 # Dims of the run's embedding, and of the prefix that finds the shortlist.
 DIMS = (128, 32)
