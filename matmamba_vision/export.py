@@ -1,6 +1,6 @@
 """Models for other runtimes: `torch.export` and ONNX, with a free batch size.
 
-Both record the scan of `ops.chunked.masked`, which serves decays of any strength.
+What is recorded is the straight path of `frozen`: few operations, right for decays of any strength.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from matmamba_common.errors import MatMambaError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from .frozen import Straight, is_plain, pack
 from .models import MatMamba
 
 # Largest difference of a logit between ONNX Runtime and PyTorch, float32.
@@ -36,12 +37,29 @@ def export_program(model: MatMamba) -> ExportedProgram:
     Full width: `extract` a smaller one first. The graph has operations of PyTorch only, and any batch size B.
     """
     was_training = model.training
-    # Of two images, because a batch of one would be recorded as a constant.
-    images, batch = model.random_images(2), Dim("batch", min=1)
     try:
-        return torch.export.export(model.eval(), (images,), dynamic_shapes=({0: batch},))
+        # What cannot be packed, such as a model that keeps every token, is recorded as it is.
+        module = _Logits(model.eval()) if is_plain(model) else model.eval()
+        return _recorded(module, model.random_images(2))
     finally:
         model.train(was_training)
+
+
+class _Logits(nn.Module):
+    """Logits of images by the straight path."""
+
+    def __init__(self, model: MatMamba) -> None:
+        super().__init__()
+        self.straight, self.head = Straight(pack(model, "full")), model.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.straight.features(images))
+        return logits
+
+
+def _recorded(module: nn.Module, images: Tensor) -> ExportedProgram:
+    """The graph of a module in evaluation mode; of two images, as one would be recorded as a constant."""
+    return torch.export.export(module.eval(), (images,), dynamic_shapes=({0: Dim("batch", min=1)},))
 
 
 def export_onnx(model: MatMamba, file: Path | str) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 import torch
 from matmamba_vision import MatMamba, extract
-from matmamba_vision.export import ONNX_TOLERANCE, ExportError, check_onnx, export_onnx, export_program
+from matmamba_vision.export import (
+    ONNX_TOLERANCE,
+    ExportError,
+    check_onnx,
+    export_onnx,
+    export_program,
+)
 from matmamba_vision.layers import Mixer
 from small import SMALL
 
@@ -47,6 +55,32 @@ def test_a_program_equals_its_model_at_any_batch_size(exported: MatMamba) -> Non
         torch.testing.assert_close(program.module()(images), exported(images), rtol=0, atol=TOLERANCE)
     called = [node.target for node in program.graph.nodes if node.op == "call_function"]
     assert not [target for target in called if "matmamba" in str(target)]
+
+
+def nodes_of(file: Path) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(file).graph.node)
+
+
+# Of one chunk of tokens, and of three.
+@pytest.mark.parametrize(("size", "most"), [(16, 52), (56, 140)])
+def test_a_graph_is_small_and_asks_nothing(size: int, most: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    counts = []
+    for depth in (2, 3):
+        export_onnx(
+            MatMamba(**SMALL | {"img_size": size, "depth": depth, "scan": "flip"}), tmp_path / "m.onnx"
+        )
+        counts.append(nodes_of(tmp_path / "m.onnx"))
+        assert not counts[-1].keys() & {"TopK", "ScatterND", "If", "Loop", "NonZero"}
+    assert counts[1].total() - counts[0].total() <= most
+
+
+def test_a_model_that_keeps_every_token_is_recorded_as_it_is() -> None:
+    model = MatMamba(**SMALL | {"global_pool": ""}).eval()
+    images = model.random_images(3)
+    found = export_program(model).module()(images)
+    assert found.shape == (3, 17, 5)
+    torch.testing.assert_close(found, model(images).detach(), rtol=0, atol=TOLERANCE)
 
 
 def test_onnx_equals_its_model_at_any_batch_size(exported: MatMamba, tmp_path: Path) -> None:
