@@ -14,7 +14,7 @@ from matmamba_common.errors import MatMambaError
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from .frozen import Straight, is_plain, pack
+from .frozen import PackedWidth, Straight, is_plain, pack
 from .models import MatMamba
 
 # Largest difference of a logit between ONNX Runtime and PyTorch, float32.
@@ -68,6 +68,21 @@ def export_onnx(model: MatMamba, file: Path | str) -> None:
     Raises:
         ModuleNotFoundError: onnxscript is missing, which the extra `export` brings.
     """
+    _write(export_program(model), file, "logits")
+
+
+@torch.no_grad()
+def export_encoder(packed: PackedWidth, file: Path | str) -> None:
+    """Write a packed width as one ONNX file: "images" (B, C, S, S) to "embeddings" (B, E) of length 1, any B.
+
+    Raises:
+        ModuleNotFoundError: onnxscript is missing, which the extra `export` brings.
+    """
+    images = torch.zeros(2, packed.channels, *packed.image_size)
+    _write(_recorded(Straight(packed), images), file, "embeddings")
+
+
+def _write(recorded: ExportedProgram, file: Path | str, output: str) -> None:
     # Here, because it is optional; PyTorch's own complaint would not name it.
     import onnxscript  # noqa: F401
 
@@ -75,11 +90,11 @@ def export_onnx(model: MatMamba, file: Path | str) -> None:
         # The exporter copies with what PyTorch itself has deprecated.
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            export_program(model),
+            recorded,
             dynamo=True,
             dynamic_shapes=({0: "batch"},),
             input_names=["images"],
-            output_names=["logits"],
+            output_names=[output],
             verbose=False,
         )
     assert program is not None

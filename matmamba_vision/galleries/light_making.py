@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from matmamba_retrieval import GalleryError
 
+from ..export import export_encoder
 from ..frozen.native_width import network_arrays
 from ..frozen.packed import pack
 from ..models import MatMamba
 from ..native import library, refusal, to_bytes
 from .embedder import Embedder
-from .light_encoder import INPUT, OUTPUT, Computes, computed_by, this_machine
+from .light_encoder import Computes, computed_by, this_machine
 from .light_files import NATIVE, ONNX, ONNX_INT8, LightHeader, write_light
 
 # Largest difference of a coordinate between the model and an encoder of full precision.
@@ -80,9 +81,10 @@ def _native(model: MatMamba, width: str) -> bytes:
 
 
 def _onnx(model: MatMamba, width: str) -> bytes:
-    from ..frozen.onnx_width import onnx_width
-
-    return onnx_width(pack(model, width), INPUT, OUTPUT)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "width.onnx"
+        export_encoder(pack(model, width), file)
+        return file.read_bytes()
 
 
 def _onnx_int8(model: MatMamba, width: str) -> bytes:
@@ -91,7 +93,8 @@ def _onnx_int8(model: MatMamba, width: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         file, smaller = Path(folder) / "width.onnx", Path(folder) / "width-int8.onnx"
         file.write_bytes(_onnx(model, width))
-        quantize_dynamic(file, smaller, weight_type=QuantType.QInt8)
+        # Products alone: convolutions of 8 bits are no faster here.
+        quantize_dynamic(file, smaller, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
         return smaller.read_bytes()
 
 
