@@ -4,7 +4,17 @@
 for PyTorch stands in `ops.native`.
 """
 
-from .compiled import GATE_ROWS, MOST_TAPS, ConvolutionStruct, GateStruct, Library, library, why_missing
+from .compiled import (
+    GATE_ROWS,
+    MOST_TAPS,
+    ConvolutionStruct,
+    GateStruct,
+    Library,
+    ScanEndStruct,
+    WeighingStruct,
+    library,
+    why_missing,
+)
 from .network import MixerArrays, Network, NetworkArrays, refusal
 
 __all__ = [
@@ -16,6 +26,8 @@ __all__ = [
     "MixerArrays",
     "Network",
     "NetworkArrays",
+    "ScanEndStruct",
+    "WeighingStruct",
     "library",
     "refusal",
     "why_missing",
