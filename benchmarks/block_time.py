@@ -1,4 +1,4 @@
-"""Inference of one block against its own matrix products, against attention, and part by part.
+"""Inference of one block against its own matrix products, against attention, part by part, and by backend.
 
 The products are the five projections of the mixer with the same weights: what a block has to cost at least.
 Writes results/block_time.json.
@@ -7,14 +7,15 @@ Writes results/block_time.json.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from matmamba_vision.layers import Block, MixerWeights
 from matmamba_vision.layers.mixer import NORM_EPSILON
 from matmamba_vision.ops import linear, resolve_for
-from measuring import Case, Plan, Ratio, compare, run
-from peers import SMALL, BlockShape, attention, mixer_of, vit_block
+from measuring import Case, Plan, Ratio, compare, run, timed
+from peers import SMALL, BlockShape, attention, backends_case, by_backend, mixer_of, vit_block
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None, shape: BlockShape = SMALL) -> N
 
 @torch.no_grad()
 def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
-    """The block at each width against its products, then against attention, then its parts."""
+    """The block at each width against its products, then against attention, its parts, and its backends."""
     block, x_BLD = shape.block().eval(), shape.tokens_BLD()
     for width, heads in shape.widths().items():
         yield against_products(f"width {width}", block, x_BLD, heads, plan, shape)
@@ -44,6 +45,10 @@ def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
     parts = block_parts(block, x_BLD)
     shares = [Ratio(name, name, "block") for name in parts]
     yield compare("parts", {"block": lambda: block(x_BLD), **parts}, shares, plan, shape.settings())
+    for larger in (shape, replace(shape, batch=8 * shape.batch)):
+        tokens_BLD = larger.tokens_BLD()
+        versions = {name: partial(version, tokens_BLD) for name, version in by_backend(block).items()}
+        yield backends_case({name: timed(work) for name, work in versions.items()}, plan.at_most(10), larger)
 
 
 def against_products(
