@@ -1,4 +1,4 @@
-"""Inference of one block against its own matrix products, against attention, and part by part.
+"""Inference of one block against its own matrix products, against attention, part by part, and by backend.
 
 The products are the five projections of the mixer with the same weights: what a block has to cost at least.
 Writes results/block_time.json.
@@ -7,20 +7,21 @@ Writes results/block_time.json.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
-from matmamba_vision import freeze
+from matmamba_vision import MatMamba, freeze
 from matmamba_vision.layers import Block, MixerWeights
 from matmamba_vision.layers.mixer import NORM_EPSILON
 from matmamba_vision.ops import linear, resolve_for
-from measuring import Case, Plan, Ratio, compare, run
-from peers import SMALL, BlockShape, attention, create, mixer_of, vit_block
+from measuring import Case, Plan, Ratio, compare, run, timed
+from peers import SMALL, BlockShape, attention, backends_case, by_backend, mixer_of, vit_block
 from torch import Tensor
 from torch.nn import functional as F
 
-# The model of blocks like `SMALL`.
-MODEL = "matmamba_small_patch16_224"
+# Of the model of such blocks: pixels of a patch's side, and blocks.
+PATCH, DEPTH = 16, 20
 
 
 def main(arguments: Sequence[str] | None = None, shape: BlockShape = SMALL) -> None:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, shape: BlockShape = SMALL) -> N
 
 @torch.no_grad()
 def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
-    """The block at each width against its products, then against attention, then its parts."""
+    """The block at each width against its products, then against attention, its parts, and its backends."""
     block, x_BLD = shape.block().eval(), shape.tokens_BLD()
     for width, heads in shape.widths().items():
         yield against_products(f"width {width}", block, x_BLD, heads, plan, shape)
@@ -49,13 +50,19 @@ def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
     shares = [Ratio(name, name, "block") for name in parts]
     yield compare("parts", {"block": lambda: block(x_BLD), **parts}, shares, plan, shape.settings())
     yield frozen_against_products(plan, shape)
+    for larger in (shape, replace(shape, batch=8 * shape.batch)):
+        tokens_BLD = larger.tokens_BLD()
+        versions = {name: partial(version, tokens_BLD) for name, version in by_backend(block).items()}
+        yield backends_case({name: timed(work) for name, work in versions.items()}, plan.at_most(10), larger)
 
 
 def frozen_against_products(plan: Plan, shape: BlockShape) -> Case:
     """A frozen model of such blocks, with patches and embedding, against all of its products."""
-    model = create(MODEL, num_classes=0).eval()
-    images, frozen = torch.randn(shape.batch, 3, *model.input["input_size"][1:]), freeze(model, "full")
-    x_BLD = torch.randn(shape.batch, shape.tokens, shape.dim)
+    model = MatMamba(
+        img_size=(PATCH, PATCH * (shape.tokens - 1)), patch_size=PATCH, num_classes=0, embed_dim=shape.dim,
+        depth=DEPTH, num_heads=shape.heads, head_dim=shape.head_dim, d_state=shape.state_dim,
+    ).eval()  # fmt: skip
+    images, frozen, x_BLD = model.random_images(shape.batch), freeze(model, "full"), shape.tokens_BLD()
     mixers = [mixer_of(block).weights() for block in model.stack]
     y_BLI = torch.randn(*x_BLD.shape[:2], mixers[0].norm.numel())
     patches = torch.randn(shape.batch, shape.tokens - 1, model.patch_embed.proj.weight[0].numel())
@@ -66,7 +73,7 @@ def frozen_against_products(plan: Plan, shape: BlockShape) -> Case:
             products(weights, x_BLD, y_BLI)
 
     sides = {"frozen": lambda: frozen.embed(images), "products": all_products}
-    settings = {"model": MODEL, "batch": shape.batch, "dtype": "float32", "encoded_by": frozen.by}
+    settings = shape.settings(depth=DEPTH, encoded_by=frozen.by)
     return compare("frozen", sides, [Ratio("frozen / products", "frozen", "products")], plan, settings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.layers import Block, Mixer, MixerSetting, MixerWeights
-from measuring import Plan, alternate, timed
+from matmamba_vision.native import library
+from matmamba_vision.ops import BACKENDS, Setting
+from measuring import Case, Plan, Ratio, alternate, measure_case, timed
 from timm import create_model
 from timm.models.vision_transformer import Block as ViTBlock
 from timm.models.vision_transformer import VisionTransformer
@@ -40,7 +43,8 @@ class BlockShape:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """For the JSON."""
-        return {**asdict(self), "dtype": "float32", **more}
+        kernels = library()
+        return {**asdict(self), "dtype": "float32", "kernels": kernels and kernels.instructions, **more}
 
     def widths(self) -> dict[str, int]:
         """Active heads of the trained widths."""
@@ -67,6 +71,22 @@ class BlockShape:
 
 
 SMALL = BlockShape()
+
+
+def by_backend(block: Block) -> dict[str, Block]:
+    """Copies of a block: with kernels in C, where they are built, and with PyTorch's operations alone."""
+    versions = {}
+    for name in ("native", "chunked"):
+        if BACKENDS[name].refusal(Setting()) is None:
+            versions[name] = deepcopy(block)
+            mixer_of(versions[name]).use_backend(name)
+    return versions
+
+
+def backends_case(sides: Mapping[str, Callable[[], float]], plan: Plan, shape: BlockShape) -> Case:
+    """What each backend takes, and how many times what the kernels take PyTorch's operations do."""
+    ratios = [Ratio("chunked / native", "chunked", "native")] if "native" in sides else []
+    return measure_case(f"backends, batch {shape.batch}", sides, ratios, plan, shape.settings())
 
 
 def vit_block(shape: BlockShape) -> nn.Module:

@@ -2,13 +2,14 @@
 
 Outputs and all gradients of the two are found equal before anything is timed. In the first case both run in
 one process, alike. In the second each runs as it was used, in processes of its own: the first version with
-the system's default allocator, the present one with freed memory kept.
+the system's default allocator, the present one with freed memory kept. Then the present one by each backend.
 Writes results/training_step.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -17,7 +18,7 @@ from first_version import FirstBlock, first_weights
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.layers import Block
 from measuring import Case, Plan, Ratio, alternate, in_fresh_process, measure_case, run, timed
-from peers import SMALL, BlockShape
+from peers import SMALL, BlockShape, backends_case, by_backend
 from torch import Tensor, nn
 
 TOLERANCE = 1e-4
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None, shape: BlockShape = SMALL) -> N
 
 
 def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
-    """Both versions in one process; each in processes of its own."""
+    """Both versions in one process; each in processes of its own; the present one by each backend."""
     settings = shape.settings(largest_difference=largest_difference(shape))
     sides = {name: timed(step) for name, step in steps(shape).items()}
     yield measure_case("one process", sides, [RATIO], plan, settings)
@@ -45,6 +46,15 @@ def cases(plan: Plan, shape: BlockShape) -> Iterator[Case]:
     }
     settings["repeats_in_each_process"] = within.repeats
     yield measure_case("each in its own way", apart, [RATIO], own, settings)
+    for larger in (shape, replace(shape, batch=8 * shape.batch)):
+        yield backends_case(backend_steps(larger), plan.at_most(10), larger)
+
+
+def backend_steps(shape: BlockShape) -> dict[str, Callable[[], float]]:
+    """A training step of the present block by each backend."""
+    x_BLD, dy_BLD = shape.tokens_BLD().requires_grad_(), shape.tokens_BLD()
+    versions = by_backend(shape.block())
+    return {name: timed(partial(step, version, x_BLD, dy_BLD)) for name, version in versions.items()}
 
 
 def steps(shape: BlockShape) -> dict[str, Callable[[], tuple[Tensor, ...]]]:

@@ -1,7 +1,7 @@
 """A width made for inference: packed weights, and what computes embeddings from them.
 
-`packed` are the weights, `straight` and `scan` compute with them in PyTorch, and `frozen_width` chooses what
-computes.
+`packed` are the weights. `straight` and `straight_scan` compute with them in PyTorch, `native_width` by
+kernels in C; `frozen_width` chooses among these.
 """
 
 from .frozen_width import ENGINES, Engine, FrozenWidth, freeze

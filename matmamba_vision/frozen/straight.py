@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..ops import linear
 from .packed import KeptBlock, PackedMixer, PackedWidth
-from .scan import last_of_scan, scan
+from .straight_scan import last_of_scan, scan
 
 
 class Straight(nn.Module):

@@ -4,7 +4,17 @@
 for PyTorch stands in `ops.native`.
 """
 
-from .compiled import GATE_ROWS, MOST_TAPS, ConvolutionStruct, GateStruct, Library, library, why_missing
+from .compiled import (
+    GATE_ROWS,
+    MOST_TAPS,
+    ConvolutionStruct,
+    GateStruct,
+    Library,
+    ScanEndStruct,
+    WeighingStruct,
+    library,
+    why_missing,
+)
 from .network import MixerArrays, Network, NetworkArrays, refusal
 from .network_file import NetworkFileError, from_bytes, to_bytes
 
@@ -18,6 +28,8 @@ __all__ = [
     "Network",
     "NetworkArrays",
     "NetworkFileError",
+    "ScanEndStruct",
+    "WeighingStruct",
     "from_bytes",
     "library",
     "refusal",

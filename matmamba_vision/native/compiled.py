@@ -70,7 +70,26 @@ class GateStruct(ctypes.Structure):
     ]
 
 
-_STRUCTURES = (BlockStruct, PatchesStruct, EndingStruct, ConvolutionStruct, GateStruct)
+class WeighingStruct(ctypes.Structure):
+    """Heads of rows by factors."""
+
+    _fields_ = _fields(
+        "batch rows heads head_dim added "
+        "values_image values_row more_image more_row into_image into_row factors_image skip_image",
+        "",
+        "values factors more skip into",
+    )
+
+
+class ScanEndStruct(ctypes.Structure):
+    """The end of a scan backward."""
+
+    _fields_ = _fields("rows heads head_dim", "", "dinput x dy y dt skip dx dinput_x dy_x dy_y")
+
+
+_STRUCTURES = (
+    BlockStruct, PatchesStruct, EndingStruct, ConvolutionStruct, GateStruct, WeighingStruct, ScanEndStruct
+)  # fmt: skip
 
 
 class Library:
@@ -113,6 +132,16 @@ class Library:
         """Gate and norm of rows, forward or backward, as `matmamba_gate` in `kernels.c`."""
         name = self.instructions.encode()
         self._require(self._calls.matmamba_gate(self.pool().address, name, ctypes.byref(gate)))
+
+    def weigh(self, weighing: WeighingStruct) -> None:
+        """Heads of rows by factors, as `matmamba_weigh` in `kernels.c`."""
+        name = self.instructions.encode()
+        self._require(self._calls.matmamba_weigh(self.pool().address, name, ctypes.byref(weighing)))
+
+    def end_scan(self, end: ScanEndStruct) -> None:
+        """The end of a scan backward, as `matmamba_end_scan` in `kernels.c`."""
+        name = self.instructions.encode()
+        self._require(self._calls.matmamba_end_scan(self.pool().address, name, ctypes.byref(end)))
 
     def pool(self) -> Pool:
         """The threads that work for the calling one, as many as `threads` says now."""
@@ -196,7 +225,11 @@ def _declared(calls: Any) -> Any:
     blocks = [c_void_p, c_void_p, c_int64, c_void_p]
     calls.matmamba_run.argtypes = [c_void_p, c_void_p, c_char_p, *blocks, *images]
     calls.matmamba_run.restype = c_int
-    for call, what in ((calls.matmamba_convolve, ConvolutionStruct), (calls.matmamba_gate, GateStruct)):
+    passes = (
+        (calls.matmamba_convolve, ConvolutionStruct), (calls.matmamba_gate, GateStruct),
+        (calls.matmamba_weigh, WeighingStruct), (calls.matmamba_end_scan, ScanEndStruct),
+    )  # fmt: skip
+    for call, what in passes:
         call.argtypes, call.restype = [c_void_p, c_char_p, POINTER(what)], c_int
     return calls
 

@@ -27,6 +27,7 @@
 /* ... tokens of them that it reads and writes before it goes on to other channels, and rows of gates. */
 #define STEP 8
 #define GATE_ROWS 64
+#define SCAN_ROWS 16
 /* A pass over fewer numbers is computed by one thread. */
 #define ALONE 65536
 
@@ -79,6 +80,31 @@ typedef struct {
     float *dy, *dz, *sums, *total; /* (rows, X), (rows, X), (parts, X), (X,) */
 } Gate;
 
+/* Where an image and where a row of it lie. */
+typedef struct {
+    int64_t image, row;
+} Strides;
+
+/* Rows of H heads of P channels, each head by a factor of its own: into = factors values + skip more + into. */
+typedef struct {
+    int64_t batch, rows, heads, head_dim;
+    int64_t added; /* leading rows of an image to which what `into` has is added */
+    Strides values_at, more_at, into_at;
+    int64_t factors_image, skip_image; /* a row of factors is (H,) */
+    const float *values, *factors;
+    const float *more, *skip; /* null: nothing more */
+    float *into;
+} Weighing;
+
+/* The end of a scan backward, of contiguous rows: sums over the channels of each head, and the gradient of x. */
+typedef struct {
+    int64_t rows, heads, head_dim;
+    const float *dinput, *x, *dy, *y; /* (rows, H, P); dinput: gradient of dt x */
+    const float *dt, *skip;           /* (rows, H), (H,) */
+    float *dx;                        /* (rows, H, P) dinput dt + dy skip; may be `dinput` */
+    float *dinput_x, *dy_x, *dy_y;    /* (rows, H) */
+} ScanEnd;
+
 /* Sums over the first dimension, in its order. */
 typedef struct {
     int64_t count, columns;
@@ -112,7 +138,7 @@ typedef struct {
     BlockFunction *block;
     PatchFunction *patches;
     EndingFunction *ending;
-    PassFunction *convolution, *convolution_back, *gate, *gate_back, *total;
+    PassFunction *convolution, *convolution_back, *gate, *gate_back, *total, *weighing, *scan_end;
 } Kernels;
 
 static inline int64_t rounded(int64_t number, int64_t to) { return (number + to - 1) / to * to; }
@@ -717,9 +743,59 @@ static void JOIN(total_, ISA)(const void *pass, int64_t part) {
         });
 }
 
+INLINE void weigh_head(const int skips, const int adds, int64_t channels, float factor, const float *values, float skip,
+                       const float *more, float *into) {
+    EACH_VECTOR(channels, {
+        V sum = load_some(values + x, count) * factor;
+        if (skips) sum += load_some(more + x, count) * skip;
+        if (adds) sum += load_some(into + x, count);
+        store_some(into + x, sum, count);
+    });
+}
+
+INLINE void weigh_row(const int skips, const int adds, const Weighing *w, int64_t image, int64_t row) {
+    int64_t P = w->head_dim;
+    const float *values = w->values + image * w->values_at.image + row * w->values_at.row;
+    const float *factors = w->factors + image * w->factors_image + row * w->heads;
+    const float *skip = skips ? w->skip + image * w->skip_image : 0;
+    const float *more = skips ? w->more + image * w->more_at.image + row * w->more_at.row : 0;
+    float *into = w->into + image * w->into_at.image + row * w->into_at.row;
+    for (int64_t h = 0; h < w->heads; h++)
+        weigh_head(skips, adds, P, factors[h], values + h * P, skips ? skip[h] : 0, skips ? more + h * P : 0,
+                   into + h * P);
+}
+
+static void JOIN(weighing_, ISA)(const void *pass, int64_t part) {
+    const Weighing *w = pass;
+    int64_t parts = (w->rows + SCAN_ROWS - 1) / SCAN_ROWS, image = part / parts, first = part % parts * SCAN_ROWS;
+    for (int64_t row = first; row < least(first + SCAN_ROWS, w->rows); row++) {
+        if (w->more) weigh_row(1, 0, w, image, row);
+        else if (row < w->added) weigh_row(0, 1, w, image, row);
+        else weigh_row(0, 0, w, image, row);
+    }
+}
+
+static void JOIN(scan_end_, ISA)(const void *pass, int64_t part) {
+    const ScanEnd *e = pass;
+    int64_t P = e->head_dim, first = part * SCAN_ROWS * e->heads;
+    for (int64_t head = first; head < least(first + SCAN_ROWS * e->heads, e->rows * e->heads); head++) {
+        const float *dinput = e->dinput + head * P, *values = e->x + head * P, *dy = e->dy + head * P;
+        const float *y = e->y + head * P, step = e->dt[head], skip = e->skip[head % e->heads];
+        V dinput_x = all(0.0f), dy_x = all(0.0f), dy_y = all(0.0f);
+        EACH_VECTOR(P, {
+            V value = load_some(values + x, count), d = load_some(dy + x, count), input = load_some(dinput + x, count);
+            dinput_x += input * value, dy_x += d * value, dy_y += d * load_some(y + x, count);
+            store_some(e->dx + head * P + x, input * step + d * skip, count);
+        });
+        e->dinput_x[head] = sum_of(dinput_x), e->dy_x[head] = sum_of(dy_x), e->dy_y[head] = sum_of(dy_y);
+    }
+}
+
 const Kernels JOIN(matmamba_kernels_, ISA) = {
-    TEXT(ISA),        JOIN(block_, ISA),       JOIN(patches_, ISA),          JOIN(ending_, ISA),
+    TEXT(ISA),
+    JOIN(block_, ISA), JOIN(patches_, ISA), JOIN(ending_, ISA),
     JOIN(convolution_, ISA), JOIN(convolution_back_, ISA), JOIN(gate_, ISA), JOIN(gate_back_, ISA), JOIN(total_, ISA),
+    JOIN(weighing_, ISA), JOIN(scan_end_, ISA),
 };
 
 #else /* The part that is compiled once. */
@@ -1056,6 +1132,24 @@ int matmamba_gate(Pool *pool, const char *instructions, const Gate *g) {
     return 0;
 }
 
+/* As `matmamba_convolve`. */
+int matmamba_weigh(Pool *pool, const char *instructions, const Weighing *w) {
+    const Kernels *kernels = kernels_by_name(instructions);
+    if (!kernels) return 1;
+    int64_t parts = w->batch * ((w->rows + SCAN_ROWS - 1) / SCAN_ROWS);
+    run_parts(pool, kernels->weighing, w, parts, w->batch * w->rows * w->heads * w->head_dim);
+    return 0;
+}
+
+/* As `matmamba_convolve`. */
+int matmamba_end_scan(Pool *pool, const char *instructions, const ScanEnd *e) {
+    const Kernels *kernels = kernels_by_name(instructions);
+    if (!kernels) return 1;
+    int64_t parts = (e->rows + SCAN_ROWS - 1) / SCAN_ROWS;
+    run_parts(pool, kernels->scan_end, e, parts, e->rows * e->heads * e->head_dim);
+    return 0;
+}
+
 /* So that a mirror that is out of date is noticed: the sizes of what is handed over. */
 int64_t matmamba_size_of(const char *name) {
     static const struct {
@@ -1065,7 +1159,9 @@ int64_t matmamba_size_of(const char *name) {
                  {"Patches", sizeof(Patches)},
                  {"Ending", sizeof(Ending)},
                  {"Convolution", sizeof(Convolution)},
-                 {"Gate", sizeof(Gate)}};
+                 {"Gate", sizeof(Gate)},
+                 {"Weighing", sizeof(Weighing)},
+                 {"ScanEnd", sizeof(ScanEnd)}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(name, known[i].name)) return known[i].size;
     return 0;

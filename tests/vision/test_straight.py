@@ -10,8 +10,8 @@ import torch
 from frozen_models import DECAYS, KINDS, TOLERANCE, VARIANTS, model_of, variant, with_decays
 from matmamba_vision import MatMamba
 from matmamba_vision.frozen.packed import pack
-from matmamba_vision.frozen.scan import ASKED_FROM, CHUNK
 from matmamba_vision.frozen.straight import Straight
+from matmamba_vision.frozen.straight_scan import ASKED_FROM, CHUNK
 from small import create
 from torch.utils._python_dispatch import TorchDispatchMode
 

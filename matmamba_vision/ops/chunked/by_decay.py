@@ -14,6 +14,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from .elementwise import BY_PYTORCH, Passes
 from .masked import ssd_masked
 from .quadratic import is_short, ssd_quadratic
 from .separable import LARGEST_SPAN, chunk_slices, running_steps, spans, ssd_separable
@@ -32,12 +33,14 @@ def ssd_chunked(
     D_H: Tensor,
     *,
     chunk_size: int = 64,
+    passes: Passes = BY_PYTORCH,
 ) -> Tensor:
     """Scan of any length; arguments and result as in `ssd_reference`. Computes in float32 at least.
 
     Args:
         chunk_size: largest chunk Q where some decays are strong. Where all are moderate, it is half to twice
             that, as the decays allow. The length is divided into nearly equal chunks.
+        passes: who makes the passes over tokens between the products.
     """
     if x_BLHP.numel() == 0:
         return torch.empty_like(x_BLHP)
@@ -47,7 +50,7 @@ def ssd_chunked(
     with nullcontext() if x_BLHP.is_meta else torch.autocast(x_BLHP.device.type, enabled=False):
         if not may_look_at_values(x_BLHP):
             return ssd_masked(x, dt, A, B, C, D, chunk_size).to(x_BLHP.dtype)
-        return _by_decay(x, dt, A, B, C, D, chunk_size).to(x_BLHP.dtype)
+        return _by_decay(x, dt, A, B, C, D, chunk_size, passes).to(x_BLHP.dtype)
 
 
 def may_look_at_values(tensor: Tensor) -> bool:
@@ -75,7 +78,14 @@ def _sizes(chunk_size: int, short: bool) -> list[int]:
 
 
 def _by_decay(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    chunk_size: int,
+    passes: Passes,
 ) -> Tensor:
     short = is_short(x_BLHP.shape[1], B_BLN.shape[-1], x_BLHP.shape[2] * x_BLHP.shape[3])
     scan, steps_BLH = ssd_quadratic if short else ssd_separable, running_steps(dt_BLH.detach())
@@ -84,14 +94,14 @@ def _by_decay(
         # Written so that a decay that is not a number counts as strong: it stays with its own head.
         strong[size] = ~(spans(steps_BLH, A_H.detach(), size) <= LARGEST_SPAN)
         if not strong[size].any():
-            return scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, size)
+            return scan(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, size, passes)
     strong_H = strong[chunk_size]
     if strong_H.all():
         return ssd_masked(x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H, chunk_size)
     # In the large products the strong heads take part with a step and a skip of 0, which adds nothing.
     moderate_H = [torch.where(strong_H, 0, tensor_H) for tensor_H in (A_H, D_H)]
     moderate_BLH = torch.where(strong_H, 0, dt_BLH)
-    y_BLHP = scan(x_BLHP, moderate_BLH, moderate_H[0], B_BLN, C_BLN, moderate_H[1], chunk_size)
+    y_BLHP = scan(x_BLHP, moderate_BLH, moderate_H[0], B_BLN, C_BLN, moderate_H[1], chunk_size, passes)
     heads = strong_H.nonzero()[:, 0]
     x, dt, A, D = (t.index_select(d, heads) for t, d in ((x_BLHP, 2), (dt_BLH, 2), (A_H, 0), (D_H, 0)))
     y_strong_BLHP = ssd_masked(x, dt, A, B_BLN, C_BLN, D, chunk_size)

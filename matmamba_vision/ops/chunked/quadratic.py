@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .elementwise import BY_PYTORCH, Passes
 from .separable import by_head_groups, chunk_slices, scores_of
 
 
@@ -23,7 +24,14 @@ def is_short(length: int, state_dim: int, channels: int) -> bool:
 
 
 def ssd_quadratic(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    chunk_size: int,
+    passes: Passes = BY_PYTORCH,
 ) -> Tensor:
     """Scan of heads whose `spans` are at most `LARGEST_SPAN`; all of one dtype, float32 at least.
 
@@ -32,16 +40,17 @@ def ssd_quadratic(
     x_BLHP = x_BLHP.contiguous()
     inputs = (x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        result: Tensor = _Quadratic.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
+        result: Tensor = _Quadratic.apply(*inputs, chunk_size, passes)  # type: ignore[no-untyped-call]
         return result
-    return by_head_groups(partial(_scan, chunk_size=chunk_size), *inputs)
+    return by_head_groups(partial(_scan, chunk_size=chunk_size, passes=passes), *inputs)
 
 
 class _Quadratic(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x, dt, A, B, C, D, ctx.chunk_size = inputs
-        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), chunk_size=ctx.chunk_size)
+        x, dt, A, B, C, D, *setting = inputs
+        ctx.setting = dict(zip(("chunk_size", "passes"), setting, strict=True))
+        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), **ctx.setting)
         # The output is kept for the gradient of the decays; whatever follows keeps it anyway.
         ctx.save_for_backward(x, dt, A, B, C, D, y_BLHP)
         return y_BLHP
@@ -51,10 +60,8 @@ class _Quadratic(torch.autograd.Function):
     def backward(ctx: Any, dy_BLHP: Tensor) -> tuple[Tensor | None, ...]:
         x, dt, A, B, C, D, y = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            gradients = _gradients(
-                dy_BLHP.contiguous(), x, dt, A, B, C, D, y_BLHP=y, chunk_size=ctx.chunk_size
-            )
-        return *gradients, None
+            gradients = _gradients(dy_BLHP.contiguous(), x, dt, A, B, C, D, y_BLHP=y, **ctx.setting)
+        return *gradients, None, None
 
 
 class _Decays(NamedTuple):
@@ -90,6 +97,7 @@ def _scan(
     y_BLHP: Tensor,
     *,
     chunk_size: int,
+    passes: Passes,
 ) -> Tensor:
     """Fills in the outputs and returns them."""
     buffer_BLHP = x_BLHP.new_empty(x_BLHP.shape)
@@ -98,11 +106,10 @@ def _scan(
         past = slice(tokens.stop)
         decays = _decays(cum_BLH, tokens, x_BLHP.dtype)
         weight_BSH = decays.before_BSH.mul_(dt_BLH[:, past])
-        weighted_BSHP = torch.mul(x_BLHP[:, past], weight_BSH[..., None], out=buffer_BLHP[:, past])
+        weighted_BSHP = passes.weigh(x_BLHP[:, past], weight_BSH, buffer_BLHP[:, past])
         y_BQI = torch.bmm(_scores(B_BLN, C_BLN, tokens), weighted_BSHP.flatten(2))
-        y_BQHP = y_BLHP[:, tokens]
-        torch.mul(y_BQI.view(y_BQHP.shape), decays.after_BQH[..., None], out=y_BQHP)
-        y_BQHP.addcmul_(x_BLHP[:, tokens], D_H[..., None])
+        x_BQHP, y_BQHP = x_BLHP[:, tokens], y_BLHP[:, tokens]
+        passes.weigh(y_BQI.view(y_BQHP.shape), decays.after_BQH, y_BQHP, more_BSHP=x_BQHP, skip_H=D_H)
     return y_BLHP
 
 
@@ -117,30 +124,30 @@ def _gradients(
     *,
     y_BLHP: Tensor,
     chunk_size: int,
+    passes: Passes,
 ) -> tuple[Tensor, ...]:
     """Gradients of x, dt, A, B, C, D. The gradient of dt x gathers what every later chunk looked back at."""
-    dB_BLN, dC_BLN, dinput_BLHP = torch.zeros_like(B_BLN), torch.empty_like(C_BLN), torch.zeros_like(x_BLHP)
+    dB_BLN, dC_BLN, dinput_BLHP = torch.zeros_like(B_BLN), torch.empty_like(C_BLN), torch.empty_like(x_BLHP)
     buffers = x_BLHP.new_empty(2, *x_BLHP.shape)
     cum_BLH = _running_sum(dt_BLH, A_H)
     for tokens in chunk_slices(x_BLHP.shape[1], chunk_size):
         past = slice(tokens.stop)
         x, dt = x_BLHP[:, past], dt_BLH[:, past]
         after_BQH, before_BSH = _decays(cum_BLH, tokens, x.dtype)
-        weighted_BSHP = torch.mul(x, (before_BSH * dt)[..., None], out=buffers[0, :, past])
-        du_BQI = (dy_BLHP[:, tokens] * after_BQH[..., None]).flatten(2)
+        weighted_BSHP = passes.weigh(x, before_BSH * dt, buffers[0, :, past])
+        dy = dy_BLHP[:, tokens]
+        du_BQI = passes.weigh(dy, after_BQH, dy.new_empty(dy.shape)).flatten(2)
         scores_BQS = _scores(B_BLN, C_BLN, tokens)
         dscores_BQS = torch.bmm(du_BQI, weighted_BSHP.flatten(2).mT).tril_(tokens.start)
         dC_BLN[:, tokens] = torch.bmm(dscores_BQS, B_BLN[:, past])
         dB_BLN[:, past].baddbmm_(dscores_BQS.mT, C_BLN[:, tokens])
         dweighted_BSI = torch.bmm(scores_BQS.mT, du_BQI, out=buffers[1, :, past].flatten(2))
-        dinput_BLHP[:, past].addcmul_(dweighted_BSI.view(x.shape), before_BSH[..., None])
+        passes.weigh(dweighted_BSI.view(x.shape), before_BSH, dinput_BLHP[:, past], added=tokens.start)
 
-    dinput_x_BLH = torch.mul(dinput_BLHP, x_BLHP, out=buffers[0]).sum(-1)
-    dskip_BLH = torch.mul(dy_BLHP, x_BLHP, out=buffers[0]).sum(-1)
+    end = passes.end(dinput_BLHP, x_BLHP, dy_BLHP, y_BLHP, dt_BLH, D_H, free_BLHP=buffers[0])
+    dx_BLHP, dinput_x_BLH, dskip_BLH, dcum_BLH = end
     # <dy, y> without the skip is the gradient of cum as the end of a decay, the other that of its beginning.
-    dcum_BLH = torch.mul(dy_BLHP, y_BLHP, out=buffers[0]).sum(-1)
     dcum_BLH.addcmul_(D_H, dskip_BLH, value=-1).addcmul_(dinput_x_BLH, dt_BLH, value=-1)
     da_BLH = dcum_BLH.flip(1).cumsum(1, dtype=torch.float64).flip(1).to(dt_BLH.dtype)
     dA_H = (dt_BLH * da_BLH).sum((0, 1))
-    dx_BLHP = dinput_BLHP.mul_(dt_BLH[..., None]).addcmul_(dy_BLHP, D_H[:, None])
     return dx_BLHP, dinput_x_BLH.addcmul_(da_BLH, A_H), dA_H, dB_BLN, dC_BLN, dskip_BLH.sum((0, 1))

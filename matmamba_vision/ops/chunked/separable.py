@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .elementwise import BY_PYTORCH, Passes
+
 # Largest total log decay of a chunk: both halves of it, and products with them, are normal float32 numbers.
 LARGEST_SPAN = 100.0
 # Channels of a group of heads below which its products are too small for a thread of its own.
@@ -57,7 +59,14 @@ def spans(steps_BLH: Tensor, A_H: Tensor, chunk_size: int) -> Tensor:
 
 
 def ssd_separable(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLN: Tensor, C_BLN: Tensor, D_H: Tensor, chunk_size: int
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+    chunk_size: int,
+    passes: Passes = BY_PYTORCH,
 ) -> Tensor:
     """Scan of heads whose `spans` are at most `LARGEST_SPAN`; all of one dtype, float32 at least.
 
@@ -66,17 +75,18 @@ def ssd_separable(
     x_BLHP = x_BLHP.contiguous()
     inputs = (x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        result: Tensor = _Separable.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
+        result: Tensor = _Separable.apply(*inputs, chunk_size, passes)  # type: ignore[no-untyped-call]
         return result
-    return by_head_groups(partial(_scan, chunk_size=chunk_size, entering=None), *inputs)
+    return by_head_groups(partial(_scan, chunk_size=chunk_size, passes=passes, entering=None), *inputs)
 
 
 class _Separable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         entering: list[Tensor] = []
-        x, dt, A, B, C, D, ctx.chunk_size = inputs
-        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), chunk_size=ctx.chunk_size, entering=entering)
+        x, dt, A, B, C, D, *setting = inputs
+        ctx.setting = dict(zip(("chunk_size", "passes"), setting, strict=True))
+        y_BLHP = _scan(x, dt, A, B, C, D, torch.empty_like(x), **ctx.setting, entering=entering)
         # The output is kept for the gradient of the decays; whatever follows keeps it anyway.
         ctx.save_for_backward(x, dt, A, B, C, D, y_BLHP, *entering)
         return y_BLHP
@@ -87,9 +97,9 @@ class _Separable(torch.autograd.Function):
         x, dt, A, B, C, D, y, *entering = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             dy = dy_BLHP.contiguous()
-            kept: dict[str, Any] = {"y_BLHP": y, "entering": entering, "chunk_size": ctx.chunk_size}
+            kept: dict[str, Any] = {"y_BLHP": y, "entering": entering, **ctx.setting}
             gradients = _gradients(dy, x, dt, A, B, C, D, **kept)
-        return *gradients, None
+        return *gradients, None, None
 
 
 def _decays(dt_BLH: Tensor, A_H: Tensor, chunk_size: int) -> _Decays:
@@ -150,6 +160,7 @@ def _scan(
     y_BLHP: Tensor,
     *,
     chunk_size: int,
+    passes: Passes,
     entering: list[Tensor] | None,
 ) -> Tensor:
     """Fills in the outputs and returns them; appends to `entering` the states entering all chunks but one.
@@ -162,7 +173,7 @@ def _scan(
         size = x_BQHP.shape[1]
         weight_BQH = decays.before_BCQH[:, index, :size].mul_(dt_BLH[:, tokens])
         buffer = x_BQHP.new_empty(x_BQHP.shape) if buffer is None else buffer[:, :size]
-        weighted_BQI = torch.mul(x_BQHP, weight_BQH[..., None], out=buffer).flatten(2)
+        weighted_BQI = passes.weigh(x_BQHP, weight_BQH, buffer).flatten(2)
         if state_BNI is None:
             y_BQI = torch.bmm(scores_of(B_BQN, C_BQN), weighted_BQI)
         else:
@@ -171,8 +182,8 @@ def _scan(
                 entering.append(state_BNI)
             y_BQI = torch.bmm(C_BQN, state_BNI).baddbmm_(scores_of(B_BQN, C_BQN), weighted_BQI)
         after_BQH = decays.after_BCQH[:, index, :size]
-        torch.mul(y_BQI.view_as(x_BQHP), after_BQH[..., None], out=y_BLHP[:, tokens])
-        y_BLHP[:, tokens].addcmul_(x_BQHP, D_H[..., None])
+        y_BQHP = y_BLHP[:, tokens]
+        passes.weigh(y_BQI.view(y_BQHP.shape), after_BQH, y_BQHP, more_BSHP=x_BQHP, skip_H=D_H)
         if tokens.stop < x_BLHP.shape[1]:
             state_BNI = _updated(state_BNI, B_BQN, weighted_BQI, in_place=entering is None)
     return y_BLHP
@@ -216,6 +227,7 @@ def _gradients(
     y_BLHP: Tensor,
     entering: list[Tensor],
     chunk_size: int,
+    passes: Passes,
 ) -> tuple[Tensor, ...]:
     """Gradients of x, dt, A, B, C, D: the chunks backwards, with the gradient of the state between them."""
     dx_BLHP, dB_BLN, dC_BLN = map(torch.empty_like, (x_BLHP, B_BLN, C_BLN))
@@ -234,7 +246,7 @@ def _gradients(
         if dstate_BNI is not None:
             dstate_BNI = _decayed(dstate_BNI, decays.between_BCH[:, index], in_place=True)
         weight_BQH = chunk.before_BQH * chunk.dt_BQH
-        of_products = _product_gradients(chunk, weight_BQH, state_BNI, dstate_BNI, free)
+        of_products = _product_gradients(chunk, weight_BQH, state_BNI, dstate_BNI, free, passes)
         dg_BQI, dB_BLN[:, tokens], dC_BLN[:, tokens], dstate_BNI = of_products
         if state_BNI is not None and dstate_BNI is not None:
             dlog_B1H = _dot(state_BNI, dstate_BNI, heads=len(D_H)).sum(1, keepdim=True)
@@ -246,7 +258,12 @@ def _gradients(
 
 
 def _product_gradients(
-    chunk: _Chunk, weight_BQH: Tensor, state_BNI: Tensor | None, dstate_BNI: Tensor | None, free: Tensor
+    chunk: _Chunk,
+    weight_BQH: Tensor,
+    state_BNI: Tensor | None,
+    dstate_BNI: Tensor | None,
+    free: Tensor,
+    passes: Passes,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of a chunk's weighted inputs (B, Q, I), of its B and C, and of the state entering it.
 
@@ -256,10 +273,11 @@ def _product_gradients(
         state_BNI: the state that entered it, unless it is the first.
         dstate_BNI: gradient of the state that it leaves, unless it is the last; overwritten.
         free: (3, B, Q, H, P) memory to use; the first result lies in the last of it.
+        passes: who makes the passes over tokens.
     """
     B_BQN, C_BQN = chunk.B_BQN, chunk.C_BQN
-    du_BQI = torch.mul(chunk.dy_BQHP, chunk.after_BQH[..., None], out=free[0]).flatten(2)
-    weighted_BQI = torch.mul(chunk.x_BQHP, weight_BQH[..., None], out=free[1]).flatten(2)
+    du_BQI = passes.weigh(chunk.dy_BQHP, chunk.after_BQH, free[0]).flatten(2)
+    weighted_BQI = passes.weigh(chunk.x_BQHP, weight_BQH, free[1]).flatten(2)
     dg_BQI = torch.bmm(scores_of(B_BQN, C_BQN).transpose(1, 2), du_BQI, out=free[2].flatten(2))
     dscores_BQQ = torch.bmm(du_BQI, weighted_BQI.transpose(1, 2)).tril_()
     dB_BQN, dC_BQN = torch.bmm(dscores_BQQ.transpose(1, 2), C_BQN), torch.bmm(dscores_BQQ, B_BQN)

@@ -189,8 +189,7 @@ _ALL = (
     ),
     Backend(
         name="native",
-        # Its products are PyTorch's.
-        scan=chunked.ssd_chunked,
+        scan=native.ssd_native,
         conv_silu=native.conv_silu,
         gated_rms_norm=native.gated_rms_norm,
         refusal=_refusal_of_native,
