@@ -39,11 +39,11 @@ lint: $(READY)  ## style and types
 smoke: $(READY)  ## build the wheel, install it into fresh environments, without torch and with it, and try it there
 	rm -rf $(SMOKE)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(SMOKE)/wheel .
-	for extra in query torch; do \
+	for extra in torch query; do \
 		$(PYTHON) -m venv $(SMOKE)/$$extra && \
 		$(SMOKE)/$$extra/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 			"$$(ls $(SMOKE)/wheel/*.whl)[$$extra]" && \
-		$(SMOKE)/$$extra/bin/python -P tests/smoke_$$extra.py || exit 1; \
+		$(SMOKE)/$$extra/bin/python -P tests/smoke_$$extra.py $(SMOKE)/kept || exit 1; \
 	done
 	rm -rf $(SMOKE)
 

@@ -23,14 +23,14 @@ class Setting:
     model: str
     pixels: int
     batch: int
-    rounds: int = 30
+    rounds: int = 15
 
 
 SETTINGS = (
     Setting("matmamba_small_patch16_224", 224, 8),
-    Setting("matmamba_small_patch16_224", 1024, 1, rounds=21),
+    Setting("matmamba_small_patch16_224", 1024, 1, rounds=7),
     Setting("matmamba_tiny_patch16_224", 224, 8),
-    Setting("matmamba_base_patch16_224", 224, 8, rounds=9),
+    Setting("matmamba_base_patch16_224", 224, 8, rounds=5),
 )
 
 

@@ -3,12 +3,14 @@
 Each side starts a Python of its own, in turn, and waits for its end. The files that it reads are in the
 system's cache, and its bytecode is written, as it is where the package is installed. Wall time, and the
 processor time that the process took, are of the same runs. The gallery holds 200 small pictures, by the
-shipped model for photos. Writes results/start.json.
+shipped model for photos; copies of it, named after these, keep encoders for the kernels in C and for ONNX
+Runtime. Writes results/start.json.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ PICTURES, MODEL = 200, "matmamba_mini_patch16_128"
 ROUNDS = 15
 COMMAND = ("-m", "matmamba_vision")
 NOTHING, TORCH, PHOTO = "python -c pass", "import torch", "search --gallery G query.png"
+KEPT = {kind: f"search --gallery {kind} query.png" for kind in ("native", "onnx")}
 HELP, LIKE = "--help", "search --gallery G --like 0.png"
 SIDES: dict[str, tuple[str, ...]] = {
     NOTHING: ("-c", "pass"),
@@ -39,8 +42,9 @@ SIDES: dict[str, tuple[str, ...]] = {
     "gallery info G": (*COMMAND, "gallery", "info", "G"),
     LIKE: (*COMMAND, "search", "--gallery", "G", "--like", "0.png"),
     PHOTO: (*COMMAND, "search", "--gallery", "G", "query.png"),
+    **{name: (*COMMAND, "search", "--gallery", kind, "query.png") for kind, name in KEPT.items()},
 }
-RATIOS = (Ratio(f"{PHOTO} / {TORCH}", PHOTO, TORCH), Ratio(f"{LIKE} / {TORCH}", LIKE, TORCH))
+RATIOS = tuple(Ratio(f"{name} / {TORCH}", name, TORCH) for name in (PHOTO, *KEPT.values(), LIKE))
 # What a process took: milliseconds by the clock, and of the processor.
 Taken = tuple[float, float]
 
@@ -73,7 +77,7 @@ def cases(plan: Plan, pictures: int) -> Iterator[Case]:
 
 
 def make_gallery(root: Path, pictures: int) -> None:
-    """Pictures of noise, one of them again as the query, and a gallery of them."""
+    """Pictures of noise, one of them again as the query, and galleries of them."""
     chance = np.random.default_rng(0)
     (root / "pictures").mkdir()
     for number in range(pictures):
@@ -81,6 +85,10 @@ def make_gallery(root: Path, pictures: int) -> None:
         picture.save(root / "pictures" / f"{number}.png")
     picture.save(root / "query.png")
     mv.index(root / "pictures", root / "G", model=MODEL)
+    for kind in KEPT:
+        shutil.copytree(root / "G", root / kind)
+        with mv.open_gallery(root / kind, write=True) as gallery:
+            gallery.freeze(["full"], kinds=[kind])
 
 
 def taken(words: Sequence[str], folder: Path) -> Taken:

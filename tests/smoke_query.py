@@ -112,8 +112,18 @@ def require_names_of_extras(place: Path) -> None:
     assert "matmamba-vision[torch]" in said
 
 
+def by_photo(kept: Path) -> None:
+    """Search a gallery that keeps encoders by a photo; its checkpoint is in an install with torch."""
+    asked = ("--gallery", str(kept / "gallery"), str(kept / "query.png"), "--k", "4", "--json")
+    found = json.loads(matmamba("search", *asked))
+    assert found["encoded_by"]["full"].startswith("native")
+    assert found["answers"][0]["hits"] == json.loads((kept / "hits.json").read_text())
+
+
 def main() -> None:
     require_no_torch()
+    if (kept := Path(sys.argv[1])).is_dir():
+        by_photo(kept)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         xb = write_vectors(place / "vectors.npy")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import matmamba_vision
 import numpy as np
+from matmamba_vision.native import why_missing
 from PIL import Image
 
 # Of the extras for tests, data, export and light queries: the main job needs none of them.
@@ -63,12 +65,26 @@ def by_door(place: Path, files: list[Path]) -> list[str]:
         return [hit.id for hit in gallery.search(files[3], k=4)]
 
 
+def keep(place: Path, photo: Path, kept: Path) -> None:
+    """Leave a gallery with encoders, a photo and its hits for an install without torch."""
+    if why_missing() is not None:
+        print(f"no kernels in C in this wheel: {why_missing()}")
+        return
+    gallery = str(place / "gallery")
+    matmamba("gallery", "freeze", gallery, "--widths", "full")
+    said = json.loads(matmamba("search", "--gallery", gallery, str(photo), "--k", "4", "--json"))
+    shutil.copytree(gallery, kept / "gallery")
+    shutil.copy(photo, kept / "query.png")
+    (kept / "hits.json").write_text(json.dumps(said["answers"][0]["hits"]))
+
+
 def main() -> None:
     require_torch_alone()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         files = draw(place / "photos")
         assert by_door(place, files) == by_shell(place, files)
+        keep(place, files[3], Path(sys.argv[1]))
     print(f"matmamba-vision {matmamba_vision.__version__} indexes and searches by shell and in Python")
 
 

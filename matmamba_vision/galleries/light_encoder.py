@@ -16,10 +16,19 @@ import numpy as np
 from matmamba_retrieval import EmbeddingSpec, GalleryError
 from numpy.typing import NDArray
 
-from ..native import Network, from_bytes, library
+from ..native import Network, NetworkFileError, from_bytes, library
 from ..native.compiled import threads
 from .image_queries import ImageQueries, Images, WidthEncoder, require_prepared
-from .light_files import KINDS, NATIVE, LightFileError, LightHeader, light_files, read_header, read_light
+from .light_files import (
+    KINDS,
+    NATIVE,
+    ONNX_INT8,
+    LightFileError,
+    LightHeader,
+    light_files,
+    read_header,
+    read_light,
+)
 
 log = logging.getLogger(__name__)
 BATCH = 256
@@ -183,15 +192,21 @@ class LightEncoder:
             return self._ready[width]
 
     def _best(self, width: str) -> LightWidth | None:
-        """The fastest that computes here, by what was measured here; by kind where nothing was."""
+        """The fastest that computes here, by what was measured here; by kind where nothing was.
+
+        One that loses precision is taken where there is no other.
+        """
         files = self._files.get(width, [])
         here = all(header.machine == this_machine() for header, _ in files)
-        order = sorted(files, key=lambda one: one[0].ms if here else KINDS.index(one[0].kind))
-        for _, file in order:
+
+        def rank(header: LightHeader) -> tuple[bool, float]:
+            return header.kind == ONNX_INT8, header.ms if here else KINDS.index(header.kind)
+
+        for _, file in sorted(files, key=lambda one: rank(one[0])):
             try:
                 header, content = read_light(file)
                 computes = computed_by(header.kind, content)
-            except LightFileError as error:
+            except (LightFileError, NetworkFileError) as error:
                 log.warning("%s; the model itself is taken instead", error)
                 continue
             if computes is not None:
