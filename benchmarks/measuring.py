@@ -24,6 +24,8 @@ from matmamba_vision import keep_freed_memory
 from matmamba_vision.measures.environment import environment
 
 RESULTS = Path(__file__).parent / "results"
+# Before each measurement: threads of the side before, of OpenMP or ONNX Runtime, spin for some milliseconds.
+REST_SECONDS = 0.03
 Case = dict[str, Any]
 T = TypeVar("T")
 
@@ -67,6 +69,7 @@ def timed(work: Callable[[], object], calls: int = 1) -> Callable[[], float]:
 
     def measure() -> float:
         _wait()
+        time.sleep(REST_SECONDS)
         start = time.perf_counter()
         for _ in range(calls):
             work()

@@ -153,12 +153,57 @@ def quality(row: dict[str, Any], *names: str) -> tuple[str, ...]:
 
 def summary_table() -> str:
     """The main results, a row each; their whole tables stand in docs/results.md."""
-    rows = [*photos_rows(read("photos")), nested_row(read("nested_quality"))]
+    rows = [image_row(read("latency_1_thread")), *photos_rows(read("photos"))]
+    rows.append(nested_row(read("nested_quality")))
     names = ("what", "measured", "compared with", "encoding over full width: multiply-adds, ms")
     return markdown(names, [*rows, demo_row(read("demo/results"))])
 
 
 Row = tuple[str, str, str, str]
+
+
+def image_row(result: dict[str, Any]) -> Row:
+    """One image by the first model that was timed: its smallest width, the full one, a transformer."""
+    case = result["cases"][0]
+    ms = {name: f"{side['median']:.1f} ms" for name, side in case["sides"].items()}
+    macs, known = case["settings"]["multiply_adds"], case["settings"]
+    name = case["name"].removeprefix("matmamba_")
+    return (
+        f"encoding one image with `{name}`, width 1/8, 1 thread of an {result['machine']['processor']}",
+        ms["1/8"],
+        f"{ms['full']} by the full width, {ms[known['fastest_vit']]} by a ViT of as many parameters",
+        f"{macs['1/8'] / macs['full']:.2f}, {case['ratios']['1/8 / full']['median']:.2f}",
+    )
+
+
+def one_image_table() -> str:
+    """A row for each model and number of threads: milliseconds of widths, of the model, of a transformer."""
+    rows = []
+    for result in (read("latency_1_thread"), read("latency")):
+        for case in result["cases"]:
+            best, threads = case["settings"]["fastest_vit"], result["machine"]["threads"]
+            sides = [f"{case['sides'][name]['median']:.2f}" for name in _IMAGE_SIDES]
+            ratios = [_with_quartiles(case["ratios"][name], 2) for name in _IMAGE_RATIOS]
+            vit = f"{case['sides'][best]['median']:.2f} ({best.removeprefix('ViT, ')})"
+            rows.append((f"`{case['name'].removeprefix('matmamba_')}`", str(threads), *sides, vit, *ratios))
+    widths = [name.replace("full, eager", "full, by the model") for name in _IMAGE_SIDES]
+    names = ("model", "threads", *widths, "ViT, the fastest", *_IMAGE_RATIOS)
+    return markdown(names, rows)
+
+
+_IMAGE_SIDES = ("full, eager", "full", "1/2", "1/4", "1/8")
+_IMAGE_RATIOS = ("1/8 / full", "full / ViT", "1/8 / ViT")
+
+
+def light_table() -> str:
+    """A row for each width and kind of encoder."""
+    rows = []
+    for row in read("light_encoders")["rows"]:
+        size = "-" if row["bytes"] is None else f"{row['bytes'] / 2**20:.1f}"
+        name = "the model, frozen in this process" if row["kind"] == "model" else f"`{row['kind']}`"
+        hits = f"{row['recall@10']:.3f}"
+        rows.append((row["width"], name, _with_quartiles(row["ms"], 2), size, hits))
+    return markdown(("width", "encoder", "ms, one photo", "MiB", "of the model's 10 hits"), rows)
 
 
 def photos_rows(result: dict[str, Any]) -> Iterator[Row]:
@@ -247,6 +292,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         "call_overhead", ("one query", "parts, µs", "public call, µs", "ratio"), 0
     ),
     "start": start_table,
+    "one_image": one_image_table,
+    "light_encoders": light_table,
     "summary": summary_table,
     "models": models_table,
     "nested": lambda: nested_quality.table(read("nested_quality")),

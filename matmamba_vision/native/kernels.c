@@ -1024,6 +1024,9 @@ Memory *matmamba_memory_new(const Pool *pool, const Block *largest, int64_t most
     return rank == memory->count ? memory : (matmamba_memory_free(memory), (Memory *)0);
 }
 
+/* Images for each thread below which nobody waits for a thread that is still asleep. */
+#define FEW 4
+
 /* Images that all threads compute; the fields are those of `matmamba_run`. */
 typedef struct {
     const Kernels *kernels;
@@ -1036,6 +1039,8 @@ typedef struct {
     int64_t batch, stream_row;
     float *stream, *embeddings;
     Barrier barrier;
+    /* Of few images: how many threads have come, and which turn it is and for how many of them. */
+    int64_t came, turn;
 } Batch;
 
 /* Step -1 is the patches, then the blocks. */
@@ -1046,6 +1051,47 @@ static void work_step(const Batch *b, int64_t step, int64_t image, Team team, Sc
         b->kernels->patches(p, b->images + image * p->channels * p->height * p->width, stream, team, shared);
     else
         b->kernels->block(b->blocks + step, stream, team, shared, own);
+}
+
+static void work_ending(const Batch *b, int64_t image, Scratch own) {
+    if (b->ending)
+        b->kernels->ending(b->ending, b->stream + image * b->stream_row,
+                           b->embeddings + image * b->ending->embedding_dim, own);
+}
+
+/* A turn is a step of an image; its number and the size of its team are read at once. */
+#define MOST_THREADS 1024
+static void take_turn(Batch *b, int64_t turn, int64_t rank) {
+    int64_t number = turn / MOST_THREADS - 1, size = turn % MOST_THREADS, first = b->patches ? -1 : 0;
+    const Scratch *scratch = b->memory->scratch;
+    if (rank < size)
+        work_step(b, first + number / b->batch, number % b->batch, (Team){rank, size, &b->barrier}, scratch[0],
+                  scratch[rank]);
+}
+
+/* Few images, by all threads together: whoever wakes late joins at the next turn, and nobody waits for him. */
+static void work_few(void *job, int64_t rank, int64_t size) {
+    Batch *b = job;
+    uint64_t before = flush_tiny();
+    int64_t steps = b->count + (b->patches != 0);
+    if (rank == 0) {
+        for (int64_t number = 0; number < steps * b->batch; number++) {
+            int64_t came = __atomic_load_n(&b->came, __ATOMIC_ACQUIRE);
+            int64_t turn = (number + 1) * MOST_THREADS + 1 + least(came, least(size, MOST_THREADS) - 1);
+            __atomic_store_n(&b->turn, turn, __ATOMIC_RELEASE);
+            take_turn(b, turn, 0);
+        }
+        __atomic_store_n(&b->turn, -1, __ATOMIC_RELEASE);
+        for (int64_t image = 0; image < b->batch; image++) work_ending(b, image, b->memory->scratch[0]);
+    } else {
+        int64_t place = __atomic_add_fetch(&b->came, 1, __ATOMIC_ACQ_REL), seen = 0, spins = 0;
+        for (int64_t turn; (turn = __atomic_load_n(&b->turn, __ATOMIC_ACQUIRE)) >= 0; pause_briefly(&spins)) {
+            if (turn == seen) continue;
+            seen = turn, spins = 0;
+            if (turn) take_turn(b, turn, place);
+        }
+    }
+    restore_tiny(before);
 }
 
 /* A thread's part: images of its own, then what is left over together with all others. */
@@ -1062,9 +1108,7 @@ static void work_batch(void *job, int64_t rank, int64_t size) {
     for (int64_t step = first; step < b->count; step++)
         for (int64_t image = alone; image < b->batch; image++)
             work_step(b, step, image, team, scratch[0], scratch[rank]);
-    for (int64_t image = rank; b->ending && image < b->batch; image += size)
-        b->kernels->ending(b->ending, b->stream + image * b->stream_row,
-                           b->embeddings + image * b->ending->embedding_dim, scratch[rank]);
+    for (int64_t image = rank; image < b->batch; image += size) work_ending(b, image, scratch[rank]);
     restore_tiny(before);
 }
 
@@ -1077,9 +1121,12 @@ int matmamba_run(Pool *pool, const Memory *memory, const char *instructions, con
                  float *stream, int64_t stream_row, float *embeddings) {
     const Kernels *kernels = kernels_by_name(instructions);
     if (!kernels) return 1;
-    Batch job = {kernels, memory, patches,    blocks, count,      ending,
-                 images,  batch,  stream_row, stream, embeddings, {0, 0}};
-    run_on(pool, work_batch, &job, 1);
+    Batch job = {.kernels = kernels, .memory = memory, .patches = patches, .blocks = blocks, .count = count,
+                 .ending = ending, .images = images, .batch = batch, .stream_row = stream_row, .stream = stream,
+                 .embeddings = embeddings};
+    /* To wake a thread can take longer than an image: many images are worth it in any case. */
+    int few = batch < FEW * pool->size;
+    run_on(pool, few ? work_few : work_batch, &job, !few);
     return 0;
 }
 
@@ -1091,6 +1138,7 @@ typedef struct {
 } Parts;
 
 static void work_parts(void *job, int64_t rank, int64_t size) {
+    (void)rank, (void)size;
     Parts *parts = job;
     uint64_t before = flush_tiny();
     for (int64_t next; (next = __atomic_fetch_add(&parts->next, 1, __ATOMIC_RELAXED)) < parts->count;)

@@ -119,7 +119,9 @@ def test_an_image_has_one_embedding_whatever_the_batch_and_the_number_of_threads
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found += [embedded(network, images), torch.cat([embedded(network, x) for x in images.split(3)])]
+            # Of 1 and of 3 images at once, threads share each; of more, they share them out.
+            parts = [torch.cat([embedded(network, x) for x in images.split(size)]) for size in (1, 3, 17)]
+            found += [embedded(network, images), *parts]
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0]) for one in found)
