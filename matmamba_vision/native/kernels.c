@@ -1041,6 +1041,8 @@ typedef struct {
     Barrier barrier;
     /* Of few images: how many threads have come, and which turn it is and for how many of them. */
     int64_t came, turn;
+    /* The core of the thread that asked, as far as the system tells. */
+    int core;
 } Batch;
 
 /* Step -1 is the patches, then the blocks. */
@@ -1069,6 +1071,14 @@ static void take_turn(Batch *b, int64_t turn, int64_t rank) {
                   scratch[rank]);
 }
 
+static int this_core(void) {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
 /* Few images, by all threads together: whoever wakes late joins at the next turn, and nobody waits for him. */
 static void work_few(void *job, int64_t rank, int64_t size) {
     Batch *b = job;
@@ -1084,6 +1094,9 @@ static void work_few(void *job, int64_t rank, int64_t size) {
         __atomic_store_n(&b->turn, -1, __ATOMIC_RELEASE);
         for (int64_t image = 0; image < b->batch; image++) work_ending(b, image, b->memory->scratch[0]);
     } else {
+        /* On one core, two threads that wait for each other take longer than one alone. */
+        while (b->core >= 0 && this_core() == b->core && __atomic_load_n(&b->turn, __ATOMIC_ACQUIRE) >= 0)
+            sched_yield();
         int64_t place = __atomic_add_fetch(&b->came, 1, __ATOMIC_ACQ_REL), seen = 0, spins = 0;
         for (int64_t turn; (turn = __atomic_load_n(&b->turn, __ATOMIC_ACQUIRE)) >= 0; pause_briefly(&spins)) {
             if (turn == seen) continue;
@@ -1123,7 +1136,7 @@ int matmamba_run(Pool *pool, const Memory *memory, const char *instructions, con
     if (!kernels) return 1;
     Batch job = {.kernels = kernels, .memory = memory, .patches = patches, .blocks = blocks, .count = count,
                  .ending = ending, .images = images, .batch = batch, .stream_row = stream_row, .stream = stream,
-                 .embeddings = embeddings};
+                 .embeddings = embeddings, .core = this_core()};
     /* To wake a thread can take longer than an image: many images are worth it in any case. */
     int few = batch < FEW * pool->size;
     run_on(pool, few ? work_few : work_batch, &job, !few);
