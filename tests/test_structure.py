@@ -30,6 +30,7 @@ ORDERS = {
         "nearest",
         "batch",
         "device",
+        "processor",
         "native",
         "ops",
         "layers",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..native import Network, NetworkFileError, from_bytes, library
 from ..native.compiled import threads
+from ..processor import processor_name
 from .image_queries import ImageQueries, Images, WidthEncoder, require_prepared
 from .light_files import (
     KINDS,
@@ -97,10 +98,7 @@ def named(kind: str) -> str:
 @cache
 def this_machine() -> str:
     """What timings depend on: the processor and how many cores there are."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return f"{next(models, platform.processor())}, {platform.machine()}, {os.cpu_count()} cores"
+    return f"{processor_name()}, {platform.machine()}, {os.cpu_count()} cores"
 
 
 @dataclass(frozen=True)

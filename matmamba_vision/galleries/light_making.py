@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matmamba_retrieval import GalleryError
 
 from ..export import export_encoder
 from ..frozen.native_width import network_arrays
 from ..frozen.packed import pack
 from ..models import MatMamba
-from ..native import library, refusal, to_bytes
+from ..native import NetworkArrays, library, refusal, to_bytes
 from .embedder import Embedder
 from .light_encoder import Computes, computed_by, this_machine
 from .light_files import NATIVE, ONNX, ONNX_INT8, LightHeader, write_light
@@ -43,7 +44,10 @@ def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path
     if computes is None:
         raise GalleryError(f"an encoder of the kind {kind} cannot be tried here: what computes it is missing")
     images = model.random_images(1).cpu().float().numpy()
-    wanted, found = embedder.embed(images, width), computes.embed(images)
+    # By the model itself: its frozen width may be computed by the very kernels that are to be tried.
+    with torch.inference_mode():
+        wanted = model.embed(torch.from_numpy(images).to(model.pos_embed), width).cpu().numpy()
+    found = computes.embed(images)
     if kind != ONNX_INT8 and not np.abs(wanted - found).max() <= TOLERANCE:
         raise GalleryError(
             f"the encoder of the kind {kind} at width {width} does not give what the model gives"
@@ -59,7 +63,7 @@ def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path
 
 def kinds_that_can_be(model: MatMamba, width: str) -> list[str]:
     """What can be made here of a width without losing precision, the fastest first."""
-    kinds = [NATIVE] if library() is not None and _why_not_native(model, width) is None else []
+    kinds = [NATIVE] if library() is not None and _native_arrays(model, width)[1] == "" else []
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -68,13 +72,14 @@ def kinds_that_can_be(model: MatMamba, width: str) -> list[str]:
     return [*kinds, ONNX]
 
 
-def _why_not_native(model: MatMamba, width: str) -> str | None:
+def _native_arrays(model: MatMamba, width: str) -> tuple[NetworkArrays | None, str]:
+    """A width for the kernels, and why they cannot compute it, "" if they can."""
     arrays = network_arrays(pack(model, width))
-    return "they take blocks of plain Mamba2" if arrays is None else refusal(arrays)
+    return arrays, "they take blocks of plain Mamba2" if arrays is None else refusal(arrays) or ""
 
 
 def _native(model: MatMamba, width: str) -> bytes:
-    arrays, reason = network_arrays(pack(model, width)), _why_not_native(model, width)
+    arrays, reason = _native_arrays(model, width)
     if arrays is None or reason:
         raise GalleryError(f"the kernels in C do not compute width {width} of this model: {reason}")
     return to_bytes(arrays)

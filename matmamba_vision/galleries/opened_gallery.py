@@ -79,7 +79,8 @@ class OpenedGallery:
         self._encoder: QueryEncoder | None = None
         self._loaded: LoadedModel | None = None
         self._chosen: dict[tuple[StrategyChoice, int], tuple[Strategy, Plan | None]] = {}
-        self._loading, self._changing, self._sharing = threading.Lock(), threading.Lock(), Sharing()
+        # Who chooses an encoder may have to load the model for it.
+        self._loading, self._changing, self._sharing = threading.RLock(), threading.Lock(), Sharing()
 
     def __enter__(self) -> Self:
         return self
@@ -169,12 +170,13 @@ class OpenedGallery:
             GalleryError: another model made the gallery.
             CheckpointError: it is missing, or vectors were made elsewhere.
         """
-        if self._encoder is None:
-            light = self._light()
-            encoder: WidthEncoder = light or self._by_model().embedder
-            input = light.input if light else self._by_model().checkpoint.model.input
-            self._encoder = QueryEncoder(encoder, eval_transform(input).array)
-        return self._encoder
+        with self._loading:
+            if self._encoder is None:
+                light = self._light()
+                encoder: WidthEncoder = light or self._by_model().embedder
+                input = light.input if light else self._by_model().checkpoint.model.input
+                self._encoder = QueryEncoder(encoder, eval_transform(input).array)
+            return self._encoder
 
     def _light(self) -> LightEncoder | None:
         """The gallery's own encoders, unless a model was named, or another device than the CPU."""

@@ -271,4 +271,7 @@ def threads() -> int:
     if torch is not None and hasattr(torch, "get_num_threads"):
         return int(torch.get_num_threads())
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))
+    if wanted.isdigit() and int(wanted):
+        return int(wanted)
+    # Not every system says which cores a process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

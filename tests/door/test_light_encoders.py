@@ -25,7 +25,7 @@ from matmamba_vision.galleries.light_files import (
     read_light,
     write_light,
 )
-from matmamba_vision.native import why_missing
+from matmamba_vision.native import Network, why_missing
 
 KERNELS = pytest.mark.skipif(why_missing() is not None, reason=f"no kernels: {why_missing()}")
 # Of ONNX Runtime against PyTorch, float32.
@@ -184,3 +184,17 @@ def test_a_header_says_what_an_encoder_is(folder: Path) -> None:
     made.file.write_bytes(made.file.read_bytes()[:-1])
     with pytest.raises(LightFileError, match="damaged"):
         read_light(made.file)
+
+
+@KERNELS
+def test_kernels_that_compute_something_else_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = Network.embed
+    monkeypatch.setattr(Network, "embed", lambda network, images: embed(network, images)[:, ::-1])
+    with (
+        mv.open_gallery(folder, write=True) as gallery,
+        pytest.raises(mv.MatMambaError, match="does not give what the model gives"),
+    ):
+        gallery.freeze(["1/4"], kinds=["native"])
+    assert not light_files(folder)
