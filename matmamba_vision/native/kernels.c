@@ -239,6 +239,12 @@ INLINE float sum_of(V x) {
     return sum;
 }
 
+INLINE float wide_sum_of(V x) {
+    double sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += x[lane];
+    return (float)sum;
+}
+
 /* A few rows of a product: their sums stay in registers. */
 INLINE void product_rows(const int rows, const int vectors, int64_t depth, const float *a, int64_t lda, const float *b,
                          int64_t ldb, const float *bias, float *c, int64_t ldc, int add) {
@@ -787,7 +793,9 @@ static void JOIN(scan_end_, ISA)(const void *pass, int64_t part) {
             dinput_x += input * value, dy_x += d * value, dy_y += d * load_some(y + x, count);
             store_some(e->dx + head * P + x, input * step + d * skip, count);
         });
-        e->dinput_x[head] = sum_of(dinput_x), e->dy_x[head] = sum_of(dy_x), e->dy_y[head] = sum_of(dy_y);
+        /* In double precision: the gradient of a decay is what is left of these sums when they cancel. */
+        e->dinput_x[head] = wide_sum_of(dinput_x), e->dy_x[head] = wide_sum_of(dy_x);
+        e->dy_y[head] = wide_sum_of(dy_y);
     }
 }
 
