@@ -29,7 +29,7 @@ from matmamba_datasets.splits import split_by_id
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..encoder import Encoder, open_encoder
+from ..encoders import Encoder, open_encoder
 from ..errors import ConfigError, refusals
 from ..progress import Listener, Reporter
 from ..rotation import FILE_NAME, Rotation, fit_rotation, load_rotation
