@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -116,7 +116,7 @@ def _timm(asked: str) -> Found:
     from timm.data import resolve_data_config
 
     network: Any = timm.create_model(asked, pretrained=True, num_classes=0)
-    features: Features = network
+    features = cast(Features, network)
     return Found(network=network, features=features, input=resolve_data_config({}, model=network))  # type: ignore[no-untyped-call]
 
 

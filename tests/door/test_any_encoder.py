@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import matmamba_vision as mv
 import numpy as np
@@ -161,7 +162,7 @@ def test_an_onnx_file_says_beside_it_how_images_are_prepared(
     ],
 )
 def test_an_onnx_file_that_cannot_be_used_is_one_line_and_nothing_written(
-    photos: Path, colour: Path, tmp_path: Path, about: object, said: str
+    photos: Path, colour: Path, tmp_path: Path, about: Any, said: str
 ) -> None:
     if about is not None:
         colour.with_suffix(".json").write_text(
