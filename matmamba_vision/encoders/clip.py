@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .encoder import EncoderError, Texts
 
@@ -13,7 +13,7 @@ from .encoder import EncoderError, Texts
 _CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
 
 
-def find_clip(asked: str) -> tuple[nn.Module, dict[str, Any], Texts]:
+def find_clip(asked: str) -> tuple[Any, dict[str, Any], Texts]:
     """A network, its data configuration as timm writes them, and what encodes texts.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -116,8 +116,8 @@ def _timm(asked: str) -> Found:
     from timm.data import resolve_data_config
 
     network: Any = timm.create_model(asked, pretrained=True, num_classes=0)
-    features = cast(Features, network)
-    return Found(network=network, features=features, input=resolve_data_config({}, model=network))  # type: ignore[no-untyped-call]
+    input = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
+    return Found(network=network, features=network, input=input)
 
 
 def _open_clip(asked: str) -> Found:

@@ -165,9 +165,8 @@ def test_an_onnx_file_that_cannot_be_used_is_one_line_and_nothing_written(
     photos: Path, colour: Path, tmp_path: Path, about: Any, said: str
 ) -> None:
     if about is not None:
-        colour.with_suffix(".json").write_text(
-            about if isinstance(about, str) else json.dumps({**INPUT, **about})
-        )  # type: ignore[dict-item]
+        text = about if isinstance(about, str) else json.dumps({**INPUT, **about})
+        colour.with_suffix(".json").write_text(text)
     with pytest.raises(mv.EncoderError, match=said) as raised:
         mv.index(photos, tmp_path / "g", model=colour)
     assert "\n" not in str(raised.value)
