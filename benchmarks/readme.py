@@ -304,6 +304,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "adaptive_tinyimagenet": lambda: retrieval_tables.adaptive_table(read("adaptive_tinyimagenet")),
     "million": lambda: retrieval_tables.million_table(read("million")),
     "photos": lambda: retrieval_tables.photos_table(read("photos")),
+    "photos_tinyimagenet": lambda: retrieval_tables.photos_table(read("photos"), "tinyimagenet"),
+    "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }

@@ -79,7 +79,7 @@ def growth_table(result: Result) -> str:
     return markdown(names, rows) + "\n\n" + about + "\n"
 
 
-# Comparisons of benchmarks/distilled.py that the README shows: query, gallery and dims; title and encoders.
+# Comparisons of benchmarks/distilled.py that are shown: query, gallery and dims; title and encoders.
 _BEFORE = "matmamba_mini_patch8_64"
 _STUDENT = "`matmamba_mini_patch16_128`"
 _PHOTOS = {
@@ -100,9 +100,11 @@ _PHOTOS = {
 }
 
 
-def photos_table(result: Result) -> str:
-    """A student beside its teacher, a histogram and the weights shipped before, on held-out photos."""
-    found = result["data"]["photos"]
+def photos_table(result: Result, data: str = "photos") -> str:
+    """A student beside its teacher, a histogram and the weights shipped before, on held-out images."""
+    found = result["data"].get(data)
+    if found is None:
+        return "Not run.\n"
     known = {(row["query"], row["in"], row["dim"]): row for row in found["rows"]}
     costs = {row["encoder"]: row for row in result["costs"]}
     rows = []
@@ -113,11 +115,42 @@ def photos_table(result: Result) -> str:
         rows.append((title, cell[2], *_quality(known.get(cell)), *paid, over))
     names = ("encoder", "dims", "1-NN", "mAP@10", "MMACs", "ms", "over its full width: MACs, ms")
     about = (
-        f"{found['queries']:,} held-out photos asked in {found['gallery']:,} of the training photos, a hit"
+        f"{found['queries']:,} held-out images asked in {found['gallery']:,} of the training images, a hit"
         " being of the same class; per cent, 1-NN with 95 % bootstrap intervals; milliseconds for one image"
         f" on {_threads(result)}. {result['note']}"
     )
     return markdown(names, rows) + "\n\n" + about + "\n"
+
+
+# The rows of the README: those that a user chooses among.
+_CHOICES = (
+    ("histogram", "histogram", 512),
+    (f"{_BEFORE} full", f"{_BEFORE} full", 256),
+    ("student full", "student full", 256),
+    ("student 1/8", "student full", 256),
+    ("student 1/8, reranked", "student full", 64),
+    ("student 1/8", "teacher", 256),
+    ("teacher", "teacher", 1280),
+)
+
+
+def encoders_table(result: Result) -> str:
+    """1-NN on photos and on Tiny-ImageNet, and what one query costs, of each encoder."""
+    costs = {row["encoder"]: row for row in result["costs"]}
+    tables = [
+        {(row["query"], row["in"], row["dim"]): row for row in result["data"][data]["rows"]}
+        if data in result["data"]
+        else {}
+        for data in ("photos", "tinyimagenet")
+    ]
+    rows = []
+    for cell in _CHOICES:
+        title, encoders = _PHOTOS[cell]
+        macs, ms = (sum(costs[encoder][what] for encoder in encoders) for what in ("macs", "ms"))
+        paid = (f"{macs / 1e6:,.0f}", f"{ms:.1f}") if encoders else ("-", "-")
+        rows.append((title, *(_quality(known.get(cell))[0] for known in tables), *paid))
+    names = ("query, and gallery if it is another's", "1-NN, photos", "1-NN, Tiny-ImageNet", "MMACs", "ms")
+    return markdown(names, rows) + "\n"
 
 
 def over_full(costs: Mapping[str, Result], encoders: Sequence[str]) -> str:
