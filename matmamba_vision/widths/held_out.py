@@ -64,6 +64,8 @@ def open_data(
     if not any_classes and splits.train.classes != checkpoint.classes:
         raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
     report.left_out(splits.left_out)
+    if splits.unmeasured:
+        report.say(f"note: {splits.unmeasured}")
     return splits
 
 
