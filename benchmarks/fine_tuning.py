@@ -7,16 +7,18 @@ the weights were trained on. For each seed, --images photos of each class are dr
 and trained on by `train` as a user calls it: with no model named, which fine-tunes; by the same settings
 from nothing; and with what `train` takes by default where it starts from nothing. `validate` measures all
 of them on the same held-out photos. A row that is finished is kept in --runs, so that a run that was
-stopped goes on; with --only, one data set is trained on and nothing written. Writes
-results/fine_tuning.json.
+stopped goes on; with --only, one data set is trained on and nothing written; --finished writes the rows
+that are there. Writes results/fine_tuning.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,15 @@ import numpy as np
 from matmamba_datasets import DataConfig, Images, Splits, eval_transform, make_loader, open_splits
 from matmamba_datasets.sample import read_sample
 from matmamba_vision.config_file import as_plain
-from matmamba_vision.measures import predict
+from matmamba_vision.measures import count_macs, predict
 from matmamba_vision.measures.environment import environment
+from matmamba_vision.runs import TrainConfig
 from matmamba_vision.runs.starting_point import fine_tuning
 from matmamba_vision.widths.quality_and_cost import retrieval_values
 from measuring import RESULTS, write_json
 from report import markdown
 from rows import mean_and_spread
+from timm import create_model
 
 Row = dict[str, Any]
 SEEDS = (0, 1, 2)
@@ -93,6 +97,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=20, help="of each class, to train on")
     parser.add_argument("--held-out", type=int, default=40, help="of each class, to measure on, at most")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--finished", action="store_true", help="only write what is in --runs")
     parser.add_argument("--epochs", type=int, help="of all trainings, by default their own")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--note", default="", help="what has to be said of the figures")
@@ -105,29 +110,24 @@ def trained(name: str, root: str, options: argparse.Namespace) -> Iterator[Row]:
     for seed in options.seeds:
         folder = options.runs / name / str(seed)
         photos = folder / "photos"
-        if not (photos / "val").is_dir():
+        if not (photos / "val").is_dir() and not options.finished:
             draw(opened(root), photos, seed, options)
-        yield kept(
-            folder / "untrained.json", lambda where=photos: as_they_come(where, options), AS_THEY_COME, seed
-        )
+        makers = {AS_THEY_COME: ("untrained", partial(as_they_come, photos, options))}
         for number, (what, given) in enumerate(settings().items()):
-            yield kept(
-                folder / f"{number}.json",
-                lambda where=photos, given=given, run=folder / f"run{number}": row(
-                    where, run, given, options
-                ),
-                what,
-                seed,
+            makers[what] = (str(number), partial(row, photos, folder / f"run{number}", given, options))
+        for what, (file, make) in makers.items():
+            yield from (
+                {"what": what, "seed": seed, **one} for one in kept(folder / f"{file}.json", make, options)
             )
 
 
-def kept(file: Path, make: Any, what: str, seed: int) -> Row:
-    """A row as it was made before, or made now."""
-    if not file.is_file():
+def kept(file: Path, make: Callable[[], Row], options: argparse.Namespace) -> Iterator[Row]:
+    """A row as it was made before, or made now; none where only finished rows are wanted, and it is not."""
+    if not file.is_file() and not options.finished:
         write_json(file, make())
-        print(f"{file}: {what}", flush=True)
-    found: Row = json.loads(file.read_text())
-    return {"what": what, "seed": seed, **found}
+        print(file, flush=True)
+    if file.is_file():
+        yield json.loads(file.read_text())
 
 
 def opened(root: str) -> Splits:
@@ -209,10 +209,32 @@ def table(found: Mapping[str, Any]) -> str:
                 for figure in FIGURES
                 for width in WIDTHS
             ]
-            minutes = f"{np.median([one['seconds'] for one in rows]) / 60:.1f}" if rows[0]["epochs"] else "-"
-            lines.append((name, what, str(rows[0]["epochs"]), *shares, minutes))
+            epochs, draws = rows[0]["epochs"], str(len(rows))
+            cost = f"{epochs * rows[0]['images'] * macs_of(what) / 1e12:.1f}" if epochs else "-"
+            lines.append((name, what, str(epochs), cost, draws, *shares))
     names = ("top-1, full", "top-1, 1/8", "1-NN, full", "1-NN, 1/8 in the full gallery")
-    return markdown(("photos", "training", "epochs", *names, "minutes"), lines)
+    return markdown(("photos", "training", "epochs", "T multiply-adds", "draws", *names), lines)
+
+
+def macs_of(what: str) -> int:
+    """Multiply-adds of a training image, forward at all trained widths."""
+    model = create_model(
+        TrainConfig().model.name if what == SMALL else fine_tuning().model.name, device="meta"
+    )
+    assert isinstance(model, mv.MatMamba)
+    return sum(count_macs(model, width) for width in model.trained_widths)
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The table, and what was done."""
+    known = found["settings"]
+    about = (
+        f"Per cent, mean ± standard deviation over draws of {known['images']} photos of each class; at most"
+        f" {known['held_out']} held-out ones of each, the same for all, asked in the gallery of the training"
+        " photos. Multiply-adds: of all forward passes of the training. "
+    )
+    lines = textwrap.wrap(about + found["note"], 110, break_on_hyphens=False, break_long_words=False)
+    return "\n".join([table(found), "", *lines, ""])
 
 
 if __name__ == "__main__":

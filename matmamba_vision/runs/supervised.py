@@ -88,6 +88,7 @@ def train(
     accelerator = accelerator_of(config)
     report = reporter_of(accelerator, report)
     report.left_out(splits.left_out)
+    report.say(f"data: {_named(config)}, {_counted(splits)}")
     _warn_of_classes(splits, report)
     prepare = partial(_prepare, config, splits, accelerator, report)
     return run_training(
@@ -135,7 +136,7 @@ def plan_training(
 def _workload(config: TrainConfig, splits: Splits, training: Training, batches: int) -> Workload:
     return Workload(
         model=config.model.init or config.model.name,
-        data=f"{config.data.name} {config.data.root}".strip(),
+        data=_named(config),
         images=len(splits.train),
         held_out=len(splits.held_out),
         batch_size=config.data.batch_size,
@@ -155,6 +156,8 @@ def _checked(
     else:
         config = settings_over_defaults(partial(config_of, TrainConfig, given), str(resume))
     check_config(config)
+    # As a run has it that was never asked to start from weights.
+    config.model.init = config.model.init or None
     return config
 
 
@@ -187,6 +190,15 @@ def _compile(model: MatMamba, batch_size: int, report: Reporter) -> None:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"compile: torch.compile cannot be used here: {reason}") from error
+
+
+def _named(config: TrainConfig) -> str:
+    return f"{config.data.name} {config.data.root}".strip()
+
+
+def _counted(splits: Splits) -> str:
+    train = splits.train
+    return f"{len(train):,} images, {len(splits.held_out):,} held out, {len(train.classes)} classes"
 
 
 def _warn_of_classes(splits: Splits, report: Reporter) -> None:

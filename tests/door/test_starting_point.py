@@ -171,7 +171,9 @@ def test_a_run_says_what_it_starts_from_and_goes_on(few: dict[str, Any], tmp_pat
     with pytest.raises(KeyboardInterrupt):
         train(few, progress=stop)
     line = f'from the weights of {SHIPPED} (model.init; "" there starts from nothing)'
-    assert line in [event.text for event in events if isinstance(event, Notice)]
+    said = [event.text for event in events if isinstance(event, Notice)]
+    assert line in said
+    assert f"data: folder {tmp_path / 'photos'}, 6 images, 2 held out, 2 classes" in said
     known = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert known["model"]["init"] == SHIPPED
     assert known["optim"]["lr"] == fine_tuning().optim.lr
@@ -197,6 +199,14 @@ def test_a_plan_says_what_a_run_would_start_from(few: dict[str, Any]) -> None:
     assert plan.work.model == SHIPPED
     anew = plan_training(few | {"model": {"init": "", "img_size": 8}})
     assert (anew.start, anew.work.model) == ("from the start", NANO)
+
+
+def test_a_run_without_weights_goes_on_when_it_is_asked_to_have_none(few: dict[str, Any]) -> None:
+    named = few | {"model": {"name": NANO, "img_size": 8}}
+    run = train(named)
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["model"]["init"] is None
+    for model in (named["model"], {"init": "", "img_size": 8}, {"img_size": 8}):
+        assert "is the end of the training" in plan_training(few | {"model": model}, resume="auto").start
 
 
 def test_a_config_is_taken_as_it_is(few: dict[str, Any]) -> None:
