@@ -23,8 +23,13 @@ else:
 C = TypeVar("C")
 
 
-def load_into(kind: type[C], file: Path) -> C:
+def load_into(kind: type[C], file: Path, defaults: C | None = None) -> C:
     """An instance of a dataclass from a YAML file, defaults elsewhere.
+
+    Args:
+        kind: the dataclass.
+        file: to read.
+        defaults: an instance, where they are others than those of the dataclass.
 
     Raises:
         ConfigError: the file is missing or not YAML, has no keys, or a key is unknown or of the wrong type.
@@ -35,7 +40,7 @@ def load_into(kind: type[C], file: Path) -> C:
         loaded = omegaconf.OmegaConf.load(file)
         if not isinstance(loaded, omegaconf.DictConfig):
             raise ConfigError(f"{file} is a list: it has to have keys with values, such as `key: value`")
-        return filled(kind, omegaconf.OmegaConf.to_container(loaded, resolve=False), str(file))
+        return filled(kind, omegaconf.OmegaConf.to_container(loaded, resolve=False), str(file), defaults)
     except omegaconf.errors.OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{file}: {error.full_key or 'config'}: {reason}") from error
@@ -43,13 +48,14 @@ def load_into(kind: type[C], file: Path) -> C:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
 
 
-def filled(kind: type[C], values: Any, source: str) -> C:
+def filled(kind: type[C], values: Any, source: str, defaults: C | None = None) -> C:
     """An instance of a dataclass from plain values, which are taken as they are; defaults elsewhere.
 
     Args:
         kind: the dataclass.
         values: by key, nested as its fields are.
         source: what the values come from, for messages.
+        defaults: an instance, where they are others than those of the dataclass.
 
     Raises:
         ConfigError: a key is unknown or of the wrong type; or a value refers to another, or to the
@@ -61,7 +67,8 @@ def filled(kind: type[C], values: Any, source: str) -> C:
                 raise ConfigError(f"{source}: {key}: {one!r} is not looked up: write the value that is meant")
     try:
         merged = omegaconf.OmegaConf.merge(
-            omegaconf.OmegaConf.structured(kind), omegaconf.OmegaConf.create(values)
+            omegaconf.OmegaConf.structured(kind if defaults is None else defaults),
+            omegaconf.OmegaConf.create(values),
         )
         return cast("C", omegaconf.OmegaConf.to_object(merged))
     except omegaconf.errors.OmegaConfBaseException as error:

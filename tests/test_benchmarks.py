@@ -14,6 +14,7 @@ from typing import Any
 import adaptive
 import against_vit
 import block_time
+import fine_tuning
 import gallery_safety
 import gpu
 import gpu_setting
@@ -44,6 +45,7 @@ from matmamba_vision.measures import count_parameters
 from matmamba_vision.ops import mamba_ssm, reference
 from matmamba_vision.ops.mamba_ssm import installed
 from measuring import Plan, Ratio, alternate, in_fresh_process, measure_case
+from PIL import Image
 from timm import create_model
 
 NANO = "matmamba_nano_patch4_32"
@@ -413,3 +415,42 @@ def test_the_gpu_script_knows_its_time_and_records_its_command(
     assert result["command"].startswith("benchmarks/gpu.py --seconds -1 ")
     assert [case["name"] for case in result["cases"]] == ["nothing"]
     assert "after -1 s" in result["cases"][0]["settings"]["left_out"]
+
+
+def test_fine_tuning_is_measured_beside_training_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("cats", "dogs")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = rng.integers(0, 56, (16, 16, 3)) + 200 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / name / f"{number}.png")
+    words = ["--data", f"own={tmp_path / 'photos'}", "--runs", str(tmp_path / "runs"), "--seeds", "0", "1"]
+    words += ["--images", "2", "--held-out", "1", "--epochs", "1", "--note", "Tiny."]
+    fine_tuning.main([*words, "--output", str(tmp_path / "result.json")])
+    result = json.loads((tmp_path / "result.json").read_text())
+    rows = result["data"]["own"]["rows"]
+    assert result["data"]["own"]["classes"] == 2
+    assert [(row["what"], row["seed"]) for row in rows] == [
+        (what, seed)
+        for seed in (0, 1)
+        for what in (fine_tuning.AS_THEY_COME, fine_tuning.FINE_TUNED, fine_tuning.SAME, fine_tuning.SMALL)
+    ]
+    for row in rows:
+        assert row["images"] == 4
+        assert set(row["widths"]) == {"full", "1/8"}
+        assert row["epochs"] == (0 if row["what"] == fine_tuning.AS_THEY_COME else 1)
+    starts = [json.loads(file.read_text()) for file in sorted(tmp_path.rglob("run*/config.json"))]
+    assert {start["architecture"] for start in starts} == {"matmamba_mini_patch16_128", NANO}
+    seeds = [{file.name for file in (tmp_path / f"runs/own/{seed}/photos").rglob("*.png")} for seed in (0, 1)]
+    assert seeds[0] != seeds[1]
+    text = fine_tuning.page(result)
+    assert text.count("| own |") == 4
+    assert "Tiny." in text
+    # What is there is not trained again, and what is not is left out if that is asked for.
+    monkeypatch.setattr(fine_tuning, "row", lambda *_: pytest.fail("trained again"))
+    fine_tuning.main([*words, "--only", "own"])
+    (tmp_path / "runs" / "own" / "1" / "2.json").unlink()
+    fine_tuning.main([*words, "--finished", "--output", str(tmp_path / "less.json")])
+    assert json.loads((tmp_path / "less.json").read_text())["data"]["own"]["rows"] == rows[:-1]

@@ -99,7 +99,7 @@ def open_cifar(root: Path | str, name: str) -> Splits:
     if not (folder / layout.meta).is_file():
         raise DataError(f"no {layout.folder} in {root}: it would hold {layout.meta} and {layout.train[0]}")
     train, test = (Cifar(folder, layout, files) for files in (layout.train, layout.test))
-    return given_splits(train, test, folder)
+    return given_splits(train, test, folder, complete=True)
 
 
 class _PlainUnpickler(pickle.Unpickler):

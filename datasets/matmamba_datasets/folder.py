@@ -19,7 +19,7 @@ from .splits import Splits, given_splits, split_by_id, with_labels
 from .texts import Prefixed
 
 TRAIN_NAMES = ("train", "training")
-HELD_OUT_NAMES = ("val", "valid", "validation", "test")
+HELD_OUT_NAMES = ("val", "valid", "validation", "test", "heldout", "held_out", "held-out")
 
 
 class Folder(Images):
@@ -85,7 +85,7 @@ def open_folder(root: Path | str, held_out: float, reading: Reading | None = Non
     """Splits of an image folder with one folder per class: `train/` and `val/` if there, else split by id.
 
     Raises:
-        DataError: fewer than two classes, or a class that is in one of the given splits only.
+        DataError: fewer than two classes, or a class that is in the given held-out split only.
     """
     root = Path(root)
     train_root, held_out_root = named_part(root, TRAIN_NAMES), named_part(root, HELD_OUT_NAMES)

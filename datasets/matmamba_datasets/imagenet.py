@@ -51,7 +51,7 @@ def open_imagenet(root: Path | str, reading: Reading | None = None) -> Splits:
         val = _flat(val_root, train.classes, _listed(places, train.classes), reading)
     names = _class_names(root, train.classes)
     train.classes = val.classes = names
-    return given_splits(train, val, root)
+    return given_splits(train, val, root, complete=True)
 
 
 def _flat(root: Path, wnids: tuple[str, ...], listed: Listed, reading: Reading | None) -> Images:

@@ -177,10 +177,10 @@ class Parquet(Images):
 
 
 def open_parquet(root: Path | str, held_out: float, reading: TableReading | None = None) -> Splits:
-    """Splits of Parquet files: by names of files or folders (`train*`, `test*`, `validation*`), else by id.
+    """Splits of Parquet files: by names of files or folders (`train*`; `val*`, `heldout*`), else by id.
 
     Raises:
-        DataError: no Parquet file there, no labels, or a class that is in one of the given splits only.
+        DataError: no Parquet file there, no labels, or a class that is in the given held-out split only.
     """
     root, (files, strays) = Path(root), parquet_files(Path(root))
     folder = root if root.is_dir() else root.parent

@@ -109,15 +109,15 @@ def _stems(places: Sequence[str]) -> list[str]:
 
 
 def open_shards(root: str, held_out: float, cache: str = "", reading: Reading | None = None) -> Splits:
-    """Splits of shards: by file names (`train-*`, `val-*`), else by id.
+    """Splits of shards: by file names (`train-*`; `val-*`, `heldout-*`), else by id.
 
     Args:
         root: folder or URL of a folder, or a pattern of tar files: `URL/train-{000000..000009}.tar`,
             `PATH/*.tar`.
 
     Raises:
-        DataError: no shards there, one that is unreadable or truncated, no labels, or a class that is in one
-            of the given splits only.
+        DataError: no shards there, one that is unreadable or truncated, no labels, or a class that is in the
+            given held-out split only.
     """
     shards, strays = find_shards(root, cache), strays_of(root)
     shards, classes = _numbered(shards, _class_file(shards))

@@ -28,21 +28,43 @@ class Splits:
         """What is there beside the images of both: reason by path."""
         return {**self.train.left_out, **self.held_out.left_out}
 
+    @property
+    def unmeasured(self) -> str:
+        """Says which classes have training images alone; "" if none."""
+        if not len(self.held_out):
+            return ""
+        missing = _labels_in(self.train) - _labels_in(self.held_out)
+        return f"no held-out images of the class {_named(missing, self.train)}" if missing else ""
 
-def given_splits(train: Images, held_out: Images, source: object) -> Splits:
+
+def given_splits(train: Images, held_out: Images, source: object, *, complete: bool = False) -> Splits:
     """The splits that a data set came with.
 
+    Args:
+        train: images to learn from.
+        held_out: images to measure on; their classes are those of `train`.
+        source: named in messages.
+        complete: whether each class has to have held-out images.
+
     Raises:
-        DataError: images without a label, or a class that has images in one of the splits only.
+        DataError: images without a label, or a class without training images.
     """
     train, held_out = (with_labels(images, source) for images in (train, held_out))
-    trained, asked = (set(np.unique(images.labels).tolist()) for images in (train, held_out))
-    for missing, lacking in ((trained - asked, "held-out"), (asked - trained, "training")):
-        if missing:
-            names = [dict(enumerate(train.classes)).get(label, str(label)) for label in sorted(missing)]
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise DataError(f"{source}: no {lacking} images of the class {', '.join(names[:5])}{more}")
-    return Splits(train, held_out)
+    splits = Splits(train, held_out)
+    if complete and splits.unmeasured:
+        raise DataError(f"{source}: {splits.unmeasured}")
+    if missing := _labels_in(held_out) - _labels_in(train):
+        raise DataError(f"{source}: no training images of the class {_named(missing, train)}")
+    return splits
+
+
+def _labels_in(images: Images) -> set[int]:
+    return set(np.unique(images.labels[images.labels != NO_LABEL]).tolist())
+
+
+def _named(labels: set[int], images: Images) -> str:
+    names = [dict(enumerate(images.classes)).get(label, str(label)) for label in sorted(labels)]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def with_labels(images: Images, source: object, reason: str = "without a label") -> Images:

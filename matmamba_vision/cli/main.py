@@ -45,9 +45,9 @@ REPORT = (
     "matmamba: this is a fault of matmamba, not of what it was given: please report this with the lines above"
 )
 _EXAMPLES = """\
-matmamba train --data.name folder --data.root PHOTOS --output RUN
-matmamba index --checkpoint RUN --images PHOTOS --gallery G
-matmamba search --gallery G query.jpg --k 10"""
+matmamba index --images PHOTOS --gallery G
+matmamba search --gallery G query.jpg --k 10
+matmamba train --data.name folder --data.root PHOTOS --output RUN"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,8 @@
-"""Train a model at all its widths.
+"""Train a model at all its widths: on photos of one's own, by fine-tuning weights that come with the package.
+
+Where no model is named (--model.name, --model.init), a folder, Parquet files or shards start from the weights
+of matmamba_mini_patch16_128, with the settings of configs/own_photos/fine_tuning.yaml where nothing else is
+given; --model.init "" starts from nothing, as all other data do.
 
 Values come from flags, then from --config, then from the defaults shown here. The run's folder receives
 model.safetensors (after each epoch), best.safetensors, config.yaml (the resolved configuration),
@@ -7,6 +11,8 @@ ends the step, saves, and stops. Several processes: torchrun or accelerate launc
 
 examples:
   matmamba train --data.name folder --data.root PHOTOS --output runs/photos
+  matmamba train --data.name folder --data.root PHOTOS --output runs/longer --optim.epochs 20
+  matmamba train --data.name folder --data.root PHOTOS --output runs/anew --model.name matmamba_nano_patch4_32
   matmamba train --config configs/digits/demo.yaml --optim.epochs 30
   matmamba train --config configs/digits/demo.yaml --dry-run
   matmamba train --config configs/cifar10/nano.yaml --data.root CIFAR10 --resume auto
@@ -24,7 +30,9 @@ import tyro
 from rich.console import Group
 from rich.table import Table
 
-from ..runs.train_config import TrainConfig, check_config, load_config
+from ..config_file import load_into
+from ..runs.starting_point import defaults_for
+from ..runs.train_config import TrainConfig, check_config
 from .arguments import config_named, parse
 from .bars import Shown
 from .console import Console
@@ -48,8 +56,15 @@ class TrainFlags:
 def run(arguments: list[str]) -> None:
     """Train as the flags say."""
     file = config_named(arguments)
-    default = TrainFlags(file, run=load_config(file)) if file else TrainFlags()
-    args = parse(TrainFlags, "train", __doc__, arguments, default)
+
+    def parsed(defaults: TrainConfig) -> TrainFlags:
+        settings = load_into(TrainConfig, file, defaults) if file else defaults
+        return parse(TrainFlags, "train", __doc__, arguments, TrainFlags(file, run=settings))
+
+    args = parsed(TrainConfig())
+    defaults = defaults_for(args.run, lambda others: parsed(others).run, args.resume)
+    if defaults is not None:
+        args = parsed(defaults)
     check_config(args.run)
     from ..runs import plan_training, train
 

@@ -162,6 +162,8 @@ def _result(recorder: Recorder) -> Run:
 
 def start_in_words(found: Found | None, config: TrainConfig) -> str:
     """Where a run begins."""
+    if found is None and config.model.init:
+        return f'from the weights of {config.model.init} (model.init; "" there starts from nothing)'
     if found is None:
         return "from the start"
     position = found[1]["position"]

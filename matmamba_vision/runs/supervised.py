@@ -38,6 +38,7 @@ from .fitting import (
 )
 from .resume import find_checkpoint
 from .run_batches import make_loaders
+from .starting_point import settings_over_defaults
 from .train_config import TrainConfig, check_config, config_of
 
 # Below this many images, accuracy on a class says little.
@@ -60,7 +61,11 @@ def train(
     calls this.
 
     Args:
-        config: settings; a mapping of some of them, such as `{"optim": {"epochs": 5}}`; or a YAML file.
+        config: settings; a mapping of some of them, such as `{"optim": {"epochs": 5}}`; or a YAML file. Of
+            these two, one with photos of one's own (data of the name "folder", "parquet" or "shards") and no
+            model starts from the weights of `matmamba_mini_patch16_128` that come with the package, and takes
+            what it has not from `configs/own_photos/fine_tuning.yaml`; `{"model": {"init": ""}}`, or a name
+            of a model, starts from nothing. A `TrainConfig` is taken as it is.
         resume: "no" starts, and refuses a folder with a run in it; "auto" goes on from the newest complete
             checkpoint in the folder, or starts; a checkpoint's folder goes on from that.
         progress: is told how far the run is, in the first process.
@@ -78,12 +83,13 @@ def train(
         KeyboardInterrupt: the run was asked to stop, and is saved.
         TypeError: `config` is none of these.
     """
-    config, report = _checked(config), Reporter(progress)
+    config, report = _checked(config, resume), Reporter(progress)
     splits = open_splits(config.data)
     accelerator = accelerator_of(config)
     report = reporter_of(accelerator, report)
     report.left_out(splits.left_out)
-    _warn_of_small_classes(splits, report)
+    report.say(f"data: {_named(config)}, {_counted(splits)}")
+    _warn_of_classes(splits, report)
     prepare = partial(_prepare, config, splits, accelerator, report)
     return run_training(
         config,
@@ -113,7 +119,7 @@ def plan_training(
         MatMambaError: as `train`, before it begins.
         TypeError: `config` is none that `train` takes.
     """
-    config = _checked(config)
+    config = _checked(config, resume)
     found = find_checkpoint(config, Saves(Path(config.output) / "checkpoints"), str(resume))
     splits = open_splits(config.data)
     accelerator = make_accelerator(config.engine, config.device)
@@ -130,7 +136,7 @@ def plan_training(
 def _workload(config: TrainConfig, splits: Splits, training: Training, batches: int) -> Workload:
     return Workload(
         model=config.model.init or config.model.name,
-        data=f"{config.data.name} {config.data.root}".strip(),
+        data=_named(config),
         images=len(splits.train),
         held_out=len(splits.held_out),
         batch_size=config.data.batch_size,
@@ -141,9 +147,17 @@ def _workload(config: TrainConfig, splits: Splits, training: Training, batches: 
     )
 
 
-def _checked(config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str]) -> TrainConfig:
-    config = config_of(TrainConfig, config)
+def _checked(
+    given: TrainConfig | Mapping[str, Any] | str | os.PathLike[str], resume: str | os.PathLike[str]
+) -> TrainConfig:
+    if isinstance(given, TrainConfig):
+        # It has a value for everything.
+        config = config_of(TrainConfig, given)
+    else:
+        config = settings_over_defaults(partial(config_of, TrainConfig, given), str(resume))
     check_config(config)
+    # As a run has it that was never asked to start from weights.
+    config.model.init = config.model.init or None
     return config
 
 
@@ -178,7 +192,18 @@ def _compile(model: MatMamba, batch_size: int, report: Reporter) -> None:
         raise ConfigError(f"compile: torch.compile cannot be used here: {reason}") from error
 
 
-def _warn_of_small_classes(splits: Splits, report: Reporter) -> None:
+def _named(config: TrainConfig) -> str:
+    return f"{config.data.name} {config.data.root}".strip()
+
+
+def _counted(splits: Splits) -> str:
+    train = splits.train
+    return f"{len(train):,} images, {len(splits.held_out):,} held out, {len(train.classes)} classes"
+
+
+def _warn_of_classes(splits: Splits, report: Reporter) -> None:
+    if splits.unmeasured:
+        report.say(f"note: {splits.unmeasured}")
     labels = np.concatenate([splits.train.labels, splits.held_out.labels])
     counts = np.bincount(labels, minlength=len(splits.train.classes))
     small = [

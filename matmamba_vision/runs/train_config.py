@@ -120,12 +120,15 @@ def load_config(file: PathLike) -> TrainConfig:
     return load_into(TrainConfig, require_path("file", file))
 
 
-def config_of(kind: type[T], config: T | Mapping[str, Any] | str | os.PathLike[str]) -> T:
+def config_of(
+    kind: type[T], config: T | Mapping[str, Any] | str | os.PathLike[str], defaults: T | None = None
+) -> T:
     """A configuration of its own, which a run may fill in, from whatever a caller has.
 
     Args:
         kind: its class.
         config: one of that class, a mapping of its values (defaults elsewhere), or the path of a YAML file.
+        defaults: where they are others than those of the class.
 
     Raises:
         ConfigError: a key or a value that cannot be, or a file that cannot be read.
@@ -134,9 +137,9 @@ def config_of(kind: type[T], config: T | Mapping[str, Any] | str | os.PathLike[s
     if type(config) is kind:
         return copy.deepcopy(config)
     if isinstance(config, Mapping):
-        return filled(kind, dict(config), "config")
+        return filled(kind, dict(config), "config", defaults)
     if isinstance(config, str | os.PathLike):
-        return load_into(kind, Path(config))
+        return load_into(kind, Path(config), defaults)
     raise TypeError(
         f"config is {kind_of(config)}: it can be a {kind.__name__}, a mapping of its values, or the"
         " path of a YAML file"

@@ -52,11 +52,11 @@ def build_model(config: ModelConfig, classes: int) -> MatMamba:
         ConfigError: no such variant; a setting that cannot work, or not together with `init`.
         CheckpointError: `init` cannot be read.
     """
-    if config.sort_heads and config.init is None:
+    if config.sort_heads and not config.init:
         raise ConfigError("model.sort_heads sorts the heads of a checkpoint: name it by model.init")
     if config.init and config.warm_start:
         raise ConfigError("model.init and model.warm_start: a model begins with one checkpoint")
-    model = _fresh(config, classes) if config.init is None else _from_checkpoint(config, config.init, classes)
+    model = _from_checkpoint(config, config.init, classes) if config.init else _fresh(config, classes)
     model.set_grad_checkpointing(config.grad_checkpointing)
     return model.train()
 

@@ -15,7 +15,9 @@ Lengths = Annotated[list[int], Bounds(least=1)]
 class ModelConfig:
     """Which registered model, and what is changed about it."""
 
-    # A name that `timm.create_model` knows.
+    # A name that `timm.create_model` knows: a model that begins from nothing. Where none is named, training
+    # on a folder, Parquet files or shards starts from the weights of matmamba_mini_patch16_128 that come with
+    # the package, with the settings of configs/own_photos/fine_tuning.yaml.
     name: str = "matmamba_nano_patch4_32"
     # Image size in pixels; None keeps the model's own.
     img_size: int | None = None
@@ -36,7 +38,7 @@ class ModelConfig:
     # Widths in the training loss, full first, such as: full 1/2 1/4 1/8; None for the model's own.
     trained_widths: list[str] | None = None
     # Checkpoint (run folder, file, or the name of a shipped model) to start from: fine-tuning. The
-    # architecture is the checkpoint's; name is ignored.
+    # architecture is the checkpoint's; name is ignored. "" for none: to start from nothing.
     init: str | None = None
     # Checkpoint whose weights the named model begins with, patches and positions by interpolation: another
     # image or patch size, another embedding. Projection and classifier begin anew.

@@ -73,6 +73,8 @@ def open_data(report: Reporter, config: DataConfig) -> Splits:
     """
     splits = open_splits(config)
     report.left_out(splits.left_out)
+    if splits.unmeasured:
+        report.say(f"note: {splits.unmeasured}")
     return splits
 
 

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import time
 import tracemalloc
@@ -30,6 +31,7 @@ from matmamba_datasets import (
     TableReading,
     open_images,
     open_splits,
+    open_training_images,
 )
 from matmamba_datasets.folder import Folder
 from matmamba_datasets.listing import Listing, left_beside
@@ -97,8 +99,10 @@ def test_given_splits_are_kept(photos: Path, tmp_path: Path) -> None:
     assert splits.held_out.classes == splits.train.classes
     assert splits.held_out[1].label == splits.train.classes.index("dark")
     (root / "val" / "dark" / "00.jpg").rename(root / "val" / "bright" / "00.jpg")
-    with pytest.raises(DataError, match=r"no held-out images of the class dark"):
-        open_splits(DataConfig(name="folder", root=str(root)))
+    assert splits.unmeasured == ""
+    lacking = open_splits(DataConfig(name="folder", root=str(root)))
+    assert lacking.unmeasured == "no held-out images of the class dark"
+    assert lacking.train.classes == lacking.held_out.classes
     (root / "val" / "dark").rename(root / "val" / "unknown")
     (root / "val" / "bright" / "00.jpg").rename(root / "val" / "unknown" / "00.jpg")
     with pytest.raises(DataError, match="unknown"):
@@ -163,6 +167,33 @@ def test_parquet_beyond_memory_is_read_by_row_groups(parquet: Path) -> None:
         assert part.stored(index) == whole.stored(index)
         assert len(part._kept) <= 2
     assert len(whole._kept) == 8
+
+
+@pytest.mark.parametrize("name", ["heldout", "held_out", "held-out", "val", "validation"])
+def test_parts_are_known_by_name(parquet: Path, photos: Path, tmp_path: Path, name: str) -> None:
+    """Of files, of folders with files in them, and of folders with classes."""
+    (parquet / "test-0.parquet").rename(parquet / f"{name}-0.parquet")
+    splits = open_splits(DataConfig(name="parquet", root=str(parquet)))
+    assert (len(splits.train), len(splits.held_out)) == (11, 4)
+    assert all(path.startswith(f"{parquet / name}-0.parquet#") for path in splits.held_out.paths)
+    assert len(open_training_images(parquet)) == 11
+    (tmp_path / "parts").mkdir()
+    photos.rename(tmp_path / "parts" / "train")
+    shutil.copytree(tmp_path / "parts" / "train", tmp_path / "parts" / name)
+    splits = open_splits(DataConfig(name="folder", root=str(tmp_path / "parts")))
+    assert splits.train.classes == ("bright", "dark")
+    assert len(splits.train) == len(splits.held_out) == 24
+    assert len(open_training_images(tmp_path / "parts")) == len(open_images(tmp_path / "parts" / "train"))
+
+
+def test_a_class_without_held_out_rows_is_trained_on(parquet: Path) -> None:
+    few = [{"image": {"bytes": encoded(1), "path": None}, "label": 0}]
+    (parquet / "test-0.parquet").unlink()
+    pq.write_table(pa.Table.from_pylist(few), parquet / "heldout-0.parquet")
+    splits = open_splits(DataConfig(name="parquet", root=str(parquet)))
+    assert len(splits.held_out) == 1
+    assert set(splits.train.labels) == {0, 1, 2}
+    assert splits.unmeasured == f"no held-out images of the class {', '.join(splits.train.classes[1:])}"
 
 
 def test_parquet_without_splits_is_split_by_id(parquet: Path) -> None:

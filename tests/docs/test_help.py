@@ -26,7 +26,11 @@ INSTEAD = {
     r"^torchrun .* -m matmamba_vision (.*)": rf"matmamba \1 --data.root IMAGENET {NANO}",
     # The digits take longer to train on than photos.
     r"^(matmamba train --config configs/digits/demo.yaml)": r"\1 --data.name folder --data.root PHOTOS",
-    r"^matmamba train (.*?)( --optim.epochs 30)?$": rf"matmamba train \1 {SMALL}",
+    # As it is: from the weights that come with the package.
+    r"^(matmamba train --data.name folder .*) runs/photos$": (
+        r"\1 runs/tuned --model.img-size 64 --data.batch-size 64 --optim.epochs 1 --threads 1"
+    ),
+    r"^matmamba train (?!.* runs/tuned )(.*?)( --optim.epochs \d0)?$": rf"matmamba train \1 {SMALL}",
     r"^matmamba distill (.*)": rf"matmamba distill \1 {STUDENT}",
     r"timm:resnet50.a1_in1k": "timm:local-dir:LITE2",
     r"s3://bucket/photos/train-\{000000..000099\}.tar": "SHARDS/train-{000000..000000}.tar",
