@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from matmamba_common.lazy import names_of
 
-from .names import KINDS, is_named, place_of
+from .names import KINDS, is_named, place_of, takes_text
 
 if TYPE_CHECKING:
     from .encoder import Encoder, EncoderError
@@ -28,4 +28,5 @@ __all__ = [
     "is_named",
     "open_encoder",
     "place_of",
+    "takes_text",
 ]

@@ -23,6 +23,11 @@ class EncoderError(MatMambaError):
     """An encoder that cannot be had, or that does not give one vector for each image."""
 
 
+def no_texts(name: str) -> EncoderError:
+    """What is said where a text is to be encoded by what has no text tower."""
+    return EncoderError(f"{name} has no text tower: it cannot be asked by a text")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encoder:
     """What gives a vector for each image, and how it wants its images.
@@ -81,7 +86,7 @@ class Encoder:
             EncoderError: it has no text tower, or that gives other vectors than images have.
         """
         if self.texts is None:
-            raise EncoderError(f"{self.name} has no text tower: it cannot be asked by a text")
+            raise no_texts(self.name)
         return self._unit(self.texts(texts), len(texts), "texts")
 
     def count_macs(self) -> int:

@@ -29,6 +29,11 @@ def place_of(name: str) -> str:
     return f"{before}{folder}{Path(path).absolute()}" if folder else name
 
 
+def takes_text(name: str) -> bool | None:
+    """Whether what a name opens has a text tower; None where only the function itself knows."""
+    return None if name.startswith(FUNCTION) else name.startswith(OPEN_CLIP)
+
+
 def file_of(name: str) -> Path | None:
     """The folder or file that a name leads to; None where a library looks for its weights."""
     if name.endswith(ONNX):

@@ -67,7 +67,7 @@ class ImageGallery(SearchedGallery):
             MatMambaError: it is closed, or damaged.
         """
         with self.reading() as gallery:
-            return contents.describe(gallery)
+            return contents.describe(gallery) | {"takes_text": self.takes_text()}
 
     @refusals()
     def rows(self, ids: str | Sequence[str] | None = None, *, where: str = "") -> list[Row]:
