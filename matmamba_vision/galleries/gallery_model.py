@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from matmamba_common.lazy import Deferred
+from matmamba_retrieval.remedies import ENCODER
 from matmamba_retrieval.storage.records import Generation
 from matmamba_retrieval.storage.spec import made_elsewhere
 
@@ -48,7 +49,9 @@ def embedder_of(
         EncoderError: an encoder that cannot be had.
     """
     if made_elsewhere(generation.spec):
-        raise CheckpointError(f"{folder} holds vectors that were made elsewhere: no model is known for it")
+        raise CheckpointError(
+            f"{folder} holds vectors that were made elsewhere: no model is known for it, {ENCODER} names one"
+        )
     if named is None and not is_there(generation.checkpoint_path):
         raise CheckpointError(_missing(folder, generation.checkpoint_path))
     return embedder_at(generation.checkpoint_path if named is None else named, device)

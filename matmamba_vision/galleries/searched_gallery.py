@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, TableReading
 from matmamba_retrieval import Gallery, GalleryError, Strategy
+from matmamba_retrieval.remedies import ENCODER
 from matmamba_retrieval.storage.spec import made_elsewhere
 from numpy.typing import NDArray
 
@@ -284,7 +285,7 @@ class SearchedGallery(OpenedGallery):
         if named is not None and made_elsewhere(gallery.spec):
             raise GalleryError(
                 f"{self.folder} holds vectors that were made elsewhere: ask with vectors or like, not with"
-                f" {named}"
+                f" {named}, unless {ENCODER} says which encoder made them"
             )
         if self.takes_text() is False and any(isinstance(one, TextQuery) for one in queries):
             from ..encoders.encoder import no_texts
