@@ -101,14 +101,24 @@ def _had(name: str, find: Callable[[str], Found]) -> Found:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the hub's line for each of its attempts: the error says it all."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without a line for each attempt of the hub and of open_clip: the error says it all."""
+    # Here, because it sets its level when it is imported.
+    import huggingface_hub  # noqa: F401
+
+    # open_clip logs with no name; a filter of the root logger sees nobody else's lines.
+    hub, nameless = logging.getLogger("huggingface_hub"), logging.getLogger()
+    before = hub.level
+    hub.setLevel(logging.ERROR)
+    nameless.addFilter(_nothing)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        nameless.removeFilter(_nothing)
+        hub.setLevel(before)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _timm(asked: str) -> Found:
