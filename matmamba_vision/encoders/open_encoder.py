@@ -102,19 +102,18 @@ def _had(name: str, find: Callable[[str], Found]) -> Found:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without a line for each attempt of the hub and of open_clip: the error says it all."""
-    # Here, because it sets its level when it is imported.
-    import huggingface_hub  # noqa: F401
+    # Here, because it takes a while to import; its level is set when it is first asked for.
+    from huggingface_hub.utils import logging as hub
 
     # open_clip logs with no name; a filter of the root logger sees nobody else's lines.
-    hub, nameless = logging.getLogger("huggingface_hub"), logging.getLogger()
-    before = hub.level
-    hub.setLevel(logging.ERROR)
+    nameless, before = logging.getLogger(), hub.get_verbosity()
+    hub.set_verbosity_error()
     nameless.addFilter(_nothing)
     try:
         yield
     finally:
         nameless.removeFilter(_nothing)
-        hub.setLevel(before)
+        hub.set_verbosity(before)
 
 
 def _nothing(record: logging.LogRecord) -> bool:
