@@ -28,8 +28,8 @@ examples:
   matmamba search --gallery G query.jpg --html hits.html
   matmamba search --gallery G - < query.jpg
   matmamba search --gallery G --like cats/0001.jpg --not dogs/0002.jpg
-  matmamba search --gallery T --text "a red bicycle in snow"
-  matmamba search --gallery T query.jpg --text "in snow"
+  matmamba search --gallery W --text "a red bicycle in snow"
+  matmamba search --gallery W query.jpg --text "in snow"
   matmamba search --gallery C --vectors queries.npy --model-name clip-vit-b32
   matmamba search --gallery G query.jpg --where "label = 'cat' AND year >= 2020" --min-score 0.8
   matmamba search --gallery G query.jpg --strategy shortlist --query-width 1/4 --dim 64 --shortlist 500
