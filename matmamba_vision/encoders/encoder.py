@@ -9,22 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from matmamba_common.errors import MatMambaError
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .names import EncoderError as EncoderError
+from .names import no_texts
 
 # What is asked of an encoder before it is taken.
 Features = Callable[[Tensor], Tensor]
 Texts = Callable[[Sequence[str]], Tensor]
-
-
-class EncoderError(MatMambaError):
-    """An encoder that cannot be had, or that does not give one vector for each image."""
-
-
-def no_texts(name: str) -> EncoderError:
-    """What is said where a text is to be encoded by what has no text tower."""
-    return EncoderError(f"{name} has no text tower: it cannot be asked by a text")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -107,7 +107,7 @@ def _quiet() -> Iterator[None]:
 
     # open_clip logs with no name; a filter of the root logger sees nobody else's lines.
     nameless, before = logging.getLogger(), hub.get_verbosity()
-    hub.set_verbosity_error()
+    hub.set_verbosity(logging.ERROR)
     nameless.addFilter(_nothing)
     try:
         yield

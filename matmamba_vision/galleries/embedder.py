@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..encoders import Encoder
-from ..encoders.encoder import no_texts
+from ..encoders.names import no_texts
 from ..errors import NotFiniteError
 from ..frozen import freeze
 from ..measures import Latency, count_macs, count_parameters, time_in_turn

@@ -16,6 +16,7 @@ from matmamba_retrieval.storage.spec import made_elsewhere
 from numpy.typing import NDArray
 
 from ..device import limit_threads, place_called
+from ..encoders.names import no_texts
 from ..errors import ConfigError, refusals
 from ..given import require_path, require_place, require_type
 from ..progress import Listener, Meter, Reporter
@@ -288,8 +289,6 @@ class SearchedGallery(OpenedGallery):
                 f" {named}, unless {ENCODER} says which encoder made them"
             )
         if self.takes_text() is False and any(isinstance(one, TextQuery) for one in queries):
-            from ..encoders.encoder import no_texts
-
             raise no_texts(str(gallery.checkpoint_path))
 
     def _texts(self, texts: Sequence[str]) -> TextQueries:

@@ -164,3 +164,27 @@ def test_texts_ask_vectors_of_a_function_with_a_text_tower(photos: Path, tmp_pat
         assert gallery.set_encoder(towers()).compared == 16
         assert {hit.label for hit in gallery.search(text="red", k=6)} == {"red"}
         assert gallery.info()["takes_text"] is True
+
+
+def test_who_has_it_open_sees_it_after_a_refresh(foreign: Path, photos: Path, teacher: str) -> None:
+    with mv.open_gallery(foreign) as reader, mv.open_gallery(foreign, write=True) as writer:
+        plan = writer.plan(
+            vectors=mv.GivenVectors(foreign.parent / "v.parquet", "theirs"), target={"recall": 0.9}, k=3
+        )
+        assert plan.plan.spec == reader.spec
+        writer.set_encoder(teacher)
+        assert writer.info()["plan"] is None
+        with pytest.raises(mv.MatMambaError, match="made elsewhere"):
+            reader.search(photos / "red" / "0.png")
+        reader.refresh()
+        assert reader.search(photos / "red" / "0.png", k=1)[0].id == "red/0.png"
+
+
+def test_vectors_without_paths_are_taken_at_ones_word(photos: Path, tmp_path: Path) -> None:
+    file = vectors_of(photos, towers(), tmp_path / "v.parquet")
+    np.save(tmp_path / "v.npy", np.stack(pq.read_table(file)["vector"].to_numpy()).astype(np.float32))
+    mv.index_vectors(tmp_path / "v.npy", tmp_path / "g", model_name="towers")
+    with mv.open_gallery(tmp_path / "g", write=True) as gallery:
+        done = gallery.set_encoder(towers())
+        assert (done.compared, done.cosine) == (0, None)
+        assert len(gallery.search(photos / "red" / "0.png", k=3)) == 3
