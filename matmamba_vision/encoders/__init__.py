@@ -7,16 +7,16 @@ from matmamba_common.lazy import names_of
 from .names import KINDS, EncoderError, is_named, place_of, takes_text
 
 if TYPE_CHECKING:
+    from .any_encoder import open_encoder
     from .encoder import Encoder
     from .functions import encoder_from
-    from .open_encoder import open_encoder
 else:
     __getattr__, __dir__ = names_of(
         __name__,
         {
             ".encoder": ("Encoder",),
             ".functions": ("encoder_from",),
-            ".open_encoder": ("open_encoder",),
+            ".any_encoder": ("open_encoder",),
         },
     )
 
