@@ -12,7 +12,6 @@ import torch
 from matmamba_common.errors import MatMambaError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 # What is asked of an encoder before it is taken.
 Features = Callable[[Tensor], Tensor]
@@ -88,6 +87,9 @@ class Encoder:
         """Multiply-adds for one image: given, or counted by PyTorch; 0 where neither can be."""
         if self.known_macs is not None or self.network is None:
             return self.known_macs or 0
+        # Here, because it loads Triton where that is installed.
+        from torch.utils.flop_counter import FlopCounterMode
+
         with FlopCounterMode(display=False) as counter:
             self.embed(torch.zeros(1, *self.input["input_size"], device=self.device))
         return int(counter.get_total_flops()) // 2
