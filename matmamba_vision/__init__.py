@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Strategy,
         Study,
         SystemRefusalError,
+        Taught,
         TrainConfig,
         TrainingPlan,
         Validation,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         train,
         validate,
         verify_data,
+        with_teacher,
         write_page,
     )
     from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
@@ -122,6 +124,7 @@ else:
                 "Strategy",
                 "Study",
                 "SystemRefusalError",
+                "Taught",
                 "TrainConfig",
                 "TrainingPlan",
                 "Validation",
@@ -148,6 +151,7 @@ else:
                 "train",
                 "validate",
                 "verify_data",
+                "with_teacher",
                 "write_page",
             ),
             ".checkpoint": ("Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"),
@@ -198,6 +202,7 @@ __all__ = [
     "Strategy",
     "Study",
     "SystemRefusalError",
+    "Taught",
     "TrainConfig",
     "TrainingPlan",
     "Validation",
@@ -233,6 +238,7 @@ __all__ = [
     "train",
     "validate",
     "verify_data",
+    "with_teacher",
     "write_page",
 ]
 

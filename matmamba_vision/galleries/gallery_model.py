@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -9,10 +10,10 @@ from matmamba_common.lazy import Deferred
 from matmamba_retrieval.storage.records import Generation
 from matmamba_retrieval.storage.spec import made_elsewhere
 
-from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_checkpoint
 from ..device import place_called
 from ..encoders import is_named
-from ..encoders.names import FUNCTION, file_of
+from ..encoders.names import FUNCTION, file_of, is_taught
 from ..given import PathLike, require_path, require_type
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
     from ..encoders import Encoder
     from .embedder import Embedder
+    from .taught import Taught
 else:
     torch = Deferred("torch")
 
 CheckpointLike: TypeAlias = PathLike | Checkpoint
-# A checkpoint, or any encoder.
-ModelLike: TypeAlias = "PathLike | Checkpoint | Encoder | Embedder"
+# A checkpoint, any encoder, or a student with its teacher.
+ModelLike: TypeAlias = "PathLike | Checkpoint | Encoder | Taught | Embedder"
 
 # Good for a first gallery, before anything is trained.
 SHIPPED = "matmamba_mini_patch16_128"
@@ -74,8 +76,8 @@ def embedder_at(model: ModelLike, device: torch.device | str = "cpu", *, name: s
 
     Args:
         model: run folder, checkpoint file, or the name of a model whose weights are shipped; `timm:NAME`,
-            `open_clip:ARCH/TAG`, or an ONNX file; or a checkpoint or an encoder that is loaded, which stays
-            on the device where it is.
+            `open_clip:ARCH/TAG`, or an ONNX file; `student:RUN::TEACHER`, or what `with_teacher` gives; or a
+            checkpoint or an encoder that is loaded, which stays on the device where it is.
         device: where it is to compute: cpu, cuda, or auto for whichever is there.
         name: of the argument.
 
@@ -85,14 +87,20 @@ def embedder_at(model: ModelLike, device: torch.device | str = "cpu", *, name: s
         CheckpointError: it is missing or damaged.
         EncoderError: an encoder that cannot be had, or gives no vectors.
     """
+    if isinstance(model, str | os.PathLike) and not is_named(os.fspath(model)):
+        # Before torch is loaded, which a missing file does not need.
+        require_checkpoint(os.fspath(model))
     from ..encoders import Encoder, open_encoder
     from .embedder import Embedder
+    from .taught import Taught, open_taught
 
     if isinstance(model, Embedder):
         return model
-    if isinstance(model, Encoder):
+    if isinstance(model, Encoder | Taught):
         return Embedder(model)
     if not isinstance(model, Checkpoint) and is_named(place := str(require_path(name, model))):
+        if is_taught(place):
+            return Embedder(open_taught(place, _device(device)))
         return Embedder(open_encoder(place, device=_device(device)))
     return Embedder(checkpoint_at(model, device, name=name))
 

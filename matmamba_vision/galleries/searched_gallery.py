@@ -17,6 +17,7 @@ from matmamba_retrieval.strategies.examples import Joined, Stored
 from numpy.typing import NDArray
 
 from ..device import limit_threads, place_called
+from ..encoders.names import is_taught
 from ..errors import ConfigError, refusals
 from ..given import require_number, require_path, require_place, require_type
 from ..progress import Listener, Meter, Reporter
@@ -36,7 +37,7 @@ from .queries import (
     vector_parts,
 )
 from .query_images import Asked, read_batch
-from .search_pass import SearchPass, VectorQueries, hits_wanted, why_few
+from .search_pass import BATCH, ORIGINALS, SearchPass, VectorQueries, hits_wanted, why_few
 from .strategies import StrategyChoice
 
 if TYPE_CHECKING:
@@ -234,8 +235,9 @@ class SearchedGallery(OpenedGallery):
                 # The model is loaded when there is something to encode.
                 found = search.images(
                     together,
-                    lambda image: self.encoder().transform(image),
-                    lambda images: self.encoder().encoder.queries(images),
+                    lambda image: self.encoder().read(image),
+                    lambda images: self.encoder().queries(images),
+                    ORIGINALS if is_taught(search.gallery.generation.checkpoint_path) else BATCH,
                 )
             elif kind is VectorQuery:
                 found = search.vectors([one.name for one in together], np.stack([one.xq for one in together]))
@@ -286,10 +288,10 @@ class SearchedGallery(OpenedGallery):
         if made_elsewhere(gallery.spec):
             raise GalleryError(f"unlike {asked[0].name}: {self.folder} has no model for images; give an id")
         encoder = self.encoder()
-        _, images, broken = read_batch(asked, encoder.transform)
+        _, images, broken = read_batch(asked, encoder.read)
         for position, reason in broken.items():
             raise BrokenImageError(asked[position].name, reason)
-        return [encoder.encoder.queries(images)]
+        return [encoder.queries(images)]
 
     @refusals()
     def add(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matmamba_common.errors import MatMambaError
 from matmamba_common.settings import require_least
-from matmamba_datasets import BrokenImageError, eval_transform
+from matmamba_datasets import BrokenImageError
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.gallery.inspection import Damage
@@ -167,7 +167,7 @@ class _Reencoder:
 
     def __call__(self, rows: Sequence[Row], width: str) -> list[NDArray[np.float32] | str]:
         """Embeddings at a width; in the place of an image that cannot be read, why."""
-        transform = eval_transform(self._embedder.input).array
+        transform = self._embedder.transform_of(width).array
         images = [self._image(row, transform) for row in rows]
         readable = [image for image in images if isinstance(image, np.ndarray)]
         xb = iter(self._embedder.embed(np.stack(readable), width) if readable else ())
