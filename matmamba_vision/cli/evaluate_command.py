@@ -82,8 +82,8 @@ class EvaluateFlags:
     modes: list[str] = field(default_factory=list)
     # What to try: quick, which ends within minutes; full, every strategy, index and dim; or a YAML file.
     grid: str = "quick"
-    # Folder to write; by default the folder `evaluate` beside the checkpoint, or runs/evaluate for a model
-    # that has no folder here.
+    # Folder to write; by default the folder `evaluate` beside the checkpoint, with a teacher the folder
+    # `modes`; below runs for a model that has no folder here.
     output: Path | None = None
     # The data set, if not the one of the training run.
     data: NamedData = field(default_factory=NamedData)
@@ -107,7 +107,7 @@ def run(arguments: list[str]) -> None:
             model_named(args.checkpoint, args.teacher, args.computing.device),
             modes=args.modes,
             grid=args.grid,
-            output=args.output or folder_beside(args.checkpoint, "evaluate"),
+            output=args.output or folder_beside(args.checkpoint, "modes" if args.teacher else "evaluate"),
             data=args.data.name,
             root=args.data.root,
             gallery_images=args.gallery_images,
