@@ -35,6 +35,7 @@ def draw_modes(results: Mapping[str, Any]) -> bytes:
         axes.set(xlabel=f"{title} of the query's encoder for one image", xscale="log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.12)
         axes.grid(alpha=0.3)
     grid[0].xaxis.set_major_formatter(EngFormatter(sep=""))
     grid[1].xaxis.set_major_formatter("{x:g}")

@@ -103,6 +103,17 @@ def save_runs(folder: Path) -> None:
         [*train, "--output", "RUN"],
         [*train, "--seed", "1", "--output", "BETTER"],
         distill,
+        [
+            "index",
+            "--checkpoint",
+            "runs/student",
+            "--teacher",
+            "auto",
+            "--images",
+            "PHOTOS",
+            "--gallery",
+            "T",
+        ],
         [*index, "PHOTOS", "--gallery", "G", "--metadata", "photos.csv", "--dims", "32", "64"],
         [
             "index",
