@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .upkeep.health import Repaired, Verified
     from .upkeep.image_gallery import ImageGallery, open_gallery
     from .upkeep.labels import LabelFindings
+    from .upkeep.maker import EncoderSet
     from .upkeep.merge import Merged, merge
     from .upkeep.moving import Moved
     from .upkeep.reindex import Reindexed, reindex
@@ -125,6 +126,7 @@ else:
                 "open_gallery",
             ),
             ".upkeep.labels": ("LabelFindings",),
+            ".upkeep.maker": ("EncoderSet",),
             ".upkeep.merge": (
                 "Merged",
                 "merge",
@@ -158,6 +160,7 @@ __all__ = [
     "DuplicatesFound",
     "Encoder",
     "EncoderError",
+    "EncoderSet",
     "Event",
     "Extracted",
     "GivenVectors",

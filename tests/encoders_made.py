@@ -87,3 +87,26 @@ def coloured(root: Path, count: int = 6, seed: int = 0) -> Path:
             pixels = np.clip(noise.normal(colour, 40, (50, 50 + number, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     return root
+
+
+def clip_folder(folder: Path, seed: int = 0) -> str:
+    """A two-tower network of open_clip's, with weights drawn by chance, as `open_clip:local-dir:FOLDER`."""
+    import open_clip
+
+    towers: dict[str, Any] = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 48, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    save_file(open_clip.CLIP(**towers).state_dict(), folder / "open_clip_model.safetensors")
+    input = {
+        "mean": INPUT["mean"],
+        "std": INPUT["std"],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
+    written = {"model_cfg": towers, "preprocess_cfg": input}
+    (folder / "open_clip_config.json").write_text(json.dumps(written))
+    return f"open_clip:local-dir:{folder}"

@@ -41,7 +41,7 @@ ENVIRONMENT = {"commit", "versions", "machine"}
 # Keys that answers have had since: what was there then is there still, and means the same.
 ADDED = {
     "rerank_widths", "ms_over_single_shot", "macs_over_single_shot", "saves", "falls_back", "notes",
-    "encoded_by",
+    "encoded_by", "takes_text",
 }  # fmt: skip
 # Of numbers, on a machine that rounds otherwise.
 TOLERANCE = 1e-4

@@ -9,6 +9,7 @@
   matmamba gallery verify    compare every byte with its checksum
   matmamba gallery repair    build again what can be built again
   matmamba gallery freeze    keep encoders with it, so that a search needs no PyTorch
+  matmamba gallery encoder   say which encoder made its vectors
   matmamba gallery relocate  say where the files are now
   matmamba gallery compact   leave out what was deleted, and put vectors in few files
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import gallery_care, gallery_contents, gallery_exchange, gallery_relocate
+from . import gallery_care, gallery_contents, gallery_encoder, gallery_exchange, gallery_relocate
 from .arguments import dispatch
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {
@@ -37,6 +38,7 @@ _ACTIONS: dict[str, Callable[[list[str]], int]] = {
     "verify": gallery_care.verify,
     "repair": gallery_care.repair,
     "freeze": gallery_care.freeze,
+    "encoder": gallery_encoder.encoder,
     "relocate": gallery_relocate.relocate,
     "compact": gallery_care.compact,
 }

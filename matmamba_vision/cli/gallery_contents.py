@@ -103,6 +103,8 @@ def info(arguments: list[str]) -> int:
 
 
 def _readable(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list) and value and isinstance(value[0], int):

@@ -3,6 +3,11 @@
 The gallery is created if it is not there, and remembers its checkpoint. Images that it has are left alone, so
 the same command continues a run that was stopped, or adds what is new in a folder.
 
+A checkpoint is a model of ours, or any encoder: timm:NAME, timm:local-dir:FOLDER or timm:hf-hub:OWNER/NAME;
+open_clip:ARCH/TAG, whose galleries are asked by texts, too; or FILE.onnx, with FILE.json beside it that says
+how images are prepared. Vectors that were made elsewhere are asked by images once `matmamba gallery encoder`
+was told what made them.
+
 examples:
   matmamba index --images PHOTOS --gallery G
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G

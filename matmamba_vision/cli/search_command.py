@@ -5,6 +5,10 @@ asks with an image of the gallery, without encoding anything, and leaves that im
 takes a file or an id that answers should not be like: the query vector becomes query - weight * mean of
 these, normalised again, at each width (Rocchio's relevance feedback); ids among them are not answered.
 
+--text asks in words where the gallery's encoder has a text tower, as those of open_clip do: alone, or joined
+with each query, as the mean of the two unit vectors, normalised again. Several texts are queries of their
+own; then there can be no others.
+
 A gallery of vectors made elsewhere is asked with vectors of the same model (--vectors), or with --like.
 
 A filter (--where) works inside the search: k hits are found among the images that fulfil the condition, or
@@ -25,6 +29,8 @@ examples:
   matmamba search --gallery G query.jpg --html hits.html
   matmamba search --gallery G - < query.jpg
   matmamba search --gallery G --like cats/0001.jpg --not dogs/0002.jpg
+  matmamba search --gallery W --text "a red bicycle in snow"
+  matmamba search --gallery W query.jpg --text "in snow"
   matmamba search --gallery C --vectors queries.npy --model-name clip-vit-b32
   matmamba search --gallery G query.jpg --where "label = 'cat' AND year >= 2020" --min-score 0.8
   matmamba search --gallery G query.jpg --strategy shortlist --query-width 1/4 --dim 64 --shortlist 500
@@ -67,6 +73,8 @@ class SearchFlags:
     gallery: Path
     # Id of an image of the gallery to find more like; can be given several times.
     like: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
+    # What pictures should show, in words; can be given several times.
+    text: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
     # Query vectors.
     given: tyro.conf.OmitArgPrefixes[GivenVectors] = field(default_factory=GivenVectors)
     # File, or id of the gallery, that answers should not be like; can be given several times.
@@ -104,7 +112,7 @@ class SearchFlags:
 def run(arguments: list[str]) -> int:
     """Search and print; returns the exit status, 1 if a query could not be read."""
     args = parse(SearchFlags, "search", __doc__, arguments)
-    if not (args.queries or args.like or args.given.vectors):
+    if not (args.queries or args.like or args.text or args.given.vectors):
         raise ConfigError("no query image given: matmamba search --gallery G IMAGE ...")
     if args.html is not None:
         require_place("--html", args.html)
@@ -130,6 +138,7 @@ def _search(args: SearchFlags, gallery: ImageGallery) -> list[Answer]:
     return gallery.search(
         asked,
         args.k,
+        text=args.text,
         like=args.like,
         unlike=args.away,
         unlike_weight=args.not_weight,
@@ -153,7 +162,7 @@ def _intro(args: SearchFlags, count: int) -> str:
 def _print(console: Console, answers: Sequence[Answer]) -> None:
     """A table for each answer, and what was done and spent."""
     for answer in answers:
-        console.print(f"[bold]{escape(answer.query)}[/bold]", soft_wrap=True)
+        console.print(f"[bold]{escape(answer.heading)}[/bold]", soft_wrap=True)
         if answer.error:
             console.print(f"cannot be read: {escape(answer.error)}", soft_wrap=True)
             continue

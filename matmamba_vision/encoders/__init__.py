@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING
 
 from matmamba_common.lazy import names_of
 
-from .names import KINDS, is_named, place_of
+from .names import KINDS, EncoderError, is_named, place_of, takes_text
 
 if TYPE_CHECKING:
-    from .encoder import Encoder, EncoderError
+    from .encoder import Encoder
     from .functions import encoder_from
     from .open_encoder import open_encoder
 else:
     __getattr__, __dir__ = names_of(
         __name__,
         {
-            ".encoder": ("Encoder", "EncoderError"),
+            ".encoder": ("Encoder",),
             ".functions": ("encoder_from",),
             ".open_encoder": ("open_encoder",),
         },
@@ -28,4 +28,5 @@ __all__ = [
     "is_named",
     "open_encoder",
     "place_of",
+    "takes_text",
 ]

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from matmamba_common.errors import MatMambaError
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .names import EncoderError as EncoderError
+from .names import no_texts
 
 # What is asked of an encoder before it is taken.
 Features = Callable[[Tensor], Tensor]
 Texts = Callable[[Sequence[str]], Tensor]
-
-
-class EncoderError(MatMambaError):
-    """An encoder that cannot be had, or that does not give one vector for each image."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,14 +78,14 @@ class Encoder:
             EncoderError: it has no text tower, or that gives other vectors than images have.
         """
         if self.texts is None:
-            raise EncoderError(f"{self.name} has no text tower: it cannot be asked by a text")
+            raise no_texts(self.name)
         return self._unit(self.texts(texts), len(texts), "texts")
 
     def count_macs(self) -> int:
         """Multiply-adds for one image: given, or counted by PyTorch; 0 where neither can be."""
         if self.known_macs is not None or self.network is None:
             return self.known_macs or 0
-        # Here, because it loads Triton where that is installed.
+        # Here, because it loads Triton.
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:

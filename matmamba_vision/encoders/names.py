@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matmamba_common.errors import MatMambaError
+
 TIMM, OPEN_CLIP, ONNX = "timm:", "open_clip:", ".onnx"
 # Before the name of a function, which no text can open again.
 FUNCTION = "function:"
@@ -18,6 +20,15 @@ TAUGHT, _BY = "student:", "::"
 _FOLDER = "local-dir:"
 # In words, for messages and help.
 KINDS = "timm:NAME, open_clip:ARCH/TAG, or an ONNX file with a JSON file beside it"
+
+
+class EncoderError(MatMambaError):
+    """An encoder that cannot be had, or that does not give one vector for each image or text."""
+
+
+def no_texts(name: str) -> EncoderError:
+    """What is said where a text is to be encoded by what has no text tower."""
+    return EncoderError(f"{name} has no text tower: it cannot be asked by a text")
 
 
 def is_named(name: str) -> bool:
@@ -47,6 +58,12 @@ def place_of(name: str) -> str:
         return str(Path(name).absolute())
     before, folder, path = name.partition(_FOLDER)
     return f"{before}{folder}{Path(path).absolute()}" if folder else name
+
+
+def takes_text(name: str) -> bool | None:
+    """Whether what a name opens has a text tower; None where only the function itself knows."""
+    name = taught_parts(name)[1] if is_taught(name) else name
+    return None if name.startswith(FUNCTION) else name.startswith(OPEN_CLIP)
 
 
 def file_of(name: str) -> Path | None:

@@ -101,14 +101,23 @@ def _had(name: str, find: Callable[[str], Found]) -> Found:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the hub's line for each of its attempts: the error says it all."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without a line for each attempt of the hub and of open_clip: the error says it all."""
+    # Here, because it takes a while to import; its level is set when it is first asked for.
+    from huggingface_hub.utils import logging as hub
+
+    # open_clip logs with no name; a filter of the root logger sees nobody else's lines.
+    nameless, before = logging.getLogger(), hub.get_verbosity()
+    hub.set_verbosity(logging.ERROR)
+    nameless.addFilter(_nothing)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        nameless.removeFilter(_nothing)
+        hub.set_verbosity(before)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _timm(asked: str) -> Found:

@@ -56,7 +56,8 @@ class Answer(Sequence[Hit]):
         reason: why there are fewer hits than asked for, "" if there are not.
         error: why the query could not be read, "" if it could.
         by_full_width: whether the scores are of the full-width query; a gate can let the small one answer.
-        source: path, file or pixels of the query's image, "" for a vector.
+        source: path, file or pixels of the query's image, "" for a vector or a text.
+        text: that was asked with, alone or together with the query; "" for none.
     """
 
     query: str
@@ -69,6 +70,7 @@ class Answer(Sequence[Hit]):
     error: str = ""
     by_full_width: bool = True
     source: str | bytes | Image.Image = field(default="", repr=False)
+    text: str = ""
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -82,12 +84,18 @@ class Answer(Sequence[Hit]):
     def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
         return self.hits[place]
 
+    @property
+    def heading(self) -> str:
+        """What was asked with: the query's name, and the text that it was joined with."""
+        return f"{self.query} + {self.text!r}" if self.text not in ("", self.query) else self.query
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
+        asked = {"query": self.query} | ({"text": self.text} if self.text else {})
         if self.error:
-            return {"query": self.query, "error": self.error, "hits": []}
+            return {**asked, "error": self.error, "hits": []}
         hits = [hit.to_dict() for hit in self.hits]
-        found = {"query": self.query, "by_full_width": self.by_full_width, "hits": hits}
+        found = {**asked, "by_full_width": self.by_full_width, "hits": hits}
         return found | ({"reason": self.reason} if self.reason else {})
 
 

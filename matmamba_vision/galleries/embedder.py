@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..encoders import Encoder
+from ..encoders.names import no_texts
 from ..errors import NotFiniteError
 from ..measures import Latency, time_in_turn
 from ..width import WidthLike
@@ -137,6 +138,20 @@ class Embedder:
         if not found.isfinite().all():
             raise NotFiniteError(f"width {width} of {self.name} gives embeddings that are not numbers")
         return found.numpy()
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, D) float32 embeddings of length 1 of texts, comparable with those of images at full width.
+
+        Raises:
+            EncoderError: the model has no text tower.
+            NotFiniteError: embeddings that are not numbers.
+        """
+        if self.encoder is None:
+            raise no_texts(self.name)
+        found = self.encoder.embed_texts(texts).cpu().numpy()
+        if not np.isfinite(found).all():
+            raise NotFiniteError(f"the text tower of {self.name} gives embeddings that are not numbers")
+        return found
 
     def queries(self, images: PreparedImages) -> ImageQueries:
         """Query images for a strategy, encoded at each width when first asked for."""

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from matmamba_common.lazy import Deferred
+from matmamba_retrieval.remedies import ENCODER
 from matmamba_retrieval.storage.records import Generation
 from matmamba_retrieval.storage.spec import made_elsewhere
 
-from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_checkpoint
+from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from ..device import place_called
 from ..encoders import is_named
 from ..encoders.names import FUNCTION, file_of, is_taught
@@ -49,7 +50,9 @@ def embedder_of(
         EncoderError: an encoder that cannot be had.
     """
     if made_elsewhere(generation.spec):
-        raise CheckpointError(f"{folder} holds vectors that were made elsewhere: no model is known for it")
+        raise CheckpointError(
+            f"{folder} holds vectors that were made elsewhere: no model is known for it, {ENCODER} names one"
+        )
     if named is None and not is_there(generation.checkpoint_path):
         raise CheckpointError(_missing(folder, generation.checkpoint_path))
     return embedder_at(generation.checkpoint_path if named is None else named, device)
@@ -87,22 +90,27 @@ def embedder_at(model: ModelLike, device: torch.device | str = "cpu", *, name: s
         CheckpointError: it is missing or damaged.
         EncoderError: an encoder that cannot be had, or gives no vectors.
     """
-    if isinstance(model, str | os.PathLike) and not is_named(os.fspath(model)):
-        # Before torch is loaded, which a missing file does not need.
-        require_checkpoint(os.fspath(model))
-    from ..encoders import Encoder, open_encoder
+    # A model of ours that is not there is told before PyTorch is loaded.
+    opened = _opened(model, device, name) if isinstance(model, (str, os.PathLike, Checkpoint)) else model
+    from ..encoders import Encoder
     from .embedder import Embedder
-    from .taught import Taught, open_taught
+    from .taught import Taught
 
-    if isinstance(model, Embedder):
-        return model
-    if isinstance(model, Encoder | Taught):
-        return Embedder(model)
-    if not isinstance(model, Checkpoint) and is_named(place := str(require_path(name, model))):
-        if is_taught(place):
-            return Embedder(open_taught(place, _device(device)))
-        return Embedder(open_encoder(place, device=_device(device)))
-    return Embedder(checkpoint_at(model, device, name=name))
+    if isinstance(opened, Embedder):
+        return opened
+    if not isinstance(opened, Checkpoint | Encoder | Taught):
+        require_path(name, opened)
+    return Embedder(opened)
+
+
+def _opened(model: CheckpointLike, device: torch.device | str, name: str) -> Checkpoint | Encoder | Taught:
+    """The model that an argument names, or is."""
+    if isinstance(model, Checkpoint) or not is_named(place := str(require_path(name, model))):
+        return checkpoint_at(model, device, name=name)
+    from ..encoders import open_encoder
+    from .taught import open_taught
+
+    return (open_taught if is_taught(place) else open_encoder)(place, device=_device(device))
 
 
 def checkpoint_at(

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from matmamba_retrieval import Gallery, GalleryError, Row
+from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.exchange.vector_files import VectorFile, checked, elsewhere, open_vectors
 from matmamba_retrieval.storage.spec import made_elsewhere
 from numpy.typing import NDArray
+
+from ..encoders import place_of
+
+
+def spec_of(file: VectorFile, model_name: str, gallery: Gallery) -> EmbeddingSpec:
+    """What made the vectors of a file: the gallery's encoder, if that is its name."""
+    if model_name and place_of(model_name) == gallery.checkpoint_path:
+        return replace(gallery.spec, dim=file.dim)
+    return elsewhere(file, model_name)
 
 
 @dataclass
@@ -46,7 +55,7 @@ class GivenVectors:
         opened = open_vectors(self.vectors)
         if made_elsewhere(gallery.spec) and not self.model_name:
             raise GalleryError(f"say which model made {self.vectors}, as the gallery was told: model_name")
-        gallery.require_queries(elsewhere(opened, self.model_name))
+        gallery.require_queries(spec_of(opened, self.model_name, gallery))
         return opened
 
     def parts(self, opened: VectorFile) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:

@@ -17,6 +17,7 @@ from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Plan, Strat
 from matmamba_retrieval.storage.spec import made_elsewhere
 from PIL import Image
 
+from ..encoders import takes_text
 from ..errors import refusals
 from .gallery_model import ModelLike, embedder_at, embedder_of
 from .image_queries import ImageQueries, WidthEncoder
@@ -175,6 +176,14 @@ class OpenedGallery:
                 gallery.require_queries(embedder.spec())
                 self._loaded = embedder
             return self._loaded
+
+    def takes_text(self) -> bool | None:
+        """Whether its model has a text tower; None where that is a Python function that is not at hand."""
+        # A teacher is not loaded for that.
+        if self._loaded is not None and self._loaded.taught is None:
+            encoder = self._loaded.encoder
+            return encoder is not None and encoder.texts is not None
+        return takes_text(self._opened().checkpoint_path)
 
     def encoder(self) -> QueryEncoder:
         """What encodes queries: the encoders that the gallery keeps, or else its model, loaded if it was not.

@@ -27,6 +27,7 @@ class Card:
         score: in 0..1, drawn as a bar.
         badge: a word over the picture.
         mark: "", "lead" (set apart) or "doubt" (in the colour of warnings).
+        words: shown where there is no picture; "" says that it was not found.
     """
 
     picture: str
@@ -36,6 +37,7 @@ class Card:
     score: float | None = None
     badge: str = ""
     mark: str = ""
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def _card(card: Card) -> str:
     picture = (
         f'<img alt="{alt}" loading=lazy src="{escape(card.picture, quote=True)}">'
         if card.picture
+        else f"<q class=words>{escape(card.words)}</q>"
+        if card.words
         else "<span class=missing>picture<br>not found</span>"
     )
     if card.picture and Path(card.path).is_absolute() and Path(card.path).is_file():
@@ -162,6 +166,7 @@ _HEAD = Template("""<!doctype html>
   figure.lead .frame { outline: 3px solid var(--accent); outline-offset: 2px; }
   figure.doubt .badge { background: var(--alarm); }
   .missing { color: var(--quiet); font-size: .8rem; text-align: center; }
+  .words { padding: .6rem; overflow: auto; max-height: 100%; overflow-wrap: anywhere; text-align: center; }
   .badge { position: absolute; left: .4rem; top: .4rem; background: #000000a8; color: #fff; font-size: .75rem;
     padding: .05rem .45rem; border-radius: 99px; font-variant-numeric: tabular-nums; }
   .doubt .badge { color: var(--card); }

@@ -20,6 +20,7 @@ from ..given import require_path, require_texts
 from .given_images import ALLOWED, ImageLike, require_image
 from .given_vectors import GivenVectors
 from .query_images import Asked, local_path
+from .text_queries import TextQuery
 
 Floats = NDArray[np.float32]
 # One query.
@@ -53,7 +54,7 @@ class VectorQuery:
     xq: Floats
 
 
-Query: TypeAlias = Asked | StoredQuery | VectorQuery
+Query: TypeAlias = Asked | StoredQuery | VectorQuery | TextQuery
 
 
 def is_one(query: Any) -> bool:

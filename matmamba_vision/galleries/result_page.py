@@ -40,9 +40,11 @@ def write_page(answers: Answer | Iterable[Answer], file: str | os.PathLike[str],
 def _section(answer: Answer, pictures: Pictures) -> Section:
     path = answer.source if isinstance(answer.source, str) else ""
     if answer.error:
-        return Section(answer.query, note=f"cannot be read: {answer.error}", warning=True)
-    lead = Card(pictures.data_url(answer.source), "query", path=path, mark="lead")
-    return Section(answer.query, [_card(hit, pictures) for hit in answer], lead, answer.reason)
+        return Section(answer.heading, note=f"cannot be read: {answer.error}", warning=True)
+    lead = Card(pictures.data_url(answer.source), "query", answer.text, path=path, mark="lead")
+    if answer.text == answer.query:
+        lead = Card("", "query", words=answer.text, mark="lead")
+    return Section(answer.heading, [_card(hit, pictures) for hit in answer], lead, answer.reason)
 
 
 def _card(hit: Hit, pictures: Pictures) -> Card:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from matmamba_datasets import Limits
 from matmamba_retrieval import Encoded, Gallery, GalleryError, Hits, Plan, Queries, Row, Strategy, search
 from matmamba_retrieval.index.library import load_faiss
 from matmamba_retrieval.index.rerank import NO_KEY
-from matmamba_retrieval.strategies.examples import Away, Stored
+from matmamba_retrieval.strategies.examples import Away, Stored, Towards
 from matmamba_retrieval.strategies.hits import Cost
 from matmamba_retrieval.strategies.neighbours import without
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..given import require_number, require_type
 from .answers import Answer, Hit
 from .image_queries import ImageQueries
 from .query_images import Asked, read_batch
+from .text_queries import TextQueries
 
 # Queries that are decoded, encoded and searched for at once.
 BATCH = 256
@@ -61,6 +65,7 @@ class SearchPass:
         plan: stored with the gallery, if the strategy is that one's.
         k: hits wanted.
         allowed: (keys,) which images may be answered; None for all.
+        text: that queries are joined with, None for none.
         negatives: what to keep away from, None for nothing.
         weight: how much.
         min_score: hits below are left out.
@@ -72,6 +77,7 @@ class SearchPass:
     plan: Plan | None
     k: int
     allowed: NDArray[np.bool_] | None = None
+    text: TextQueries | None = None
     negatives: Queries | None = None
     weight: float = 0.5
     min_score: float | None = None
@@ -100,13 +106,30 @@ class SearchPass:
             places = {position: place for place, position in enumerate(readable)}
             for position, query in enumerate(part):
                 if hits is None or encoded is None or position in broken:
-                    source, error = _shown(query), broken[position]
-                    yield Answer(
-                        query=query.name, strategy=self.strategy, plan=self.plan, error=error, source=source
-                    )
+                    yield self._unread(query, broken[position])
                 else:
                     found = self._answer(query.name, _shown(query), hits, places[position])
                     yield replace(found, encoded_by=encoded.encoded_by)
+
+    def _unread(self, query: Asked, error: str) -> Answer:
+        return Answer(
+            query=query.name,
+            strategy=self.strategy,
+            plan=self.plan,
+            error=error,
+            source=_shown(query),
+            text=self._words,
+        )
+
+    def texts(self, texts: Sequence[str], encode: Callable[[Sequence[str]], TextQueries]) -> Iterator[Answer]:
+        """Answers to texts, in this order."""
+        for start in range(0, len(texts), BATCH):
+            part = texts[start : start + BATCH]
+            encoded = encode(part)
+            hits = self._search(encoded, self.k)
+            for place, text in enumerate(part):
+                found = self._answer(text, "", hits, place)
+                yield replace(found, encoded_by=encoded.encoded_by, text=text)
 
     def vectors(self, names: Sequence[str], xq: NDArray[np.float32]) -> Iterator[Answer]:
         """Answers to (n, D) vectors that need no encoding."""
@@ -135,6 +158,8 @@ class SearchPass:
             D = np.full((count, k), -np.inf, dtype=np.float32)
             by_full, reason = np.ones(count, dtype=bool), "no image fulfils the condition"
             return Hits(D=D, I=none, shortlist=none, cost=Cost(), by_full=by_full, reason=reason)
+        if self.text is not None:
+            queries = Towards(queries, self.text)
         if self.negatives is not None:
             queries = Away(queries, self.negatives, self.weight)
         # No query is told that it took as long as loading it.
@@ -161,7 +186,13 @@ class SearchPass:
             reason=reason,
             by_full_width=bool(hits.by_full[place]),
             source=source,
+            text=self._words,
         )
+
+    @property
+    def _words(self) -> str:
+        """Of the text that queries are joined with."""
+        return "" if self.text is None else self.text.texts[0]
 
 
 def _hit(row: Row, score: float, rank: int) -> Hit:
@@ -170,6 +201,18 @@ def _hit(row: Row, score: float, rank: int) -> Hit:
 
 def _shown(query: Asked) -> str | bytes | Image.Image:
     return str(Path(query.source).absolute()) if isinstance(query.source, Path) else query.source
+
+
+def require_search(k: Any, weight: Any, where: Any, min_score: Any, reading: Any) -> None:
+    """Raise `TypeError` or `ConfigError` if an argument of a search cannot be."""
+    if k is not None:
+        require_type("k", k, Integral, "a whole number")
+    require_number("unlike_weight", weight)
+    require_type("where", where, str, "a text")
+    if min_score is not None:
+        require_number("min_score", min_score)
+    if reading is not None:
+        require_type("reading", reading, Limits, "Limits or Reading")
 
 
 def hits_wanted(k: int | None, gallery: Gallery) -> int:

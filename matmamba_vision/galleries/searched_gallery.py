@@ -6,25 +6,25 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, TableReading
-from matmamba_retrieval import Gallery, GalleryError, Queries, Strategy
+from matmamba_retrieval import Gallery, GalleryError, Strategy
+from matmamba_retrieval.remedies import ENCODER
 from matmamba_retrieval.storage.spec import made_elsewhere
-from matmamba_retrieval.strategies.examples import Joined, Stored
 from numpy.typing import NDArray
 
 from ..device import limit_threads, place_called
-from ..encoders.names import is_taught
+from ..encoders.names import is_taught, no_texts
 from ..errors import ConfigError, refusals
-from ..given import require_number, require_path, require_place, require_type
+from ..given import require_path, require_place, require_type
 from ..progress import Listener, Meter, Reporter
 from .answers import Answer
 from .gallery_model import ModelLike
 from .given_images import ImageLike
 from .given_vectors import GivenVectors
+from .negatives import Away, read_negatives
 from .opened_gallery import OpenedGallery
 from .queries import (
     Query,
@@ -36,9 +36,10 @@ from .queries import (
     stored_queries,
     vector_parts,
 )
-from .query_images import Asked, read_batch
-from .search_pass import BATCH, ORIGINALS, SearchPass, VectorQueries, hits_wanted, why_few
+from .query_images import Asked
+from .search_pass import BATCH, ORIGINALS, SearchPass, hits_wanted, require_search, why_few
 from .strategies import StrategyChoice
+from .text_queries import TextQueries, TextQuery, read_texts
 
 if TYPE_CHECKING:
     from .intake import Indexed
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 
 # Ids, images or both.
 Examples: TypeAlias = "QueryLike | Sequence[QueryLike]"
-# Queries to keep away from, and keys of those that the gallery has.
-Away = tuple[Queries | None, NDArray[np.int64]]
 MOST_QUERIES = 1000
 
 
@@ -86,6 +85,26 @@ class SearchedGallery(OpenedGallery):
         query: QueryLike,
         k: int | None = None,
         *,
+        text: str | None = None,
+        unlike: Examples = (),
+        unlike_weight: float = 0.5,
+        where: str = "",
+        min_score: float | None = None,
+        strategy: str | Strategy = "auto",
+        query_width: str = "",
+        dim: int | None = None,
+        shortlist: int | None = None,
+        reading: Limits | None = None,
+        progress: Listener | None = None,
+    ) -> Answer: ...
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
+        self,
+        query: None = None,
+        k: int | None = None,
+        *,
+        text: str,
         unlike: Examples = (),
         unlike_weight: float = 0.5,
         where: str = "",
@@ -104,6 +123,7 @@ class SearchedGallery(OpenedGallery):
         query: Sequence[QueryLike] | None = None,
         k: int | None = None,
         *,
+        text: str | Sequence[str] | None = None,
         like: str | Sequence[str] = (),
         unlike: Examples = (),
         unlike_weight: float = 0.5,
@@ -124,6 +144,7 @@ class SearchedGallery(OpenedGallery):
         query: QueryLike | Sequence[QueryLike] | None = None,
         k: int | None = None,
         *,
+        text: str | Sequence[str] | None = None,
         like: str | Sequence[str] = (),
         unlike: Examples = (),
         unlike_weight: float = 0.5,
@@ -146,6 +167,8 @@ class SearchedGallery(OpenedGallery):
                 an image of the gallery (a text that is no file), or a vector (D,) of length 1; or a
                 sequence of these.
             k: hits for each query; by default 10, or all where the gallery has fewer images.
+            text: what pictures should show, for a model with a text tower: alone, or joined with each query
+                (the mean of the two unit vectors, normalised again). Several texts are queries of their own.
             like: ids of images of the gallery that are asked with besides.
             unlike: images or ids that answers should not be like: queries become query - weight * mean of
                 these, normalised again, at each width (Rocchio's relevance feedback); ids among them are
@@ -166,30 +189,36 @@ class SearchedGallery(OpenedGallery):
             progress: is told how far it is; it must not refresh or close the gallery.
 
         Returns:
-            An answer, for one query; a list of answers, for a sequence of queries, `like` and `vectors`, in
-            this order. In a list, the answer to an image that cannot be read has an `error`.
+            An answer, for one query or text; a list of answers, for a sequence of queries or texts,
+            `vectors` and `like`, in this order. In a list, the answer to an image that cannot be read has an
+            `error`.
 
         Raises:
             MatMambaError: a query that cannot be read, an id that the gallery does not have, a vector of
                 another length, an unknown width, a condition that cannot be understood; the model is
-                missing or another one's; the gallery is closed.
+                missing, another one's, or without a text tower; the gallery is closed.
             TypeError: an argument is of another type.
         """
-        single = is_one(query) and not len(like) and vectors is None
+        alone = is_one(query) or (query is None and text is not None)
+        single = alone and isinstance(text, str | None) and not len(like) and vectors is None
         choice = StrategyChoice(strategy=strategy, query_width=query_width, dim=dim, shortlist=shortlist)
-        _require(k, unlike_weight, where, min_score, reading)
+        require_search(k, unlike_weight, where, min_score, reading)
         limits = reading or Limits()
         with self.reading() as gallery:
             queries = read_queries(query, gallery, limits)
             liked = stored_queries("like", like, gallery)
             count, parts = vector_parts(vectors, gallery)
-            self._require_encodable(queries, gallery)
+            texts, joined = read_texts(text, bool(queries or liked or count))
+            self._require_encodable([*queries, *texts, *joined], gallery)
+            queries += texts
             if not (queries or liked or count):
                 empty = "" if query is None else "query is empty, and "
-                raise ConfigError(f"{empty}there is no query: give query, like or vectors")
+                raise ConfigError(f"{empty}there is no query: give query, text, like or vectors")
             itself = bool(liked) or any(isinstance(one, StoredQuery) for one in queries)
-            search = self._pass(gallery, choice, k, itself, where, self._negatives(unlike, gallery, limits))
-            search = replace(search, weight=unlike_weight, min_score=min_score)
+            away = read_negatives(unlike, gallery, limits, self.encoder)
+            search = self._pass(gallery, choice, k, itself, where, away)
+            words = self._texts([one.name for one in joined]) if joined else None
+            search = replace(search, text=words, weight=unlike_weight, min_score=min_score)
             total = len(queries) + count + len(liked)
             with Reporter(progress).meter("searching", total, "queries") as meter:
                 answers = [
@@ -239,6 +268,8 @@ class SearchedGallery(OpenedGallery):
                     lambda images: self.encoder().queries(images),
                     ORIGINALS if is_taught(search.gallery.generation.checkpoint_path) else BATCH,
                 )
+            elif kind is TextQuery:
+                found = search.texts([one.name for one in together], self._texts)
             elif kind is VectorQuery:
                 found = search.vectors([one.name for one in together], np.stack([one.xq for one in together]))
             else:
@@ -246,13 +277,24 @@ class SearchedGallery(OpenedGallery):
             yield from _told(found, meter)
 
     def _require_encodable(self, queries: Sequence[Query], gallery: Gallery) -> None:
-        """Raise `GalleryError` if there are images to be encoded for vectors that were made elsewhere."""
-        named = next((one.name for one in queries if isinstance(one, Asked)), None)
+        """Raise if there is something to be encoded, and nothing that encodes it.
+
+        Raises:
+            GalleryError: images or texts for vectors that were made elsewhere.
+            EncoderError: texts for a model without a text tower.
+        """
+        named = next((one.name for one in queries if isinstance(one, Asked | TextQuery)), None)
         if named is not None and made_elsewhere(gallery.spec):
             raise GalleryError(
                 f"{self.folder} holds vectors that were made elsewhere: ask with vectors or like, not with"
-                f" {named}"
+                f" {named}, unless {ENCODER} says which encoder made them"
             )
+        if self.takes_text() is False and any(isinstance(one, TextQuery) for one in queries):
+            raise no_texts(str(gallery.checkpoint_path))
+
+    def _texts(self, texts: Sequence[str]) -> TextQueries:
+        """Texts to be encoded by the gallery's model."""
+        return TextQueries(self.require_model(), texts)
 
     def _label(self, asked: str, default: str) -> str:
         """Label of the width that was asked for, by default the full or the smallest trained one.
@@ -268,30 +310,6 @@ class SearchedGallery(OpenedGallery):
         if asked in ("", "full") and (asked or default) == "full":
             return "full"
         return self.encoder().encoder.label(asked)
-
-    def _negatives(self, unlike: Any, gallery: Gallery, limits: Limits) -> Away:
-        """What queries are moved away from, and keys of those in the gallery."""
-        read = read_queries(unlike, gallery, limits, "unlike")
-        if not read:
-            return None, np.empty(0, np.int64)
-        found = np.array([one.key for one in read if isinstance(one, StoredQuery)], dtype=np.int64)
-        vectors = [one.xq for one in read if isinstance(one, VectorQuery)]
-        parts: list[Queries] = [Stored(gallery, found)] if len(found) else []
-        parts += [VectorQueries(np.stack(vectors))] if vectors else []
-        parts += self._encoded([one for one in read if isinstance(one, Asked)], gallery)
-        return Joined(parts), found
-
-    def _encoded(self, asked: Sequence[Asked], gallery: Gallery) -> list[Queries]:
-        """Images that answers should not be like, to be encoded; none for none."""
-        if not asked:
-            return []
-        if made_elsewhere(gallery.spec):
-            raise GalleryError(f"unlike {asked[0].name}: {self.folder} has no model for images; give an id")
-        encoder = self.encoder()
-        _, images, broken = read_batch(asked, encoder.read)
-        for position, reason in broken.items():
-            raise BrokenImageError(asked[position].name, reason)
-        return [encoder.queries(images)]
 
     @refusals()
     def add(
@@ -463,18 +481,6 @@ class SearchedGallery(OpenedGallery):
         if plot is not None:
             found.write_plot(plot)
         return found
-
-
-def _require(k: Any, weight: Any, where: Any, min_score: Any, reading: Any) -> None:
-    """Raise `TypeError` or `ConfigError` if an argument of a search cannot be."""
-    if k is not None:
-        require_type("k", k, Integral, "a whole number")
-    require_number("unlike_weight", weight)
-    require_type("where", where, str, "a text")
-    if min_score is not None:
-        require_number("min_score", min_score)
-    if reading is not None:
-        require_type("reading", reading, Limits, "Limits or Reading")
 
 
 def _told(answers: Iterator[Answer], meter: Meter) -> Iterator[Answer]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from matmamba_retrieval import GalleryError
+from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.exchange.vector_files import VectorFile, checked, elsewhere, open_vectors
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
@@ -18,6 +18,7 @@ from ..device import limit_threads
 from ..errors import refusals
 from ..given import require_path, require_type
 from ..progress import Listener, Reporter
+from .given_vectors import spec_of
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
 
@@ -98,7 +99,7 @@ def _index_vectors(wanted: Wanted, file: VectorFile, model_name: str, normalise:
     if (twice := first_repeated(file.ids)) is not None:
         raise GalleryError(f"{file.file}: the id {twice!r} is there twice")
     part, known = parse_shard(wanted.shard, len(file)), _annotations(wanted, file)
-    spec = elsewhere(file, model_name)
+    spec = _spec(wanted, file, model_name)
     target = Destination(wanted.gallery, spec, upsert=wanted.upsert, shard=wanted.shard)
     with closing(target):
         with (
@@ -114,6 +115,14 @@ def _index_vectors(wanted: Wanted, file: VectorFile, model_name: str, normalise:
         total = finish(target, dims, wanted, writer.committed)
     added = writer.committed
     return Indexed(gallery=wanted.gallery, added=added, known=len(part) - added, total=total)
+
+
+def _spec(wanted: Wanted, file: VectorFile, model_name: str) -> EmbeddingSpec:
+    """What made the vectors, as the gallery knows it, if it is there."""
+    if not Gallery.exists(wanted.gallery):
+        return elsewhere(file, model_name)
+    with Gallery(wanted.gallery) as gallery:
+        return spec_of(file, model_name, gallery)
 
 
 def _annotations(wanted: Wanted, file: VectorFile) -> Annotations | None:

@@ -10,6 +10,7 @@ import numpy as np
 from matmamba_retrieval import Gallery, GalleryError
 from numpy.typing import NDArray
 
+from ..encoders import takes_text
 from ..errors import refusals
 from ..given import require_texts, require_type
 
@@ -35,6 +36,7 @@ def describe(gallery: Gallery) -> dict[str, Any]:
         "changed": gallery.version.time,
         "versions": [version.number for version in gallery.versions()],
         "checkpoint": gallery.checkpoint_path,
+        "takes_text": takes_text(gallery.checkpoint_path),
         "spec": asdict(gallery.spec),
         "further_widths": list(gallery.generation.widths),
         "indexes": [

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matmamba_common.errors import MatMambaError
 from matmamba_common.settings import require_least
-from matmamba_datasets import BrokenImageError
-from matmamba_retrieval import Gallery, Row
+from matmamba_retrieval import Gallery
 from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.gallery.inspection import Damage
 from matmamba_retrieval.storage.files import remove
 from matmamba_retrieval.storage.records import Generation
-from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import refusals
 from ..galleries.gallery_model import ModelLike, embedder_of, is_there
 from ..galleries.light_files import LightFileError, light_files, read_light
-from ..galleries.pictures import Pictures
 from ..given import PathLike, require_path
+from .reencoding import Reencoder
 
 if TYPE_CHECKING:
     from ..galleries.embedder import Embedder
@@ -93,7 +88,7 @@ def verify(folder: PathLike, *, images: int = 0, model: ModelLike | None = None)
     if damages or not images:
         return Verified(damages)
     with Gallery(folder) as gallery:
-        encoder = _Reencoder(folder, gallery.generation, model)
+        encoder = _reencoder(folder, gallery.generation, model)
         return Verified(inspection.verify_vectors(gallery, encoder, images), min(images, len(gallery)))
 
 
@@ -122,7 +117,7 @@ def repair(folder: PathLike, *, model: ModelLike | None = None) -> Repaired:
         GalleryError: no gallery there, or another process writes to it.
     """
     folder = require_path("folder", folder)
-    said = repairing.repair(folder, partial(_Reencoder, folder, named=model))
+    said = repairing.repair(folder, partial(_reencoder, folder, named=model))
     for damage in _damaged_encoders(folder):
         remove(damage.file)
         said.append(f"{damage.file} {damage.what}: removed, nothing but time is lost")
@@ -148,38 +143,9 @@ def compact(folder: PathLike) -> int:
         return renewal.compact(gallery)
 
 
-class _Reencoder:
-    """Vectors of images that are read again, by the model of a generation.
-
-    Args:
-        folder: of the gallery.
-        generation: whose model it is.
-        named: that model, or where it may be, if it was moved.
-
-    Raises:
-        GalleryError: that model is not to be had.
-        CheckpointError: that model is not to be had.
-    """
-
-    def __init__(self, folder: Path, generation: Generation, named: ModelLike | None = None) -> None:
-        self._pictures = Pictures()
-        self._embedder = _embedder(folder, generation, named)
-
-    def __call__(self, rows: Sequence[Row], width: str) -> list[NDArray[np.float32] | str]:
-        """Embeddings at a width; in the place of an image that cannot be read, why."""
-        transform = self._embedder.transform_of(width).array
-        images = [self._image(row, transform) for row in rows]
-        readable = [image for image in images if isinstance(image, np.ndarray)]
-        xb = iter(self._embedder.embed(np.stack(readable), width) if readable else ())
-        return [image if isinstance(image, str) else next(xb) for image in images]
-
-    def _image(
-        self, row: Row, transform: Callable[[Image.Image], NDArray[np.float32]]
-    ) -> NDArray[np.float32] | str:
-        try:
-            return transform(self._pictures.read(row.path))
-        except BrokenImageError as error:
-            return str(error)
+def _reencoder(folder: Path, generation: Generation, named: ModelLike | None = None) -> Reencoder:
+    """Encodes images by the model of a generation, or the named one; `MatMambaError` without it."""
+    return Reencoder(_embedder(folder, generation, named))
 
 
 def _embedder(folder: Path, generation: Generation, named: ModelLike | None) -> Embedder:

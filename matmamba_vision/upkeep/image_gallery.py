@@ -10,10 +10,11 @@ from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
 
 from ..errors import ConfigError, refusals
-from ..galleries.gallery_model import ModelLike
+from ..galleries.gallery_model import ModelLike, embedder_at
 from ..galleries.queries import stored_queries
 from ..galleries.searched_gallery import SearchedGallery
 from ..galleries.strategies import Method
+from ..given import require_whole
 from ..progress import Listener, Reporter
 from . import contents
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .duplicates import DuplicatesFound
     from .health import Repaired, Verified
     from .labels import LabelFindings
+    from .maker import EncoderSet
     from .moving import Moved
 
 
@@ -67,7 +69,7 @@ class ImageGallery(SearchedGallery):
             MatMambaError: it is closed, or damaged.
         """
         with self.reading() as gallery:
-            return contents.describe(gallery)
+            return contents.describe(gallery) | {"takes_text": self.takes_text()}
 
     @refusals()
     def rows(self, ids: str | Sequence[str] | None = None, *, where: str = "") -> list[Row]:
@@ -159,6 +161,34 @@ class ImageGallery(SearchedGallery):
             made = freeze_widths(gallery, self.require_model(), widths, kinds, Reporter(progress))
             self._encoder = None
         return made
+
+    @refusals()
+    def set_encoder(self, model: ModelLike, *, images: int = 16, force: bool = False) -> EncoderSet:
+        """Say which model made its vectors, of those that were made elsewhere: then images can ask.
+
+        Args:
+            model: as for `index`.
+            images: so many, taken by chance among those whose files are found, are encoded and compared with
+                their vectors; a mean cosine below 0.98 is refused.
+            force: take it whatever the comparison says, and whatever made the gallery as far as it knew.
+
+        Returns:
+            What is remembered, and how images and vectors compared.
+
+        Raises:
+            MatMambaError: vectors of other dims, or of another model; the model is not to be had; it is
+                closed, or was opened for reading. Nothing was changed.
+            TypeError: an argument is of another type.
+        """
+        from . import maker
+
+        require_whole("images", images, 0)
+        with self.changing() as folder, Gallery(folder, write=True) as gallery:
+            embedder = embedder_at(model, self._device)
+            done = maker.set_encoder(gallery, embedder, images=images, force=force)
+            # What is named here is what was named to open it, from now on.
+            self._model, self._loaded, self._encoder = embedder, embedder, None
+        return done
 
     @refusals()
     def compact(self) -> int:

@@ -50,6 +50,7 @@ ERRORS = (
     "search --gallery none a/0.png",
     "search --gallery g --like none",
     "search --gallery g none.png",
+    "search --gallery g --text words",
     "gallery lsit",
     "index --checkpoint none --images photos --gallery new",
     "train --optim.lr -1",

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import chdir
+from importlib.util import find_spec
 from pathlib import Path
 
 import documents
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import timm
+from encoders_made import clip_folder
+from matmamba_retrieval import Gallery
 from matmamba_vision.cli import main
 from PIL import Image
 from timm.models._hub import save_for_hf
@@ -93,6 +96,27 @@ def save_teacher(folder: Path) -> None:
     save_for_hf(model, str(folder), safe_serialization=True)
 
 
+def save_texts(folder: Path) -> None:
+    """Where open_clip is: a network with a text tower, drawn by chance, and a gallery of it."""
+    if find_spec("open_clip"):
+        towers = clip_folder(folder / "TOWERS")
+        assert main(["index", "--checkpoint", towers, "--images", "PHOTOS", "--gallery", "W"]) == 0
+
+
+def save_told(folder: Path) -> None:
+    """A gallery of a network of timm's whose vectors were written and read back, as if made elsewhere."""
+    network = f"timm:local-dir:{folder / 'LITE2'}"
+    assert main(["index", "--checkpoint", network, "--images", "PHOTOS", "--gallery", "MADE"]) == 0
+    with Gallery(folder / "MADE") as gallery:
+        keys = gallery.live_keys()
+        rows, xb = gallery.rows(keys), gallery.segments.read(keys).astype(np.float32)
+    texts = {"id": [row.id for row in rows], "path": [row.path for row in rows], "vector": list(xb)}
+    pq.write_table(pa.table(texts), folder / "resnet.parquet")
+    vectors = ["--vectors", "resnet.parquet", "--model-name", "resnet50", "--normalise"]
+    assert main(["index", *vectors, "--gallery", "F"]) == 0
+    shutil.rmtree(folder / "MADE")
+
+
 def save_runs(folder: Path) -> None:
     """Two runs, galleries of them, shards."""
     train = ["train", "--data.name", "folder", "--data.root", "PHOTOS", *SMALL, "--optim.epochs", "1"]
@@ -154,6 +178,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_teacher(folder / "LITE2")
     with chdir(folder):
         save_runs(folder)
+        save_texts(folder)
+        save_told(folder)
     return folder
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ INSTEAD = {
     r"^(matmamba train --config configs/digits/demo.yaml)": r"\1 --data.name folder --data.root PHOTOS",
     r"^matmamba train (.*?)( --optim.epochs 30)?$": rf"matmamba train \1 {SMALL}",
     r"^matmamba distill (.*)": rf"matmamba distill \1 {STUDENT}",
+    # Asked by texts, which only networks of open_clip's take.
+    **({} if find_spec("open_clip") else {r"^matmamba search --gallery W .*": ""}),
     r"timm:resnet50.a1_in1k": "timm:local-dir:LITE2",
     r"s3://bucket/photos/train-\{000000..000099\}.tar": "SHARDS/train-{000000..000000}.tar",
     r"^(matmamba evaluate --name parquet .*)": r"\1 --checkpoint RUN",

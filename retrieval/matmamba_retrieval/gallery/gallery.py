@@ -228,6 +228,21 @@ class Gallery(Snapshot):
         self.require_writer()
         self.catalog.save_plan(self.generation.number, plan)
 
+    def set_maker(self, spec: EmbeddingSpec, checkpoint_path: str) -> None:
+        """Note what made the vectors, which stay as they are; a plan is dropped.
+
+        Raises:
+            GalleryError: it makes vectors of other dims or another width; the gallery is open for reading.
+        """
+        self.require_writer()
+        if (spec.dim, spec.width) != (self.spec.dim, self.spec.width):
+            raise GalleryError(
+                f"{self.folder} has vectors of {self.spec.dim} dims, width {self.spec.width}:"
+                f" not {spec.dim}, {spec.width}"
+            )
+        with self.changing("what made the vectors is saved"):
+            self.catalog.set_maker(self.generation.number, spec, checkpoint_path)
+
     def build_shortlist(
         self,
         dim: int,

@@ -101,6 +101,14 @@ class Catalog(CheckedDatabase):
             (number, json.dumps(asdict(spec)), checkpoint_path, json.dumps(list(widths))),
         )
 
+    def set_maker(self, number: int, spec: EmbeddingSpec, checkpoint_path: str) -> None:
+        """Note what made the vectors of a generation; its plan, which names what was known, is dropped."""
+        query = "UPDATE generations SET spec = ?, checkpoint_path = ? WHERE number = ?"
+        with self.transaction():
+            self.require("generations")
+            self.run(query, (json.dumps(asdict(spec)), checkpoint_path, number))
+            self.save_plan(number, None)
+
     def versions(self, generation: int) -> list[Version]:
         """The versions of a generation, oldest first."""
         self.require("versions")

@@ -1,4 +1,4 @@
-"""Queries by example: images that the gallery has already, and images that the answers should not be like."""
+"""Queries by example: images that the gallery has, queries joined with another, and moved away from some."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..gallery.gallery import Gallery
 from .queries import Encoded, Queries
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,35 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Towards:
+    """Queries joined with one other: the mean of two vectors of length 1, normalised again, at each width.
+
+    Attributes:
+        other: a single one, such as a text.
+
+    Raises:
+        GalleryError: when a query is encoded that points away from the other, so that their mean is nothing.
+    """
+
+    queries: Queries
+    other: Queries
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def encode(self, width: str) -> Encoded:
+        """Encode both; the other's cost is shared by the queries."""
+        encoded, other = self.queries.encode(width), self.other.encode(width)
+        joined = _unit(encoded.xq + other.xq, "a query is the opposite of what it is joined with")
+        share = 1 / max(1, len(self.queries))
+        return Encoded(joined, encoded.macs + share * other.macs, encoded.ms + share * other.ms)
+
+    def take(self, which: Ints) -> Towards:
+        """Some of the queries, by position."""
+        return Towards(self.queries.take(which), self.other)
+
+
+@dataclass(frozen=True)
 class Away:
     """Queries moved away from negative examples: query - weight * mean of the negatives, normalised again.
 
@@ -94,15 +124,23 @@ class Away:
     def encode(self, width: str) -> Encoded:
         """Encode both; the negatives' cost is shared by the queries."""
         encoded, away = self.queries.encode(width), self.negatives.encode(width)
-        moved = encoded.xq - np.float32(self.weight) * away.xq.mean(0)
-        lengths = np.linalg.norm(moved, axis=1, keepdims=True)
-        # What is left of equal vectors is rounding.
-        if len(lengths) and lengths.min() < 1e-3:
-            raise GalleryError("a query is so like its negative examples that nothing is left to search for")
+        moved = _unit(
+            encoded.xq - np.float32(self.weight) * away.xq.mean(0),
+            "a query is so like its negative examples that nothing is left to search for",
+        )
         share = len(self.negatives) / max(1, len(self.queries))
         macs, ms = encoded.macs + share * away.macs, encoded.ms + share * away.ms
-        return Encoded(moved / lengths, macs, ms)
+        return Encoded(moved, macs, ms)
 
     def take(self, which: Ints) -> Away:
         """Some of the queries, by position."""
         return Away(self.queries.take(which), self.negatives, self.weight)
+
+
+def _unit(vectors: Floats, nothing: str) -> Floats:
+    """(n, D) brought to length 1; `GalleryError` with `nothing` where no direction is left."""
+    lengths: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # What is left of equal vectors is rounding.
+    if len(lengths) and lengths.min() < 1e-3:
+        raise GalleryError(nothing)
+    return vectors / lengths
