@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         Strategy,
         Study,
         SystemRefusalError,
+        Taught,
         TrainConfig,
         TrainingPlan,
         Validation,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         train,
         validate,
         verify_data,
+        with_teacher,
         write_page,
     )
     from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
@@ -124,6 +126,7 @@ else:
                 "Strategy",
                 "Study",
                 "SystemRefusalError",
+                "Taught",
                 "TrainConfig",
                 "TrainingPlan",
                 "Validation",
@@ -150,6 +153,7 @@ else:
                 "train",
                 "validate",
                 "verify_data",
+                "with_teacher",
                 "write_page",
             ),
             ".checkpoint": ("Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"),
@@ -201,6 +205,7 @@ __all__ = [
     "Strategy",
     "Study",
     "SystemRefusalError",
+    "Taught",
     "TrainConfig",
     "TrainingPlan",
     "Validation",
@@ -236,6 +241,7 @@ __all__ = [
     "train",
     "validate",
     "verify_data",
+    "with_teacher",
     "write_page",
 ]
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .galleries.plans import PlanFound
     from .galleries.result_page import write_page
     from .galleries.shortlists import build_indexes
+    from .galleries.taught import Taught, with_teacher
     from .galleries.vector_intake import index_vectors
     from .progress import Event, Listener, Notice, Progress
     from .runs import (
@@ -85,6 +86,10 @@ else:
             ".galleries.plans": ("PlanFound",),
             ".galleries.result_page": ("write_page",),
             ".galleries.shortlists": ("build_indexes",),
+            ".galleries.taught": (
+                "Taught",
+                "with_teacher",
+            ),
             ".galleries.vector_intake": ("index_vectors",),
             ".progress": (
                 "Event",
@@ -179,6 +184,7 @@ __all__ = [
     "Strategy",
     "Study",
     "SystemRefusalError",
+    "Taught",
     "TrainConfig",
     "TrainingPlan",
     "Validation",
@@ -205,5 +211,6 @@ __all__ = [
     "train",
     "validate",
     "verify_data",
+    "with_teacher",
     "write_page",
 ]

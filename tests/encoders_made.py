@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matmamba_vision as mv
 import numpy as np
 import timm
 import torch
@@ -62,6 +63,19 @@ def onnx_file(file: Path) -> Path:
         verbose=False,
     )
     return file
+
+
+def student_run(folder: Path, teacher: str, photos: Path, seed: int = 0) -> Path:
+    """A small student of a teacher, in a run's folder."""
+    config = {
+        "teacher": teacher, "images": [str(photos)], "output": str(folder), "dim": 16, "threads": 1,
+        "seed": seed, "rotation_images": 20, "trackers": [],
+        "model": {"name": "matmamba_nano_patch4_32", "patch_size": 8},
+        "data": {"batch_size": 12, "decoded": 36},
+        "optim": {"epochs": 6, "lr": 0.003, "warmup_epochs": 0},
+    }  # fmt: skip
+    mv.distill(config)
+    return folder
 
 
 def coloured(root: Path, count: int = 6, seed: int = 0) -> Path:

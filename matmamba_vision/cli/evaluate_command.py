@@ -29,13 +29,21 @@ single-shot at full width; above 1 a strategy costs more. A gate that would send
 width, or costs more in both, falls back to single-shot: it is counted below the tables, and its row is in
 results.json alone.
 
-The folder receives results.json, results.csv and plots; embeddings, gallery and rows that are done already
-are kept there, so that the same command goes on where it was stopped.
+Of a student with its teacher (--teacher), the teacher is the full width and encodes the gallery, which the
+student asks in all strategies. Exact search is by mode, one word each for the encoders of query and gallery:
+  teacher-teacher   the teacher encodes both: what the others are compared with
+  student-student   the student encodes both, the gallery at full width
+  student-teacher   a query by a width of the student in the gallery that the teacher encoded
+
+The folder receives results.json, results.csv and plots, of modes also modes.csv and modes.png; embeddings,
+gallery and rows that are done already are kept there, so that the same command goes on where it was stopped.
 
 examples:
   matmamba evaluate --checkpoint runs/photos
   matmamba evaluate --name parquet --root CIFAR10 --queries 2000
   matmamba evaluate --checkpoint timm:resnet50.a1_in1k --name folder --root PHOTOS
+  matmamba evaluate --checkpoint runs/student --teacher timm:resnet50.a1_in1k --name folder --root PHOTOS
+  matmamba evaluate --checkpoint runs/student --teacher auto --modes teacher-teacher student-teacher
   matmamba evaluate --checkpoint runs/photos --grid my.yaml --output runs/photos/mine --json
 """
 
@@ -56,7 +64,7 @@ from .arguments import parse
 from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
-from .measured_model import folder_beside, require_model
+from .measured_model import folder_beside, model_named, require_model
 
 if TYPE_CHECKING:
     from ..studies.evaluate import Study
@@ -68,10 +76,14 @@ Row = dict[str, Any]
 class EvaluateFlags:
     # Run folder, checkpoint file, shipped name, or any encoder: timm:NAME, open_clip:ARCH/TAG, an ONNX file.
     checkpoint: Path = Path(SHIPPED)
+    # Of a student: its teacher, which then encodes the gallery; auto for the one that its run names.
+    teacher: str = ""
+    # Of a student with its teacher: modes of exact search, see above; by default all three.
+    modes: list[str] = field(default_factory=list)
     # What to try: quick, which ends within minutes; full, every strategy, index and dim; or a YAML file.
     grid: str = "quick"
-    # Folder to write; by default the folder `evaluate` beside the checkpoint, or runs/evaluate for a model
-    # that has no folder here.
+    # Folder to write; by default the folder `evaluate` beside the checkpoint, with a teacher the folder
+    # `modes`; below runs for a model that has no folder here.
     output: Path | None = None
     # The data set, if not the one of the training run.
     data: NamedData = field(default_factory=NamedData)
@@ -92,9 +104,10 @@ def run(arguments: list[str]) -> None:
     console = args.computing.console()
     with Shown(console) as listener:
         study = evaluate(
-            args.checkpoint,
+            model_named(args.checkpoint, args.teacher, args.computing.device),
+            modes=args.modes,
             grid=args.grid,
-            output=args.output or folder_beside(args.checkpoint, "evaluate"),
+            output=args.output or folder_beside(args.checkpoint, "modes" if args.teacher else "evaluate"),
             data=args.data.name,
             root=args.data.root,
             gallery_images=args.gallery_images,
@@ -110,7 +123,7 @@ def run(arguments: list[str]) -> None:
 
 def _print(console: Console, study: Study) -> None:
     """A table for each kind of strategy, and where the files are."""
-    from ..studies.evaluate import PLOTS
+    from ..studies.evaluate import MODE_FILES, PLOTS
 
     images, k = study.images, study.settings["k"]
     console.print(
@@ -132,9 +145,31 @@ def _print(console: Console, study: Study) -> None:
         offered = [row for row in rows if not row["falls_back"]]
         if offered:
             console.print(_table(offered, title, k))
+    if study.modes:
+        console.print(_modes(study.exact))
     for note in study.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    console.print(f"{study.output}: results.json, results.csv, {', '.join(PLOTS)}", soft_wrap=True)
+    files = [*PLOTS, *(MODE_FILES if study.modes else ())]
+    console.print(f"{study.output}: results.json, results.csv, {', '.join(files)}", soft_wrap=True)
+
+
+def _modes(rows: Sequence[Row]) -> Table:
+    """A line for each mode, query width and dim of exact search, with intervals."""
+    from ..studies.modes import MODES, named
+
+    names = ("mode", "query", "dim", "1-NN", "95 %", "lost", "mAP@10", "lost", "MMACs", "ms")
+    title = "exact search by mode (query-gallery); lost: points less than teacher-teacher"
+    table = Table(*names, title=title, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify, column.no_wrap = "right", True
+    for row in sorted(rows, key=lambda row: MODES.index(row["mode"])):
+        low, high = row["knn1_interval"]
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        quality = (f"{100 * row['knn1']:.1f}", interval, _points(row["knn1_loss"]))
+        ranked = (f"{100 * row['map10']:.1f}", _points(row["map10_loss"]))
+        spent = (f"{row['encoder_macs'] / 1e6:,.1f}", f"{row['encoder_ms']:.1f}")
+        table.add_row(row["mode"], named(row["query_width"]), str(row["dim"]), *quality, *ranked, *spent)
+    return table
 
 
 def _table(rows: Sequence[Row], title: str, k: int) -> Table:

@@ -12,6 +12,7 @@ examples:
   matmamba index --images PHOTOS --gallery G
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G
   matmamba index --checkpoint timm:resnet50.a1_in1k --images PHOTOS --gallery T
+  matmamba index --checkpoint runs/student --teacher timm:resnet50.a1_in1k --images PHOTOS --gallery T
   matmamba index --checkpoint runs/photos --images MORE --gallery G --prefix more/
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory auto
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --widths 1/8 --metadata photos.csv
@@ -41,6 +42,7 @@ from ..progress import Listener
 from .arguments import parse
 from .bars import Shown
 from .console import Console
+from .measured_model import model_named
 from .summary import continuable, summarise
 
 
@@ -56,6 +58,9 @@ class IndexFlags:
     # Run folder, checkpoint file, or the name of a model whose weights are shipped; or any encoder:
     # timm:NAME, timm:local-dir:FOLDER, open_clip:ARCH/TAG, or an ONNX file with a JSON file beside it.
     checkpoint: Path = Path(SHIPPED)
+    # Of a student: the teacher encodes the gallery, rotated as the student's run says, and the student asks
+    # it, at its widths `student`, `student 1/2` and so on. Its name; auto for the one that the run names.
+    teacher: str = ""
     # Put before each image's id, which is its path below the folder: keeps two folders apart.
     prefix: str = ""
     # Further widths, such as 1/8, at which each image gets a vector; by default those that the gallery has.
@@ -148,7 +153,7 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
     return index(
         args.images,
         args.gallery,
-        model=args.checkpoint,
+        model=model_named(args.checkpoint, args.teacher),
         prefix=args.prefix,
         widths=args.widths,
         dims=args.dims,
@@ -191,7 +196,7 @@ def _require_fitting(args: IndexFlags) -> None:
     if args.vectors is not None and args.widths:
         unused.append("--widths")
     if args.images is None:
-        unused += [f"--{name}" for name in ("changed", "prune") if getattr(args, name)]
+        unused += [f"--{name}" for name in ("changed", "prune", "teacher") if getattr(args, name)]
     if args.images is None and args.vectors is None:
         unused += [
             f"--{name}" for name in ("metadata", "widths", "prefix", "upsert", "shard") if getattr(args, name)

@@ -8,6 +8,7 @@ With the same model and other --widths, the gallery gets vectors of these widths
 examples:
   matmamba reindex --gallery G --checkpoint runs/better
   matmamba reindex --gallery G --checkpoint timm:resnet50.a1_in1k
+  matmamba reindex --gallery G --checkpoint runs/student --teacher auto
   matmamba reindex --gallery G --checkpoint runs/better --widths 1/8 --max-broken 0.05
 """
 
@@ -24,6 +25,7 @@ from ..upkeep.reindex import reindex
 from .arguments import parse
 from .bars import Shown
 from .console import Console
+from .measured_model import model_named
 from .summary import continuable, summarise
 
 
@@ -34,6 +36,9 @@ class ReindexFlags:
     # Run folder, checkpoint file, or the name of a model whose weights are shipped; or any encoder:
     # timm:NAME, open_clip:ARCH/TAG, or an ONNX file with a JSON file beside it.
     checkpoint: Path
+    # Of a student: its teacher, which then encodes the gallery that the student asks; auto for the one that
+    # its run names.
+    teacher: str = ""
     # Further widths at which each image gets a vector; by default those that the gallery has.
     widths: list[str] = field(default_factory=list)
     # Share of images that may be missing or unreadable before the run stops.
@@ -55,7 +60,7 @@ def run(arguments: list[str]) -> None:
     with continuable(args.gallery), Shown(console) as listener:
         done = reindex(
             args.gallery,
-            args.checkpoint,
+            model_named(args.checkpoint, args.teacher),
             widths=args.widths,
             max_broken=args.max_broken,
             batch_size=args.batch_size,

@@ -20,7 +20,8 @@ single-shot encodes the query at full width and compares it with every image. sh
 small width, finds candidates by a short prefix in FAISS, and reranks them by full-width, full-length
 embeddings; funnel reranks in steps. auto does what `matmamba plan` chose for this gallery; without a plan it
 takes single-shot up to 10,000 images, where the exact answer takes milliseconds, and shortlist beyond. Scores
-are cosine similarities of full-length embeddings.
+are cosine similarities of full-length embeddings. In a gallery that a teacher encoded for its student, the
+full width is the teacher, and `student`, `student 1/2` and so on are the widths of the student.
 
 examples:
   matmamba search --gallery G query.jpg
@@ -33,6 +34,7 @@ examples:
   matmamba search --gallery C --vectors queries.npy --model-name clip-vit-b32
   matmamba search --gallery G query.jpg --where "label = 'cat' AND year >= 2020" --min-score 0.8
   matmamba search --gallery G query.jpg --strategy shortlist --query-width 1/4 --dim 64 --shortlist 500
+  matmamba search --gallery T query.jpg --strategy single-shot --query-width "student 1/8"
 """
 
 from __future__ import annotations

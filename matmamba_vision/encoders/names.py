@@ -1,5 +1,7 @@
 """How encoders that are not ours are named: `timm:NAME`, `open_clip:ARCH/TAG`, `FILE.onnx`.
 
+A student with its teacher is named `student:RUN::TEACHER`.
+
 Told apart without loading anything, so that what a gallery remembers can be looked at at once.
 """
 
@@ -12,6 +14,8 @@ from matmamba_common.errors import MatMambaError
 TIMM, OPEN_CLIP, ONNX = "timm:", "open_clip:", ".onnx"
 # Before the name of a function, which no text can open again.
 FUNCTION = "function:"
+# Before the run of a student; behind that, the name of its teacher.
+TAUGHT, _BY = "student:", "::"
 # Of a folder with a network's configuration and weights, for timm and open_clip alike.
 _FOLDER = "local-dir:"
 # In words, for messages and help.
@@ -29,7 +33,23 @@ def no_texts(name: str) -> EncoderError:
 
 def is_named(name: str) -> bool:
     """Whether a text names an encoder that is not ours."""
-    return name.startswith((TIMM, OPEN_CLIP, FUNCTION)) or name.endswith(ONNX)
+    return name.startswith((TIMM, OPEN_CLIP, FUNCTION, TAUGHT)) or name.endswith(ONNX)
+
+
+def is_taught(name: str) -> bool:
+    """Whether a text names a student with its teacher."""
+    return name.startswith(TAUGHT)
+
+
+def taught_name(run: str, teacher: str) -> str:
+    """The name of a student with its teacher."""
+    return f"{TAUGHT}{run}{_BY}{teacher}"
+
+
+def taught_parts(name: str) -> tuple[str, str]:
+    """The run of the student and the name of the teacher, "" where none is named."""
+    run, _, teacher = name.removeprefix(TAUGHT).partition(_BY)
+    return run, teacher
 
 
 def place_of(name: str) -> str:
@@ -42,11 +62,14 @@ def place_of(name: str) -> str:
 
 def takes_text(name: str) -> bool | None:
     """Whether what a name opens has a text tower; None where only the function itself knows."""
+    name = taught_parts(name)[1] if is_taught(name) else name
     return None if name.startswith(FUNCTION) else name.startswith(OPEN_CLIP)
 
 
 def file_of(name: str) -> Path | None:
     """The folder or file that a name leads to; None where a library looks for its weights."""
+    if is_taught(name):
+        return Path(taught_parts(name)[0])
     if name.endswith(ONNX):
         return Path(name)
     path = name.partition(_FOLDER)[2]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matmamba_datasets import BrokenTally, Images, Subset, eval_transform
+from matmamba_datasets import BrokenTally, Images, Subset
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
 from ..given import require_whole
 from ..progress import Meter
 
 if TYPE_CHECKING:
     from matmamba_datasets import Batch
+    from matmamba_datasets.transforms import Transform
 
     from .embedder import Embedder
 
@@ -60,6 +62,27 @@ def embed_batches(
     return by_width, np.concatenate(labels), np.concatenate(indices)
 
 
+def embed_images(
+    embedder: Embedder, widths: Sequence[str], batches: Callable[[Transform], Iterable[Batch]]
+) -> tuple[dict[str, NDArray[np.float32]], Ints, Ints]:
+    """The same of images that are read once for each way in which the widths want them prepared.
+
+    Args:
+        embedder: of the widths.
+        widths: their labels.
+        batches: one pass over the images, prepared in one way.
+
+    Raises:
+        NotFiniteError: a width gives embeddings that are not numbers.
+    """
+    alike: dict[Transform, list[str]] = {}
+    for width in widths:
+        alike.setdefault(embedder.transform_of(width), []).append(width)
+    passes = [embed_batches(embedder, batches(transform), some) for transform, some in alike.items()]
+    found = {width: vectors for by_width, _, _ in passes for width, vectors in by_width.items()}
+    return {width: found[width] for width in widths}, *passes[0][1:]
+
+
 @dataclass(frozen=True)
 class ImageEncoder:
     """A model that encodes images at its full width and at some others.
@@ -82,6 +105,11 @@ class ImageEncoder:
         require_whole("workers", workers, 0)
         labels = dict.fromkeys(embedder.label(width) for width in widths)
         labels.pop(embedder.spec().width, None)
+        if labels and embedder.taught is not None:
+            raise ConfigError(
+                f"widths {next(iter(labels))}: a gallery that the teacher encodes has its vectors alone,"
+                " which all widths of the student ask"
+            )
         return ImageEncoder(embedder, tuple(labels), batch_size, workers)
 
     def encode(
@@ -97,7 +125,7 @@ class ImageEncoder:
         """
         from matmamba_datasets import make_loader
 
-        transform = eval_transform(self.embedder.input)
+        transform = self.embedder.transform_of(self.embedder.spec().width)
         loader = make_loader(images, transform, self.batch_size, workers=self.workers, left=left)
         for batch in ahead(iter(loader), AHEAD):
             tally.add(batch.broken)

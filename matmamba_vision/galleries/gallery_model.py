@@ -14,7 +14,7 @@ from matmamba_retrieval.storage.spec import made_elsewhere
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from ..device import place_called
 from ..encoders import is_named
-from ..encoders.names import FUNCTION, file_of
+from ..encoders.names import FUNCTION, file_of, is_taught
 from ..given import PathLike, require_path, require_type
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
     from ..encoders import Encoder
     from .embedder import Embedder
+    from .taught import Taught
 else:
     torch = Deferred("torch")
 
 CheckpointLike: TypeAlias = PathLike | Checkpoint
-# A checkpoint, or any encoder.
-ModelLike: TypeAlias = "PathLike | Checkpoint | Encoder | Embedder"
+# A checkpoint, any encoder, or a student with its teacher.
+ModelLike: TypeAlias = "PathLike | Checkpoint | Encoder | Taught | Embedder"
 
 # Good for a first gallery, before anything is trained.
 SHIPPED = "matmamba_mini_patch16_128"
@@ -78,8 +79,8 @@ def embedder_at(model: ModelLike, device: torch.device | str = "cpu", *, name: s
 
     Args:
         model: run folder, checkpoint file, or the name of a model whose weights are shipped; `timm:NAME`,
-            `open_clip:ARCH/TAG`, or an ONNX file; or a checkpoint or an encoder that is loaded, which stays
-            on the device where it is.
+            `open_clip:ARCH/TAG`, or an ONNX file; `student:RUN::TEACHER`, or what `with_teacher` gives; or a
+            checkpoint or an encoder that is loaded, which stays on the device where it is.
         device: where it is to compute: cpu, cuda, or auto for whichever is there.
         name: of the argument.
 
@@ -93,21 +94,23 @@ def embedder_at(model: ModelLike, device: torch.device | str = "cpu", *, name: s
     opened = _opened(model, device, name) if isinstance(model, (str, os.PathLike, Checkpoint)) else model
     from ..encoders import Encoder
     from .embedder import Embedder
+    from .taught import Taught
 
     if isinstance(opened, Embedder):
         return opened
-    if not isinstance(opened, Checkpoint | Encoder):
+    if not isinstance(opened, Checkpoint | Encoder | Taught):
         require_path(name, opened)
     return Embedder(opened)
 
 
-def _opened(model: CheckpointLike, device: torch.device | str, name: str) -> Checkpoint | Encoder:
+def _opened(model: CheckpointLike, device: torch.device | str, name: str) -> Checkpoint | Encoder | Taught:
     """The model that an argument names, or is."""
     if isinstance(model, Checkpoint) or not is_named(place := str(require_path(name, model))):
         return checkpoint_at(model, device, name=name)
     from ..encoders import open_encoder
+    from .taught import open_taught
 
-    return open_encoder(place, device=_device(device))
+    return (open_taught if is_taught(place) else open_encoder)(place, device=_device(device))
 
 
 def checkpoint_at(

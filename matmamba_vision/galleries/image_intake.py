@@ -64,7 +64,7 @@ def index(
         gallery: its folder.
         model: run folder, checkpoint file, or the name of a model whose weights are shipped; any encoder, as
             `timm:NAME`, `open_clip:ARCH/TAG` or an ONNX file with a JSON file beside it; or a checkpoint or
-            encoder that is loaded.
+            encoder that is loaded; or a student with its teacher, as `with_teacher` gives it.
         ids: of a sequence of images, one each; by default their paths, so images in memory need them.
         labels: of a sequence of images, one each, None for an image without.
         prefix: put before each id: keeps two folders apart.

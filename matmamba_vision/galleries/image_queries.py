@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from matmamba_retrieval import EmbeddingSpec, Encoded, GalleryError
 from numpy.typing import NDArray
+from PIL import Image
 
 if TYPE_CHECKING:
+    from matmamba_datasets.transforms import Transform
     from torch import Tensor
 
 Images = NDArray[np.float32]
@@ -55,14 +58,46 @@ def require_prepared(images: PreparedImages, wanted: tuple[int, int, int]) -> No
             raise GalleryError(f"query has {found} {name}, the model takes {needed}")
 
 
+class Originals:
+    """Images as they were decoded, for widths that want them prepared in different ways.
+
+    Args:
+        images: upright RGB.
+        transform_of: how the images of a width are prepared.
+    """
+
+    def __init__(self, images: Sequence[Image.Image], transform_of: Callable[[str], Transform]) -> None:
+        self._images, self._transform_of = images, transform_of
+        self._prepared: dict[Transform, Images] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, which: NDArray[np.int64]) -> Originals:
+        taken = Originals([self._images[place] for place in which], self._transform_of)
+        taken._prepared = {transform: known[which] for transform, known in self._prepared.items()}
+        return taken
+
+    def at(self, width: str) -> Images:
+        """(n, C, S, S) as a width wants them, made of the originals when first asked for."""
+        transform = self._transform_of(width)
+        if transform not in self._prepared:
+            self._prepared[transform] = np.stack([transform.array(image) for image in self._images])
+        return self._prepared[transform]
+
+
 class ImageQueries:
     """Query images; each width is encoded once, and its time is remembered.
+
+    Args:
+        encoder: of all widths.
+        images: prepared in the one way that all widths want, or originals.
 
     Attributes:
         encoded_by: what computed each width that was asked for, of some of them too.
     """
 
-    def __init__(self, encoder: WidthEncoder, images: Images) -> None:
+    def __init__(self, encoder: WidthEncoder, images: Images | Originals) -> None:
         self._encoder, self._images = encoder, images
         self._encoded: dict[str, Encoded] = {}
         self.encoded_by: dict[str, str] = {}
@@ -73,8 +108,9 @@ class ImageQueries:
     def encode(self, width: str) -> Encoded:
         """Embeddings at a width, with their multiply-adds and milliseconds per query."""
         if width not in self._encoded:
+            images = self._images.at(width) if isinstance(self._images, Originals) else self._images
             start = time.perf_counter()
-            xq = self._encoder.embed(self._images, width)
+            xq = self._encoder.embed(images, width)
             ms = 1e3 * (time.perf_counter() - start) / max(1, len(xq))
             self._encoded[width] = Encoded(xq, self._encoder.macs(width), ms)
             self.encoded_by[width] = self._encoder.encoded_by(width)

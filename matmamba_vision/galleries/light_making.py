@@ -38,7 +38,7 @@ def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path
     Raises:
         GalleryError: this width, or this machine, cannot have one of this kind; or it cannot be written.
     """
-    model = _ours(embedder)
+    model = require_ours(embedder)
     content = _CONTENTS[kind](model, width)
     computes = computed_by(kind, content)
     if computes is None:
@@ -61,7 +61,8 @@ def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path
     return write_light(gallery, header, content)
 
 
-def _ours(embedder: Embedder) -> MatMamba:
+def require_ours(embedder: Embedder) -> MatMamba:
+    """The nested network that encodes; `GalleryError` for any other encoder."""
     if embedder.checkpoint is None:
         raise GalleryError(f"{embedder.place} is no model of ours: a gallery keeps encoders of nested widths")
     return embedder.checkpoint.model

@@ -56,7 +56,7 @@ def _encoded(asked: Sequence[Asked], gallery: Gallery, encoder: Callable[[], Que
     if made_elsewhere(gallery.spec):
         raise GalleryError(f"unlike {asked[0].name}: {gallery.folder} has no model for images; give an id")
     known = encoder()
-    _, images, broken = read_batch(asked, known.transform)
+    _, images, broken = read_batch(asked, known.read)
     for position, reason in broken.items():
         raise BrokenImageError(asked[position].name, reason)
-    return [known.encoder.queries(images)]
+    return [known.queries(images)]

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from matmamba_datasets import eval_transform
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Plan, Strategy
 from matmamba_retrieval.storage.spec import made_elsewhere
-from numpy.typing import NDArray
 from PIL import Image
 
 from ..encoders import takes_text
 from ..errors import refusals
 from .gallery_model import ModelLike, embedder_at, embedder_of
-from .image_queries import WidthEncoder
+from .image_queries import ImageQueries, WidthEncoder
 from .light_encoder import LightEncoder
 from .light_files import NATIVE
 from .sharing import Sharing
@@ -37,10 +36,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QueryEncoder:
-    """What encodes queries: loaded once, for all threads."""
+    """What encodes queries: loaded once, for all threads.
+
+    Attributes:
+        encoder: of any width.
+        read: makes of an image what is kept of it: prepared, or as it is where widths want it differently.
+        queries: makes queries of what was kept.
+    """
 
     encoder: WidthEncoder
-    transform: Callable[[Image.Image], NDArray[np.float32]]
+    read: Callable[[Image.Image], Any]
+    queries: Callable[[Sequence[Any]], ImageQueries]
+
+    @staticmethod
+    def preparing(encoder: WidthEncoder, input: Mapping[str, Any]) -> QueryEncoder:
+        """One whose widths all want images prepared in one way."""
+        transform = eval_transform(input).array
+        return QueryEncoder(encoder, transform, lambda images: encoder.queries(np.stack(images)))
 
 
 class OpenedGallery:
@@ -167,7 +179,8 @@ class OpenedGallery:
 
     def takes_text(self) -> bool | None:
         """Whether its model has a text tower; None where that is a Python function that is not at hand."""
-        if self._loaded is not None:
+        # A teacher is not loaded for that.
+        if self._loaded is not None and self._loaded.taught is None:
             encoder = self._loaded.encoder
             return encoder is not None and encoder.texts is not None
         return takes_text(self._opened().checkpoint_path)
@@ -182,9 +195,10 @@ class OpenedGallery:
         with self._loading:
             if self._encoder is None:
                 light = self._light()
-                encoder: WidthEncoder = light or self.require_model()
-                input = light.input if light else self.require_model().input
-                self._encoder = QueryEncoder(encoder, eval_transform(input).array)
+                if light is not None:
+                    self._encoder = QueryEncoder.preparing(light, light.input)
+                else:
+                    self._encoder = _encoder_of(self.require_model())
             return self._encoder
 
     def _light(self) -> LightEncoder | None:
@@ -202,3 +216,9 @@ class OpenedGallery:
             make_light(self.folder, self.require_model(), width, NATIVE)
         except GalleryError as error:
             log.info("%s", error)
+
+
+def _encoder_of(model: Embedder) -> QueryEncoder:
+    if model.taught is None:
+        return QueryEncoder.preparing(model, model.input)
+    return QueryEncoder(model, lambda image: image, model.original_queries)

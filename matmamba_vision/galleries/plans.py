@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +14,6 @@ from matmamba_datasets import (
     DataError,
     Images,
     TableReading,
-    eval_transform,
 )
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Plan, Strategy
 from matmamba_retrieval.planning.planner import NEED_LABELS, Goal, Planner, candidates
@@ -25,13 +24,16 @@ from ..errors import ConfigError, refusals
 from ..given import require_number, require_path, require_place, require_texts, require_type, require_whole
 from ..measures.pareto import pareto_front
 from ..progress import Reporter
-from .encoding import embed_batches, some
+from .encoding import embed_images, some
 from .given_images import ImageLike, collection_of
 from .given_vectors import GivenVectors
 from .queries import unit_vectors
 from .strategies import say_few
 
 if TYPE_CHECKING:
+    from matmamba_datasets import Batch
+    from matmamba_datasets.transforms import Transform
+
     from .embedder import Embedder
 
 Row = dict[str, Any]
@@ -289,11 +291,13 @@ def _embed(
     """Embeddings by width, and labels, of the images that can be read; the others are told."""
     from matmamba_datasets import make_loader
 
-    transform = eval_transform(embedder.input)
-    loader = make_loader(images, transform, wanted.batch_size, workers=wanted.workers)
     tally = BrokenTally(len(images), wanted.max_broken, "max_broken")
-    batches = wanted.report.watch("encoding queries", loader, tally)
-    by_width, labels, _ = embed_batches(embedder, batches, widths)
+
+    def batches(transform: Transform) -> Iterable[Batch]:
+        loader = make_loader(images, transform, wanted.batch_size, workers=wanted.workers)
+        return wanted.report.watch("encoding queries", loader, tally)
+
+    by_width, labels, _ = embed_images(embedder, widths, batches)
     if not len(labels):
         raise DataError("queries: no image can be read")
     wanted.report.broken(tally)

@@ -7,17 +7,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, Reading, left_out_text, read_image
 from matmamba_datasets.listing import Listing
 from matmamba_retrieval import GalleryError
-from numpy.typing import NDArray
 from PIL import Image
 
 from .given_images import ImageLike, content_of
 
+T = TypeVar("T")
 STDIN = "-"
 
 
@@ -107,14 +106,14 @@ def local_path(argument: str) -> Path:
 
 
 def read_batch(
-    asked: Sequence[Asked], transform: Callable[[Image.Image], NDArray[np.float32]]
-) -> tuple[list[int], NDArray[np.float32], dict[int, str]]:
-    """Positions of those that can be read, their images (n, C, S, S), and what is wrong with the others."""
-    images: dict[int, NDArray[np.float32]] = {}
+    asked: Sequence[Asked], read: Callable[[Image.Image], T]
+) -> tuple[list[int], list[T], dict[int, str]]:
+    """Positions of those that can be read, what is made of them, and what is wrong with the others."""
+    images: dict[int, T] = {}
     broken: dict[int, str] = {}
     for position, query in enumerate(asked):
         try:
-            images[position] = transform(query.read())
+            images[position] = read(query.read())
         except BrokenImageError as error:
             broken[position] = error.reason
-    return list(images), np.stack([*images.values()]) if images else np.empty(0, np.float32), broken
+    return list(images), [*images.values()], broken

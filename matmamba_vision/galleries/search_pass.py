@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matmamba_datasets import Limits
@@ -27,6 +27,9 @@ from .text_queries import TextQueries
 
 # Queries that are decoded, encoded and searched for at once.
 BATCH = 256
+# The same of images that are kept as they were decoded: 36 MB each from a camera.
+ORIGINALS = 16
+T = TypeVar("T")
 DEFAULT_K = 10
 
 
@@ -83,13 +86,21 @@ class SearchPass:
     def images(
         self,
         asked: Sequence[Asked],
-        transform: Callable[[Image.Image], NDArray[np.float32]],
-        encode: Callable[[NDArray[np.float32]], ImageQueries],
+        read: Callable[[Image.Image], T],
+        encode: Callable[[Sequence[T]], ImageQueries],
+        most: int = BATCH,
     ) -> Iterator[Answer]:
-        """Answers in the order of the queries; one that cannot be read says so, the others are answered."""
-        for start in range(0, len(asked), BATCH):
-            part = asked[start : start + BATCH]
-            readable, images, broken = read_batch(part, transform)
+        """Answers in the order of the queries; one that cannot be read says so, the others are answered.
+
+        Args:
+            asked: the images.
+            read: makes of an image what is kept of it.
+            encode: makes queries of that.
+            most: images that are kept at once.
+        """
+        for start in range(0, len(asked), most):
+            part = asked[start : start + most]
+            readable, images, broken = read_batch(part, read)
             encoded = encode(images) if readable else None
             hits = None if encoded is None else self._search(encoded, self.k)
             places = {position: place for place, position in enumerate(readable)}

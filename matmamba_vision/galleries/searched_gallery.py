@@ -16,7 +16,7 @@ from matmamba_retrieval.storage.spec import made_elsewhere
 from numpy.typing import NDArray
 
 from ..device import limit_threads, place_called
-from ..encoders.names import no_texts
+from ..encoders.names import is_taught, no_texts
 from ..errors import ConfigError, refusals
 from ..given import require_path, require_place, require_type
 from ..progress import Listener, Meter, Reporter
@@ -37,7 +37,7 @@ from .queries import (
     vector_parts,
 )
 from .query_images import Asked
-from .search_pass import SearchPass, hits_wanted, require_search, why_few
+from .search_pass import BATCH, ORIGINALS, SearchPass, hits_wanted, require_search, why_few
 from .strategies import StrategyChoice
 from .text_queries import TextQueries, TextQuery, read_texts
 
@@ -264,8 +264,9 @@ class SearchedGallery(OpenedGallery):
                 # The model is loaded when there is something to encode.
                 found = search.images(
                     together,
-                    lambda image: self.encoder().transform(image),
-                    lambda images: self.encoder().encoder.queries(images),
+                    lambda image: self.encoder().read(image),
+                    lambda images: self.encoder().queries(images),
+                    ORIGINALS if is_taught(search.gallery.generation.checkpoint_path) else BATCH,
                 )
             elif kind is TextQuery:
                 found = search.texts([one.name for one in together], self._texts)

@@ -52,12 +52,14 @@ def measure_latency(
 @torch.inference_mode()
 def time_in_turn(
     encoders: Sequence[Callable[[Tensor], object]],
-    images: Tensor,
+    images: Tensor | Sequence[Tensor],
     repeats: int = REPEATS,
     warm_up: int = WARM_UP,
 ) -> list[Latency]:
-    """Latency of each of several functions of the same images, taken in turn."""
-    ms = [[_time(encode, images) for encode in encoders] for _ in range(warm_up + repeats)][warm_up:]
+    """Latency of each of several functions of the same images, or each of its own, taken in turn."""
+    given = [images] * len(encoders) if isinstance(images, Tensor) else images
+    pairs = list(zip(encoders, given, strict=True))
+    ms = [[_time(*pair) for pair in pairs] for _ in range(warm_up + repeats)][warm_up:]
     quartiles = np.percentile(np.array(ms), [50, 25, 75], axis=0).T
     return [Latency(*map(float, row)) for row in quartiles]
 

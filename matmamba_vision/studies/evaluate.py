@@ -33,6 +33,7 @@ from ..progress import Listener, Reporter
 from ..widths.held_out import BatchReader, data_config, open_data
 from ..widths.slices import named_label
 from .experiment import Workshop
+from .modes import require_modes, widths_asked, widths_stored
 from .strategy_rows import StrategyRows
 
 Row = dict[str, Any]
@@ -47,6 +48,8 @@ PLOTS = {
     "query_encoder.png": "draw_query_encoder",
     "memory.png": "draw_memory",
 }
+# What is written besides of a student with its teacher.
+MODE_FILES = ("modes.csv", "modes.png")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,10 +63,13 @@ class Study:
         settings: hits wanted, seed, number of resamples, and the grid.
         environment: commit, versions and machine.
         images: how many there are in the gallery, and among the queries.
-        exact: quality of exact search by each query width, gallery width and dim, without rerank.
+        exact: quality of exact search by each query width, gallery width and dim, without rerank; of a
+            student with its teacher by mode, with the loss against teacher-teacher at full length and the ms
+            of the query's encoder.
         rows: one for each strategy: what it is, its quality, its loss against single-shot, its cost by itself
             and over single-shot, and why a gate falls back to that.
         notes: what has to be said: gates that save nothing, small queries that do not pay.
+        modes: of a student with its teacher, those that exact search is by; none for another model.
         output: the folder that was written; None if none was named.
     """
 
@@ -76,6 +82,7 @@ class Study:
     exact: Sequence[Row]
     rows: Sequence[Row]
     notes: Sequence[str] = ()
+    modes: Sequence[str] = ()
     output: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +94,7 @@ class Study:
             "settings": dict(self.settings),
             **self.environment,
             "images": dict(self.images),
+            **({"modes": list(self.modes)} if self.modes else {}),
             "exact": list(self.exact),
             "rows": list(self.rows),
             "notes": list(self.notes),
@@ -103,6 +111,7 @@ def evaluate(
     root: PathLike = "",
     gallery_images: int | None = None,
     queries: int | None = None,
+    modes: Sequence[str] = (),
     batch_size: int = 64,
     workers: int = 0,
     device: str = "auto",
@@ -117,6 +126,10 @@ def evaluate(
     width, dim of the first stage, shortlist and index; each against single-shot at full width. Gates are
     calibrated on other queries than those that they are measured on.
 
+    Of a student with its teacher (`with_teacher`), the teacher is the full width and encodes the gallery of
+    all strategies, which the student asks. Exact search is by mode, named after the encoders of query and
+    gallery: teacher-teacher, student-student and student-teacher.
+
     Args:
         checkpoint: as the model of `index`: any encoder; one that is not nested has the width full alone.
         grid: quick, which ends within minutes; full, every strategy, index and dim; a YAML file; or a `Grid`.
@@ -129,6 +142,9 @@ def evaluate(
             grid.
         queries: most held-out images that are asked, picked by chance; by default all, but 1,000 for the
             quick grid.
+        modes: of a student with its teacher, those wanted; by default all three. With teacher-teacher the
+            others are compared, so that it is always there. Without student-teacher the student is in no
+            strategy.
         batch_size: images encoded at once.
         workers: processes that decode images.
         device: cpu, cuda, or auto for whichever is there.
@@ -157,19 +173,21 @@ def evaluate(
     if grid == "quick":
         gallery_images, queries = gallery_images or QUICK_IMAGES, queries or QUICK_QUERIES
     known, report = embedder_at(checkpoint, device, name="checkpoint"), Reporter(progress)
+    wanted_modes = require_modes(modes, known)
     tried = _with_widths(tried, known)
     config = data_config(known, data, root)
     splits = open_data(report, config)
     splits = Splits(some(splits.train, gallery_images, seed), some(splits.held_out, queries, seed))
-    full = known.dim
-    wanted = strategies_of(tried, tried.query_widths, full, len(splits.train))
+    full, asked = known.dim, widths_asked(wanted_modes, tried.query_widths)
+    wanted = strategies_of(tried, asked, full, len(splits.train))
     _say_few(report, wanted, len(splits.held_out))
     reader = BatchReader(embedder=known, report=report, batch_size=batch_size, workers=workers)
     about = {"name": config.name, "root": config.root, "seed": seed, "held_out": config.held_out}
+    stored = widths_stored(wanted_modes, tried.gallery_widths)
     with _working_folder(place) as folder:
         workshop = Workshop(folder / "encoded", reader)
-        with workshop.open(splits, about, tried.query_widths, tried.gallery_widths) as experiment:
-            rows = StrategyRows(experiment, tried, seed, folder / "encoded", report)
+        with workshop.open(splits, about, tried.query_widths, stored) as experiment:
+            rows = StrategyRows(experiment, tried, seed, folder / "encoded", report, wanted_modes)
             tables = rows.tables(wanted, full)
     study = Study(
         checkpoint=Path(known.name),
@@ -179,6 +197,7 @@ def evaluate(
         environment=environment(),
         **tables,
         notes=notes_of(tables["rows"]),
+        modes=wanted_modes,
         output=place,
     )
     if place is not None:
@@ -231,6 +250,7 @@ def _write(folder: Path, study: Study) -> None:
     """Write results.json, results.csv and the plots into a folder that exists; all of them or none."""
     # Here, because importing it takes most of a second.
     from . import evaluation_plots
+    from .mode_plot import draw_modes
 
     results = study.to_dict()
     drawn = {folder / name: getattr(evaluation_plots, draw)(results) for name, draw in PLOTS.items()}
@@ -238,6 +258,9 @@ def _write(folder: Path, study: Study) -> None:
         folder / "results.csv": _csv(study.rows).encode(),
         folder / "results.json": json.dumps(results, indent=2).encode(),
     }
+    if study.modes:
+        drawn[folder / "modes.png"] = draw_modes(results)
+        tables[folder / "modes.csv"] = _csv(study.exact).encode()
     write_whole(drawn | tables)
 
 

@@ -159,7 +159,9 @@ def draw_memory(results: Row) -> bytes:
 
 def _scatter(axes: Axes, results: Row, cost: Number, quality: Number) -> None:
     """Rows but gates that fall back, marked by strategy, coloured by width; their front; single-shot."""
-    rows = offered(results)
+    if not (rows := offered(results)):
+        # Embeddings shorter than all dims of the grid have no first stage.
+        return
     front = front_of([(cost(row), quality(row)) for row in rows], least=True)
     axes.step(*zip(*front, strict=True), where="post", color="black", linewidth=1, alpha=0.5)
     for width, colour in colours_of(results["rows"]).items():

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,7 @@ from matmamba_datasets import DataError, Images, Splits
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Row
 from numpy.typing import NDArray
 
-from ..galleries.encoding import embed_batches
+from ..galleries.encoding import embed_images
 from ..widths.held_out import BatchReader
 from ..widths.quality_and_cost import Embeddings
 
@@ -123,8 +124,8 @@ class Workshop:
         return side
 
     def _encode(self, part: str, images: Images, widths: Sequence[str], name: str) -> Side:
-        batches = self._reader.batches(f"encoding {part}", images)
-        by_width, labels, indices = embed_batches(self._embedder, batches, widths)
+        batches = partial(self._reader.batches, f"encoding {part}", images)
+        by_width, labels, indices = embed_images(self._embedder, widths, batches)
         if not len(labels):
             raise DataError(f"no image for the {part} can be read: name another data set, or another root")
         return Side(by_width, labels, indices, name)

@@ -19,6 +19,7 @@ from ..measures.significance import with_intervals
 from ..progress import Reporter
 from ..widths.quality_and_cost import retrieval_values
 from .experiment import Experiment
+from .modes import losses, mode_of
 
 Row = dict[str, Any]
 # Queries that are asked alone, for the latency of each strategy.
@@ -37,9 +38,19 @@ class StrategyRows:
         seed: of the folds of queries, and of the resampling.
         folder: of the file.
         report: is told how far it is.
+        modes: of a student and its teacher, which exact search is by; none for another model.
     """
 
-    def __init__(self, experiment: Experiment, grid: Grid, seed: int, folder: Path, report: Reporter) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        grid: Grid,
+        seed: int,
+        folder: Path,
+        report: Reporter,
+        modes: Sequence[str] = (),
+    ) -> None:
+        self._modes = modes
         self._experiment, self._grid, self._seed, self._report = experiment, grid, seed, report
         self._file = folder / ROWS_FILE
 
@@ -68,19 +79,31 @@ class StrategyRows:
         """Quality of exact search by each query width, gallery width and dim, without rerank."""
         asked, stored = self._experiment.asked, self._experiment.stored
         cells = [
-            (query, gallery, dim) for query in asked.by_width for gallery in stored.by_width for dim in dims
+            (query, gallery, dim)
+            for query in asked.by_width
+            for gallery in stored.by_width
+            for dim in dims
+            if not self._modes or mode_of(query, gallery) in self._modes
         ]
         values = []
         for query, gallery, dim in cells:
             with self._report.stage(f"exact search: query {query}, gallery {gallery}, {dim} dims"):
                 found = retrieval_values(asked.at(query), stored.at(gallery), dim)
                 values.append({name: found[name] for name in ("knn1", "map10")})
+        if self._modes:
+            reference = values[cells.index(("full", "full", dims[-1]))]
+            values = [found | losses(found, reference) for found in values]
         quality = with_intervals(values, self._seed)
         macs = {width: known.macs for width, known in self._experiment.queries.by_width.items()}
-        return [
+        rows = [
             {"query_width": query, "gallery_width": gallery, "dim": dim, "encoder_macs": macs[query]} | found
             for (query, gallery, dim), found in zip(cells, quality, strict=True)
         ]
+        return [self._by_mode(row) for row in rows] if self._modes else rows
+
+    def _by_mode(self, row: Row) -> Row:
+        mode, width = mode_of(row["query_width"], row["gallery_width"]), row["query_width"]
+        return {"mode": mode} | row | {"encoder_ms": self._experiment.queries.encode(width).ms}
 
     def _rows(self, wanted: Sequence[tuple[Strategy, float]]) -> list[Row]:
         experiment, known = self._experiment, self._known()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matmamba_datasets import BrokenImageError, eval_transform
+from matmamba_datasets import BrokenImageError
 from matmamba_retrieval import Row
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,7 +29,7 @@ class Reencoder:
 
     def __call__(self, rows: Sequence[Row], width: str) -> list[NDArray[np.float32] | str]:
         """Embeddings at a width; in the place of an image that cannot be read, why."""
-        transform = eval_transform(self._embedder.input).array
+        transform = self._embedder.transform_of(width).array
         images = [self._image(row, transform) for row in rows]
         readable = [image for image in images if isinstance(image, np.ndarray)]
         xb = iter(self._embedder.embed(np.stack(readable), width) if readable else ())

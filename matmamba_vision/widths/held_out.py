@@ -13,15 +13,16 @@ from matmamba_datasets import (
     DataConfig,
     Images,
     Splits,
-    eval_transform,
     make_loader,
     open_splits,
 )
+from matmamba_datasets.transforms import Transform
 
 from ..checkpoint import Checkpoint, CheckpointError
 from ..config_file import filled
 from ..errors import ConfigError
 from ..galleries.embedder import Embedder
+from ..galleries.model_widths import FULL
 from ..given import PathLike, require_type
 from ..progress import Reporter
 
@@ -43,7 +44,7 @@ def data_config(embedder: Embedder, name: str = "", root: PathLike = "") -> Data
     # As it is written: it may be the address of a store.
     require_type("root", root, (str, os.PathLike), "a path")
     folder = os.fspath(root)
-    if embedder.checkpoint is None and not (name or folder):
+    if embedder.trained is None and not (name or folder):
         raise ConfigError(f"{embedder.place} has no training run here: name the data set, and its root")
     config = filled(DataConfig, _settings(embedder), embedder.place)
     config.name, config.root = name or config.name, folder or config.root
@@ -52,7 +53,7 @@ def data_config(embedder: Embedder, name: str = "", root: PathLike = "") -> Data
 
 def _settings(embedder: Embedder) -> Mapping[str, Any]:
     """Of the data of its training run, if it had one here."""
-    known: Mapping[str, Any] = {} if embedder.checkpoint is None else embedder.checkpoint.run.get("data", {})
+    known: Mapping[str, Any] = {} if embedder.trained is None else embedder.trained.run.get("data", {})
     return known
 
 
@@ -113,9 +114,15 @@ class BatchReader:
         assert self.embedder.checkpoint is not None
         return self.embedder.checkpoint
 
-    def batches(self, stage: str, images: Images) -> Iterator[Batch]:
-        """The batches of one pass, told as a stage; `DataError` if too many images are broken."""
-        transform = eval_transform(self.embedder.input)
+    def batches(self, stage: str, images: Images, transform: Transform | None = None) -> Iterator[Batch]:
+        """The batches of one pass, told as a stage; `DataError` if too many images are broken.
+
+        Args:
+            stage: what is told.
+            images: that are read.
+            transform: how they are prepared, by default as the full width wants them.
+        """
+        transform = transform or self.embedder.transform_of(FULL)
         loader = make_loader(images, transform, self.batch_size, workers=self.workers)
         allowed = _settings(self.embedder).get("max_broken", DataConfig().max_broken)
         return self.report.watch(stage, loader, BrokenTally(len(images), allowed))

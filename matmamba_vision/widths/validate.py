@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..checkpoint import write_whole
 from ..device import limit_threads
 from ..errors import ConfigError, refusals
 from ..galleries.embedder import Embedder
-from ..galleries.encoding import embed_batches, some
+from ..galleries.encoding import embed_images, some
 from ..galleries.gallery_model import ModelLike, embedder_at
 from ..given import PathLike, require_lists, require_path
 from ..measures import predict
@@ -265,10 +266,10 @@ def _measured(
 
 
 def _encode(reader: BatchReader, plan: ValidationPlan, splits: Splits) -> EncodedSides:
-    """Both sides, each image read once."""
+    """Both sides, each image read once for each way in which the widths want it prepared."""
 
     def encode(what: str, images: Images, widths: Sequence[str]) -> dict[str, Labelled]:
-        found = _encoded(reader, reader.batches(f"encoding {what}", images), widths, plan.classified)
+        found = _encoded(reader, partial(reader.batches, f"encoding {what}", images), widths, plan.classified)
         if not found:
             said = (
                 f"no image of the {what} can be read"
@@ -286,13 +287,13 @@ def _encode(reader: BatchReader, plan: ValidationPlan, splits: Splits) -> Encode
 
 
 def _encoded(
-    reader: BatchReader, batches: Iterable[Batch], widths: Sequence[str], classified: bool
+    reader: BatchReader, batches: Callable[..., Iterable[Batch]], widths: Sequence[str], classified: bool
 ) -> dict[str, Labelled]:
     """What each width says about images, classes too if it tells them apart; nothing if there are none."""
     if classified:
-        predictions = predict(reader.checkpoint.model, batches, widths)
+        predictions = predict(reader.checkpoint.model, batches(), widths)
         return dict(zip(widths, predictions, strict=True)) if predictions else {}
-    by_width, labels, _ = embed_batches(reader.embedder, batches, widths)
+    by_width, labels, _ = embed_images(reader.embedder, widths, batches)
     return {width: Embeddings(found, labels) for width, found in by_width.items()} if len(labels) else {}
 
 

@@ -199,7 +199,7 @@ def test_what_was_done_is_not_done_again(
     monkeypatch.setattr(Bench, "gated_trial", counted)
     monkeypatch.setattr(Bench, "trial", fail)
 
-    monkeypatch.setattr(experiment, "embed_batches", fail)
+    monkeypatch.setattr(experiment, "embed_images", fail)
     monkeypatch.setattr(job, "PLOTS", {})
     second = evaluate()
     assert tried == [first["rows"][-1]["strategy"]]

@@ -121,9 +121,23 @@ def save_runs(folder: Path) -> None:
     """Two runs, galleries of them, shards."""
     train = ["train", "--data.name", "folder", "--data.root", "PHOTOS", *SMALL, "--optim.epochs", "1"]
     index = ["index", "--checkpoint", "RUN", "--images"]
+    distill = ["distill", "--teacher", "timm:local-dir:LITE2", "--images", "PHOTOS", *SMALL]
+    distill += ["--dim", "16", "--optim.epochs", "1", "--data.decoded", "0", "--output", "runs/student"]
     for command in (
         [*train, "--output", "RUN"],
         [*train, "--seed", "1", "--output", "BETTER"],
+        distill,
+        [
+            "index",
+            "--checkpoint",
+            "runs/student",
+            "--teacher",
+            "auto",
+            "--images",
+            "PHOTOS",
+            "--gallery",
+            "T",
+        ],
         [*index, "PHOTOS", "--gallery", "G", "--metadata", "photos.csv", "--dims", "32", "64"],
         [
             "index",

@@ -9,7 +9,7 @@ from pathlib import Path
 import matmamba_vision as mv
 import pytest
 import torch
-from encoders_made import clip_folder, coloured
+from encoders_made import clip_folder, coloured, student_run
 from matmamba_vision.cli.main import main
 from PIL import Image
 from torch.nn import functional as F
@@ -90,3 +90,20 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(mv.EncoderError, match=r"matmamba-vision\[clip\]"):
         mv.open_encoder("open_clip:ViT-B-32/openai")
+
+
+def test_a_students_teacher_is_asked_by_texts_in_its_rotated_space(
+    photos: Path, towers: str, tmp_path: Path
+) -> None:
+    """At the teacher's full length the rotation is an isometry: texts are as near as they were."""
+    run = student_run(tmp_path / "run", towers, photos)
+    mv.index(photos, tmp_path / "plain", model=towers)
+    mv.index(photos, tmp_path / "turned", model=mv.with_teacher(run))
+    with mv.open_gallery(tmp_path / "plain") as plain, mv.open_gallery(tmp_path / "turned") as turned:
+        assert plain.spec.dim == turned.spec.dim == 16
+        assert turned.takes_text()
+        scores = [
+            {hit.id: hit.score for hit in gallery.search(text="a red bicycle", k=18).hits}
+            for gallery in (plain, turned)
+        ]
+    assert scores[1] == pytest.approx(scores[0], abs=2e-3)
