@@ -32,6 +32,7 @@ from matmamba_vision.encoder import open_encoder
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.measures.significance import with_intervals
+from matmamba_vision.progress import Event, Notice
 from matmamba_vision.rotation import FILE_NAME, load_rotation
 from matmamba_vision.widths.quality_and_cost import Embeddings, retrieval_values
 from measuring import RESULTS, write_json
@@ -93,7 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, help="folder of Parquet files")
     parser.add_argument("--teacher", help="as for matmamba distill")
     parser.add_argument("--runs", type=Path, default=Path("runs/distill_ablation"), help="for what is kept")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--table", action="store_true", help="only write the table of what is recorded")
     options = parser.parse_args()
@@ -136,7 +137,7 @@ def train_row(name: str, seed: int, options: argparse.Namespace) -> Path:
     file: Path = options.runs / f"{title(name, seed, options.epochs)}.npz"
     if not file.is_file():
         began = time.monotonic()
-        run = matmamba_vision.distill(settings_of(name, seed, options), resume="auto")
+        run = matmamba_vision.distill(settings_of(name, seed, options), resume="auto", progress=said)
         found = found_by(run.folder, options)
         partial = file.with_suffix(".partial.npz")
         # Seconds of the run, those before it was stopped too.
@@ -146,6 +147,12 @@ def train_row(name: str, seed: int, options: argparse.Namespace) -> Path:
         partial.replace(file)
         print(f"{name}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
     return file
+
+
+def said(event: Event) -> None:
+    """Print what a run says; its bars are left out."""
+    if isinstance(event, Notice):
+        print(event.text, flush=True)
 
 
 def parts(options: argparse.Namespace) -> tuple[Images, Images]:

@@ -60,8 +60,9 @@ def distill(
     splits = open_sources(config)
     accelerator = accelerator_of(config)
     report = reporter_of(accelerator, Reporter(progress))
-    if not any(config.labelled):
-        report.say("no labels: cross_entropy and neighbours take no part")
+    asked = {"cross_entropy": config.objective.cross_entropy, "neighbours": config.follow.neighbours}
+    if not any(config.labelled) and any(asked.values()):
+        report.say(f"no labels: {' and '.join(name for name in asked if asked[name])} take no part")
     prepare = partial(_prepare, config, splits, accelerator, report, str(resume))
     return run_training(
         config,

@@ -111,7 +111,9 @@ def kept_vectors(
         facts = TeacherFacts(**found | {"name": config.teacher})
         cache = VectorCache(root, CacheKey(teacher=facts.digest, dim=facts.dim, **known))
         if not cache.missing()[0]:
-            report.say(f"{facts}; all its vectors are in {cache.folder}, and its files are those of then")
+            report.say(
+                f"{facts}, not loaded: its files are unchanged, and {cache.folder} has all its vectors"
+            )
             return Kept(facts=facts, cache=cache, views=views)
     device = accelerator.device
     encoder = open_encoder(config.teacher, config.teacher_size, device, half=device.type == "cuda")
@@ -182,14 +184,16 @@ class _Filling:
     def fill(self, cache: VectorCache, report: Reporter) -> None:
         """Compute what is missing; a part is kept as soon as it is whole."""
         missing, damaged = cache.missing()
+        if not missing:
+            report.say(f"{cache.folder} has all its vectors")
+            return
         if damaged:
             report.say(f"{_some(damaged)}: damaged or half-written, made again")
         accelerator = self._accelerator
         mine = missing[accelerator.process_index :: accelerator.num_processes]
         with cache.filling() if accelerator.is_main_process else nullcontext():
             accelerator.wait_for_everyone()
-            if missing:
-                self._compute(cache, mine, report)
+            self._compute(cache, mine, report)
             accelerator.wait_for_everyone()
 
     def _compute(self, cache: VectorCache, parts: list[int], report: Reporter) -> None:
