@@ -16,7 +16,7 @@ import argparse
 import json
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ DATA = {"batch_size": 128, "decoded": 72, "held_out": HELD_OUT}
 CROPS = 2
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, measure it, then write the table."""
-    options = parse()
+    options = parse(arguments)
     if not options.table:
         torch.set_num_threads(1)
         faiss.omp_set_num_threads(1)
@@ -86,7 +86,7 @@ def main() -> None:
     print(table(result))
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -97,7 +97,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--table", action="store_true", help="only write the table of what is recorded")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.table and not (options.photos and options.teacher):
         parser.error("--photos and --teacher are missing: where are the Parquet files, and who teaches?")
     return options

@@ -58,7 +58,7 @@ class _Item:
     label: int
     index: int
     id: str
-    view: int
+    view: int | None
 
 
 class _Transformed(Dataset[_Item | BrokenImageError]):
@@ -80,7 +80,7 @@ class _Transformed(Dataset[_Item | BrokenImageError]):
             sample = read_sample(self.images, index, self.draft)
         except BrokenImageError as error:
             return error
-        image, view = (sample.image, 0) if self.views is None else self.views(sample.image, epoch, index)
+        image, view = (sample.image, None) if self.views is None else self.views(sample.image, epoch, index)
         with seeded(self.seed, epoch, index):
             return _Item(self.transform(image), sample.label, index, sample.id, view)
 
@@ -108,13 +108,14 @@ class SizedViews:
 
 def _collate(items: list[_Item | BrokenImageError]) -> Batch:
     good = [item for item in items if isinstance(item, _Item)]
+    views = [item.view for item in good if item.view is not None]
     return Batch(
         images=torch.stack([item.image for item in good]) if good else torch.empty(0),
         labels=torch.tensor([item.label for item in good], dtype=torch.int64),
         indices=torch.tensor([item.index for item in good], dtype=torch.int64),
         ids=[item.id for item in good],
         broken=[item for item in items if isinstance(item, BrokenImageError)],
-        views=torch.tensor([item.view for item in good], dtype=torch.int64),
+        views=torch.tensor(views) if views else None,
     )
 
 
