@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in options.seeds:
             for name in TERMS:
                 print(train_row(name, seed, options), flush=True)
-        write_json(RESULTS / "distill_ablation.json", summary(options))
+                # What is stopped has what it measured so far.
+                write_json(RESULTS / "distill_ablation.json", summary(options))
     result = json.loads((RESULTS / "distill_ablation.json").read_text())
     (RESULTS / "distill_ablation.md").write_text(table(result))
     print(table(result))
@@ -226,9 +227,8 @@ def teacher_facts(options: argparse.Namespace) -> dict[str, Any]:
 
 def rows_of(seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of a seed."""
-    kept_rows = {
-        name: dict(np.load(options.runs / f"{title(name, seed, options.epochs)}.npz")) for name in TERMS
-    }
+    files = {name: options.runs / f"{title(name, seed, options.epochs)}.npz" for name in TERMS}
+    kept_rows = {name: dict(np.load(file)) for name, file in files.items() if file.is_file()}
     rows = []
     for name, row in kept_rows.items():
         numbers = {key: float(row.pop(key)) for key in ("seconds", "steps", "loss")}

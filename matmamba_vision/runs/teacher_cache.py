@@ -41,6 +41,8 @@ from .train_config import DistillConfig
 FOLDER = "teacher"
 # Images that the teacher sees at once: those of many workers lie in shared memory together.
 TOGETHER = 64
+# Of what is remembered of a teacher; another number where its digest is taken of something else.
+_FORMAT = 1
 _LOCAL = "timm:local-dir:"
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 
@@ -258,7 +260,7 @@ def _known_files(files: Iterable[Path]) -> list[Path]:
 
 def _files_digest(config: DistillConfig) -> str:
     """SHA-256 of a teacher's files, and of what else decides what they become."""
-    digest = hashlib.sha256(json.dumps([timm.__version__, config.teacher_size]).encode())
+    digest = hashlib.sha256(json.dumps([_FORMAT, timm.__version__, config.teacher_size]).encode())
     for file in _files_of(config):
         digest.update(f"{file.name} {file.stat().st_size} ".encode())
         digest.update(file.read_bytes())

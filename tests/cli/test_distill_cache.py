@@ -114,6 +114,27 @@ def test_a_second_run_needs_no_teacher_but_its_files(
     assert distill(f"timm:local-dir:{folder}", moved, tmp_path / "again", *CROPS, *shared) == 0
 
 
+def test_a_teacher_without_files_is_loaded_for_its_digest_alone(
+    run: Path, teacher: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(images: Tensor) -> Tensor:
+        raise AssertionError("computed")
+
+    opened = list[Encoder]()
+
+    def open_it(*given: Any, **known: Any) -> Encoder:
+        opened.append(open_encoder(*given, **known))
+        return replace(opened[-1], features=never)
+
+    monkeypatch.setattr(teacher_cache, "open_encoder", open_it)
+    monkeypatch.setattr(teacher_cache, "_files_of", lambda config: [])
+    cache = shutil.copytree(run / "teacher", tmp_path / "cache")
+    more = [*CROPS, "--cache", str(cache), "--optim.lr", "0.003"]
+    assert distill(teacher, photos, tmp_path / "run", *more) == 0
+    assert len(opened) == 1
+    assert same_weights(run, tmp_path / "run")
+
+
 @pytest.mark.parametrize("what", ["transform", "weights", "image", "seed", "crop"])
 def test_vectors_of_something_else_lie_beside(
     run: Path, teacher: str, photos: Path, tmp_path: Path, what: str
