@@ -22,6 +22,7 @@ from matmamba_retrieval.planning.planner import EXPAND
 from matmamba_retrieval.planning.savings import compared, is_reference
 from matmamba_vision import keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
+from matmamba_vision.galleries.embedder import Embedder
 from matmamba_vision.galleries.encoding import some
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Event, Notice, Reporter
@@ -102,11 +103,12 @@ def tell(event: Event) -> None:
 
 def open_experiment(options: argparse.Namespace, checkpoint: Checkpoint) -> Experiment:
     """Images encoded at every trained width, and the gallery at the full and at the smallest one."""
-    config = data_config(checkpoint, "parquet", options.data)
-    splits = open_data(Reporter(tell), checkpoint, config, any_classes=True)
+    embedder = Embedder(checkpoint)
+    config = data_config(embedder, "parquet", options.data)
+    splits = open_data(Reporter(tell), config)
     splits = Splits(some(splits.train, options.gallery_images, 0), some(splits.held_out, options.queries, 0))
     widths = [checkpoint.model.label(width) for width in checkpoint.model.trained_widths]
-    reader = BatchReader(checkpoint=checkpoint, report=Reporter(tell), batch_size=128)
+    reader = BatchReader(embedder=embedder, report=Reporter(tell), batch_size=128)
     workshop = Workshop(options.runs, reader)
     data = {"name": "parquet", "root": str(options.data), "images": options.gallery_images}
     return workshop.open(splits, data, widths, ["full", widths[-1]])

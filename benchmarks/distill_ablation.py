@@ -28,7 +28,7 @@ from distilled import by_teacher, by_width, kept
 from matmamba_datasets import Images, Subset, open_training_images
 from matmamba_datasets.splits import split_by_id
 from matmamba_vision import load_checkpoint
-from matmamba_vision.encoder import open_encoder
+from matmamba_vision.encoders import open_encoder
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.measures.significance import with_intervals

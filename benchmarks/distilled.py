@@ -28,7 +28,7 @@ from matmamba_datasets.parquet import Parquet, parquet_files
 from matmamba_datasets.sample import read_sample
 from matmamba_retrieval import prefix
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
-from matmamba_vision.encoder import Encoder, open_encoder
+from matmamba_vision.encoders import Encoder, open_encoder
 from matmamba_vision.measures import count_macs, measure_latency, predict
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.measures.significance import with_intervals

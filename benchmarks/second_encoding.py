@@ -39,6 +39,7 @@ from matmamba_retrieval.strategies.gate import RULES, gates
 from matmamba_retrieval.strategies.gated import margins_of, small_hits
 from matmamba_vision import MatMamba, keep_freed_memory
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
+from matmamba_vision.galleries.embedder import Embedder
 from matmamba_vision.layers import Block
 from matmamba_vision.measures import count_macs, measure_latency
 from matmamba_vision.measures.environment import environment
@@ -108,7 +109,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def opened(student: Checkpoint, images: tuple[Images, Images], options: argparse.Namespace) -> Experiment:
     """Images encoded at every trained width, and their gallery."""
-    reader = BatchReader(checkpoint=student, report=Reporter(tell), batch_size=BATCH)
+    reader = BatchReader(embedder=Embedder(student), report=Reporter(tell), batch_size=BATCH)
     widths = [student.model.label(width) for width in student.model.trained_widths]
     about = {"name": "parquet", "root": options.photos.name, "step": options.step}
     return Workshop(options.runs, reader).open(Splits(*images), about, widths, ["full"])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matmamba_retrieval import Strategy
 
     from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
+    from .encoders import Encoder, EncoderError, encoder_from, open_encoder
     from .errors import MissingPackageError, NotFiniteError, SystemRefusalError
     from .galleries.answers import Answer, Hit, answers_to_dict
     from .galleries.given_vectors import GivenVectors
@@ -60,6 +61,12 @@ else:
                 "prepare_shards",
                 "reading_rates",
                 "verify_data",
+            ),
+            ".encoders": (
+                "Encoder",
+                "EncoderError",
+                "encoder_from",
+                "open_encoder",
             ),
             ".errors": (
                 "MissingPackageError",
@@ -144,6 +151,8 @@ __all__ = [
     "Demonstration",
     "DistillConfig",
     "DuplicatesFound",
+    "Encoder",
+    "EncoderError",
     "Event",
     "Extracted",
     "GivenVectors",
@@ -175,6 +184,7 @@ __all__ = [
     "build_indexes",
     "demo",
     "distill",
+    "encoder_from",
     "evaluate",
     "extract",
     "import_gallery",
@@ -182,6 +192,7 @@ __all__ = [
     "index_vectors",
     "load_config",
     "merge",
+    "open_encoder",
     "open_gallery",
     "plan_training",
     "prepare_shards",

@@ -38,7 +38,7 @@ ORDERS = {
         "registration",
         "checkpoint",
         "frozen",
-        "encoder",
+        "encoders",
         "rotation",
         "training",
         "measures",

@@ -35,6 +35,7 @@ are kept there, so that the same command goes on where it was stopped.
 examples:
   matmamba evaluate --checkpoint runs/photos
   matmamba evaluate --name parquet --root CIFAR10 --queries 2000
+  matmamba evaluate --checkpoint timm:resnet50.a1_in1k --name folder --root PHOTOS
   matmamba evaluate --checkpoint runs/photos --grid my.yaml --output runs/photos/mine --json
 """
 
@@ -50,12 +51,12 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..checkpoint import checkpoint_file, require_checkpoint
 from ..galleries.gallery_model import SHIPPED
 from .arguments import parse
 from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
+from .measured_model import folder_beside, require_model
 
 if TYPE_CHECKING:
     from ..studies.evaluate import Study
@@ -65,12 +66,12 @@ Row = dict[str, Any]
 
 @dataclass
 class EvaluateFlags:
-    # Run folder, checkpoint file, or the name of a model whose weights are shipped.
+    # Run folder, checkpoint file, shipped name, or any encoder: timm:NAME, open_clip:ARCH/TAG, an ONNX file.
     checkpoint: Path = Path(SHIPPED)
     # What to try: quick, which ends within minutes; full, every strategy, index and dim; or a YAML file.
     grid: str = "quick"
-    # Folder to write; by default the folder `evaluate` beside the checkpoint, or runs/evaluate for a shipped
-    # one.
+    # Folder to write; by default the folder `evaluate` beside the checkpoint, or runs/evaluate for a model
+    # that has no folder here.
     output: Path | None = None
     # The data set, if not the one of the training run.
     data: NamedData = field(default_factory=NamedData)
@@ -85,7 +86,7 @@ class EvaluateFlags:
 def run(arguments: list[str]) -> None:
     """Encode, try, write the folder, print tables or JSON."""
     args = parse(EvaluateFlags, "evaluate", __doc__, arguments)
-    require_checkpoint(args.checkpoint)
+    require_model(args.checkpoint)
     from ..studies.evaluate import evaluate
 
     console = args.computing.console()
@@ -93,7 +94,7 @@ def run(arguments: list[str]) -> None:
         study = evaluate(
             args.checkpoint,
             grid=args.grid,
-            output=args.output or _beside(args.checkpoint),
+            output=args.output or folder_beside(args.checkpoint, "evaluate"),
             data=args.data.name,
             root=args.data.root,
             gallery_images=args.gallery_images,
@@ -105,11 +106,6 @@ def run(arguments: list[str]) -> None:
         say(json.dumps(study.to_dict(), indent=2))
     else:
         _print(console, study)
-
-
-def _beside(checkpoint: Path) -> Path:
-    file = checkpoint_file(checkpoint)
-    return Path("runs/evaluate") if checkpoint == Path(SHIPPED) else file.parent / "evaluate"
 
 
 def _print(console: Console, study: Study) -> None:

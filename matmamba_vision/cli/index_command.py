@@ -6,6 +6,7 @@ the same command continues a run that was stopped, or adds what is new in a fold
 examples:
   matmamba index --images PHOTOS --gallery G
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G
+  matmamba index --checkpoint timm:resnet50.a1_in1k --images PHOTOS --gallery T
   matmamba index --checkpoint runs/photos --images MORE --gallery G --prefix more/
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory auto
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --widths 1/8 --metadata photos.csv
@@ -47,7 +48,8 @@ class IndexFlags:
     # Instead of images: vectors made elsewhere, as a NumPy file (n, D), or as a Parquet file with columns id
     # and vector, and if there path, label and whatever else is known about each image.
     vectors: Path | None = None
-    # Run folder, checkpoint file, or the name of a model whose weights are shipped.
+    # Run folder, checkpoint file, or the name of a model whose weights are shipped; or any encoder:
+    # timm:NAME, timm:local-dir:FOLDER, open_clip:ARCH/TAG, or an ONNX file with a JSON file beside it.
     checkpoint: Path = Path(SHIPPED)
     # Put before each image's id, which is its path below the folder: keeps two folders apart.
     prefix: str = ""

@@ -82,7 +82,7 @@ class PlanFlags:
     most: int = MOST_QUERIES
     # Share of query images that may be unreadable before the run stops.
     max_broken: float = 0.01
-    # Where the checkpoint is, if it was moved.
+    # Where the model is, if it was moved.
     checkpoint: Path | None = None
     # Draw what was tried, with the Pareto front, into this PNG.
     plot: Path | None = None

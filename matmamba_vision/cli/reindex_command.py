@@ -7,6 +7,7 @@ With the same model and other --widths, the gallery gets vectors of these widths
 
 examples:
   matmamba reindex --gallery G --checkpoint runs/better
+  matmamba reindex --gallery G --checkpoint timm:resnet50.a1_in1k
   matmamba reindex --gallery G --checkpoint runs/better --widths 1/8 --max-broken 0.05
 """
 
@@ -30,7 +31,8 @@ from .summary import continuable, summarise
 class ReindexFlags:
     # Folder of the gallery.
     gallery: Path
-    # Run folder, checkpoint file, or the name of a model whose weights are shipped.
+    # Run folder, checkpoint file, or the name of a model whose weights are shipped; or any encoder:
+    # timm:NAME, open_clip:ARCH/TAG, or an ONNX file with a JSON file beside it.
     checkpoint: Path
     # Further widths at which each image gets a vector; by default those that the gallery has.
     widths: list[str] = field(default_factory=list)

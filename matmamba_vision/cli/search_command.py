@@ -87,7 +87,7 @@ class SearchFlags:
     dim: int | None = None
     # Candidates to rerank; by default 200, or 10 k.
     shortlist: int | None = None
-    # Where the checkpoint is, if it was moved.
+    # Where the model is, if it was moved.
     checkpoint: Path | None = None
     # Of folders, and of every image.
     reading: tyro.conf.OmitArgPrefixes[Reading] = field(default_factory=Reading)

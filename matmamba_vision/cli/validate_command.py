@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.table import Table
 
-from ..checkpoint import checkpoint_file, require_checkpoint
 from .arguments import parse
 from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
+from .measured_model import folder_beside, require_model
 
 if TYPE_CHECKING:
     from ..widths.validate import Validation
@@ -40,10 +40,10 @@ Row = dict[str, Any]
 
 @dataclass
 class ValidateFlags:
-    # Run folder or checkpoint file.
+    # Run folder, checkpoint file, shipped name, or any encoder: timm:NAME, open_clip:ARCH/TAG, an ONNX file.
     checkpoint: Path
-    # Folder to write; by default the folder `validate` beside the checkpoint. An earlier validation there is
-    # replaced.
+    # Folder to write; by default the folder `validate` beside the checkpoint, or runs/validate for a model
+    # that has no folder here. An earlier validation there is replaced.
     output: Path | None = None
     # The data set, if not the one of the training run.
     data: NamedData = field(default_factory=NamedData)
@@ -68,14 +68,14 @@ class ValidateFlags:
 def run(arguments: list[str]) -> None:
     """Measure, write the folder, print tables or JSON."""
     args = parse(ValidateFlags, "validate", __doc__, arguments)
-    require_checkpoint(args.checkpoint)
+    require_model(args.checkpoint)
     from ..widths.validate import validate
 
     console = args.computing.console()
     with Shown(console) as listener:
         found = validate(
             args.checkpoint,
-            output=args.output or checkpoint_file(args.checkpoint).parent / "validate",
+            output=args.output or folder_beside(args.checkpoint, "validate"),
             data=args.data.name,
             root=args.data.root,
             widths=args.widths,
@@ -111,17 +111,22 @@ def _print(console: Console, found: Validation) -> None:
         console.print(_comparisons(found.comparisons))
     if found.probes is not None:
         console.print(_probes(found.probes))
-    console.print(f"{found.output}: {', '.join(FILES)}", soft_wrap=True)
+    assert found.output is not None
+    written = [name for name in FILES if (found.output / name).is_file()]
+    console.print(f"{found.output}: {', '.join(written)}", soft_wrap=True)
 
 
 def _widths(rows: Sequence[Row]) -> Table:
-    names = ("width", "top-1", "top-5", "ECE", "NLL", "params", "MMACs", "encode ms")
-    table = _table(names, "widths", left=1)
+    classified = "top1" in rows[0]
+    quality = ("top-1", "top-5", "ECE", "NLL") if classified else ("1-NN", "mAP@10")
+    table = _table(("width", *quality, "params", "MMACs", "encode ms"), "widths", left=1)
     for row in rows:
+        said = [f"{row[name]:.3f}" for name in ("top5", "ece", "nll")] if classified else []
+        found = ("top1",) if classified else ("knn1", "map10")
         table.add_row(
             row["width"],
-            _with_interval(row, "top1"),
-            *(f"{row[name]:.3f}" for name in ("top5", "ece", "nll")),
+            *(_with_interval(row, name) for name in found),
+            *said,
             f"{row['params']:,}",
             f"{1e3 * row['gmacs']:,.1f}",
             f"{row['encode_ms']:.1f}",
@@ -145,12 +150,14 @@ def _matrix(cells: Sequence[Row], name: str, title: str) -> Table:
 
 
 def _comparisons(rows: Sequence[Row]) -> Table:
-    names = ("width", "against", "top-1", "p", "mAP@10", "p")
+    tested = [name for name in ("top1", "map10") if f"{name}_p" in rows[0]]
+    titles = {"top1": "top-1", "map10": "mAP@10"}
+    names = ("width", "against", *(text for name in tested for text in (titles[name], "p")))
     table = _table(names, "differences; p: McNemar, sign flips", left=2)
     for row in rows:
         cells = [
             text
-            for name in ("top1", "map10")
+            for name in tested
             for text in (_with_interval(row, f"{name}_difference", "+"), f"{row[f'{name}_p']:.2g}")
         ]
         table.add_row(row["first"], row["second"], *cells)

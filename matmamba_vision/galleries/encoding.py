@@ -11,8 +11,6 @@ from matmamba_datasets import BrokenTally, Images, Subset, eval_transform
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint
-from ..errors import NotFiniteError
 from ..given import require_whole
 from ..progress import Meter
 
@@ -49,7 +47,7 @@ def embed_batches(
     Raises:
         NotFiniteError: a width gives embeddings that are not numbers.
     """
-    parts = {width: [np.empty((0, embedder.model.embedding_dim), np.float32)] for width in widths}
+    parts = {width: [np.empty((0, embedder.dim), np.float32)] for width in widths}
     labels, indices = ([np.empty(0, np.int64)] for _ in range(2))
     for batch in batches:
         if not len(batch):
@@ -58,8 +56,6 @@ def embed_batches(
         indices.append(batch.indices.numpy())
         for width, part in parts.items():
             part.append(embedder.embed(batch.images, width))
-            if not np.isfinite(part[-1]).all():
-                raise NotFiniteError(f"width {width} gives embeddings that are not numbers")
     by_width = {width: np.concatenate(part) for width, part in parts.items()}
     return by_width, np.concatenate(labels), np.concatenate(indices)
 
@@ -74,23 +70,19 @@ class ImageEncoder:
         workers: processes that decode; with 0 a thread does.
     """
 
-    checkpoint: Checkpoint
     embedder: Embedder
     widths: tuple[str, ...]
     batch_size: int
     workers: int
 
     @staticmethod
-    def of(checkpoint: Checkpoint, widths: Sequence[str], batch_size: int, workers: int) -> ImageEncoder:
+    def of(embedder: Embedder, widths: Sequence[str], batch_size: int, workers: int) -> ImageEncoder:
         """One for widths as a user writes them; `ConfigError` if a number cannot be."""
-        from .embedder import Embedder
-
         require_whole("batch_size", batch_size, 1)
         require_whole("workers", workers, 0)
-        embedder = Embedder(checkpoint)
-        labels = dict.fromkeys(embedder.model.label(width) for width in widths)
+        labels = dict.fromkeys(embedder.label(width) for width in widths)
         labels.pop(embedder.spec().width, None)
-        return ImageEncoder(checkpoint, embedder, tuple(labels), batch_size, workers)
+        return ImageEncoder(embedder, tuple(labels), batch_size, workers)
 
     def encode(
         self, images: Images, left: NDArray[np.int64], tally: BrokenTally, bar: Meter
@@ -105,7 +97,7 @@ class ImageEncoder:
         """
         from matmamba_datasets import make_loader
 
-        transform = eval_transform(self.checkpoint.model.input)
+        transform = eval_transform(self.embedder.input)
         loader = make_loader(images, transform, self.batch_size, workers=self.workers, left=left)
         for batch in ahead(iter(loader), AHEAD):
             tally.add(batch.broken)

@@ -70,7 +70,7 @@ def freeze_widths(
     made = []
     with report.meter("freezing", len(labels)) as meter:
         for width in labels:
-            wanted = kinds or kinds_that_can_be(embedder.model, width)[:1]
+            wanted = kinds or kinds_that_can_be(embedder, width)[:1]
             if not wanted:
                 raise ConfigError(
                     "no encoder can be made here: build the kernels in C, or install onnxruntime and"
@@ -98,5 +98,5 @@ def _widths_asked(gallery: Gallery, embedder: Embedder) -> list[str]:
     """Those that the gallery's plan encodes queries at, or all that were trained."""
     strategy = planned(gallery)
     if strategy is None:
-        return [embedder.model.label(width) for width in embedder.model.trained_widths]
+        return list(embedder.widths)
     return [width for width in (strategy.query_width, "full", *strategy.widths) if width]

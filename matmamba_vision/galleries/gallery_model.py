@@ -1,4 +1,4 @@
-"""The model of a gallery: the checkpoint that is to encode for it, and the one that made it."""
+"""The model of a gallery: the one that is to encode for it, and the one that made it."""
 
 from __future__ import annotations
 
@@ -11,36 +11,90 @@ from matmamba_retrieval.storage.spec import made_elsewhere
 
 from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from ..device import place_called
+from ..encoders import is_named
+from ..encoders.names import FUNCTION, file_of
 from ..given import PathLike, require_path, require_type
 
 if TYPE_CHECKING:
     import torch
+
+    from ..encoders import Encoder
+    from .embedder import Embedder
 else:
     torch = Deferred("torch")
 
 CheckpointLike: TypeAlias = PathLike | Checkpoint
+# A checkpoint, or any encoder.
+ModelLike: TypeAlias = "PathLike | Checkpoint | Encoder | Embedder"
 
 # Good for a first gallery, before anything is trained.
 SHIPPED = "matmamba_mini_patch16_128"
 
 
-def checkpoint_of(
-    folder: Path, generation: Generation, named: Path | None = None, device: torch.device | str = "cpu"
-) -> Checkpoint:
-    """The checkpoint of a gallery, from where it was or from where it is now.
+def embedder_of(
+    folder: Path, generation: Generation, named: ModelLike | None = None, device: torch.device | str = "cpu"
+) -> Embedder:
+    """The model of a gallery, from where it was or from where it is now.
 
     Args:
-        named: where it is, if it was moved.
+        folder: of the gallery.
+        generation: whose model it is.
+        named: where it is, if it was moved, or the model itself.
+        device: where it is to compute.
 
     Raises:
         CheckpointError: it is no longer where it was, or cannot be read; or its vectors were made elsewhere.
+        EncoderError: an encoder that cannot be had.
     """
     if made_elsewhere(generation.spec):
         raise CheckpointError(f"{folder} holds vectors that were made elsewhere: no model is known for it")
-    path = named or Path(generation.checkpoint_path)
-    if named is None and not path.exists():
-        raise CheckpointError(f"the checkpoint of {folder} is no longer at {path}: name where it is now")
-    return load_checkpoint(path, device)
+    if named is None and not is_there(generation.checkpoint_path):
+        raise CheckpointError(_missing(folder, generation.checkpoint_path))
+    return embedder_at(generation.checkpoint_path if named is None else named, device)
+
+
+def is_there(place: str) -> bool:
+    """Whether a model may be where a gallery remembers it: what a library keeps is not looked for."""
+    if place.startswith(FUNCTION):
+        return False
+    file = file_of(place) if is_named(place) else Path(place)
+    return file is None or file.exists()
+
+
+def _missing(folder: Path, place: str) -> str:
+    if place.startswith(FUNCTION):
+        return (
+            f"{folder} was made by the Python function {place.removeprefix(FUNCTION)}: give it as the model"
+        )
+    return f"the checkpoint of {folder} is no longer at {place}: name where it is now"
+
+
+def embedder_at(model: ModelLike, device: torch.device | str = "cpu", *, name: str = "model") -> Embedder:
+    """What encodes by the model that an argument names, or is.
+
+    Args:
+        model: run folder, checkpoint file, or the name of a model whose weights are shipped; `timm:NAME`,
+            `open_clip:ARCH/TAG`, or an ONNX file; or a checkpoint or an encoder that is loaded, which stays
+            on the device where it is.
+        device: where it is to compute: cpu, cuda, or auto for whichever is there.
+        name: of the argument.
+
+    Raises:
+        TypeError: it is none of these.
+        ConfigError: no such device.
+        CheckpointError: it is missing or damaged.
+        EncoderError: an encoder that cannot be had, or gives no vectors.
+    """
+    from ..encoders import Encoder, open_encoder
+    from .embedder import Embedder
+
+    if isinstance(model, Embedder):
+        return model
+    if isinstance(model, Encoder):
+        return Embedder(model)
+    if not isinstance(model, Checkpoint) and is_named(place := str(require_path(name, model))):
+        return Embedder(open_encoder(place, device=_device(device)))
+    return Embedder(checkpoint_at(model, device, name=name))
 
 
 def checkpoint_at(
@@ -57,11 +111,19 @@ def checkpoint_at(
     Raises:
         TypeError: it is none of these.
         ConfigError: no such device.
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is missing or damaged, or an encoder that is not ours.
     """
-    if not isinstance(device, str):
-        require_type("device", device, torch.device, "a text")
     if isinstance(model, Checkpoint):
+        _device(device)
         return model
     place = require_path(name, model)
-    return load_checkpoint(place, place_called(device) if isinstance(device, str) else device)
+    if is_named(str(place)):
+        raise CheckpointError(f"{name} {place} is no model of ours: it has no nested widths")
+    return load_checkpoint(place, _device(device))
+
+
+def _device(device: torch.device | str) -> torch.device | str:
+    if not isinstance(device, str):
+        require_type("device", device, torch.device, "a text")
+        return device
+    return place_called(device)

@@ -18,13 +18,12 @@ from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.gallery.image_files import Changes, compare
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint
 from ..device import limit_threads
 from ..errors import refusals
 from ..given import require_path, require_texts
 from ..progress import Listener, Reporter
 from .encoding import ImageEncoder
-from .gallery_model import SHIPPED, checkpoint_at
+from .gallery_model import SHIPPED, ModelLike, embedder_at
 from .given_images import ImageLike, collection_of
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
@@ -35,7 +34,7 @@ def index(
     images: str | os.PathLike[str] | Images | Sequence[ImageLike],
     gallery: str | os.PathLike[str],
     *,
-    model: str | os.PathLike[str] | Checkpoint = SHIPPED,
+    model: ModelLike = SHIPPED,
     ids: Sequence[str] | None = None,
     labels: Sequence[str | None] | None = None,
     prefix: str = "",
@@ -63,8 +62,9 @@ def index(
         images: a folder of images, of Parquet files or of shards, or a single Parquet file or shard; or a
             sequence of images, each a path, a PIL image, an array (H, W, 3) of uint8, or the bytes of a file.
         gallery: its folder.
-        model: run folder, checkpoint file, the name of a model whose weights are shipped, or a loaded
-            checkpoint.
+        model: run folder, checkpoint file, or the name of a model whose weights are shipped; any encoder, as
+            `timm:NAME`, `open_clip:ARCH/TAG` or an ONNX file with a JSON file beside it; or a checkpoint or
+            encoder that is loaded.
         ids: of a sequence of images, one each; by default their paths, so images in memory need them.
         labels: of a sequence of images, one each, None for an image without.
         prefix: put before each id: keeps two folders apart.
@@ -113,7 +113,7 @@ def index(
         place=place,
     )
     limit_threads(threads)
-    encoder = ImageEncoder.of(checkpoint_at(model), texts, batch_size, workers)
+    encoder = ImageEncoder.of(embedder_at(model), texts, batch_size, workers)
     collection = collection_of(images, ids, labels, reading)
     report.left_out(collection.left_out)
     return replace(_index_images(wanted, encoder, collection), seconds=time.monotonic() - start)
@@ -126,7 +126,7 @@ def _index_images(wanted: Wanted, encoder: ImageEncoder, images: Images) -> Inde
         GalleryError: the gallery was made by another checkpoint, or has an id under another path.
         DataError: more files are broken than allowed.
     """
-    spec, path = encoder.embedder.spec(), str(encoder.checkpoint.path.absolute())
+    spec, path = encoder.embedder.spec(), encoder.embedder.place
     dims = require_dims(wanted.dims, wanted.factory, spec.dim)
     part = parse_shard(wanted.shard, len(images), encoder.batch_size)
     describe = _Describe(wanted, images)

@@ -38,7 +38,7 @@ def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path
     Raises:
         GalleryError: this width, or this machine, cannot have one of this kind; or it cannot be written.
     """
-    model = embedder.model
+    model = _ours(embedder)
     content = _CONTENTS[kind](model, width)
     computes = computed_by(kind, content)
     if computes is None:
@@ -56,13 +56,22 @@ def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path
     header = LightHeader(
         kind=kind, width=spec.width, checkpoint=spec.checkpoint, transform=spec.transform, dim=spec.dim,
         macs=embedder.macs(width), input=_plain(model), machine=this_machine(),
-        trained_widths=tuple(map(model.label, model.trained_widths)), ms=_milliseconds(computes, images),
+        trained_widths=embedder.widths, ms=_milliseconds(computes, images),
     )  # fmt: skip
     return write_light(gallery, header, content)
 
 
-def kinds_that_can_be(model: MatMamba, width: str) -> list[str]:
+def _ours(embedder: Embedder) -> MatMamba:
+    if embedder.checkpoint is None:
+        raise GalleryError(f"{embedder.place} is no model of ours: a gallery keeps encoders of nested widths")
+    return embedder.checkpoint.model
+
+
+def kinds_that_can_be(embedder: Embedder, width: str) -> list[str]:
     """What can be made here of a width without losing precision, the fastest first."""
+    if embedder.checkpoint is None:
+        return []
+    model = embedder.checkpoint.model
     kinds = [NATIVE] if library() is not None and _native_arrays(model, width)[1] == "" else []
     try:
         import onnxruntime  # noqa: F401

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +18,8 @@ from matmamba_retrieval.storage.spec import made_elsewhere
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..checkpoint import Checkpoint
 from ..errors import refusals
-from .gallery_model import checkpoint_at, checkpoint_of
+from .gallery_model import ModelLike, embedder_at, embedder_of
 from .image_queries import WidthEncoder
 from .light_encoder import LightEncoder
 from .light_files import NATIVE
@@ -44,14 +42,6 @@ class QueryEncoder:
     transform: Callable[[Image.Image], NDArray[np.float32]]
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """The model of a gallery."""
-
-    checkpoint: Checkpoint
-    embedder: Embedder
-
-
 class OpenedGallery:
     """A gallery and the model that encodes for it: what others add or delete is seen after `refresh`.
 
@@ -69,7 +59,7 @@ class OpenedGallery:
         self,
         gallery: Gallery,
         *,
-        model: str | os.PathLike[str] | Checkpoint | None = None,
+        model: ModelLike | None = None,
         write: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -77,7 +67,7 @@ class OpenedGallery:
         self._gallery: Gallery | None = gallery
         self._model, self._write, self._device = model, write, device
         self._encoder: QueryEncoder | None = None
-        self._loaded: LoadedModel | None = None
+        self._loaded: Embedder | None = None
         self._chosen: dict[tuple[StrategyChoice, int], tuple[Strategy, Plan | None]] = {}
         # Who chooses an encoder may have to load the model for it.
         self._loading, self._changing, self._sharing = threading.RLock(), threading.Lock(), Sharing()
@@ -154,14 +144,25 @@ class OpenedGallery:
             if gallery.spec != spec:
                 self._loaded = self._encoder = None
 
-    def require_model(self) -> Checkpoint:
-        """The checkpoint that encodes its images, loaded now if it was not.
+    def require_model(self) -> Embedder:
+        """The model that encodes its images, loaded now if it was not.
 
         Raises:
             GalleryError: another model made the gallery.
             CheckpointError: it is missing, or vectors were made elsewhere.
+            EncoderError: an encoder that cannot be had.
         """
-        return self._by_model().checkpoint
+        with self._loading:
+            if self._loaded is None:
+                gallery = self._opened()
+                embedder = (
+                    embedder_of(self.folder, gallery.generation, device=self._device)
+                    if self._model is None or made_elsewhere(gallery.spec)
+                    else embedder_at(self._model, self._device)
+                )
+                gallery.require_queries(embedder.spec())
+                self._loaded = embedder
+            return self._loaded
 
     def encoder(self) -> QueryEncoder:
         """What encodes queries: the encoders that the gallery keeps, or else its model, loaded if it was not.
@@ -173,8 +174,8 @@ class OpenedGallery:
         with self._loading:
             if self._encoder is None:
                 light = self._light()
-                encoder: WidthEncoder = light or self._by_model().embedder
-                input = light.input if light else self._by_model().checkpoint.model.input
+                encoder: WidthEncoder = light or self.require_model()
+                input = light.input if light else self.require_model().input
                 self._encoder = QueryEncoder(encoder, eval_transform(input).array)
             return self._encoder
 
@@ -183,29 +184,13 @@ class OpenedGallery:
         spec = self._opened().spec
         if self._model is not None or str(self._device) != "cpu" or made_elsewhere(spec):
             return None
-        return LightEncoder(self.folder, spec, lambda: self._by_model().embedder, self._restore) or None
+        return LightEncoder(self.folder, spec, self.require_model, self._restore) or None
 
     def _restore(self, width: str) -> None:
         """Make the encoder of a width that the gallery keeps no more; it is no loss if that cannot be."""
         from .light_making import make_light
 
         try:
-            make_light(self.folder, self._by_model().embedder, width, NATIVE)
+            make_light(self.folder, self.require_model(), width, NATIVE)
         except GalleryError as error:
             log.info("%s", error)
-
-    def _by_model(self) -> LoadedModel:
-        from .embedder import Embedder
-
-        with self._loading:
-            if self._loaded is None:
-                gallery = self._opened()
-                checkpoint = (
-                    checkpoint_of(self.folder, gallery.generation, device=self._device)
-                    if self._model is None or made_elsewhere(gallery.spec)
-                    else checkpoint_at(self._model, self._device)
-                )
-                embedder = Embedder(checkpoint)
-                gallery.require_queries(embedder.spec())
-                self._loaded = LoadedModel(checkpoint, embedder)
-            return self._loaded

@@ -21,7 +21,6 @@ from matmamba_retrieval.planning.planner import NEED_LABELS, Goal, Planner, cand
 from matmamba_retrieval.strategies.indexes import ensure_index
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint
 from ..errors import ConfigError, refusals
 from ..given import require_number, require_path, require_place, require_texts, require_type, require_whole
 from ..measures.pareto import pareto_front
@@ -245,7 +244,7 @@ def encoded_queries(
     images: QueryImages,
     labels: Sequence[str | None] | None,
     reading: TableReading | None,
-    checkpoint: Checkpoint,
+    embedder: Embedder,
     wanted: PlanWanted,
 ) -> tuple[EncodedQueries, list[str] | None]:
     """Query images at each width, with the milliseconds of one; their class names, if all have one.
@@ -254,26 +253,22 @@ def encoded_queries(
         images: a place, or a sequence of images.
         labels: of a sequence.
         reading: what is read of a place.
-        checkpoint: that encodes.
+        embedder: that encodes.
         wanted: how many of them, and at which widths.
 
     Raises:
         DataError: no image can be read, or too many cannot.
         WidthError: the model has no such width.
     """
-    from .embedder import Embedder
-
-    embedder, model, report = Embedder(checkpoint), checkpoint.model, wanted.report
-    asked = [model.width(width) for width in require_texts("widths", wanted.widths)]
-    widths = list(dict.fromkeys(["full", *map(model.label, asked or model.trained_widths)]))
+    report = wanted.report
+    asked = [embedder.label(width) for width in require_texts("widths", wanted.widths)]
+    widths = list(dict.fromkeys(["full", *(asked or embedder.widths)]))
     found = collection_of(images, _names(images), labels, reading, "queries")
     picked = some(found, wanted.most, wanted.seed)
     report.left_out(picked.left_out)
     by_width, numbers = _embed(picked, embedder, widths, wanted)
     with report.stage("measuring latency"):
-        from ..measures import measure_latency
-
-        times = measure_latency(model, widths)
+        times = embedder.latencies(widths)
     encoded = {
         width: Encoded(by_width[width], embedder.macs(width), time.median)
         for width, time in zip(widths, times, strict=True)
@@ -294,7 +289,7 @@ def _embed(
     """Embeddings by width, and labels, of the images that can be read; the others are told."""
     from matmamba_datasets import make_loader
 
-    transform = eval_transform(embedder.model.input)
+    transform = eval_transform(embedder.input)
     loader = make_loader(images, transform, wanted.batch_size, workers=wanted.workers)
     tally = BrokenTally(len(images), wanted.max_broken, "max_broken")
     batches = wanted.report.watch("encoding queries", loader, tally)

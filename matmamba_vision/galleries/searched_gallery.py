@@ -16,12 +16,12 @@ from matmamba_retrieval.storage.spec import made_elsewhere
 from matmamba_retrieval.strategies.examples import Joined, Stored
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint
 from ..device import limit_threads, place_called
 from ..errors import ConfigError, refusals
 from ..given import require_number, require_path, require_place, require_type
 from ..progress import Listener, Meter, Reporter
 from .answers import Answer
+from .gallery_model import ModelLike
 from .given_images import ImageLike
 from .given_vectors import GivenVectors
 from .opened_gallery import OpenedGallery
@@ -61,7 +61,7 @@ class SearchedGallery(OpenedGallery):
         cls,
         folder: str | os.PathLike[str],
         *,
-        model: str | os.PathLike[str] | Checkpoint | None = None,
+        model: ModelLike | None = None,
         write: bool = False,
         device: str = "cpu",
         threads: int = 0,
@@ -456,7 +456,7 @@ class SearchedGallery(OpenedGallery):
                 encoded, known = encoded_queries(queries, labels, reading, self.require_model(), wanted)
             found = find_plan(gallery, encoded, known, wanted)
             if vectors is None and str(self._device) == "cpu":
-                try_to_freeze(gallery, self._by_model().embedder)
+                try_to_freeze(gallery, self.require_model())
                 self._encoder = None
         if plot is not None:
             found.write_plot(plot)

@@ -7,7 +7,7 @@ from matmamba_common.lazy import names_of
 if TYPE_CHECKING:
     from .accuracy import Predictions, evaluate_widths, predict
     from .cost import count_macs, count_parameters
-    from .latency import Latency, measure_latency
+    from .latency import Latency, measure_latency, time_in_turn
 else:
     __getattr__, __dir__ = names_of(
         __name__,
@@ -24,6 +24,7 @@ else:
             ".latency": (
                 "Latency",
                 "measure_latency",
+                "time_in_turn",
             ),
         },
     )
@@ -36,4 +37,5 @@ __all__ = [
     "evaluate_widths",
     "measure_latency",
     "predict",
+    "time_in_turn",
 ]

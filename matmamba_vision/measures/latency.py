@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..frozen import FrozenWidth, freeze
+from ..frozen import freeze
 from ..models import MatMamba
 from ..width import WidthLike
+
+REPEATS, WARM_UP = 20, 3
 
 
 @dataclass(frozen=True)
@@ -29,25 +32,39 @@ class Latency:
     high: float
 
 
-@torch.inference_mode()
 def measure_latency(
-    model: MatMamba, widths: Sequence[WidthLike], batch_size: int = 1, repeats: int = 20, warm_up: int = 3
+    model: MatMamba,
+    widths: Sequence[WidthLike],
+    batch_size: int = 1,
+    repeats: int = REPEATS,
+    warm_up: int = WARM_UP,
 ) -> list[Latency]:
     """Latency of each width, frozen, on the device of `model`; the widths are taken in turn."""
     images, was_training = model.random_images(batch_size), model.training
     model.eval()
     try:
-        frozen = [freeze(model, width) for width in widths]
-        ms = [[_time(width, images) for width in frozen] for _ in range(warm_up + repeats)][warm_up:]
+        frozen = [freeze(model, width).embed for width in widths]
+        return time_in_turn(frozen, images, repeats, warm_up)
     finally:
         model.train(was_training)
+
+
+@torch.inference_mode()
+def time_in_turn(
+    encoders: Sequence[Callable[[Tensor], object]],
+    images: Tensor,
+    repeats: int = REPEATS,
+    warm_up: int = WARM_UP,
+) -> list[Latency]:
+    """Latency of each of several functions of the same images, taken in turn."""
+    ms = [[_time(encode, images) for encode in encoders] for _ in range(warm_up + repeats)][warm_up:]
     quartiles = np.percentile(np.array(ms), [50, 25, 75], axis=0).T
     return [Latency(*map(float, row)) for row in quartiles]
 
 
-def _time(frozen: FrozenWidth, images: torch.Tensor) -> float:
+def _time(encode: Callable[[Tensor], object], images: Tensor) -> float:
     start = time.perf_counter()
-    frozen.embed(images)
+    encode(images)
     if images.is_cuda:
         torch.cuda.synchronize()
     return 1e3 * (time.perf_counter() - start)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint import CheckpointError, require_checkpoint
-from ..encoder import Encoder, open_encoder
+from ..encoders import Encoder, open_encoder
+from ..encoders.names import file_of, is_named
 from ..errors import ConfigError
 from ..progress import Meter, Reporter, counted
 from ..training import CacheKey, VectorCache, batch_vectors
@@ -43,8 +43,6 @@ FOLDER = "teacher"
 TOGETHER = 64
 # Of what is remembered of a teacher; another number where its digest is taken of something else.
 _FORMAT = 1
-_LOCAL = "timm:local-dir:"
-_WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,20 +240,17 @@ def _some(files: list[Path]) -> str:
 
 
 def _files_of(config: DistillConfig) -> list[Path]:
-    """The files that a teacher is loaded from; none where they are not known."""
+    """The files that a teacher is loaded from; none where a library looks for them."""
     name = config.teacher
-    folder = Path(name.removeprefix(_LOCAL))
-    if name.startswith(_LOCAL):
-        return _known_files(folder.iterdir()) if folder.is_dir() else []
     try:
-        return [require_checkpoint(name)]
+        place = file_of(name) if is_named(name) else require_checkpoint(name)
     except CheckpointError:
-        # Such as an ONNX file with what is beside it under the same name.
-        return _known_files(Path(name).parent.glob(f"{Path(name).stem}.*")) if Path(name).is_file() else []
-
-
-def _known_files(files: Iterable[Path]) -> list[Path]:
-    return sorted(file for file in files if file.is_file() and file.suffix in (*_WEIGHTS, ".json", ".onnx"))
+        return []
+    if place is None:
+        return []
+    # Beside an ONNX file lie others of its name.
+    within = place.iterdir() if place.is_dir() else place.parent.glob(f"{place.stem}.*")
+    return sorted(file for file in within if file.is_file())
 
 
 def _files_digest(config: DistillConfig) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config_file import load_into
-from ..encoder import Encoder, open_encoder
+from ..encoders import Encoder, open_encoder
 from ..errors import ConfigError
 from ..progress import Reporter
 from ..rotation import FILE_NAME, Rotation, RotationError, fit_rotation, load_rotation

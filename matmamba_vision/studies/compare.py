@@ -54,7 +54,7 @@ def compare_strategies(
         images: (nq, C, S, S) queries.
         labels: their class names.
     """
-    widths = [embedder.model.label(width) for width in embedder.model.trained_widths]
+    widths = list(embedder.widths)
     queries = _encode(embedder, images, widths)
     stored, asked = np.array(gallery.labels(), dtype=object), np.array(labels, dtype=object)
     exact = search(gallery, Strategy.single_shot(), queries, K)

@@ -19,18 +19,19 @@ from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.planning.savings import notes_of
 from matmamba_retrieval.strategies.strategy import Strategy
 
-from ..checkpoint import Checkpoint, write_whole
+from ..checkpoint import write_whole
 from ..config_file import load_into, shipped_config
 from ..device import limit_threads
 from ..errors import refusals
+from ..galleries.embedder import Embedder
 from ..galleries.encoding import some
-from ..galleries.gallery_model import CheckpointLike, checkpoint_at
+from ..galleries.gallery_model import ModelLike, embedder_at
 from ..given import PathLike, require_path, require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
 from ..widths.held_out import BatchReader, data_config, open_data
-from ..widths.slices import named_width
+from ..widths.slices import named_label
 from .experiment import Workshop
 from .strategy_rows import StrategyRows
 
@@ -53,8 +54,8 @@ class Study:
     """What `evaluate` found out; rows are plain values, and `NAME_interval` is the 95 % interval of `NAME`.
 
     Attributes:
-        checkpoint: the file.
-        digest: SHA-256 of it.
+        checkpoint: the file, or the name of another encoder.
+        digest: SHA-256 of its weights.
         data: name and root of the data set.
         settings: hits wanted, seed, number of resamples, and the grid.
         environment: commit, versions and machine.
@@ -94,7 +95,7 @@ class Study:
 
 @refusals()
 def evaluate(
-    checkpoint: CheckpointLike,
+    checkpoint: ModelLike,
     *,
     grid: str | os.PathLike[str] | Grid = "quick",
     output: PathLike | None = None,
@@ -117,8 +118,7 @@ def evaluate(
     calibrated on other queries than those that they are measured on.
 
     Args:
-        checkpoint: run folder, checkpoint file, the name of a model whose weights are shipped, or a loaded
-            checkpoint.
+        checkpoint: as the model of `index`: any encoder; one that is not nested has the width full alone.
         grid: quick, which ends within minutes; full, every strategy, index and dim; a YAML file; or a `Grid`.
         output: folder to write results.json, results.csv and plots to. Embeddings, gallery and rows that are
             done are kept there, so that the same call goes on where it was stopped. By default nothing is
@@ -141,6 +141,7 @@ def evaluate(
 
     Raises:
         CheckpointError: no such checkpoint.
+        EncoderError: an encoder that cannot be had.
         ConfigError: an argument or a grid that cannot be.
         WidthError: the model has no such width.
         DataError: the data set is missing or unreadable.
@@ -155,15 +156,15 @@ def evaluate(
     tried = _opened(grid)
     if grid == "quick":
         gallery_images, queries = gallery_images or QUICK_IMAGES, queries or QUICK_QUERIES
-    known, report = checkpoint_at(checkpoint, device, name="checkpoint"), Reporter(progress)
+    known, report = embedder_at(checkpoint, device, name="checkpoint"), Reporter(progress)
     tried = _with_widths(tried, known)
     config = data_config(known, data, root)
-    splits = open_data(report, known, config, any_classes=True)
+    splits = open_data(report, config)
     splits = Splits(some(splits.train, gallery_images, seed), some(splits.held_out, queries, seed))
-    full = known.model.embedding_dim
+    full = known.dim
     wanted = strategies_of(tried, tried.query_widths, full, len(splits.train))
     _say_few(report, wanted, len(splits.held_out))
-    reader = BatchReader(checkpoint=known, report=report, batch_size=batch_size, workers=workers)
+    reader = BatchReader(embedder=known, report=report, batch_size=batch_size, workers=workers)
     about = {"name": config.name, "root": config.root, "seed": seed, "held_out": config.held_out}
     with _working_folder(place) as folder:
         workshop = Workshop(folder / "encoded", reader)
@@ -171,7 +172,7 @@ def evaluate(
             rows = StrategyRows(experiment, tried, seed, folder / "encoded", report)
             tables = rows.tables(wanted, full)
     study = Study(
-        checkpoint=known.path,
+        checkpoint=Path(known.name),
         digest=known.digest,
         data={"name": config.name, "root": config.root},
         settings={"k": tried.k, "seed": seed, "resamples": RESAMPLES, "grid": asdict(tried)},
@@ -192,14 +193,13 @@ def _opened(grid: str | os.PathLike[str] | Grid) -> Grid:
     return load_into(Grid, shipped_config(named) if named else Path(grid))
 
 
-def _with_widths(grid: Grid, checkpoint: Checkpoint) -> Grid:
+def _with_widths(grid: Grid, embedder: Embedder) -> Grid:
     """The same with labels of the query widths, full first, and of the gallery widths."""
-    model = checkpoint.model
 
     def labels(names: Sequence[str]) -> list[str]:
-        return [model.label(named_width(name, checkpoint)) for name in names]
+        return [named_label(name, embedder) for name in names]
 
-    asked = labels(grid.query_widths) or [model.label(width) for width in model.trained_widths]
+    asked = labels(grid.query_widths) or list(embedder.widths)
     stored = list(dict.fromkeys(labels(grid.gallery_widths)))
     return replace(grid, query_widths=list(dict.fromkeys(["full", *asked])), gallery_widths=stored)
 

@@ -16,9 +16,7 @@ from matmamba_datasets import DataError, Images, Splits
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Row
 from numpy.typing import NDArray
 
-from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_batches
-from ..measures import measure_latency
 from ..widths.held_out import BatchReader
 from ..widths.quality_and_cost import Embeddings
 
@@ -80,12 +78,11 @@ class Workshop:
 
     Args:
         folder: files are named by what made them, so that nothing old is taken for new.
-        reader: of the checkpoint that encodes.
+        reader: of the model that encodes.
     """
 
     def __init__(self, folder: Path, reader: BatchReader) -> None:
-        self._folder, self._reader, self._checkpoint = folder, reader, reader.checkpoint
-        self._embedder = Embedder(reader.checkpoint)
+        self._folder, self._reader, self._embedder = folder, reader, reader.embedder
 
     def open(
         self, splits: Splits, data: Mapping[str, Any], widths: Sequence[str], gallery_widths: Sequence[str]
@@ -110,7 +107,7 @@ class Workshop:
         return Experiment(gallery, stored, asked, self._queries(asked), labels, asked.name)
 
     def _side(self, part: str, images: Images, data: Mapping[str, Any], widths: Sequence[str]) -> Side:
-        wanted = {"checkpoint": self._checkpoint.digest, "images": len(images), "part": part, **data}
+        wanted = {"checkpoint": self._embedder.digest, "images": len(images), "part": part, **data}
         name = _digest(wanted | {"widths": list(widths)})
         file = self._folder / f"{part}-{name}.npz"
         if file.is_file():
@@ -134,14 +131,13 @@ class Workshop:
 
     def _gallery(self, images: Images, side: Side, data: Mapping[str, Any]) -> Gallery:
         """Made whole beside its place, then moved there: one that is there is complete."""
-        known = {"checkpoint": self._checkpoint.digest, "widths": list(side.by_width), **data}
+        known = {"checkpoint": self._embedder.digest, "widths": list(side.by_width), **data}
         place = self._folder / f"gallery-{_digest(known | {'images': len(side.labels)})}"
         if not Gallery.exists(place):
             partial = place.with_name(place.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
             more = [width for width in side.by_width if width != "full"]
-            path = str(self._checkpoint.path.absolute())
-            with Gallery.create(partial, self._embedder.spec(), path, more) as made:
+            with Gallery.create(partial, self._embedder.spec(), self._embedder.place, more) as made:
                 for start in range(0, len(side.labels), ADDED_AT_ONCE):
                     chosen = slice(start, start + ADDED_AT_ONCE)
                     small = {width: side.by_width[width][chosen] for width in more}
@@ -151,7 +147,7 @@ class Workshop:
 
     def _queries(self, side: Side) -> EncodedQueries:
         with self._reader.report.stage("measuring latency"):
-            times = measure_latency(self._checkpoint.model, list(side.by_width))
+            times = self._embedder.latencies(list(side.by_width))
         return EncodedQueries(
             {
                 width: Encoded(xq, self._embedder.macs(width), time.median)

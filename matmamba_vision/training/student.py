@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..batch import LabelledBatch
-from ..encoder import Encoder, EncoderError
+from ..encoders import Encoder, EncoderError
 from ..rotation import Rotation
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matmamba_common.errors import MatMambaError
 from matmamba_common.settings import require_least
 from matmamba_datasets import BrokenImageError, eval_transform
-from matmamba_retrieval import Gallery, GalleryError, Row
+from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.gallery import inspection, renewal, repairing
 from matmamba_retrieval.gallery.inspection import Damage
 from matmamba_retrieval.storage.files import remove
@@ -19,9 +20,8 @@ from matmamba_retrieval.storage.records import Generation
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..checkpoint import CheckpointError
 from ..errors import refusals
-from ..galleries.gallery_model import checkpoint_of
+from ..galleries.gallery_model import ModelLike, embedder_of, is_there
 from ..galleries.light_files import LightFileError, light_files, read_light
 from ..galleries.pictures import Pictures
 from ..given import PathLike, require_path
@@ -73,14 +73,14 @@ class Repaired:
 
 
 @refusals()
-def verify(folder: PathLike, *, images: int = 0, model: PathLike | None = None) -> Verified:
+def verify(folder: PathLike, *, images: int = 0, model: ModelLike | None = None) -> Verified:
     """Read every byte of a gallery and compare it with its checksum.
 
     Args:
         folder: of the gallery.
         images: so many of its images, taken by chance, are encoded again and compared with their vectors: a
             file that was replaced by another picture, or is gone, is found so.
-        model: where the gallery's checkpoint is, if it was moved.
+        model: the gallery's model, or where it is, if it was moved.
 
     Raises:
         GalleryError: no gallery there.
@@ -93,7 +93,7 @@ def verify(folder: PathLike, *, images: int = 0, model: PathLike | None = None) 
     if damages or not images:
         return Verified(damages)
     with Gallery(folder) as gallery:
-        encoder = _Reencoder(folder, gallery.generation, _path(model))
+        encoder = _Reencoder(folder, gallery.generation, model)
         return Verified(inspection.verify_vectors(gallery, encoder, images), min(images, len(gallery)))
 
 
@@ -111,18 +111,18 @@ def _damaged_encoders(folder: Path) -> list[Damage]:
 
 
 @refusals()
-def repair(folder: PathLike, *, model: PathLike | None = None) -> Repaired:
+def repair(folder: PathLike, *, model: ModelLike | None = None) -> Repaired:
     """Build again what can be built again: indexes from vectors, vectors from images.
 
     Args:
         folder: of the gallery.
-        model: where the checkpoint is, if it was moved.
+        model: the gallery's model, or where it is, if it was moved.
 
     Raises:
         GalleryError: no gallery there, or another process writes to it.
     """
     folder = require_path("folder", folder)
-    said = repairing.repair(folder, partial(_Reencoder, folder, named=_path(model)))
+    said = repairing.repair(folder, partial(_Reencoder, folder, named=model))
     for damage in _damaged_encoders(folder):
         remove(damage.file)
         said.append(f"{damage.file} {damage.what}: removed, nothing but time is lost")
@@ -148,30 +148,26 @@ def compact(folder: PathLike) -> int:
         return renewal.compact(gallery)
 
 
-def _path(given: PathLike | None) -> Path | None:
-    return None if given is None else require_path("model", given)
-
-
 class _Reencoder:
     """Vectors of images that are read again, by the model of a generation.
 
     Args:
         folder: of the gallery.
         generation: whose model it is.
-        named: where its checkpoint may be, if that was moved.
+        named: that model, or where it may be, if it was moved.
 
     Raises:
         GalleryError: that model is not to be had.
         CheckpointError: that model is not to be had.
     """
 
-    def __init__(self, folder: Path, generation: Generation, named: Path | None = None) -> None:
+    def __init__(self, folder: Path, generation: Generation, named: ModelLike | None = None) -> None:
         self._pictures = Pictures()
         self._embedder = _embedder(folder, generation, named)
 
     def __call__(self, rows: Sequence[Row], width: str) -> list[NDArray[np.float32] | str]:
         """Embeddings at a width; in the place of an image that cannot be read, why."""
-        transform = eval_transform(self._embedder.model.input).array
+        transform = eval_transform(self._embedder.input).array
         images = [self._image(row, transform) for row in rows]
         readable = [image for image in images if isinstance(image, np.ndarray)]
         xb = iter(self._embedder.embed(np.stack(readable), width) if readable else ())
@@ -186,19 +182,17 @@ class _Reencoder:
             return str(error)
 
 
-def _embedder(folder: Path, generation: Generation, named: Path | None) -> Embedder:
+def _embedder(folder: Path, generation: Generation, named: ModelLike | None) -> Embedder:
     """The model named, or the one that is where the generation's was: a gallery may have one of another."""
     try:
         return _fitting(folder, generation, named)
-    except (GalleryError, CheckpointError):
-        if named is None or not Path(generation.checkpoint_path).exists():
+    except MatMambaError:
+        if named is None or not is_there(generation.checkpoint_path):
             raise
         return _fitting(folder, generation, None)
 
 
-def _fitting(folder: Path, generation: Generation, named: Path | None) -> Embedder:
-    from ..galleries.embedder import Embedder
-
-    embedder = Embedder(checkpoint_of(folder, generation, named))
+def _fitting(folder: Path, generation: Generation, named: ModelLike | None) -> Embedder:
+    embedder = embedder_of(folder, generation, named)
     generation.spec.require_same(embedder.spec(generation.spec.width), str(folder))
     return embedder

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
 
-from ..checkpoint import Checkpoint
 from ..errors import ConfigError, refusals
+from ..galleries.gallery_model import ModelLike
 from ..galleries.queries import stored_queries
 from ..galleries.searched_gallery import SearchedGallery
 from ..galleries.strategies import Method
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def open_gallery(
     folder: str | os.PathLike[str],
     *,
-    model: str | os.PathLike[str] | Checkpoint | None = None,
+    model: ModelLike | None = None,
     write: bool = False,
     device: str = "cpu",
     threads: int = 0,
@@ -38,7 +38,7 @@ def open_gallery(
 
     Args:
         folder: of the gallery.
-        model: its checkpoint, if that was moved, or is loaded already; by default from where it was.
+        model: what made it, if that was moved, or is loaded already; by default from where it was.
         write: whether it may be changed; each change keeps others from writing only while it lasts.
         device: that encodes queries: cpu, cuda, or auto for whichever is there.
         threads: that encode and search, in the whole process; 0 for as many as there are.
@@ -120,7 +120,7 @@ class ImageGallery(SearchedGallery):
         from . import health
 
         with self.reading():
-            return health.verify(self.folder, images=images, model=self._model_path())
+            return health.verify(self.folder, images=images, model=self._model)
 
     @refusals()
     def repair(self) -> Repaired:
@@ -132,7 +132,7 @@ class ImageGallery(SearchedGallery):
         from . import health
 
         with self.changing() as folder:
-            return health.repair(folder, model=self._model_path())
+            return health.repair(folder, model=self._model)
 
     @refusals()
     def freeze(
@@ -156,7 +156,7 @@ class ImageGallery(SearchedGallery):
         from ..galleries.freezing import freeze_widths
 
         with self.changing(), self.reading() as gallery:
-            made = freeze_widths(gallery, self._by_model().embedder, widths, kinds, Reporter(progress))
+            made = freeze_widths(gallery, self.require_model(), widths, kinds, Reporter(progress))
             self._encoder = None
         return made
 
@@ -321,7 +321,3 @@ class ImageGallery(SearchedGallery):
 
         with self.changing() as folder, Gallery(folder, write=True) as gallery:
             return moving.relocate(gallery, old, new)
-
-    def _model_path(self) -> str | os.PathLike[str] | None:
-        """Where its checkpoint is, if its caller said so."""
-        return self._model.path if isinstance(self._model, Checkpoint) else self._model

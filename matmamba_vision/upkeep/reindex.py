@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..device import limit_threads
 from ..errors import refusals
 from ..galleries.encoding import ImageEncoder
-from ..galleries.gallery_model import CheckpointLike, checkpoint_at
+from ..galleries.gallery_model import ModelLike, embedder_at
 from ..galleries.intake import intake
 from ..galleries.shortlists import build_shortlists
 from ..given import require_number, require_path, require_texts
@@ -59,7 +59,7 @@ class Reindexed:
 @refusals()
 def reindex(
     folder: str | os.PathLike[str],
-    model: CheckpointLike,
+    model: ModelLike,
     *,
     widths: Sequence[str] = (),
     max_broken: float = 0.01,
@@ -77,8 +77,7 @@ def reindex(
 
     Args:
         folder: of the gallery.
-        model: run folder, checkpoint file, the name of a model whose weights are shipped, or a loaded
-            checkpoint.
+        model: as for `index`.
         widths: further widths at which each image gets a vector; by default those that the gallery has.
         max_broken: share of images that may be missing or unreadable before the run stops.
         batch_size: images encoded at once.
@@ -91,6 +90,7 @@ def reindex(
         GalleryError: no gallery there, or no image can be read.
         DataError: more images are missing or broken than allowed. What was encoded stays for the next run.
         CheckpointError: the model cannot be read.
+        EncoderError: an encoder that cannot be had.
         WidthError: no such width.
         ConfigError: a number that cannot be.
         TypeError: an argument is of another type.
@@ -98,9 +98,9 @@ def reindex(
     start, place, wanted = time.monotonic(), require_path("folder", folder), require_texts("widths", widths)
     require_number("max_broken", max_broken)
     limit_threads(threads)
-    checkpoint, report = checkpoint_at(model), Reporter(progress)
+    embedder, report = embedder_at(model), Reporter(progress)
     with Gallery(place, write=True) as gallery:
-        encoder = ImageEncoder.of(checkpoint, wanted or gallery.generation.widths, batch_size, workers)
+        encoder = ImageEncoder.of(embedder, wanted or gallery.generation.widths, batch_size, workers)
         tally = BrokenTally(len(gallery), max_broken)
         if _is_there(gallery, encoder):
             return Reindexed(gallery=place, encoded=0, total=len(gallery), needed=False)
@@ -125,7 +125,7 @@ def _encode_anew(
     gallery: Gallery, encoder: ImageEncoder, tally: BrokenTally, report: Reporter, limits: Limits | None
 ) -> int:
     """Encode what lacks, and switch; returns how many images were encoded."""
-    path, full = str(encoder.checkpoint.path.absolute()), encoder.embedder.spec().width
+    path, full = encoder.embedder.place, encoder.embedder.spec().width
     renewal = Renewal(gallery, encoder.embedder.spec(), path, encoder.widths)
 
     def commit(keys: Sequence[int], vectors: Mapping[str, NDArray[np.floating]]) -> int:

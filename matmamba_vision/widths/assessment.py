@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 from matmamba_retrieval import prefix
 
-from ..measures import Predictions, measure_latency
+from ..galleries.embedder import Embedder
+from ..measures import Predictions
 from ..measures.calibration import Reliability, reliability
 from ..measures.significance import mcnemar, sign_flip_test, with_intervals
-from ..models import MatMamba
 from ..progress import Reporter
-from ..width import Width
-from .quality_and_cost import Values, cost_row, retrieval_values
+from .quality_and_cost import Labelled, Values, embedder_row, retrieval_values
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -34,39 +33,41 @@ class ValidationPlan:
         pairs: widths to test against each other.
         probe: whether to fit linear probes.
         seed: of resampling and of what a probe holds out.
+        classified: whether the model tells apart the classes of the images.
     """
 
-    widths: Sequence[Width]
-    gallery_widths: Sequence[Width]
+    widths: Sequence[str]
+    gallery_widths: Sequence[str]
     dims: Sequence[int]
     knn: Sequence[int]
-    pairs: Sequence[tuple[Width, Width]]
+    pairs: Sequence[tuple[str, str]]
     probe: bool
     seed: int
+    classified: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedSides:
     """What a model says about the held-out images and about the gallery, at each width."""
 
-    queries: Mapping[Width, Predictions]
-    gallery: Mapping[Width, Predictions]
+    queries: Mapping[str, Labelled]
+    gallery: Mapping[str, Labelled]
 
 
 def assess(
-    model: MatMamba, plan: ValidationPlan, encoded: EncodedSides, report: Reporter
+    embedder: Embedder, plan: ValidationPlan, encoded: EncodedSides, report: Reporter
 ) -> dict[str, list[Row]]:
     """Lists of rows: widths, retrieval, comparisons, calibration, and probes if planned."""
-    return _Assessment(model, plan, encoded, report).tables()
+    return _Assessment(embedder, plan, encoded, report).tables()
 
 
 class _Assessment:
     """Searches once; every table is made from what was found."""
 
     def __init__(
-        self, model: MatMamba, plan: ValidationPlan, encoded: EncodedSides, report: Reporter
+        self, embedder: Embedder, plan: ValidationPlan, encoded: EncodedSides, report: Reporter
     ) -> None:
-        self._model, self._plan, self._encoded, self._report = model, plan, encoded, report
+        self._embedder, self._plan, self._encoded, self._report = embedder, plan, encoded, report
         wanted = list(product(plan.widths, plan.gallery_widths, plan.dims))
         self._cells = {
             (query, gallery, dim): retrieval_values(
@@ -81,7 +82,7 @@ class _Assessment:
             "widths": self._widths(),
             "retrieval": self._retrieval(),
             "comparisons": [self._comparison(*pair) for pair in plan.pairs],
-            "calibration": [self._calibration(width) for width in plan.widths],
+            "calibration": [self._calibration(width) for width in plan.widths if plan.classified],
         }
         return tables | ({"probes": self._probes()} if plan.probe else {})
 
@@ -94,66 +95,74 @@ class _Assessment:
     def _widths(self) -> list[Row]:
         widths = self._plan.widths
         with self._report.stage("measuring latency"):
-            latencies = measure_latency(self._model, widths)
+            latencies = self._embedder.latencies(widths)
         found = with_intervals([self._quality(width) for width in widths], self._plan.seed)
         return [
-            cost_row(self._model, width)
+            embedder_row(self._embedder, width)
             | quality
-            | {"ece": self._reliability(width).error, "encode_ms": latency.median}
+            | ({"ece": self._reliability(width).error} if self._plan.classified else {})
+            | {"encode_ms": latency.median}
             for width, quality, latency in zip(widths, found, latencies, strict=True)
         ]
 
-    def _quality(self, width: Width) -> dict[str, Values]:
-        found, cell = self._encoded.queries[width], self._reference(width)
+    def _quality(self, width: str) -> dict[str, Values]:
+        cell = self._reference(width)
+        found = {"knn1": cell["knn1"], "map10": cell["map10"]}
+        if not self._plan.classified:
+            return found
+        said = self._predictions(width)
         return {
-            "top1": found.correct,
-            "top5": found.in_top5,
-            "nll": -found.log_likelihoods,
-            "brier": found.briers,
-            "knn1": cell["knn1"],
-            "map10": cell["map10"],
-        }
+            "top1": said.correct,
+            "top5": said.in_top5,
+            "nll": -said.log_likelihoods,
+            "brier": said.briers,
+        } | found
 
-    def _reference(self, width: Width) -> dict[str, Values]:
+    def _predictions(self, width: str) -> Predictions:
+        found = self._encoded.queries[width]
+        assert isinstance(found, Predictions)
+        return found
+
+    def _reference(self, width: str) -> dict[str, Values]:
         """What queries of the width find where widths are compared."""
         return self._cells[width, self._plan.gallery_widths[0], max(self._plan.dims)]
 
-    def _reliability(self, width: Width) -> Reliability:
-        found = self._encoded.queries[width]
+    def _reliability(self, width: str) -> Reliability:
+        found = self._predictions(width)
         return reliability(found.confidences, found.correct)
 
     def _retrieval(self) -> list[Row]:
-        label = self._model.label
         # Of tens of thousands of images it takes half a minute.
         with self._report.stage("resampling images"):
             found = with_intervals(list(self._cells.values()), self._plan.seed)
         return [
-            {"query_width": label(query), "gallery_width": label(gallery), "dim": dim} | quality
+            {"query_width": query, "gallery_width": gallery, "dim": dim} | quality
             for (query, gallery, dim), quality in zip(self._cells, found, strict=True)
         ]
 
-    def _comparison(self, first: Width, second: Width) -> Row:
+    def _comparison(self, first: str, second: str) -> Row:
         """First minus second, image by image; p of McNemar's exact test, and of a sign-flip test for mAP."""
-        plan, label = self._plan, self._model.label
-        right = [self._encoded.queries[width].correct for width in (first, second)]
+        plan, tests = self._plan, dict[str, float]()
         precise = [self._reference(width)["map10"] for width in (first, second)]
-        differences: dict[str, Values] = {
-            "top1_difference": right[0].astype(float) - right[1],
-            "map10_difference": precise[0] - precise[1],
-        }
+        differences: dict[str, Values] = {}
+        if plan.classified:
+            right = [self._predictions(width).correct for width in (first, second)]
+            differences["top1_difference"] = right[0].astype(float) - right[1]
+            tests["top1_p"] = mcnemar(*right)
+        differences["map10_difference"] = precise[0] - precise[1]
         (quality,) = with_intervals([differences], plan.seed)
-        known = {"first": label(first), "second": label(second)}
-        where = {"gallery_width": label(plan.gallery_widths[0]), "dim": max(plan.dims)}
-        map10_p = sign_flip_test(differences["map10_difference"], plan.seed)
-        return known | where | quality | {"top1_p": mcnemar(*right), "map10_p": map10_p}
+        known = {"first": first, "second": second}
+        where = {"gallery_width": plan.gallery_widths[0], "dim": max(plan.dims)}
+        tests["map10_p"] = sign_flip_test(differences["map10_difference"], plan.seed)
+        return known | where | quality | tests
 
-    def _calibration(self, width: Width) -> Row:
+    def _calibration(self, width: str) -> Row:
         bins = self._reliability(width)
         means = {
             name: [None if np.isnan(value) else float(value) for value in values]
             for name, values in (("confidences", bins.confidences), ("accuracies", bins.accuracies))
         }
-        return {"width": self._model.label(width), "ece": bins.error, "counts": bins.counts.tolist(), **means}
+        return {"width": width, "ece": bins.error, "counts": bins.counts.tolist(), **means}
 
     def _probes(self) -> list[Row]:
         """Trained on the gallery, both sides encoded by the width."""
@@ -168,6 +177,6 @@ class _Assessment:
             probes.append(linear_probe(xt, stored.labels, xq, asked.labels, plan.seed))
         found = with_intervals([{"probe": probe.correct} for probe in probes], plan.seed)
         return [
-            {"width": self._model.label(width), "dim": dim, "strength": probe.strength} | quality
+            {"width": width, "dim": dim, "strength": probe.strength} | quality
             for (width, dim), probe, quality in zip(wanted, probes, found, strict=True)
         ]

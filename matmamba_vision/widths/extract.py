@@ -17,6 +17,7 @@ from .. import models
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, save_checkpoint
 from ..errors import ConfigError, refusals
 from ..export import ExportError, check_onnx, export_onnx, largest_difference
+from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import CheckpointLike, checkpoint_at
 from ..given import PathLike, require_path, require_type
 from ..hub import ONNX, occupied, require_architecture, save_for_hub
@@ -25,7 +26,7 @@ from ..models import MatMamba
 from ..progress import Listener, Reporter
 from ..width import Width, WidthLike
 from .card import ExtractFacts, MeasuredAccuracy, write_card
-from .held_out import BatchReader, data_config, open_data
+from .held_out import BatchReader, data_config, open_data_of_its_classes
 from .quality_and_cost import measure_widths
 from .slices import NamedWidth, named_width, width_like
 
@@ -160,7 +161,7 @@ def extract(
         save_checkpoint(place, cut.small, parent.classes, parent.run)
         return cut.found
     reader = BatchReader(
-        checkpoint=replace(parent, model=cut.small),
+        embedder=Embedder(replace(parent, model=cut.small)),
         report=Reporter(progress),
         batch_size=batch_size,
         workers=workers,
@@ -257,7 +258,7 @@ def _accuracy(reader: BatchReader, data: str, root: PathLike) -> MeasuredAccurac
     if not (data or root) and "data" not in reader.checkpoint.run:
         return "the checkpoint does not say on which images it was trained"
     try:
-        return _measure(reader, data_config(reader.checkpoint, data, root))
+        return _measure(reader, data_config(reader.embedder, data, root))
     except (DataError, CheckpointError, OSError, ModuleNotFoundError) as error:
         if data or root:
             raise
@@ -266,7 +267,7 @@ def _accuracy(reader: BatchReader, data: str, root: PathLike) -> MeasuredAccurac
 
 def _measure(reader: BatchReader, config: DataConfig) -> MeasuredAccuracy:
     model = reader.checkpoint.model
-    splits = open_data(reader.report, reader.checkpoint, config)
+    splits = open_data_of_its_classes(reader.report, reader.embedder, config)
     batches = [reader.batches("encoding", images) for images in (splits.train, splits.held_out)]
     (row,) = measure_widths(model, [model.width("full")], *batches)
     return MeasuredAccuracy(config.name, len(splits.train), len(splits.held_out), row)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from matmamba_datasets import (
     Batch,
@@ -19,73 +20,100 @@ from matmamba_datasets import (
 
 from ..checkpoint import Checkpoint, CheckpointError
 from ..config_file import filled
+from ..errors import ConfigError
+from ..galleries.embedder import Embedder
 from ..given import PathLike, require_type
 from ..progress import Reporter
 
 
-def data_config(checkpoint: Checkpoint, name: str = "", root: PathLike = "") -> DataConfig:
+def data_config(embedder: Embedder, name: str = "", root: PathLike = "") -> DataConfig:
     """The data settings of the training run, with another name or folder if given.
 
     Args:
-        checkpoint: knows the settings of its run.
+        embedder: of a checkpoint that knows the settings of its run, or of another encoder.
         name: of the data set: digits, folder, imagenet, shards, parquet, cifar10 or cifar100.
         root: its folder.
 
     Raises:
-        ConfigError: the settings in the checkpoint cannot be used.
+        ConfigError: the settings in the checkpoint cannot be used; or an encoder that is not ours, and no
+            data set.
         TypeError: a name that is no text, or a folder that is no path.
     """
     require_type("data", name, str, "a text")
     # As it is written: it may be the address of a store.
     require_type("root", root, (str, os.PathLike), "a path")
     folder = os.fspath(root)
-    config = filled(DataConfig, checkpoint.run.get("data", {}), str(checkpoint.path))
+    if embedder.checkpoint is None and not (name or folder):
+        raise ConfigError(f"{embedder.place} has no training run here: name the data set, and its root")
+    config = filled(DataConfig, _settings(embedder), embedder.place)
     config.name, config.root = name or config.name, folder or config.root
     return config
 
 
-def open_data(
-    report: Reporter, checkpoint: Checkpoint, config: DataConfig, *, any_classes: bool = False
-) -> Splits:
+def _settings(embedder: Embedder) -> Mapping[str, Any]:
+    """Of the data of its training run, if it had one here."""
+    known: Mapping[str, Any] = {} if embedder.checkpoint is None else embedder.checkpoint.run.get("data", {})
+    return known
+
+
+def classes_fit(embedder: Embedder, splits: Splits) -> bool:
+    """Whether its classifier tells apart the classes of a data set."""
+    return embedder.checkpoint is not None and embedder.checkpoint.classes == splits.train.classes
+
+
+def open_data(report: Reporter, config: DataConfig) -> Splits:
     """The splits of a data set; tells what is not read.
 
     Args:
         report: is told.
-        checkpoint: what is measured.
         config: of the data set.
-        any_classes: it may have other classes than the checkpoint: labels are compared with each other, and
-            not with what the classifier says.
 
     Raises:
         DataError: data set missing or unreadable.
-        CheckpointError: it has other classes than the checkpoint.
     """
     splits = open_splits(config)
-    if not any_classes and splits.train.classes != checkpoint.classes:
-        raise CheckpointError(f"{checkpoint.path} was trained on other classes than those of this data set")
     report.left_out(splits.left_out)
+    return splits
+
+
+def open_data_of_its_classes(report: Reporter, embedder: Embedder, config: DataConfig) -> Splits:
+    """The same, of the classes that a model's classifier tells apart.
+
+    Raises:
+        DataError: data set missing or unreadable.
+        CheckpointError: it has other classes than the model.
+    """
+    splits = open_data(report, config)
+    if not classes_fit(embedder, splits):
+        raise CheckpointError(f"{embedder.place} was trained on other classes than those of this data set")
     return splits
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchReader:
-    """Reads images as a checkpoint's model wants them.
+    """Reads images as a model wants them.
 
     Attributes:
-        checkpoint: says how its images are prepared, and which share of them may be broken.
+        embedder: says how its images are prepared, and which share of them may be broken.
         report: is told how far a pass is.
         batch_size: images of a batch.
         workers: processes that decode.
     """
 
-    checkpoint: Checkpoint
+    embedder: Embedder
     report: Reporter
     batch_size: int = 64
     workers: int = 0
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Of a model of ours, the only kind that has widths to choose among."""
+        assert self.embedder.checkpoint is not None
+        return self.embedder.checkpoint
+
     def batches(self, stage: str, images: Images) -> Iterator[Batch]:
         """The batches of one pass, told as a stage; `DataError` if too many images are broken."""
-        transform = eval_transform(self.checkpoint.model.input)
+        transform = eval_transform(self.embedder.input)
         loader = make_loader(images, transform, self.batch_size, workers=self.workers)
-        allowed = self.checkpoint.run.get("data", {}).get("max_broken", DataConfig().max_broken)
+        allowed = _settings(self.embedder).get("max_broken", DataConfig().max_broken)
         return self.report.watch(stage, loader, BrokenTally(len(images), allowed))

@@ -12,6 +12,7 @@ from matmamba_retrieval import metrics, prefix
 from numpy.typing import NDArray
 
 from ..batch import LabelledBatch
+from ..galleries.embedder import Embedder
 from ..measures import count_macs, count_parameters, measure_latency, predict
 from ..models import MatMamba
 from ..width import Width
@@ -72,6 +73,18 @@ def cost_row(model: MatMamba, width: Width) -> dict[str, Any]:
         "heads": list(width.heads),
         "params": count_parameters(model, width),
         "gmacs": count_macs(model, width) / 1e9,
+    }
+
+
+def embedder_row(embedder: Embedder, width: str) -> dict[str, Any]:
+    """The same of a width of any encoder; one that is not nested has no heads."""
+    if embedder.checkpoint is not None:
+        return cost_row(embedder.checkpoint.model, embedder.checkpoint.model.width(width))
+    return {
+        "width": width,
+        "heads": [],
+        "params": embedder.parameters(width),
+        "gmacs": embedder.macs(width) / 1e9,
     }
 
 

@@ -12,6 +12,7 @@ from matmamba_common.settings import require_least
 
 from ..device import limit_threads
 from ..errors import ConfigError, refusals
+from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import CheckpointLike, checkpoint_at
 from ..given import PathLike, require_path
 from ..measures.budget import MEASURED, Budget, parse_budget
@@ -23,7 +24,7 @@ from ..measures.pareto import pareto_front
 from ..measures.score import Score
 from ..progress import Listener, Reporter
 from ..width import Width
-from .held_out import BatchReader, data_config, open_data
+from .held_out import BatchReader, data_config, open_data_of_its_classes
 from .slices import SLICE_FILE, write_slice
 from .width_search import SearchOutcome, SearchSettings, WidthSearch
 
@@ -159,9 +160,10 @@ def select(
         raise ConfigError(f"{folder / SLICE_FILE} exists: name another output, or overwrite it")
     limit_threads(threads)
     known, report = checkpoint_at(checkpoint, device, name="checkpoint"), Reporter(progress)
-    config = data_config(known, data, root)
-    held_out = open_data(report, known, config).held_out
-    reader = BatchReader(checkpoint=known, report=report, batch_size=batch_size, workers=workers)
+    embedder = Embedder(known)
+    config = data_config(embedder, data, root)
+    held_out = open_data_of_its_classes(report, embedder, config).held_out
+    reader = BatchReader(embedder=embedder, report=report, batch_size=batch_size, workers=workers)
     settings = SearchSettings(
         images=images,
         evaluations=evaluations,

@@ -13,6 +13,7 @@ import yaml
 
 from ..checkpoint import Checkpoint
 from ..errors import ConfigError
+from ..galleries.embedder import Embedder
 from ..given import PathLike
 from ..width import Width, WidthError, WidthLike
 
@@ -37,6 +38,13 @@ def named_width(wanted: NamedWidth, checkpoint: Checkpoint) -> Width:
     if isinstance(wanted, os.PathLike) or (isinstance(wanted, str) and wanted.endswith(_SUFFIXES)):
         return read_slice(Path(wanted), checkpoint)
     return checkpoint.model.width(width_like(wanted))
+
+
+def named_label(wanted: NamedWidth, embedder: Embedder) -> str:
+    """The label of the width of a model that is meant; see `named_width`."""
+    if embedder.checkpoint is None:
+        return embedder.label(width_like(wanted))
+    return embedder.label(named_width(wanted, embedder.checkpoint))
 
 
 def width_like(wanted: NamedWidth) -> WidthLike:

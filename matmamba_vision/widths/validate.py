@@ -5,29 +5,30 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from matmamba_common.settings import require_least
-from matmamba_datasets import DataConfig, DataError, Images, Splits
+from matmamba_datasets import Batch, DataConfig, DataError, Images, Splits
 
-from ..checkpoint import Checkpoint, write_whole
+from ..checkpoint import write_whole
 from ..device import limit_threads
 from ..errors import ConfigError, refusals
-from ..galleries.encoding import some
-from ..galleries.gallery_model import CheckpointLike, checkpoint_at
+from ..galleries.embedder import Embedder
+from ..galleries.encoding import embed_batches, some
+from ..galleries.gallery_model import ModelLike, embedder_at
 from ..given import PathLike, require_lists, require_path
-from ..measures import Predictions, predict
+from ..measures import predict
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
-from ..width import Width
 from .assessment import EncodedSides, ValidationPlan, assess
-from .held_out import BatchReader, data_config, open_data
-from .slices import NamedWidth, named_width
+from .held_out import BatchReader, classes_fit, data_config, open_data
+from .quality_and_cost import Embeddings, Labelled
+from .slices import NamedWidth, named_label
 
 Row = dict[str, Any]
 SMALLEST_DIM = 8
@@ -42,15 +43,17 @@ class Validation:
     """What `validate` found out; rows are plain values, and `NAME_interval` is the 95 % interval of `NAME`.
 
     Attributes:
-        checkpoint: the file.
-        digest: SHA-256 of it.
+        checkpoint: the file, or the name of another encoder.
+        digest: SHA-256 of its weights.
         data: name and root of the data set.
         images: how many there are in the gallery, and among the queries.
         settings: votes of kNN, embedding dims, seed and number of resamples.
-        widths: one row for each width: cost, accuracy, calibration, and retrieval on the first gallery width.
+        widths: one row for each width: cost, accuracy, calibration, and retrieval on the first gallery width;
+            without accuracy and calibration where the model does not tell apart the classes of the data.
         retrieval: one row for each width of the query, width of the gallery, and dim.
         comparisons: differences of two widths with their p, each for one test alone.
-        calibration: for each width images, confidence and accuracy by bins of confidence.
+        calibration: for each width images, confidence and accuracy by bins of confidence; empty where there
+            is no accuracy.
         probes: accuracy of a linear classifier by width and dim; None if none was fitted.
         seconds: that encoding and all the rest took.
         environment: commit, versions and machine.
@@ -91,7 +94,7 @@ class Validation:
 
 @refusals()
 def validate(
-    checkpoint: CheckpointLike,
+    checkpoint: ModelLike,
     *,
     output: PathLike | None = None,
     data: str = "",
@@ -114,10 +117,11 @@ def validate(
 
     The held-out images are classified, and asked against a gallery of the training images, where those of
     the same class are relevant. Cost is counted, and the latency of one image is measured on this machine.
+    A model of other classes than the data set's, or an encoder without classes, is measured in retrieval
+    alone.
 
     Args:
-        checkpoint: run folder, checkpoint file, the name of a model whose weights are shipped, or a loaded
-            checkpoint.
+        checkpoint: as the model of `index`: any encoder; one that is not nested has the width full alone.
         output: folder to write results.json, results.csv, heatmap.png and calibration.png to; an earlier
             validation there is replaced. By default nothing is written.
         data: name of the data set, if not that of the training run.
@@ -140,7 +144,8 @@ def validate(
         All figures with their intervals.
 
     Raises:
-        CheckpointError: no such checkpoint, or it has other classes than the data set.
+        CheckpointError: no such checkpoint.
+        EncoderError: an encoder that cannot be had.
         ConfigError: an argument, or a slice, that cannot be.
         WidthError: the model has no such width.
         DataError: the data set is missing or unreadable.
@@ -154,23 +159,35 @@ def validate(
         # Before the work, so that a missing package costs none.
         import sklearn  # noqa: F401
     limit_threads(threads)
-    known, report = checkpoint_at(checkpoint, device, name="checkpoint"), Reporter(progress)
+    known, report = embedder_at(checkpoint, device, name="checkpoint"), Reporter(progress)
     plan = _plan(known, widths, gallery_widths, dims, knn=knn, compare=compare, probe=probe, seed=seed)
     config = data_config(known, data, root)
-    splits = open_data(report, known, config)
+    splits = open_data(report, config)
+    plan = replace(plan, classified=_classified(known, splits, report))
     splits = Splits(some(splits.train, gallery_images, seed), splits.held_out)
     if folder is not None:
         # Before the work, so that a folder that cannot be written costs none.
         folder.mkdir(parents=True, exist_ok=True)
-    reader = BatchReader(checkpoint=known, report=report, batch_size=batch_size, workers=workers)
+    reader = BatchReader(embedder=known, report=report, batch_size=batch_size, workers=workers)
     found = _measured(reader, plan, splits, config, folder)
     if folder is not None:
         _write(folder, found)
     return found
 
 
+def _classified(embedder: Embedder, splits: Splits, report: Reporter) -> bool:
+    """Whether top-1 can be measured; it is told if not."""
+    fits = classes_fit(embedder, splits)
+    if not fits:
+        report.say(
+            f"{embedder.name} tells apart other classes than those of this data set: top-1 was skipped,"
+            " retrieval is measured"
+        )
+    return fits
+
+
 def _plan(
-    checkpoint: Checkpoint,
+    embedder: Embedder,
     wanted: Sequence[NamedWidth],
     stored: Sequence[NamedWidth],
     dims: Sequence[int],
@@ -180,23 +197,22 @@ def _plan(
     probe: bool,
     seed: int,
 ) -> ValidationPlan:
-    model = checkpoint.model
-    widths = _named(wanted, checkpoint) or list(model.trained_widths)
-    gallery = _named(stored, checkpoint) or list(dict.fromkeys([model.width("full"), *widths]))
+    widths = _named(wanted, embedder) or list(embedder.trained_widths)
+    gallery = _named(stored, embedder) or list(dict.fromkeys(["full", *widths]))
     pairs = [(widths[0], width) for width in widths[1:]]
     if compare is not None:
         if isinstance(compare, str) or len(compare) != 2:
             raise TypeError(f"compare is {compare!r}: it can be two of the widths")
-        first, second = (named_width(width, checkpoint) for width in compare)
+        first, second = _named(compare, embedder, once=False)
         for width in (first, second):
             if width not in widths:
-                known = ", ".join(map(model.label, widths))
-                raise ConfigError(f"compare {model.label(width)}: it can be one of the widths {known}")
+                known = ", ".join(widths)
+                raise ConfigError(f"compare {width}: it can be one of the widths {known}")
         pairs = [(first, second)]
     return ValidationPlan(
         widths=widths,
         gallery_widths=gallery,
-        dims=_dims(checkpoint, dims),
+        dims=_dims(embedder, dims),
         knn=sorted(set(knn)),
         pairs=pairs,
         probe=probe,
@@ -204,33 +220,35 @@ def _plan(
     )
 
 
-def _named(names: Sequence[NamedWidth], checkpoint: Checkpoint) -> list[Width]:
-    return list(dict.fromkeys(named_width(name, checkpoint) for name in names))
+def _named(names: Sequence[NamedWidth], embedder: Embedder, *, once: bool = True) -> list[str]:
+    labels = [named_label(name, embedder) for name in names]
+    return list(dict.fromkeys(labels)) if once else labels
 
 
-def _dims(checkpoint: Checkpoint, dims: Sequence[int]) -> list[int]:
-    longest = checkpoint.model.embedding_dim
+def _dims(embedder: Embedder, dims: Sequence[int]) -> list[int]:
+    longest = embedder.dim
     if dims:
         if max(dims) > longest:
             raise ConfigError(f"dims {max(dims)}: embeddings of this checkpoint have {longest} dims")
         return sorted(set(dims))
     powers = [SMALLEST_DIM << power for power in range(longest.bit_length())]
-    known = checkpoint.run.get("objective", {}).get("mrl_dims") or powers
+    run = {} if embedder.checkpoint is None else embedder.checkpoint.run
+    known = run.get("objective", {}).get("mrl_dims") or powers
     return sorted({*(dim for dim in known if dim < longest), longest})
 
 
 def _measured(
     reader: BatchReader, plan: ValidationPlan, splits: Splits, config: DataConfig, output: Path | None
 ) -> Validation:
-    checkpoint, start = reader.checkpoint, time.monotonic()
+    embedder, start = reader.embedder, time.monotonic()
     encoded = _encode(reader, plan, splits)
     middle = time.monotonic()
-    tables = assess(checkpoint.model, plan, encoded, reader.report)
+    tables = assess(embedder, plan, encoded, reader.report)
     end = time.monotonic()
     sides = {"gallery": encoded.gallery, "queries": encoded.queries}
     return Validation(
-        checkpoint=checkpoint.path,
-        digest=checkpoint.digest,
+        checkpoint=Path(embedder.name),
+        digest=embedder.digest,
         data={"name": config.name, "root": config.root},
         images={name: len(next(iter(found.values())).labels) for name, found in sides.items()},
         settings={
@@ -249,8 +267,8 @@ def _measured(
 def _encode(reader: BatchReader, plan: ValidationPlan, splits: Splits) -> EncodedSides:
     """Both sides, each image read once."""
 
-    def encode(what: str, images: Images, widths: Sequence[Width]) -> dict[Width, Predictions]:
-        found = predict(reader.checkpoint.model, reader.batches(f"encoding {what}", images), widths)
+    def encode(what: str, images: Images, widths: Sequence[str]) -> dict[str, Labelled]:
+        found = _encoded(reader, reader.batches(f"encoding {what}", images), widths, plan.classified)
         if not found:
             said = (
                 f"no image of the {what} can be read"
@@ -258,13 +276,24 @@ def _encode(reader: BatchReader, plan: ValidationPlan, splits: Splits) -> Encode
                 else f"there are no images for the {what}"
             )
             raise DataError(f"{said}: name another data set, or another root")
-        return dict(zip(widths, found, strict=True))
+        return found
 
     # A probe learns from the training images at the width that it is for.
     stored = list(dict.fromkeys([*plan.gallery_widths, *(plan.widths if plan.probe else ())]))
     return EncodedSides(
         encode("queries", splits.held_out, plan.widths), encode("gallery", splits.train, stored)
     )
+
+
+def _encoded(
+    reader: BatchReader, batches: Iterable[Batch], widths: Sequence[str], classified: bool
+) -> dict[str, Labelled]:
+    """What each width says about images, classes too if it tells them apart; nothing if there are none."""
+    if classified:
+        predictions = predict(reader.checkpoint.model, batches, widths)
+        return dict(zip(widths, predictions, strict=True)) if predictions else {}
+    by_width, labels, _ = embed_batches(reader.embedder, batches, widths)
+    return {width: Embeddings(found, labels) for width, found in by_width.items()} if len(labels) else {}
 
 
 def _write(folder: Path, found: Validation) -> None:
@@ -275,10 +304,13 @@ def _write(folder: Path, found: Validation) -> None:
     results = found.to_dict()
     votes = [k for k in found.settings["knn"] if k > 1][-1:]
     titles = {"knn1": "1-NN", **{f"knn{k}": f"{k}-NN" for k in votes}, "map10": "mAP@10"}
+    calibration = folder / "calibration.png"
+    if not found.calibration:
+        calibration.unlink(missing_ok=True)
     write_whole(
-        {
+        ({calibration: draw_calibration(found.calibration)} if found.calibration else {})
+        | {
             folder / "heatmap.png": draw_heatmaps(found.retrieval, titles),
-            folder / "calibration.png": draw_calibration(found.calibration),
             folder / "results.csv": _csv(results).encode(),
             folder / "results.json": json.dumps(results, indent=2).encode(),
         }

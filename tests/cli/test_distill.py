@@ -10,7 +10,7 @@ import pytest
 import torch
 from matmamba_datasets import eval_transform, make_loader, open_images
 from matmamba_vision import load_checkpoint
-from matmamba_vision.encoder import open_encoder
+from matmamba_vision.encoders import open_encoder
 from matmamba_vision.rotation import FILE_NAME, load_rotation
 from matmamba_vision.training import teacher_vectors
 from safetensors.torch import load_file

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from matmamba_datasets import JoinedImages, eval_transform, open_training_images
-from matmamba_vision.encoder import Encoder, open_encoder
+from matmamba_vision.encoders import Encoder, open_encoder
 from matmamba_vision.progress import Reporter
 from matmamba_vision.rotation import FILE_NAME, fit_rotation
 from matmamba_vision.runs import teacher_cache, teaching

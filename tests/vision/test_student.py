@@ -11,7 +11,7 @@ import timm
 import torch
 from matmamba_datasets import Batch
 from matmamba_vision import MatMamba, extract
-from matmamba_vision.encoder import EncoderError, open_encoder
+from matmamba_vision.encoders import EncoderError, open_encoder
 from matmamba_vision.measures import count_macs
 from matmamba_vision.rotation import RotationError, fit_rotation, load_rotation
 from matmamba_vision.training import (
@@ -191,7 +191,7 @@ def test_a_teacher_without_pooled_features_or_with_other_ones_is_refused(
     def unpooled(*_: object, **__: object) -> torch.nn.Module:
         return timm.models.create_model("matmamba_nano_patch4_32", num_classes=0, global_pool="")
 
-    monkeypatch.setattr("matmamba_vision.encoder.timm.create_model", unpooled)
+    monkeypatch.setattr("timm.create_model", unpooled)
     with pytest.raises(EncoderError, match="no pooled features"):
         open_encoder("timm:something")
     object.__setattr__(encoder, "features", lambda images: torch.zeros(len(images), 3))

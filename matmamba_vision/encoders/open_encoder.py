@@ -1,0 +1,134 @@
+"""Opening an encoder by its name: timm's, open_clip's, an ONNX file, or a run or checkpoint of ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checkpoint import load_checkpoint
+from .encoder import Encoder, EncoderError, Features, Texts, digest_of, require_pooled
+from .names import FUNCTION, ONNX, OPEN_CLIP, TIMM, place_of
+from .onnx_file import open_onnx
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A network as a library gives it.
+
+    Attributes:
+        network: with its weights.
+        features: from prepared images to pooled features.
+        input: its data configuration.
+        texts: from texts to vectors, if it has a text tower.
+    """
+
+    network: nn.Module
+    features: Features
+    input: Mapping[str, Any]
+    texts: Texts | None = None
+
+
+def open_encoder(
+    name: str, size: int | None = None, device: torch.device | str = "cpu", half: bool = False
+) -> Encoder:
+    """The encoder that a text names.
+
+    Args:
+        name: `timm:NAME` (`timm:local-dir:FOLDER` and `timm:hf-hub:OWNER/NAME` too); `open_clip:ARCH/TAG`
+            (`open_clip:local-dir:FOLDER` and `open_clip:hf-hub:OWNER/NAME` too); an ONNX file with a JSON
+            file of the same name beside it; or a run, checkpoint or shipped name of ours.
+        size: of its images in pixels, by default its own.
+        device: where it computes.
+        half: compute in float16.
+
+    Raises:
+        EncoderError: its weights cannot be had, or it has no pooled features.
+        CheckpointError: not a checkpoint of ours, and none of the other names.
+    """
+    if name.endswith(ONNX):
+        if size:
+            raise EncoderError(f"{name}: the size of an ONNX file's images is fixed when it is exported")
+        return open_onnx(Path(name))
+    if name.startswith(FUNCTION):
+        raise EncoderError(f"{name} is a Python function: hand it over as the model, no name opens it")
+    found = _find(name)
+    known = dict(found.input)
+    if size:
+        known["input_size"] = (known["input_size"][0], size, size)
+    network, features = found.network.to(device).eval().requires_grad_(False), found.features
+    weights, digest = digest_of(known, network)
+    dim = require_pooled(name, features, known, device)
+    if half:
+        network.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        features = _in_half(features)
+    return Encoder(
+        name=name, place=place_of(name), features=features, input=known, dim=dim, weights=weights,
+        digest=digest, network=network, texts=found.texts,
+    )  # fmt: skip
+
+
+def _find(name: str) -> Found:
+    for prefix, find in _BY_PREFIX.items():
+        if name.startswith(prefix):
+            return _had(name, find)
+    model = load_checkpoint(Path(name)).model
+    return Found(network=model, features=model.embed, input=model.input)
+
+
+def _had(name: str, find: Callable[[str], Found]) -> Found:
+    """What a library finds under a name, or one line that says why it does not."""
+    prefix, _, asked = name.partition(":")
+    try:
+        with _quiet():
+            return find(asked)
+    except EncoderError:
+        raise
+    # What libraries and the hub raise for a name, a folder or a network that is not there.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise EncoderError(
+            f"{name}: its weights cannot be had: {reason}. Load it once where there is a network, or name a"
+            f" folder that holds it, as {prefix}:local-dir:FOLDER"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the hub's line for each of its attempts: the error says it all."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _timm(asked: str) -> Found:
+    import timm
+    from timm.data import resolve_data_config
+
+    network: Any = timm.create_model(asked, pretrained=True, num_classes=0)
+    input = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
+    return Found(network=network, features=network, input=input)
+
+
+def _open_clip(asked: str) -> Found:
+    from .clip import find_clip
+
+    network, input, texts = find_clip(asked)
+    return Found(network=network, features=network.encode_image, input=input, texts=texts)
+
+
+_BY_PREFIX: dict[str, Callable[[str], Found]] = {TIMM: _timm, OPEN_CLIP: _open_clip}
+
+
+def _in_half(features: Features) -> Features:
+    return lambda images: features(images.half().contiguous(memory_format=torch.channels_last))

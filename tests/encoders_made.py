@@ -1,0 +1,75 @@
+"""Encoders that are not ours, made for tests: timm's, an ONNX file, a function with a text tower."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+INPUT: dict[str, Any] = {
+    "input_size": [3, 48, 48], "mean": [0.4] * 3, "std": [0.3] * 3, "interpolation": "bicubic",
+    "crop_pct": 1.0,
+}  # fmt: skip
+COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 40), "red": (200, 30, 30)}
+# What it gives for a colour, mean by mean.
+DIM = 3
+
+
+def timm_folder(folder: Path, seed: int = 0, **input: Any) -> str:
+    """A small network of timm's in a folder, with a transform of its own, as `timm:local-dir:FOLDER`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    network = timm.create_model("resnet10t", num_classes=4)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    known = {**INPUT, "num_classes": 4, "classifier": "fc", "first_conv": "conv1.0"} | input
+    written = {"architecture": "resnet10t", "num_classes": 4, "pretrained_cfg": known}
+    (folder / "config.json").write_text(json.dumps(written))
+    return f"timm:local-dir:{folder}"
+
+
+class MeanColour(nn.Module):
+    """Pooled features of an image: its mean colour, moved a little so that no image gives zeros."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)) + 0.1
+
+
+def colour_texts(texts: Sequence[str]) -> Tensor:
+    """The vector of the colour that a text names first; of grey for none."""
+    names = [next((name for name in COLOURS if name in text), "") for text in texts]
+    pixels = torch.tensor([COLOURS.get(name, (128, 128, 128)) for name in names]) / 255
+    return (pixels - torch.tensor(INPUT["mean"])) / torch.tensor(INPUT["std"]) + 0.1
+
+
+def onnx_file(file: Path) -> Path:
+    """`MeanColour` in an ONNX file."""
+    torch.onnx.export(
+        MeanColour().eval(),
+        (torch.zeros(2, *INPUT["input_size"]),),
+        str(file),
+        input_names=["images"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    return file
+
+
+def coloured(root: Path, count: int = 6, seed: int = 0) -> Path:
+    """Noise around a colour, a folder for each."""
+    noise = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.clip(noise.normal(colour, 40, (50, 50 + number, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
