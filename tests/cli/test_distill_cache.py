@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoders_made import INPUT, onnx_file
 from matmamba_datasets import JoinedImages, eval_transform, open_training_images
 from matmamba_vision.encoders import Encoder, open_encoder
 from matmamba_vision.progress import Reporter
@@ -159,6 +160,24 @@ def test_vectors_of_something_else_lie_beside(
     assert {
         file.name: file.read_bytes() for file in parts(cache) if file.read_bytes() in before.values()
     } == before
+
+
+def test_an_onnx_file_teaches_and_is_known_by_its_files(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, cache = tmp_path / "encoder", tmp_path / "cache"
+    folder.mkdir()
+    file, said = onnx_file(folder / "colour.onnx"), folder / "colour.json"
+    said.write_text(json.dumps(INPUT))
+    more = [*CROPS, "--dim", "3", "--cache", str(cache)]
+    assert distill(str(file), photos, tmp_path / "run", *more) == 0
+    with monkeypatch.context() as patched:
+        patched.delattr(teacher_cache, "open_encoder")
+        assert distill(str(file), photos, tmp_path / "again", *more) == 0
+    assert same_weights(tmp_path / "run", tmp_path / "again")
+    said.write_text(json.dumps(INPUT | {"mean": [0.45] * 3}))
+    assert distill(str(file), photos, tmp_path / "other", *more) == 0
+    assert len({part.parent for part in parts(cache)}) == 2
 
 
 def change_weights(folder: Path) -> None:
