@@ -277,6 +277,8 @@ def _about(result: Mapping[str, Any]) -> str:
     )
     macs = " and ".join(f"{known['macs'][width] / 1e6:.1f}" for width in WIDTHS)
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in result["rows"]}))
+    left = [name for name in TERMS if all(row["name"] != name for row in result["rows"])]
+    not_run = f" Not run: {', '.join(left)}." if left else ""
     return (
         f"1-NN by class in per cent, and points more than by regression alone with the 95 % bootstrap"
         f" interval over the queries; that of another training is not in it (seeds: {seeds}). A small"
@@ -285,7 +287,7 @@ def _about(result: Mapping[str, Any]) -> str:
         f" {known['epochs']} epochs of {known['trained_on']:,} photos with {known['crops']} fixed views each;"
         f" gallery {known['gallery']:,} of them, {known['queries']:,} queries held out of the training photos"
         f" by hash. The teacher, EfficientNet-Lite0 at {known['teacher']['size']} px, in its own gallery:"
-        f" {theirs}."
+        f" {theirs}.{not_run}"
     )
 
 
