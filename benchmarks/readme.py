@@ -3,7 +3,8 @@
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
 benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
-of a student by benchmarks/distilled.py, those of fine-tuning by benchmarks/fine_tuning.py.
+of a student by benchmarks/distilled.py and benchmarks/distill_ablation.py, those of fine-tuning by
+benchmarks/fine_tuning.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from statistics import mean
 from typing import Any
 
 import ablation
+import distill_ablation
 import fine_tuning
 import matmamba_vision
 import nested_quality
@@ -33,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 DEMO = RESULTS / "demo"
 # Pages with generated tables, each between `<!-- begin NAME -->` and `<!-- end NAME -->`.
-PAGES = ("README.md", "docs/models.md", "docs/results.md", "docs/training.md")
+PAGES = ("README.md", "docs/models.md", "docs/results.md", "docs/training.md", "docs/distilling.md")
 RECORDED = ("results.json", "widths.png", "retrieval.png", "examples.png")
 
 
@@ -300,6 +302,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nested": lambda: nested_quality.table(read("nested_quality")),
     "nested_tinyimagenet": lambda: nested_quality.table(read("nested_quality_tinyimagenet")),
     "ablation": lambda: ablation.table(read("ablation")),
+    "distill_ablation": lambda: distill_ablation.table(read("distill_ablation")),
     "demo": lambda: demo_tables(read("demo/results")),
     "adaptive": lambda: retrieval_tables.adaptive_table(read("adaptive")),
     "adaptive_tinyimagenet": lambda: retrieval_tables.adaptive_table(read("adaptive_tinyimagenet")),

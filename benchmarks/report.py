@@ -66,6 +66,8 @@ every query width by every strategy, against single-shot |
 | `results/photos.json` | `.venv/bin/python benchmarks/distilled.py --photos PHOTOS \
 --tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR` | \
 a student beside its teacher, on photos |
+| `results/distill_ablation.json`, `.md` | `.venv/bin/python benchmarks/distill_ablation.py --photos PHOTOS \
+--teacher timm:local-dir:LITE0 --runs DIR` | what each term of a student's objective brings |
 | `results/second_encoding.json` | `.venv/bin/python benchmarks/second_encoding.py --photos PHOTOS \
 --runs DIR` | \
 what the second encoding of a rerank or a gate can reuse of the first |

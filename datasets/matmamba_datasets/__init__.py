@@ -8,10 +8,11 @@ from .torchvision_startup import mend_when_imported
 
 if TYPE_CHECKING:
     from .errors import BrokenImageError, DataError
+    from .fixed_views import FixedViews
     from .image_file import read_image
     from .joined import JoinedImages, open_training_images
     from .left_out import left_out_text
-    from .loader import Batch, Loader, make_loader
+    from .loader import Batch, Loader, SizedViews, make_loader
     from .names import shown
     from .pixels import DecodedLoader, decode
     from .reading import Limits, Reading, TableReading
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .splits import Splits
     from .stored import StoredImages
     from .tally import BrokenTally
-    from .transforms import AugmentConfig, eval_transform, train_transform
+    from .transforms import AugmentConfig, eval_transform, train_transform, view_transform
 else:
     __getattr__, __dir__ = names_of(
         __name__,
@@ -29,6 +30,7 @@ else:
                 "BrokenImageError",
                 "DataError",
             ),
+            ".fixed_views": ("FixedViews",),
             ".image_file": ("read_image",),
             ".joined": (
                 "JoinedImages",
@@ -38,6 +40,7 @@ else:
             ".loader": (
                 "Batch",
                 "Loader",
+                "SizedViews",
                 "make_loader",
             ),
             ".names": ("shown",),
@@ -69,6 +72,7 @@ else:
                 "AugmentConfig",
                 "eval_transform",
                 "train_transform",
+                "view_transform",
             ),
         },
     )
@@ -83,12 +87,14 @@ __all__ = [
     "DataConfig",
     "DataError",
     "DecodedLoader",
+    "FixedViews",
     "Images",
     "JoinedImages",
     "Limits",
     "Loader",
     "Reading",
     "Sample",
+    "SizedViews",
     "Splits",
     "StoredImages",
     "Subset",
@@ -103,6 +109,7 @@ __all__ = [
     "read_image",
     "shown",
     "train_transform",
+    "view_transform",
 ]
 
 # Transforms for training come from timm, which imports torchvision.

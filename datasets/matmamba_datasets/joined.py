@@ -25,6 +25,8 @@ class JoinedImages(Images):
         source: (n,) which of them each image is of.
         row: (n,) its position there.
         unique: (n,) its position among the images of all sources, each counted once.
+        turn: (n,) how often it stands before.
+        repeats: how often each source's images are there.
 
     Args:
         repeats: of each source, 1 or more.
@@ -47,6 +49,9 @@ class JoinedImages(Images):
         self.row: NDArray[np.int64] = np.concatenate(rows)
         self.source: NDArray[np.int64] = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
         self.unique = self.row + np.cumsum([0, *counts[:-1]])[self.source]
+        turns = [np.repeat(np.arange(times), count) for count, times in zip(counts, repeats, strict=True)]
+        self.turn: NDArray[np.int64] = np.concatenate(turns)
+        self.repeats = tuple(repeats)
         self.classes, starts = _classes(sources, labelled)
         labels = [_shifted(images.labels, start) for images, start in zip(sources, starts, strict=True)]
         self.labels = np.concatenate([part[row] for part, row in zip(labels, rows, strict=True)])

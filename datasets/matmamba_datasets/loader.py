@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .errors import BrokenImageError
+from .fixed_views import FixedViews
 from .order import EpochPlan, Rest
 from .randomness import seeded
 from .sample import Images, read_sample
@@ -30,6 +31,7 @@ class Batch:
         ids: their ids there.
         broken: the images that could not be decoded.
         larger: the same views at another size, for a second network, or None.
+        views: (B,) int64, which of its fixed views each image shows, or None.
     """
 
     images: Tensor
@@ -38,6 +40,7 @@ class Batch:
     ids: list[str]
     broken: list[BrokenImageError]
     larger: Tensor | None = None
+    views: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -49,19 +52,26 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Item:
-    """A transformed image, its label, its position in the collection and its id."""
+    """A transformed image, its label, its position in the collection, its id, and which view it is."""
 
     image: Tensor
     label: int
     index: int
     id: str
+    view: int | None
 
 
 class _Transformed(Dataset[_Item | BrokenImageError]):
     """Images by (epoch, index): the epoch comes with each request, so that running workers learn of it."""
 
-    def __init__(self, images: Images, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
-        self.images, self.transform, self.seed = images, transform, seed
+    def __init__(
+        self,
+        images: Images,
+        transform: Callable[[Image.Image], Tensor],
+        seed: int,
+        views: SizedViews | None,
+    ) -> None:
+        self.images, self.transform, self.seed, self.views = images, transform, seed, views
         self.draft = transform.draft if isinstance(transform, Transform) else None
 
     def __getitem__(self, request: tuple[int, int]) -> _Item | BrokenImageError:
@@ -70,18 +80,42 @@ class _Transformed(Dataset[_Item | BrokenImageError]):
             sample = read_sample(self.images, index, self.draft)
         except BrokenImageError as error:
             return error
+        image, view = (sample.image, None) if self.views is None else self.views(sample.image, epoch, index)
         with seeded(self.seed, epoch, index):
-            return _Item(self.transform(sample.image), sample.label, index, sample.id)
+            return _Item(self.transform(image), sample.label, index, sample.id, view)
+
+
+@dataclass(frozen=True)
+class SizedViews:
+    """Fixed views as a loader shows them.
+
+    Attributes:
+        views: of the loader's collection.
+        size: of a view, in pixels.
+        interpolation: by its name in Pillow and timm.
+    """
+
+    views: FixedViews
+    size: int
+    interpolation: str = "bicubic"
+
+    def __call__(self, image: Image.Image, epoch: int, index: int) -> tuple[Image.Image, int]:
+        """The view of an image in an epoch, and its number."""
+        number = int(self.views.number(epoch, np.array([index]))[0])
+        how = getattr(Image.Resampling, self.interpolation.upper(), Image.Resampling.BICUBIC)
+        return self.views.cut(image, index, number, self.size, how), number
 
 
 def _collate(items: list[_Item | BrokenImageError]) -> Batch:
     good = [item for item in items if isinstance(item, _Item)]
+    views = [item.view for item in good if item.view is not None]
     return Batch(
         images=torch.stack([item.image for item in good]) if good else torch.empty(0),
         labels=torch.tensor([item.label for item in good], dtype=torch.int64),
         indices=torch.tensor([item.index for item in good], dtype=torch.int64),
         ids=[item.id for item in good],
         broken=[item for item in items if isinstance(item, BrokenImageError)],
+        views=torch.tensor(views) if views else None,
     )
 
 
@@ -110,10 +144,11 @@ class Loader:
         plan: EpochPlan | Rest,
         seed: int,
         workers: int,
+        views: SizedViews | None = None,
     ) -> None:
         self.images, self._plan, self._requests = images, plan, _Requests()
         self._loader: DataLoader[Batch] = DataLoader(
-            _Transformed(images, transform, seed),  # type: ignore[arg-type]
+            _Transformed(images, transform, seed, views),  # type: ignore[arg-type]
             batch_sampler=self._requests,
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
@@ -151,6 +186,7 @@ def make_loader(
     rank: int = 0,
     ranks: int = 1,
     left: NDArray[np.int64] | None = None,
+    views: SizedViews | None = None,
 ) -> Loader:
     """Loader over `images`.
 
@@ -165,8 +201,9 @@ def make_loader(
         ranks: how many processes there are.
         left: the positions that an interrupted pass in order has not seen, ascending; each step takes those
             of its images.
+        views: cut an image before it is transformed.
     """
     plan: EpochPlan | Rest = EpochPlan(images, batch_size, shuffle=shuffle, seed=seed, rank=rank, ranks=ranks)
     if left is not None:
         plan = Rest(left, batch_size)
-    return Loader(images, transform, plan, seed, workers)
+    return Loader(images, transform, plan, seed, workers, views)

@@ -19,14 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .errors import BrokenImageError
+from .fixed_views import LONGEST, FixedViews, crop_edges
 from .joined import JoinedImages
 from .loader import Batch
 from .order import EpochPlan
 from .sample import Images, read_sample
 from .transforms import AugmentConfig
 
-# What is kept of a photo, at most so many times longer than wide: the middle.
-LONGEST = 1.5
 # How brightness is made of red, green and blue (ITU-R BT.601).
 GREY = (0.299, 0.587, 0.114)
 # Images that a worker hands over at once.
@@ -108,6 +107,7 @@ class DecodedLoader:
         pixels: of each source of the collection, moved to `device`.
         augment: crop, flip and colour jitter; other kinds cannot be made here.
         also: a second size at which a batch has its views, for another network.
+        views: which parts of the images are seen, instead of random ones; they are only coloured anew.
 
     Raises:
         ConfigError: an augmentation that cannot be made here.
@@ -123,11 +123,13 @@ class DecodedLoader:
         seed: int = 0,
         device: torch.device | str = "cpu",
         also: int | None = None,
+        views: FixedViews | None = None,
     ) -> None:
         for name in ("auto_augment", "re_prob"):
             if getattr(augment, name):
                 raise ConfigError(f"data.augment.{name} cannot be used with data.decoded: leave one out")
         self.images, self.augment, self.seed, self.device = images, augment, seed, torch.device(device)
+        self.views = views
         size = int(input["input_size"][-1])
         self.sizes = [size] if also in (None, size) else [size, int(also)]
         self.mean, self.std = (
@@ -142,10 +144,11 @@ class DecodedLoader:
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from position `first` on; they equal those of an unbroken pass."""
         for number, indices in enumerate(self._plan.steps(epoch, first), first):
-            yield self._batch(indices, [self.seed, epoch, number])
+            yield self._batch(indices, epoch, number)
 
-    def _batch(self, indices: NDArray[np.int64], key: list[int]) -> Batch:
-        images, state = self.images, int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    def _batch(self, indices: NDArray[np.int64], epoch: int, number: int) -> Batch:
+        key, images = [self.seed, epoch, number], self.images
+        state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         chance = torch.Generator().manual_seed(state >> 1)
         broken, parts, kept = list[BrokenImageError](), list[list[Tensor]](), list[NDArray[np.int64]]()
         for source, pixels in enumerate(self._pixels):
@@ -155,7 +158,7 @@ class DecodedLoader:
             mine = mine[~faults]
             if len(mine):
                 kept.append(mine)
-                parts.append(self._views(pixels, torch.from_numpy(images.row[mine]), chance))
+                parts.append(self._views(pixels, mine, epoch, chance))
         order = np.concatenate(kept) if kept else np.empty(0, np.int64)
         labels = torch.from_numpy(images.labels[order])
         ids = [images.ids[int(index)] for index in order]
@@ -168,12 +171,20 @@ class DecodedLoader:
             ids=ids,
             broken=broken,
             larger=larger,
+            views=None if self.views is None else torch.from_numpy(self.views.number(epoch, order)),
         )
 
-    def _views(self, pixels: Pixels, rows: Tensor, chance: torch.Generator) -> list[Tensor]:
-        """(B, C, S, S) normalised views of some images, at each size."""
-        boxes = random_boxes(pixels.sizes[rows], self.augment, chance)
-        flipped = torch.rand(len(rows), generator=chance) < self.augment.hflip
+    def _views(
+        self, pixels: Pixels, indices: NDArray[np.int64], epoch: int, chance: torch.Generator
+    ) -> list[Tensor]:
+        """(B, C, S, S) normalised views of some images of a source, at each size."""
+        rows = torch.from_numpy(self.images.row[indices])
+        if self.views is None:
+            boxes = random_boxes(pixels.sizes[rows], self.augment, chance)
+            flipped = torch.rand(len(rows), generator=chance) < self.augment.hflip
+        else:
+            numbers = self.views.number(epoch, indices)
+            boxes, flipped = self.views.boxes(indices, numbers, pixels.sizes[rows])
         strength = self.augment.color_jitter
         factors = 1 + strength * (2 * torch.rand(len(rows), 3, generator=chance) - 1)
         whole = pixels.values[rows.to(self.device)].float()
@@ -186,17 +197,11 @@ class DecodedLoader:
 def random_boxes(sizes: Tensor, augment: AugmentConfig, chance: torch.Generator) -> Tensor:
     """(B, 4) crops (top, left, height, width) in whole pixels, as a random resized crop takes them.
 
-    Area and aspect ratio are drawn once; a crop that does not fit is cut (Szegedy et al., Going deeper with
-    convolutions, section 6).
+    A crop that does not fit is cut.
     """
     count, whole = len(sizes), sizes.double()
     draws = torch.rand(4, count, generator=chance, dtype=torch.float64)
-    low, high = augment.scale
-    area = whole.prod(1) * (low + (high - low) * draws[0])
-    logs = np.log(augment.ratio)
-    ratio = torch.exp(logs[0] + (logs[1] - logs[0]) * draws[1])
-    wanted = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], dim=1)
-    edges = wanted.round().clamp(min=1).minimum(whole)
+    edges = crop_edges(whole, augment, draws).round().clamp(min=1).minimum(whole)
     corners = ((whole - edges + 1) * draws[2:].T).floor()
     return torch.cat([corners, edges], dim=1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -139,10 +139,25 @@ def train_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transfo
     Args:
         input: a model's data configuration, as `timm.data.resolve_data_config` gives it.
     """
+    return Transform(_augmenting(input, augment), _crop_draft(input, augment))
+
+
+def view_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transform:
+    """Augmenting transform from a fixed view, square and of the input's size, to (C, S, S): no crop, no flip.
+
+    Args:
+        input: as for `train_transform`.
+        augment: what it does beside, and the crops that views are.
+    """
+    whole = replace(augment, scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
+    return Transform(_augmenting(input, whole), _crop_draft(input, augment))
+
+
+def _augmenting(input: Mapping[str, Any], augment: AugmentConfig) -> Callable[[Image.Image], Tensor]:
     from timm.data import create_transform
 
     known = {key: input[key] for key in _INPUT_KEYS if key in input and not key.startswith("crop")}
-    steps = create_transform(
+    steps: Callable[[Image.Image], Tensor] = create_transform(
         **known,
         is_training=True,
         scale=(augment.scale[0], augment.scale[1]),
@@ -152,9 +167,12 @@ def train_transform(input: Mapping[str, Any], augment: AugmentConfig) -> Transfo
         auto_augment=augment.auto_augment or None,
         re_prob=augment.re_prob,
     )
+    return steps
+
+
+def _crop_draft(input: Mapping[str, Any], augment: AugmentConfig) -> CropDraft | None:
     widest = max(augment.ratio[1], 1 / augment.ratio[0])
-    draft = CropDraft(_edge(input), augment.scale[0], widest) if augment.draft else None
-    return Transform(steps, draft)
+    return CropDraft(_edge(input), augment.scale[0], widest) if augment.draft else None
 
 
 def eval_transform(input: Mapping[str, Any], draft: bool = False) -> Transform:

@@ -6,6 +6,11 @@ the student sees. Its space is rotated once, to its principal directions (an iso
 rotation.safetensors), and the student learns the leading --dim of the rotated coordinates: so short prefixes
 mean something for both. Labels, where --labelled says that there are some, are a further term.
 
+Where there is no GPU, let the teacher see fixed views: with --crops 4 its vectors of four views of each image
+are computed once, in parts of a folder (--cache, by default teacher/ in the run), and kept; the student then
+trains on these very views. What is cut off goes on where it was, other runs share the folder, and where all
+vectors are there, the teacher is not loaded.
+
 Of a folder with a split, the training part is taken; a share of the labelled images (data.held_out) is held
 out to measure on. Everything else is as in `matmamba train`, whose run folder and --resume this shares.
 
@@ -13,6 +18,7 @@ examples:
   matmamba distill --teacher timm:resnet50.a1_in1k --images PHOTOS --output RUN
   matmamba distill --teacher runs/large --images PHOTOS --model matmamba_nano_patch4_32 --dim 64 --output RUN
   matmamba distill --teacher timm:local-dir:LITE2 --images PHOTOS MORE --repeats 5 1 --labelled True False
+  matmamba distill --teacher timm:local-dir:LITE2 --images PHOTOS --crops 4 --cache VECTORS --output RUN
   matmamba distill --config configs/photos/mini.yaml --teacher timm:local-dir:LITE2 --images PHOTOS TINY
 """
 

@@ -27,6 +27,7 @@ FREE = (
     "data.workers",
     "data.root",
     "images",
+    "cache",
     "teacher_digest",
     "rotation_digest",
     "engine.cuda_graphs",
@@ -52,7 +53,7 @@ def find_checkpoint(config: TrainConfig, saves: Saves, resume: str) -> Found | N
     found = saves.newest() if resume == "auto" else (Path(resume), read_state(Path(resume)))
     if found:
         # A run from before a setting was there had what is now its default.
-        known = flat(as_plain(TrainConfig()), ".") | flat(found[1]["config"], ".")
+        known = flat(as_plain(type(config)()), ".") | flat(found[1]["config"], ".")
         require_same_run(found[0], known, as_plain(config), found[1]["position"]["epoch"])
     return found
 

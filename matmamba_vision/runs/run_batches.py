@@ -10,14 +10,17 @@ from accelerate import Accelerator
 from matmamba_datasets import (
     BrokenTally,
     DecodedLoader,
+    FixedViews,
     Images,
     JoinedImages,
     Loader,
+    SizedViews,
     Splits,
     decode,
     eval_transform,
     make_loader,
     train_transform,
+    view_transform,
 )
 
 from ..errors import ConfigError
@@ -34,31 +37,40 @@ def make_loaders(
     splits: Splits,
     accelerator: Accelerator,
     also: int | None = None,
+    views: FixedViews | None = None,
 ) -> tuple[Loader | DecodedLoader, Loader]:
     """Batches to train on, and batches to measure on.
 
     Args:
         input: the model's data configuration.
         also: a second size at which decoded images are seen, see `DecodedLoader`.
+        views: which parts of the images are trained on; random ones by default.
     """
     data = config.data
     known: dict[str, Any] = {"workers": data.workers}
     known |= {"rank": accelerator.process_index, "ranks": accelerator.num_processes}
     try:
-        augmented, plain = train_transform(input, data.augment), eval_transform(input)
+        augmenting = train_transform if views is None else view_transform
+        augmented, plain = augmenting(input, data.augment), eval_transform(input)
     except AssertionError as error:
         # timm's way of refusing a policy.
         raise ConfigError(f"data.augment.auto_augment {data.augment.auto_augment!r}: {error}") from error
     measured = make_loader(splits.held_out, plain, data.batch_size, **known)
     if data.decoded:
-        return _decoded(config, input, splits.train, accelerator, also), measured
+        return _decoded(config, input, splits.train, accelerator, also, views), measured
+    known["views"] = None if views is None else SizedViews(views, int(input["input_size"][-1]))
     return make_loader(
         splits.train, augmented, data.batch_size, shuffle=True, seed=config.seed, **known
     ), measured
 
 
 def _decoded(
-    config: TrainConfig, input: Mapping[str, Any], images: Images, accelerator: Accelerator, also: int | None
+    config: TrainConfig,
+    input: Mapping[str, Any],
+    images: Images,
+    accelerator: Accelerator,
+    also: int | None,
+    views: FixedViews | None,
 ) -> DecodedLoader:
     if accelerator.num_processes > 1:
         raise ConfigError(
@@ -68,7 +80,7 @@ def _decoded(
     joined = images if isinstance(images, JoinedImages) else JoinedImages([images], [1], [True])
     pixels = [decode(source, data.decoded, data.workers) for source in joined.sources]
     return DecodedLoader(
-        joined, pixels, input, data.augment, data.batch_size, config.seed, accelerator.device, also
+        joined, pixels, input, data.augment, data.batch_size, config.seed, accelerator.device, also, views
     )
 
 

@@ -91,6 +91,14 @@ class DistillConfig(TrainConfig):
     dim: Annotated[int, Bounds(least=1)] = 256
     # Training images, picked by chance, whose teacher vectors the rotation is fitted to.
     rotation_images: Annotated[int, Bounds(least=2)] = 20000
+    # Fixed views of each image, of which the teacher's vectors are computed once and kept: the middle, then
+    # random crops. The student sees these views alone, each epoch the next of them. 0: the teacher sees
+    # what the student sees, anew each time, which takes a GPU.
+    crops: Annotated[int, Bounds(least=0, most=256, zero="anew")] = 0
+    # Seed of the fixed views, which runs with other seeds can share.
+    crop_seed: Annotated[int, Bounds(least=0, most=2**32 - 1)] = 0
+    # Folder of those vectors, for several runs and several teachers; empty for one in the run.
+    cache: str = ""
     # What identifies teacher and rotation; the run fills these in.
     teacher_digest: Annotated[str, tyro.conf.Suppress] = ""
     rotation_digest: Annotated[str, tyro.conf.Suppress] = ""

@@ -25,8 +25,16 @@ if TYPE_CHECKING:
         SaveConfig,
         ScheduleConfig,
     )
-    from .student import OnlineTeacher, StoredTeacher, read_vectors, teacher_vectors
+    from .student import (
+        CachedTeacher,
+        OnlineTeacher,
+        StoredTeacher,
+        batch_vectors,
+        read_vectors,
+        teacher_vectors,
+    )
     from .training import Training, prepare_training
+    from .vector_cache import CacheKey, VectorCache, VectorCacheError
 else:
     __getattr__, __dir__ = names_of(
         __name__,
@@ -76,8 +84,10 @@ else:
                 "ScheduleConfig",
             ),
             ".student": (
+                "CachedTeacher",
                 "OnlineTeacher",
                 "StoredTeacher",
+                "batch_vectors",
                 "read_vectors",
                 "teacher_vectors",
             ),
@@ -85,11 +95,18 @@ else:
                 "Training",
                 "prepare_training",
             ),
+            ".vector_cache": (
+                "CacheKey",
+                "VectorCache",
+                "VectorCacheError",
+            ),
         },
     )
 
 __all__ = [
     "DEVICES",
+    "CacheKey",
+    "CachedTeacher",
     "EngineConfig",
     "Hooks",
     "LostProcessError",
@@ -113,7 +130,10 @@ __all__ = [
     "Teacher",
     "Trainee",
     "Training",
+    "VectorCache",
+    "VectorCacheError",
     "WidthSchedule",
+    "batch_vectors",
     "build_model",
     "compile_widths",
     "end_training",

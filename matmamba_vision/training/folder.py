@@ -32,7 +32,7 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = _hold(path / ".lock")
+            self._lock = hold(path / ".lock", "wait for it, or choose another output")
         except OSError as error:
             raise RunFolderError(f"cannot write to the folder {path}: {error.strerror or error}") from error
 
@@ -73,8 +73,16 @@ class RunFolder:
             shutil.rmtree(self.path)
 
 
-def _hold(file: Path) -> IO[str]:
-    """Lock a file while it stays open; the system unlocks it when the process ends, however it ends."""
+def hold(file: Path, otherwise: str) -> IO[str]:
+    """Lock a file while it stays open; the system unlocks it when the process ends, however it ends.
+
+    Args:
+        file: made if it is not there.
+        otherwise: what to do if another process holds it.
+
+    Raises:
+        RunFolderError: another process holds it.
+    """
     opened = file.open("a+")
     try:
         import fcntl
@@ -87,9 +95,7 @@ def _hold(file: Path) -> IO[str]:
         opened.seek(0)
         owner = opened.read().strip() or "another process"
         opened.close()
-        raise RunFolderError(
-            f"{file.parent} is in use by {owner}: wait for it, or choose another output"
-        ) from error
+        raise RunFolderError(f"{file.parent} is in use by {owner}: {otherwise}") from error
     opened.truncate(0)
     opened.write(f"process {os.getpid()}")
     opened.flush()

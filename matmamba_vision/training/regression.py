@@ -21,20 +21,28 @@ class StudentObjective(NestedObjective):
     Regression: 1 - cosine to the teacher's vector (AML, Budnik and Avrithis; LEAF), also of leading
     coordinates. Similarity: the divergence of a student's similarities with the teacher's vectors of the
     other images from the teacher's own (CSD), as of a query in the teacher's gallery. Neighbours: that these
-    similarities find the image's class. Images whose label is `UNLABELLED` take no part in what labels ask.
+    similarities find the image's class. Anchors: as similarity, with the same images in every batch; these
+    are kept with the objective, so that a run that goes on has the same. Images whose label is `UNLABELLED`
+    take no part in what labels ask.
 
     Args:
         config: weights of the terms of `NestedObjective`.
         follow: weights of these terms.
         embed_dim: length of the embedding, and of the teacher's vectors.
         num_classes: classes of the logits.
+
+    Attributes:
+        anchors: (K, E) vectors of the teacher, of length 1, to be set where `follow` has a weight for them.
     """
+
+    anchors: Tensor | None
 
     def __init__(
         self, config: ObjectiveConfig, follow: RegressionConfig, embed_dim: int, num_classes: int
     ) -> None:
         super().__init__(config, embed_dim, num_classes)
         self.follow = follow
+        self.register_buffer("anchors", None)
         self.lengths = sorted({dim for dim in follow.prefix_dims if dim < embed_dim})
 
     def terms(
@@ -57,6 +65,9 @@ class StudentObjective(NestedObjective):
                 found["prefixes"] = follow.prefixes * torch.stack(parts).mean()
             if len(target) > 1:
                 found |= self._by_others(student, target, labels)
+            if follow.anchors and self.anchors is not None:
+                shares = (log_shares(one, self.anchors, follow.temperature) for one in (student, target))
+                found["anchors"] = follow.anchors * similarity(*shares)
         return found | super().terms(embedding, logits, labels, teacher)
 
     def _by_others(self, student: Tensor, target: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -102,8 +113,13 @@ def others(student: Tensor, target: Tensor, temperature: float) -> tuple[Tensor,
     return ours, theirs
 
 
+def log_shares(vectors: Tensor, anchors: Tensor, temperature: float) -> Tensor:
+    """Log shares (B, K) by which anchors (K, E) of length 1 are like vectors (B, E)."""
+    return (F.normalize(vectors, dim=-1) @ anchors.T / temperature).log_softmax(-1)
+
+
 def similarity(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Divergence of log shares (B, B) from the teacher's, mean over the batch."""
+    """Divergence of log shares (B, n) from the teacher's, mean over the batch."""
     return F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
 
 

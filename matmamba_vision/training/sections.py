@@ -101,7 +101,12 @@ class RegressionConfig:
     # Minus the log of the share that those similarities give to the others of the same label (NCA), mean over
     # the images that have some: the labels, said in the teacher's space.
     neighbours: float = 0.5
-    # Temperature of those similarities.
+    # Kullback-Leibler divergence of an image's similarities with fixed anchors from the teacher's own: as
+    # similarity, but with the same images in every batch.
+    anchors: float = 0.0
+    # Anchors: the teacher's vectors of as many training images, picked by chance.
+    anchor_count: Annotated[int, Bounds(least=2)] = 512
+    # Temperature of all these similarities.
     temperature: Annotated[float, Bounds(above=0)] = 0.05
 
 

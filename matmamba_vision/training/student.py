@@ -38,6 +38,25 @@ class OnlineTeacher:
         return self.rotation(self.encoder.embed(views), self.dim)
 
 
+class CachedTeacher:
+    """Gives the vectors of fixed views, which were made before.
+
+    Args:
+        vectors: (u x views, dim) of length 1, the views of an image one after the other.
+        positions: (m,) which of the u images each image of the collection is.
+        views: of each image.
+    """
+
+    def __init__(self, vectors: Tensor, positions: NDArray[np.int64], views: int) -> None:
+        self.vectors, self.positions, self.views = vectors, torch.from_numpy(positions), views
+
+    def __call__(self, batch: LabelledBatch, images: Tensor) -> Tensor:
+        """(B, dim)."""
+        indices, shown = batch.indices, batch.views  # type: ignore[attr-defined]
+        rows = self.positions[indices] * self.views + shown
+        return F.normalize(self.vectors[rows.to(self.vectors.device)].float(), dim=-1)
+
+
 class StoredTeacher:
     """Gives vectors that were made before, whatever part of an image the student sees.
 
@@ -61,18 +80,23 @@ def teacher_vectors(encoder: Encoder, batches: Iterable[LabelledBatch], device: 
     Raises:
         EncoderError: a vector is not finite; the message names the image.
     """
-    parts = []
-    for batch in batches:
-        if not len(batch):
-            continue
-        found = encoder.embed(batch.images.to(device))
-        if not (good := found.isfinite().all(1)).all():
-            image = batch.ids[int((~good).nonzero()[0])]
-            raise EncoderError(f"{encoder.name} gives features that are not numbers for {image}")
-        parts.append(found.cpu())
+    parts = [batch_vectors(encoder, batch, device) for batch in batches if len(batch)]
     if not parts:
         raise EncoderError(f"{encoder.name}: no image to encode")
     return torch.cat(parts)
+
+
+def batch_vectors(encoder: Encoder, batch: LabelledBatch, device: torch.device | str) -> Tensor:
+    """(B, D) vectors of a batch that was prepared for the encoder, on the CPU.
+
+    Raises:
+        EncoderError: a vector is not finite; the message names the image.
+    """
+    found = encoder.embed(batch.images.to(device))
+    if not (good := found.isfinite().all(1)).all():
+        image = batch.ids[int((~good).nonzero()[0])]
+        raise EncoderError(f"{encoder.name} gives features that are not numbers for {image}")
+    return found.cpu()
 
 
 def read_vectors(file: Path, count: int) -> tuple[Tensor, str]:

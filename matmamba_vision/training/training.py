@@ -269,9 +269,11 @@ def _wrap(
 ) -> tuple[nn.Module, Any]:
     """Both modules for the processes of the run, and their optimiser."""
     if accelerator.ddp_handler:
-        # A width that skips a block leaves its parameters without a gradient.
+        # A width that skips a block leaves its parameters without a gradient, and so do classifiers of
+        # prefixes that have no weight.
         skips = any(0 in width.heads for width in model.trained_widths)
-        accelerator.ddp_handler.find_unused_parameters = skips
+        idle = bool(objective.dims) and not objective.config.mrl
+        accelerator.ddp_handler.find_unused_parameters = skips or idle
     optimiser = make_optimiser(optim, model, objective)
     wrapped: tuple[nn.Module, Any] = accelerator.prepare(Trainee(model, objective), optimiser)
     return wrapped

@@ -7,55 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from matmamba_datasets import eval_transform, make_loader, open_images
 from matmamba_vision import load_checkpoint
-from matmamba_vision.cli import main
 from matmamba_vision.encoders import open_encoder
 from matmamba_vision.rotation import FILE_NAME, load_rotation
 from matmamba_vision.training import teacher_vectors
-from PIL import Image
-from safetensors.torch import load_file, save_file
-
-COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 40), "red": (200, 30, 30)}
-SIZES = ["--model", "matmamba_nano_patch4_32", "--dim", "16", "--data.batch-size", "12", "--threads", "1"]
-SIZES += ["--model.patch-size", "8", "--rotation-images", "20", "--optim.warmup-epochs", "0", "--trackers"]
-
-
-def made(root: Path, count: int = 12) -> Path:
-    """Noise around a colour for each class, and one folder without a class."""
-    noise = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = np.clip(noise.normal(colour, 60, (36, 40 + number, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
+from safetensors.torch import load_file
+from teachers import distill, write_photos, write_teacher
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("photos"))
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small network of timm's in a folder, with a transform of its own."""
-    folder = tmp_path_factory.mktemp("teacher")
-    torch.manual_seed(0)
-    network = timm.create_model("resnet10t", num_classes=4)
-    save_file(network.state_dict(), folder / "model.safetensors")
-    known = {"input_size": [3, 48, 48], "mean": [0.4] * 3, "std": [0.3] * 3, "num_classes": 4}
-    known |= {"classifier": "fc", "first_conv": "conv1.0", "interpolation": "bicubic", "crop_pct": 1.0}
-    written = {"architecture": "resnet10t", "num_classes": 4, "pretrained_cfg": known}
-    (folder / "config.json").write_text(json.dumps(written))
-    return f"timm:local-dir:{folder}"
-
-
-def distill(teacher: str, photos: Path, output: Path, *more: str) -> int:
-    flags = ["distill", "--teacher", teacher, "--images", str(photos), "--output", str(output)]
-    return main([*flags, *SIZES, *more])
+    return write_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 def rows(run: Path) -> list[dict[str, float]]:

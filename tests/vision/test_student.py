@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from matmamba_datasets import Batch
 from matmamba_vision import MatMamba, extract
 from matmamba_vision.encoders import EncoderError, open_encoder
 from matmamba_vision.measures import count_macs
 from matmamba_vision.rotation import RotationError, fit_rotation, load_rotation
 from matmamba_vision.training import (
+    CachedTeacher,
     EngineConfig,
     ObjectiveConfig,
     OnlineTeacher,
@@ -100,6 +102,36 @@ def test_terms_are_their_formulas() -> None:
         "cross_entropy": entropy,
     }
     assert {name: float(term) for name, term in found.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_anchors_are_compared_with_by_their_formula() -> None:
+    follow = RegressionConfig(prefixes=0, similarity=0, neighbours=0, anchors=2, temperature=0.1)
+    objective, anchors = StudentObjective(PLAIN, follow, 16, 3), vectors(9, seed=3)
+    objective.anchors = anchors
+    assert torch.equal(objective.state_dict()["anchors"], anchors)
+    embedding, target = torch.randn(6, 16), vectors()
+    found = objective.terms(embedding, torch.randn(6, 3), LABELS, None, target)
+    kl = []
+    for one, other in zip(embedding.double().numpy(), target.double().numpy(), strict=True):
+        ours, theirs = (
+            np.exp(v @ anchors.double().numpy().T / np.linalg.norm(v) / 0.1) for v in (one, other)
+        )
+        ours, theirs = ours / ours.sum(), theirs / theirs.sum()
+        kl.append(float((theirs * np.log(theirs / ours)).sum()))
+    assert float(found["anchors"]) == pytest.approx(2 * float(np.mean(kl)), rel=1e-4)
+    # The teacher itself has nothing to learn from them.
+    itself = objective.terms(3 * target, torch.randn(6, 3), LABELS, None, target)
+    assert float(itself["anchors"]) == pytest.approx(0, abs=1e-5)
+    # Without a weight there are none.
+    assert "anchors" not in StudentObjective(PLAIN, FOLLOW, 16, 3).state_dict()
+
+
+def test_kept_vectors_are_those_of_the_view_that_is_shown() -> None:
+    kept, positions = vectors(6), np.array([1, 0, 1])
+    teacher = CachedTeacher(kept.half(), positions, 3)
+    images = torch.zeros(2, 3, 4, 4)
+    batch = Batch(images, torch.zeros(2), torch.tensor([2, 1]), ["a", "b"], [], views=torch.tensor([0, 2]))
+    assert torch.allclose(teacher(batch, images), kept[[3, 2]], atol=1e-3)
 
 
 def test_a_batch_without_labels_has_finite_terms_and_gradients() -> None:
