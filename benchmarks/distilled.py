@@ -9,6 +9,7 @@ teacher at its own size and at the student's, the weights shipped before, the st
 against its own full-width gallery, and against the teacher's; reranked by the student's full width. Vectors
 are kept in --runs, and a run that was stopped goes on. Writes results/photos.json; with --only, into what is
 there of the same student and teacher. A teacher takes an hour of one thread: --without teacher leaves it out.
+Costs, and rows in which no student takes part, are then those of the file: other weights do not change them.
 """
 
 from __future__ import annotations
@@ -70,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     found = {name: rows(options, name, *given) for name, given in data.items() if options.only in ("", name)}
     before = measured_before(options.output, student, teacher)
+    others = of_others(options.output, teacher) if options.without else {}
+    kept_costs = {} if options.only == COSTS else before or others
+    for name, table in found.items():
+        rest = others.get("data", {}).get(name, [])
+        known = {(row["query"], row["in"], row["dim"]) for row in rest}
+        fresh = [row for row in table["rows"] if (row["query"], row["in"], row["dim"]) not in known]
+        table["rows"] = fresh + rest
     result = {
         "command": "benchmarks/distilled.py --photos PHOTOS --tinyimagenet TINYIMAGENET --student RUN"
         " --teacher timm:local-dir:LITE2 --runs DIR",
@@ -77,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "teacher": teacher.digest,
         "note": options.note or before.get("note", ""),
         **environment(),
-        "costs": (before.get("costs") if options.only != COSTS else None) or costs(sides),
+        # With the machine that they were measured on.
+        **({key: kept_costs[key] for key in ("machine", "costs")} if kept_costs else {"costs": costs(sides)}),
         "widths": before.get("widths") or accuracy(student, data["photos"][0][1]),
         "data": before.get("data", {}) | found,
     }
@@ -105,7 +114,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, required=True, help="folder for what is kept")
     parser.add_argument("--output", type=Path, default=RESULTS / "photos.json")
     parser.add_argument("--only", default="", help="one of the three comparisons, or costs")
-    parser.add_argument("--without", help="encoders whose names begin so are left out, such as teacher")
+    parser.add_argument(
+        "--without", nargs="+", default=[], help="encoders whose names begin so are left out, such as teacher"
+    )
     parser.add_argument("--note", default="", help="what has to be said of the figures")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(arguments)
@@ -116,6 +127,21 @@ def measured_before(file: Path, student: Checkpoint, teacher: Encoder) -> Row:
     known: Row = json.loads(file.read_text()) if file.is_file() else {}
     same = (known.get("student"), known.get("teacher")) == (student.digest, teacher.digest)
     return known if same else {}
+
+
+def of_others(file: Path, teacher: Encoder) -> Row:
+    """Costs and their machine, and by comparison the rows without a student, as written of the same teacher.
+
+    Costs depend on the student's architecture alone, of which there is one.
+    """
+    known: Row = json.loads(file.read_text()) if file.is_file() else {}
+    if known.get("teacher") != teacher.digest:
+        return {}
+    unchanged = {
+        name: [row for row in table["rows"] if not f"{row['query']} {row['in']}".count("student")]
+        for name, table in known["data"].items()
+    }
+    return {"costs": known["costs"], "machine": known["machine"], "data": unchanged}
 
 
 class Sides:
@@ -185,7 +211,7 @@ def rows(options: argparse.Namespace, name: str, data: tuple[Images, Images], si
     gallery, queries = data
     asked, stored = {}, {}
     for encoder, (digest, make) in sides.encoders().items():
-        if options.without and encoder.startswith(options.without):
+        if encoder.startswith(tuple(options.without)):
             continue
         asked[encoder] = kept(options.runs, f"{name} queries {digest}", queries, make)
         if encoder.endswith("full") or "1/" not in encoder:
