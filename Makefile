@@ -8,7 +8,8 @@ BENCH_READY := $(VENV)/.ready-bench
 # Fresh environments for the wheel: what searches without torch, and what trains.
 SMOKE := build/smoke
 # What `hatch_build.py` compiles.
-KERNELS := matmamba_common/native/instructions.h matmamba_common/native/instructions.c matmamba_vision/native/kernels.c
+KERNELS := matmamba_common/native/instructions.h matmamba_common/native/instructions.c \
+	matmamba_vision/native/kernels.c retrieval/matmamba_retrieval/index/best_rows.c
 # Tests are dealt to a process for each core, each with one thread; a process takes up to 1.5 GB.
 SPREAD = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist worksteal
 BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step compiled_block peak_memory nested_cost latency

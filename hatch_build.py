@@ -25,13 +25,15 @@ ROOT = Path(__file__).parent
 FOLDER = ROOT / "matmamba_common" / "native"
 LIBRARY = FOLDER / "libkernels.so"
 # Chooses among the instruction sets; files of kernels are compiled once for each set, and once without.
-CHOICE, KERNELS = FOLDER / "instructions.c", (ROOT / "matmamba_vision" / "native" / "kernels.c",)
+CHOICE = FOLDER / "instructions.c"
+NETWORK = ROOT / "matmamba_vision" / "native" / "kernels.c"
+ROWS = ROOT / "retrieval" / "matmamba_retrieval" / "index" / "best_rows.c"
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", f"-I{FOLDER}")
 # The instruction sets of each kind of processor, and the compiler's flags for them.
 SETS = {
     "x86_64": {
-        "avx512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
-        "avx2": ("-mavx2", "-mfma"),
+        "avx512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"),
+        "avx2": ("-mavx2", "-mfma", "-mf16c"),
     },
     "aarch64": {"neon": ()},
 }
@@ -47,20 +49,21 @@ def compiler() -> list[str]:
 def build(into: Path = LIBRARY) -> str | None:
     """Compile the kernels into one library; why that was not possible, or None."""
     machine = platform.machine().lower()
-    sets, command = SETS.get(_SAME.get(machine, machine)), compiler()
-    if sys.platform == "win32" or sets is None:
-        return f"there are none for {sys.platform} on {machine}"
+    sets, command = SETS.get(_SAME.get(machine, machine), {}), compiler()
+    if sys.platform == "win32":
+        return f"there are none for {sys.platform}"
     if not command:
         return "no C compiler was found (cc, gcc, clang, or the one that CC names)"
     with tempfile.TemporaryDirectory() as scratch:
         try:
             parts = [(CHOICE, "main", [])]
-            for source in KERNELS:
-                parts += [(source, name, [f"-DISA={name}", *flags]) for name, flags in sets.items()]
+            # The rows of a gallery are scored without a set, too.
+            for source, named in ((NETWORK, sets), (ROWS, {**sets, "plain": ()})):
+                parts += [(source, name, [f"-DISA={name}", *flags]) for name, flags in named.items()]
                 parts.append((source, "main", []))
             objects = [_compiled(command, *part, Path(scratch)) for part in parts]
             library = Path(scratch) / into.name
-            _run([*command, "-shared", *map(str, objects), "-lpthread", "-o", str(library)])
+            _run([*command, "-shared", *map(str, objects), "-lpthread", "-lm", "-o", str(library)])
         except (OSError, subprocess.CalledProcessError) as error:
             return f"{shlex.join(command)}: {getattr(error, 'stderr', '') or error}"
         # Renamed, so that a process that has the old one loaded keeps it.

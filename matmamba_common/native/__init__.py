@@ -4,6 +4,6 @@
 chooses among instruction sets, and `loading` opens it. What is called there, the packages declare themselves.
 """
 
-from .loading import Compiled, kernels, why_no_kernels
+from .loading import PLAIN, Compiled, kernels, why_no_kernels
 
-__all__ = ["Compiled", "kernels", "why_no_kernels"]
+__all__ = ["PLAIN", "Compiled", "kernels", "why_no_kernels"]

@@ -8,8 +8,8 @@
 #define TEXT_(a) #a
 #define TEXT(a) TEXT_(a)
 
-/* The name of an instruction set that this processor has and that there are kernels for: the wanted one, or the best
- * where none is named ("" or null); null if there is none. */
+/* The name of an instruction set that this processor has: the wanted one, or the best where none is named ("" or null);
+ * null if it does not have the wanted one. Every processor has "plain", for which not all kernels are made. */
 const char *matmamba_instructions(const char *wanted);
 
 #endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Callable
 from ctypes import c_char_p
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 
 FILE = Path(__file__).with_name("libkernels.so")
+# Of a processor that has no other set that kernels were built for.
+PLAIN = "plain"
 
 
 class Compiled:
@@ -76,8 +79,14 @@ def why_no_kernels(kind: type[Compiled]) -> str | None:
     return None if isinstance(found, Compiled) else found
 
 
-@cache
 def _opened(kind: type[Compiled], file: Path) -> Compiled | str:
+    # As a mere call: mypy takes a class for something that has no hash.
+    opening: Callable[[Path], Compiled] = kind
+    return _opened_once(opening, file)
+
+
+@cache
+def _opened_once(kind: Callable[[Path], Compiled], file: Path) -> Compiled | str:
     if not file.is_file():
         return "they were not built: a C compiler and `make native` do it"
     try:

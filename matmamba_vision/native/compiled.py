@@ -10,7 +10,7 @@ from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
-from matmamba_common.native import Compiled, kernels, why_no_kernels
+from matmamba_common.native import PLAIN, Compiled, kernels, why_no_kernels
 
 # Channels of a panel, and what numbers of heads are rounded up to: as in `kernels.c`.
 PANEL, ROUND, MOST_TAPS = 32, 16, 8
@@ -102,6 +102,8 @@ class Library(Compiled):
 
     def __init__(self, file: Path | None = None, instructions: str = "") -> None:
         super().__init__(file, instructions)
+        if self.instructions == PLAIN:
+            raise OSError(f"{self.file} has nothing for {instructions or 'this processor'}")
         self._calls, self._pools = _declared(self.calls), _OwnPools()
         for structure in _STRUCTURES:
             name = structure.__name__.removesuffix("Struct").encode()
