@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 # Fresh environments for the wheel: what searches without torch, and what trains.
 SMOKE := build/smoke
+# What `hatch_build.py` compiles.
+KERNELS := matmamba_common/native/instructions.h matmamba_common/native/instructions.c \
+	matmamba_vision/native/kernels.c retrieval/matmamba_retrieval/index/best_rows.c
 # Tests are dealt to a process for each core, each with one thread; a process takes up to 1.5 GB.
 SPREAD = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist worksteal
 BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step compiled_block peak_memory nested_cost latency
@@ -74,7 +77,7 @@ clean:
 native: $(READY)  ## compile the kernels in C again; `make test` and others do it when their source changes
 	$(BIN)/python hatch_build.py
 
-$(READY): pyproject.toml constraints.txt hatch_build.py matmamba_vision/native/kernels.c
+$(READY): pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "setting up $(VENV): a few minutes, 2.5 GB"

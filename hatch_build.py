@@ -1,4 +1,4 @@
-"""Builds the kernels in C beside their source, for `pip install` and for `make native`.
+"""Builds all kernels in C into one library, for `pip install` and for `make native`.
 
 They are optional: where there is no C compiler, or it fails, everything is installed without them.
 """
@@ -21,14 +21,19 @@ try:
 except ModuleNotFoundError:  # run as a script
     BuildHookInterface = object  # type: ignore[assignment,misc]
 
-FOLDER = Path(__file__).parent / "matmamba_vision" / "native"
-SOURCE, LIBRARY = FOLDER / "kernels.c", FOLDER / "libkernels.so"
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast")
+ROOT = Path(__file__).parent
+FOLDER = ROOT / "matmamba_common" / "native"
+LIBRARY = FOLDER / "libkernels.so"
+# Chooses among the instruction sets; files of kernels are compiled once for each set, and once without.
+CHOICE = FOLDER / "instructions.c"
+NETWORK = ROOT / "matmamba_vision" / "native" / "kernels.c"
+ROWS = ROOT / "retrieval" / "matmamba_retrieval" / "index" / "best_rows.c"
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", f"-I{FOLDER}")
 # The instruction sets of each kind of processor, and the compiler's flags for them.
 SETS = {
     "x86_64": {
-        "avx512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
-        "avx2": ("-mavx2", "-mfma"),
+        "avx512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"),
+        "avx2": ("-mavx2", "-mfma", "-mf16c"),
     },
     "aarch64": {"neon": ()},
 }
@@ -44,20 +49,21 @@ def compiler() -> list[str]:
 def build(into: Path = LIBRARY) -> str | None:
     """Compile the kernels into one library; why that was not possible, or None."""
     machine = platform.machine().lower()
-    sets, command = SETS.get(_SAME.get(machine, machine)), compiler()
-    if sys.platform == "win32" or sets is None:
-        return f"there are none for {sys.platform} on {machine}"
+    sets, command = SETS.get(_SAME.get(machine, machine), {}), compiler()
+    if sys.platform == "win32":
+        return f"there are none for {sys.platform}"
     if not command:
         return "no C compiler was found (cc, gcc, clang, or the one that CC names)"
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            objects = [
-                _compiled(command, [f"-DISA={name}", *flags], Path(scratch) / f"{name}.o")
-                for name, flags in sets.items()
-            ]
-            objects.append(_compiled(command, [], Path(scratch) / "main.o"))
+            parts = [(CHOICE, "main", [])]
+            # The rows of a gallery are scored without a set, too.
+            for source, named in ((NETWORK, sets), (ROWS, {**sets, "plain": ()})):
+                parts += [(source, name, [f"-DISA={name}", *flags]) for name, flags in named.items()]
+                parts.append((source, "main", []))
+            objects = [_compiled(command, *part, Path(scratch)) for part in parts]
             library = Path(scratch) / into.name
-            _run([*command, "-shared", *map(str, objects), "-lpthread", "-o", str(library)])
+            _run([*command, "-shared", *map(str, objects), "-lpthread", "-lm", "-o", str(library)])
         except (OSError, subprocess.CalledProcessError) as error:
             return f"{shlex.join(command)}: {getattr(error, 'stderr', '') or error}"
         # Renamed, so that a process that has the old one loaded keeps it.
@@ -67,8 +73,9 @@ def build(into: Path = LIBRARY) -> str | None:
     return None
 
 
-def _compiled(command: list[str], flags: list[str], into: Path) -> Path:
-    _run([*command, *FLAGS, *flags, "-c", str(SOURCE), "-o", str(into)])
+def _compiled(command: list[str], source: Path, name: str, flags: list[str], folder: Path) -> Path:
+    into = folder / f"{source.stem}.{name}.o"
+    _run([*command, *FLAGS, *flags, "-c", str(source), "-o", str(into)])
     return into
 
 
@@ -87,7 +94,7 @@ class CustomBuildHook(BuildHookInterface):
             LIBRARY.unlink(missing_ok=True)
             self.app.display_warning(f"without the kernels in C: {reason}")
             return
-        build_data["artifacts"].append("matmamba_vision/native/libkernels.so")
+        build_data["artifacts"].append(LIBRARY.relative_to(ROOT).as_posix())
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 

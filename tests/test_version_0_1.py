@@ -23,8 +23,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from matmamba_common.native import loading
 from matmamba_vision.cli.main import main
-from matmamba_vision.native import compiled, why_missing
+from matmamba_vision.native import why_missing
 from matmamba_vision.ops import resolve
 from safetensors.numpy import load_file
 
@@ -121,7 +122,7 @@ def arithmetic(
     if request.param == "kernels" and (reason := why_missing()):
         pytest.skip(f"no kernels: {reason}")
     if request.param != "kernels":
-        monkeypatch.setattr(compiled, "FILE", tmp_path / "none.so")
+        monkeypatch.setattr(loading, "FILE", tmp_path / "none.so")
     resolve.cache_clear()
     yield
     resolve.cache_clear()

@@ -1,6 +1,6 @@
-"""Kernels in C for the CPU, without PyTorch: loaded where they were built, and everything works without them.
+"""The network's kernels in C for the CPU, without PyTorch: everything works without them.
 
-`kernels.c` has them, `compiled` loads them, and `network` is a frozen width that they compute. What they do
+`kernels.c` has them, `compiled` calls them, and `network` is a frozen width that they compute. What they do
 for PyTorch stands in `ops.native`.
 """
 

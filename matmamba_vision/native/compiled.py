@@ -1,20 +1,17 @@
-"""The compiled kernels: found beside this file, checked, and called through ctypes."""
+"""The compiled kernels of the network: checked, and called through ctypes."""
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import sys
 import threading
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_void_p
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-log = logging.getLogger(__name__)
+from matmamba_common.native import PLAIN, Compiled, kernels, why_no_kernels
 
-FILE = Path(__file__).with_name("libkernels.so")
 # Channels of a panel, and what numbers of heads are rounded up to: as in `kernels.c`.
 PANEL, ROUND, MOST_TAPS = 32, 16, 8
 # Rows for which the gradient of a gated norm's weight is summed.
@@ -92,31 +89,25 @@ _STRUCTURES = (
 )  # fmt: skip
 
 
-class Library:
+class Library(Compiled):
     """The kernels for this processor.
 
-    Attributes:
-        instructions: the instruction set that is used, such as "avx512".
-
     Args:
-        file: the compiled library.
+        file: the compiled library, by default the one that was built.
         instructions: the set to use, by default the best that the processor has.
 
     Raises:
         OSError: it cannot be loaded, is of another version, or has nothing for this processor.
     """
 
-    def __init__(self, file: Path = FILE, instructions: str = "") -> None:
-        self._calls, self._pools = _declared(ctypes.CDLL(str(file))), _OwnPools()
+    def __init__(self, file: Path | None = None, instructions: str = "") -> None:
+        super().__init__(file, instructions)
+        if self.instructions == PLAIN:
+            raise OSError(f"{self.file} has nothing for {instructions or 'this processor'}")
+        self._calls, self._pools = _declared(self.calls), _OwnPools()
         for structure in _STRUCTURES:
-            if self._calls.matmamba_size_of(
-                structure.__name__.removesuffix("Struct").encode()
-            ) != ctypes.sizeof(structure):
-                raise OSError(f"{file} was built from another version: build it again with `make native`")
-        found = self._calls.matmamba_instructions(instructions.encode())
-        if found is None:
-            raise OSError(f"{file} has nothing for {instructions or 'this processor'}")
-        self.instructions: str = found.decode()
+            name = structure.__name__.removesuffix("Struct").encode()
+            self.require_size(structure, self._calls.matmamba_size_of(name))
 
     def run(self, memory: Memory, *arguments: Any) -> None:
         """As `matmamba_run` in `kernels.c`, which see, without the threads and the choice of instructions."""
@@ -215,7 +206,6 @@ class OwnMemory(threading.local):
 
 def _declared(calls: Any) -> Any:
     calls.matmamba_size_of.argtypes, calls.matmamba_size_of.restype = [c_char_p], c_int64
-    calls.matmamba_instructions.argtypes, calls.matmamba_instructions.restype = [c_char_p], c_char_p
     calls.matmamba_pool_new.argtypes, calls.matmamba_pool_new.restype = [c_int64], c_void_p
     calls.matmamba_pool_free.argtypes, calls.matmamba_pool_free.restype = [c_void_p], None
     calls.matmamba_memory_new.argtypes = [c_void_p, POINTER(BlockStruct), c_int64]
@@ -234,35 +224,14 @@ def _declared(calls: Any) -> Any:
     return calls
 
 
-@cache
-def _loaded(file: Path) -> Library | str:
-    if not file.is_file():
-        return "they were not built: a C compiler and `make native` do it"
-    try:
-        return Library(file)
-    # Whatever is wrong with the file, there is another way to compute.
-    except (OSError, AttributeError) as error:
-        return str(error)
-
-
 def library() -> Library | None:
     """The kernels, or None where there are none; then one line of notice says why, once in a process."""
-    found = _loaded(FILE)
-    if isinstance(found, str):
-        _notice(found)
-        return None
-    return found
+    return kernels(Library)
 
 
 def why_missing() -> str | None:
     """Why there are no kernels here, or None if there are some."""
-    found = _loaded(FILE)
-    return found if isinstance(found, str) else None
-
-
-@cache
-def _notice(reason: str) -> None:
-    log.warning("without the kernels in C, which are several times faster on a CPU: %s", reason)
+    return why_no_kernels(Library)
 
 
 def threads() -> int:

@@ -4,8 +4,7 @@
  * And passes over tokens for PyTorch, which has the products between them: each reads and writes its data once,
  * forward or backward.
  *
- * The file is compiled once for each instruction set, with -DISA=NAME and the compiler's flags for it, and once
- * without: that part has the threads and chooses among the sets when the library is loaded.
+ * The part without an instruction set (`instructions.h`) has the threads.
  *
  * A panel is PANEL neighbouring channels of all tokens, or of all rows of a matrix. Products write panels, and
  * what follows a product finds its panel in the first cache. Letters as in `ops`: L tokens, D model, H heads,
@@ -17,6 +16,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "instructions.h"
 
 #define PANEL 32
 #define MOST_TAPS 8
@@ -153,11 +154,6 @@ static inline int64_t first_tap(int64_t taps, int64_t t) { return t + 1 < taps ?
 void matmamba_meet(Team team);
 
 #ifdef ISA
-
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-#define TEXT_(a) #a
-#define TEXT(a) TEXT_(a)
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -815,26 +811,17 @@ extern const Kernels matmamba_kernels_avx2, matmamba_kernels_avx512;
 extern const Kernels matmamba_kernels_neon;
 #endif
 
-/* The best kernels of this processor; nothing where there are none for it. */
+/* The kernels of an instruction set that this processor has; nothing where there are none for it. */
 static const Kernels *kernels_by_name(const char *name) {
-    const Kernels *found[3] = {0};
-    int count = 0;
+    name = matmamba_instructions(name);
+    if (!name) return 0;
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        found[count++] = &matmamba_kernels_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found[count++] = &matmamba_kernels_avx2;
+    if (!strcmp(name, "avx512")) return &matmamba_kernels_avx512;
+    if (!strcmp(name, "avx2")) return &matmamba_kernels_avx2;
 #elif defined(__aarch64__)
-    found[count++] = &matmamba_kernels_neon;
+    if (!strcmp(name, "neon")) return &matmamba_kernels_neon;
 #endif
-    for (int i = 0; i < count; i++)
-        if (!name || !*name || !strcmp(name, found[i]->name)) return found[i];
     return 0;
-}
-
-const char *matmamba_instructions(const char *wanted) {
-    const Kernels *found = kernels_by_name(wanted);
-    return found ? found->name : 0;
 }
 
 /* Numbers this small add nothing, and cost a hundred times as much as others. */

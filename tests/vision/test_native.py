@@ -12,6 +12,7 @@ import frozen_models
 import numpy as np
 import pytest
 import torch
+from matmamba_common.native import loading
 from matmamba_vision import MatMamba
 from matmamba_vision.frozen.native_width import native_engine, network_arrays
 from matmamba_vision.frozen.packed import pack
@@ -190,8 +191,8 @@ def test_a_missing_or_damaged_library_is_one_line_of_notice(
     for file, said in ((tmp_path / "none.so", "make native"), (damaged, "libkernels.so")):
         caplog.clear()
         # Another test may have been told already.
-        compiled._notice.cache_clear()
-        monkeypatch.setattr(compiled, "FILE", file)
+        loading._notice.cache_clear()
+        monkeypatch.setattr(loading, "FILE", file)
         assert library() is None
         assert library() is None
         (record,) = caplog.records

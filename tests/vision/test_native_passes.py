@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from matmamba_common.native import loading
 from matmamba_vision import MatMamba
-from matmamba_vision.native import Library, compiled, why_missing
+from matmamba_vision.native import Library, why_missing
 from matmamba_vision.ops import BackendError, Setting, chunked, native, reference, resolve, ssd
 from matmamba_vision.ops.chunked import separable
 from matmamba_vision.ops.native import convolve_and_gate, scan
@@ -94,7 +95,7 @@ def every_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """As if the library had not been built."""
-    monkeypatch.setattr(compiled, "FILE", tmp_path / "none.so")
+    monkeypatch.setattr(loading, "FILE", tmp_path / "none.so")
     resolve.cache_clear()
     yield
     resolve.cache_clear()
@@ -295,7 +296,7 @@ def test_what_the_kernels_cannot_serve_is_named(setting: Setting, said: str) -> 
 def test_without_the_library_there_is_one_line_of_notice_and_the_same_result(
     model: MatMamba, images: Tensor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    compiled._notice.cache_clear()
+    loading._notice.cache_clear()
     assert resolve("auto", Setting()).name == "chunked"
     with pytest.raises(BackendError, match=r"'native'.*make native"):
         resolve("native", Setting())

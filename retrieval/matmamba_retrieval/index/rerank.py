@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from ..storage.segments import Segments
 from .halves import HalfRows, worthwhile
 from .library import faiss
+from .row_kernels import Halves, RowKernels, RowTable, row_kernels
 from .threads import one_thread
 
 Ints = NDArray[np.int64]
@@ -24,6 +26,8 @@ _LOW = 0xFFFFFFFF
 FLOATS_AT_ONCE = 1 << 20
 # A thread costs as much as some parts.
 PARTS_A_THREAD = 8
+# As much as so many numbers to the kernel.
+FLOATS_A_THREAD = 1 << 21
 _half_rows = HalfRows()
 
 
@@ -62,20 +66,97 @@ def rerank(xq: Floats, candidates: Ints, read: Read, k: int) -> tuple[Floats, In
     """The best k of each query's candidates by cosine similarity; ties go to the smaller key.
 
     A candidate's score depends on nothing but the two vectors, so that equal candidates give equal answers,
-    whichever way they were found. Vectors are read in the order of their keys, each once for several queries.
+    whichever way they were found. The kernel in C reads stored vectors where they lie; without it they are
+    read in the order of their keys, each once for several queries, and scores may differ in the last bit.
 
     Args:
         xq: (nq, d) normalised queries.
         candidates: (nq, K) keys, distinct in each row, `NO_KEY` where there are fewer.
         read: the segments, or what gives vectors of ascending keys; the leading d coordinates are compared.
+            Vectors of float32 are compared without the kernel.
         k: hits wanted.
 
     Returns:
         D (nq, k) scores, best first, and I (nq, k) keys; -inf and `NO_KEY` where a query has fewer
             candidates.
     """
+    if (kernels := row_kernels()) is not None:
+        if isinstance(read, Segments):
+            return _from_segments(kernels, xq, candidates, read, k)
+        distinct, places = _distinct(candidates)
+        xb = read(distinct)
+        if len(xb) and xb.dtype == np.float16:
+            return _from_memory(kernels, xq, distinct, places, xb, k)
+        read = partial(_looked_up, distinct, xb)
     if len(xq) == 1:
         return _rerank_one(xq, candidates[0], read, k)
+    return _rerank_many(xq, candidates, read, k)
+
+
+def _from_segments(
+    kernels: RowKernels, xq: Floats, candidates: Ints, segments: Segments, k: int
+) -> tuple[Floats, Ints]:
+    """`rerank` of stored vectors by the kernel in C."""
+    xq, keys = np.ascontiguousarray(xq, np.float32), np.ascontiguousarray(candidates, np.int64)
+    table = segments.derived(_table)
+    if len(xq) > 1:
+        return _in_parts(kernels, segments, table, xq, keys, k)
+    return kernels.best(table, xq, keys, k) or _checked_first(kernels, segments, table, xq, keys, k)
+
+
+def _from_memory(
+    kernels: RowKernels, xq: Floats, keys: Ints, places: Ints, xb: Halves, k: int
+) -> tuple[Floats, Ints]:
+    """`rerank` by the kernel of vectors that were read: candidates are at places among ascending keys."""
+    table = RowTable([(0, np.ascontiguousarray(xb), None, 1)], len(xb), xb.shape[1])
+    found = kernels.best(table, np.ascontiguousarray(xq, np.float32), places, k)
+    if found is None:
+        raise RuntimeError("the kernel did not find vectors that are there")
+    D, I = found  # noqa: E741
+    return D, np.where(I == NO_KEY, NO_KEY, keys[I])
+
+
+def _looked_up(known: Ints, xb: Vectors, keys: Ints) -> Vectors:
+    """Vectors of some keys, of those known, which ascend."""
+    return xb[np.searchsorted(known, keys)]
+
+
+def _table(segments: Segments) -> RowTable:
+    return RowTable(segments.mapped(), len(segments), segments.dim)
+
+
+def _checked_first(
+    kernels: RowKernels, segments: Segments, table: RowTable, xq: Floats, keys: Ints, k: int
+) -> tuple[Floats, Ints]:
+    """By the kernel, when the rows that it did not trust have been compared with their checksums."""
+    segments.check(keys[keys != NO_KEY])
+    found = kernels.best(table, xq, keys, k)
+    if found is None:
+        raise RuntimeError("the kernel did not trust vectors that were checked")
+    return found
+
+
+def _in_parts(
+    kernels: RowKernels, segments: Segments, table: RowTable, xq: Floats, keys: Ints, k: int
+) -> tuple[Floats, Ints]:
+    """By the kernel, which knows no threads: several queries each, on as many as FAISS takes."""
+    threads = max(1, min(faiss.omp_get_max_threads(), keys.size * xq.shape[1] // FLOATS_A_THREAD))
+    bounds = np.linspace(0, len(xq), threads + 1).astype(int)
+
+    def part(first: int, last: int) -> tuple[Floats, Ints]:
+        some = xq[first:last], keys[first:last]
+        return kernels.best(table, *some, k) or _checked_first(kernels, segments, table, *some, k)
+
+    if threads == 1:
+        return part(0, len(xq))
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(part, bounds[:-1], bounds[1:]))
+    D, I = (np.concatenate(found) for found in zip(*parts, strict=True))  # noqa: E741
+    return D, I
+
+
+def _rerank_many(xq: Floats, candidates: Ints, read: Read, k: int) -> tuple[Floats, Ints]:
+    """`rerank` of several queries without the kernel."""
     D = np.full((len(xq), k), -np.inf, dtype=np.float32)
     I = np.full((len(xq), k), NO_KEY, dtype=np.int64)  # noqa: E741
     # A query's equal scores are in the order of the keys if these ascend.
@@ -103,7 +184,7 @@ def rerank(xq: Floats, candidates: Ints, read: Read, k: int) -> tuple[Floats, In
 
 
 def _rerank_one(xq: Floats, candidates: Ints, read: Read, k: int) -> tuple[Floats, Ints]:
-    """`rerank` of one query (1, d) with its candidates (K,): calls are most of its time, so they are few."""
+    """`rerank` of one query (1, d) with its candidates (K,) without the kernel: by few calls."""
     xq, keys = np.ascontiguousarray(xq, dtype=np.float32), np.sort(candidates)
     if len(keys) and keys[0] < 0:
         keys = keys[np.searchsorted(keys, 0) :]
@@ -125,7 +206,7 @@ def _nearest(xq: Floats, keys: Ints, read: Read, k: int) -> tuple[Ints, Vectors]
         return keys, read(keys)
     if read.dim != xq.shape[1] or not worthwhile(len(keys), k):
         return keys, read.read(keys)
-    xb = read.read_ascending(keys, _half_rows.memory(len(keys), read.dim))
+    xb = read.read(keys, _half_rows.memory(len(keys), read.dim))
     near = _half_rows.nearest(xq, k)
     return (keys, xb) if near is None else (keys.take(near), xb.take(near, axis=0))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from .files import VECTORS, new_file, opened_to_read, system_errors
 from .records import SegmentRecord
 
 Vectors = NDArray[np.float16]
+Made = TypeVar("Made")
 BLOCK_ROWS = 65_536
 # Bytes under one CRC-32: little to read for one row, and 4 bytes for each are kept in the catalogue.
 CHECK_BYTES = 16_384
@@ -114,13 +116,21 @@ class _Segment:
             # As a plain array: reading rows of NumPy's own subclass costs more.
             self._rows = np.asarray(np.memmap(file, "<f2", "r", offset, (record.rows, dim)))
 
-    def read(self, rows: NDArray[np.int64], out: Vectors) -> None:
+    def mapped(self) -> tuple[int, Vectors, NDArray[np.bool_], int]:
+        """Key of its first row, its rows in the file, whether blocks were checked, rows of each."""
+        return self.record.start, self._rows, self._checked, self._every
+
+    def check(self, rows: NDArray[np.int64]) -> None:
+        """Compare the blocks of some rows with their checksums, unless that was done."""
         blocks = rows // self._every
         checked = self._checked.take(blocks)
         # As bytes: a reduction by NumPy takes ten times as long.
         if b"\0" in checked.tobytes():
             for block in np.unique(blocks[~checked]):
                 self._check(int(block))
+
+    def read(self, rows: NDArray[np.int64], out: Vectors) -> None:
+        self.check(rows)
         # The rows are known to be there; "raise" would copy them twice.
         self._rows.take(rows, axis=0, out=out, mode="clip")
 
@@ -171,6 +181,14 @@ class Segments:
         self._parts = list(self._open.values())
         self._starts = np.array([record.start for record in records], dtype=np.int64)
         self._count = end if rows is None else rows
+        self._derived: dict[Any, Any] = {}
+
+    def derived(self, make: Callable[[Segments], Made]) -> Made:
+        """What `make` makes of these segments, made once: they never change."""
+        found = self._derived.get(make)
+        if found is None:
+            found = self._derived[make] = make(self)
+        return found
 
     def __len__(self) -> int:
         return self._count
@@ -179,12 +197,33 @@ class Segments:
         """With what was committed since: the first `rows` rows of these segments. This one stays as it is."""
         return Segments(self._folder, records, self.dim, rows, self._open)
 
-    def read_ascending(self, keys: NDArray[np.int64], out: Vectors) -> Vectors:
-        """`read` of one or more keys that ascend, into (n, D) memory: less is to be asked of them."""
-        if len(self._parts) != 1 or not (keys.item(0) >= 0 and keys.item(-1) < self._count):
-            return self.read(keys, out)
-        self._parts[0].read(keys, out)
-        return out
+    def mapped(self) -> list[tuple[int, Vectors, NDArray[np.bool_], int]]:
+        """Of each file: key of its first row, rows, whether every so many were checked, how many these are.
+
+        What was not checked is not to be read: see `check`.
+        """
+        return [part.mapped() for part in self._parts]
+
+    def check(self, keys: NDArray[np.int64]) -> None:
+        """See to it that the vectors of some keys are what was written.
+
+        Args:
+            keys: in any order.
+
+        Raises:
+            GalleryError: a file is damaged there, or a key is beyond the last.
+        """
+        for part, some, _ in self._runs(np.sort(keys)):
+            part.check(some)
+
+    def _runs(self, keys: NDArray[np.int64]) -> Iterator[tuple[_Segment, NDArray[np.int64], slice]]:
+        """Of ascending keys: each file, rows in it, and which of the keys these are."""
+        if len(keys) and not (keys.item(0) >= 0 and keys.item(-1) < self._count):
+            raise GalleryError(f"keys {keys.min()} to {keys.max()} are not all in 0..{self._count - 1}")
+        bounds = [0, *np.searchsorted(keys, self._starts[1:]).tolist(), len(keys)]
+        for part, first, last in zip(self._parts, bounds[:-1], bounds[1:], strict=True):
+            if first < last:
+                yield part, keys[first:last] - part.record.start, slice(first, last)
 
     def read(self, keys: NDArray[np.int64], out: Vectors | None = None) -> Vectors:
         """(n, D) float16 vectors of some keys, in this order; ascending ones are read faster.
@@ -198,19 +237,13 @@ class Segments:
         """
         if not len(keys):
             return np.empty((0, self.dim), dtype=np.float16)
-        # Negative ones are the largest without a sign: one pass sees them too.
-        if keys.view(np.uint64).max() >= self._count:
-            raise GalleryError(f"keys {keys.min()} to {keys.max()} are not all in 0..{self._count - 1}")
         xb = np.empty((len(keys), self.dim), dtype=np.float16) if out is None else out
         if (keys[1:] < keys[:-1]).any():
             order = np.argsort(keys)
             xb[order] = self.read(keys[order])
             return xb
-        # Each segment has a run of ascending keys.
-        bounds = [0, *np.searchsorted(keys, self._starts[1:]).tolist(), len(keys)]
-        for part, first, last in zip(self._parts, bounds[:-1], bounds[1:], strict=True):
-            if first < last:
-                part.read(keys[first:last] - part.record.start, xb[first:last])
+        for part, rows, which in self._runs(keys):
+            part.read(rows, xb[which])
         return xb
 
     def blocks(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, Vectors]]:
