@@ -317,7 +317,7 @@ def test_bad_input_is_named_and_changes_nothing(
         (["train", "--model.trained-widths", "1/2", "full", "--output", tmp_path / "x"], "full first"),
         (["validate", "--checkpoint", tmp_path / "none"], "none"),
         (["validate", "--checkpoint", run, "--widths", "1/32"], "1/32"),
-        (["validate", "--checkpoint", run, "--name", "digits"], "classes"),
+        (["select", "--checkpoint", run, "--budget", "gmacs=1", "--name", "digits"], "classes"),
         (["extract", "--checkpoint", run, "--width", "2", "--output", tmp_path / "x"], "'2'"),
         (["extract", "--checkpoint", run, "--width", "1/2", "--output", run], "model.safetensors exists"),
         (["index", "--checkpoint", run, "--images", tmp_path / "none", "--gallery", tmp_path / "x"], "none"),
