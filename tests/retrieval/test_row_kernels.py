@@ -172,5 +172,5 @@ def test_empty_lists_have_no_hits(nq: int, tmp_path: Path) -> None:
     for keys in (np.empty((nq, 0), np.int64), np.full((nq, 4), NO_KEY)):
         D, I = rerank(unit_rows(nq, 8, 1), keys, segments, 3)  # noqa: E741
         assert D.shape == I.shape == (nq, 3)
-        assert np.all(D == -np.inf)
+        assert np.all(-np.inf == D)
         assert not (I != NO_KEY).any()
