@@ -68,7 +68,8 @@ every query width by every strategy, against single-shot |
 a student beside its teacher, on photos |
 | `results/student_tinyimagenet.json` | the same with `--student matmamba_mini_patch16_128 \
 --only tinyimagenet --output benchmarks/results/student_tinyimagenet.json`, and once with \
-`--only costs` on an idle machine | the weights as they are shipped on Tiny-ImageNet, and what one image costs |
+`--only costs` on an idle machine | the weights as they are shipped on Tiny-ImageNet, and what one image \
+costs |
 | `results/distill_ablation.json`, `.md` | `.venv/bin/python benchmarks/distill_ablation.py --photos PHOTOS \
 --teacher timm:local-dir:LITE0 --runs DIR` | what each term of a student's objective brings |
 | `results/second_encoding.json` | `.venv/bin/python benchmarks/second_encoding.py --photos PHOTOS \
