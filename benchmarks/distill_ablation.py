@@ -165,7 +165,7 @@ def parts(options: argparse.Namespace) -> tuple[Images, Images]:
 def found_by(run: Path, options: argparse.Namespace) -> dict[str, NDArray[Any]]:
     """What each query found: student by student, student by teacher and teacher by teacher."""
     student, teacher = load_checkpoint(run), open_encoder(options.teacher)
-    rotation = load_rotation(run / FILE_NAME, teacher.digest)
+    rotation = load_rotation(run / FILE_NAME, *teacher.digests)
     gallery, queries = parts(options)
     theirs = {
         side: kept(

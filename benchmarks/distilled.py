@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.runs.mkdir(parents=True, exist_ok=True)
     student = load_checkpoint(options.student)
     teacher = open_encoder(options.teacher, options.teacher_size)
-    rotation = load_rotation(options.rotation or student.path.with_name(FILE_NAME), teacher.digest)
+    rotation = load_rotation(options.rotation or student.path.with_name(FILE_NAME), *teacher.digests)
     if rotation.digest != student.run.get("rotation_digest"):
         raise SystemExit(f"{student.path} was trained with another rotation")
     sides = Sides(
@@ -125,7 +125,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def measured_before(file: Path, student: Checkpoint, teacher: Encoder) -> Row:
     """What is written of the same student and teacher; nothing if there is nothing."""
     known: Row = json.loads(file.read_text()) if file.is_file() else {}
-    same = (known.get("student"), known.get("teacher")) == (student.digest, teacher.digest)
+    same = known.get("student") == student.digest and known.get("teacher") in teacher.digests
     return known if same else {}
 
 
@@ -135,7 +135,7 @@ def of_others(file: Path, teacher: Encoder) -> Row:
     Costs depend on the student's architecture alone, of which there is one.
     """
     known: Row = json.loads(file.read_text()) if file.is_file() else {}
-    if known.get("teacher") != teacher.digest:
+    if known.get("teacher") not in teacher.digests:
         return {}
     unchanged = {
         name: [row for row in table["rows"] if not f"{row['query']} {row['in']}".count("student")]

@@ -67,8 +67,12 @@ def fit_rotation(vectors: Tensor, encoder: str) -> Rotation:
     return Rotation((directions * signs).float().contiguous(), encoder)
 
 
-def load_rotation(file: Path, encoder: str) -> Rotation:
+def load_rotation(file: Path, *encoder: str) -> Rotation:
     """The rotation in a file, if it is that of an encoder's vectors.
+
+    Args:
+        file: that `Rotation.save` wrote.
+        encoder: the digests by which the encoder may be known.
 
     Raises:
         RotationError: missing, damaged, or of another encoder.
@@ -81,7 +85,7 @@ def load_rotation(file: Path, encoder: str) -> Rotation:
         raise RotationError(f"{file} holds no rotation: {error}") from error
     if rotation.digest != header["digest"]:
         raise RotationError(f"{file} is damaged: its matrix is not what was written")
-    if rotation.encoder != encoder:
+    if rotation.encoder not in encoder:
         raise RotationError(
             f"{file} rotates the vectors of another encoder, or of another transform of images"
         )

@@ -24,14 +24,16 @@ COLOURS = {"blue": (20, 40, 200), "green": (30, 180, 40), "red": (200, 30, 30)}
 DIM = 3
 
 
-def timm_folder(folder: Path, seed: int = 0, **input: Any) -> str:
+def timm_folder(folder: Path, seed: int = 0, architecture: str = "resnet10t", **input: Any) -> str:
     """A small network of timm's in a folder, with a transform of its own, as `timm:local-dir:FOLDER`."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    network = timm.create_model("resnet10t", num_classes=4)
+    network = timm.create_model(architecture, num_classes=4)
     save_file(network.state_dict(), folder / "model.safetensors")
-    known = {**INPUT, "num_classes": 4, "classifier": "fc", "first_conv": "conv1.0"} | input
-    written = {"architecture": "resnet10t", "num_classes": 4, "pretrained_cfg": known}
+    default: Any = network.default_cfg
+    own = {key: default[key] for key in ("classifier", "first_conv")}
+    known = {**INPUT, "num_classes": 4} | own | input
+    written = {"architecture": architecture, "num_classes": 4, "pretrained_cfg": known}
     (folder / "config.json").write_text(json.dumps(written))
     return f"timm:local-dir:{folder}"
 
@@ -78,18 +80,21 @@ def student_run(folder: Path, teacher: str, photos: Path, seed: int = 0) -> Path
     return folder
 
 
-def coloured(root: Path, count: int = 6, seed: int = 0) -> Path:
-    """Noise around a colour, a folder for each."""
+def coloured(
+    root: Path, count: int = 6, seed: int = 0, *, spread: float = 40, size: tuple[int, int] = (50, 50)
+) -> Path:
+    """Noise around a colour, a folder for each; heights and least widths by `size`."""
     noise = np.random.default_rng(seed)
     for name, colour in COLOURS.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
-            pixels = np.clip(noise.normal(colour, 40, (50, 50 + number, 3)), 0, 255).astype(np.uint8)
+            shape = (size[0], size[1] + number, 3)
+            pixels = np.clip(noise.normal(colour, spread, shape), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     return root
 
 
-def clip_folder(folder: Path, seed: int = 0) -> str:
+def clip_folder(folder: Path, seed: int = 0, **config: Any) -> str:
     """A two-tower network of open_clip's, with weights drawn by chance, as `open_clip:local-dir:FOLDER`."""
     import open_clip
 
@@ -97,6 +102,7 @@ def clip_folder(folder: Path, seed: int = 0) -> str:
         "embed_dim": 16,
         "vision_cfg": {"image_size": 48, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
         "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        **config,
     }
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-from encoders_made import COLOURS, timm_folder
+from encoders_made import coloured, timm_folder
 from matmamba_vision.cli import main
-from PIL import Image
 
 SIZES = ["--model", "matmamba_nano_patch4_32", "--dim", "16", "--data.batch-size", "12", "--threads", "1"]
 SIZES += ["--model.patch-size", "8", "--rotation-images", "20", "--optim.warmup-epochs", "0", "--trackers"]
@@ -16,13 +14,7 @@ SIZES += ["--model.patch-size", "8", "--rotation-images", "20", "--optim.warmup-
 
 def write_photos(root: Path, count: int = 12) -> Path:
     """Noise around a colour for each class, a folder for each."""
-    noise = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = np.clip(noise.normal(colour, 60, (36, 40 + number, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
+    return coloured(root, count, spread=60, size=(36, 40))
 
 
 def write_teacher(folder: Path, **more: object) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from matmamba_common.lazy import names_of
 
-from .names import KINDS, EncoderError, is_named, place_of, takes_text
+from .names import EncoderError, is_named, place_of, takes_text
 
 if TYPE_CHECKING:
     from .any_encoder import open_encoder
@@ -21,7 +21,6 @@ else:
     )
 
 __all__ = [
-    "KINDS",
     "Encoder",
     "EncoderError",
     "encoder_from",

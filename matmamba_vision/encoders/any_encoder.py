@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from ..checkpoint import load_checkpoint
-from .encoder import Encoder, EncoderError, Features, Texts, digest_of, require_pooled
+from .encoder import Encoder, EncoderError, Features, Texts, digests_of, require_pooled
 from .names import FUNCTION, ONNX, OPEN_CLIP, TIMM, place_of
 from .onnx_file import open_onnx
 
@@ -26,12 +27,14 @@ class Found:
         network: with its weights.
         features: from prepared images to pooled features.
         input: its data configuration.
+        architecture: what computes with the weights, named or described.
         texts: from texts to vectors, if it has a text tower.
     """
 
     network: nn.Module
     features: Features
     input: Mapping[str, Any]
+    architecture: str
     texts: Texts | None = None
 
 
@@ -63,14 +66,14 @@ def open_encoder(
     if size:
         known["input_size"] = (known["input_size"][0], size, size)
     network, features = found.network.to(device).eval().requires_grad_(False), found.features
-    weights, digest = digest_of(known, network)
+    weights, digest, bare_digest = digests_of(known, network, found.architecture)
     dim = require_pooled(name, features, known, device)
     if half:
         network.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = _in_half(features)
     return Encoder(
-        name=name, place=place_of(name), features=features, input=known, dim=dim, weights=weights,
-        digest=digest, network=network, texts=found.texts,
+        name=name, place=place_of(name), features=features, input=known, dim=dim, network=network,
+        texts=found.texts, weights=weights, digest=digest, bare_digest=bare_digest,
     )  # fmt: skip
 
 
@@ -79,7 +82,8 @@ def _find(name: str) -> Found:
         if name.startswith(prefix):
             return _had(name, find)
     model = load_checkpoint(Path(name)).model
-    return Found(network=model, features=model.embed, input=model.input)
+    described = json.dumps(model.arguments, sort_keys=True, default=str)
+    return Found(network=model, features=model.embed, input=model.input, architecture=described)
 
 
 def _had(name: str, find: Callable[[str], Found]) -> Found:
@@ -126,14 +130,21 @@ def _timm(asked: str) -> Found:
 
     network: Any = timm.create_model(asked, pretrained=True, num_classes=0)
     input = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
-    return Found(network=network, features=network, input=input)
+    architecture = str(network.pretrained_cfg["architecture"])
+    return Found(network=network, features=network, input=input, architecture=architecture)
 
 
 def _open_clip(asked: str) -> Found:
     from .clip import find_clip
 
-    network, input, texts = find_clip(asked)
-    return Found(network=network, features=network.encode_image, input=input, texts=texts)
+    network, input, architecture, texts = find_clip(asked)
+    return Found(
+        network=network,
+        features=network.encode_image,
+        input=input,
+        architecture=architecture,
+        texts=texts,
+    )
 
 
 _BY_PREFIX: dict[str, Callable[[str], Found]] = {TIMM: _timm, OPEN_CLIP: _open_clip}

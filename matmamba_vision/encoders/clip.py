@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ from .encoder import EncoderError, Texts
 _CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
 
 
-def find_clip(asked: str) -> tuple[Any, dict[str, Any], Texts]:
-    """A network, its data configuration as timm writes them, and what encodes texts.
+def find_clip(asked: str) -> tuple[Any, dict[str, Any], str, Texts]:
+    """A network, its data configuration as timm writes them, its architecture, and what encodes texts.
 
     Args:
         asked: ARCH/TAG, such as ViT-B-32/laion2b_s34b_b79k; local-dir:FOLDER or hf-hub:OWNER/NAME.
@@ -41,7 +42,9 @@ def find_clip(asked: str) -> tuple[Any, dict[str, Any], Texts]:
         found: Tensor = network.encode_text(tokenizer(list(texts)).to(device))
         return found
 
-    return network, _as_timm(open_clip.get_model_preprocess_cfg(network)), texts
+    # The same weights may be run with another activation: ViT-B-32 and ViT-B-32-quickgelu.
+    architecture = json.dumps(open_clip.get_model_config(name), sort_keys=True)
+    return network, _as_timm(open_clip.get_model_preprocess_cfg(network)), architecture, texts
 
 
 def _as_timm(known: dict[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,10 @@ class Encoder:
         features: from prepared images (B, C, S, S) to (B, D).
         input: timm's data configuration: input_size, mean, std, interpolation, crop_pct, crop_mode.
         dim: D.
-        weights: digest of the weights.
-        digest: SHA-256 of the weights and of the input.
+        weights: SHA-256 of the architecture and of the weights: the same weights in another one are another
+            encoder.
+        digest: SHA-256 of these and of the input.
+        bare_digest: the same without the architecture, by which students of version 0.1 know their teacher.
         network: in evaluation mode, without gradients; None if it is none of PyTorch's.
         texts: from texts to (B, D) in the space of the images; None without a text tower.
         by: what computes.
@@ -45,6 +47,7 @@ class Encoder:
     dim: int
     weights: str
     digest: str
+    bare_digest: str
     network: nn.Module | None = None
     texts: Texts | None = None
     by: str = "pytorch"
@@ -58,8 +61,12 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        tensor = None if self.network is None else next(iter(self.network.state_dict().values()), None)
-        return torch.device("cpu") if tensor is None else tensor.device
+        return device_of(self.network)
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """By which a rotation may know it, the present one first."""
+        return self.digest, self.bare_digest
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -142,19 +149,30 @@ def require_pooled(
     return found.shape[1]
 
 
-def digest_of(input: Mapping[str, Any], network: nn.Module | bytes) -> tuple[str, str]:
-    """SHA-256 of weights, and of weights and input together.
+def device_of(network: nn.Module | None) -> torch.device:
+    """Where a network computes; the CPU for none, and for one without weights."""
+    tensor = None if network is None else next(iter(network.state_dict().values()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def digests_of(
+    input: Mapping[str, Any], network: nn.Module | bytes, architecture: str = ""
+) -> tuple[str, str, str]:
+    """What identifies an encoder, SHA-256 in hexadecimal: `weights`, `digest` and `bare_digest` of `Encoder`.
 
     Args:
         input: a data configuration.
         network: whose state dict is read, or what stands for it.
+        architecture: what computes with these weights; "" where `network` says it.
     """
     described = json.dumps(dict(input), sort_keys=True, default=str)
-    alone, both = hashlib.sha256(), hashlib.sha256(described.encode())
+    numbers, bare = hashlib.sha256(), hashlib.sha256(described.encode())
     for part in [network] if isinstance(network, bytes) else _parts(network):
-        alone.update(part)
-        both.update(part)
-    return alone.hexdigest(), both.hexdigest()
+        numbers.update(part)
+        bare.update(part)
+    weights = hashlib.sha256(f"{architecture} {numbers.hexdigest()}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{weights} {described}".encode()).hexdigest()
+    return weights, digest, bare.hexdigest()
 
 
 def _parts(network: nn.Module) -> Iterator[bytes]:

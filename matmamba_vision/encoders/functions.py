@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from matmamba_common.settings import kind_of, require_least
 from torch import nn
 
-from .encoder import Encoder, Features, Texts, digest_of, require_pooled
+from .encoder import Encoder, Features, Texts, device_of, digests_of, require_pooled
 from .names import FUNCTION
 from .preparation import require_input
 
@@ -28,7 +27,7 @@ def encoder_from(
 ) -> Encoder:
     """Make an encoder of a Python function, or of any `torch.nn.Module`.
 
-    A gallery remembers the name, and for a module its weights: `search` and later `index` calls hand the
+    A gallery remembers the name, and the weights of a module: `search` and later `index` calls hand the
     same encoder over as the model.
 
     Args:
@@ -61,11 +60,11 @@ def encoder_from(
         name,
     )  # fmt: skip
     network = function.eval().requires_grad_(False) if isinstance(function, nn.Module) else None
-    weights, digest = digest_of(input, network or name.encode())
-    tensor = None if network is None else next(iter(network.state_dict().values()), None)
-    device = torch.device("cpu") if tensor is None else tensor.device
-    dim = require_pooled(name, function, input, device)
+    # The name with it: other modules have the same weights, or none.
+    weights, digest, bare_digest = digests_of(input, b"" if network is None else network, name)
+    dim = require_pooled(name, function, input, device_of(network))
     return Encoder(
-        name=name, place=FUNCTION + name, features=function, input=input, dim=dim, weights=weights,
-        digest=digest, network=network, texts=texts, by="pytorch" if network else "python", known_macs=macs,
+        name=name, place=FUNCTION + name, features=function, input=input, dim=dim, network=network,
+        texts=texts, by="python" if network is None else "pytorch", known_macs=macs, weights=weights,
+        digest=digest, bare_digest=bare_digest,
     )  # fmt: skip

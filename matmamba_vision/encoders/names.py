@@ -18,8 +18,6 @@ FUNCTION = "function:"
 TAUGHT, _BY = "student:", "::"
 # Of a folder with a network's configuration and weights, for timm and open_clip alike.
 _FOLDER = "local-dir:"
-# In words, for messages and help.
-KINDS = "timm:NAME, open_clip:ARCH/TAG, or an ONNX file with a JSON file beside it"
 
 
 class EncoderError(MatMambaError):

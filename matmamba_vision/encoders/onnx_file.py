@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .encoder import Encoder, EncoderError, digest_of, require_pooled
+from .encoder import Encoder, EncoderError, digests_of, require_pooled
 from .names import place_of
 from .preparation import require_input
 
@@ -38,11 +38,11 @@ def open_onnx(file: Path) -> Encoder:
     about = _read(said)
     input = require_input({key: value for key, value in about.items() if key not in _ABOUT}, str(said))
     features = _session(file, about)
-    weights, digest = digest_of(input, file.read_bytes())
+    weights, digest, bare_digest = digests_of(input, file.read_bytes())
     dim = require_pooled(str(file), features, input, "cpu")
     return Encoder(
-        name=str(file), place=place_of(str(file)), features=features, input=input, dim=dim, weights=weights,
-        digest=digest, by="onnx", known_macs=about.get("macs"),
+        name=str(file), place=place_of(str(file)), features=features, input=input, dim=dim, by="onnx",
+        known_macs=about.get("macs"), weights=weights, digest=digest, bare_digest=bare_digest,
     )  # fmt: skip
 
 

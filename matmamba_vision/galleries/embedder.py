@@ -80,7 +80,9 @@ class Embedder:
         """How images are prepared for a width: one for all that want the same."""
         input = self.input_of(width)
         described = json.dumps(input, sort_keys=True, default=str)
-        return self._transforms.setdefault(described, eval_transform(input))
+        if described not in self._transforms:
+            self._transforms[described] = eval_transform(input)
+        return self._transforms[described]
 
     def frozen(self, width: str = FULL) -> EncodesWidth:
         """What encodes at a width, made now if it was not.

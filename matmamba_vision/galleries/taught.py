@@ -70,7 +70,7 @@ class Taught:
         with self._loading:
             if self._rotated is None:
                 teacher = self._opened()
-                if teacher.digest != self.rotation.encoder:
+                if self.rotation.encoder not in teacher.digests:
                     raise EncoderError(
                         f"{teacher.name} is not the teacher of {self.student.path}: it has other weights, or"
                         " prepares images in another way"

@@ -42,7 +42,7 @@ FOLDER = "teacher"
 # Images that the teacher sees at once: those of many workers lie in shared memory together.
 TOGETHER = 64
 # Of what is remembered of a teacher; another number where its digest is taken of something else.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,22 @@ class TeacherFacts:
 
     Attributes:
         name: as it was asked for.
-        digest: of its weights and of its transform.
+        digest: of its architecture, its weights and its transform.
+        bare_digest: the same without the architecture.
         dim: numbers of a vector.
         size: of its images in pixels.
     """
 
     name: str
     digest: str
+    bare_digest: str
     dim: int
     size: int
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """By which a rotation may know it, the present one first."""
+        return self.digest, self.bare_digest
 
     def __str__(self) -> str:
         return f"teacher: {self.name}, {self.dim} numbers of {self.size} px, {self.digest[:12]}"
@@ -117,7 +124,13 @@ def kept_vectors(
             return Kept(facts=facts, cache=cache, views=views)
     device = accelerator.device
     encoder = open_encoder(config.teacher, config.teacher_size, device, half=device.type == "cuda")
-    facts = TeacherFacts(name=encoder.name, digest=encoder.digest, dim=encoder.dim, size=encoder.size)
+    facts = TeacherFacts(
+        name=encoder.name,
+        digest=encoder.digest,
+        bare_digest=encoder.bare_digest,
+        dim=encoder.dim,
+        size=encoder.size,
+    )
     require_length(config, facts.dim)
     report.say(str(facts))
     cache = VectorCache(root, CacheKey(teacher=facts.digest, dim=facts.dim, **known))

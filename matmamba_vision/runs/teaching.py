@@ -99,7 +99,7 @@ class Teaching:
         vectors, digest = read_vectors(Path(config.teacher), sum(map(_stored_count, images.sources)))
         positions = _stored_rows(images)
         rotation, anchors = self._space(
-            digest, vectors.shape[1], lambda which: vectors[torch.from_numpy(np.unique(positions[which]))],
+            (digest,), vectors.shape[1], lambda which: vectors[torch.from_numpy(np.unique(positions[which]))],
             most=len(images),
         )  # fmt: skip
         known = rotation(vectors, config.dim).to(self._accelerator.device)
@@ -110,7 +110,7 @@ class Teaching:
         config, images = self._config, self._images
         kept = kept_vectors(config, images, self._accelerator, self._report)
         rotation, anchors = self._space(
-            kept.facts.digest, kept.facts.dim,
+            kept.facts.digests, kept.facts.dim,
             lambda which: kept.cache.vectors_of(torch.from_numpy(np.sort(images.unique[which]))),
             most=config.rotation_images,
         )  # fmt: skip
@@ -126,7 +126,7 @@ class Teaching:
             f"teacher: {encoder.name}, {encoder.dim} numbers of {encoder.size} px, {encoder.digest[:12]}"
         )
         rotation, anchors = self._space(
-            encoder.digest, encoder.dim, partial(self._encoded, encoder), most=config.rotation_images
+            encoder.digests, encoder.dim, partial(self._encoded, encoder), most=config.rotation_images
         )
         follows = OnlineTeacher(encoder, rotation.to(device), input, config.dim)
         return Lesson(follows=follows, rotation=rotation, anchors=anchors, also=encoder.size)
@@ -138,37 +138,41 @@ class Teaching:
         return teacher_vectors(encoder, loader, self._accelerator.device)
 
     def _space(
-        self, digest: str, length: int, vectors: Callable[[NDArray[np.int64]], Tensor], most: int
+        self,
+        digests: tuple[str, ...],
+        length: int,
+        vectors: Callable[[NDArray[np.int64]], Tensor],
+        most: int,
     ) -> tuple[Rotation, Tensor | None]:
         """The rotation, and the rotated anchors if there are to be some.
 
         Args:
-            digest: of what made the vectors.
+            digests: by which what made the vectors is known, the present one first.
             length: of a vector.
             vectors: gives those of some images, by ascending positions in the collection.
             most: images whose vectors a new rotation is fitted to.
         """
         require_length(self._config, length)
-        rotation = self._rotation(digest, lambda: vectors(np.sort(self._order[:most])))
+        rotation = self._rotation(digests, lambda: vectors(np.sort(self._order[:most])))
         follow = self._config.follow
         if not follow.anchors:
             return rotation, None
         chosen = vectors(np.sort(self._order[: follow.anchor_count]))
         return rotation, rotation(chosen, self._config.dim)
 
-    def _rotation(self, digest: str, vectors: Callable[[], Tensor]) -> Rotation:
+    def _rotation(self, digests: tuple[str, ...], vectors: Callable[[], Tensor]) -> Rotation:
         """The rotation of the run: the one in its folder if it goes on, else a new one."""
         config, file = self._config, Path(self._config.output) / FILE_NAME
         goes_on = self._resume != "no"
         if goes_on and file.is_file():
-            rotation = load_rotation(file, digest)
+            rotation = load_rotation(file, *digests)
         else:
-            rotation = fit_rotation(vectors(), digest)
+            rotation = fit_rotation(vectors(), digests[0])
         settings = file.with_name(SETTINGS)
         before = load_into(DistillConfig, settings).rotation_digest if goes_on and settings.is_file() else ""
         if before not in ("", rotation.digest):
             raise RotationError(f"{file} is not the rotation that this run began with")
-        config.teacher_digest, config.rotation_digest = digest, rotation.digest
+        config.teacher_digest, config.rotation_digest = rotation.encoder, rotation.digest
         return rotation
 
 

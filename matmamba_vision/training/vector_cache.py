@@ -38,7 +38,7 @@ class CacheKey:
     """What kept vectors are of; where anything differs, they lie beside.
 
     Attributes:
-        teacher: digest of its weights and of its transform.
+        teacher: digest of its architecture, its weights and its transform.
         dim: D, numbers of a vector.
         images: digest of the images in their order.
         count: of images.

@@ -107,6 +107,30 @@ def test_other_weights_or_another_transform_are_refused(
         mv.open_gallery(tmp_path / "g", model=other)
 
 
+def test_the_same_weights_in_another_architecture_are_another_encoder(photos: Path, tmp_path: Path) -> None:
+    """Names and shapes of the weights are the same in timm's port of TensorFlow's; padding is not."""
+    mv.index(photos, tmp_path / "g", model=timm_folder(tmp_path / "one", 0, "mobilenetv3_small_100"))
+    other = timm_folder(tmp_path / "other", 0, "tf_mobilenetv3_small_100")
+    shutil.copy(tmp_path / "one" / "model.safetensors", tmp_path / "other")
+    with pytest.raises(mv.MatMambaError, match="another checkpoint"):
+        mv.open_gallery(tmp_path / "g", model=other)
+    one, two = (mv.open_encoder(f"timm:local-dir:{tmp_path / name}") for name in ("one", "other"))
+    assert one.digest != two.digest
+    # What students of version 0.1 knew.
+    assert one.bare_digest == two.bare_digest
+
+
+def test_modules_without_weights_are_told_apart_by_name(photos: Path, tmp_path: Path) -> None:
+    def encoder(name: str, module: torch.nn.Module) -> mv.Encoder:
+        return mv.encoder_from(torch.nn.Sequential(module, torch.nn.Flatten()), name, size=48)
+
+    mean, peak = torch.nn.AdaptiveAvgPool2d(1), torch.nn.AdaptiveMaxPool2d(1)
+    mv.index(photos, tmp_path / "g", model=encoder("mean", mean))
+    mv.open_gallery(tmp_path / "g", model=encoder("mean", mean)).close()
+    with pytest.raises(mv.MatMambaError, match="another checkpoint"):
+        mv.open_gallery(tmp_path / "g", model=encoder("peak", peak))
+
+
 def test_a_gallery_moves_between_encoders(photos: Path, teacher: str, tmp_path: Path) -> None:
     mv.index(photos, tmp_path / "g", model="matmamba_nano_patch4_32")
     assert mv.reindex(tmp_path / "g", teacher).encoded == 18

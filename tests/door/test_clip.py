@@ -107,3 +107,13 @@ def test_a_students_teacher_is_asked_by_texts_in_its_rotated_space(
             for gallery in (plain, turned)
         ]
     assert scores[1] == pytest.approx(scores[0], abs=2e-3)
+
+
+def test_the_same_weights_with_another_activation_are_another_encoder(
+    photos: Path, towers: str, tmp_path: Path
+) -> None:
+    mv.index(photos, tmp_path / "g", model=towers)
+    other = clip_folder(tmp_path / "other", quick_gelu=True)
+    assert mv.open_encoder(other).bare_digest == mv.open_encoder(towers).bare_digest
+    with pytest.raises(mv.MatMambaError, match="another checkpoint"):
+        mv.open_gallery(tmp_path / "g", model=other)

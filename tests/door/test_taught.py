@@ -94,6 +94,20 @@ def test_a_rotation_is_an_isometry() -> None:
     assert torch.allclose(rotation.matrix.T @ rotation.matrix, torch.eye(24), atol=1e-5)
 
 
+def test_a_student_that_knows_its_teacher_without_its_architecture_has_it_still(
+    run: Path, teacher: str, tmp_path: Path
+) -> None:
+    """As runs of version 0.1 do, and the weights that come with the package."""
+    encoder, student = mv.open_encoder(teacher), mv.load_checkpoint(run)
+    known = load_rotation(run / FILE_NAME, encoder.digest)
+    before = Rotation(known.matrix, encoder.bare_digest)
+    before.save(tmp_path / FILE_NAME)
+    said = student.run | {"teacher_digest": before.encoder, "rotation_digest": before.digest}
+    mv.save_checkpoint(tmp_path, student.model, student.classes, said)
+    assert mv.with_teacher(tmp_path, teacher).teacher.dim == DIM
+    assert load_rotation(tmp_path / FILE_NAME, *encoder.digests).digest == before.digest
+
+
 @pytest.mark.parametrize("width", ["1/8", "full"])
 def test_a_students_query_is_the_product_with_the_teachers_vectors(
     made: Path, run: Path, teacher: str, photos: Path, asked: Path, width: str
