@@ -156,10 +156,7 @@ def quality(row: dict[str, Any], *names: str) -> tuple[str, ...]:
 
 def summary_table() -> str:
     """The main results, a row each; their whole tables stand in docs/results.md."""
-    rows = [
-        image_row(read("latency_1_thread")),
-        *photos_rows(read("photos"), read("student_tinyimagenet")["costs"]),
-    ]
+    rows = [image_row(read("latency_1_thread")), *photos_rows(read("photos"))]
     rows.append(nested_row(read("nested_quality")))
     names = ("what", "measured", "compared with", "encoding over full width: multiply-adds, ms")
     return markdown(names, [*rows, demo_row(read("demo/results"))])
@@ -212,10 +209,10 @@ def light_table() -> str:
     return markdown(("width", "encoder", "ms, one photo", "MiB", "of the model's 10 hits"), rows)
 
 
-def photos_rows(result: dict[str, Any], measured: list[dict[str, Any]]) -> Iterator[Row]:
+def photos_rows(result: dict[str, Any]) -> Iterator[Row]:
     """1-NN of the student that comes with the package: its smallest width, alone and reranked."""
     rows = {(row["query"], row["in"], row["dim"]): row["knn1"] for row in result["data"]["photos"]["rows"]}
-    costs = {row["encoder"]: row for row in measured}
+    costs = {row["encoder"]: row for row in result["costs"]}
     macs = {name: f"{row['macs'] / 1e6:.0f} MMACs" for name, row in costs.items()}
     small = ("student 1/8",)
     full = f"{rows['student full', 'student full', 256]:.1%} by the full width, {macs['student full']}"
@@ -312,10 +309,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "million": lambda: retrieval_tables.million_table(read("million")),
     "fine_tuning": lambda: fine_tuning.page(read("fine_tuning")),
     "photos": lambda: retrieval_tables.photos_table(read("photos")),
-    "photos_tinyimagenet": lambda: retrieval_tables.photos_table(
-        read("student_tinyimagenet"), "tinyimagenet"
-    ),
-    "encoders": lambda: retrieval_tables.encoders_table(read("photos"), read("student_tinyimagenet")),
+    "photos_tinyimagenet": lambda: retrieval_tables.photos_table(read("photos"), "tinyimagenet"),
+    "scaling": lambda: retrieval_tables.scaling_table(read("photos_unscaled"), read("photos")),
+    "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }

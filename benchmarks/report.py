@@ -64,12 +64,10 @@ every query width by every strategy, against single-shot |
 | `results/adaptive_tinyimagenet.json`, `.md` | `.venv/bin/python benchmarks/adaptive.py --data TINYIMAGENET \
 --runs DIR --checkpoint matmamba_mini_patch8_64 --queries 5000` | the same on Tiny-ImageNet |
 | `results/photos.json` | `.venv/bin/python benchmarks/distilled.py --photos PHOTOS \
---tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR` | \
-a student beside its teacher, on photos |
-| `results/student_tinyimagenet.json` | the same with `--student matmamba_mini_patch16_128 \
---only tinyimagenet --output benchmarks/results/student_tinyimagenet.json`, and once with \
-`--only costs` on an idle machine | the weights as they are shipped on Tiny-ImageNet, and what one image \
-costs |
+--tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR`, and with \
+`--only costs` on an idle machine | a student beside its teacher, on photos and on Tiny-ImageNet |
+| `results/photos_unscaled.json` | the same with the student as it was before \
+`benchmarks/even_coordinates.py` | what a more even size of coordinates brings |
 | `results/distill_ablation.json`, `.md` | `.venv/bin/python benchmarks/distill_ablation.py --photos PHOTOS \
 --teacher timm:local-dir:LITE0 --runs DIR` | what each term of a student's objective brings |
 | `results/second_encoding.json` | `.venv/bin/python benchmarks/second_encoding.py --photos PHOTOS \

@@ -103,7 +103,7 @@ _PHOTOS = {
 def photos_table(result: Result, data: str = "photos") -> str:
     """A student beside its teacher, a histogram and the weights shipped before, on held-out images."""
     found = result["data"][data]
-    known = {(row["query"], row["in"], row["dim"]): row for row in found["rows"]}
+    known = _by_cell(result, data)
     costs = {row["encoder"]: row for row in result["costs"]}
     rows = []
     for cell, (title, encoders) in _PHOTOS.items():
@@ -132,16 +132,34 @@ _CHOICES = (
 )
 
 
-def encoders_table(photos: Result, tinyimagenet: Result) -> str:
-    """1-NN on photos and on Tiny-ImageNet, and what one query costs, of each encoder.
+def scaling_table(before: Result, now: Result) -> str:
+    """1-NN and mAP@10 of each width of a student, before and after its coordinates were scaled."""
+    rows = []
+    for width in ("full", "1/2", "1/4", "1/8"):
+        cells = [(data, gallery) for data in _DATA for gallery in ("student full", "teacher")]
+        found = []
+        for data, gallery in cells:
+            cell = (f"student {width}", gallery, 256)
+            old, new = (_by_cell(result, data)[cell] for result in (before, now))
+            found += [f"{100 * old[name]:.1f} to {100 * new[name]:.1f}" for name in ("knn1", "map10")]
+        rows.append((width, *map(", ".join, zip(found[::2], found[1::2], strict=True))))
+    places = ("its full gallery", "the teacher's")
+    names = [f"{data}, {place}" for data in ("photos", "Tiny-ImageNet") for place in places]
+    return markdown(("width", *names), rows) + "\n\n1-NN, then mAP@10, in per cent.\n"
 
-    Args:
-        photos: result of benchmarks/distilled.py.
-        tinyimagenet: the same of the weights as they are shipped, whose costs these are.
-    """
-    costs = {row["encoder"]: row for row in tinyimagenet["costs"]}
-    found = (photos["data"]["photos"], tinyimagenet["data"]["tinyimagenet"])
-    tables = [{(row["query"], row["in"], row["dim"]): row for row in one["rows"]} for one in found]
+
+_DATA = ("photos", "tinyimagenet")
+
+
+def _by_cell(result: Result, data: str) -> dict[tuple[str, str, int], Result]:
+    """Rows of a comparison by query, gallery and dims."""
+    return {(row["query"], row["in"], row["dim"]): row for row in result["data"][data]["rows"]}
+
+
+def encoders_table(result: Result) -> str:
+    """1-NN on photos and on Tiny-ImageNet, and what one query costs, of each encoder."""
+    costs = {row["encoder"]: row for row in result["costs"]}
+    tables = [_by_cell(result, data) for data in _DATA]
     rows = []
     for cell in _CHOICES:
         title, encoders = _PHOTOS[cell]
@@ -149,8 +167,8 @@ def encoders_table(photos: Result, tinyimagenet: Result) -> str:
         paid = (f"{macs / 1e6:,.0f}", f"{ms:.1f}") if encoders else ("-", "-")
         rows.append((title, *(_quality(known.get(cell))[0] for known in tables), *paid))
     names = ("query, and gallery if it is another's", "1-NN, photos", "1-NN, Tiny-ImageNet", "MMACs", "ms")
-    sizes = " and ".join(f"{one['queries']:,} in {one['gallery']:,}" for one in found)
-    about = f"Queries in a gallery: {sizes}. Milliseconds for one image on {_threads(tinyimagenet)}."
+    sizes = [f"{result['data'][data]['queries']:,} in {result['data'][data]['gallery']:,}" for data in _DATA]
+    about = f"Queries in a gallery: {' and '.join(sizes)}. Milliseconds for one image on {_threads(result)}."
     return markdown(names, rows) + "\n\n" + about + "\n"
 
 
