@@ -5,6 +5,7 @@ from __future__ import annotations
 # First, because much imports Triton.
 import interpreter  # noqa: F401  isort: skip
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from matmamba_vision import MatMamba
 from PIL import Image
 from small import SMALL, unit_vectors
 
+# What a shell starts in the background has interrupts ignored, and with it all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # One thread: small tensors gain little by more, and on a busy machine threads wait for each other.
 torch.set_num_threads(1)
 
