@@ -38,6 +38,11 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "query",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
     # What trains the network, and runs it in torch.
     "torch": "torch",
     "torchvision": "torch",

@@ -50,6 +50,7 @@ ORDERS = {
         "widths",
         "runs",
         "studies",
+        "serving",
         "api",
         "cli",
     ],
@@ -71,7 +72,18 @@ ORDERS = {
     ),
 }
 # Rooms that bring images, model and retrieval together: one for each job, and what they share.
-APPLICATION = {"progress", "data", "galleries", "upkeep", "widths", "runs", "studies", "api", "cli"}
+APPLICATION = {
+    "progress",
+    "data",
+    "galleries",
+    "upkeep",
+    "widths",
+    "runs",
+    "studies",
+    "serving",
+    "api",
+    "cli",
+}
 SAME_FLOOR = {"official": "checkpoint", "export": "frozen", "hub": "checkpoint", "__main__": "cli"}
 
 
