@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +51,8 @@ class Seen:
         shortlists: its indexes.
         indexes: those that were loaded, by file.
         opened: those that were searched in this state, by dim and width.
+        bound: strategies that were asked for in this state, with what was found out for them, by strategy and
+            number of hits.
     """
 
     generation: Generation
@@ -58,3 +62,5 @@ class Seen:
     shortlists: list[ShortlistRecord]
     indexes: dict[str, ShortlistIndex]
     opened: dict[tuple[int, str], OpenIndex] = field(default_factory=dict)
+    # Of the room above, which alone knows strategies.
+    bound: dict[tuple[Hashable, int], Any] = field(default_factory=dict)

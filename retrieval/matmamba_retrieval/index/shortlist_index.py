@@ -100,6 +100,8 @@ class ShortlistIndex:
 
         FAISS counts in the whole process: the difference over a search is exact while one thread searches.
         """
+        if len(self._counters) == 1:
+            return int(self._counters[0].ndis)
         total = 0
         for counter in self._counters:
             total += counter.ndis

@@ -134,7 +134,7 @@ class Hits:
     ) -> None:
         # Vectors are stored in half precision: what is rounded up is no more than alike. The best of one
         # query stand first, or behind the first where it was expanded.
-        if len(D) != 1 or max(D[0, :2].tolist(), default=0) > 1:
+        if len(D) != 1 or D.item(0) > 1 or (D.shape[1] > 1 and D.item(1) > 1):
             D = np.minimum(D, _ONE)
         # At once: what is frozen is otherwise set value by value, which takes as long as a stage notes.
         self.__dict__.update(

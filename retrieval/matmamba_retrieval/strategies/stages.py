@@ -20,6 +20,8 @@ from .strategy import Strategy
 
 # So many queries meet a block of vectors at once: their scores take 64 MiB.
 QUERIES_AT_ONCE = 256
+# Strategies that are remembered for a state of a gallery: a service asks a few, a planner tries hundreds.
+MOST_BOUND = 64
 
 
 class Answerable(NamedTuple):
@@ -84,29 +86,82 @@ class QueryWidths:
         return encoded.xq
 
 
+class Bound:
+    """A strategy for k hits, bound to what a gallery holds now: asked and checked once, not by each query.
+
+    Args:
+        gallery: open.
+        strategy: without a gate, with a first step.
+        k: hits wanted.
+        images: that may be answered.
+
+    Raises:
+        GalleryError: the strategy does not fit the gallery, or k is not in 1..number of images.
+    """
+
+    def __init__(self, gallery: Gallery, strategy: Strategy, k: int, images: Answerable) -> None:
+        if strategy.longest_dim > images.dim or strategy.shortest_list < k:
+            raise _unfit(strategy, k, images.dim)
+        self._gallery, self._strategy, self._k, self._images = gallery, strategy, k, images
+        self._step = step = strategy.steps[0]
+        self._index = require_index(gallery, step)
+        self._query_width, self._last_width = strategy.query_width, strategy.rerank_width or "full"
+        self._length, self._is_whole = min(step.length, images.total), step.dim == images.dim
+        self._row_bytes = self._index.file_bytes / images.keys
+        self._reason = images.reason(k)
+
+    def hits(self, queries: Queries) -> Hits:
+        """The k best images for each query."""
+        cost = Cost()
+        encoded = QueryWidths(queries, self._images.dim, cost)
+        candidates = shortlist = self._shortlist(encoded.at(self._query_width), cost)
+        for step in self._strategy.steps[1:]:
+            xq = encoded.at(step.width or "full")
+            candidates = rerank_step(self._gallery, xq, candidates, step.dim, step.length, cost)[1]
+        xq, expand = encoded.at(self._last_width), self._strategy.expand
+        D, I, nearest = last_step(self._gallery, xq, candidates, self._k, expand, cost)  # noqa: E741
+        return Hits(
+            D=D,
+            I=I,
+            shortlist=shortlist,
+            cost=cost,
+            by_full=_flags(len(D), self._last_width == "full"),
+            reason=self._reason,
+            nearest=nearest,
+        )
+
+    def _shortlist(self, xq: Floats, cost: Cost) -> Ints:
+        """(nq, K) keys of candidates by the index, and by newer vectors; what was compared is counted."""
+        start, index, step = time.perf_counter(), self._index, self._step
+        before = index.index.compared()
+        cut = xq if self._is_whole else prefix(xq, step.dim)
+        found = index.search(cut, self._length, self._images.allowed, step.effort)
+        compared = (index.index.compared() - before) / (len(xq) or 1) or float(self._images.keys)
+        cost.compared("shortlist", start, len(xq), compared * step.dim, compared * self._row_bytes)
+        return found
+
+
+def bound(gallery: Gallery, strategy: Strategy, k: int) -> Bound:
+    """A strategy for all images, bound once to what the gallery holds now: every query asks for it."""
+    known = gallery.seen().bound
+    found = known.get((strategy, k))
+    if found is None:
+        if len(known) >= MOST_BOUND:
+            known.clear()
+        found = known[strategy, k] = Bound(gallery, strategy, k, answerable(gallery, k, None))
+    return found
+
+
 def staged(gallery: Gallery, strategy: Strategy, queries: Queries, k: int, allowed: Bools | None) -> Hits:
     """The hits of a strategy without a gate: `search` says more."""
-    images, cost = answerable(gallery, k, allowed), Cost()
+    if allowed is None and strategy.steps:
+        return bound(gallery, strategy, k).hits(queries)
+    images = answerable(gallery, k, allowed)
+    if strategy.steps:
+        return Bound(gallery, strategy, k, images).hits(queries)
+    cost = Cost()
     encoded = QueryWidths(queries, images.dim, cost)
-    if not strategy.steps:
-        return _single_shot(gallery, strategy.query_width, encoded, k, images, cost)
-    if strategy.longest_dim > images.dim or strategy.shortest_list < k:
-        raise _unfit(strategy, k, images.dim)
-    candidates = shortlist = _shortlist(gallery, strategy, encoded, images, cost)
-    for step in strategy.steps[1:]:
-        xq = encoded.at(step.width or "full")
-        candidates = rerank_step(gallery, xq, candidates, step.dim, step.length, cost)[1]
-    width = strategy.rerank_width or "full"
-    D, I, nearest = last_step(gallery, encoded.at(width), candidates, k, strategy.expand, cost)  # noqa: E741
-    return Hits(
-        D=D,
-        I=I,
-        shortlist=shortlist,
-        cost=cost,
-        by_full=_flags(len(D), width == "full"),
-        reason=images.reason(k),
-        nearest=nearest,
-    )
+    return _single_shot(gallery, strategy.query_width, encoded, k, images, cost)
 
 
 def _single_shot(
@@ -135,22 +190,6 @@ def _unfit(strategy: Strategy, k: int, dim: int) -> GalleryError:
     if strategy.longest_dim > dim:
         return GalleryError(f"{strategy.kind} dim {strategy.longest_dim} is not in 1..{dim}")
     return GalleryError(f"a shortlist of {strategy.shortest_list} cannot give k = {k} hits")
-
-
-def _shortlist(
-    gallery: Gallery, strategy: Strategy, encoded: QueryWidths, images: Answerable, cost: Cost
-) -> Ints:
-    """(nq, K) keys of the candidates by the index, and by newer vectors; what was compared is counted."""
-    step, xq, start = strategy.steps[0], encoded.at(strategy.query_width), time.perf_counter()
-    used = require_index(gallery, step)
-    before = used.index.compared()
-    wanted = min(step.length, images.total)
-    cut = xq if step.dim == images.dim else prefix(xq, step.dim)
-    found = used.search(cut, wanted, images.allowed, step.effort)
-    compared = (used.index.compared() - before) / max(1, len(xq)) or float(images.keys)
-    read = compared * used.file_bytes / images.keys
-    cost.compared("shortlist", start, len(xq), compared * step.dim, read)
-    return found
 
 
 def exact_search(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None = None) -> tuple[Floats, Ints]:

@@ -92,6 +92,14 @@ class Strategy:
         if self.kind == "single-shot" and self.expand:
             raise GalleryError("single-shot takes no expand")
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Made once: every search looks its strategy up."""
+        return hash((self.kind, self.steps, self.rerank_width, self.gate, self.again, self.expand))
+
     @staticmethod
     def single_shot(*, width: str = "full") -> Strategy:
         """Exact search over full-length embeddings: at full width, the reference for quality.
