@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None, sizes: Sequence[int] = SIZES) -
     options = parse(arguments)
     prepare(options.threads)
     faiss.omp_set_num_threads(options.threads)
+    if options.scratch is not None:
+        options.scratch.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=options.scratch))
     found: list[dict[str, Any]] = []
     try:
