@@ -14,6 +14,9 @@ from matmamba_retrieval import Row
 from .answers import Hit
 from .pictures import Pictures
 
+# Of all pages: the service reads it, too.
+STYLE = Path(__file__).with_name("page.css")
+
 
 @dataclass(frozen=True)
 class Card:
@@ -71,14 +74,14 @@ class Page:
         self._partial = self.file.with_name(f".{self.file.name}.partial")
         # Names of files can hold bytes that are no text.
         self._opened = self._partial.open("w", encoding="utf-8", errors="replace")
-        self._opened.write(_HEAD.substitute(title=escape(self.title), intro=escape(self.intro)))
+        self._opened.write(html_head(self.title, self.intro))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in self.facts.items())
-        self._opened.write(f"</main>\n<footer><dl>{rows}</dl></footer>\n</body>\n</html>\n")
+        self._opened.write(f"</main>\n<footer class=sheet><dl>{rows}</dl></footer>\n</body>\n</html>\n")
         self._opened.close()
         if kind is None:
             self._partial.replace(self.file)
@@ -95,6 +98,11 @@ class Page:
             f"<section{kind}><h2>{escape(section.heading)}</h2>{note}"
             f"<div class=row>{lead}{grid if section.cards else ''}</div></section>\n"
         )
+
+
+def html_head(title: str, intro: str) -> str:
+    """A page as far as its first section, with the styles in it."""
+    return _HEAD.substitute(title=escape(title), intro=escape(intro), style=STYLE.read_text(encoding="utf-8"))
 
 
 def image_card(
@@ -139,53 +147,9 @@ _HEAD = Template("""<!doctype html>
   content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>$title</title>
 <style>
-  :root { color-scheme: light dark; --back: #f6f6f4; --card: #fff; --text: #1d1d1f; --quiet: #6b6b70;
-    --line: #0000001a; --accent: #2563c9; --alarm: #b4231a; --frame: #ebebe8; }
-  @media (prefers-color-scheme: dark) { :root { --back: #141416; --card: #1f1f23; --text: #ececf0;
-    --quiet: #9b9ba3; --line: #ffffff1f; --accent: #6ea8ff; --alarm: #ff8a7a; --frame: #2a2a2f; } }
-  * { box-sizing: border-box; }
-  body { margin: 0; background: var(--back); color: var(--text);
-    font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-  header, main, footer { max-width: 76rem; margin: 0 auto; padding: 0 1rem; }
-  header { padding-top: 2rem; }
-  h1 { font-size: 1.6rem; margin: 0 0 .25rem; letter-spacing: -.01em; }
-  header p, .note { color: var(--quiet); margin: .2rem 0 .7rem; overflow-wrap: anywhere; }
-  section { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 1rem;
-    margin: 1.25rem 0; }
-  h2 { font-size: 1.02rem; margin: 0 0 .6rem; overflow-wrap: anywhere; }
-  .warning h2 { color: var(--alarm); }
-  .row { display: flex; gap: 1.25rem; align-items: flex-start; }
-  .lead { flex: 0 0 11rem; position: sticky; top: 1rem; }
-  .grid { flex: 1; min-width: 0; list-style: none; margin: 0; padding: 0; display: grid; gap: .9rem;
-    grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
-  figure { margin: 0; min-width: 0; }
-  .frame { position: relative; aspect-ratio: 1; background: var(--frame); border-radius: 10px;
-    overflow: hidden; display: grid; place-items: center; }
-  .frame a, .frame img { width: 100%; height: 100%; display: block; }
-  .frame img { object-fit: contain; }
-  figure.lead .frame { outline: 3px solid var(--accent); outline-offset: 2px; }
-  figure.doubt .badge { background: var(--alarm); }
-  .missing { color: var(--quiet); font-size: .8rem; text-align: center; }
-  .words { padding: .6rem; overflow: auto; max-height: 100%; overflow-wrap: anywhere; text-align: center; }
-  .badge { position: absolute; left: .4rem; top: .4rem; background: #000000a8; color: #fff; font-size: .75rem;
-    padding: .05rem .45rem; border-radius: 99px; font-variant-numeric: tabular-nums; }
-  .doubt .badge { color: var(--card); }
-  .bar { height: 4px; border-radius: 2px; background: var(--frame); margin: .4rem 0 .1rem; }
-  .bar i { display: block; height: 100%; border-radius: 2px; background: var(--accent); }
-  figcaption { font-size: .82rem; margin-top: .25rem; }
-  figcaption b, figcaption span { display: block; overflow: hidden; text-overflow: ellipsis;
-    white-space: nowrap; }
-  .detail { color: var(--quiet); }
-  footer { padding-bottom: 3rem; }
-  dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; color: var(--quiet);
-    font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-  dd { margin: 0; min-width: 0; }
-  @media (max-width: 40rem) { .row { flex-direction: column; align-items: stretch; }
-    .lead { position: static; flex: none; width: 11rem; }
-    .grid { grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); } }
-</style>
+$style</style>
 </head>
 <body>
-<header><h1>$title</h1><p>$intro</p></header>
-<main>
+<header class=sheet><h1>$title</h1><p>$intro</p></header>
+<main class=sheet>
 """)
