@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -44,14 +45,45 @@ class Card:
 
 
 @dataclass(frozen=True)
+class PageTable:
+    """A table of texts: the first column is what a row is about, the others are figures.
+
+    Attributes:
+        heads: names of the columns.
+        rows: as many texts each.
+        missed: numbers of the rows in the colour of warnings.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    missed: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, an optional leading card, and cards."""
+    """A heading, and below it whatever is given of a note, a plot, a table, a leading card, and cards.
+
+    Attributes:
+        heading: in a line.
+        cards: of images.
+        lead: card that stands beside them.
+        note: some sentences.
+        warning: whether the heading is in the colour of warnings.
+        plot: PNG, b"" for none.
+        caption: what the plot shows, for those who do not see it, too.
+        table: of figures.
+        dense: whether cards are small, and many in a row.
+    """
 
     heading: str
     cards: Sequence[Card] = ()
     lead: Card | None = None
     note: str = ""
     warning: bool = False
+    plot: bytes = b""
+    caption: str = ""
+    table: PageTable | None = None
+    dense: bool = False
 
 
 @dataclass
@@ -91,11 +123,14 @@ class Page:
     def write(self, section: Section) -> None:
         """Add a section."""
         note = f"<p class=note>{escape(section.note)}</p>" if section.note else ""
+        plot = _plot(section.plot, section.caption) if section.plot else ""
+        table = _table(section.table) if section.table else ""
         lead = f"<div class=lead>{_card(section.lead)}</div>" if section.lead else ""
-        grid = f"<ol class=grid>{''.join(f'<li>{_card(card)}</li>' for card in section.cards)}</ol>"
+        cards = "".join(f"<li>{_card(card)}</li>" for card in section.cards)
+        grid = f'<ol class="grid{" dense" if section.dense else ""}">{cards}</ol>'
         kind = ' class="warning"' if section.warning else ""
         self._opened.write(
-            f"<section{kind}><h2>{escape(section.heading)}</h2>{note}"
+            f"<section{kind}><h2>{escape(section.heading)}</h2>{note}{plot}{table}"
             f"<div class=row>{lead}{grid if section.cards else ''}</div></section>\n"
         )
 
@@ -111,6 +146,29 @@ def image_card(
     """An image of a gallery: its label, or its id where it has none, stands first."""
     title, detail = (row.label, row.id) if row.label else (row.id, "")
     return Card(pictures.data_url(row.path), title, detail, row.path, score, badge, mark)
+
+
+def _plot(png: bytes, caption: str) -> str:
+    picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    alt = escape(caption, quote=True)
+    return f'<figure class=plot><img alt="{alt}" src="{picture}"><figcaption>{alt}</figcaption></figure>'
+
+
+def _table(table: PageTable) -> str:
+    head = "".join(
+        f"<th scope=col{_number(place)}>{escape(name)}</th>" for place, name in enumerate(table.heads)
+    )
+    body = "".join(_row(row, number in table.missed) for number, row in enumerate(table.rows))
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _row(texts: Sequence[str], missed: bool) -> str:
+    cells = "".join(f"<td{_number(place)}>{escape(text)}</td>" for place, text in enumerate(texts))
+    return f"<tr{' class=missed' if missed else ''}>{cells}</tr>"
+
+
+def _number(place: int) -> str:
+    return " class=number" if place else ""
 
 
 def _card(card: Card) -> str:
