@@ -12,16 +12,21 @@ export function summary(answer, shown) {
   return `${many} in ${time(answer.ms.total)}, ${by}`;
 }
 
+// Folded on a phone, and as it was left from then on.
+let unfolded = matchMedia("(min-width: 56rem)").matches;
+
 /** A bar of the stages, and what is known about the answer. */
 export function answerFacts(answer) {
   const stages = Object.entries(answer.ms).filter(([name, ms]) => name !== "total" && ms > 0);
-  return make(
-    "div",
-    { class: "answer-facts" },
-    answer.reason ? make("p", { class: "reason" }, answer.reason) : null,
+  const details = make(
+    "details",
+    { class: "fold", open: unfolded, ontoggle: (event) => (unfolded = event.target.open) },
+    make("summary", {}, "How it was answered"),
     stageBar(stages),
     make("ul", { class: "pills" }, ...pills(answer).map((words) => make("li", {}, words))),
   );
+  const reason = answer.reason ? make("p", { class: "reason" }, answer.reason) : null;
+  return make("div", { class: "answer-facts" }, reason, details);
 }
 
 function stageBar(stages) {
@@ -48,7 +53,7 @@ function pills(answer) {
   return [
     answer.encoded_by ? `by ${answer.encoded_by}` : null,
     answer.gmacs > 0 ? `${macs(answer.gmacs)} multiply-adds` : null,
-    answer.strategy?.kind ? `strategy: ${answer.strategy.kind}` : null,
+    answer.strategy?.name ? `strategy: ${answer.strategy.name}` : null,
     answer.queue_position > 0 ? `${answer.queue_position} before it in the queue` : null,
     recall
       ? `lately ${percent(recall.estimate)} of the exact first 10 at this width (${percent(recall.low)} to ${percent(recall.high)}, of ${plural(recall.samples, "answer")})`

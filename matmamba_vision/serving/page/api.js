@@ -4,7 +4,7 @@ import { askToken, token } from "./token.js";
 
 /** The service answered with an error. */
 export class ServiceError extends Error {
-  constructor(status, { code = "internal", message = "", request_id = "" }, retryAfter) {
+  constructor(status, { code = "", message = "", request_id = "" }, retryAfter) {
     super(message || `the service answered with status ${status}`);
     Object.assign(this, { status, code, requestId: request_id, retryAfter });
   }

@@ -38,9 +38,10 @@ export function interval({ estimate, low, high }, least) {
 
 /** Round values for an axis that spans from `low` to `high` by factors. */
 export function logTicks(low, high) {
+  const digits = high / low < 6 ? [1, 1.5, 2, 3, 4, 5, 7] : high / low < 60 ? [1, 2, 5] : [1];
   const found = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1)
-    for (const digit of [1, 2, 5]) found.push(digit * 10 ** power);
+    for (const digit of digits) found.push(digit * 10 ** power);
   const shown = found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
   return shown.length ? shown : [low];
 }

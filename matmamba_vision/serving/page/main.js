@@ -13,7 +13,7 @@ import { Question } from "./question.js";
 import { Search } from "./search.js";
 import { StatusPanel } from "./status.js";
 import { changes, describe, describeChange, showWidths } from "./widths.js";
-import { plural, widthName } from "./words.js";
+import { modelName, plural, widthName } from "./words.js";
 
 const question = new Question(changed);
 const search = new Search(showPage, failed, busy);
@@ -45,8 +45,8 @@ async function start() {
 function openGallery(known) {
   const fields = known.fields ?? [];
   byId("gallery").value = known.name;
-  byId("gallery-facts").textContent = `${plural(known.images, "image")} · ${known.model}`;
-  byId("gallery-facts").title = `version ${known.version}, ${known.dim} dims`;
+  byId("gallery-facts").textContent = `${plural(known.images, "image")} · ${modelName(known.model)}`;
+  byId("gallery-facts").title = `${known.model}, ${known.dim} dims, version ${known.version}`;
   byId("text-label").hidden = !known.takes_text;
   byId("open-plan").hidden = known.plan === null || known.plan === undefined;
   byId("fields").textContent = fields.length ? `Names: ${fields.join(", ")}` : "";
@@ -235,11 +235,19 @@ const typed = () => ({
   where: byId("where").value.trim(),
 });
 
+/** On a phone results come first: what refines them is folded. */
+function fold() {
+  if (matchMedia("(max-width: 56rem)").matches)
+    for (const part of document.querySelectorAll(".fold")) part.open = false;
+}
+
 function listen() {
   takeImages((image) => question.set({ image, ...(image ? { id: "" } : {}) }));
   byId("ask").onsubmit = (event) => {
     event.preventDefault();
-    question.set(typed());
+    const values = typed();
+    // The service takes an image or an id.
+    question.set({ ...values, ...(values.id ? { image: null } : {}) });
   };
   byId("reset").onclick = () => question.reset();
   byId("min-score").oninput = (event) => question.set({ minScore: Number(event.target.value) });
@@ -275,6 +283,7 @@ function toggleCompare() {
   run();
 }
 
+fold();
 listen();
 new StatusPanel((ready) => byId("ready").classList.toggle("good", ready));
 start();

@@ -36,13 +36,10 @@ export class Question {
 
   /** As the service takes it, with other settings if they are given. */
   request({ offset = 0, width = this.width, strategy = this.strategy } = {}) {
-    // Where nothing else is asked with, the first example is what is asked.
-    const alone = !(this.image || this.text || this.id);
-    const [first, ...rest] = this.like;
     const wanted = {
-      id: alone ? first : this.id,
+      id: this.id,
       text: this.text,
-      like: alone ? rest : this.like,
+      like: this.like,
       unlike: this.unlike,
       where: this.where,
       min_score: this.minScore > 0 ? this.minScore : null,

@@ -11,6 +11,8 @@ export class Search {
   /** Asks a question from its first page on. */
   ask(question) {
     const { gallery, image } = question;
+    // Pages end where the service answers no more.
+    this.end = gallery.max_k - question.k;
     this.begin((offset, last, signal) =>
       // Further pages come from the same query vector, so at the width that answered the first.
       search(
@@ -24,6 +26,7 @@ export class Search {
 
   /** Shows the gallery itself, in its order. */
   browse({ gallery, where, k }) {
+    this.end = Infinity;
     this.begin((offset, _, signal) => items(gallery.name, { offset, limit: k, where }, signal));
   }
 
@@ -53,7 +56,8 @@ export class Search {
       if (this.running !== mine) return;
       this.running = null;
       this.last ??= answer;
-      this.next = answer.next_offset ?? null;
+      const next = answer.next_offset ?? null;
+      this.next = next === null || next > this.end ? null : next;
       this.found(answer, offset === 0);
     } catch (error) {
       if (this.running !== mine) return;
