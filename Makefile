@@ -18,10 +18,14 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time latency,$(BENCHMARKS))
 
-.PHONY: demo test coverage test-timm browser slow smoke lint format docs record readme bench native clean
+.PHONY: demo serve test coverage test-timm browser slow smoke lint format docs record readme bench native clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
+
+serve: $(READY)  ## serve the demo's gallery, with a page to search it at http://127.0.0.1:8765/; others: FLAGS="--gallery G"
+	@test -d runs/demo/gallery || { echo "there is no runs/demo/gallery: make demo makes it"; exit 1; }
+	$(BIN)/matmamba serve --gallery digits=runs/demo/gallery $(FLAGS)
 
 test: $(READY)  ## all tests that need nothing special, on all cores; on some: CORES=2
 	$(SPREAD) $(FLAGS)
