@@ -27,7 +27,6 @@ from ..progress import Reporter
 from .encoding import embed_images, some
 from .given_images import ImageLike, collection_of
 from .given_vectors import GivenVectors
-from .plan_trials import PlanTrial, keep_trials, trial_name
 from .queries import unit_vectors
 from .strategies import say_few
 
@@ -179,11 +178,6 @@ def find_plan(
     gallery.save_plan(plan.to_json())
     offered = [row for row in rows if not row["falls_back"]]
     front = pareto_front(offered, lambda row: row["ms"], lambda row: row[wanted.goal.quality])
-    trials = [_trial(planner, row, front, chosen) for row in offered]
-    try:
-        keep_trials(gallery.folder, plan.to_json(), trials)
-    except OSError as error:
-        wanted.report.say(f"what was tried could not be kept with the plan: {error.strerror or error}")
     return PlanFound(
         plan=plan,
         goal=wanted.goal,
@@ -192,18 +186,6 @@ def find_plan(
         front=tuple(front),
         single_shot=planner.single_shot,
         notes=tuple(planner.notes(rows, chosen)),
-    )
-
-
-def _trial(planner: Planner, row: Row, front: Sequence[Row], chosen: Row) -> PlanTrial:
-    return PlanTrial(
-        name=trial_name(planner.plan(row).strategy),
-        width=row["query_width"],
-        ms=row["ms"],
-        gmacs=row["gmacs"],
-        quality=row[planner.goal.quality],
-        front=any(row is one for one in front),
-        chosen=row is chosen,
     )
 
 

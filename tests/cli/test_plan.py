@@ -18,7 +18,6 @@ from matmamba_retrieval.strategies.forecast import Forecast
 from matmamba_retrieval.strategies.gate import Gate
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main
-from matmamba_vision.galleries.plan_trials import FILE, kept_trials
 from matmamba_vision.galleries.strategies import plan_text, strategy_text
 from matmamba_vision.studies.strategy_rows import first_stage
 from matplotlib.figure import Figure
@@ -55,19 +54,10 @@ def test_a_plan_is_measured_saved_and_shown(
         saved = Plan.from_json(gallery.plan)
         saved.require(gallery)
         assert saved.spec == gallery.spec
-        tried = kept_trials(indexed, gallery.plan)
-        assert kept_trials(indexed, gallery.plan | {"k": 4}) == []
-    assert [trial.ms for trial in tried if trial.chosen] == [saved.measured["ms"]]
-    front = sorted((trial for trial in tried if trial.front), key=lambda trial: trial.ms)
-    assert [(trial.ms, trial.quality) for trial in front] == [
-        (row["ms"], row["recall"]) for row in printed["front"]
-    ]
     assert saved.measured["recall"] >= 0.99
     assert saved.goal == "recall >= 0.99"
     assert saved.measured["ms"] <= max(row["ms"] for row in printed["front"] if row["recall"] >= 0.99)
     assert [row["ms"] for row in printed["front"]] == sorted(row["ms"] for row in printed["front"])
-    (indexed / FILE).write_text('{"plan": ')
-    assert kept_trials(indexed, printed["plan"]) == []
     reference = printed["single_shot"]
     assert (reference["strategy"], reference["ms_over_single_shot"], reference["saves"]) == (
         "single-shot",
