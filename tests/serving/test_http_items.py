@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 from matmamba_datasets import Limits
+from matmamba_retrieval import Plan
+from matmamba_vision import open_gallery
+from matmamba_vision.galleries.plan_trials import FILE
 from matmamba_vision.serving.http.options import HttpOptions
-from matmamba_vision.serving.http.schemas import StoredItems
+from matmamba_vision.serving.http.schemas import PlanReport, StoredItems
 from matmamba_vision.serving.http.thumbnails import Thumbnails
 from PIL import Image
-from served_http import HOSTILE, FakeService, client_of, jpeg, made_gallery, multipart
+from served_http import DIM, HOSTILE, FakeService, client_of, jpeg, made_gallery, multipart
+from small import unit_vectors
 from starlette.testclient import TestClient
 
 PHOTOS = "/v1/galleries/photos"
@@ -195,3 +199,40 @@ def test_an_image_is_deleted(service: FakeService, writer: TestClient) -> None:
 
 def test_without_a_plan_there_are_no_points(client: TestClient) -> None:
     assert client.get(f"{PHOTOS}/plan").json() == {"points": [], "chosen": ""}
+
+
+def planned(service: FakeService, folder: Path) -> Plan:
+    """A plan of the gallery, measured with vectors."""
+    with open_gallery(folder, write=True) as gallery:
+        found = gallery.plan(vectors=unit_vectors(20, DIM, seed=3), target={"recall": 0.5}, dims=(8,), k=2)
+    service.gallery("photos").refresh()
+    return found.plan
+
+
+def test_what_was_tried_for_a_plan_is_told(service: FakeService, client: TestClient, tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "gallery"
+    plan = planned(service, folder)
+    found = client.get(f"{PHOTOS}/plan").json()
+    PlanReport.model_validate(found)
+    (chosen,) = [point for point in found["points"] if point["chosen"]]
+    assert chosen["name"] == found["chosen"]
+    assert (chosen["ms"], chosen["recall"]) == (plan.measured["ms"], plan.measured["recall"])
+    assert len(found["points"]) > 1
+    front = [point for point in found["points"] if point["front"]]
+    for one in front:
+        assert not [
+            point for point in found["points"] if point["ms"] < one["ms"] and point["recall"] > one["recall"]
+        ]
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b'{"plan": 1}', b'{"plan": {}, "tried": []}', b"[" * 10**5]
+)
+def test_without_what_was_tried_the_choice_is_told(
+    service: FakeService, client: TestClient, tmp_path: Path, content: bytes | None
+) -> None:
+    folder = tmp_path / "a" / "gallery"
+    plan = planned(service, folder)
+    (folder / FILE).unlink() if content is None else (folder / FILE).write_bytes(content)
+    (point,) = client.get(f"{PHOTOS}/plan").json()["points"]
+    assert (point["ms"], point["chosen"], point["front"]) == (plan.measured["ms"], True, True)

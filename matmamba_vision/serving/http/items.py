@@ -10,7 +10,8 @@ from matmamba_retrieval import Gallery, Plan, Row
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...galleries.strategies import settings_of, strategy_text
+from ...galleries.plan_trials import kept_trials
+from ...galleries.strategies import strategy_text
 from ...upkeep.contents import keys_where
 from .refusals import RequestError, json_response
 from .schemas import LONGEST_CONDITION, LONGEST_ID
@@ -139,18 +140,14 @@ def item_body(row: Row) -> dict[str, Any]:
 
 
 def plan_report(gallery: Gallery) -> dict[str, Any]:
-    """The choice of a gallery's plan with what it reached then, which is all that a gallery keeps of it."""
+    """What was tried for a gallery's plan, or the choice alone where nobody kept the rest."""
     if not (stored := gallery.plan):
         return {"points": [], "chosen": ""}
     plan = Plan.from_json(stored)
-    name, measured = strategy_text(plan.strategy), plan.measured
-    point = {
-        "name": name,
-        "ms": measured.get("ms", 0.0),
-        "gmacs": measured.get("gmacs", 0.0),
-        "recall": measured.get("recall", 0.0),
-        "width": settings_of(plan.strategy)["query_width"],
-        "chosen": True,
-        "front": True,
-    }
-    return {"points": [point], "chosen": name}
+    name = strategy_text(plan.strategy)
+    return {"points": kept_trials(gallery.folder, plan) or [_choice(name, plan)], "chosen": name}
+
+
+def _choice(name: str, plan: Plan) -> dict[str, Any]:
+    costs = {cost: plan.measured.get(cost, 0.0) for cost in ("ms", "gmacs", "recall")}
+    return {"name": name, "width": plan.strategy.query_width, **costs, "chosen": True, "front": True}
