@@ -208,21 +208,19 @@ def test_another_gallery_is_chosen(opens: Opens) -> None:
 def test_the_panel_asks_only_while_it_is_open(opens: Opens, query: Path) -> None:
     page = opens()
     asked = list[str]()
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: asked.append(request.url) if "v1/status" in request.url else None)
     ask(page, query)
-    assert not [url for url in asked if url.endswith("v1/status")]
+    assert not asked
     page.locator("#toggle-status").click()
     panel = page.locator("#status")
     expect(panel).to_contain_text("Searches a second")
     expect(panel.locator("details")).to_contain_text("width")
     expect(panel).to_contain_text("2 galleries")
-    page.keyboard.press("Escape") if panel.evaluate("panel => panel.contains(document.activeElement)") else (
-        page.locator("#toggle-status").click()
-    )
+    panel.get_by_label("Close the panel").click()
     expect(panel).to_be_hidden()
     before = len(asked)
     page.wait_for_timeout(2500)
-    assert len(asked) == before
+    assert 1 <= len(asked) == before
 
 
 def test_the_plan_is_drawn(opens: Opens) -> None:
@@ -258,7 +256,7 @@ def test_names_are_shown_as_they_are(opens: Opens) -> None:
     assert page.evaluate("window.hurt") is None
 
 
-def test_it_works_below_a_path(opens: Opens, service: Served, query: Path) -> None:
+def test_it_works_below_a_path(opens: Opens, service: Served) -> None:
     """Behind a proxy that shows it at a path: nothing is asked beside that."""
     page = opens()
     below = f"{service.url}some/path/"
@@ -271,6 +269,8 @@ def test_it_works_below_a_path(opens: Opens, service: Served, query: Path) -> No
 
     page.route("**/*", forward)
     page.goto(below)
-    ask(page, query)
+    page.locator("#id").fill("boats/00.jpg")
+    page.keyboard.press("Enter")
+    answered(page)
     assert labels(page)[0] == "boats"
     assert beside == []

@@ -14,7 +14,7 @@ export function picture(gallery, hit, size = THUMBNAIL) {
   image.addEventListener("error", () =>
     image.replaceWith(make("span", { class: "missing" }, "picture not found")),
   );
-  showThumbnail(image, gallery, hit.id, size);
+  showThumbnail(image, gallery.name, hit.id, size);
   return image;
 }
 

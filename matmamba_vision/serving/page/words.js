@@ -36,11 +36,10 @@ export const plain = (value) =>
   typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
 
 /** A model by the last part of its path: the run's folder, where the file has a name that all have. */
-export const modelName = (model) =>
-  model
-    .split("/")
-    .filter((part) => part && part !== "model.safetensors")
-    .at(-1) ?? model;
+export function modelName(model) {
+  const parts = model.split("/").filter((part) => part && part !== "model.safetensors");
+  return (parts.at(-1) ?? model).replace(/\.safetensors$/, "");
+}
 
 /** Seconds as a duration: "3 min", "2 h". */
 export function duration(seconds) {
