@@ -24,9 +24,15 @@ TOKEN = "a-token-of-many-letters"
 GALLERIES = "/v1/galleries"
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery, which nobody changes."""
+    return made_gallery(tmp_path_factory.mktemp("gallery"))
+
+
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[FakeService]:
-    found = FakeService({"photos": made_gallery(tmp_path)})
+def service(folder: Path) -> Iterator[FakeService]:
+    found = FakeService({"photos": folder})
     yield found
     found.close()
 
@@ -183,9 +189,7 @@ def test_the_document_shows_all_routes_with_examples(service: FakeService) -> No
     assert references <= said["components"]["schemas"].keys()
 
 
-@pytest.mark.parametrize(
-    "path", ["/docs", "/redoc", "/v1", "/v1/galleries/", "//", "/v1/galleries/a/b/search"]
-)
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/v1", "/v1/galleries/", "/v1/galleries/a/b/search"])
 def test_there_is_nothing_at_other_addresses(service: FakeService, path: str) -> None:
     said = client_of(service).get(path)
     assert said.status_code == 404

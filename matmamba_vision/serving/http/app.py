@@ -80,7 +80,6 @@ def make_routes(front: Front) -> FastAPI:
         title="MatMamba Vision",
         version=__version__,
         description=ABOUT,
-        root_path=front.options.root_path,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

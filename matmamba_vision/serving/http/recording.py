@@ -46,6 +46,8 @@ class Recording:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         note = RequestNote(given if _SANE.fullmatch(given) else secrets.token_hex(8))
         scope["matmamba.note"] = note
+        # Whether a proxy took it off the path or not: routes are found below it either way.
+        scope["root_path"] = self._front.options.root_path
         exchange = _Exchange(scope, receive, send, self._front, note)
         try:
             await self._app(scope, exchange.receive, exchange.send)
