@@ -21,7 +21,8 @@ Serve = Callable[..., Service]
 
 
 def ask(service: Service, number: int, **asked: Any) -> Reply:
-    known = {"gallery": "pictures", "deadline": time.monotonic() + 60, "image": picture(3000 + number)}
+    image, deadline = picture(3000 + number), time.monotonic() + 60
+    known: dict[str, Any] = {"gallery": "pictures", "deadline": deadline, "image": image}
     return service.submit(Question(**known | asked)).result(60)
 
 

@@ -34,7 +34,8 @@ TOLERANCE = 1e-5
 
 
 def question(**asked: Any) -> Question:
-    return Question(**{"gallery": "pictures", "deadline": time.monotonic() + 60, "k": 5} | asked)
+    known: dict[str, Any] = {"gallery": "pictures", "deadline": time.monotonic() + 60, "k": 5}
+    return Question(**known | asked)
 
 
 def ask(service: Service, **asked: Any) -> Reply:
