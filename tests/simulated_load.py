@@ -1,4 +1,4 @@
-"""Requests that come at random to workers that take as long as a table says: the policy without a computer."""
+"""Requests that come at random to workers that take as long as a table says: the policy alone."""
 
 from __future__ import annotations
 

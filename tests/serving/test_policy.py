@@ -175,7 +175,7 @@ def test_more_is_done_for_a_request_only_if_nobody_is_made_late_by_it() -> None:
 
 @pytest.mark.parametrize("load", [0.5, 1.0, 1.5, 2.5, 3.5])
 def test_by_slack_in_a_simulation(load: float) -> None:
-    """Two workers of a mini, bursts, 100 ms: never worse in time than always full, and wide where it can be."""
+    """Two workers of a mini, bursts, 100 ms: never worse in time than always full, wide where it can be."""
     times = arrivals(load * CAPACITY, 20.0, seed=int(10 * load))
     full, narrow, slack = (simulate(times, ranks) for ranks in (FULL, NARROW, ANY))
     for one in (full, narrow, slack):
