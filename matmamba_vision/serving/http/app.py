@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from ...errors import MatMambaError
+from .admission import Guard
 from .changes import ChangeRoutes
-from .guard import Guard
 from .items import ItemRoutes
 from .logs import log_event
 from .operations import OperationRoutes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from matmamba_vision.errors import ConfigError
-from matmamba_vision.serving.http import guard
+from matmamba_vision.serving.http import admission
 from matmamba_vision.serving.http.options import (
     HttpOptions,
     is_loopback,
@@ -74,7 +74,7 @@ def test_tokens_are_compared_in_constant_time(service: FakeService, monkeypatch:
         compared.append((given, wanted))
         return False
 
-    monkeypatch.setattr(guard, "compare_digest", compare)
+    monkeypatch.setattr(admission, "compare_digest", compare)
     client_of(service, HttpOptions(token=TOKEN)).get(GALLERIES, headers={"authorization": "Bearer x"})
     assert compared == [(b"Bearer x", f"Bearer {TOKEN}".encode())]
 
