@@ -50,7 +50,7 @@ def made_gallery(folder: Path, count: int = 12) -> Path:
         Image.new("RGB", (60 + number, 40), (20 * number, 90, 160)).save(path)
         name = HOSTILE[number] if number < len(HOSTILE) else f"id{number}"
         rows.append(Row(name, str(path), ("cat", "dog")[number % 2], {"year": 2015 + number}))
-    with Gallery.create(folder / "gallery", EmbeddingSpec("a" * 64, "full", DIM)) as gallery:
+    with Gallery.create(folder / "gallery", EmbeddingSpec("vectors:by-hand", "full", DIM)) as gallery:
         if rows:
             gallery.add(rows, unit_vectors(count, DIM))
     return folder / "gallery"

@@ -20,7 +20,7 @@ from .ways import FULL, way
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class PageFound:
     """What one request of a batch is answered.
 
     Attributes:
@@ -40,7 +40,7 @@ class Found:
 
 def found_by(
     jobs: Sequence[Job], rank: int, send_on: Callable[[Job], bool], smaller: Callable[[int], None]
-) -> Iterator[tuple[Job, Found | Exception]]:
+) -> Iterator[tuple[Job, PageFound | Exception]]:
     """What the requests of a batch find, in their order, or what went wrong with one.
 
     The image of each gives what it gives alone: all are encoded at once, by what computes each image by
@@ -72,7 +72,7 @@ def found_by(
 
 def _found(
     job: Job, width: str, image: ImageQueries | None, ms: float, send_on: Callable[[Job], bool]
-) -> Found:
+) -> PageFound:
     question, version, inquiry = job.question, job.version, job.inquiry
     assert inquiry is not None
     narrow = width not in ("", FULL)
@@ -90,7 +90,7 @@ def _found(
     by = {one: version.encoded_by(one) for one in ((width, FULL) if sent_on else (width,)) if one}
     page, more = page_of(replace(answer, encoded_by=by), question, inquiry.answerable)
     again = max(0.0, answer.cost.ms.get("encode", own) - own)
-    return Found(answer=page, more=more, width=width, sent_on=sent_on, encode_ms=ms + again)
+    return PageFound(answer=page, more=more, width=width, sent_on=sent_on, encode_ms=ms + again)
 
 
 def encoded(

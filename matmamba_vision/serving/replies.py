@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from matmamba_retrieval import Strategy
 
-from .answering import Found, found_by
+from .answering import PageFound, found_by
 from .checking import GivenAnswer
 from .events import Answered, Events, Shed
 from .job import Job
@@ -78,7 +78,7 @@ class Replies:
         assert job.inquiry is not None
         if self._is_wanted(job):
             answer = job.inquiry.answer(Strategy.single_shot())
-            found = Found(answer=answer, more=False, width="", sent_on=False, encode_ms=0.0)
+            found = PageFound(answer=answer, more=False, width="", sent_on=False, encode_ms=0.0)
             self._answer(job, found, time.monotonic(), 1)
 
     def _is_wanted(self, job: Job) -> bool:
@@ -92,7 +92,7 @@ class Replies:
             self._done(job)
         return wanted
 
-    def _answer(self, job: Job, found: Found, start: float, batch: int) -> None:
+    def _answer(self, job: Job, found: PageFound, start: float, batch: int) -> None:
         now = time.monotonic()
         spent = {stage: ms for stage, ms in found.answer.cost.ms.items() if stage != "encode"}
         ms = {"queue": 1e3 * (start - job.came)}

@@ -49,16 +49,27 @@ class ServedGallery:
         self.name, self.folder, self.notice = name, folder, ""
         self._settings, self._model, self._device = settings, model, device
         self._exchanging = threading.Lock()
-        self.present = self._opened(model)
+        self.present = self._opened()
         self.windows = self._windows()
 
-    def _opened(self, model: ModelLike | None) -> ServedVersion:
-        opened = ImageGallery.open(self.folder, model=model, device=self._device)
+    def _opened(self, older: ServedVersion | None = None) -> ServedVersion:
+        """The version that is there now, with the model of an older one where that is the same."""
+        opened = ImageGallery.open(self.folder, model=self._model, device=self._device)
         try:
+            if older is not None and self._shares_model(opened, older):
+                model = older.opened.require_model()
+                opened.close()
+                opened = ImageGallery.open(self.folder, model=model, device=self._device)
             return ServedVersion(self.name, opened, self._settings.widths)
         except BaseException:
             opened.close()
             raise
+
+    def _shares_model(self, opened: ImageGallery, older: ServedVersion) -> bool:
+        """Whether both ask one model that is loaded: none that is named here, and no kept encoders."""
+        if self._model is not None or older.encoder is None or opened.spec != older.gallery.spec:
+            return False
+        return not light_files(self.folder, opened.spec.checkpoint)
 
     def _windows(self) -> Windows:
         return Windows(self.present.widths, self._settings.quality_floor)
@@ -115,7 +126,7 @@ class ServedGallery:
 
     def _newer(self, crew: Crew) -> ServedVersion:
         old = self.present
-        newer = self._opened(self._model_for_newer())
+        newer = self._opened(old)
         try:
             same = old.widths == newer.widths and old.gallery.spec == newer.gallery.spec
             if same and old.lanes:
@@ -130,15 +141,6 @@ class ServedGallery:
             newer.opened.close()
             raise
         return newer
-
-    def _model_for_newer(self) -> ModelLike | None:
-        """The model that is loaded already, where the newer version is of the same one."""
-        old = self.present
-        generation = old.gallery.catalog.current()
-        kept = light_files(self.folder, generation.spec.checkpoint)
-        if self._model is not None or kept or generation.spec != old.gallery.spec or old.encoder is None:
-            return self._model
-        return old.opened.require_model()
 
     def close(self) -> None:
         """Close the version behind its last request."""

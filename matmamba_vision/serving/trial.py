@@ -144,7 +144,7 @@ def _run(version: ServedVersion, kind: str) -> Callable[[int, int], None]:
     vector = rng.standard_normal(version.gallery.spec.dim).astype(np.float32)
     picture = Image.fromarray(rng.integers(0, 256, (PIXELS, PIXELS, 3)).astype(np.uint8))
     asked = {"image": picture} if kind == IMAGE else {"vector": vector / np.linalg.norm(vector)}
-    question = Question(gallery=version.name, deadline=time.monotonic(), **asked)  # type: ignore[arg-type]
+    question = Question(gallery=version.name, deadline=time.monotonic(), **asked)
     job = Job(lane=lane, deadline=0.0, widest=0, narrowest=0, question=question, version=version, kind=kind)
     job.prepare()
 

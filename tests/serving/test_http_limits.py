@@ -24,9 +24,15 @@ from served_http import SEARCH, FakeService, client_of, jpeg, listening, made_ga
 from starlette.testclient import TestClient
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery, which nobody changes."""
+    return made_gallery(tmp_path_factory.mktemp("gallery"))
+
+
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[FakeService]:
-    found = FakeService({"photos": made_gallery(tmp_path)})
+def service(folder: Path) -> Iterator[FakeService]:
+    found = FakeService({"photos": folder})
     yield found
     found.close()
 
@@ -131,7 +137,7 @@ def test_a_flood_is_turned_away_when_memory_is_taken(service: FakeService) -> No
     """Ten images of 0.4 MB when decoded, where there is memory for four."""
     service.go.clear()
     content, statuses = jpeg((400, 250)), list[int]()
-    options = HttpOptions(slo_ms=10_000, memory_mb=4 * (0.4 + len(content) / 1e6))
+    options = HttpOptions(slo_ms=10_000, memory_mb=4.5 * (0.4 + len(content) / 1e6))
     with listening(service, options) as served, httpx.Client(base_url=served.url) as client:
 
         def ask() -> None:

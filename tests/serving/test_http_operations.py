@@ -19,9 +19,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from served_http import HOSTILE, SEARCH, FakeService, client_of, jpeg, listening, made_gallery, multipart
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery, which nobody changes."""
+    return made_gallery(tmp_path_factory.mktemp("gallery"))
+
+
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[FakeService]:
-    found = FakeService({"photos": made_gallery(tmp_path)})
+def service(folder: Path) -> Iterator[FakeService]:
+    found = FakeService({"photos": folder})
     yield found
     found.close()
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -107,6 +108,39 @@ def test_a_process_serves_sees_new_versions_and_ends(folder: Path) -> None:
     assert events[-2:] == ["stopping", "stopped"]
 
 
+def test_what_is_under_way_is_answered_before_it_ends(folder: Path) -> None:
+    """Told to end in the middle of a request, it takes no other one, and answers this one."""
+    body = json.dumps({"id": "id7", "k": 3}).encode()
+    head = (
+        f"POST /{SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    with serving("--gallery", f"photos={folder}", "--port", "0") as served:
+        place = ("127.0.0.1", int(served.url.rstrip("/").rpartition(":")[2]))
+        with socket.create_connection(place, timeout=20) as connection:
+            connection.sendall(head.encode() + body[:5])
+            until(lambda: httpx.get(f"{served.url}healthz").status_code == 200)
+            served.process.send_signal(signal.SIGTERM)
+            until(lambda: not is_open(place))
+            assert served.process.poll() is None
+            connection.sendall(body[5:])
+            said = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert len(json.loads(said.partition(b"\r\n\r\n")[2])["hits"]) == 3
+        events = [line["event"] for line in served.end()]
+        assert served.process.returncode == 0
+    assert events[-3:] == ["stopping", "request", "stopped"]
+
+
+def is_open(place: tuple[str, int]) -> bool:
+    """Whether connections are taken."""
+    try:
+        with socket.create_connection(place, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 def test_a_killed_process_is_started_again(folder: Path) -> None:
     """With requests under way, which change nothing: the next one answers the same, at the same port."""
     with bound("127.0.0.1", 0) as free:
@@ -169,7 +203,7 @@ def test_what_cannot_be_served_is_told_in_a_line(
         (["--gallery", folder, "--gallery", folder], "twice"),
         (["--gallery", folder, "--slo", "fast"], "'fast'"),
         (["--gallery", folder, "--host", "0.0.0.0"], "token"),
-        (["--gallery", folder, "--host", "0.0.0.0", "--token-file", tmp_path / "token"], "16 letters"),
+        (["--gallery", folder, "--host", "0.0.0.0", "--token-file", tmp_path / "token"], "16 or more"),
         (["--gallery", folder, "--token-file", tmp_path / "none"], "none"),
         (["--gallery", folder, "--root-path", "search"], "root path"),
         (["--gallery", folder, "--keep-uploads", tmp_path / "kept"], "--writable"),

@@ -46,6 +46,8 @@ class Recording:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         note = RequestNote(given if _SANE.fullmatch(given) else secrets.token_hex(8))
         scope["matmamba.note"] = note
+        # Whether a proxy took it off the path or not: routes are found below it either way.
+        scope["root_path"] = self._front.options.root_path
         exchange = _Exchange(scope, receive, send, self._front, note)
         try:
             await self._app(scope, exchange.receive, exchange.send)
@@ -66,17 +68,17 @@ class Recording:
         self._front.metrics.responded(labels, seconds)
         known = {"gallery": note.gallery, "width": note.width, "strategy": note.strategy}
         client = scope.get("client")
-        log_event(
-            "request",
-            request_id=note.request_id,
-            client=client[0] if client else "",
-            method=scope["method"],
-            route=route,
-            status=status,
-            ms=round(1e3 * seconds, 2),
+        line: dict[str, Any] = {
+            "request_id": note.request_id,
+            "client": client[0] if client else "",
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(1e3 * seconds, 2),
             **{name: value for name, value in known.items() if value},
             **note.more,
-        )
+        }
+        log_event("request", **line)
 
 
 class _Exchange:

@@ -165,9 +165,9 @@ class ServedHttp:
             self._service.close(0.0 if self._listener.force_exit else self._options.drain_s)
             self._front.close()
             self._socket.close()
-        log_event("stopped")
         if self._failure is not None:
             raise self._failure
+        log_event("stopped")
 
     def stop(self) -> None:
         """Take nothing more, answer what is under way, and end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hmac
+from hmac import compare_digest
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -47,7 +47,7 @@ class Guard:
             return None if self._is_open(scope["path"]) or self._bears_token(headers) else _unauthorised()
         host = _name(headers.get("host", ""))
         if host not in self._hosts:
-            return RequestError("bad_request", f"host {host[:200]!r} is none of this service", status=421)
+            return RequestError("bad_request", f"host {host[:200]!r} is no name of this service", status=421)
         if scope["method"] not in _SAFE and self._from_elsewhere(headers):
             return RequestError(
                 "unauthorised", "a page of another origin may not change or ask here", status=403
@@ -61,7 +61,7 @@ class Guard:
 
     def _bears_token(self, headers: Headers) -> bool:
         given = headers.get("authorization", "").encode("utf-8", "replace")
-        return hmac.compare_digest(given, self._wanted)
+        return compare_digest(given, self._wanted)
 
     def _from_elsewhere(self, headers: Headers) -> bool:
         """Whether a browser sends this for a page of another origin, which its user may know nothing of."""
