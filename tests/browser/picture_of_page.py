@@ -12,15 +12,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests"))
 
-from browsing import chromium, make_gallery, served  # noqa: E402
+from browsing import chromium, make_gallery, plan_gallery, served  # noqa: E402
 from drawn_pictures import drawn  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, expect  # noqa: E402
 
 PICTURE = ROOT / "docs" / "pictures" / "service.png"
 VIEW = {"width": 1440, "height": 900}
-# Colours of the file, which keep it small.
-COLOURS = 255
 
 
 def main() -> None:
@@ -28,6 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         gallery = make_gallery(folder / "scenes", 24)
+        plan_gallery(gallery, folder / "queries")
         drawn("balloons", 90).save(folder / "query.jpg")
         with served([gallery], "--quality-share", "1") as service, chromium() as browser:
             page = browser.new_page(viewport=VIEW)
@@ -35,14 +34,14 @@ def main() -> None:
             ask(page, folder / "query.jpg")
             page.screenshot(path=PICTURE)
     with Image.open(PICTURE) as shot:
-        shot.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
+        shot.convert("RGB").save(PICTURE, optimize=True)
 
 
 def ask(page: Page, query: Path) -> None:
     """Some questions at all widths, so that there is something to be seen, and an example that steers."""
     page.locator("#file").set_input_files(query)
     answered(page)
-    for key in ["ArrowRight"] * 4 + ["ArrowLeft"] * 3:
+    for key in (["ArrowRight"] * 4 + ["ArrowLeft"] * 3) * 4:
         page.locator("#width").press(key)
         answered(page)
     page.locator("#hits > li").filter(has_text="balloons").nth(3).get_by_title("More like this").click(

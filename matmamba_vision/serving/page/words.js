@@ -31,6 +31,15 @@ export function percent(share) {
 export const widthName = (width) =>
   width === "" ? "auto" : width === "full" ? "full width" : `width ${width}`;
 
+/** Widths in the order of what they cost, the widest first. */
+export const widestFirst = (widths) => [...widths].sort((a, b) => part(b) - part(a));
+
+/** The share of the full width that a width is; a mixed one has no such name, and stands last. */
+function part(width) {
+  const [above, below = "1"] = width === "full" ? ["1"] : width.split("/");
+  return Number(above) / Number(below) || 0;
+}
+
 /** What a value of metadata looks like in one line. */
 export const plain = (value) =>
   typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
