@@ -197,6 +197,31 @@ def test_a_large_view_goes_through_the_hits(opens: Opens, query: Path) -> None:
     expect(page.locator(".chip.like")).to_contain_text(shown[2])
 
 
+def test_back_goes_to_the_question_before(opens: Opens, query: Path) -> None:
+    page = opens()
+    ask(page, query)
+    first = ids(page)
+    page.locator("#width").press("End")
+    expect(page.locator("#width-facts")).to_contain_text("multiply-adds")
+    hits(page).first.hover()
+    hits(page).first.get_by_title("More like this").click()
+    expect(hits(page).first).not_to_have_attribute("data-id", first[0])
+    page.go_back()
+    expect(page.locator(".chip")).to_have_count(0)
+    expect(hits(page).first).to_have_attribute("data-id", first[0])
+    page.go_back()
+    expect(page.locator("#query-picture")).to_be_hidden()
+    expect(page.locator("#results-title")).to_have_text("Images of the gallery")
+    page.go_forward()
+    answered(page)
+    expect(page.locator("#query-image")).to_be_visible()
+    page.locator("#gallery").select_option("few")
+    expect(hits(page)).to_have_count(len(KINDS))
+    page.go_back()
+    answered(page)
+    expect(page.locator("#gallery")).to_have_value("pictures")
+
+
 def test_another_gallery_is_chosen(opens: Opens) -> None:
     page = opens()
     page.locator("#gallery").select_option("few")
