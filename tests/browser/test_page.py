@@ -283,7 +283,7 @@ def test_names_are_shown_as_they_are(opens: Opens) -> None:
 
 def test_it_works_below_a_path(opens: Opens, service: Served) -> None:
     """Behind a proxy that shows it at a path: nothing is asked beside that."""
-    page = opens()
+    page = opens("about:blank")
     below = f"{service.url}some/path/"
     beside = list[str]()
 

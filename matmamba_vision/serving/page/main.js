@@ -150,6 +150,7 @@ function showGallery({ count: images }) {
   );
   fill(byId("answer-facts"));
   describeChange(null);
+  byId("id").placeholder = hits[0]?.id ?? "";
   if (!hits.length)
     fill(byId("hits"), nothing(question.where ? "No image fulfils the filter." : "This gallery is empty."));
 }
