@@ -18,7 +18,6 @@ from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, expect  # noqa: E402
 
 PICTURE = ROOT / "docs" / "pictures" / "service.png"
-VIEW = {"width": 1440, "height": 900}
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def main() -> None:
         plan_gallery(gallery, folder / "queries")
         drawn("balloons", 90).save(folder / "query.jpg")
         with served([gallery], "--quality-share", "1") as service, chromium() as browser:
-            page = browser.new_page(viewport=VIEW)
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(service.url)
             ask(page, folder / "query.jpg")
             page.screenshot(path=PICTURE)

@@ -61,11 +61,15 @@ function openGallery(known) {
   );
   for (const option of byId("k").options) option.disabled = Number(option.value) > known.max_k;
   before = null;
+  // What was asked before the galleries were known is asked now.
+  const first = question.gallery === null;
   question.gallery = known;
+  question.k = Math.min(question.k, known.max_k);
   question.width = known.widths.some((row) => row.width === question.width) ? question.width : "";
   question.strategy = "auto";
   showWidths(known, question.width, (width) => question.set({ width }));
-  question.reset();
+  if (first) question.set({});
+  else question.reset();
 }
 
 /** Asks a question again that was asked before. */
@@ -92,7 +96,8 @@ function changed(values) {
   if ("k" in values) byId("k").value = question.k;
   if ("strategy" in values) byId("strategy").value = question.strategy;
   showExamples();
-  if (!returning) remember(question.values, !Object.keys(values).every((name) => SETTINGS.includes(name)));
+  if (question.gallery && !returning)
+    remember(question.values, !Object.keys(values).every((name) => SETTINGS.includes(name)));
   if ("width" in values || "minScore" in values) runSoon();
   else run();
 }
