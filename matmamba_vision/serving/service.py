@@ -76,7 +76,7 @@ class Service:
         self._served: dict[str, ServedGallery] = {}
         self._writers = {name: Writer(folder, model, device) for name, folder in self._folders.items()}
         self._events, self._traffic, self._notices = Events(), Traffic(), dict[str, str]()
-        self.crew = crews(settings.workers, device)[0]
+        self.crew = crews(settings.workers, settings.threads, device)[0]
         self._policy = Policy(workers=self.crew.workers, most=settings.max_batch_size, margin=self._margin())
         self._preparing = ThreadPoolExecutor(cores(), thread_name_prefix="matmamba-prepare")
         self._open, self._all_told = 0, threading.Condition()
@@ -119,7 +119,7 @@ class Service:
             MatMambaError: a gallery that is not there or damaged, a width that is unknown, or what encodes
                 queries is not to be had.
         """
-        ways = crews(self.settings.workers, self._device)
+        ways = crews(self.settings.workers, self.settings.threads, self._device)
         try:
             for name, folder in self._folders.items():
                 opened = ServedGallery(name, folder, self.settings, self._model, self._device)

@@ -37,6 +37,9 @@ class Waiting:
 
     def late(self, ticket: Ticket, now: float) -> float:
         """Seconds that a request would be late if it were let in; 0 or less if it can be in time."""
+        if not self._tickets and not self.running:
+            ticket.tried = True
+            return now + self.policy.margin - ticket.deadline
         if len(self) >= self.longest:
             # Half of what waits has to go: until then others would only be sent away.
             half = sum(map(self.policy.least, self._tickets)) / self.policy.workers / 2
