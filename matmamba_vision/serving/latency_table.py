@@ -14,7 +14,7 @@ SHOWN = (1, 2, 4, 8, 16, 32, 64)
 # Batches whose seen times are compared with predicted ones, and how many count as predicted at first.
 RATIOS, AT_FIRST = 64, 16
 # The ratio moves within these: beyond, something stood still that says nothing about the next batch.
-LEAST_RATIO, MOST_RATIO = 0.5, 8.0
+LEAST_RATIO, MOST_RATIO = 0.25, 8.0
 PERCENTILE = 95
 # Of a measurement with too few repeats to know its spread.
 LEAST_SPREAD = 1.05
