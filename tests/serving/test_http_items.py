@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matmamba_datasets import Limits
@@ -154,7 +155,7 @@ def test_an_image_is_added(service: FakeService, writer: TestClient) -> None:
 
 
 def test_several_images_are_added(service: FakeService, writer: TestClient) -> None:
-    files = [("image", (f"{n}.jpg", jpeg(seed=n), "image/jpeg")) for n in range(2)]
+    files: list[tuple[str, Any]] = [("image", (f"{n}.jpg", jpeg(seed=n))) for n in range(2)]
     about = {"items": [{"id": "id7"}, {"id": "new"}], "upsert": True}
     files.append(("request", (None, json.dumps(about).encode(), "application/json")))
     assert writer.post(f"{PHOTOS}/items", files=files).json()["changed"] == 2

@@ -67,7 +67,7 @@ def test_many_clients_are_answered_as_the_library_answers(folder: Path, served: 
 
     def ask(client: httpx.Client, pair: tuple[Path, str]) -> dict[str, Any]:
         request = json.dumps({"k": 5, "width": pair[1], "strategy": "single-shot"})
-        parts = {"image": pair[0].read_bytes(), "request": (None, request)}
+        parts: dict[str, Any] = {"image": pair[0].read_bytes(), "request": (None, request)}
         said = client.post("v1/galleries/photos/search", files=parts)
         assert said.status_code == 200, said.text
         found: dict[str, Any] = said.json()
@@ -96,7 +96,7 @@ def test_images_are_added_and_deleted_while_it_answers(folder: Path, served: Ser
         thread = threading.Thread(target=ask)
         thread.start()
         about = json.dumps({"id": "<b>new</b>", "label": "x", "metadata": {"year": 2026}})
-        parts = {"image": file.read_bytes(), "request": (None, about)}
+        parts: dict[str, Any] = {"image": file.read_bytes(), "request": (None, about)}
         added = client.post("items", files=parts)
         assert added.status_code == 201, added.text
         again = client.post("items", files=parts)

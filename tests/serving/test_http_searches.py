@@ -180,7 +180,7 @@ def test_messages_do_not_say_where_galleries_lie(client: TestClient, folder: Pat
 
 
 def test_several_images_are_asked_at_once(service: FakeService, client: TestClient) -> None:
-    files = [("image", (f"{n}.jpg", jpeg(seed=n), "image/jpeg")) for n in range(3)]
+    files: list[tuple[str, Any]] = [("image", (f"{n}.jpg", jpeg(seed=n))) for n in range(3)]
     files[1] = ("image", ("broken.jpg", jpeg()[:300], "image/jpeg"))
     files.append(("request", (None, json.dumps({"k": 2}).encode(), "application/json")))
     said = client.post(f"{SEARCH}/batch", files=files)

@@ -15,10 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from ... import __version__
 from ...errors import MatMambaError
+from .admission import Guard
 from .changes import ChangeRoutes
-from .guard import Guard
 from .items import ItemRoutes
 from .logs import log_event
 from .operations import OperationRoutes
@@ -44,6 +43,8 @@ from .searches import SearchRoutes
 from .uploads import FORM, JSON
 from .work import Front, RequestNote
 
+# Of what is asked and answered, not of the program.
+VERSION = "1"
 GALLERY = "/v1/galleries/{gallery}"
 ABOUT = (
     "Image search whose queries get narrower under load instead of late: one network, any of its widths."
@@ -78,7 +79,7 @@ def make_routes(front: Front) -> FastAPI:
     """
     app = FastAPI(
         title="MatMamba Vision",
-        version=__version__,
+        version=VERSION,
         description=ABOUT,
         docs_url=None,
         redoc_url=None,

@@ -68,17 +68,17 @@ class Recording:
         self._front.metrics.responded(labels, seconds)
         known = {"gallery": note.gallery, "width": note.width, "strategy": note.strategy}
         client = scope.get("client")
-        log_event(
-            "request",
-            request_id=note.request_id,
-            client=client[0] if client else "",
-            method=scope["method"],
-            route=route,
-            status=status,
-            ms=round(1e3 * seconds, 2),
+        line: dict[str, Any] = {
+            "request_id": note.request_id,
+            "client": client[0] if client else "",
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(1e3 * seconds, 2),
             **{name: value for name, value in known.items() if value},
             **note.more,
-        )
+        }
+        log_event("request", **line)
 
 
 class _Exchange:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hmac
+from hmac import compare_digest
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -61,7 +61,7 @@ class Guard:
 
     def _bears_token(self, headers: Headers) -> bool:
         given = headers.get("authorization", "").encode("utf-8", "replace")
-        return hmac.compare_digest(given, self._wanted)
+        return compare_digest(given, self._wanted)
 
     def _from_elsewhere(self, headers: Headers) -> bool:
         """Whether a browser sends this for a page of another origin, which its user may know nothing of."""
