@@ -116,6 +116,12 @@ def test_a_table_of_single_images_grows_by_these() -> None:
     np.testing.assert_allclose(table.typical[0], [0.01, 0.02, 0.03])
 
 
+def test_a_disturbed_measurement_makes_no_narrow_width_slow() -> None:
+    table = table_of(("full", "1/8"), 2, {(0, 1): [0.01] * 9 + [1.0], (1, 1): [0.3], (0, 2): [0.02]})
+    np.testing.assert_allclose(table.typical, [[0.01, 0.02], [0.01, 0.02]])
+    assert table.seconds(0, 1) <= 0.02
+
+
 def test_a_table_follows_what_is_seen() -> None:
     table = LatencyTable(("full",), np.array([[0.01, 0.02]]), 1.0)
     assert table.seconds(0, 2) == 0.02
