@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
+BROWSER_READY := $(VENV)/.ready-browser
+CHROMIUM := /usr/bin/chromium
 # Fresh environments for the wheel: what searches without torch, and what trains.
 SMOKE := build/smoke
 # What `hatch_build.py` compiles.
@@ -16,10 +18,14 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time latency,$(BENCHMARKS))
 
-.PHONY: demo test coverage test-timm slow smoke lint format docs record readme bench native clean
+.PHONY: demo serve test coverage test-timm browser slow smoke lint format docs record readme bench native clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
+
+serve: $(READY)  ## serve the demo's gallery, with a page to search it at http://127.0.0.1:8765/; others: FLAGS="--gallery G"
+	@test -d runs/demo/gallery || { echo "there is no runs/demo/gallery: make demo makes it"; exit 1; }
+	$(BIN)/matmamba serve --gallery digits=runs/demo/gallery $(FLAGS)
 
 test: $(READY)  ## all tests that need nothing special, on all cores; on some: CORES=2
 	$(SPREAD) $(FLAGS)
@@ -30,6 +36,9 @@ coverage: $(READY)  ## the same, and which share of the packages' lines they run
 
 test-timm: $(READY)  ## timm's own tests of models, fetched in the installed version, on every variant
 	$(BIN)/python tests/timm_contract.py $(FLAGS)
+
+browser: $(BROWSER_READY) $(CHROMIUM)  ## the service's page in Chromium: a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser $(FLAGS)
 
 slow: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m slow $(FLAGS)
@@ -85,6 +94,14 @@ $(READY): pyproject.toml constraints.txt hatch_build.py $(KERNELS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@$(BIN)/python -c 'import timm' 2> /dev/null || $(BIN)/python datasets/matmamba_datasets/torchvision_startup.py
 	@touch $@
+
+$(BROWSER_READY): $(READY)  # what drives a browser
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	@touch $@
+
+$(CHROMIUM):  # Debian's, where apt-get may install
+	@{ apt-get update -qq && apt-get install -qq --no-install-recommends chromium; } > /dev/null 2>&1 \
+		|| { echo "$@ is missing, and apt-get cannot install it here: install Debian's package chromium"; exit 1; }
 
 $(BENCH_READY): $(READY)  # the libraries that are measured beside ours
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -35,6 +35,7 @@ COMMANDS = {
     "index": "add images to a gallery, or vectors made elsewhere",
     "merge": "put galleries into one, such as the shards of one collection",
     "reindex": "move a gallery to another model while it goes on answering",
+    "serve": "answer searches over HTTP, with a page to search in",
     "search": "find the images of a gallery that are most like others",
     "duplicates": "find near-duplicates in a gallery",
     "knn-label": "suggest labels, and find suspicious ones",

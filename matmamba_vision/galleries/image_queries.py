@@ -23,6 +23,11 @@ PreparedImages: TypeAlias = "Tensor | NDArray[np.float32]"
 class WidthEncoder(Protocol):
     """What turns prepared images into embeddings at any width of a model."""
 
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """Labels of the widths that are at hand, "full" first where it is."""
+        ...
+
     def spec(self, width: str = "full") -> EmbeddingSpec:
         """What embeddings of a width are made of, at full length."""
         ...

@@ -140,6 +140,11 @@ class LightEncoder:
         return dict(self._any.input)
 
     @property
+    def widths(self) -> tuple[str, ...]:
+        """Labels of the widths that are kept, the most expensive first."""
+        return tuple(sorted(self._files, key=lambda width: (width != "full", -self.macs(width))))
+
+    @property
     def _any(self) -> LightHeader:
         return next(iter(self._files.values()))[0][0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -13,6 +14,9 @@ from matmamba_retrieval import Row
 
 from .answers import Hit
 from .pictures import Pictures
+
+# Of all pages: the service reads it, too.
+STYLE = Path(__file__).with_name("page.css")
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,45 @@ class Card:
 
 
 @dataclass(frozen=True)
+class PageTable:
+    """A table of texts: the first column is what a row is about, the others are figures.
+
+    Attributes:
+        heads: names of the columns.
+        rows: as many texts each.
+        missed: numbers of the rows in the colour of warnings.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    missed: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, an optional leading card, and cards."""
+    """A heading, and below it whatever is given of a note, a plot, a table, a leading card, and cards.
+
+    Attributes:
+        heading: in a line.
+        cards: of images.
+        lead: card that stands beside them.
+        note: some sentences.
+        warning: whether the heading is in the colour of warnings.
+        plot: PNG, b"" for none.
+        caption: what the plot shows, for those who do not see it, too.
+        table: of figures.
+        dense: whether cards are small, and many in a row.
+    """
 
     heading: str
     cards: Sequence[Card] = ()
     lead: Card | None = None
     note: str = ""
     warning: bool = False
+    plot: bytes = b""
+    caption: str = ""
+    table: PageTable | None = None
+    dense: bool = False
 
 
 @dataclass
@@ -71,14 +106,14 @@ class Page:
         self._partial = self.file.with_name(f".{self.file.name}.partial")
         # Names of files can hold bytes that are no text.
         self._opened = self._partial.open("w", encoding="utf-8", errors="replace")
-        self._opened.write(_HEAD.substitute(title=escape(self.title), intro=escape(self.intro)))
+        self._opened.write(html_head(self.title, self.intro))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in self.facts.items())
-        self._opened.write(f"</main>\n<footer><dl>{rows}</dl></footer>\n</body>\n</html>\n")
+        self._opened.write(f"</main>\n<footer class=sheet><dl>{rows}</dl></footer>\n</body>\n</html>\n")
         self._opened.close()
         if kind is None:
             self._partial.replace(self.file)
@@ -88,13 +123,21 @@ class Page:
     def write(self, section: Section) -> None:
         """Add a section."""
         note = f"<p class=note>{escape(section.note)}</p>" if section.note else ""
+        plot = _plot(section.plot, section.caption) if section.plot else ""
+        table = _table(section.table) if section.table else ""
         lead = f"<div class=lead>{_card(section.lead)}</div>" if section.lead else ""
-        grid = f"<ol class=grid>{''.join(f'<li>{_card(card)}</li>' for card in section.cards)}</ol>"
+        cards = "".join(f"<li>{_card(card)}</li>" for card in section.cards)
+        grid = f'<ol class="grid{" dense" if section.dense else ""}">{cards}</ol>'
         kind = ' class="warning"' if section.warning else ""
         self._opened.write(
-            f"<section{kind}><h2>{escape(section.heading)}</h2>{note}"
+            f"<section{kind}><h2>{escape(section.heading)}</h2>{note}{plot}{table}"
             f"<div class=row>{lead}{grid if section.cards else ''}</div></section>\n"
         )
+
+
+def html_head(title: str, intro: str) -> str:
+    """A page as far as its first section, with the styles in it."""
+    return _HEAD.substitute(title=escape(title), intro=escape(intro), style=STYLE.read_text(encoding="utf-8"))
 
 
 def image_card(
@@ -103,6 +146,29 @@ def image_card(
     """An image of a gallery: its label, or its id where it has none, stands first."""
     title, detail = (row.label, row.id) if row.label else (row.id, "")
     return Card(pictures.data_url(row.path), title, detail, row.path, score, badge, mark)
+
+
+def _plot(png: bytes, caption: str) -> str:
+    picture = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    alt = escape(caption, quote=True)
+    return f'<figure class=plot><img alt="{alt}" src="{picture}"><figcaption>{alt}</figcaption></figure>'
+
+
+def _table(table: PageTable) -> str:
+    head = "".join(
+        f"<th scope=col{_number(place)}>{escape(name)}</th>" for place, name in enumerate(table.heads)
+    )
+    body = "".join(_row(row, number in table.missed) for number, row in enumerate(table.rows))
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _row(texts: Sequence[str], missed: bool) -> str:
+    cells = "".join(f"<td{_number(place)}>{escape(text)}</td>" for place, text in enumerate(texts))
+    return f"<tr{' class=missed' if missed else ''}>{cells}</tr>"
+
+
+def _number(place: int) -> str:
+    return " class=number" if place else ""
 
 
 def _card(card: Card) -> str:
@@ -139,53 +205,9 @@ _HEAD = Template("""<!doctype html>
   content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>$title</title>
 <style>
-  :root { color-scheme: light dark; --back: #f6f6f4; --card: #fff; --text: #1d1d1f; --quiet: #6b6b70;
-    --line: #0000001a; --accent: #2563c9; --alarm: #b4231a; --frame: #ebebe8; }
-  @media (prefers-color-scheme: dark) { :root { --back: #141416; --card: #1f1f23; --text: #ececf0;
-    --quiet: #9b9ba3; --line: #ffffff1f; --accent: #6ea8ff; --alarm: #ff8a7a; --frame: #2a2a2f; } }
-  * { box-sizing: border-box; }
-  body { margin: 0; background: var(--back); color: var(--text);
-    font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-  header, main, footer { max-width: 76rem; margin: 0 auto; padding: 0 1rem; }
-  header { padding-top: 2rem; }
-  h1 { font-size: 1.6rem; margin: 0 0 .25rem; letter-spacing: -.01em; }
-  header p, .note { color: var(--quiet); margin: .2rem 0 .7rem; overflow-wrap: anywhere; }
-  section { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 1rem;
-    margin: 1.25rem 0; }
-  h2 { font-size: 1.02rem; margin: 0 0 .6rem; overflow-wrap: anywhere; }
-  .warning h2 { color: var(--alarm); }
-  .row { display: flex; gap: 1.25rem; align-items: flex-start; }
-  .lead { flex: 0 0 11rem; position: sticky; top: 1rem; }
-  .grid { flex: 1; min-width: 0; list-style: none; margin: 0; padding: 0; display: grid; gap: .9rem;
-    grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
-  figure { margin: 0; min-width: 0; }
-  .frame { position: relative; aspect-ratio: 1; background: var(--frame); border-radius: 10px;
-    overflow: hidden; display: grid; place-items: center; }
-  .frame a, .frame img { width: 100%; height: 100%; display: block; }
-  .frame img { object-fit: contain; }
-  figure.lead .frame { outline: 3px solid var(--accent); outline-offset: 2px; }
-  figure.doubt .badge { background: var(--alarm); }
-  .missing { color: var(--quiet); font-size: .8rem; text-align: center; }
-  .words { padding: .6rem; overflow: auto; max-height: 100%; overflow-wrap: anywhere; text-align: center; }
-  .badge { position: absolute; left: .4rem; top: .4rem; background: #000000a8; color: #fff; font-size: .75rem;
-    padding: .05rem .45rem; border-radius: 99px; font-variant-numeric: tabular-nums; }
-  .doubt .badge { color: var(--card); }
-  .bar { height: 4px; border-radius: 2px; background: var(--frame); margin: .4rem 0 .1rem; }
-  .bar i { display: block; height: 100%; border-radius: 2px; background: var(--accent); }
-  figcaption { font-size: .82rem; margin-top: .25rem; }
-  figcaption b, figcaption span { display: block; overflow: hidden; text-overflow: ellipsis;
-    white-space: nowrap; }
-  .detail { color: var(--quiet); }
-  footer { padding-bottom: 3rem; }
-  dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; color: var(--quiet);
-    font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-  dd { margin: 0; min-width: 0; }
-  @media (max-width: 40rem) { .row { flex-direction: column; align-items: stretch; }
-    .lead { position: static; flex: none; width: 11rem; }
-    .grid { grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); } }
-</style>
+$style</style>
 </head>
 <body>
-<header><h1>$title</h1><p>$intro</p></header>
-<main>
+<header class=sheet><h1>$title</h1><p>$intro</p></header>
+<main class=sheet>
 """)

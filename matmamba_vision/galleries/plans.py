@@ -27,6 +27,7 @@ from ..progress import Reporter
 from .encoding import embed_images, some
 from .given_images import ImageLike, collection_of
 from .given_vectors import GivenVectors
+from .plan_trials import keep_trials
 from .queries import unit_vectors
 from .strategies import say_few
 
@@ -178,6 +179,7 @@ def find_plan(
     gallery.save_plan(plan.to_json())
     offered = [row for row in rows if not row["falls_back"]]
     front = pareto_front(offered, lambda row: row["ms"], lambda row: row[wanted.goal.quality])
+    keep_trials(gallery.folder, plan, offered, front, chosen)
     return PlanFound(
         plan=plan,
         goal=wanted.goal,

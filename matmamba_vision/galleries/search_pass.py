@@ -151,6 +151,10 @@ class SearchPass:
             for place, row in enumerate(self.gallery.rows(part)):
                 yield self._answer(row.id, row.path, hits, place)
 
+    def one(self, name: str, query: Queries) -> Answer:
+        """The answer to a single query that encodes itself."""
+        return self._answer(name, "", self._search(query, self.k), 0)
+
     def _search(self, queries: Queries, k: int) -> Hits:
         count = len(queries)
         if self.allowed is not None and not self.allowed.any():

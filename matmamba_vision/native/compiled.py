@@ -134,9 +134,14 @@ class Library(Compiled):
         name = self.instructions.encode()
         self._require(self._calls.matmamba_end_scan(self.pool().address, name, ctypes.byref(end)))
 
+    def limit_own_threads(self, most: int) -> None:
+        """Let at most so many threads work for the calling one from now on; 0 for no limit of its own."""
+        self._pools.most = most
+
     def pool(self) -> Pool:
-        """The threads that work for the calling one, as many as `threads` says now."""
-        key = (threads(), os.getpid())
+        """The threads that work for the calling one, as many as `threads` says now, within its own limit."""
+        count = threads()
+        key = (min(count, self._pools.most or count), os.getpid())
         known = self._pools.known
         if key not in known:
             # Of a process that was forked, or of another number of threads.
@@ -192,7 +197,9 @@ class Memory:
 
 
 class _OwnPools(threading.local):
-    """The pool of each Python thread, by number of threads and process."""
+    """The pool of each Python thread, by number of threads and process; and its own limit, 0 for none."""
+
+    most = 0
 
     def __init__(self) -> None:
         self.known: dict[tuple[int, int], Pool] = {}

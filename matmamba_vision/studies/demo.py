@@ -26,6 +26,7 @@ from ..progress import Listener, Reporter
 from ..runs import TrainConfig, load_config, train
 from ..widths.quality_and_cost import measure_widths
 from .compare import Compared, compare_strategies
+from .demo_images import FiledImages
 from .demo_page import write_report
 from .examples import pick_examples
 from .goals import judge, require_goals
@@ -39,7 +40,8 @@ class Demonstration:
     """What `demo` reached, and wrote.
 
     Attributes:
-        output: the folder: a run, with the gallery in a folder of it, results.json, the report and its plots.
+        output: the folder: a run, with the gallery and its images in folders of it, results.json, the report
+            and its plots.
         report: the page.
         widths: a row for each trained width: accuracy, retrieval and cost.
         retrieval: a row for each strategy: quality and cost.
@@ -114,7 +116,8 @@ def demo(
     splits = open_splits(config.data)
     with stages.timed("index"):
         place = folder / "gallery"
-        index(splits.train, place, model=checkpoint, dims=SHORTLIST_DIMS, progress=report.listener)
+        images = FiledImages(splits.train, folder / "images")
+        index(images, place, model=checkpoint, dims=SHORTLIST_DIMS, progress=report.listener)
     with Gallery(place) as gallery:
         widths, compared = _measured(checkpoint, splits, gallery, stages)
         results: dict[str, Any] = {

@@ -9,11 +9,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
+from .demo_words import way_words, width_words
 from .examples import Example, Picture
 
 RIGHT, WRONG = "#2a9d5c", "#d1373b"
-MARKERS = {"single-shot": "s", "shortlist": "o", "funnel": "^"}
+RECOGNISED, FOUND = "#2f6fd0", "#c77a1a"
+ENCODER, SEARCH = "#0b6e66", "#8cc7bf"
 
 
 def draw_widths(rows: Sequence[dict[str, Any]], queries: int, file: Path) -> None:
@@ -21,29 +24,27 @@ def draw_widths(rows: Sequence[dict[str, Any]], queries: int, file: Path) -> Non
 
     Bars are 95 % Wilson intervals for `queries` images: differences within them may be chance.
     """
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     mmacs = [1e3 * row["gmacs"] for row in rows]
-    series = (("top1", "classification, top-1", "o", 1.0), ("knn1", "retrieval, 1-NN", "s", 1.015))
     # A little apart, so that one does not hide the other.
-    for name, title, marker, apart in series:
+    series = (
+        ("top1", "digit recognised (top-1)", "o", RECOGNISED, 0.985),
+        ("knn1", "first hit shows the same digit (1-NN)", "s", FOUND, 1.015),
+    )
+    for name, title, marker, colour, apart in series:
         shares = [row[name] for row in rows]
-        errors = [_wilson_bars(share, queries) for share in shares]
+        bars = zip(*(_wilson_bars(share, queries) for share in shares), strict=True)
+        places = [apart * x for x in mmacs]
         axes.errorbar(
-            [apart * x for x in mmacs],
-            shares,
-            yerr=[*zip(*errors, strict=True)],
-            marker=marker,
-            capsize=3,
-            label=title,
+            places, shares, yerr=[*bars], marker=marker, capsize=3, color=colour, label=title, linewidth=1.5
         )
-    for row, x in zip(rows, mmacs, strict=True):
-        above = max(row["top1"], row["knn1"])
-        axes.annotate(row["width"], (x, above), xytext=(10, 5), textcoords="offset points", ha="center")
-    axes.set(xscale="log", xlabel="multiply-adds per image, millions", ylabel="accuracy, held-out images")
+    axes.set(xscale="log", xlabel="multiply-adds of one image, millions", ylabel="of the held-out digits")
     axes.set_ylim(*_accuracy_limits(row[name] for row in rows for name in ("top1", "knn1")))
-    axes.set_xticks(mmacs, [f"{x:.1f}" for x in mmacs])
+    names = [f"{x:.1f}\n{width_words(row['width'])}" for row, x in zip(rows, mmacs, strict=True)]
+    axes.set_xticks(mmacs, names)
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(file, dpi=150)
@@ -65,32 +66,36 @@ def _accuracy_limits(values: Iterable[float]) -> tuple[float, float]:
 
 
 def draw_retrieval(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """mAP@10 against encoder time and against search time, one point for each strategy."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, name, title in zip(panels, ("encode_ms", "search_ms"), ("encoder", "search"), strict=True):
-        for row in rows:
-            axes.scatter(
-                row[name],
-                row["map10"],
-                marker=MARKERS[row["strategy"]],
-                s=70,
-                alpha=0.8,
-                label=_describe(row),
-            )
-        axes.set(xlabel=f"{title}, ms per query", xlim=(0, 1.1 * max(row[name] for row in rows)))
-        axes.locator_params(axis="x", nbins=5)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("mAP@10")
-    panels[0].set_ylim(*_accuracy_limits(row["map10"] for row in rows))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
+    """A line for each strategy: its milliseconds, encoder and search apart, and how good its hits are."""
+    figure = Figure(figsize=(11, 0.9 + 0.42 * len(rows)), layout="constrained")
+    cost, quality = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
+    lines = range(len(rows))
+    encoder, search = ([row[name] for row in rows] for name in ("encode_ms", "search_ms"))
+    cost.barh(lines, encoder, height=0.62, color=ENCODER, label="encoder")
+    cost.barh(lines, search, height=0.62, left=encoder, color=SEARCH, label="search")
+    cost.set_yticks(lines, [way_words(row) for row in rows], fontsize=9)
+    cost.set(xlabel="milliseconds of one query")
+    cost.invert_yaxis()
+    _draw_quality(quality, rows)
+    for axes in (cost, quality):
+        axes.grid(alpha=0.3, axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, frameon=False)
     figure.savefig(file, dpi=150)
 
 
-def _describe(row: dict[str, Any]) -> str:
-    if row["strategy"] == "single-shot":
-        return f"single-shot, query {row['query_width']}"
-    return f"{row['strategy']} of {row['shortlist']} by {row['dim']} dims,\nquery {row['query_width']}"
+def _draw_quality(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Two marks for each strategy, one above the other, for both are often whole."""
+    for name, title, marker, colour, down in (
+        ("map10", "same digit (mAP@10)", "o", FOUND, -0.16),
+        ("ann_recall10", "of the exact first 10, found", "D", RECOGNISED, 0.16),
+    ):
+        shares, lines = [row[name] for row in rows], [line + down for line in range(len(rows))]
+        axes.plot(shares, lines, marker, color=colour, label=title, markersize=7, alpha=0.85)
+    axes.set(xlim=(0, 1.03))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 
 def draw_examples(examples: Sequence[Example], first_stage: str, file: Path) -> None:
@@ -98,7 +103,7 @@ def draw_examples(examples: Sequence[Example], first_stage: str, file: Path) -> 
     shown = min(len(examples[0].shortlist), len(examples[0].reranked), 8)
     # Narrow empty columns set the three parts apart.
     ratios = [1.0, 0.3, *[1.0] * shown, 0.3, *[1.0] * shown]
-    parts = {0: "query", 2: f"shortlist: {first_stage}", 3 + shown: "reranked by full width and length"}
+    parts = {0: "query", 2: f"shortlist: {first_stage}", 3 + shown: "compared again at full width"}
     figure = Figure(figsize=(0.8 * sum(ratios), 0.95 * len(examples) + 0.5))
     top = 1 - 0.62 / figure.get_figheight()
     spacing = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": top, "wspace": 0.12, "hspace": 0.25}

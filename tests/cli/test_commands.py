@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -388,7 +389,13 @@ def test_the_demo_reports_what_it_measured(tmp_path: Path, capsys: pytest.Captur
         np.isfinite(row[name]) for row in results["retrieval"] for name in ("top1", "map10", "search_ms")
     )
     page = (output / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/jpeg;base64,") == 6 * (1 + 10)
+    assert all(words in page for words in ("1/8 width", "full width alone", "digits recognised", "missed"))
+    assert not re.search(r"\b(ann_recall10|map10|knn1|encode_ms|search_ms|query_width|gmacs)\b", page)
+    assert f"<td class=number>{100 * results['widths'][-1]['top1']:.1f} %</td>" in page
+    with Gallery(output / "gallery") as gallery:
+        assert all(Path(row.path).is_file() for row in gallery.rows(range(len(gallery))))
     assert "http" not in page.replace("http-equiv", "")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x").write_text("x")

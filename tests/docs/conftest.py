@@ -82,6 +82,7 @@ def save_data(folder: Path) -> None:
     (folder / "my.yaml").write_text(
         "k: 5\ndims: [16]\nshortlists: [10]\nstrategies: [single-shot, shortlist]\n"
     )
+    (folder / "token.txt").write_text("a-token-of-many-letters")
     # In the place of timm's own scripts, which its package lacks.
     for name in ("benchmark.py", "train.py"):
         (folder / name).write_text(

@@ -35,6 +35,8 @@ INSTEAD = {
     r"^matmamba distill (.*)": rf"matmamba distill \1 {STUDENT}",
     # Asked by texts, which only networks of open_clip's take.
     **({} if find_spec("open_clip") else {r"^matmamba search --gallery W .*": ""}),
+    # It would serve until it is told to end.
+    r"^matmamba serve (.*?)( --check)?$": r"matmamba serve \1 --check --port 0",
     r"timm:resnet50.a1_in1k": "timm:local-dir:LITE2",
     r"s3://bucket/photos/train-\{000000..000099\}.tar": "SHARDS/train-{000000..000000}.tar",
     r"^(matmamba evaluate --name parquet .*)": r"\1 --checkpoint RUN",

@@ -1,0 +1,1 @@
+"""The service over HTTP: requests become questions, replies become JSON, and nothing else happens here."""

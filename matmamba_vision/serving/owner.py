@@ -1,0 +1,120 @@
+"""The owner of the model: the threads that compute, batch by batch, what waits."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from ..native import library
+from .policy import Chosen, Ticket
+from .waiting import Waiting
+
+# What a worker that finds nothing looks again after, in seconds, if nobody wakes it.
+LOOK_AGAIN = 0.5
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compute_on(threads: int) -> None:
+    """Let the calling thread compute on so many threads: kernels, PyTorch where it is loaded, and FAISS."""
+    kernels = library()
+    if kernels is not None:
+        kernels.limit_own_threads(threads)
+    for name, call in (("torch", "set_num_threads"), ("faiss", "omp_set_num_threads")):
+        loaded = sys.modules.get(name)
+        if loaded is not None and hasattr(loaded, call):
+            getattr(loaded, call)(threads)
+
+
+class Owner:
+    """Threads that take from what waits and compute it.
+
+    Args:
+        waiting: what waits, and who is next; it is touched only while `changing` is held.
+        compute: answers what a worker, by its number, has taken; it does not raise.
+        give_up: tells requests that they cannot be answered in time; it does not raise.
+
+    Attributes:
+        changing: to be held while what waits is looked at or changed.
+    """
+
+    def __init__(
+        self,
+        waiting: Waiting,
+        compute: Callable[[int, Chosen], None],
+        give_up: Callable[[Sequence[Ticket]], None],
+    ) -> None:
+        self.waiting, self.changing = waiting, threading.Condition()
+        self._compute, self._give_up = compute, give_up
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+
+    def start(self, workers: int, threads: int) -> None:
+        """Begin to compute.
+
+        Args:
+            workers: how many batches at the same time.
+            threads: that each batch is computed on.
+        """
+        for number in range(workers):
+            name = f"matmamba-worker-{number}"
+            self._threads.append(
+                threading.Thread(target=self._work, args=(number, threads), name=name, daemon=True)
+            )
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads, once what they compute is answered."""
+        with self.changing:
+            self._stopped = True
+            self.changing.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def has_time(self, worker: int, ticket: Ticket, seconds: float) -> bool:
+        """Whether a worker has time to do more, of some seconds, for a request that it computes."""
+        with self.changing:
+            return self.waiting.has_time(worker, ticket, seconds, time.monotonic())
+
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is computed."""
+        with self.changing:
+            return not len(self.waiting) and not self.waiting.running
+
+    def _work(self, number: int, threads: int) -> None:
+        while True:
+            chosen, lost = self._next(number)
+            if lost:
+                self._give_up(lost)
+            if chosen is not None:
+                # PyTorch may have been loaded since.
+                compute_on(threads)
+                try:
+                    self._compute(number, chosen)
+                finally:
+                    with self.changing:
+                        self.waiting.done(number)
+            elif not lost:
+                return
+
+    def _next(self, number: int) -> tuple[Chosen | None, list[Ticket]]:
+        """What a worker computes, and who is given up; neither, when it is to stop."""
+        with self.changing:
+            while not self._stopped:
+                now = time.monotonic()
+                lost = self.waiting.lost(now)
+                chosen = self.waiting.take(number, now)
+                if chosen is not None or lost:
+                    if len(self.waiting):
+                        self.changing.notify()
+                    return chosen, lost
+                due = self.waiting.due() - now
+                self.changing.wait(min(max(due, 1e-4), LOOK_AGAIN))
+            return None, []
