@@ -144,6 +144,7 @@ def _settings(args: ServeFlags, slo_ms: float) -> Settings:
     return Settings(
         slo_ms=slo_ms,
         workers=args.workers,
+        threads=args.threads,
         max_batch_size=args.max_batch_size,
         max_wait_ms=args.max_wait_ms,
         max_queue=args.max_queue,

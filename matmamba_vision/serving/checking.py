@@ -14,6 +14,7 @@ from ..errors import MatMambaError
 from .asking import Inquiry
 from .owner import compute_on
 from .quality import DEPTH, Sampler, compared_hits
+from .question import Question
 from .served_version import ServedVersion
 from .ways import FULL, way
 
@@ -28,7 +29,7 @@ class GivenAnswer:
 
     Attributes:
         version: that gave it.
-        inquiry: what was asked.
+        question: what was asked.
         prepared: the image that was asked with.
         width: that encoded it.
         ids: of its first hits.
@@ -36,7 +37,7 @@ class GivenAnswer:
     """
 
     version: ServedVersion
-    inquiry: Inquiry
+    question: Question
     prepared: Any
     width: str
     ids: tuple[str, ...]
@@ -45,7 +46,7 @@ class GivenAnswer:
     @property
     def depth(self) -> int:
         """Hits that are compared."""
-        return min(DEPTH, self.inquiry.wanted)
+        return min(DEPTH, self.question.k)
 
 
 # The width, share of hits, and whether the first was the same, of one answer.
@@ -62,7 +63,7 @@ def compare(given: GivenAnswer, on_trial: str) -> list[Comparison]:
     Raises:
         MatMambaError: the full width is not to be had.
     """
-    version, inquiry = given.version, given.inquiry
+    version, inquiry = given.version, Inquiry(given.question, given.version.gallery)
     assert version.encoder is not None
     image = version.encoder.queries([given.prepared])
     exact = [hit.id for hit in inquiry.answer(Strategy.single_shot(width=FULL), image)]

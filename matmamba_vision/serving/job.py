@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from PIL import Image
 
 from .asking import Inquiry
 from .policy import Ticket
 from .question import Question, Reply
 from .served_version import IMAGE, ServedVersion
+
+# Stands in a question for an image that nobody needs any more, or that is not decoded yet.
+NO_PICTURE = Image.new("RGB", (1, 1))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -37,7 +42,7 @@ class Job(Ticket):
     is_done: bool = False
 
     def prepare(self) -> None:
-        """Look up what it asks of the gallery, and make of its image what is encoded.
+        """Look up what it asks of the gallery, and make of its image what is encoded; that alone is kept.
 
         Raises:
             MatMambaError: a question that this gallery cannot be asked.
@@ -47,3 +52,6 @@ class Job(Ticket):
         self.inquiry = Inquiry(self.question, version.gallery)
         if self.kind == IMAGE and version.encoder is not None and image is not None:
             self.prepared = version.encoder.read(image)
+            # An image from a camera takes as much memory as thousands of what is encoded.
+            self.question = replace(self.question, image=NO_PICTURE)
+            self.inquiry.question = self.question

@@ -14,10 +14,10 @@ SHOWN = (1, 2, 4, 8, 16, 32, 64)
 # Batches whose seen times are compared with predicted ones, and how many count as predicted at first.
 RATIOS, AT_FIRST = 64, 16
 # The ratio moves within these: beyond, something stood still that says nothing about the next batch.
-LEAST_RATIO, MOST_RATIO = 0.5, 8.0
+LEAST_RATIO, MOST_RATIO = 0.05, 8.0
 PERCENTILE = 95
-# Of a measurement with too few repeats to know its spread.
-LEAST_SPREAD = 1.05
+# Of a measurement with too few repeats to know its spread; beyond the most, something else was busy then.
+LEAST_SPREAD, MOST_SPREAD = 1.05, 2.0
 
 Floats = NDArray[np.float64]
 # Seconds by rank of the width and number of images.
@@ -122,7 +122,9 @@ def table_of(widths: Sequence[str], most: int, *samples: Samples) -> LatencyTabl
     for part in samples:
         for cell, seconds in part.items():
             joined.setdefault(cell, []).extend(seconds)
-    typical = np.stack([_row(joined, rank, most) for rank in range(len(widths))])
+    rows = np.stack([_row(joined, rank, most) for rank in range(len(widths))])
+    # A narrower width takes no longer: what was measured longer was disturbed.
+    typical = np.minimum.accumulate(rows, axis=0)
     return LatencyTable(widths, typical, _spread(joined))
 
 
@@ -142,4 +144,4 @@ def _row(samples: Samples, rank: int, most: int) -> Floats:
 
 def _spread(samples: Samples) -> float:
     shares = [one / float(np.median(seconds)) for seconds in samples.values() for one in seconds]
-    return max(LEAST_SPREAD, float(np.percentile(shares, PERCENTILE)))
+    return min(max(LEAST_SPREAD, float(np.percentile(shares, PERCENTILE))), MOST_SPREAD)

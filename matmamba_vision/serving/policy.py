@@ -31,6 +31,8 @@ class Ticket:
         widest: rank of the widest width that may encode it, 0 for the widest there is.
         narrowest: rank of the narrowest one.
         ready: whether it can be computed: its image is prepared.
+        tried: whether it was let in because nobody else was there, though it may be late: what is expected
+            may be wrong, and would never be mended if nobody were let in.
         came: when, in seconds.
     """
 
@@ -39,6 +41,7 @@ class Ticket:
     widest: int
     narrowest: int
     ready: bool = True
+    tried: bool = False
     came: float = 0.0
 
 
@@ -87,6 +90,8 @@ class Policy:
 
     def is_lost(self, ticket: Ticket, now: float) -> bool:
         """Whether it cannot be in time any more, even if it is computed alone now, at the narrowest width."""
+        if ticket.tried:
+            return now > ticket.deadline
         return now + ticket.lane.seconds(ticket.narrowest, 1) + self.margin > ticket.deadline
 
     def choose(

@@ -138,11 +138,11 @@ class Replies:
     def _offer(self, job: Job, reply: Reply) -> None:
         """Have it compared, if it is an image alone that asked, for the first page."""
         question = job.question
-        if reply.width and not question.text and not question.offset and job.inquiry is not None:
+        if reply.width and not question.text and not question.offset:
             self._compare(
                 GivenAnswer(
                     version=job.version,
-                    inquiry=job.inquiry,
+                    question=question,
                     prepared=job.prepared,
                     width=reply.width,
                     ids=tuple(hit.id for hit in reply.answer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -11,8 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..errors import ConfigError, MatMambaError
 from ..galleries.gallery_model import ModelLike
 from ..galleries.given_images import ImageLike
@@ -21,7 +20,7 @@ from .asking import require_question
 from .checking import Checker, Comparison, GivenAnswer
 from .describing import described, min_width, recalls
 from .events import Checked, Events, ServiceEvent, Swapped, Widened
-from .job import Job
+from .job import NO_PICTURE, Job
 from .owner import Owner, cores
 from .policy import Policy
 from .quality import Sampler
@@ -35,10 +34,9 @@ from .trial import Crew, crews
 from .waiting import Waiting
 from .writer import Writer
 
+log = logging.getLogger(__name__)
 # Milliseconds that an answer takes beside what is computed: this share of the time that there is, or so many.
 MARGIN_SHARE, LEAST_MARGIN = 0.08, 2.0
-# Says that there is an image, where none is at hand.
-_NO_PICTURE = Image.new("RGB", (1, 1))
 CLOSING, STARTING = "the service is being closed", "the service is not ready yet"
 
 
@@ -76,11 +74,12 @@ class Service:
         self._served: dict[str, ServedGallery] = {}
         self._writers = {name: Writer(folder, model, device) for name, folder in self._folders.items()}
         self._events, self._traffic, self._notices = Events(), Traffic(), dict[str, str]()
-        self.crew = crews(settings.workers, device)[0]
+        self.crew = crews(settings.workers, settings.threads, device)[0]
         self._policy = Policy(workers=self.crew.workers, most=settings.max_batch_size, margin=self._margin())
         self._preparing = ThreadPoolExecutor(cores(), thread_name_prefix="matmamba-prepare")
         self._open, self._all_told = 0, threading.Condition()
         self._stop_polling = threading.Event()
+        self._polling: threading.Thread | None = None
         self._build()
 
     def _margin(self) -> float:
@@ -119,7 +118,7 @@ class Service:
             MatMambaError: a gallery that is not there or damaged, a width that is unknown, or what encodes
                 queries is not to be had.
         """
-        ways = crews(self.settings.workers, self._device)
+        ways = crews(self.settings.workers, self.settings.threads, self._device)
         try:
             for name, folder in self._folders.items():
                 opened = ServedGallery(name, folder, self.settings, self._model, self._device)
@@ -139,7 +138,8 @@ class Service:
         self._owner.start(crew.workers, crew.threads)
         self._checker.start()
         if self.settings.poll_s:
-            threading.Thread(target=self._poll, name="matmamba-poll", daemon=True).start()
+            self._polling = threading.Thread(target=self._poll, name="matmamba-poll", daemon=True)
+            self._polling.start()
         self.ready = True
 
     def submit(self, question: Question) -> Future[Reply]:
@@ -159,7 +159,19 @@ class Service:
         """
         require_question(question, self.settings.max_k)
         served = self._gallery(question.gallery)
-        self._require_ready()
+        with self._all_told:
+            self._require_ready()
+            self._open += 1
+        try:
+            job = self._held(question, served)
+        except BaseException:
+            self._left()
+            raise
+        self._preparing.submit(self._prepare, job)
+        return job.future
+
+    def _held(self, question: Question, served: ServedGallery) -> Job:
+        """A request that was let in, and whose version is held."""
         version = served.hold()
         try:
             job = self._job(question, served, version)
@@ -168,10 +180,13 @@ class Service:
         except BaseException:
             version.release()
             raise
+        return job
+
+    def _left(self) -> None:
+        """One request less has to be told."""
         with self._all_told:
-            self._open += 1
-        self._preparing.submit(self._prepare, job)
-        return job.future
+            self._open -= 1
+            self._all_told.notify_all()
 
     def require_room(self, gallery: str, deadline: float, width: str = "", min_width: str = "") -> None:
         """Raise what `submit` would for an image: before it is decoded, which is for nothing otherwise.
@@ -192,7 +207,7 @@ class Service:
         if not version.lanes or not version.widths:
             return
         question = Question(gallery=gallery, deadline=deadline, width=width, min_width=min_width)
-        job = self._job(replace(question, image=_NO_PICTURE), served, version)
+        job = self._job(replace(question, image=NO_PICTURE), served, version)
         with self._owner.changing:
             self._require_time(job)
 
@@ -250,9 +265,8 @@ class Service:
             if job.is_done:
                 return
             job.is_done = True
-            self._open -= 1
-            self._all_told.notify_all()
         job.version.release()
+        self._left()
 
     def _recall(self, gallery: str, width: str) -> LiveRecall | None:
         return self._served[gallery].windows.recall(width)
@@ -355,7 +369,11 @@ class Service:
 
     def _poll(self) -> None:
         while not self._stop_polling.wait(self.settings.poll_s):
-            self.refresh()
+            try:
+                self.refresh()
+            # A fault, which must not end the looking.
+            except Exception:
+                log.exception("looking for newer versions failed")
 
     def add(
         self,
@@ -416,9 +434,9 @@ class Service:
         Args:
             drain_s: seconds that answering may take; who still waits then is told `OverloadedError`.
         """
-        self._closing = True
         self._stop_polling.set()
         with self._all_told:
+            self._closing = True
             self._all_told.wait_for(lambda: not self._open, drain_s)
         self.ready = False
         with self._owner.changing:
@@ -428,6 +446,8 @@ class Service:
                 self._replies.fail(ticket, OverloadedError(CLOSING, 1.0))
         self._owner.stop()
         self._checker.stop()
+        if self._polling is not None:
+            self._polling.join()
         self._release()
 
     def _release(self) -> None:

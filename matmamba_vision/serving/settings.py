@@ -16,6 +16,7 @@ class Settings:
         slo_ms: milliseconds in which a request has to be answered that says nothing else.
         workers: threads that compute; 0 for whichever is measured better: one for each core, or a single one
             that computes on all of them.
+        threads: that compute, of all workers together; 0 for as many as there are cores.
         max_batch_size: images that are encoded at once; raise it on a GPU.
         max_wait_ms: longest that an image waits for others to be encoded with; only where that pays.
         max_queue: requests that wait at most: what they hold is bounded by it.
@@ -35,6 +36,7 @@ class Settings:
 
     slo_ms: float = 100.0
     workers: int = 0
+    threads: int = 0
     max_batch_size: int = 16
     max_wait_ms: float = 2.0
     max_queue: int = 256
@@ -47,7 +49,13 @@ class Settings:
     measure_s: float = 1.5
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("max_batch_size", 1), ("max_queue", 1), ("max_k", 1)):
+        for name, least in (
+            ("workers", 0),
+            ("threads", 0),
+            ("max_batch_size", 1),
+            ("max_queue", 1),
+            ("max_k", 1),
+        ):
             require_whole(name, getattr(self, name), least)
         for name in ("slo_ms", "max_wait_ms", "quality_share", "quality_floor", "poll_s", "measure_s"):
             require_number(name, getattr(self, name))

@@ -63,14 +63,15 @@ class Measured:
         return self.crew.workers * count / float(table.typical[0, count - 1])
 
 
-def crews(workers: int, device: str) -> list[Crew]:
+def crews(workers: int, threads: int, device: str) -> list[Crew]:
     """Ways to share the cores, to be compared.
 
     Args:
         workers: how many there are to be; 0 for whichever is better.
+        threads: of all workers together; 0 for as many as there are cores.
         device: that encodes; a GPU is used by one at a time.
     """
-    count = cores()
+    count = threads or cores()
     if workers:
         return [Crew(workers=workers, threads=max(1, count // workers))]
     if device != "cpu" or count == 1:
@@ -131,6 +132,8 @@ def _table(
         together.wait()
         return time_batches(run, len(widths), most, seconds)
 
+    # So that the first condition does not wait for what reads it.
+    version.gallery.allowed("id = ''")
     # Each width once: what loads at first use is loaded now, and what cannot be had is told.
     for rank in range(len(widths)):
         run(rank, 1)

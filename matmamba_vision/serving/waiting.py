@@ -41,7 +41,11 @@ class Waiting:
             # Half of what waits has to go: until then others would only be sent away.
             half = sum(map(self.policy.least, self._tickets)) / self.policy.workers / 2
             return max(half, 1e-3)
-        return self.policy.late(ticket, self._tickets, now, self._left(now))
+        late = self.policy.late(ticket, self._tickets, now, self._left(now))
+        if late > 0 and not self._tickets and not self.running:
+            ticket.tried = True
+            return now + self.policy.margin - ticket.deadline
+        return late
 
     def press(self, now: float) -> None:
         """Somebody was sent away: for a while the narrowest widths make room for those who come next."""

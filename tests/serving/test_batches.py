@@ -116,6 +116,12 @@ def test_a_table_of_single_images_grows_by_these() -> None:
     np.testing.assert_allclose(table.typical[0], [0.01, 0.02, 0.03])
 
 
+def test_a_disturbed_measurement_makes_no_narrow_width_slow() -> None:
+    table = table_of(("full", "1/8"), 2, {(0, 1): [0.01] * 9 + [1.0], (1, 1): [0.3], (0, 2): [0.02]})
+    np.testing.assert_allclose(table.typical, [[0.01, 0.02], [0.01, 0.02]])
+    assert table.seconds(0, 1) <= 0.02
+
+
 def test_a_table_follows_what_is_seen() -> None:
     table = LatencyTable(("full",), np.array([[0.01, 0.02]]), 1.0)
     assert table.seconds(0, 2) == 0.02
@@ -147,10 +153,11 @@ def test_measuring_keeps_to_its_time() -> None:
 
 
 def test_cores_are_shared_as_asked_or_as_measured() -> None:
-    assert crews(3, "cpu")[0].workers == 3
-    assert crews(0, "cuda") == [Crew(workers=1, threads=crews(0, "cuda")[0].threads)]
-    ways = crews(0, "cpu")
-    assert all(one.workers * one.threads == ways[0].workers * ways[0].threads for one in ways)
+    assert crews(3, 6, "cpu") == [Crew(workers=3, threads=2)]
+    assert crews(4, 2, "cpu") == [Crew(workers=4, threads=1)]
+    assert crews(0, 4, "cuda") == [Crew(workers=1, threads=4)]
+    assert crews(0, 1, "cpu") == [Crew(workers=1, threads=1)]
+    assert crews(0, 2, "cpu") == [Crew(workers=1, threads=2), Crew(workers=2, threads=1)]
 
 
 @pytest.mark.parametrize("kind", ["auto", "single-shot", "shortlist", "funnel"])

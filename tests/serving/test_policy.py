@@ -106,6 +106,23 @@ def test_only_what_can_be_in_time_is_let_in() -> None:
     assert waiting.late(ticket(2 * SLO), 0.0) <= 0
 
 
+def test_one_is_let_in_where_nobody_is_though_it_should_be_late() -> None:
+    """What is expected may be wrong, and is mended only by what is seen."""
+    slow = Steady(each=(10.0,) * WIDTHS)
+    waiting, first = queue(), ticket(lane=slow)
+    assert waiting.late(first, 0.0) <= 0
+    waiting.add(first)
+    assert waiting.late(ticket(lane=slow), 0.0) > 0
+    assert waiting.lost(0.05) == []
+    chosen = waiting.take(0, 0.05)
+    assert chosen is not None
+    assert chosen.tickets == (first,)
+    # Who comes while it is computed is not let in, nor who comes too late for anything.
+    assert waiting.late(ticket(SLO, lane=slow), 0.06) > 0
+    waiting.done(0)
+    assert waiting.late(ticket(MARGIN / 2), 0.0) > 0
+
+
 def test_no_more_wait_than_allowed() -> None:
     waiting = Waiting(policy=POLICY, longest=3)
     for _ in range(3):

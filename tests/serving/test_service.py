@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -247,6 +248,18 @@ def test_who_has_gone_is_not_answered(folder: Path, serve: Serve) -> None:
     assert all(len(future.result(60).answer) == 5 for future in futures if future not in gone)
     service.close(5)
     assert service.status()["in_flight"] == 0
+
+
+def test_a_large_image_is_not_kept_while_its_request_waits(folder: Path, serve: Serve) -> None:
+    service, large = serve(folder, workers=1, quality_share=1.0), picture(1).resize((400, 300))
+    gone = weakref.ref(large)
+    future = service.submit(question(image=large))
+    del large
+    assert future.result(60).width
+    end = time.monotonic() + 10
+    while gone() is not None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert gone() is None
 
 
 def test_an_empty_gallery_says_so_and_answers_when_it_has_images(
