@@ -126,6 +126,12 @@ def _is_interpreted() -> bool:
     return is_interpreted()
 
 
+def _triton_too_old() -> str | None:
+    from ..triton.oldest import too_old
+
+    return too_old()
+
+
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -142,6 +148,9 @@ def _refusal_of_kernels(setting: Setting, head_dims: range, state_dims: range) -
 def _refusal_of_triton(setting: Setting) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
+    # First, because launching asks what an old version lacks.
+    if reason := _triton_too_old():
+        return reason
     if setting.device != "cuda" and not _is_interpreted():
         return f"its kernels run on a GPU, or slowly in Triton's interpreter, not on {setting.device}"
     return _refusal_of_kernels(setting, range(8, 129), range(16, 257))
