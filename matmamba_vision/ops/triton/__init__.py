@@ -2,5 +2,5 @@
 
 Nothing is imported here, because Triton may not be installed: `ssd` launches the scan's kernels, which stand
 in `ssd_kernels`; `conv_and_norm_kernels` has what stands beside the scan; `launch` what launches have in
-common.
+common. `block` has all of a block for inference, by other kernels.
 """
