@@ -35,8 +35,11 @@ class Captures(Protocol):
         """Whether somebody else is capturing what is launched here and now."""
         ...
 
-    def turn(self) -> AbstractContextManager[None]:
-        """While it is held, no other graph runs, and no other capture is made."""
+    def turn(self) -> AbstractContextManager[Callable[[Tensor], Tensor]]:
+        """While it is held, no other graph runs, and no other capture is made.
+
+        It gives what hands a tensor that was made within to the caller.
+        """
         ...
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -75,12 +78,12 @@ class CapturedBatches:
 
     def _of_part(self, part: Tensor) -> Tensor:
         size = next(size for size in SIZES if size >= len(part))
-        with self._captures.turn():
+        with self._captures.turn() as hand:
             if size not in self._graphs:
                 self._graphs[size] = self._captured(size, part)
             graph = self._graphs[size]
             if graph is not None:
-                return graph(part)
+                return hand(graph(part))
         return self._work(part)
 
     def _captured(self, size: int, like: Tensor) -> _Graph | None:
@@ -130,13 +133,19 @@ class GraphMemory:
         return torch.cuda.is_current_stream_capturing()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self) -> Iterator[Callable[[Tensor], Tensor]]:
         """See `Captures`; what is launched within runs behind all that the caller launched before."""
         with self._lock, torch.cuda.device(self._device):
             before = torch.cuda.current_stream()
             self._stream.wait_stream(before)
+
+            def hand(result: Tensor) -> Tensor:
+                # Its memory is this stream's, which must not take it back while the caller's still reads.
+                result.record_stream(before)
+                return result
+
             with torch.cuda.stream(self._stream):
-                yield
+                yield hand
             before.wait_stream(self._stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:

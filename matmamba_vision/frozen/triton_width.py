@@ -166,12 +166,13 @@ class TritonEngine:
     Args:
         packed: what is computed.
         place: the GPU, and the numbers in which it computes.
+        choose: how blocks are launched.
     """
 
     name = "triton"
 
-    def __init__(self, packed: PackedWidth, place: Place) -> None:
-        network = TritonNetwork(packed, place)
+    def __init__(self, packed: PackedWidth, place: Place, choose: Choice = default_config) -> None:
+        network = TritonNetwork(packed, place, choose)
         self._batches = CapturedBatches(network.embed, memory_of(place.device), f"width {packed.name}")
 
     def embed(self, images: Tensor) -> Tensor:

@@ -299,3 +299,16 @@ def test_long_sequences_take_the_state_form(batch: int, length: int, form: type)
         batch=batch, length=length, heads=64, head_dim=16, state=128, heads_per_group=64, dtype=torch.bfloat16
     )
     assert isinstance(default_config(shape).scan, form)
+
+
+@pytest.mark.parametrize(
+    ("heads", "per_group", "columns"), [(1, 8, 16), (3, 8, 64), (64, 2, 32), (64, 64, 64)]
+)
+def test_few_heads_take_few_columns(heads: int, per_group: int, columns: int) -> None:
+    shape = BlockShape(
+        batch=1, length=9, heads=heads, head_dim=16, state=16, heads_per_group=per_group, dtype=torch.float32
+    )
+    scan = default_config(shape).scan
+    assert scan.columns == columns
+    if heads < 64:
+        assert_scans(scan, 9, heads=heads, per_group=per_group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from frozen_models import model_of, with_decays
 from matmamba_vision.frozen import PackedWidth, freeze, pack
 from matmamba_vision.frozen.place import Place, place_of
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -57,6 +59,36 @@ def test_every_kind_of_model_equals_itself(number: int, config: BlockConfig) -> 
     found = network_of(pack(model, width), config).embed(images.to(DEVICE))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.cpu(), model.embed(images, width).detach(), rtol=0, atol=TOLERANCE)
+
+
+class Launches(TorchDispatchMode):
+    """Names of the operations that launch something: all that look at no memory are left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, given: Any = (), options: Any = None) -> Any:
+        if not operation.is_view and operation._schema.name not in ("aten::_unsafe_view", "aten::view"):
+            self.names.append(operation._schema.name.split("::")[1])
+        return operation(*given, **(options or {}))
+
+
+@pytest.mark.parametrize("config", [QUADRATIC, STATE], ids=["quadratic", "state"])
+def test_a_block_is_five_launches(config: BlockConfig) -> None:
+    """Also where the scan turns from block to block."""
+    depth, counts = 4, []
+    for blocks in (1, depth):
+        model = model_of(SIZES | {"scan": "flip", "depth": blocks, "global_pool": "avg"})
+        network = network_of(pack(model, "full"), config)
+        with Launches() as launches:
+            network.embed(model.random_images(1).to(DEVICE))
+        counts.append(Counter(name for name in launches.names if not name.startswith("empty")))
+    more = counts[1] - counts[0]
+    scan = "scan_state" if config is STATE else "scan_quadratic"
+    products = {name: more.pop(name) for name in [*more] if name in ("addmm", "mm", "linear")}
+    assert sum(products.values()) == 2 * (depth - 1)
+    assert more == dict.fromkeys(("conv_scores", scan, "norm_residual"), depth - 1)
 
 
 @pytest.mark.parametrize("strong", [6.0, 14.0])

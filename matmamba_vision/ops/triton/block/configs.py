@@ -19,6 +19,8 @@ LONGEST_QUADRATIC = 512
 LONGEST_FEW_PROGRAMS = 2112
 # Programs that a GPU wants: below it, most of its multiprocessors have nothing to do.
 ENOUGH_PROGRAMS = 64
+# Tokens of all images from which a program of the norm takes several.
+MANY_TOKENS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class ScoresConfig:
     """
 
     num_warps: int = 4
-    num_stages: int = 2
+    num_stages: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class QuadraticConfig:
 
     Attributes:
         tile: T, rows of tokens of a program: 16, 32 or 64.
-        columns: channels of a program, whole heads: 32, 64 or 128, at least P.
+        columns: channels of a program, whole heads: 16, 32, 64 or 128, at least P.
         exact: whether decays within a tile are always computed for each pair of tokens; otherwise only where
             they are too strong to be split into a scale of rows and one of columns.
         num_warps: of a program.
@@ -122,17 +124,25 @@ Choice: TypeAlias = Callable[[BlockShape], BlockConfig]
 
 def default_config(shape: BlockShape) -> BlockConfig:
     """The fixed choice for a shape, made from what compilers and arithmetic say: not measured on a GPU."""
-    narrow = shape.dtype == torch.bfloat16
+    many = shape.batch * shape.length >= MANY_TOKENS
+    norm, columns = NormConfig(rows=4 if many else 1), _columns(shape)
     if takes_quadratic(shape):
-        return BlockConfig(scan=QuadraticConfig())
-    # Operands of four bytes fill shared memory twice as fast.
-    state = StateConfig() if narrow else StateConfig(tile=32, num_stages=1)
-    return BlockConfig(scan=state)
+        return BlockConfig(scan=QuadraticConfig(columns=columns), norm=norm)
+    if shape.dtype == torch.bfloat16:
+        return BlockConfig(scores=ScoresConfig(num_warps=8), scan=StateConfig(columns=columns), norm=norm)
+    # Operands of four bytes fill registers and shared memory twice as fast.
+    return BlockConfig(scan=StateConfig(tile=32, columns=columns, num_stages=1), norm=norm)
+
+
+def _columns(shape: BlockShape) -> int:
+    """As many as a group has, if these are few."""
+    there = min(shape.heads, shape.heads_per_group) * shape.head_dim
+    return min(64, max(shape.head_dim, 1 << (there - 1).bit_length()))
 
 
 def takes_quadratic(shape: BlockShape) -> bool:
     """Whether a sequence is short enough, or images are few enough, for the quadratic form."""
     if shape.length <= LONGEST_QUADRATIC:
         return True
-    programs = shape.batch * ceil(shape.heads * shape.head_dim / StateConfig().columns)
+    programs = shape.batch * ceil(shape.heads * shape.head_dim / _columns(shape))
     return programs < ENOUGH_PROGRAMS and shape.length <= LONGEST_FEW_PROGRAMS

@@ -2,7 +2,7 @@
 
 T tokens of a tile, C columns of a program: channels of whole heads of one group. `decays` are three arrays
 (B, tiles, H, T) of float32, one after the other: the running sum of dt A log2(e) within a tile; dt times the
-decay from a token to the end of its tile; dt.
+decay from a token to the end of its tile, at most dt; and dt.
 """
 
 import triton
@@ -22,6 +22,13 @@ def product(a, b, DOT: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def silu(t):
+    """t sigmoid(t); a GPU has the root's inverse as one instruction, and a quotient as many."""
+    over = 1.0 + tl.exp(-t)
+    return t * tl.rsqrt(over * over)
+
+
+@triton.jit
 def convolved(row, token, L, E, channel, end, taps, bias, X, TAPS: tl.constexpr):
     """Causal convolution and SiLU, in float32; zeros for channels from `end` on.
 
@@ -34,7 +41,7 @@ def convolved(row, token, L, E, channel, end, taps, bias, X, TAPS: tl.constexpr)
         at = token - (TAPS - 1 - tap)
         value = tl.load(row + at * E + channel, mask=(at >= 0) & (at < L) & inside, other=0.0)
         acc = acc + value.to(tl.float32) * tl.load(taps + tap * X + channel, mask=inside, other=0.0)
-    return acc * tl.sigmoid(acc)
+    return silu(acc)
 
 
 @triton.jit
@@ -117,7 +124,7 @@ def gate_and_store(y_TC, row, g, sums, token, L, E, column, inside, inner, block
     """
     mask = (token < L)[:, None] & inside[None, :]
     z_TC = tl.load(row + token[:, None] * E + column[None, :], mask=mask, other=0.0).to(tl.float32)
-    g_TC = y_TC * z_TC * tl.sigmoid(z_TC)
+    g_TC = y_TC * silu(z_TC)
     g_TC = tl.where(mask, g_TC, 0.0)
     tl.store(g + token[:, None] * inner + column[None, :], g_TC.to(g.dtype.element_ty), mask=mask)
     tl.store(sums + token * blocks + block, tl.sum(g_TC * g_TC, 1), mask=token < L)
