@@ -65,7 +65,7 @@ class Launches(TorchDispatchMode):
     """Names of the operations that launch something: all that look at no memory are left out."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
 
     def __torch_dispatch__(self, operation: Any, types: Any, given: Any = (), options: Any = None) -> Any:

@@ -81,7 +81,7 @@ class QuadraticConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StateConfig:
-    """How `scan_state` is launched; attributes as of `QuadraticConfig`, with a tile of 32 or 64."""
+    """How `scan_state` is launched; attributes as of `QuadraticConfig`."""
 
     tile: int = 64
     columns: int = 64
@@ -126,12 +126,16 @@ def default_config(shape: BlockShape) -> BlockConfig:
     """The fixed choice for a shape, made from what compilers and arithmetic say: not measured on a GPU."""
     many = shape.batch * shape.length >= MANY_TOKENS
     norm, columns = NormConfig(rows=4 if many else 1), _columns(shape)
+    exact = shape.dtype == torch.float32
     if takes_quadratic(shape):
-        return BlockConfig(scan=QuadraticConfig(columns=columns), norm=norm)
+        return BlockConfig(scan=QuadraticConfig(columns=columns, num_warps=8 if exact else 4), norm=norm)
     if shape.dtype == torch.bfloat16:
         return BlockConfig(scores=ScoresConfig(num_warps=8), scan=StateConfig(columns=columns), norm=norm)
-    # Operands of four bytes fill registers and shared memory twice as fast.
-    return BlockConfig(scan=StateConfig(tile=32, columns=columns, num_stages=1), norm=norm)
+    # Operands of four bytes fill registers and shared memory twice as fast; exact products of float32 are
+    # no tensor core's, and fill still more.
+    narrow = min(columns, max(32, shape.head_dim)) if exact else columns
+    tile = 16 if exact and narrow == 64 else 32
+    return BlockConfig(scan=StateConfig(tile=tile, columns=narrow, num_stages=1), norm=norm)
 
 
 def _columns(shape: BlockShape) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,8 @@ class BlockWeights:
 
     def to(self, device: torch.device) -> BlockWeights:
         """The same there."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors = (name for name, value in vars(self).items() if isinstance(value, Tensor))
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in tensors}
         return replace(self, **moved)
 
 
