@@ -1,0 +1,161 @@
+"""What a mixer computes in training by kernels equals the definition in float64, with every gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from matmamba_vision.ops import reference
+from torch import Tensor
+from torch.nn import functional as F
+
+core = pytest.importorskip("matmamba_vision.ops.triton.block.training_core", reason="triton is not installed")
+norm = pytest.importorskip("matmamba_vision.ops.triton.block.training_norm")
+configs = pytest.importorskip("matmamba_vision.ops.triton.block.training_configs")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NAMES = ("packed", "taps", "conv_bias", "dt_bias", "A_log", "D")
+# Agreement with the definition in float64, relative to the largest value.
+TOLERANCE = 2e-5
+
+
+def inputs_of(
+    length: int, heads: int, head_dim: int, state: int, groups: int = 1, batch: int = 1, rate: float = 1.0
+) -> list[Tensor]:
+    """Inputs of `mixer_core` in float64; `rate` multiplies the decays of every second head."""
+    generator = torch.Generator().manual_seed(length)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    inner, convolved = heads * head_dim, heads * head_dim + 2 * state * groups
+    A_log = normal(heads)
+    A_log[1::2] += torch.tensor(rate).log()
+    packed = normal(batch, length, inner + convolved + heads)
+    return [packed, normal(convolved, 4), normal(convolved), normal(heads), A_log, normal(heads)]
+
+
+def defined(inputs: Sequence[Tensor], head_dim: int, state: int, group_size: int) -> tuple[Tensor, Tensor]:
+    """Gated outputs and the sum of their squares, by the recurrence."""
+    packed, taps, conv_bias, dt_bias, A_log, D = inputs
+    heads, inner = len(D), len(D) * head_dim
+    z, convolved, dt = packed.split([inner, len(taps), heads], dim=-1)
+    convolved = reference.conv_silu_reference(convolved, taps, conv_bias)
+    x = convolved[..., :inner].unflatten(-1, (heads, head_dim))
+    step, A, parts = F.softplus(dt + dt_bias), -A_log.exp(), []
+    for group, shared in enumerate(convolved[..., inner:].split(2 * state, dim=-1)):
+        h = slice(group * group_size, (group + 1) * group_size)
+        B, C = shared.chunk(2, dim=-1)
+        parts.append(reference.ssd_reference(x[:, :, h], step[..., h], A[h], B, C, D[h]))
+    gated = torch.cat(parts, dim=2).flatten(2) * F.silu(z)
+    return gated, gated.square().sum(-1)
+
+
+def results(function: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Both outputs and all gradients of a sum of them with fixed weights."""
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+    gated, square = function(inputs)
+    weight = torch.linspace(-1, 1, gated.numel(), dtype=torch.float64).to(gated).view_as(gated)
+    loss = (gated * weight).sum() + (square * weight[..., 0] * 0.1).sum()
+    return [gated, square, *torch.autograd.grad(loss, inputs)]
+
+
+def assert_as_defined(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, *, tile: int = 16, rate: float = 1.0
+) -> None:
+    length, heads, head_dim, state, groups, batch = sizes
+    config = replace(configs.default_training_config(torch.float32), tile=tile, summed=16, channels=64)
+    monkeypatch.setattr(core, "default_training_config", lambda dtype: config)
+    inputs = inputs_of(length, heads, head_dim, state, groups, batch, rate)
+    constants = (head_dim, state, -(-heads // groups))
+
+    def by_kernels(given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        gated, sums = core.mixer_core(*given, *constants)
+        return gated, sums.sum(1)
+
+    found = results(by_kernels, [tensor.to(DEVICE, torch.float32) for tensor in inputs])
+    exact = results(lambda given: defined(given, *constants), [t.float().double() for t in inputs])
+    for name, value, wanted in zip(("gated", "square", *NAMES), found, exact, strict=True):
+        difference = (value.cpu().double() - wanted).abs().max()
+        assert difference <= TOLERANCE * wanted.abs().max(), name
+
+
+# Length, heads, head dim, state, groups, batch.
+SIZES = [
+    (1, 1, 16, 16, 1, 1),
+    (15, 3, 16, 16, 1, 2),
+    (16, 2, 32, 16, 1, 1),
+    (17, 1, 64, 16, 1, 1),
+    (37, 6, 16, 32, 2, 1),
+    (20, 5, 16, 16, 3, 1),
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_outputs_and_gradients_are_the_recurrence(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_as_defined(sizes, monkeypatch)
+
+
+@pytest.mark.parametrize("rate", [30.0, 1e5])
+def test_strong_decays_are_the_recurrence(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of about 1,000 nats and more beside weak ones: no factor of rows and one of columns."""
+    assert_as_defined((37, 3, 16, 16, 1, 1), monkeypatch, tile=32, rate=rate)
+
+
+def test_repeated_runs_give_the_same_bits() -> None:
+    given = [tensor.to(DEVICE, torch.float32) for tensor in inputs_of(20, 2, 32, 16, batch=2)]
+    first, second = (results(lambda t: core.mixer_core(*t, 32, 16, 2), given) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_rows_of_another_layout_raise() -> None:
+    packed, *rest = (tensor.to(DEVICE, torch.float32) for tensor in inputs_of(5, 2, 16, 16))
+    with pytest.raises(ValueError, match="rows of 99 numbers where z, x, B, C and dt are 98"):
+        core.mixer_core(F.pad(packed, (0, 1)), *rest, 16, 16, 2)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_scaled_rows_are_a_norm_before_the_projection(length: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gated, weight, dout = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(DEVICE)
+        for shape in ((2, length, 48), (20, 48), (2, length, 20))
+    )
+
+    def of(scaled: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> list[Tensor]:
+        given = [gated.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()]
+        out = scaled(*given)
+        return [out, *torch.autograd.grad(out, given, dout.to(dtype))]
+
+    def behind(g: Tensor, w: Tensor) -> Tensor:
+        sums = g.square().unflatten(-1, (3, 16)).sum(-1).mT.contiguous()
+        return norm.scale_rows(F.linear(g, w), sums, 48, 1e-5, torch.float32)
+
+    def before(g: Tensor, w: Tensor) -> Tensor:
+        return F.linear(g * (g.square().mean(-1, keepdim=True) + 1e-5).rsqrt(), w)
+
+    found, exact = of(behind, torch.float32), of(before, torch.float64)
+    for value, wanted in zip(found, exact, strict=True):
+        torch.testing.assert_close(value.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("head_dim", [16, 64])
+def test_torch_can_trace_and_differentiate_the_operations(head_dim: int) -> None:
+    """Fake tensors, schemas and autograd's registration, as `torch.compile` uses them."""
+    inputs = inputs_of(5, 2, head_dim, 16)
+    given = [tensor.to(DEVICE, torch.float32).requires_grad_() for tensor in inputs]
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(core.mixer_core, (*given, head_dim, 16, 2), test_utils=checks)
+    gated, sums = core.mixer_core(*given, head_dim, 16, 2)
+    rows = (
+        gated.detach().requires_grad_(),
+        sums.detach().requires_grad_(),
+        head_dim * 2,
+        1e-5,
+        torch.float32,
+    )
+    torch.library.opcheck(norm.scale_rows, rows, test_utils=checks)
