@@ -97,6 +97,8 @@ def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Ord
     packs = ops.gpu and len(orders) == len(groups) == 1 and _can_pack(u_BLD, weights)
     if packs and (inner := ops.inner(*_packed_layout(weights))):
         return _mix_packed(u_BLD, weights, inner)
+    if len(orders) == 1 and _is_trained(u_BLD, weights) and (trained := ops.trained(*sizes)):
+        return _mix_trained(u_BLD, weights, setting, trained)
     x_BLHP = _per_head(u_BLD, weights.in_x, weights.in_x_bias)
     BC_BLX = linear(u_BLD, weights.in_BC, weights.in_BC_bias)
     dt_BLH = F.softplus(linear(u_BLD, weights.in_dt, weights.dt_bias))
@@ -165,6 +167,35 @@ def _mix_packed(u_BLD: Tensor, weights: MixerWeights, inner: Callable[..., Tenso
     A_H, norm_I = _rates(weights), weights.norm.flatten()
     y_BLI = inner(packed_BLE, kernel_XK, bias_X, weights.dt_bias, A_H, weights.D, norm_I, NORM_EPSILON)
     return linear(y_BLI, weights.out.flatten(1))
+
+
+def _is_trained(u_BLD: Tensor, weights: MixerWeights) -> bool:
+    wanted = torch.is_grad_enabled() and (u_BLD.requires_grad or weights.in_x.requires_grad)
+    return wanted and u_BLD.numel() > 0 and weights.in_z_bias is None
+
+
+def _mix_trained(
+    u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, trained: Callable[..., Tensor]
+) -> Tensor:
+    """As `mix`, by kernels with gradients: weights are packed and cast in one place, not for each product."""
+    device = u_BLD.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else u_BLD.dtype
+    packed_BLE = F.linear(u_BLD, torch.cat(_packed_parts(weights)).to(dtype))
+    groups = setting.groups(len(weights.in_z))
+    return trained(
+        packed_BLE,
+        torch.cat([weights.conv_x.flatten(0, 1), weights.conv_BC]),
+        torch.cat([weights.conv_x_bias.flatten(), weights.conv_BC_bias]),
+        weights.dt_bias,
+        weights.A_log,
+        weights.D,
+        weights.norm.flatten(),
+        weights.out.flatten(1),
+        head_dim=weights.norm.shape[1],
+        state=len(weights.in_BC) // (2 * len(groups)),
+        group_size=groups[0].stop,
+        epsilon=NORM_EPSILON,
+    )
 
 
 def _rates(weights: MixerWeights) -> Tensor:

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matmamba_vision import MatMamba
 from matmamba_vision.ops import reference
+from small import SMALL
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -159,3 +161,91 @@ def test_torch_can_trace_and_differentiate_the_operations(head_dim: int) -> None
         torch.float32,
     )
     torch.library.opcheck(norm.scale_rows, rows, test_utils=checks)
+
+
+def of_kernels(**changes: object) -> MatMamba:
+    torch.manual_seed(0)
+    sizes = SMALL | {"depth": 2, "head_dim": 16, "d_state": 16} | changes
+    return MatMamba(**sizes, ssd_backend="triton").to(DEVICE)
+
+
+def images() -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+
+
+def gradients_of(model: MatMamba, width: str, call: Callable[..., Tensor] | None = None) -> list[Tensor]:
+    """Logits and the gradients of all parameters that have one."""
+    model.zero_grad()
+    logits = (model if call is None else call)(images(), width=model.width(width))
+    logits.float().square().sum().backward()
+    return [logits, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets an entry whenever the kernels' forward is launched."""
+    launched, forward = list[int](), core.core_forward
+
+    def count(*arguments: object) -> object:
+        launched.append(1)
+        return forward(*arguments)
+
+    monkeypatch.setattr(core, "core_forward", count)
+    return launched
+
+
+@pytest.mark.parametrize(
+    ("changes", "width", "fused"),
+    [
+        ({}, "full", 2),
+        ({"scan": "flip"}, "1/2", 2),
+        ({"heads_per_group": 4}, "1/4", 2),
+        ({"depth": 1, "scan": "bidirectional"}, "1/4", 0),
+        ({"depth": 1, "head_dim": 8}, "1/4", 0),
+    ],
+    ids=str,
+)
+def test_a_model_is_trained_by_them(
+    changes: dict[str, object], width: str, fused: int, launches: list[int]
+) -> None:
+    """Logits and gradients are those of the definition; what the kernels do not take, others do."""
+    model = of_kernels(**changes)
+    found = gradients_of(model, width)
+    assert len(launches) == fused
+    model.use_backend("reference")
+    torch.testing.assert_close(found, gradients_of(model, width), rtol=1e-3, atol=1e-4)
+
+
+def test_without_gradients_other_kernels_serve(launches: list[int]) -> None:
+    model = of_kernels(depth=1)
+    with torch.no_grad():
+        model(images(), width=model.width("1/4"))
+    assert not launches
+
+
+def test_blocks_that_are_computed_again_give_the_same(launches: list[int]) -> None:
+    model = of_kernels(depth=1)
+    found = gradients_of(model, "1/4")
+    model.set_grad_checkpointing()
+    again = gradients_of(model, "1/4")
+    assert len(launches) == 3
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+def test_a_compiled_model_takes_them_as_they_are(launches: list[int]) -> None:
+    model = of_kernels(depth=1)
+    expected = gradients_of(model, "1/4")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    found = gradients_of(model, "1/4", compiled)
+    assert len(launches) == 2
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_under_autocast_products_are_in_halves() -> None:
+    model = of_kernels(depth=1)
+    exact = gradients_of(model, "1/4")
+    with torch.autocast(DEVICE, torch.bfloat16):
+        found = gradients_of(model, "1/4")
+    for value, wanted in zip(found[1:], exact[1:], strict=True):
+        assert value.dtype == torch.float32
+        assert (value - wanted).abs().max() <= 0.1 * wanted.abs().max()

@@ -63,6 +63,10 @@ def _no_inner(taps: int, channels: int, row: int) -> None:
     return None
 
 
+def _no_trained(head_dim: int, state_dim: int, taps: int) -> None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backend:
     """One implementation of what a mixer computes between its projections.
@@ -76,6 +80,8 @@ class Backend:
         gpu: whether it is made for a GPU; "auto" takes it there alone.
         inner: finds what does all of it at once from a packed projection, see
             `mamba_ssm.inner_where_it_fits`.
+        trained: finds what does all of it at once where gradients are wanted, and the output projection
+            besides, from head dim, state dim and taps; see `triton.block.training.trained_mixer`.
     """
 
     name: str
@@ -85,6 +91,7 @@ class Backend:
     refusal: Callable[[Setting], str | None]
     gpu: bool = False
     inner: Callable[[int, int, int], Callable[..., Tensor] | None] = _no_inner
+    trained: Callable[[int, int, int], Callable[..., Tensor] | None] = _no_trained
 
 
 def never_refuses(setting: Setting) -> None:
@@ -118,6 +125,19 @@ def _gated_rms_norm_triton() -> Callable[..., Any]:
     from ..triton.conv_and_norm_kernels import gated_rms_norm_triton
 
     return gated_rms_norm_triton
+
+
+def _mix_by_triton(*arguments: Any, **options: Any) -> Tensor:
+    # Imported each time: compilers follow that, but no cache.
+    from ..triton.block.training import trained_mixer
+
+    return trained_mixer(*arguments, **options)
+
+
+def trained_by_triton(head_dim: int, state_dim: int, taps: int) -> Callable[..., Tensor] | None:
+    """See `Backend.trained`."""
+    fits = head_dim in (16, 32, 64) and state_dim in (16, 32, 64, 128) and taps == 4
+    return _mix_by_triton if fits else None
 
 
 def _is_interpreted() -> bool:
@@ -177,6 +197,7 @@ _ALL = (
         gated_rms_norm=_late(_gated_rms_norm_triton),
         refusal=_refusal_of_triton,
         gpu=True,
+        trained=trained_by_triton,
     ),
     Backend(
         name="mamba_ssm",

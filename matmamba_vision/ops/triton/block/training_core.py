@@ -207,8 +207,8 @@ def core_backward(
     of_heads = packed.new_empty(sizes.batch, 3, sizes.heads, dtype=torch.float32)
     training_backward_kernels.scan_backward_kernel[(sizes.places, sizes.batch)](
         packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dgated, dsums, A_log,
-        D, dt_bias, dpacked, dconv, dy, dstates, of_heads, *sizes.scan, *packed.stride()[:2], inner + convolved,
-        *dsums.stride(), config.span, **sizes.options(config.scan_backward),
+        D, dt_bias, dpacked, dconv, dy, dstates, of_heads, *sizes.scan, *packed.stride()[:2],
+        inner + convolved, *dsums.stride(), config.span, **sizes.options(config.scan_backward),
     )  # fmt: skip
     training_backward_kernels.shared_backward_kernel[(sizes.tiles, 2 * sizes.groups, sizes.batch)](
         ready.conv, ready.step, ready.cum, states, dy, dstates, dconv, *sizes.scan, config.span,
@@ -313,9 +313,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _core_gradients(ctx: Any, dgated: Tensor, dsums: Tensor) -> tuple[Tensor | None, ...]:
-    _, taps, conv_bias, dt_bias, A_log, D = ctx.saved_tensors
+    # Taken once: where blocks are computed again, that is all there is.
+    saved = ctx.saved_tensors
+    _, taps, conv_bias, dt_bias, A_log, D = saved
     dpacked, of_conv, of_heads = mixer_core_backward(
-        dgated, dsums, *ctx.saved_tensors, ctx.head_dim, ctx.state, ctx.group_size
+        dgated, dsums, *saved, ctx.head_dim, ctx.state, ctx.group_size
     )
     dA_log, dD, ddt_bias = of_heads.unbind()
     return (
