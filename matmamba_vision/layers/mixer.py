@@ -98,7 +98,7 @@ def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Ord
     if packs and (inner := ops.inner(*_packed_layout(weights))):
         return _mix_packed(u_BLD, weights, inner)
     if len(orders) == 1 and _is_trained(u_BLD, weights) and (trained := ops.trained(*sizes)):
-        return _mix_trained(u_BLD, weights, setting, trained)
+        return _mix_trained(u_BLD, weights, setting, trained.mix)
     x_BLHP = _per_head(u_BLD, weights.in_x, weights.in_x_bias)
     BC_BLX = linear(u_BLD, weights.in_BC, weights.in_BC_bias)
     dt_BLH = F.softplus(linear(u_BLD, weights.in_dt, weights.dt_bias))
@@ -170,20 +170,21 @@ def _mix_packed(u_BLD: Tensor, weights: MixerWeights, inner: Callable[..., Tenso
 
 
 def _is_trained(u_BLD: Tensor, weights: MixerWeights) -> bool:
-    wanted = torch.is_grad_enabled() and (u_BLD.requires_grad or weights.in_x.requires_grad)
-    return wanted and u_BLD.numel() > 0 and weights.in_z_bias is None
+    return _wants_gradients(u_BLD, weights.in_x) and weights.in_z_bias is None
+
+
+def _wants_gradients(tokens: Tensor, weight: Tensor) -> bool:
+    return torch.is_grad_enabled() and (tokens.requires_grad or weight.requires_grad) and tokens.numel() > 0
 
 
 def _mix_trained(
     u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, trained: Callable[..., Tensor]
 ) -> Tensor:
-    """As `mix`, by kernels with gradients: weights are packed and cast in one place, not for each product."""
-    device = u_BLD.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else u_BLD.dtype
-    packed_BLE = F.linear(u_BLD, torch.cat(_packed_parts(weights)).to(dtype))
+    """As `mix`, by kernels with gradients, which pack and cast the weights in one place."""
     groups = setting.groups(len(weights.in_z))
     return trained(
-        packed_BLE,
+        u_BLD,
+        *_packed_parts(weights),
         torch.cat([weights.conv_x.flatten(0, 1), weights.conv_BC]),
         torch.cat([weights.conv_x_bias.flatten(), weights.conv_BC_bias]),
         weights.dt_bias,
@@ -228,6 +229,7 @@ class Mixer(Nested):
     of_groups = _OF_GROUPS
     norm: Tensor
     in_BC: Tensor
+    conv_x: Tensor
 
     def __init__(
         self,
@@ -303,6 +305,15 @@ class Mixer(Nested):
             orders: in which convolution and scan read the tokens, see `mix`.
         """
         return mix(u_BLD, self.weights(heads, state), self.setting, orders)
+
+    def normalised(self, x_BLD: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """What `norm` makes of tokens, in training in one launch and in the type that products take."""
+        sizes = self.norm.shape[1], self.state_dim, self.conv_x.shape[-1]
+        trained = resolve_for(self.setting.backend, x_BLD, *sizes).trained(*sizes)
+        if trained and _wants_gradients(x_BLD, norm.weight):
+            return trained.layer_norm(x_BLD, norm)
+        result: Tensor = norm(x_BLD)
+        return result
 
     def use_backend(self, name: str) -> None:
         """Compute the scan by another backend from now on, see `ops.resolve`."""

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from matmamba_vision.ops import reference
+from mixer_core import defined
 from torch import Tensor
 from torch.nn import functional as F
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 tl = triton.language
 from matmamba_vision.ops.triton import launch, ssd, ssd_kernels  # noqa: E402
+from matmamba_vision.ops.triton.block import (  # noqa: E402
+    training_backward_kernels,
+    training_configs,
+    training_core,
+    training_parts,
+    training_scan_kernels,
+)
 
 # Of the gradient of a decay rate, relative: a sum over all tokens, most of which cancels.
 OF_DECAYS = 2e-2
@@ -28,6 +38,11 @@ def halved(t):  # type: ignore[no-untyped-def]
 @triton.jit
 def product_of_halves(a, b, DOT, PRECISION):  # type: ignore[no-untyped-def]
     return tl.dot(halved(a), halved(b))
+
+
+@triton.jit
+def as_halves(t, DOT):  # type: ignore[no-untyped-def]
+    return halved(t)
 
 
 def inputs_of(seed: int, length: int) -> list[Tensor]:
@@ -59,4 +74,29 @@ def test_the_gradient_of_decays_survives_states_in_halves(seed: int, monkeypatch
     inputs = inputs_of(seed, 200)
     found = gradient_of_rates(ssd.ssd_triton, inputs, torch.float32)
     exact = gradient_of_rates(reference.ssd_reference, inputs, torch.float64)
+    assert (found - exact).abs().max() <= OF_DECAYS * exact.abs().max()
+
+
+@pytest.mark.parametrize("length", [65, 197])
+def test_the_gradient_of_decays_of_a_trained_mixer_keeps_its_digits(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a token does to itself is left out, and what cancels cancels in float32."""
+    for module in (training_parts, training_scan_kernels, training_backward_kernels):
+        monkeypatch.setattr(module, "rounded", as_halves)
+    config = training_configs.default_training_config(torch.bfloat16)
+    monkeypatch.setattr(training_core, "default_training_config", lambda dtype: config)
+    generator = torch.Generator().manual_seed(length)
+    shapes = (1, length, 2 * 32 + 2 * 16 + 2), (32 + 2 * 16, 4), (32 + 2 * 16,), (2,), (2,), (2,)
+    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    inputs = [tensor.bfloat16().double() for tensor in inputs]
+
+    def gradient(function: Callable[..., tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
+        given = [tensor.to(dtype).requires_grad_() for tensor in inputs]
+        gated, _ = function(*given)
+        weight = torch.linspace(-1, 1, gated.numel()).bfloat16().to(dtype).view_as(gated)
+        return torch.autograd.grad(gated, given[4], weight)[0].double()
+
+    found = gradient(lambda *given: training_core.mixer_core(*given, 16, 16, 2), torch.float32)
+    exact = gradient(lambda *given: defined(given, 16, 16, 2), torch.float64)
     assert (found - exact).abs().max() <= OF_DECAYS * exact.abs().max()

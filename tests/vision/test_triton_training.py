@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 from matmamba_vision import MatMamba
-from matmamba_vision.ops import reference
+from mixer_core import defined
 from small import SMALL
 from torch import Tensor
 from torch.nn import functional as F
 
 core = pytest.importorskip("matmamba_vision.ops.triton.block.training_core", reason="triton is not installed")
 norm = pytest.importorskip("matmamba_vision.ops.triton.block.training_norm")
+packing = pytest.importorskip("matmamba_vision.ops.triton.block.training_packing")
+layer_norm = pytest.importorskip("matmamba_vision.ops.triton.block.training_layer_norm")
 configs = pytest.importorskip("matmamba_vision.ops.triton.block.training_configs")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -37,22 +39,6 @@ def inputs_of(
     A_log[1::2] += torch.tensor(rate).log()
     packed = normal(batch, length, inner + convolved + heads)
     return [packed, normal(convolved, 4), normal(convolved), normal(heads), A_log, normal(heads)]
-
-
-def defined(inputs: Sequence[Tensor], head_dim: int, state: int, group_size: int) -> tuple[Tensor, Tensor]:
-    """Gated outputs and the sum of their squares, by the recurrence."""
-    packed, taps, conv_bias, dt_bias, A_log, D = inputs
-    heads, inner = len(D), len(D) * head_dim
-    z, convolved, dt = packed.split([inner, len(taps), heads], dim=-1)
-    convolved = reference.conv_silu_reference(convolved, taps, conv_bias)
-    x = convolved[..., :inner].unflatten(-1, (heads, head_dim))
-    step, A, parts = F.softplus(dt + dt_bias), -A_log.exp(), []
-    for group, shared in enumerate(convolved[..., inner:].split(2 * state, dim=-1)):
-        h = slice(group * group_size, (group + 1) * group_size)
-        B, C = shared.chunk(2, dim=-1)
-        parts.append(reference.ssd_reference(x[:, :, h], step[..., h], A[h], B, C, D[h]))
-    gated = torch.cat(parts, dim=2).flatten(2) * F.silu(z)
-    return gated, gated.square().sum(-1)
 
 
 def results(function: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -249,3 +235,37 @@ def test_under_autocast_products_are_in_halves() -> None:
     for value, wanted in zip(found[1:], exact[1:], strict=True):
         assert value.dtype == torch.float32
         assert (value - wanted).abs().max() <= 0.1 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("heads", [2, 3])
+def test_packed_weights_are_the_weights(heads: int) -> None:
+    """One matrix of all, and the norm's weight in the output projection; leading heads are read in place."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3, 16, 20), (3, 16, 20), (32, 20), (3, 20), (20, 3, 16), (3, 16))
+    weights = [torch.randn(shape, generator=generator).to(DEVICE).requires_grad_() for shape in shapes]
+    z, x, shared, dt, out, norm_weight = weights
+    parts = (z[:heads].flatten(0, 1), x[:heads].flatten(0, 1), shared, dt[:heads])
+    last = (out[:, :heads].flatten(1), norm_weight[:heads].flatten())
+    found = packing.pack_mixer(*parts, *last, torch.bfloat16, torch.float32)
+    wanted = torch.cat(parts).bfloat16(), last[0] * last[1]
+    factors = [torch.randn(tensor.shape, generator=generator).to(tensor) for tensor in wanted]
+    gradients = [torch.autograd.grad(both, weights, factors) for both in (found, wanted)]
+    # Triton's interpreter cuts off where a GPU rounds.
+    torch.testing.assert_close(found[0], wanted[0], rtol=2**-7, atol=0)
+    assert torch.equal(found[1], wanted[1])
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 20), (70, 32)], ids=str)
+def test_the_layer_norm_is_that_of_torch(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, dout = (torch.randn(shape, generator=generator).to(DEVICE) for _ in range(2))
+    torch_norm = torch.nn.LayerNorm(shape[-1], device=DEVICE)
+    torch.nn.init.normal_(torch_norm.weight, generator=generator)
+    torch.nn.init.normal_(torch_norm.bias, generator=generator)
+    x.requires_grad_()
+    given = [x, *torch_norm.parameters()]
+    results = []
+    for out in (layer_norm.trained_layer_norm(x, torch_norm), torch_norm(x)):
+        results.append([out, *torch.autograd.grad(out, given, dout)])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from matmamba_common.errors import MatMambaError
@@ -30,6 +30,18 @@ class Scan(Protocol):
         *,
         chunk_size: int,
     ) -> Tensor: ...
+
+
+class InTraining(NamedTuple):
+    """What computes a mixer, and what stands before it, where gradients are wanted.
+
+    Attributes:
+        mix: see `triton.block.training.trained_mixer`.
+        layer_norm: see `triton.block.training_layer_norm.trained_layer_norm`.
+    """
+
+    mix: Callable[..., Tensor]
+    layer_norm: Callable[..., Tensor]
 
 
 class BackendError(MatMambaError):
@@ -80,8 +92,8 @@ class Backend:
         gpu: whether it is made for a GPU; "auto" takes it there alone.
         inner: finds what does all of it at once from a packed projection, see
             `mamba_ssm.inner_where_it_fits`.
-        trained: finds what does all of it at once where gradients are wanted, and the output projection
-            besides, from head dim, state dim and taps; see `triton.block.training.trained_mixer`.
+        trained: finds what does all of it, and the projections, where gradients are wanted, from head dim,
+            state dim and taps.
     """
 
     name: str
@@ -91,7 +103,7 @@ class Backend:
     refusal: Callable[[Setting], str | None]
     gpu: bool = False
     inner: Callable[[int, int, int], Callable[..., Tensor] | None] = _no_inner
-    trained: Callable[[int, int, int], Callable[..., Tensor] | None] = _no_trained
+    trained: Callable[[int, int, int], InTraining | None] = _no_trained
 
 
 def never_refuses(setting: Setting) -> None:
@@ -134,10 +146,16 @@ def _mix_by_triton(*arguments: Any, **options: Any) -> Tensor:
     return trained_mixer(*arguments, **options)
 
 
-def trained_by_triton(head_dim: int, state_dim: int, taps: int) -> Callable[..., Tensor] | None:
+def _normalise_by_triton(*arguments: Any) -> Tensor:
+    from ..triton.block.training_layer_norm import trained_layer_norm
+
+    return trained_layer_norm(*arguments)
+
+
+def trained_by_triton(head_dim: int, state_dim: int, taps: int) -> InTraining | None:
     """See `Backend.trained`."""
     fits = head_dim in (16, 32, 64) and state_dim in (16, 32, 64, 128) and taps == 4
-    return _mix_by_triton if fits else None
+    return InTraining(_mix_by_triton, _normalise_by_triton) if fits else None
 
 
 def _is_interpreted() -> bool:

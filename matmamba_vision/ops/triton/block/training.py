@@ -1,4 +1,4 @@
-"""A mixer in training: what stands behind its packed projection, up to the residual stream."""
+"""A mixer in training: all of it, from normalised tokens to the update of the residual stream."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from torch.nn import functional as F
 
 from .training_core import mixer_core
 from .training_norm import scale_rows
+from .training_packing import pack_mixer
 
 
 def trained_mixer(
-    packed_BLE: Tensor,
+    u_BLD: Tensor,
+    z_ID: Tensor,
+    x_ID: Tensor,
+    shared_SD: Tensor,
+    dt_HD: Tensor,
     taps_XK: Tensor,
     conv_bias_X: Tensor,
     dt_bias_H: Tensor,
@@ -25,11 +30,15 @@ def trained_mixer(
     group_size: int,
     epsilon: float,
 ) -> Tensor:
-    """Convolution, scan, skip, gate, norm and output projection (Mamba2, arXiv 2405.21060, section 7).
+    """Mamba2's mixer (arXiv 2405.21060, section 7), two products and the kernels around them.
 
     Args:
-        packed_BLE: z, x, B and C of each group, dt, as for `mixer_core`, whose arguments are the next ones.
-        taps_XK: 4 taps.
+        u_BLD: normalised tokens.
+        z_ID: projection to the gate.
+        x_ID: projection to the input.
+        shared_SD: projections to B and C of each group, in turn.
+        dt_HD: projection to the steps.
+        taps_XK: 4 taps of the convolution of x, B and C, the last one for the token itself.
         conv_bias_X: added before SiLU.
         dt_bias_H: added to dt before softplus.
         A_log_H: logarithms of the rates of decay.
@@ -42,14 +51,18 @@ def trained_mixer(
         epsilon: of the norm.
 
     Returns:
-        (B, L, D), of the type of `packed_BLE`, with gradients for all tensors.
+        (B, L, D), of the type of the tokens, or that of autocast; with gradients for all tensors.
     """
-    gated_BLI, sums = mixer_core(
-        packed_BLE, taps_XK, conv_bias_X, dt_bias_H, A_log_H, D_H, head_dim, state, group_size
-    )
-    # A token's factor commutes with the projection, and the norm's weight is a factor of its columns.
-    folded_DI = (out_DI * norm_I).to(gated_BLI.dtype)
-    # What is wider than autocast's type stays so: a gated output can outgrow float16.
-    with torch.autocast(packed_BLE.device.type, enabled=False):
+    device = u_BLD.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else u_BLD.dtype
+    # A gated output, which no norm has divided yet, can outgrow float16.
+    wide = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+    # The norm's weight is a factor of columns of the projection behind it, and a token's factor of its rows.
+    project_ED, folded_DI = pack_mixer(z_ID, x_ID, shared_SD, dt_HD, out_DI, norm_I, dtype, wide)
+    with torch.autocast(device, enabled=False):
+        packed_BLE = F.linear(u_BLD.to(dtype), project_ED)
+        gated_BLI, sums = mixer_core(
+            packed_BLE, taps_XK, conv_bias_X, dt_bias_H, A_log_H, D_H, head_dim, state, group_size
+        )
         out_BLD = F.linear(gated_BLI, folded_DI)
-    return scale_rows(out_BLD, sums, norm_I.numel(), epsilon, packed_BLE.dtype)
+        return scale_rows(out_BLD, sums, norm_I.numel(), epsilon, dtype)

@@ -10,8 +10,8 @@ import triton
 from torch import Tensor
 
 from ..launch import on_device_of
+from . import training_norm_kernels
 from .training_configs import TrainingConfig, default_training_config
-from .training_norm_kernels import scale_rows_backward_kernel, scale_rows_kernel
 
 
 def _options(t: Tensor, config: TrainingConfig) -> dict[str, int]:
@@ -29,7 +29,7 @@ def rows_forward(
     """Launches the forward; see `scale_rows`."""
     batch, length, channels = t.shape
     out = torch.empty_like(t, dtype=dtype)
-    scale_rows_kernel[(ceil(length / config.rows), batch)](
+    training_norm_kernels.scale_rows_kernel[(ceil(length / config.rows), batch)](
         t, sums, out, length, channels, sums.shape[1], width, epsilon, **_options(t, config)
     )
     return out
@@ -42,7 +42,7 @@ def rows_backward(
     """Launches the backward; see `scale_rows_backward`."""
     batch, length, channels = t.shape
     dt, dsums = torch.empty_like(t), torch.empty_like(sums[:, 0])
-    scale_rows_backward_kernel[(ceil(length / config.rows), batch)](
+    training_norm_kernels.scale_rows_backward_kernel[(ceil(length / config.rows), batch)](
         t, sums, dout, dt, dsums, length, channels, sums.shape[1], width, epsilon, *dout.stride()[:2],
         **_options(t, config),
     )  # fmt: skip
