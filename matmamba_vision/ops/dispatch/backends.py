@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from matmamba_common.errors import MatMambaError
@@ -30,6 +30,18 @@ class Scan(Protocol):
         *,
         chunk_size: int,
     ) -> Tensor: ...
+
+
+class InTraining(NamedTuple):
+    """What computes a mixer, and what stands before it, where gradients are wanted.
+
+    Attributes:
+        mix: see `triton.block.training.trained_mixer`.
+        layer_norm: see `triton.block.training_layer_norm.trained_layer_norm`.
+    """
+
+    mix: Callable[..., Tensor]
+    layer_norm: Callable[..., Tensor]
 
 
 class BackendError(MatMambaError):
@@ -63,6 +75,10 @@ def _no_inner(taps: int, channels: int, row: int) -> None:
     return None
 
 
+def _no_trained(head_dim: int, state_dim: int, taps: int) -> None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backend:
     """One implementation of what a mixer computes between its projections.
@@ -76,6 +92,8 @@ class Backend:
         gpu: whether it is made for a GPU; "auto" takes it there alone.
         inner: finds what does all of it at once from a packed projection, see
             `mamba_ssm.inner_where_it_fits`.
+        trained: finds what does all of it, and the projections, where gradients are wanted, from head dim,
+            state dim and taps.
     """
 
     name: str
@@ -85,6 +103,7 @@ class Backend:
     refusal: Callable[[Setting], str | None]
     gpu: bool = False
     inner: Callable[[int, int, int], Callable[..., Tensor] | None] = _no_inner
+    trained: Callable[[int, int, int], InTraining | None] = _no_trained
 
 
 def never_refuses(setting: Setting) -> None:
@@ -118,6 +137,25 @@ def _gated_rms_norm_triton() -> Callable[..., Any]:
     from ..triton.conv_and_norm_kernels import gated_rms_norm_triton
 
     return gated_rms_norm_triton
+
+
+def _mix_by_triton(*arguments: Any, **options: Any) -> Tensor:
+    # Imported each time: compilers follow that, but no cache.
+    from ..triton.block.training import trained_mixer
+
+    return trained_mixer(*arguments, **options)
+
+
+def _normalise_by_triton(*arguments: Any) -> Tensor:
+    from ..triton.block.training_layer_norm import trained_layer_norm
+
+    return trained_layer_norm(*arguments)
+
+
+def trained_by_triton(head_dim: int, state_dim: int, taps: int) -> InTraining | None:
+    """See `Backend.trained`."""
+    fits = head_dim in (16, 32, 64) and state_dim in (16, 32, 64, 128) and taps == 4
+    return InTraining(_mix_by_triton, _normalise_by_triton) if fits else None
 
 
 def _is_interpreted() -> bool:
@@ -186,6 +224,7 @@ _ALL = (
         gated_rms_norm=_late(_gated_rms_norm_triton),
         refusal=_refusal_of_triton,
         gpu=True,
+        trained=trained_by_triton,
     ),
     Backend(
         name="mamba_ssm",

@@ -261,7 +261,7 @@ def gradients(
 
 
 def _state_gradients(plan: _Plan, dy: Tensor, C: Tensor, ready: _Prepared) -> tuple[Tensor, Tensor]:
-    """Gradients of the states leaving each chunk, and <gradient, state> in blocks (B, chunks, H, blocks)."""
+    """Gradients of the states leaving each chunk, and of the decays through it (B, chunks, H, blocks)."""
     if not plan.with_states:
         return ready.scores, ready.cum_BHL
     dstates = _added(plan, dy, C, ready.step_BHL, ready.cum_BHL, leaving=False)
