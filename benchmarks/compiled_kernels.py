@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "datasets"), str(ROOT / "retrieval")]
 import torch  # noqa: E402
 import triton  # noqa: E402
 from matmamba_vision.measures.environment import environment  # noqa: E402
-from matmamba_vision.ops.triton import trials  # noqa: E402
+from matmamba_vision.ops.triton import known_trials, trials  # noqa: E402
 from matmamba_vision.ops.triton.ahead import Job, MachineCode, compile_job, recorded  # noqa: E402
 from matmamba_vision.ops.triton.candidates import Launch, Shapes, rows_of  # noqa: E402
 from matmamba_vision.ops.triton.chosen import trying  # noqa: E402
@@ -107,7 +107,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def wanted_trials(dtypes: Sequence[str]) -> list[trials.KernelTrial]:
     """What models launch in these types, and the ends of what kernels take."""
-    found = trials.all_trials(dtypes, (16, 32))
+    found = known_trials.all_trials(dtypes, (16, 32))
     for head_dim, state_dim, dtype in ENDS:
         if dtype in dtypes:
             found += trials.scans(getattr(torch, dtype), head_dim, state_dim, 1100, 1)
@@ -116,7 +116,9 @@ def wanted_trials(dtypes: Sequence[str]) -> list[trials.KernelTrial]:
 
 def some_trials() -> list[trials.KernelTrial]:
     """All kernels, in the type and with the heads that matter most."""
-    return [trial for trial in trials.all_trials(("bfloat16",), (16,)) if "1088" not in trial.shapes.tokens]
+    return [
+        trial for trial in known_trials.all_trials(("bfloat16",), (16,)) if "1088" not in trial.shapes.tokens
+    ]
 
 
 def compiled(known: Iterable[trials.KernelTrial], options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from gpu_models import captured, inference
 from gpu_setting import Setting, left_out
-from matmamba_vision.ops.triton import chosen, trials
+from matmamba_vision.ops.triton import chosen, known_trials, trials
 from matmamba_vision.ops.triton.candidates import rows_of
 from measuring import Case, Plan, measure_case
 from torch.profiler import ProfilerActivity, profile
@@ -31,10 +31,10 @@ def constant(value: float) -> Callable[[], float]:
     return lambda: value
 
 
-def known_trials(setting: Setting) -> list[trials.KernelTrial]:
+def tried_trials(setting: Setting) -> list[trials.KernelTrial]:
     """What is tried; in the same order wherever it is asked for."""
     if setting.device == "cuda":
-        return trials.all_trials(setting.dtypes, setting.head_dims)
+        return known_trials.all_trials(setting.dtypes, setting.head_dims)
     # Something small for the interpreter.
     return trials.rows_of_channels(torch.float32, 24, 9, 1)[::2]
 
@@ -91,13 +91,13 @@ def _pool() -> ProcessPoolExecutor:
 
 @cache
 def _checked(setting: Setting, trial: int) -> tuple[trials.TrialInputs, Sequence[torch.Tensor]]:
-    inputs = known_trials(setting)[trial].prepare(torch.device(setting.device), 1, True)
+    inputs = tried_trials(setting)[trial].prepare(torch.device(setting.device), 1, True)
     return inputs, inputs.expected()
 
 
 def _fault(setting: Setting, trial: int, kernel: str, row: int) -> tuple[str | None, bool]:
     """Why it cannot be used, and whether the GPU still can."""
-    known = known_trials(setting)[trial]
+    known = tried_trials(setting)[trial]
     inputs, expected = _checked(setting, trial)
     launch = rows_of(kernel, known.shapes)[row]
     found = trials.fault_of(
@@ -115,7 +115,7 @@ def check_all(setting: Setting, dropped: dict[str, str]) -> Iterator[Case]:
     """Whether each launch computes the definition; those that do not are put into `dropped` by name."""
     checks = Checks(setting)
     try:
-        for number, trial in enumerate(known_trials(setting)):
+        for number, trial in enumerate(tried_trials(setting)):
             sides = {}
             for kernel in trial.kernels:
                 for row, launch in enumerate(rows_of(kernel, trial.shapes)):
@@ -144,7 +144,7 @@ def time_all(setting: Setting, dropped: Mapping[str, str]) -> Iterator[Case]:
     """Microseconds with each launch that is right; what is fastest is kept for all that follows."""
     device, kept = torch.device(setting.device), list[chosen.KeptLaunch]()
     clock = trials.graph_clock if setting.device == "cuda" else trials.wall_clock
-    for trial in known_trials(setting):
+    for trial in tried_trials(setting):
         left = {
             (kernel, launch.name): why
             for kernel in trial.kernels

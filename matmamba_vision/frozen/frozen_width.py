@@ -47,8 +47,12 @@ class PyTorchEngine:
 
 
 def _triton_engine(packed: PackedWidth, place: Place) -> Engine | None:
-    """Kernels of ours on a GPU; None if Triton is not there, or they cannot compute the width."""
+    """Kernels of ours on a GPU; None if Triton is not there or too old, or they cannot compute the width."""
     if place.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    from ..ops.triton.oldest import too_old
+
+    if too_old():
         return None
     from .triton_width import TritonEngine, why_not_triton
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.order import Orders
-from ..ops.triton.block.configs import BlockConfig, BlockShape, Choice, default_config
+from ..ops.triton.block.chosen_configs import chosen_config
+from ..ops.triton.block.configs import BlockConfig, BlockShape, Choice
 from ..ops.triton.block.mixed import mixed, shape_of
 from ..ops.triton.block.norm_residual import norm_residual
 from ..ops.triton.block.packing import BlockWeights, pack_block, refusal
@@ -88,7 +89,7 @@ class TritonNetwork:
         choose: how blocks are launched.
     """
 
-    def __init__(self, packed: PackedWidth, place: Place, choose: Choice = default_config) -> None:
+    def __init__(self, packed: PackedWidth, place: Place, choose: Choice = chosen_config) -> None:
         self._choose, self._ends_alone = choose, packed.pool == "token"
         self._blocks = [_block_at(block, place) for block in packed.blocks]
         # Then nobody reads more of the last block than the last token.
@@ -171,7 +172,7 @@ class TritonEngine:
 
     name = "triton"
 
-    def __init__(self, packed: PackedWidth, place: Place, choose: Choice = default_config) -> None:
+    def __init__(self, packed: PackedWidth, place: Place, choose: Choice = chosen_config) -> None:
         network = TritonNetwork(packed, place, choose)
         self._batches = CapturedBatches(network.embed, memory_of(place.device), f"width {packed.name}")
 

@@ -71,11 +71,11 @@ def tune(
         ConfigError: a dtype or a head dim that no kernel takes.
     """
     _require(dtypes, head_dims)
-    from ..ops.triton import chosen, trials
+    from ..ops.triton import chosen, known_trials, trials
 
     device = torch.device("cuda", torch.cuda.current_device())
     gpu, report = torch.cuda.get_device_name(device), Reporter(progress)
-    wanted = trials.all_trials(dtypes, head_dims)
+    wanted = known_trials.all_trials(dtypes, head_dims)
     major, minor = torch.cuda.get_device_capability(device)
     _compile([job for trial in wanted for job in trial.jobs(10 * major + minor)], 10 * major + minor, report)
     choices, dropped = list[chosen.KeptLaunch](), dict[str, str]()

@@ -18,6 +18,7 @@ from matmamba_vision.studies import tune as tune_job
 candidates = pytest.importorskip("matmamba_vision.ops.triton.candidates", reason="triton is not installed")
 chosen = pytest.importorskip("matmamba_vision.ops.triton.chosen")
 trials = pytest.importorskip("matmamba_vision.ops.triton.trials")
+known_trials = pytest.importorskip("matmamba_vision.ops.triton.known_trials")
 launch = pytest.importorskip("matmamba_vision.ops.triton.launch")
 ssd = pytest.importorskip("matmamba_vision.ops.triton.ssd")
 
@@ -232,7 +233,7 @@ def test_tune_keeps_what_it_chose_and_says_so(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(tune_job, "_compile", lambda jobs, gpu, report: None)
     monkeypatch.setattr(trials.KernelTrial, "jobs", lambda trial, gpu: [])
-    monkeypatch.setattr(trials, "all_trials", lambda dtypes, head_dims: small_trials()[-4:])
+    monkeypatch.setattr(known_trials, "all_trials", lambda dtypes, head_dims: small_trials()[-4:])
     monkeypatch.setattr(trials, "graph_clock", counting_clock)
     tried = trials.tried
     monkeypatch.setattr(trials, "tried", lambda trial, device, clock: tried(trial, CPU, clock))
@@ -263,7 +264,7 @@ def test_tune_refuses_in_one_line_what_it_cannot_do() -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("head_dim", [16, 32])
 def test_on_a_gpu_every_row_computes_the_definition(dtype: str, head_dim: int) -> None:
-    for trial in trials.all_trials([dtype], [head_dim]):
+    for trial in known_trials.all_trials([dtype], [head_dim]):
         inputs = trial.prepare(torch.device("cuda"), 1, True)
         expected = inputs.expected()
         for kernel in trial.kernels:

@@ -147,6 +147,64 @@ def _norm(shapes: Shapes) -> Rows:
     return tuple(Launch(warps=number) for number in warps)
 
 
+def _tiles(shapes: Shapes, *found: tuple[dict[str, Any], int, int]) -> Rows:
+    """Rows of constants, warps and stages, each once."""
+    products = shapes.dtype != "float32"
+    rows = [
+        Launch(constants=constants, warps=warps, stages=stages, products=products)
+        for constants, warps, stages in found
+    ]
+    return tuple({row.name: row for row in rows}.values())
+
+
+def _quadratic(shapes: Shapes) -> Rows:
+    """Tiles of 32 pad less, those of 64 have Hopper's own products; decays exact, or split where they can."""
+    first = 8 if shapes.dtype in ("float32", "tf32") else 4
+    return _tiles(
+        shapes,
+        ({"tile": 32, "exact": False}, first, 2),
+        ({"tile": 32, "exact": True}, 4, 2),
+        ({"tile": 64, "exact": False}, 4, 2),
+        ({"tile": 64, "exact": True}, 8, 2),
+        ({"tile": 64, "exact": False}, 8, 2),
+    )
+
+
+def _state(shapes: Shapes) -> Rows:
+    """Operands of four bytes fill registers and shared memory twice as fast: smaller tiles."""
+    if shapes.dtype == "bfloat16":
+        return _tiles(
+            shapes,
+            ({"tile": 64, "exact": False}, 8, 2),
+            ({"tile": 64, "exact": False}, 8, 1),
+            ({"tile": 64, "exact": True}, 8, 1),
+            ({"tile": 32, "exact": False}, 4, 1),
+        )
+    wide = shapes.dtype != "float16" and shapes.head_dim == 64
+    tile = {"tile": 16 if wide else 32, "exact": False}
+    return _tiles(shapes, (tile, 8, 1), (tile, 4, 1))
+
+
+def _scores_of_block(shapes: Shapes) -> Rows:
+    in_states = shapes.tokens != f"up to {TOKENS[0]}"
+    first = 8 if in_states and shapes.dtype == "bfloat16" else 4
+    return _tiles(shapes, ({}, first, 1), ({}, 4, 1), ({}, 8, 1), ({}, 4, 2))
+
+
+def _rows_of_norm(shapes: Shapes) -> Rows:
+    """Tokens of a program."""
+    return tuple(Launch(constants={"rows": rows}, warps=4) for rows in (4, 1, 2))
+
+
+def _in_training(warps: int, stages: int) -> Callable[[Shapes], Rows]:
+    """Products of a mixer in training; tiles are one choice for all kernels, and stay."""
+    return lambda shapes: _products(shapes, (warps, stages))
+
+
+def _by_warps_unstaged(*warps: int) -> Callable[[Shapes], Rows]:
+    return lambda shapes: tuple(Launch(warps=number, stages=1) for number in warps)
+
+
 TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
     {
         "decays_kernel": _by_warps(4, 2, 1),
@@ -162,6 +220,16 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "conv_silu_gradient_kernel": _convolution,
         "gated_rms_norm_kernel": _norm,
         "gated_rms_norm_gradient_kernel": _norm,
+        "conv_scores_kernel": _scores_of_block,
+        "scan_quadratic_kernel": _quadratic,
+        "scan_state_kernel": _state,
+        "norm_residual_kernel": _rows_of_norm,
+        "decays_and_scores_kernel": _in_training(4, 2),
+        "scan_kernel": _in_training(8, 1),
+        "training_scan_kernels.states_kernel": _in_training(4, 2),
+        "scan_backward_kernel": _in_training(8, 1),
+        "shared_backward_kernel": _in_training(8, 1),
+        "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),
     }
 )
 

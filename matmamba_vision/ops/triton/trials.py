@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -31,11 +31,9 @@ TOLERANCE_OF_SUMS = {name: 4 * tolerance for name, tolerance in TOLERANCE.items(
 WORTH_CHANGING = 0.98
 # Calls of one CUDA graph, and replays that are timed.
 CALLS, ROUNDS = 20, 7
-STATE_DIM, HEADS, TAPS, EPSILON = 128, 64, 4, 1e-5
+HEADS, TAPS, EPSILON = 64, 4, 1e-5
 # Heads, and the most tokens, where results are checked: the recurrence in float64 keeps a state for each.
 CHECKED_HEADS, CHECKED_TOKENS = 16, 1100
-# Tokens of an image of 224, 512 and 1,024 px, and how many images fill a GPU.
-BATCHES = {197: 128, 1025: 24, 4097: 8}
 NOTHING: Mapping[tuple[str, str], str] = MappingProxyType({})
 Work = Callable[[], Sequence[Tensor]]
 Clock = Callable[[Sequence[Work]], list[float]]
@@ -207,23 +205,6 @@ def _captured(work: Work) -> torch.cuda.CUDAGraph:
             work()
     graph.replay()
     return graph
-
-
-def all_trials(dtypes: Iterable[str], head_dims: Iterable[int]) -> list[KernelTrial]:
-    """Scans, convolutions and norms of models with such heads, at three lengths.
-
-    Args:
-        dtypes: of "bfloat16", "float16", "float32".
-        head_dims: P, such as 16.
-    """
-    found = list[KernelTrial]()
-    for dtype in (getattr(torch, name) for name in dtypes):
-        for head_dim in head_dims:
-            for length, batch in BATCHES.items():
-                found += scans(dtype, head_dim, STATE_DIM, length, batch)
-            found += rows_of_channels(dtype, HEADS * head_dim)
-    # Those of one class once.
-    return list({(trial.name, trial.shapes): trial for trial in found}.values())
 
 
 def scans(dtype: torch.dtype, head_dim: int, state_dim: int, length: int, batch: int) -> list[KernelTrial]:

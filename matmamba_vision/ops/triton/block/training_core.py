@@ -29,6 +29,7 @@ from torch import Tensor
 from ..conv_and_norm_kernels import conv_silu_triton
 from ..launch import on_device_of, precision_of
 from . import training_backward_kernels, training_conv_kernel, training_scan_kernels
+from .chosen_configs import chosen_training_config
 from .training_configs import COLUMNS, LaunchConfig, TrainingConfig, default_training_config
 
 # Heads whose decays a program sums.
@@ -147,7 +148,8 @@ def sizes_of(
         state=state,
         group_size=group_size,
         dtype=packed.dtype,
-        config=config or default_training_config(packed.dtype),
+        config=config
+        or chosen_training_config(default_training_config(packed.dtype), packed, head_dim, state),
     )
     if packed.shape[2] != sizes.row:
         raise ValueError(f"rows of {packed.shape[2]} numbers where z, x, B, C and dt are {sizes.row}")
