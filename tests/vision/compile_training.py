@@ -34,7 +34,7 @@ from triton.runtime import jit
 SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 # What multiplies matrices.
 PRODUCTS = {"decays_and_scores_kernel", "states_kernel", "scan_kernel"}
-PRODUCTS |= {"scan_backward_kernel", "shared_backward_kernel"}
+PRODUCTS |= {"gate_backward_kernel", "input_backward_kernel", "shared_backward_kernel"}
 TOKENS, CHANNELS = 197, 1024
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,9 +187,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize(
     ("changes", "width", "fused"),
     [
-        ({}, "full", 2),
-        ({"scan": "flip"}, "1/2", 2),
-        ({"heads_per_group": 4}, "1/4", 2),
+        ({"depth": 1}, "full", 1),
+        ({"scan": "flip"}, "1/4", 2),
+        ({"depth": 1, "heads_per_group": 4}, "1/2", 1),
         ({"depth": 1, "scan": "bidirectional"}, "1/4", 0),
         ({"depth": 1, "head_dim": 8}, "1/4", 0),
     ],
@@ -269,3 +273,28 @@ def test_the_layer_norm_is_that_of_torch(shape: tuple[int, ...]) -> None:
     for out in (layer_norm.trained_layer_norm(x, torch_norm), torch_norm(x)):
         results.append([out, *torch.autograd.grad(out, given, dout)])
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+
+
+def compile_for(tmp_path: Path, *kind: str) -> str:
+    """Compile all kernels for a kind of mixer, see `compile_training.py`, and give what it prints."""
+    program = [sys.executable, str(Path(__file__).with_name("compile_training.py")), *kind]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_kernels_compile_for_hopper(tmp_path: Path) -> None:
+    """Nothing is spilled, and products go to tensor cores."""
+    assert "90 scan_kernel" in compile_for(tmp_path, "90", "bfloat16", "16", "128")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize(
+    "kind", [("90", "16", "128"), ("90", "32", "64"), ("90", "64", "128"), ("80", "16", "128")]
+)
+def test_the_kernels_compile_for_other_mixers(kind: tuple[str, str, str], dtype: str, tmp_path: Path) -> None:
+    gpu, head_dim, state = kind
+    assert compile_for(tmp_path, gpu, dtype, head_dim, state)

@@ -25,120 +25,133 @@ from .training_parts import (
 
 
 @triton.jit
-def scan_backward_kernel(
-    packed, conv, step, cum, scores, diagonal, states, dgated, dsums, A_log, D, dt_bias,
-    dpacked, dconv, dy, dstates, of_heads,
-    L, H, HP, X, group_size, blocks, tiles, padded, packed_b, packed_l, dt_at, dsums_b, dsums_p, dsums_l,
-    SPAN, T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
+def gate_backward_kernel(
+    packed, conv, step, cum, scores, diagonal, states, dgated, dsums, D, dpacked, dy, ending,
+    L, H, HP, X, group_size, blocks, tiles, padded, packed_b, packed_l, dsums_b, dsums_p, dsums_l, SPAN,
+    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of z and dt, to dpacked (B, L, E), and of x, to dconv (B, L, X), from those of gated outputs.
+    """From gradients of gated outputs those of z, to dpacked (B, L, E), and of the scan, to dy (B, L, I).
 
-    Besides, what the next kernel needs: dy (B, L, I), and the gradients of the states that leave each tile,
-    as `states`; and of_heads (B, 3, H): gradients of A_log, D and dt_bias. Goes through the tiles from the
-    last to the first. Grid: places, B.
+    Computes the outputs of the scan again; `ending` (B, H, padded L) gets the gradients of the log decays
+    that end at each token. Grid: places, tiles, B.
     """
-    batch, place = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    batch, place, tile = tl.program_id(2).to(tl.int64), tl.program_id(0), tl.program_id(1)
     places, group = tl.num_programs(0), place // blocks
     first, last = first_head(place, blocks, group_size, HB), last_head(place, blocks, group_size, H)
     heads, c, n = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P), tl.arange(0, N)
-    column, end_c = tl.arange(0, HB * P), last * P
-    packed += batch * packed_b
-    dpacked += batch * packed_b
-    conv += batch * L * X
-    dconv += batch * L * X
-    dgated += batch * L * HP
-    dy += batch * L * HP
-    dsums += batch * dsums_b + place * dsums_p
-    step += batch * H * padded
+    inner, end_c, column = tl.arange(0, T), last * P, tl.arange(0, HB * P)
+    tokens = tile * T + inner
     cum += batch * H * padded
-    B = conv + HP + group * 2 * N
-    states += (batch * places + place) * tiles * N * (HB * P)
-    dstates += (batch * places + place) * tiles * N * (HB * P)
+    conv += batch * L * X
     row = (batch * (places // blocks) + group) * padded
+    step_TH = load(step + batch * H * padded, tokens, 1, padded, heads, padded, last)
+    cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
+    total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
+    separable = tl.min(total_H) >= -SPAN
+    middle_TH = tl.where(separable, cum_TH - 0.5 * total_H[None, :], 0.0)
+    x_TC = load(conv, tokens, X, L, c, 1, end_c).to(tl.float32)
+    own_TC = rounded(x_TC * per_column(step_TH * tl.exp(-middle_TH), T, P, HB), DOT)
+    scores_TT = load(scores + row * T, tokens, T, padded, inner, 1, T)
+    read_TC = through_scores(scores_TT, own_TC, cum_TH, separable, False, T, P, HB, DOT, PRECISION)
+    states += ((batch * places + place) * tiles + tile) * N * (HB * P)
+    C_TN = load(conv + HP + (group * 2 + 1) * N, tokens, X, L, n, 1, N)
+    past_TC = product(C_TN, load(states, n, HB * P, N, column, 1, HB * P), DOT, PRECISION)
+    to_own_TC = per_column(tl.exp(middle_TH), T, P, HB)
+    from_past_TC = per_column(tl.exp(cum_TH), T, P, HB)
     D_C = tl.load(D + c // P, mask=c < end_c, other=0.0).to(tl.float32)
+    itself_TH = step_TH * tl.load(diagonal + row + tokens)[:, None]
+    y_TC = x_TC * (per_column(itself_TH, T, P, HB) + D_C[None, :])
+    y_TC += read_TC * to_own_TC + past_TC * from_past_TC
+
+    z_TC = load(packed + batch * packed_b, tokens, packed_l, L, c, 1, end_c).to(tl.float32)
+    sigmoid_TC = tl.sigmoid(z_TC)
+    dsums += batch * dsums_b + place * dsums_p
+    dsum_T = tl.load(dsums + tokens * dsums_l, mask=tokens < L, other=0.0)
+    dg_TC = load(dgated + batch * L * HP, tokens, HP, L, c, 1, end_c).to(tl.float32)
+    dg_TC += 2.0 * dsum_T[:, None] * y_TC * z_TC * sigmoid_TC
+    dz_TC = dg_TC * y_TC * sigmoid_TC * (1.0 + z_TC * (1.0 - sigmoid_TC))
+    store(dpacked + batch * packed_b, dz_TC, tokens, packed_l, L, c, 1, end_c)
+    dy_TC = (dg_TC * z_TC * sigmoid_TC).to(dy.dtype.element_ty)
+    store(dy + batch * L * HP, dy_TC, tokens, HP, L, c, 1, end_c)
+    dy_TC = dy_TC.to(tl.float32)
+    ending_TC = rounded(dy_TC * to_own_TC, DOT).to(tl.float32) * read_TC
+    ending_TC += rounded(dy_TC * from_past_TC, DOT).to(tl.float32) * past_TC
+    ending_TH = per_head(ending_TC, T, P, HB)
+    store(ending + batch * H * padded, ending_TH, tokens, 1, padded, heads, padded, last)
+
+
+@triton.jit
+def input_backward_kernel(
+    packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
+    dpacked, dconv, of_heads, L, H, HP, X, group_size, blocks, tiles, padded, packed_b, packed_l, dt_at, SPAN,
+    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of x, to dconv (B, L, X), and of dt, to dpacked (B, L, E), from those of the scan.
+
+    of_heads (B, tiles, 3, H) gets gradients of A_log, D and dt_bias. Grid: places, tiles, B.
+    """
+    batch, place, tile = tl.program_id(2).to(tl.int64), tl.program_id(0), tl.program_id(1)
+    places, group = tl.num_programs(0), place // blocks
+    first, last = first_head(place, blocks, group_size, HB), last_head(place, blocks, group_size, H)
+    heads, c, n = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P), tl.arange(0, N)
+    inner, end_c, column = tl.arange(0, T), last * P, tl.arange(0, HB * P)
+    tokens = tile * T + inner
+    cum += batch * H * padded
+    conv += batch * L * X
+    row = (batch * (places // blocks) + group) * padded
+    step_TH = load(step + batch * H * padded, tokens, 1, padded, heads, padded, last)
+    cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
+    total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
+    separable = tl.min(total_H) >= -SPAN
+    middle_TH = tl.where(separable, cum_TH - 0.5 * total_H[None, :], 0.0)
+
+    # Within the tile: the inputs' gradients, and decays that begin at a token and end at a later one.
+    dy_TC = load(dy + batch * L * HP, tokens, HP, L, c, 1, end_c).to(tl.float32)
+    to_tile_TC = rounded(dy_TC * per_column(tl.exp(middle_TH), T, P, HB), DOT)
+    scores_TT = load(scores + row * T, inner, 1, T, tokens, T, padded)
+    back_TC = through_scores(scores_TT, to_tile_TC, cum_TH, separable, True, T, P, HB, DOT, PRECISION)
+    x_TC = load(conv, tokens, X, L, c, 1, end_c).to(tl.float32)
+    before_TH = tl.exp(-middle_TH)
+    own_TC = rounded(x_TC * per_column(step_TH * before_TH, T, P, HB), DOT).to(tl.float32)
+    inside_TH = load(ending + batch * H * padded, tokens, 1, padded, heads, padded, last)
+    inside_TH -= per_head(own_TC * back_TC, T, P, HB)
+
+    # To behind the tile.
+    offset = ((batch * places + place) * tiles + tile) * N * (HB * P)
+    dstate_NC = load(dstates + offset, n, HB * P, N, column, 1, HB * P)
+    B_TN = load(conv + HP + group * 2 * N, tokens, X, L, n, 1, N)
+    ahead_TC = product(B_TN, dstate_NC, DOT, PRECISION)
+    left_TH = tl.exp(total_H[None, :] - cum_TH)
+    weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT).to(tl.float32)
+    beginning_TH = per_head(weighted_TC * ahead_TC, T, P, HB)
+    state_NC = load(states + offset, n, HB * P, N, column, 1, HB * P).to(tl.float32)
+    through_C = tl.sum(state_NC * dstate_NC.to(tl.float32), 0)
+    through_H = tl.sum(tl.reshape(through_C, (HB, P)), 1) * tl.exp(total_H)
+
+    # A token reads itself, too.
+    diagonal_TH = tl.broadcast_to(tl.load(diagonal + row + tokens)[:, None], (T, HB))
+    D_C = tl.load(D + c // P, mask=c < end_c, other=0.0).to(tl.float32)
+    dinput_TC = back_TC * per_column(before_TH, T, P, HB) + ahead_TC * per_column(left_TH, T, P, HB)
+    dinput_TC += dy_TC * per_column(diagonal_TH, T, P, HB)
+    dx_TC = dinput_TC * per_column(step_TH, T, P, HB) + dy_TC * D_C[None, :]
+    store(dconv + batch * L * X, dx_TC, tokens, X, L, c, 1, end_c)
+
+    # A token's decay is part of all that begin before it and end at it or behind.
     A_H = -tl.exp(tl.load(A_log + heads, mask=heads < last, other=0.0).to(tl.float32))
-    bias_H = tl.load(dt_bias + heads, mask=heads < last, other=0.0).to(tl.float32)
-    dstate_NC = tl.zeros((N, HB * P), tl.float32)
-    none_H = tl.zeros((HB,), tl.float32)
-    dA_H, dD_H, dbias_H = none_H, none_H, none_H
-    for count in range(tiles):
-        tile = tiles - 1 - count
-        inner = tl.arange(0, T)
-        tokens = tile * T + inner
-        step_TH = load(step, tokens, 1, padded, heads, padded, last)
-        cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
-        total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
-        total_C = tl.load(cum + c // P * padded + tile * T + T - 1, mask=c < end_c, other=0.0)
-        separable = tl.min(total_H) >= -SPAN
-        middle_TH = tl.where(separable, cum_TH - 0.5 * total_H[None, :], 0.0)
-        diagonal_T = tl.load(diagonal + row + tokens)
-
-        # Outputs again.
-        x_TC = load(conv, tokens, X, L, c, 1, end_c).to(tl.float32)
-        own_TC = rounded(x_TC * per_column(step_TH * tl.exp(-middle_TH), T, P, HB), DOT)
-        scores_TT = load(scores + row * T, tokens, T, padded, inner, 1, T)
-        read_TC = through_scores(scores_TT, own_TC, cum_TH, separable, False, T, P, HB, DOT, PRECISION)
-        enter_NC = load(states + tile * N * HB * P, n, HB * P, N, column, 1, HB * P)
-        past_TC = product(load(B + N, tokens, X, L, n, 1, N), enter_NC, DOT, PRECISION)
-        to_own_TC = per_column(tl.exp(middle_TH), T, P, HB)
-        from_past_TC = per_column(tl.exp(cum_TH), T, P, HB)
-        itself_TC = per_column(step_TH * diagonal_T[:, None], T, P, HB) + D_C[None, :]
-        y_TC = read_TC * to_own_TC + past_TC * from_past_TC + x_TC * itself_TC
-
-        # The gate.
-        z_TC = load(packed, tokens, packed_l, L, c, 1, end_c).to(tl.float32)
-        sigmoid_TC = tl.sigmoid(z_TC)
-        silu_TC = z_TC * sigmoid_TC
-        dsum_T = tl.load(dsums + tokens * dsums_l, mask=tokens < L, other=0.0)
-        dg_TC = load(dgated, tokens, HP, L, c, 1, end_c).to(tl.float32)
-        dg_TC += 2.0 * dsum_T[:, None] * y_TC * silu_TC
-        dz_TC = dg_TC * y_TC * sigmoid_TC * (1.0 + z_TC * (1.0 - sigmoid_TC))
-        store(dpacked, dz_TC, tokens, packed_l, L, c, 1, end_c)
-        dy_TC = (dg_TC * silu_TC).to(dy.dtype.element_ty).to(tl.float32)
-        store(dy, dy_TC, tokens, HP, L, c, 1, end_c)
-
-        # Decays that end at a token, from its own tile and from before it.
-        to_tile_TC = rounded(dy_TC * to_own_TC, DOT)
-        to_past_TC = rounded(dy_TC * from_past_TC, DOT)
-        ending_TH = per_head(to_tile_TC.to(tl.float32) * read_TC, T, P, HB)
-        ending_TH += per_head(to_past_TC.to(tl.float32) * past_TC, T, P, HB)
-
-        # Gradients of the inputs, and decays that begin at a token: within the tile, and to behind it.
-        scores_TT = load(scores + row * T, inner, 1, T, tokens, T, padded)
-        back_TC = through_scores(scores_TT, to_tile_TC, cum_TH, separable, True, T, P, HB, DOT, PRECISION)
-        ending_TH -= per_head(own_TC.to(tl.float32) * back_TC, T, P, HB)
-        dinput_TC = back_TC * per_column(tl.exp(-middle_TH), T, P, HB)
-        ahead_TC = product(load(B, tokens, X, L, n, 1, N), dstate_NC, DOT, PRECISION)
-        left_TH = tl.exp(total_H[None, :] - cum_TH)
-        weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT)
-        beginning_TH = per_head(weighted_TC.to(tl.float32) * ahead_TC, T, P, HB)
-        dinput_TC += ahead_TC * per_column(left_TH, T, P, HB)
-        dinput_TC += dy_TC * per_column(tl.broadcast_to(diagonal_T[:, None], (T, HB)), T, P, HB)
-        dx_TC = dinput_TC * per_column(step_TH, T, P, HB) + dy_TC * D_C[None, :]
-        store(dconv, dx_TC, tokens, X, L, c, 1, end_c)
-
-        # A token's decay is part of all that begin before it and end at it or behind.
-        through_C = tl.sum(enter_NC.to(tl.float32) * dstate_NC, 0) * tl.exp(total_C)
-        through_H = tl.sum(tl.reshape(through_C, (HB, P)), 1)
-        da_TH = tl.cumsum(ending_TH, 0, reverse=True) + through_H[None, :]
-        da_TH += tl.cumsum(beginning_TH, 0) - beginning_TH
-        da_TH = tl.where(step_TH * A_H[None, :] > STRONGEST, da_TH, 0.0)
-        dstep_TH = per_head(dinput_TC * x_TC, T, P, HB) + da_TH * A_H[None, :]
-        raw_TH = load(packed + dt_at, tokens, packed_l, L, heads, 1, last).to(tl.float32)
-        draw_TH = tl.where((tokens < L)[:, None], dstep_TH * tl.sigmoid(raw_TH + bias_H[None, :]), 0.0)
-        store(dpacked + dt_at, draw_TH, tokens, packed_l, L, heads, 1, last)
-        dA_H += tl.sum(da_TH * step_TH, 0)
-        dD_H += tl.sum(per_head(dy_TC * x_TC, T, P, HB), 0)
-        dbias_H += tl.sum(draw_TH, 0)
-
-        store(dstates + tile * N * HB * P, dstate_NC, n, HB * P, N, column, 1, HB * P)
-        dstate_NC = dstate_NC * tl.exp(total_C)[None, :]
-        dstate_NC += product(load(B + N, n, 1, N, tokens, X, L), to_past_TC, DOT, PRECISION)
-    of_heads += batch * 3 * H + heads
-    tl.store(of_heads, dA_H * A_H, mask=heads < last)
-    tl.store(of_heads + H, dD_H, mask=heads < last)
-    tl.store(of_heads + 2 * H, dbias_H, mask=heads < last)
+    da_TH = tl.cumsum(inside_TH, 0, reverse=True) + through_H[None, :]
+    da_TH += tl.cumsum(beginning_TH, 0) - beginning_TH
+    da_TH = tl.where(step_TH * A_H[None, :] > STRONGEST, da_TH, 0.0)
+    dstep_TH = per_head(dinput_TC * x_TC, T, P, HB) + da_TH * A_H[None, :]
+    raw_TH = load(packed + batch * packed_b + dt_at, tokens, packed_l, L, heads, 1, last).to(tl.float32)
+    raw_TH += tl.load(dt_bias + heads, mask=heads < last, other=0.0).to(tl.float32)[None, :]
+    draw_TH = tl.where((tokens < L)[:, None], dstep_TH * tl.sigmoid(raw_TH), 0.0)
+    store(dpacked + batch * packed_b + dt_at, draw_TH, tokens, packed_l, L, heads, 1, last)
+    of_heads += (batch * tiles + tile) * 3 * H + heads
+    tl.store(of_heads, tl.sum(da_TH * step_TH, 0) * A_H, mask=heads < last)
+    tl.store(of_heads + H, tl.sum(per_head(dy_TC * x_TC, T, P, HB), 0), mask=heads < last)
+    tl.store(of_heads + 2 * H, tl.sum(draw_TH, 0), mask=heads < last)
 
 
 @triton.jit

@@ -19,10 +19,17 @@ class LaunchConfig:
     Attributes:
         num_warps: of a program.
         num_stages: of its software pipeline.
+        registers: the most that a thread gets, so that more programs fit; as the compiler likes by default.
     """
 
     num_warps: int = 4
     num_stages: int = 1
+    registers: int | None = None
+
+    def options(self) -> dict[str, int]:
+        """What a launch is given."""
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        return options if self.registers is None else options | {"maxnreg": self.registers}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +43,10 @@ class TrainingConfig:
         channels: of a program of the convolution's gradient.
         rows: tokens of a program that scales rows.
         prepare: of decays and scores.
-        states: of the states that backward wants.
+        states: of states and their gradients.
         scan: of the forward scan.
-        scan_backward: of the gradients of z, x and dt.
+        gate_backward: of the gradients of z and of the scan.
+        input_backward: of the gradients of x and dt.
         shared: of the gradients of B and C.
         conv: of the gradient of the convolution.
         norm: of scaled rows, and of their gradient.
@@ -52,7 +60,8 @@ class TrainingConfig:
     prepare: LaunchConfig = LaunchConfig(num_stages=2)
     states: LaunchConfig = LaunchConfig(num_stages=2)
     scan: LaunchConfig = LaunchConfig(num_warps=8)
-    scan_backward: LaunchConfig = LaunchConfig(num_warps=8)
+    gate_backward: LaunchConfig = LaunchConfig(num_warps=8)
+    input_backward: LaunchConfig = LaunchConfig(num_warps=8)
     shared: LaunchConfig = LaunchConfig(num_warps=8)
     conv: LaunchConfig = LaunchConfig(num_warps=2)
     norm: LaunchConfig = LaunchConfig()
@@ -60,5 +69,8 @@ class TrainingConfig:
 
 def default_training_config(dtype: torch.dtype) -> TrainingConfig:
     """The fixed choice for tokens of this type, made from what compilers say: not measured on a GPU."""
-    # Operands of four bytes fill shared memory and registers twice as fast.
-    return TrainingConfig() if dtype == torch.bfloat16 else TrainingConfig(tile=32)
+    if dtype == torch.bfloat16:
+        # Two programs fit, and nothing is spilled.
+        return TrainingConfig(gate_backward=LaunchConfig(num_warps=8, registers=128))
+    # Operands of four bytes fill shared memory and registers twice as fast, products in three parts again.
+    return TrainingConfig(tile=32 if dtype == torch.float16 else 16)

@@ -9,7 +9,9 @@
 | launch | backward, behind the first two again, because their results are large |
 | --- | --- |
 | `states_kernel` | the states that enter each tile |
-| `scan_backward_kernel` | outputs again, the gate, gradients of x, z, dt and what belongs to heads |
+| `gate_backward_kernel` | outputs again, gradients of z and of the scan |
+| `states_kernel` | the gradients of the states that leave each tile |
+| `input_backward_kernel` | gradients of x, dt and what belongs to heads |
 | `shared_backward_kernel` | gradients of B and C |
 | `conv_backward_kernel` | through the convolution |
 
@@ -107,10 +109,12 @@ class _Sizes:
     def options(self, launch: LaunchConfig, *, by_columns: bool = True) -> dict[str, Any]:
         """Constants of a kernel, and how it is launched."""
         dot, precision = precision_of(self.dtype)
+        # Exact products without tensor cores spill; three of TF32 keep float32's digits but for the last two.
+        precision = "tf32x3" if precision == "ieee" and self.dtype == torch.float32 else precision
         options = {"T": self.config.tile, "N": self.state, "DOT": dot, "PRECISION": precision}
         if by_columns:
             options |= {"P": self.head_dim, "HB": self.heads_at_once}
-        return options | {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+        return options | launch.options()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,24 +204,36 @@ def core_backward(
     columns = sizes.heads_at_once * sizes.head_dim
     shape = (2, sizes.batch, sizes.places, sizes.tiles, sizes.state, columns)
     states, dstates = packed.new_empty(shape, dtype=sizes.wide)
-    training_scan_kernels.states_kernel[(sizes.places, sizes.batch)](
-        ready.conv, ready.step, ready.cum, states, *sizes.scan, **sizes.options(config.states)
-    )
-    dpacked = torch.empty_like(packed)
-    dconv = torch.empty_like(ready.conv, dtype=sizes.wide)
-    dy = torch.empty_like(dgated)
-    of_heads = packed.new_empty(sizes.batch, 3, sizes.heads, dtype=torch.float32)
-    training_backward_kernels.scan_backward_kernel[(sizes.places, sizes.batch)](
-        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dgated, dsums, A_log,
-        D, dt_bias, dpacked, dconv, dy, dstates, of_heads, *sizes.scan, *packed.stride()[:2],
-        inner + convolved, *dsums.stride(), config.span, **sizes.options(config.scan_backward),
+    _states(sizes, ready, ready.conv, 0, states)
+    dpacked, dy = torch.empty_like(packed), torch.empty_like(dgated)
+    dconv, ending = torch.empty_like(ready.conv, dtype=sizes.wide), torch.empty_like(ready.step)
+    grid = (sizes.places, sizes.tiles, sizes.batch)
+    training_backward_kernels.gate_backward_kernel[grid](
+        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dgated, dsums, D,
+        dpacked, dy, ending, *sizes.scan, *packed.stride()[:2], *dsums.stride(), config.span,
+        **sizes.options(config.gate_backward),
+    )  # fmt: skip
+    _states(sizes, ready, dy, sizes.state, dstates)
+    of_heads = packed.new_empty(sizes.batch, sizes.tiles, 3, sizes.heads, dtype=torch.float32)
+    training_backward_kernels.input_backward_kernel[grid](
+        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dstates, dy, ending,
+        A_log, D, dt_bias, dpacked, dconv, of_heads, *sizes.scan, *packed.stride()[:2], inner + convolved,
+        config.span, **sizes.options(config.input_backward),
     )  # fmt: skip
     training_backward_kernels.shared_backward_kernel[(sizes.tiles, 2 * sizes.groups, sizes.batch)](
         ready.conv, ready.step, ready.cum, states, dy, dstates, dconv, *sizes.scan, config.span,
         **sizes.options(config.shared),
     )  # fmt: skip
     of_conv = _through_conv(sizes, packed, dpacked, dconv, taps, conv_bias)
-    return dpacked, of_conv, of_heads.sum(0)
+    return dpacked, of_conv, of_heads.sum((0, 1))
+
+
+def _states(sizes: _Sizes, ready: _Ready, t: Tensor, of_C: int, states: Tensor) -> None:
+    """Fills in states from x, or their gradients from dy; `of_C`: where C begins behind B, or 0 for B."""
+    training_scan_kernels.states_kernel[(sizes.places, sizes.batch)](
+        t, ready.conv[..., sizes.inner + of_C :], ready.step, ready.cum, states, *sizes.scan, t.shape[-1],
+        LEAVING=of_C > 0, **sizes.options(sizes.config.states),
+    )  # fmt: skip
 
 
 def _through_conv(
@@ -231,7 +247,7 @@ def _through_conv(
     training_conv_kernel.conv_backward_kernel[grid](
         packed[..., convolved], taps, conv_bias, dconv, dpacked[..., convolved], partial, sizes.length, X,
         *packed.stride()[:2], taps.stride(0), *dconv.stride()[:2], SUMMED=config.summed,
-        CHANNELS=config.channels, num_warps=config.conv.num_warps, num_stages=config.conv.num_stages,
+        CHANNELS=config.channels, **config.conv.options(),
     )  # fmt: skip
     return partial.sum((0, 1))
 

@@ -17,14 +17,8 @@ from .training_configs import TrainingConfig, default_training_config
 _SUMMED = 64
 
 
-def _options(x: Tensor, config: TrainingConfig) -> dict[str, int]:
-    launch = config.norm
-    return {
-        "ROWS": config.rows,
-        "BLOCK": triton.next_power_of_2(x.shape[-1]),
-        "num_warps": launch.num_warps,
-        "num_stages": launch.num_stages,
-    }
+def _options(t: Tensor, config: TrainingConfig) -> dict[str, int]:
+    return {"ROWS": config.rows, "BLOCK": triton.next_power_of_2(t.shape[-1])} | config.norm.options()
 
 
 @on_device_of

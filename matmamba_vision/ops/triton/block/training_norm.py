@@ -15,11 +15,7 @@ from .training_configs import TrainingConfig, default_training_config
 
 
 def _options(t: Tensor, config: TrainingConfig) -> dict[str, int]:
-    block = triton.next_power_of_2(t.shape[-1])
-    launch = config.norm
-    return {
-        "ROWS": config.rows, "BLOCK": block, "num_warps": launch.num_warps, "num_stages": launch.num_stages
-    }  # fmt: skip
+    return {"ROWS": config.rows, "BLOCK": triton.next_power_of_2(t.shape[-1])} | config.norm.options()
 
 
 @on_device_of

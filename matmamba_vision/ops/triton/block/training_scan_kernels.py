@@ -64,31 +64,39 @@ def decays_and_scores_kernel(
 
 @triton.jit
 def states_kernel(
-    conv, step, cum, states, L, H, HP, X, group_size, blocks, tiles, padded,
-    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
+    t, shared, step, cum, states, L, H, HP, X, group_size, blocks, tiles, padded, t_row,
+    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr, LEAVING: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The states that enter each tile. Grid: places, B."""
+    """The states that enter each tile, or if LEAVING the gradients of those that leave it.
+
+    For states t (B, L, t_row) is x, and `shared` B of the first group; for gradients, from the last tile to
+    the first, dy and C. Grid: places, B.
+    """
     batch, place = tl.program_id(1).to(tl.int64), tl.program_id(0)
     first, last = first_head(place, blocks, group_size, HB), last_head(place, blocks, group_size, H)
     heads, c, n = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P), tl.arange(0, N)
-    conv += batch * L * X
+    t += batch * L * t_row
     step += batch * H * padded
     cum += batch * H * padded
-    B = conv + HP + place // blocks * 2 * N
+    shared += batch * L * X + place // blocks * 2 * N
     states += (batch * tl.num_programs(0) + place) * tiles * N * (HB * P)
     state_NC = tl.zeros((N, HB * P), tl.float32)
-    for tile in range(tiles):
+    for count in range(tiles):
+        tile = tiles - 1 - count if LEAVING else count
         tokens = tile * T + tl.arange(0, T)
         store(states + tile * N * HB * P, state_NC, n, HB * P, N, tl.arange(0, HB * P), 1, HB * P)
-        step_TH = load(step, tokens, 1, padded, heads, padded, last)
         cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
-        total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
         total_C = tl.load(cum + c // P * padded + tile * T + T - 1, mask=c < last * P, other=0.0)
-        weight_TC = per_column(tl.exp(total_H[None, :] - cum_TH) * step_TH, T, P, HB)
-        x_TC = load(conv, tokens, X, L, c, 1, last * P).to(tl.float32)
-        B_NT = load(B, n, 1, N, tokens, X, L)
-        state_NC = state_NC * tl.exp(total_C)[None, :] + product(B_NT, x_TC * weight_TC, DOT, PRECISION)
+        if LEAVING:
+            weight_TH = tl.exp(cum_TH)
+        else:
+            step_TH = load(step, tokens, 1, padded, heads, padded, last)
+            total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
+            weight_TH = tl.exp(total_H[None, :] - cum_TH) * step_TH
+        t_TC = load(t, tokens, t_row, L, c, 1, last * P).to(tl.float32) * per_column(weight_TH, T, P, HB)
+        shared_NT = load(shared, n, 1, N, tokens, X, L)
+        state_NC = state_NC * tl.exp(total_C)[None, :] + product(shared_NT, t_TC, DOT, PRECISION)
 
 
 @triton.jit
