@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_models import captured, inference
+from gpu_models import graph_of, inference
 from gpu_setting import Setting, left_out
 from matmamba_vision.ops.triton import chosen, known_trials, trials
 from matmamba_vision.ops.triton.candidates import rows_of
@@ -168,22 +168,30 @@ def time_all(setting: Setting, dropped: Mapping[str, str]) -> Iterator[Case]:
 
 
 def kernels_of_block(setting: Setting) -> Iterator[Case]:
-    """Microseconds of each kernel of one block at each width, inference; captured where there is a GPU."""
+    """Microseconds of each kernel of one block: of frozen widths and training, then of the model as it is.
+
+    Captured where there is a GPU.
+    """
+    for trial in tried_trials(setting):
+        if trial.name.startswith("block"):
+            work = trial.prepare(torch.device(setting.device), trial.batch, False).work
+            yield kernels_of(f"kernels, {trial}", work, setting, {"batch": trial.batch})
     shape = setting.block
     block = shape.block().to(setting.device, setting.dtype).eval()
     x_BLD = shape.tokens_BLD().to(setting.device, setting.dtype)
     for width, heads in shape.widths().items():
-        work = inference(block, x_BLD, heads=heads)
-        if setting.device == "cuda":
-            work = captured(work)
-        work()
-        taken = _kernel_times(work, setting.device)
-        sides = {name: constant(time) for name, time in taken.items()}
-        if not sides:
-            yield left_out(f"kernels, width {width}", "the profiler saw none")
-            continue
-        settings = {"launches": len(sides), **shape.settings(active_heads=heads)}
-        yield measure_case(f"kernels, width {width}", sides, [], Plan(0, 1), settings, unit="µs")
+        forward = inference(block, x_BLD, heads=heads)
+        yield kernels_of(f"kernels, width {width}", forward, setting, shape.settings(active_heads=heads))
+
+
+def kernels_of(name: str, work: Callable[[], object], setting: Setting, settings: Mapping[str, Any]) -> Case:
+    """The case of one work."""
+    work = graph_of(work, setting)
+    work()
+    sides = {kernel: constant(time) for kernel, time in _kernel_times(work, setting.device).items()}
+    if not sides:
+        return left_out(name, "the profiler saw none")
+    return measure_case(name, sides, [], Plan(0, 1), {"kernels": len(sides), **settings}, unit="µs")
 
 
 def _kernel_times(work: Callable[[], object], device: str, calls: int = 10) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from gpu_setting import Setting, left_out, present
 from matmamba_vision import MatMamba, Width
+from matmamba_vision.frozen import freeze
 from matmamba_vision.layers import Block
 from matmamba_vision.measures import count_macs
 from matmamba_vision.ops import mamba_ssm
@@ -96,13 +97,15 @@ def against_vit(plan: Plan, setting: Setting, name: str, pixels: int, batch: int
 
 
 def graphs_against_vit(plan: Plan, setting: Setting, name: str, pixels: int, batch: int) -> Iterator[Case]:
-    """Both as CUDA graphs, inference and training: kernels alone, nobody waits for Python."""
+    """All as CUDA graphs, inference and training: kernels alone, nobody waits for Python.
+
+    In inference the frozen width stands beside the model: it makes graphs of its own.
+    """
     model = _model(setting, name, pixels)
     vit = vit_of_equal_parameters(model).to(setting.device)
     settings = {"batch": batch, **vit_settings(model, vit), "dtype": str(setting.dtype)[6:]}
     images = _images(setting, model, batch)
     half = images[: batch // 2]
-    ratio = Ratio("ViT / ours", "ViT", "ours")
     for use in ("training", "inference"):
         works: dict[str, Work] = {}
         for side, network in (("ours", model), ("ViT", vit)):
@@ -111,7 +114,13 @@ def graphs_against_vit(plan: Plan, setting: Setting, name: str, pixels: int, bat
             else:
                 works[side] = inference(network.to(setting.dtype).eval(), images)
         sides = {side: graph_of(work, setting) for side, work in works.items()}
-        yield _measured(f"graphs, {name}, {pixels} px, {use}", sides, [ratio], plan, settings)
+        ratios = [Ratio("ViT / ours", "ViT", "ours")]
+        if use == "inference":
+            frozen = freeze(model)
+            sides["frozen"] = partial(frozen.embed, images.to(setting.dtype))
+            ratios.append(Ratio("ViT / frozen", "ViT", "frozen"))
+            settings["frozen_by"] = frozen.by
+        yield _measured(f"graphs, {name}, {pixels} px, {use}", sides, ratios, plan, settings)
 
 
 def vit_alone(plan: Plan, setting: Setting, name: str, pixels: int, batch: int) -> Iterator[Case]:
@@ -157,9 +166,13 @@ def graph_widths(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
                 work = training(model, images[: len(images) // 2], setting.dtype, width=width)
             else:
                 work = inference(model.to(setting.dtype).eval(), images, width=width)
+                sides[f"{label} frozen"] = partial(freeze(model, width).embed, images.to(setting.dtype))
             sides[label] = graph_of(work, setting)
         ratios = [
-            Ratio(label, label, "full", macs[label] / macs["full"]) for label in labels if label != "full"
+            Ratio(side, side, side.replace(label, "full"), macs[label] / macs["full"])
+            for label in labels
+            for side in sides
+            if label != "full" and side.split()[0] == label
         ]
         yield _measured(f"graphs of widths, {use}", sides, ratios, plan, settings)
 
@@ -266,21 +279,25 @@ def _peak_mib(setting: Setting, name: str, depth: int, pixels: int, use: str) ->
 
 
 def latencies(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
-    """One image at every width: eagerly, and as a CUDA graph, beside the ViT of equal parameters."""
+    """One image at every width: eagerly, as a CUDA graph, and frozen, beside the ViT of equal parameters."""
     model = _model(setting, name).to(setting.dtype).eval()
     image = _images(setting, model, 1)
     vit = vit_of_equal_parameters(model).to(setting.device, setting.dtype)
-    works = {model.label(width): inference(model, image, width=width) for width in model.trained_widths}
+    labels = {model.label(width): width for width in model.trained_widths}
+    works = {label: inference(model, image, width=width) for label, width in labels.items()}
     works["ViT"] = inference(vit, image)
     sides = {f"{label} eager": timed(work, calls=3) for label, work in works.items()}
     if setting.device == "cuda":
         sides |= {f"{label} graph": timed(captured(work), calls=10) for label, work in works.items()}
+    for label, width in labels.items():
+        sides[f"{label} frozen"] = timed(
+            partial(freeze(model, width).embed, image.to(setting.dtype)), calls=10
+        )
     ratios = [
         Ratio(f"{label} eager / graph", f"{label} eager", f"{label} graph")
         for label in works if f"{label} graph" in sides
     ]  # fmt: skip
-    if "1/8 graph" in sides:
-        ratios.append(Ratio("1/8 / full, graphs", "1/8 graph", "full graph"))
+    ratios.append(Ratio("1/8 / full, frozen", "1/8 frozen", "full frozen"))
     yield measure_case(
         "latency", sides, ratios, plan, {"model": name, "batch": 1, "dtype": str(setting.dtype)[6:]}
     )

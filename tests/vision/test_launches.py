@@ -18,6 +18,7 @@ from matmamba_vision.studies import tune as tune_job
 candidates = pytest.importorskip("matmamba_vision.ops.triton.candidates", reason="triton is not installed")
 chosen = pytest.importorskip("matmamba_vision.ops.triton.chosen")
 trials = pytest.importorskip("matmamba_vision.ops.triton.trials")
+block_trials = pytest.importorskip("matmamba_vision.ops.triton.block.block_trials")
 known_trials = pytest.importorskip("matmamba_vision.ops.triton.known_trials")
 launch = pytest.importorskip("matmamba_vision.ops.triton.launch")
 ssd = pytest.importorskip("matmamba_vision.ops.triton.ssd")
@@ -61,7 +62,7 @@ def test_rows_have_names_of_their_own() -> None:
     for kernel in candidates.TABLE:
         for shapes in (SHAPES, candidates.Shapes(dtype="float32", head_dim=128, state_dim=256), *others):
             names = [row.name for row in candidates.rows_of(kernel, shapes)]
-            assert len(set(names)) == len(names) > 1 or kernel.startswith("gated")
+            assert len(set(names)) == len(names) > 0
 
 
 def test_what_a_row_may_take_follows_from_how_many_run_at_once() -> None:
@@ -171,7 +172,13 @@ def test_each_kernel_of_the_table_is_tried_and_the_fastest_is_taken(monkeypatch:
             assert found.dropped == {}
             assert found.choice.candidate == rows[min(1, len(rows) - 1)].name
             seen.add(kernel)
-    assert seen == set(candidates.TABLE)
+    # Those of a block are run in test_block_launches.py.
+    blocks = [
+        trial
+        for length in (197, 4097)
+        for trial in block_trials.block_trials(torch.float32, 16, 128, length, 1)
+    ]
+    assert seen | {kernel for trial in blocks for kernel in trial.kernels} == set(candidates.TABLE)
 
 
 @needs_interpreter

@@ -8,7 +8,7 @@ it. The compiler has to keep within each row, for every GPU that is compiled for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -110,23 +110,34 @@ class Launch:
 
 
 Rows = tuple[Launch, ...]
+# Warps and stages that kernels of matrix products are offered.
+PAIRS = ((4, 1), (4, 2), (8, 1), (8, 2))
 
 
-def _products(shapes: Shapes, first: tuple[int, int], spilled: int = 0) -> Rows:
-    """Warps and stages of a kernel of matrix products; those of `first` first."""
+def _products(
+    shapes: Shapes, first: tuple[int, int], others: Sequence[tuple[int, int]] = PAIRS, spilled: int = 0
+) -> Rows:
+    """Warps and stages of a kernel of matrix products; those of `first` first, and those alone may spill."""
     # Exact float32 is no matter of tensor cores.
     products = shapes.dtype != "float32"
-    others = [(4, 1), (4, 2), (4, 3), (8, 1), (8, 2)]
-    pairs = [first, *(pair for pair in others if pair != first)]
-    return tuple(
-        Launch(warps=warps, stages=stages, products=products, spilled=spilled) for warps, stages in pairs
+    pairs = [pair for pair in others if pair != first]
+    return (
+        Launch(warps=first[0], stages=first[1], products=products, spilled=spilled),
+        *(Launch(warps=warps, stages=stages, products=products) for warps, stages in pairs),
     )
 
 
-def _scan(shapes: Shapes) -> Rows:
+def _scan(shapes: Shapes, spilled: int = 0) -> Rows:
     """Wide heads fill registers and shared memory: more threads, and nothing is fetched ahead."""
     bits = 16 if shapes.dtype == "bfloat16" else 32
-    return _products(shapes, (8, 1) if shapes.head_dim * bits > 64 * 16 else (4, 2))
+    if shapes.head_dim * bits > 64 * 16:
+        return _products(shapes, (8, 1), (), spilled)
+    return _products(shapes, (4, 2), PAIRS, spilled)
+
+
+def _input_gradients(shapes: Shapes) -> Rows:
+    """As it was first launched, it spills a little where heads are widest for four warps."""
+    return _scan(shapes, spilled=96 if shapes.head_dim == 64 and shapes.dtype == "bfloat16" else 0)
 
 
 def _by_warps(*warps: int) -> Callable[[Shapes], Rows]:
@@ -136,15 +147,23 @@ def _by_warps(*warps: int) -> Callable[[Shapes], Rows]:
 
 def _convolution(shapes: Shapes) -> Rows:
     """Tokens and channels of a tile."""
-    tiles = ((16, 128), (32, 128), (16, 256), (32, 64), (64, 64))
+    return _tiles_of_channels((16, 128), (32, 128), (16, 256), (32, 64), (64, 64))
+
+
+def _convolution_backward(shapes: Shapes) -> Rows:
+    """Larger tiles spill."""
+    return _tiles_of_channels((16, 128), (32, 64), (16, 64))
+
+
+def _tiles_of_channels(*tiles: tuple[int, int]) -> Rows:
     return tuple(Launch(constants={"TOKENS": tokens, "CHANNELS": channels}) for tokens, channels in tiles)
 
 
 def _norm(shapes: Shapes) -> Rows:
     """A program has a whole row."""
     first = min(16, max(1, shapes.channels // 512))
-    warps = dict.fromkeys((first, min(16, 2 * first), max(1, first // 2)))
-    return tuple(Launch(warps=number) for number in warps)
+    # Half as many warps spill in backward.
+    return tuple(Launch(warps=warps) for warps in dict.fromkeys((first, min(16, 2 * first))))
 
 
 def _tiles(shapes: Shapes, *found: tuple[dict[str, Any], int, int]) -> Rows:
@@ -198,7 +217,17 @@ def _rows_of_norm(shapes: Shapes) -> Rows:
 
 def _in_training(warps: int, stages: int) -> Callable[[Shapes], Rows]:
     """Products of a mixer in training; tiles are one choice for all kernels, and stay."""
-    return lambda shapes: _products(shapes, (warps, stages))
+    # Four warps where eight are wanted spill.
+    pairs = [pair for pair in PAIRS if pair[0] >= warps]
+    return lambda shapes: _products(shapes, (warps, stages), pairs)
+
+
+def _gate_backward(shapes: Shapes) -> Rows:
+    """In bfloat16 two programs fit if threads get half of the registers."""
+    rows = _products(shapes, (8, 1))
+    if shapes.dtype != "bfloat16":
+        return rows
+    return (Launch(constants={"registers": 128}, warps=8, stages=1, programs=2, products=True), *rows)
 
 
 def _by_warps_unstaged(*warps: int) -> Callable[[Shapes], Rows]:
@@ -212,12 +241,12 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "states_kernel": _scan,
         "carry_kernel": _by_warps(4, 2, 8),
         "outputs_kernel": _scan,
-        "input_gradients_kernel": _scan,
+        "input_gradients_kernel": _input_gradients,
         "score_gradients_kernel": _scan,
         "shared_gradients_kernel": _scan,
         "decay_gradients_kernel": _by_warps(4, 2, 1),
         "conv_silu_kernel": _convolution,
-        "conv_silu_gradient_kernel": _convolution,
+        "conv_silu_gradient_kernel": _convolution_backward,
         "gated_rms_norm_kernel": _norm,
         "gated_rms_norm_gradient_kernel": _norm,
         "conv_scores_kernel": _scores_of_block,
@@ -227,7 +256,8 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "decays_and_scores_kernel": _in_training(4, 2),
         "scan_kernel": _in_training(8, 1),
         "training_scan_kernels.states_kernel": _in_training(4, 2),
-        "scan_backward_kernel": _in_training(8, 1),
+        "gate_backward_kernel": _gate_backward,
+        "input_backward_kernel": _in_training(8, 1),
         "shared_backward_kernel": _in_training(8, 1),
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),
     }

@@ -20,7 +20,7 @@ from .packing import BlockWeights, pack_block
 from .training_core import core_backward, core_forward, sizes_of
 
 DIM = 512
-FORWARD, BACKWARD = ("prepare", "scan"), ("states", "scan_backward", "shared", "conv")
+FORWARD, BACKWARD = ("prepare", "scan"), ("states", "gate_backward", "input_backward", "shared", "conv")
 
 
 def block_trials(dtype: torch.dtype, head_dim: int, state: int, length: int, batch: int) -> list[KernelTrial]:

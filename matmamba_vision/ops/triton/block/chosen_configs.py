@@ -26,7 +26,8 @@ TRAINING = {
     "prepare": "decays_and_scores_kernel",
     "states": "training_scan_kernels.states_kernel",
     "scan": "scan_kernel",
-    "scan_backward": "scan_backward_kernel",
+    "gate_backward": "gate_backward_kernel",
+    "input_backward": "input_backward_kernel",
     "shared": "shared_backward_kernel",
     "conv": "conv_backward_kernel",
 }
@@ -106,7 +107,7 @@ def chosen_training_config(
         state: N.
     """
     shapes = shapes_of_block(like_BLE.dtype, head_dim, state, like_BLE.shape[1])
-    launches = {
+    launches: dict[str, Any] = {
         field: LaunchConfig(**launch_of(kernel, shapes, like_BLE.device))
         for field, kernel in TRAINING.items()
     }
