@@ -9,6 +9,8 @@ BROWSER_READY := $(VENV)/.ready-browser
 CHROMIUM := /usr/bin/chromium
 # Fresh environments for the wheel: what searches without torch, and what trains.
 SMOKE := build/smoke
+# The oldest Triton that kernels are compiled with, beside the pinned one.
+OLDER_TRITON := build/triton36
 # What `hatch_build.py` compiles.
 KERNELS := matmamba_common/native/instructions.h matmamba_common/native/instructions.c \
 	matmamba_vision/native/kernels.c retrieval/matmamba_retrieval/index/best_rows.c
@@ -18,7 +20,7 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time latency,$(BENCHMARKS))
 
-.PHONY: demo serve test coverage test-timm browser slow smoke lint format docs record readme bench native clean
+.PHONY: demo serve test coverage test-timm browser slow smoke lint format docs record readme bench kernels native clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
@@ -79,6 +81,11 @@ bench: $(BENCH_READY)  ## measure on this machine, and write benchmarks/README.m
 		$(BIN)/python benchmarks/$$name.py --threads 1 --output benchmarks/results/$${name}_1_thread.json $(FLAGS) || exit 1; \
 	done
 	$(BIN)/python benchmarks/report.py
+
+kernels: $(READY)  ## compile every launch of the GPU's kernels by two versions of Triton, without a GPU
+	test -d $(OLDER_TRITON) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(OLDER_TRITON) 'triton==3.6.*'
+	$(BIN)/python benchmarks/compiled_kernels.py --also $(OLDER_TRITON) $(FLAGS)
 
 clean:
 	rm -rf $(VENV) build runs site .pytest_cache .mypy_cache .ruff_cache

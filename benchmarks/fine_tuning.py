@@ -24,6 +24,7 @@ from typing import Any
 
 import matmamba_vision as mv
 import numpy as np
+from markdown_tables import markdown
 from matmamba_datasets import DataConfig, Images, Splits, eval_transform, make_loader, open_splits
 from matmamba_datasets.sample import read_sample
 from matmamba_vision.config_file import as_plain
@@ -33,7 +34,6 @@ from matmamba_vision.runs import TrainConfig
 from matmamba_vision.runs.starting_point import fine_tuning
 from matmamba_vision.widths.quality_and_cost import retrieval_values
 from measuring import RESULTS, write_json
-from report import markdown
 from rows import mean_and_spread
 from timm import create_model
 

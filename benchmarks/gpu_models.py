@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from gpu_setting import Setting, left_out, present
 from matmamba_vision import MatMamba, Width
+from matmamba_vision.frozen import freeze
 from matmamba_vision.layers import Block
 from matmamba_vision.measures import count_macs
 from matmamba_vision.ops import mamba_ssm
@@ -16,7 +17,9 @@ from measuring import Case, Plan, Ratio, measure_case, timed
 from peers import mixer_of, vit_of_equal_parameters, vit_settings
 from published import published
 from timm import create_model
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 Work = Callable[[], object]
 GRAPH_WARM_UP = 3
@@ -91,6 +94,87 @@ def against_vit(plan: Plan, setting: Setting, name: str, pixels: int, batch: int
         side.to(setting.dtype).eval()
     sides = {"ours": inference(model, images), "ViT": inference(vit, images)}
     yield _measured(f"{name}, {pixels} px", sides, [ratio], plan, settings)
+
+
+def graphs_against_vit(plan: Plan, setting: Setting, name: str, pixels: int, batch: int) -> Iterator[Case]:
+    """All as CUDA graphs, inference and training: kernels alone, nobody waits for Python.
+
+    In inference the frozen width stands beside the model: it makes graphs of its own.
+    """
+    model = _model(setting, name, pixels)
+    vit = vit_of_equal_parameters(model).to(setting.device)
+    settings = {"batch": batch, **vit_settings(model, vit), "dtype": str(setting.dtype)[6:]}
+    images = _images(setting, model, batch)
+    half = images[: batch // 2]
+    for use in ("training", "inference"):
+        works: dict[str, Work] = {}
+        for side, network in (("ours", model), ("ViT", vit)):
+            if use == "training":
+                works[side] = training(network, half, setting.dtype)
+            else:
+                works[side] = inference(network.to(setting.dtype).eval(), images)
+        sides = {side: graph_of(work, setting) for side, work in works.items()}
+        ratios = [Ratio("ViT / ours", "ViT", "ours")]
+        if use == "inference":
+            frozen = freeze(model)
+            sides["frozen"] = partial(frozen.embed, images.to(setting.dtype))
+            ratios.append(Ratio("ViT / frozen", "ViT", "frozen"))
+            settings["frozen_by"] = frozen.by
+        yield _measured(f"graphs, {name}, {pixels} px, {use}", sides, ratios, plan, settings)
+
+
+def vit_alone(plan: Plan, setting: Setting, name: str, pixels: int, batch: int) -> Iterator[Case]:
+    """The transformer, eagerly and as graphs, and which attention it runs."""
+    model = _model(setting, name, pixels)
+    vit = vit_of_equal_parameters(model).to(setting.device)
+    images = _images(setting, model, batch)
+    settings = {"batch": batch, **vit_settings(model, vit), "dtype": str(setting.dtype)[6:]}
+    settings["attention"] = attention_of(vit, setting, batch)
+    train = training(vit, images[: batch // 2], setting.dtype)
+    sides = {"training eager": train, "training graph": graph_of(train, setting)}
+    yield _measured(f"ViT, {pixels} px, training", sides, [], plan, settings)
+    infer = inference(vit.to(setting.dtype).eval(), images)
+    sides = {"inference eager": infer, "inference graph": graph_of(infer, setting)}
+    yield _measured(f"ViT, {pixels} px, inference", sides, [], plan, settings)
+
+
+def attention_of(vit: VisionTransformer, setting: Setting, batch: int) -> str:
+    """The backend that PyTorch chooses for its attention, such as FLASH_ATTENTION."""
+    first: Any = vit.blocks[0]
+    tokens = vit.pos_embed.shape[1]  # type: ignore[union-attr]
+    shape = (batch, first.attn.num_heads, tokens, first.attn.head_dim)
+    query = torch.zeros(shape, device=setting.device, dtype=setting.dtype)
+    return SDPBackend(torch._fused_sdp_choice(query, query, query)).name
+
+
+def graph_of(work: Work, setting: Setting) -> Work:
+    """The work as a CUDA graph; on a CPU, which has none, as it is."""
+    return captured(work) if setting.device == "cuda" else work
+
+
+def graph_widths(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
+    """As `width_times`, but as CUDA graphs."""
+    model = _model(setting, name)
+    images = _images(setting, model, setting.sizes[0][1])
+    labels = {model.label(width): width for width in model.trained_widths}
+    macs = {label: count_macs(model, width) for label, width in labels.items()}
+    settings = {"model": name, "batch": len(images), "dtype": str(setting.dtype)[6:], "multiply_adds": macs}
+    for use in ("training", "inference"):
+        sides: dict[str, Work] = {}
+        for label, width in labels.items():
+            if use == "training":
+                work = training(model, images[: len(images) // 2], setting.dtype, width=width)
+            else:
+                work = inference(model.to(setting.dtype).eval(), images, width=width)
+                sides[f"{label} frozen"] = partial(freeze(model, width).embed, images.to(setting.dtype))
+            sides[label] = graph_of(work, setting)
+        ratios = [
+            Ratio(side, side, side.replace(label, "full"), macs[label] / macs["full"])
+            for label in labels
+            for side in sides
+            if label != "full" and side.split()[0] == label
+        ]
+        yield _measured(f"graphs of widths, {use}", sides, ratios, plan, settings)
 
 
 def _measured(
@@ -195,19 +279,25 @@ def _peak_mib(setting: Setting, name: str, depth: int, pixels: int, use: str) ->
 
 
 def latencies(plan: Plan, setting: Setting, name: str) -> Iterator[Case]:
-    """One image at every width: eagerly, and as a CUDA graph, beside the ViT of equal parameters."""
+    """One image at every width: eagerly, as a CUDA graph, and frozen, beside the ViT of equal parameters."""
     model = _model(setting, name).to(setting.dtype).eval()
     image = _images(setting, model, 1)
     vit = vit_of_equal_parameters(model).to(setting.device, setting.dtype)
-    works = {model.label(width): inference(model, image, width=width) for width in model.trained_widths}
+    labels = {model.label(width): width for width in model.trained_widths}
+    works = {label: inference(model, image, width=width) for label, width in labels.items()}
     works["ViT"] = inference(vit, image)
     sides = {f"{label} eager": timed(work, calls=3) for label, work in works.items()}
     if setting.device == "cuda":
         sides |= {f"{label} graph": timed(captured(work), calls=10) for label, work in works.items()}
+    for label, width in labels.items():
+        sides[f"{label} frozen"] = timed(
+            partial(freeze(model, width).embed, image.to(setting.dtype)), calls=10
+        )
     ratios = [
         Ratio(f"{label} eager / graph", f"{label} eager", f"{label} graph")
         for label in works if f"{label} graph" in sides
     ]  # fmt: skip
+    ratios.append(Ratio("1/8 / full, frozen", "1/8 frozen", "full frozen"))
     yield measure_case(
         "latency", sides, ratios, plan, {"model": name, "batch": 1, "dtype": str(setting.dtype)[6:]}
     )

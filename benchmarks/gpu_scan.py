@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 # Agreement with the recurrence in float64, relative to the largest value.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 4e-3}
+# TFLOPS of the products of a block below which no scan leads to parity with the transformer.
+ENOUGH_FOR_PARITY = 450
 RESULTS_OF_A_SCAN = ("y", "dx", "ddt", "dA", "dB", "dC", "dD")
 
 
@@ -104,6 +106,40 @@ def against_bound(
 def _scan_step(scan: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
     y = scan(*inputs, chunk_size=CHUNK_SIZE)
     torch.autograd.grad(y, inputs, torch.ones_like(y))
+
+
+def rates(plan: Plan, setting: Setting) -> Iterator[Case]:
+    """What everything else is bounded by: a copy, and PyTorch's products at the shapes of a block.
+
+    Settings say whether parity with the transformer is within reach: below `ENOUGH_FOR_PARITY` it is not.
+    """
+    copied = copy_bandwidth(plan, setting) / 1e9
+    yield measure_case("copy", {"copy": _constant(copied)}, [], Plan(0, 1), {}, unit="GB/s")
+    shape, tokens = setting.block, setting.block.batch * setting.block.tokens
+    sides = {}
+    for width, heads in shape.widths().items():
+        inner = heads * shape.head_dim
+        packed = 2 * inner + 2 * shape.state_dim + heads
+        sides[f"input projection, {width}"] = _product(setting, plan, tokens, shape.dim, packed)
+        sides[f"output projection, {width}"] = _product(setting, plan, tokens, inner, shape.dim)
+    found = {name: _constant(rate / 1e12) for name, rate in sides.items()}
+    slowest = min(sides["input projection, full"], sides["output projection, full"]) / 1e12
+    settings = {
+        **shape.settings(dtype=str(setting.dtype)[6:]),
+        "enough_for_parity": slowest >= ENOUGH_FOR_PARITY,
+    }
+    yield measure_case("products", found, [], Plan(0, 1), settings, unit="TFLOPS")
+
+
+def _product(setting: Setting, plan: Plan, rows: int, inner: int, columns: int) -> float:
+    """Operations per second of (rows, inner) times (inner, columns)."""
+    # Rows of a packed projection begin at multiples of 16 bytes.
+    columns += -columns % 8
+    left = torch.zeros(rows, inner, dtype=setting.dtype, device=setting.device)
+    right = torch.zeros(columns, inner, dtype=setting.dtype, device=setting.device)
+    work = partial(nn.functional.linear, left, right)
+    ms = min(timed(work, calls=10)() for _ in range(plan.repeats))
+    return 2 * rows * inner * columns / ms * 1e3
 
 
 def copy_bandwidth(plan: Plan, setting: Setting) -> float:

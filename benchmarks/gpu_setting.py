@@ -19,7 +19,10 @@ class Setting:
     device: str = "cuda"
     dtype: torch.dtype = torch.bfloat16
     precision: str = "bf16"
-    seconds: float = 440.0
+    # Of the kernels' table: what is tried, and how long compiling it may take.
+    dtypes: tuple[str, ...] = ("bfloat16",)
+    head_dims: tuple[int, ...] = (16, 32)
+    seconds_to_compile: float = 90.0
     models: tuple[str, ...] = ("matmamba_small_patch16_224", "matmamba_base_patch16_224")
     # Pixels and batch of inference; training takes half of the batch.
     sizes: tuple[tuple[int, int], ...] = ((224, 128), (1024, 8), (384, 48), (512, 24))
@@ -37,9 +40,30 @@ class Setting:
     # Numbers of a copy and edge of a matrix product that find the GPU's rates.
     copied: int = 2**28
     edge: int = 8192
+    # Vectors and dims of the gallery that is searched by FAISS, and the indexes over them.
+    rows: int = 1_000_000
+    dim: int = 256
+    recipes: tuple[str, ...] = ("Flat", "ivfpq")
+    # What the tests that need a GPU may take.
+    seconds_of_tests: float = 150.0
 
 
 PUBLISHED = Setting()
+# Every step, on a CPU, within a minute or two.
+TINY = Setting(
+    device="cpu",
+    dtypes=("float32",),
+    models=("matmamba_nano_patch4_32",),
+    sizes=((32, 2), (64, 2)),
+    blocks=((2, 8, 16),),
+    scans=((9, 1),),
+    checked=((9, 8, 16),),
+    block=BlockShape(dim=64, heads=8, head_dim=16, state_dim=16, tokens=9, batch=2),
+    copied=1000,
+    edge=16,
+    rows=2000,
+    dim=32,
+)
 
 
 def present() -> list[str]:

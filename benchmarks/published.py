@@ -55,6 +55,11 @@ class PublishedMixer(nn.Module):
         y_BLI = between(packed, kernel, bias, *rest, self.norm_weight[:inner])
         return F.linear(y_BLI, self.out_proj_weight[:, :inner])
 
+    def normalised(self, x_BLD: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """What `norm` makes of tokens, by PyTorch, as in the published model."""
+        result: Tensor = norm(x_BLD)
+        return result
+
     def _parts(self, packed: Tensor) -> tuple[Tensor, ...]:
         inner = self.heads * self.head_dim
         return packed.split([inner, inner, 2 * self.state_dim, self.heads])

@@ -27,9 +27,9 @@ import report
 import retrieval_tables
 import second_encoding
 import timm
+from markdown_tables import markdown
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.studies.evaluation_plots import draw_query_encoder
-from report import markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

@@ -3,16 +3,19 @@
     .venv/bin/python benchmarks/report.py
 
 Rows of the first table stand in targets.py. Results of graphics processors are read from results/gpu.json
-and nested_cost_gpu.json, which have cases like those of the other files, with the names given here.
+and nested_cost_gpu.json, which have cases like those of the other files, with the names given here. Where a
+row of theirs was not run, what results/gpu_model.json predicts stands beside it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import without_a_gpu
+from markdown_tables import digits, markdown
 from plots import draw_parts, draw_widths
 from targets import CPU_ROWS, GPU_ROWS, Results, Spread
 
@@ -35,6 +38,8 @@ SCRIPTS = (
     "gpu",
     "nested_cost_gpu",
 )
+# What is computed or compiled without a GPU, not timed.
+WITHOUT_A_GPU = ("gpu_model", "compiled_kernels")
 INTRODUCTION = """# Benchmarks
 
 `make bench` measures on this machine what follows and writes this page; `make bench BENCHMARKS=latency`
@@ -80,6 +85,8 @@ searching and training in two versions, in turn |
 the public search takes beside its parts |
 | `results/start.json` | `.venv/bin/python benchmarks/start.py --threads 1` | cold commands, beside \
 `python -c pass` and `import torch` |
+| `results/gpu_model.json` | `.venv/bin/python benchmarks/gpu_model.py` | what arithmetic predicts of a GPU |
+| `results/compiled_kernels.json` | `make kernels` | every launch of the GPU's kernels, compiled without one |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 
@@ -100,16 +107,18 @@ def main() -> None:
 
 def load_results(folder: Path) -> dict[str, dict[str, Any]]:
     """The recorded files of the scripts, as far as they are there."""
-    files = {name: folder / f"{name}.json" for name in SCRIPTS}
+    files = {name: folder / f"{name}.json" for name in (*SCRIPTS, *WITHOUT_A_GPU)}
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
 
 
 def render(results: Results, notes: str) -> str:
     """The page: targets, machines, notes, and all that was measured."""
-    sections = [INTRODUCTION, "## Targets\n", targets_table(results), machines(results)]
+    measured = {name: result for name, result in results.items() if name in SCRIPTS}
+    sections = [INTRODUCTION, "## Targets\n", targets_table(results), machines(measured)]
     sections += [f"## Notes\n\n{notes.strip()}\n", *latency(results), *plots(results)]
-    if results:
-        sections += ["## All figures\n", *(figures(name, results[name]) for name in results)]
+    sections += without_a_gpu.sections(results)
+    if measured:
+        sections += ["## All figures\n", *(figures(name, result) for name, result in measured.items())]
     return "\n".join([*sections, OTHERS])
 
 
@@ -119,7 +128,10 @@ def targets_table(results: Results) -> str:
     for place, known in (("CPU", CPU_ROWS), ("GPU", GPU_ROWS)):
         for row in known:
             found = row.read(results)
-            rows.append((row.what, place, row.target(), with_quartiles(found), row.verdict(found)))
+            verdict = row.verdict(found)
+            if found is None and (expected := row.prediction(results)):
+                verdict += f"; predicted {without_a_gpu.between(expected)}"
+            rows.append((row.what, place, row.target(), with_quartiles(found), verdict))
     return markdown(("what", "where", "target", "reached", ""), rows) + "\n"
 
 
@@ -181,18 +193,6 @@ def with_quartiles(found: Spread | None) -> str:
     if found is None:
         return "-"
     return f"{digits(found['median'])} ({digits(found['low'])} to {digits(found['high'])})"
-
-
-def digits(value: float) -> str:
-    """At least three significant digits, without an exponent."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
-
-
-def markdown(names: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table."""
-    names = tuple(names)
-    lines = [names, ("---",) * len(names), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adaptive import chosen, points
+from markdown_tables import markdown
 from matmamba_retrieval.planning.savings import COSTS
-from report import markdown
 
 Result = Mapping[str, Any]
 EXACT, OURS = "FAISS exact", "ours"

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from adaptive import shown_gates, tell
 from distilled import by_width, kept, split
+from markdown_tables import markdown
 from matmamba_datasets import Images, Splits, eval_transform, make_loader
 from matmamba_retrieval import Encoded, EncodedQueries, Strategy
 from matmamba_retrieval.planning.grid import Grid, strategies_of
@@ -49,7 +50,6 @@ from matmamba_vision.studies.strategy_rows import StrategyRows
 from matmamba_vision.widths.held_out import BatchReader
 from measuring import QUICK, RESULTS, Plan, Ratio, compare, write_json
 from numpy.typing import NDArray
-from report import markdown
 from torch import Tensor
 from torch.nn.functional import linear
 

@@ -18,8 +18,10 @@ class Row:
         what: the comparison, in words.
         file: stem of the JSON file. case: name of the case there, or of several, up to a comma. ratio: its
             name; "" for the worst one.
+        side: instead of a ratio, the side of the case whose value is judged.
         at_most, at_least: the target, one of them, or neither for what is told as information.
         aim: what would be better still.
+        predicted: its name in results/gpu_model.json, told where it was not run.
     """
 
     what: str
@@ -29,11 +31,16 @@ class Row:
     at_most: float | None = None
     at_least: float | None = None
     aim: float | None = None
+    side: str = ""
+    predicted: str = ""
 
     def read(self, results: Results) -> Spread | None:
         """Median and quartiles, or None if it was not measured."""
         ratios: dict[tuple[str, str], Spread] = {}
-        for case in results.get(self.file, {}).get("cases", ()):
+        cases = results.get(self.file, {}).get("cases", ())
+        if self.side:
+            return next((case["sides"].get(self.side) for case in cases if case["name"] == self.case), None)
+        for case in cases:
             if f"{case['name']},".startswith(f"{self.case},"):
                 ratios |= {(case["name"], name): found for name, found in case["ratios"].items()}
         if self.ratio:
@@ -60,6 +67,12 @@ class Row:
         else:
             return "information"
         return "reached" if missing <= 0 else f"**short by {max(0.1, 100 * missing):.1f} %**"
+
+    def prediction(self, results: Results) -> Mapping[str, Any] | None:
+        """`{"low", "high", "unit"}` of the model of a GPU, or None."""
+        found: Mapping[str, Any] | None
+        found = results.get("gpu_model", {}).get("predicted", {}).get(self.predicted)
+        return found
 
 
 SMALL, TINY = "matmamba_small_patch16_224", "matmamba_tiny_patch16_224"
@@ -203,6 +216,42 @@ CPU_ROWS = (
     Row("memory, training: the same, two blocks", "peak_memory", "training", at_most=4.4),
 )
 GPU_ROWS = (
+    *(
+        Row(
+            f"small, {pixels:,} px, {use}, both as CUDA graphs: images/s over a ViT of equal parameters",
+            "gpu",
+            f"graphs, {SMALL}, {pixels} px, {use}",
+            "ViT / frozen" if use == "inference" else "ViT / ours",
+            at_least=bound,
+            predicted=f"{pixels} px, {use}, over ViT",
+        )
+        for pixels, use, bound in (
+            (224, "inference", 1.0),
+            (1024, "inference", 2.0),
+            (224, "training", 1.2),
+            (1024, "training", 2.0),
+        )
+    ),
+    *(
+        Row(
+            f"width {part}, frozen, as CUDA graphs: share of the time over share of the multiply-adds",
+            "gpu",
+            "graphs of widths, inference",
+            f"{part} frozen",
+            at_most=bound,
+            predicted=f"width {part}",
+        )
+        for part, bound in (("1/2", 1.2), ("1/4", 1.4), ("1/8", 1.65))
+    ),
+    Row(
+        "small, one image, frozen, as a CUDA graph: ms at full width",
+        "gpu",
+        "latency",
+        side="full frozen",
+        at_most=0.6,
+        predicted="one image, full",
+    ),
+    Row("the same: time at 1/8 over full", "gpu", "latency", "1/8 / full, frozen", at_most=0.5),
     Row("width: share of the time over share of the multiply-adds, worst", "gpu", "widths", at_most=1.15),
     Row("memory, inference and training: 16,385 tokens over 4,097, worst", "gpu", "memory", at_most=4.4),
     *(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from .studies.demo import Demonstration, demo
     from .studies.evaluate import Study, evaluate
+    from .studies.tune import Tuned, tune
     from .upkeep.duplicates import DuplicatesFound
     from .upkeep.exchange import import_gallery
     from .upkeep.health import Repaired, Verified
@@ -115,6 +116,10 @@ else:
                 "Study",
                 "evaluate",
             ),
+            ".studies.tune": (
+                "Tuned",
+                "tune",
+            ),
             ".upkeep.duplicates": ("DuplicatesFound",),
             ".upkeep.exchange": ("import_gallery",),
             ".upkeep.health": (
@@ -187,6 +192,7 @@ __all__ = [
     "Taught",
     "TrainConfig",
     "TrainingPlan",
+    "Tuned",
     "Validation",
     "Verified",
     "answers_to_dict",
@@ -209,6 +215,7 @@ __all__ = [
     "reindex",
     "select",
     "train",
+    "tune",
     "validate",
     "verify_data",
     "with_teacher",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import adaptive
@@ -17,7 +16,6 @@ import block_time
 import fine_tuning
 import gallery_safety
 import gpu
-import gpu_setting
 import indexing
 import latency
 import listing
@@ -29,7 +27,6 @@ import numpy as np
 import peak_memory
 import peers
 import plots
-import published
 import pytest
 import report
 import rows as training_rows
@@ -42,8 +39,6 @@ import transformers_mixer
 import width_time
 from matmamba_vision import MatMamba
 from matmamba_vision.measures import count_parameters
-from matmamba_vision.ops import mamba_ssm, reference
-from matmamba_vision.ops.mamba_ssm import installed
 from measuring import Plan, Ratio, alternate, in_fresh_process, measure_case
 from PIL import Image
 from timm import create_model
@@ -239,65 +234,11 @@ def test_every_measuring_script_is_in_the_makefile() -> None:
     assert all(importlib.import_module(name).main for name in line.split()[2:])
 
 
-def definitions(module: str) -> object:
-    """What mamba-ssm's functions compute, by the definitions."""
-
-    def combined(x, dt, A, B, C, chunk_size, D):  # type: ignore[no-untyped-def]
-        return reference.ssd_reference(x, dt, A, B[:, :, 0], C[:, :, 0], D).to(x.dtype)
-
-    def norm(y, weight, bias, *, z, eps, norm_before_gate):  # type: ignore[no-untyped-def]
-        return reference.gated_rms_norm_reference(y, z, weight, eps)
-
-    return SimpleNamespace(mamba_chunk_scan_combined=combined, rmsnorm_fn=norm)
-
-
-TINY_GPU = gpu_setting.Setting(
-    device="cpu", dtype=torch.bfloat16, models=(NANO,), sizes=((32, 2), (64, 2)), blocks=((2, 8, 16),),
-    scans=((9, 1),), checked=((9, 8, 16),), block=SHAPE, copied=1000, edge=16,
-)  # fmt: skip
-
-
-def test_the_gpu_script_measures_all_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU, by Triton's interpreter, with the definitions in place of mamba-ssm's kernels."""
-    pytest.importorskip("triton")
-    monkeypatch.setattr(mamba_ssm, "missing", lambda: None)
-    monkeypatch.setattr(installed, "load", definitions)
-    monkeypatch.setattr(gpu_setting, "KERNELS", ("triton",))
-    setting = replace(TINY_GPU, block=replace(SHAPE, state_dim=16))
-    cases = {case["name"]: case for case in gpu.cases(Plan(0, 1), setting)}
-    checked = [case for name, case in cases.items() if name.startswith("correct")]
-    assert len(checked) == 3
-    assert all(case["settings"]["agrees"] for case in checked)
-    for name in ("scan, 9 x 16", "widths", "latency", f"{NANO}, 32 px", f"{NANO}, 64 px, training"):
-        assert all(found["median"] > 0 for found in cases[name]["sides"].values()), name
-    assert set(cases["published, nano, training"]["ratios"]) == {"full", "1/2", "1/4", "1/8"}
-    assert cases["memory"]["settings"]["left_out"]
-
-
 def test_the_script_of_nested_cost_on_a_gpu_measures_all_it_names() -> None:
     setting = nested_cost.Setting(NANO, 2, 32)
     cases = {case["name"]: case for case in nested_cost_gpu.cases(Plan(0, 1), [setting])}
     assert set(cases) == {"nano, nested training", "nano, CUDA graphs"}
     assert all(found["median"] > 0 for case in cases.values() for found in case["ratios"].values())
-
-
-def test_the_published_block_computes_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installed, "load", definitions)
-    torch.manual_seed(0)
-    model = create_model(NANO, scan="raster").eval()
-    assert isinstance(model, MatMamba)
-    images = torch.randn(2, 3, 32, 32)
-    for width in ("full", "1/4"):
-        torch.testing.assert_close(
-            published.published(model)(images, width=width), model(images, width=width)
-        )
-
-
-def test_what_there_is_no_time_for_is_named() -> None:
-    cases = list(gpu.cases(Plan(0, 1), replace(TINY_GPU, seconds=-1.0)))
-    assert "scan" in [case["name"] for case in cases]
-    assert all("no time" in case["settings"]["left_out"] for case in cases)
-    assert targets.Row("", "gpu", "scan", at_least=1.0).read({"gpu": {"cases": cases}}) is None
 
 
 def test_without_a_gpu_it_says_so() -> None:
@@ -403,18 +344,6 @@ def test_the_model_compared_on_tiny_imagenet_is_the_one_that_is_registered() -> 
     model = create_model("matmamba_mini_patch8_64", num_classes=200, device="meta")
     assert isinstance(model, MatMamba)
     assert compared.architecture == model.architecture
-
-
-def test_the_gpu_script_knows_its_time_and_records_its_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(gpu, "groups", lambda plan, setting: iter([("nothing", lambda: iter(()))]))
-    file = tmp_path / "gpu.json"
-    gpu.main(["--seconds", "-1", "--output", str(file)], TINY_GPU)
-    result = json.loads(file.read_text())
-    assert result["command"].startswith("benchmarks/gpu.py --seconds -1 ")
-    assert [case["name"] for case in result["cases"]] == ["nothing"]
-    assert "after -1 s" in result["cases"][0]["settings"]["left_out"]
 
 
 def test_fine_tuning_is_measured_beside_training_from_nothing(

@@ -31,6 +31,7 @@ COMMANDS = {
     "select": "find the best width within a budget",
     "extract": "write one width as a smaller model",
     "data": "convert a data set to shards, check one, or measure how fast it is read",
+    "tune": "choose once how the kernels for this machine's GPU are launched",
     "timm": "run a script of timm with these models registered",
     "index": "add images to a gallery, or vectors made elsewhere",
     "merge": "put galleries into one, such as the shards of one collection",

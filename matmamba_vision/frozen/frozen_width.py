@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from ..models import MatMamba
 from ..width import WidthLike
 from .native_width import native_engine
-from .packed import PackedWidth, is_plain, pack
+from .packed import PackedWidth, pack
+from .place import Place, place_of
 from .straight import Straight
 
 
@@ -25,7 +27,7 @@ class Engine(Protocol):
     name: str
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, E) float32, L2-normalised, of contiguous float32 images (B, C, H, W) on the CPU."""
+        """(B, E) float32, L2-normalised, of contiguous images (B, C, H, W) of the engine's place."""
         ...
 
 
@@ -44,10 +46,32 @@ class PyTorchEngine:
         return embeddings
 
 
-# By name, the most preferred first: each makes an engine, or gives None where it cannot serve here.
-ENGINES: dict[str, Callable[[PackedWidth], Engine | None]] = {
-    "native": native_engine,
-    "pytorch": PyTorchEngine,
+def _triton_engine(packed: PackedWidth, place: Place) -> Engine | None:
+    """Kernels of ours on a GPU; None if Triton is not there or too old, or they cannot compute the width."""
+    if place.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    from ..ops.triton.oldest import too_old
+
+    if too_old():
+        return None
+    from .triton_width import TritonEngine, why_not_triton
+
+    return None if why_not_triton(packed, place.dtype) else TritonEngine(packed, place)
+
+
+def _native_engine(packed: PackedWidth, place: Place) -> Engine | None:
+    return native_engine(packed) if place.device.type == "cpu" else None
+
+
+def _pytorch_engine(packed: PackedWidth, place: Place) -> Engine | None:
+    return PyTorchEngine(packed) if place.device.type == "cpu" else None
+
+
+# By name, the most preferred first: each makes an engine, or gives None where it cannot serve there.
+ENGINES: dict[str, Callable[[PackedWidth, Place], Engine | None]] = {
+    "triton": _triton_engine,
+    "native": _native_engine,
+    "pytorch": _pytorch_engine,
 }
 
 
@@ -58,21 +82,24 @@ class FrozenWidth:
     weights become later is not seen: freeze once more after training.
 
     Args:
-        model: to be frozen, and asked itself wherever a packed copy cannot serve: off the CPU, in other
-            numbers than float32, in training, and where gradients of images are wanted.
+        model: to be frozen, and asked itself wherever a packed copy cannot serve: in numbers that no engine
+            has on its device, in training, under autocast on a GPU, on a GPU in sizes that the kernels do
+            not take, and where gradients of images are wanted.
         width: of it.
 
     Attributes:
         width: what was frozen.
         label: its name.
         packed: its weights; None where the model itself is asked.
-        by: what computes: "native" with the instruction set, "pytorch", or "model".
+        by: what computes: "triton", "native" with the instruction set, "pytorch", or "model".
     """
 
     def __init__(self, model: MatMamba, width: WidthLike) -> None:
         self._model, self.width, self.label = model, model.width(width), model.label(width)
-        self.packed = pack(model, width) if _serves(model) else None
-        self.by, self._engine = _first_engine(self.packed)
+        self._place = place_of(model)
+        packed = None if self._place is None else pack(model, width)
+        self.by, self._engine = _first_engine(packed, self._place)
+        self.packed = packed if self._engine is not None else None
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, E) float32, L2-normalised; without gradients unless those of `images` are wanted.
@@ -83,11 +110,18 @@ class FrozenWidth:
         Raises:
             ConfigError: images of another shape than the width was frozen for.
         """
-        if self._engine is None or self.packed is None or _wants_model(self._model, images):
+        if self._engine is None or self.packed is None or self._wants_model(images):
             with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
                 return self._model.embed(images, self.width)
         self.packed.require_images(images.shape)
-        return self._engine.embed(images.detach().to("cpu", torch.float32).contiguous())
+        assert self._place is not None
+        return self._engine.embed(images.detach().to(self._place.device, self._place.dtype).contiguous())
+
+    def _wants_model(self, images: Tensor) -> bool:
+        gradients = torch.is_grad_enabled() and images.requires_grad
+        device = self._model.pos_embed.device.type
+        casts = device == "cuda" and torch.is_autocast_enabled(device)
+        return gradients or casts or place_of(self._model) != self._place
 
 
 def freeze(model: MatMamba, width: WidthLike = "full") -> FrozenWidth:
@@ -103,18 +137,9 @@ def freeze(model: MatMamba, width: WidthLike = "full") -> FrozenWidth:
     return FrozenWidth(model, width)
 
 
-def _serves(model: MatMamba) -> bool:
-    return is_plain(model) and not model.training
-
-
-def _wants_model(model: MatMamba, images: Tensor) -> bool:
-    gradients = torch.is_grad_enabled() and images.requires_grad
-    return gradients or not _serves(model)
-
-
-def _first_engine(packed: PackedWidth | None) -> tuple[str, Engine | None]:
+def _first_engine(packed: PackedWidth | None, place: Place | None) -> tuple[str, Engine | None]:
     for make in ENGINES.values():
-        engine = None if packed is None else make(packed)
+        engine = None if packed is None or place is None else make(packed, place)
         if engine is not None:
             return engine.name, engine
     return "model", None

@@ -26,7 +26,7 @@ class Straight(nn.Module):
 
     def __init__(self, packed: PackedWidth) -> None:
         super().__init__()
-        self.packed, self.patches = packed, _Patches(packed)
+        self.packed, self.patches = packed, Patches(packed)
         blocks: list[nn.Module] = [
             _Kept(block) if isinstance(block, KeptBlock) else _Mixed(block) for block in packed.blocks
         ]
@@ -35,7 +35,7 @@ class Straight(nn.Module):
         alone = isinstance(last, PackedMixer)
         if isinstance(last, PackedMixer):
             blocks[-1] = _MixedLast(last)
-        self.blocks, self.end = nn.ModuleList(blocks), _End(packed, alone)
+        self.blocks, self.end = nn.ModuleList(blocks), End(packed, alone)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, E) float32, L2-normalised, of images (B, C, H, W)."""
@@ -59,7 +59,7 @@ class _Constants(nn.Module):
             self.register_buffer(name, tensor)
 
 
-class _Patches(_Constants):
+class Patches(_Constants):
     """Images to tokens in the order of the first block."""
 
     weight: Tensor
@@ -203,7 +203,7 @@ class _MixedLast(_Mixed):
         return self._added(x_BLD[:, -1:], z_B1I, y_B1HP)
 
 
-class _End(_Constants):
+class End(_Constants):
     """Tokens to an embedding that is not yet normalised.
 
     Args:

@@ -94,9 +94,9 @@ class Block(nn.Module):
         if isinstance(self.mixer, Attention):
             return self.mixer(self._ready(self.norm(x_BLD)), heads)
         if self.mean_of is None:
-            return self.mixer(self._ready(self.norm(x_BLD)), heads, state, orders)
+            return self.mixer(self._ready(self.mixer.normalised(x_BLD, self.norm)), heads, state, orders)
         mean_B1D = x_BLD[:, self.mean_of].mean(1, keepdim=True)
-        u_BLD = self._ready(self.norm(torch.cat([mean_B1D, x_BLD], dim=1)))
+        u_BLD = self._ready(self.mixer.normalised(torch.cat([mean_B1D, x_BLD], dim=1), self.norm))
         return self.mixer(u_BLD, heads, state, orders)[:, 1:].contiguous()
 
     def _ready(self, u_BLD: Tensor) -> Tensor:

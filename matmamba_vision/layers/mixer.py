@@ -97,6 +97,8 @@ def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Ord
     packs = ops.gpu and len(orders) == len(groups) == 1 and _can_pack(u_BLD, weights)
     if packs and (inner := ops.inner(*_packed_layout(weights))):
         return _mix_packed(u_BLD, weights, inner)
+    if len(orders) == 1 and _is_trained(u_BLD, weights) and (trained := ops.trained(*sizes)):
+        return _mix_trained(u_BLD, weights, setting, trained.mix)
     x_BLHP = _per_head(u_BLD, weights.in_x, weights.in_x_bias)
     BC_BLX = linear(u_BLD, weights.in_BC, weights.in_BC_bias)
     dt_BLH = F.softplus(linear(u_BLD, weights.in_dt, weights.dt_bias))
@@ -167,6 +169,36 @@ def _mix_packed(u_BLD: Tensor, weights: MixerWeights, inner: Callable[..., Tenso
     return linear(y_BLI, weights.out.flatten(1))
 
 
+def _is_trained(u_BLD: Tensor, weights: MixerWeights) -> bool:
+    return _wants_gradients(u_BLD, weights.in_x) and weights.in_z_bias is None
+
+
+def _wants_gradients(tokens: Tensor, weight: Tensor) -> bool:
+    return torch.is_grad_enabled() and (tokens.requires_grad or weight.requires_grad) and tokens.numel() > 0
+
+
+def _mix_trained(
+    u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, trained: Callable[..., Tensor]
+) -> Tensor:
+    """As `mix`, by kernels with gradients, which pack and cast the weights in one place."""
+    groups = setting.groups(len(weights.in_z))
+    return trained(
+        u_BLD,
+        *_packed_parts(weights),
+        torch.cat([weights.conv_x.flatten(0, 1), weights.conv_BC]),
+        torch.cat([weights.conv_x_bias.flatten(), weights.conv_BC_bias]),
+        weights.dt_bias,
+        weights.A_log,
+        weights.D,
+        weights.norm.flatten(),
+        weights.out.flatten(1),
+        head_dim=weights.norm.shape[1],
+        state=len(weights.in_BC) // (2 * len(groups)),
+        group_size=groups[0].stop,
+        epsilon=NORM_EPSILON,
+    )
+
+
 def _rates(weights: MixerWeights) -> Tensor:
     """A, in float32 at least: halves are too coarse for the decay over many tokens."""
     return -weights.A_log.to(torch.promote_types(weights.A_log.dtype, torch.float32)).exp()
@@ -197,6 +229,7 @@ class Mixer(Nested):
     of_groups = _OF_GROUPS
     norm: Tensor
     in_BC: Tensor
+    conv_x: Tensor
 
     def __init__(
         self,
@@ -272,6 +305,15 @@ class Mixer(Nested):
             orders: in which convolution and scan read the tokens, see `mix`.
         """
         return mix(u_BLD, self.weights(heads, state), self.setting, orders)
+
+    def normalised(self, x_BLD: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """What `norm` makes of tokens, in training in one launch and in the type that products take."""
+        sizes = self.norm.shape[1], self.state_dim, self.conv_x.shape[-1]
+        trained = resolve_for(self.setting.backend, x_BLD, *sizes).trained(*sizes)
+        if trained and _wants_gradients(x_BLD, norm.weight):
+            return trained.layer_norm(x_BLD, norm)
+        result: Tensor = norm(x_BLD)
+        return result
 
     def use_backend(self, name: str) -> None:
         """Compute the scan by another backend from now on, see `ops.resolve`."""

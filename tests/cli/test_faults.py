@@ -117,6 +117,7 @@ BAD = {
     "select": (["--checkpoint", "@/none", "--budget", "params=10k", "--output", "@/out"], "none"),
     "extract": (["--checkpoint", "@/none", "--width", "1/2", "--output", "@/out"], "none"),
     "data": (["verify", "--name", "folder", "--root", "@/none"], "none"),
+    "tune": (["--dtypes", "float64"], "dtypes has 'float64'"),
     "timm": (["@/none.py"], "no script"),
     "index": (["--checkpoint", "@/none", "--images", "@/full", "--gallery", "@/g"], "none"),
     "merge": (["@/none", "--into", "@/g"], "none"),

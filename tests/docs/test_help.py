@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from matmamba_vision.cli import main
 
 SMALL = (
@@ -33,6 +34,8 @@ INSTEAD = {
     ),
     r"^matmamba train (?!.* runs/tuned )(.*?)( --optim.epochs \d0)?$": rf"matmamba train \1 {SMALL}",
     r"^matmamba distill (.*)": rf"matmamba distill \1 {STUDENT}",
+    # Measures on a GPU.
+    **({} if torch.cuda.is_available() else {r"^matmamba tune.*": ""}),
     # Asked by texts, which only networks of open_clip's take.
     **({} if find_spec("open_clip") else {r"^matmamba search --gallery W .*": ""}),
     # It would serve until it is told to end.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ from matmamba_vision.ops import BACKENDS, BackendError, Setting, reference, reso
 from small import SMALL
 
 triton_ssd = pytest.importorskip("matmamba_vision.ops.triton.ssd", reason="triton is not installed")
+oldest = pytest.importorskip("matmamba_vision.ops.triton.oldest")
 conv_and_norm_kernels = pytest.importorskip("matmamba_vision.ops.triton.conv_and_norm_kernels")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -202,6 +200,25 @@ def test_what_a_kernel_does_not_take_is_said(
     assert reason in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("version", "on_hopper", "reason"),
+    [
+        ("3.5.1", False, "triton 3.5.1 is installed, 3.6 or newer is needed"),
+        ("3.6.0", False, None),
+        ("3.7.0+git1234", True, "triton 3.7.0.git1234 .* wrong gradients for Hopper GPUs: 3.7.1 or newer"),
+        ("3.7.1", True, None),
+        ("3.10.0", True, None),
+    ],
+)
+def test_a_triton_with_known_faults_counts_as_missing(
+    version: str, on_hopper: bool, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oldest.triton, "__version__", version)
+    monkeypatch.setattr(oldest, "_has_hopper", lambda: on_hopper)
+    refusal = BACKENDS["triton"].refusal(Setting(device="cuda", dtype=torch.bfloat16))
+    assert refusal is None if reason is None else re.match(reason, refusal or "")
+
+
 def test_inputs_that_a_kernel_does_not_take_raise() -> None:
     inputs = [tensor.to(DEVICE) for tensor in scan_inputs(1, 5, 2, 8, 16)]
     with pytest.raises(BackendError, match="float64"):
@@ -212,25 +229,6 @@ def test_auto_takes_it_on_a_gpu_and_never_on_a_cpu() -> None:
     assert resolve("auto", Setting(device="cuda", dtype=torch.bfloat16)).name in ("triton", "mamba_ssm")
     assert not resolve("auto", Setting(device="cpu")).gpu
     assert BACKENDS["triton"].gpu
-
-
-def compile_for(gpus: list[int], cache: Path) -> None:
-    program = [sys.executable, str(Path(__file__).with_name("compile_kernels.py")), *map(str, gpus)]
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(cache)
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=900)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("outputs_kernel") >= 4 * len(gpus)
-
-
-def test_all_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
-    """To machine code, without a GPU: types, shapes and shared memory are the compiler's to judge."""
-    compile_for([90], tmp_path)
-
-
-@pytest.mark.slow
-def test_all_kernels_compile_for_other_gpus(tmp_path: Path) -> None:
-    compile_for([80, 89], tmp_path)
 
 
 @pytest.mark.gpu

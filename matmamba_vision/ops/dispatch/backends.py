@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from matmamba_common.errors import MatMambaError
@@ -30,6 +30,18 @@ class Scan(Protocol):
         *,
         chunk_size: int,
     ) -> Tensor: ...
+
+
+class InTraining(NamedTuple):
+    """What computes a mixer, and what stands before it, where gradients are wanted.
+
+    Attributes:
+        mix: see `triton.block.training.trained_mixer`.
+        layer_norm: see `triton.block.training_layer_norm.trained_layer_norm`.
+    """
+
+    mix: Callable[..., Tensor]
+    layer_norm: Callable[..., Tensor]
 
 
 class BackendError(MatMambaError):
@@ -63,6 +75,10 @@ def _no_inner(taps: int, channels: int, row: int) -> None:
     return None
 
 
+def _no_trained(head_dim: int, state_dim: int, taps: int) -> None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backend:
     """One implementation of what a mixer computes between its projections.
@@ -76,6 +92,8 @@ class Backend:
         gpu: whether it is made for a GPU; "auto" takes it there alone.
         inner: finds what does all of it at once from a packed projection, see
             `mamba_ssm.inner_where_it_fits`.
+        trained: finds what does all of it, and the projections, where gradients are wanted, from head dim,
+            state dim and taps.
     """
 
     name: str
@@ -85,6 +103,7 @@ class Backend:
     refusal: Callable[[Setting], str | None]
     gpu: bool = False
     inner: Callable[[int, int, int], Callable[..., Tensor] | None] = _no_inner
+    trained: Callable[[int, int, int], InTraining | None] = _no_trained
 
 
 def never_refuses(setting: Setting) -> None:
@@ -120,10 +139,35 @@ def _gated_rms_norm_triton() -> Callable[..., Any]:
     return gated_rms_norm_triton
 
 
+def _mix_by_triton(*arguments: Any, **options: Any) -> Tensor:
+    # Imported each time: compilers follow that, but no cache.
+    from ..triton.block.training import trained_mixer
+
+    return trained_mixer(*arguments, **options)
+
+
+def _normalise_by_triton(*arguments: Any) -> Tensor:
+    from ..triton.block.training_layer_norm import trained_layer_norm
+
+    return trained_layer_norm(*arguments)
+
+
+def trained_by_triton(head_dim: int, state_dim: int, taps: int) -> InTraining | None:
+    """See `Backend.trained`."""
+    fits = head_dim in (16, 32, 64) and state_dim in (16, 32, 64, 128) and taps == 4
+    return InTraining(_mix_by_triton, _normalise_by_triton) if fits else None
+
+
 def _is_interpreted() -> bool:
     from ..triton.launch import is_interpreted
 
     return is_interpreted()
+
+
+def _triton_too_old() -> str | None:
+    from ..triton.oldest import too_old
+
+    return too_old()
 
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -142,6 +186,9 @@ def _refusal_of_kernels(setting: Setting, head_dims: range, state_dims: range) -
 def _refusal_of_triton(setting: Setting) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
+    # First, because launching asks what an old version lacks.
+    if reason := _triton_too_old():
+        return reason
     if setting.device != "cuda" and not _is_interpreted():
         return f"its kernels run on a GPU, or slowly in Triton's interpreter, not on {setting.device}"
     return _refusal_of_kernels(setting, range(8, 129), range(16, 257))
@@ -177,6 +224,7 @@ _ALL = (
         gated_rms_norm=_late(_gated_rms_norm_triton),
         refusal=_refusal_of_triton,
         gpu=True,
+        trained=trained_by_triton,
     ),
     Backend(
         name="mamba_ssm",

@@ -6,6 +6,7 @@ stands beside it is given as its definition, which the compiler fuses with its n
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -106,5 +107,11 @@ def _as_defined(name: str, scan: Scan) -> Backend:
 
 
 _COMPILED = {name: _as_defined(name, partial(_opaque, backend=name)) for name in ("auto", *BACKENDS)}
+# What is trained by operations of ours, which a graph takes as they are, is so there, too.
+_COMPILED |= {
+    name: replace(_COMPILED[name], trained=backend.trained)
+    for name, backend in BACKENDS.items()
+    if backend.gpu
+}
 # What is exported knows no operation of ours.
 _EXPORTED = _as_defined("exported", ssd_chunked)

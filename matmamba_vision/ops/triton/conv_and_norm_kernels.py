@@ -6,6 +6,7 @@ Arithmetic is in float32 whatever the inputs are.
 
 from __future__ import annotations
 
+from functools import cache
 from math import ceil
 from typing import Any
 
@@ -15,10 +16,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ..autograd import apply_where_wanted
+from .candidates import Shapes, name_of
+from .chosen import Options, launch_of
 from .launch import on_device_of
 
-# Tokens and channels of a tile of the convolution.
-TOKENS, CHANNELS = 16, 128
 # Tokens whose gradients of kernel and bias are one partial sum, and whose gradient of the norm's weight is.
 CONV_SUMMED, NORM_SUMMED = 256, 64
 
@@ -44,12 +45,12 @@ class _ConvSilu(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         if ctx is not None:
             ctx.save_for_backward(*inputs)
-        return _convolved(*inputs)
+        return convolved(*inputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy_BLX: Tensor) -> tuple[Tensor, ...]:
-        return _conv_gradients(dy_BLX, *ctx.saved_tensors)
+        return conv_gradients(dy_BLX, *ctx.saved_tensors)
 
 
 class _GatedRMSNorm(torch.autograd.Function):
@@ -58,63 +59,76 @@ class _GatedRMSNorm(torch.autograd.Function):
         if ctx is not None:
             ctx.save_for_backward(y_BLX, z_BLX, weight_X)
             ctx.epsilon = epsilon
-        return _normalised(y_BLX, z_BLX, weight_X, epsilon)
+        return normalised(y_BLX, z_BLX, weight_X, epsilon)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout_BLX: Tensor) -> tuple[Tensor | None, ...]:
-        return *_norm_gradients(dout_BLX, *ctx.saved_tensors, ctx.epsilon), None
+        return *norm_gradients(dout_BLX, *ctx.saved_tensors, ctx.epsilon), None
 
 
 @on_device_of
-def _convolved(t: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+def convolved(t: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Convolution and SiLU; t (B, L, X), kernel (X, K), bias (X)."""
     batch, length, channels = t.shape
     y_BLX = torch.empty(t.shape, dtype=t.dtype, device=t.device)
-    _conv_silu_kernel[(ceil(channels / CHANNELS), ceil(length / TOKENS), batch)](
-        t, kernel, bias, y_BLX, length, channels, *t.stride(), *kernel.stride(),
-        TAPS=kernel.shape[-1], TOKENS=TOKENS, CHANNELS=CHANNELS,
+    launch = _launch("conv_silu_kernel", t)
+    conv_silu_kernel[(ceil(channels / launch["CHANNELS"]), ceil(length / launch["TOKENS"]), batch)](
+        t, kernel, bias, y_BLX, length, channels, *t.stride(), *kernel.stride(), TAPS=kernel.shape[-1],
+        **launch,
     )  # fmt: skip
     return y_BLX
 
 
 @on_device_of
-def _conv_gradients(dy: Tensor, t: Tensor, kernel: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+def conv_gradients(dy: Tensor, t: Tensor, kernel: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of t, kernel and bias."""
     batch, length, channels = t.shape
     taps, sums = kernel.shape[-1], ceil(length / CONV_SUMMED)
     dt_BLX = torch.empty(t.shape, dtype=t.dtype, device=t.device)
     # Partial sums in a fixed order: a repeated run gives the same bits.
     partial = t.new_empty(batch, sums, taps + 1, channels, dtype=torch.float32)
-    _conv_silu_gradient_kernel[(ceil(channels / CHANNELS), sums, batch)](
+    launch = _launch("conv_silu_gradient_kernel", t)
+    conv_silu_gradient_kernel[(ceil(channels / launch["CHANNELS"]), sums, batch)](
         t, kernel, bias, dy, dt_BLX, partial, length, channels, *t.stride(), *kernel.stride(), *dy.stride(),
-        TAPS=taps, TOKENS=TOKENS, CHANNELS=CHANNELS, SUMMED=CONV_SUMMED,
+        TAPS=taps, SUMMED=CONV_SUMMED, **launch,
     )  # fmt: skip
     dkernel_KX = partial.sum((0, 1))
     return dt_BLX, dkernel_KX[:taps].T.to(kernel.dtype), dkernel_KX[taps].to(bias.dtype)
 
 
-def _norm_options(channels: int) -> dict[str, int]:
-    block = triton.next_power_of_2(channels)
-    return {"BLOCK": block, "num_warps": min(16, max(1, block // 512))}
+def _launch(kernel: str, t_BLX: Tensor) -> Options:
+    return launch_of(kernel, shapes_of_rows(t_BLX.dtype, t_BLX.shape[-1]), t_BLX.device)
+
+
+@cache
+def shapes_of_rows(dtype: torch.dtype, channels: int) -> Shapes:
+    """The class of rows of channels."""
+    return Shapes(dtype=name_of(dtype), channels=triton.next_power_of_2(channels))
 
 
 @on_device_of
-def _normalised(y: Tensor, z: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def normalised(y: Tensor, z: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Gate and norm; y and z (B, L, X), weight (X)."""
     batch, length, channels = y.shape
     out_BLX = torch.empty(y.shape, dtype=y.dtype, device=y.device)
-    _gated_rms_norm_kernel[(length, batch)](
-        y, z, weight, out_BLX, channels, epsilon, *y.stride(), *z.stride(), **_norm_options(channels)
-    )
+    gated_rms_norm_kernel[(length, batch)](
+        y, z, weight, out_BLX, channels, epsilon, *y.stride(), *z.stride(),
+        BLOCK=triton.next_power_of_2(channels), **_launch("gated_rms_norm_kernel", y),
+    )  # fmt: skip
     return out_BLX
 
 
 @on_device_of
-def _norm_gradients(dout: Tensor, y: Tensor, z: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, ...]:
+def norm_gradients(dout: Tensor, y: Tensor, z: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, ...]:
+    """Gradients of y, z and weight."""
     batch, length, channels = y.shape
     dy, dz = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (y, z))
     partial = y.new_empty(batch, ceil(length / NORM_SUMMED), channels, dtype=torch.float32)
-    _gated_rms_norm_gradient_kernel[(partial.shape[1], batch)](
+    gated_rms_norm_gradient_kernel[(partial.shape[1], batch)](
         y, z, weight, dout, dy, dz, partial, length, channels, epsilon,
-        *y.stride(), *z.stride(), *dout.stride(), SUMMED=NORM_SUMMED, **_norm_options(channels),
+        *y.stride(), *z.stride(), *dout.stride(), SUMMED=NORM_SUMMED,
+        BLOCK=triton.next_power_of_2(channels), **_launch("gated_rms_norm_gradient_kernel", y),
     )  # fmt: skip
     return dy, dz, partial.sum((0, 1)).to(weight.dtype)
 
@@ -138,7 +152,7 @@ def _conv(t, kernel, bias, token, channel, L, X, t_l, t_x, k_x, k_k, TAPS: tl.co
 
 
 @triton.jit
-def _conv_silu_kernel(
+def conv_silu_kernel(
     t, kernel, bias, y, L, X, t_b, t_l, t_x, k_x, k_k,
     TAPS: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -153,7 +167,7 @@ def _conv_silu_kernel(
 
 
 @triton.jit
-def _conv_silu_gradient_kernel(
+def conv_silu_gradient_kernel(
     t, kernel, bias, dy, dt, partial, L, X, t_b, t_l, t_x, k_x, k_k, dy_b, dy_l, dy_x,
     TAPS: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
@@ -186,7 +200,7 @@ def _conv_silu_gradient_kernel(
 
 
 @triton.jit
-def _gated_rms_norm_kernel(
+def gated_rms_norm_kernel(
     y, z, weight, out, X, epsilon, y_b, y_l, y_x, z_b, z_l, z_x, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Grid: tokens, B."""
@@ -202,7 +216,7 @@ def _gated_rms_norm_kernel(
 
 
 @triton.jit
-def _gated_rms_norm_gradient_kernel(
+def gated_rms_norm_gradient_kernel(
     y, z, weight, dout, dy, dz, partial, L, X, epsilon, y_b, y_l, y_x, z_b, z_l, z_x, d_b, d_l, d_x,
     SUMMED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip

@@ -7,6 +7,7 @@ ones a chunk of a few tiles looks back, and a state of (N, P) for each head trav
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 from typing import Any
 
@@ -15,6 +16,8 @@ import triton
 from torch import Tensor
 
 from . import ssd_kernels as kernels
+from .candidates import Shapes, class_of_tokens, name_of
+from .chosen import Options, launch_of
 from .launch import on_device_of, precision_of
 
 # Tokens of a tile, the edge of every matrix product; exact float32 needs more registers and takes fewer.
@@ -49,7 +52,7 @@ def ssd_triton(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         result: Tensor = _Scan.apply(*inputs)  # type: ignore[no-untyped-call]
         return result
-    return _outputs(*inputs)
+    return outputs(*inputs)
 
 
 class _Scan(torch.autograd.Function):
@@ -57,17 +60,17 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         # Nothing else is kept: scores and states are large, and quickly computed again.
         ctx.save_for_backward(*inputs)
-        return _outputs(*inputs)
+        return outputs(*inputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy_BLHP: Tensor) -> tuple[Tensor, ...]:
-        return _gradients(dy_BLHP, *ctx.saved_tensors)
+        return gradients(dy_BLHP, *ctx.saved_tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Sizes of one scan, and the options of its kernels."""
+    """Sizes of one scan, and the constants that its kernels share."""
 
     batch: int
     length: int
@@ -77,6 +80,8 @@ class _Plan:
     tile: int
     tiles: int
     chunks: int
+    shapes: Shapes
+    device: torch.device
     options: dict[str, Any]
 
     @property
@@ -106,6 +111,10 @@ class _Plan:
         """A power of two not below the tiles of a chunk."""
         return _power_of_two(self.tiles)
 
+    def launch(self, kernel: str) -> Options:
+        """Constants, warps and stages of a kernel."""
+        return launch_of(kernel, self.shapes, self.device)
+
 
 def _power_of_two(number: int) -> int:
     """The next power of two, at least 16: the least that a matrix product takes."""
@@ -119,9 +128,6 @@ def _plan(x_BLHP: Tensor, B_BLN: Tensor) -> _Plan:
     tile = TILE_FLOAT32 if precision == "ieee" and dot.is_fp32() else TILE
     tiles = ceil((length if length <= LARGEST_SINGLE_CHUNK else CHUNK) / tile)
     options = {"T": tile, "BLOCK_P": block, "DOT": dot, "PRECISION": precision}
-    # Wide heads fill registers and shared memory: more threads, and nothing is fetched ahead.
-    wide = block * dot.primitive_bitwidth > 64 * 16
-    options |= {"num_warps": 8, "num_stages": 1} if wide else {"num_warps": 4, "num_stages": 2}
     chunks = ceil(length / (tiles * tile))
     return _Plan(
         batch=batch,
@@ -132,7 +138,21 @@ def _plan(x_BLHP: Tensor, B_BLN: Tensor) -> _Plan:
         tile=tile,
         tiles=tiles,
         chunks=chunks,
+        shapes=shapes_of(x_BLHP.dtype, precision, head_dim, B_BLN.shape[-1], length),
+        device=x_BLHP.device,
         options=options,
+    )
+
+
+@cache
+def shapes_of(dtype: torch.dtype, precision: str, head_dim: int, state_dim: int, length: int) -> Shapes:
+    """The class of a scan."""
+    as_tf32 = dtype == torch.float32 and precision != "ieee"
+    return Shapes(
+        dtype="tf32" if as_tf32 else name_of(dtype),
+        head_dim=_power_of_two(head_dim),
+        state_dim=_power_of_two(state_dim),
+        tokens=class_of_tokens(length),
     )
 
 
@@ -163,15 +183,16 @@ def _prepare(plan: _Plan, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor
     heads = 16
     grid = (plan.padded // plan.tile, ceil(plan.heads / heads), plan.batch)
     kernels.decays_kernel[grid](
-        dt, A, step, cum, plan.length, plan.heads, plan.padded, *dt.stride(), T=plan.tile, HEADS=heads
-    )
+        dt, A, step, cum, plan.length, plan.heads, plan.padded, *dt.stride(), T=plan.tile, HEADS=heads,
+        **plan.launch("decays_kernel"),
+    )  # fmt: skip
     size = plan.tiles * plan.tile
     scores_type = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
     scores = x.new_empty(plan.batch, plan.chunks, size, size, dtype=scores_type)
     options = {name: option for name, option in plan.options.items() if name != "BLOCK_P"}
     kernels.scores_kernel[(plan.tiles**2, plan.chunks, plan.batch)](
         B, C, scores, plan.length, plan.state_dim, plan.tiles, *B.stride(), *C.stride(),
-        BLOCK_N=plan.block_n, **options,
+        BLOCK_N=plan.block_n, **options, **plan.launch("scores_kernel"),
     )  # fmt: skip
     entering = scores
     if plan.with_states:
@@ -187,6 +208,7 @@ def _added(plan: _Plan, t: Tensor, V: Tensor, step: Tensor, cum: Tensor, leaving
     kernels.states_kernel[(plan.heads * plan.blocks_n, plan.chunks, plan.batch)](
         t, V, step, cum, states, plan.length, plan.heads, plan.head_dim, plan.state_dim, plan.tiles,
         plan.padded, *t.stride()[:3], *V.stride(), BLOCK_N=plan.block_n, LEAVING=leaving, **plan.options,
+        **plan.launch("states_kernel"),
     )  # fmt: skip
     return states
 
@@ -196,11 +218,13 @@ def _carry(plan: _Plan, states: Tensor, entering: Tensor, dlog: Tensor | None, c
     kernels.carry_kernel[(ceil(size / CARRIED), plan.heads, plan.batch)](
         states, entering, cum if dlog is None else dlog, cum, plan.heads, size, plan.tiles, plan.chunks,
         plan.padded, T=plan.tile, MOST=plan.most, BLOCK=CARRIED, BACKWARD=dlog is not None,
+        **plan.launch("carry_kernel"),
     )  # fmt: skip
 
 
 @on_device_of
-def _outputs(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+def outputs(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """The scan; arguments as `ssd_triton` prepares them."""
     x, plan = _rows(x), _plan(x, B)
     ready = _prepare(plan, x, dt, A, B, C)
     y_BLHP = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -209,12 +233,13 @@ def _outputs(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) 
         x, y_BLHP, C, D, ready.step_BHL, ready.cum_BHL, ready.scores, ready.entering, plan.length, plan.heads,
         plan.head_dim, plan.state_dim, plan.tiles, plan.padded, *x.stride()[:3], *C.stride(),
         BLOCK_N=plan.block_n, HEADS=plan.heads_at_once, WITH_STATES=plan.with_states, **plan.options,
+        **plan.launch("outputs_kernel"),
     )  # fmt: skip
     return y_BLHP
 
 
 @on_device_of
-def _gradients(
+def gradients(
     dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 ) -> tuple[Tensor, ...]:
     """Gradients of x, dt, A, B, C, D."""
@@ -230,13 +255,13 @@ def _gradients(
     kernels.decay_gradients_kernel[(plan.heads, plan.chunks, plan.batch)](
         A, ready.step_BHL, dstep, dskip, dend, dbegin, dentering, dleaving, dlog, ddt, dA, dD,
         plan.length, plan.heads, plan.tiles, plan.padded, plan.blocks_n, dlog.shape[-1],
-        T=plan.tile, WITH_STATES=plan.with_states,
+        T=plan.tile, WITH_STATES=plan.with_states, **plan.launch("decay_gradients_kernel"),
     )  # fmt: skip
     return dx, ddt.to(dt.dtype), dA.sum((0, 1)), dB, dC, dD.sum((0, 1))
 
 
 def _state_gradients(plan: _Plan, dy: Tensor, C: Tensor, ready: _Prepared) -> tuple[Tensor, Tensor]:
-    """Gradients of the states leaving each chunk, and <gradient, state> in blocks (B, chunks, H, blocks)."""
+    """Gradients of the states leaving each chunk, and of the decays through it (B, chunks, H, blocks)."""
     if not plan.with_states:
         return ready.scores, ready.cum_BHL
     dstates = _added(plan, dy, C, ready.step_BHL, ready.cum_BHL, leaving=False)
@@ -256,7 +281,7 @@ def _input_gradients(
         x, dy, dx, B, D, ready.step_BHL, ready.cum_BHL, ready.scores, dstates, dstep, dskip, plan.length,
         plan.heads, plan.head_dim, plan.state_dim, plan.tiles, plan.padded, *x.stride()[:3], *dy.stride()[:3],
         *B.stride(), BLOCK_N=plan.block_n, HEADS=plan.heads_at_once, WITH_STATES=plan.with_states,
-        **plan.options,
+        **plan.options, **plan.launch("input_gradients_kernel"),
     )  # fmt: skip
     return dx, dstep, dskip
 
@@ -267,7 +292,7 @@ def _score_gradients(plan: _Plan, x: Tensor, dy: Tensor, ready: _Prepared) -> tu
     kernels.score_gradients_kernel[(plan.tiles**2, plan.chunks, plan.batch)](
         x, dy, ready.step_BHL, ready.cum_BHL, ready.scores, dscores, dend, dbegin, plan.length, plan.heads,
         plan.head_dim, plan.tiles, plan.padded, *x.stride()[:3], *dy.stride()[:3],
-        MOST=plan.most, **plan.options,
+        MOST=plan.most, **plan.options, **plan.launch("score_gradients_kernel"),
     )  # fmt: skip
     return dscores, dend, dbegin
 
@@ -284,5 +309,6 @@ def _shared_gradients(
         t, V, other, dV, ready.step_BHL, ready.cum_BHL, dscores, states, dcum, plan.length, plan.heads,
         plan.head_dim, plan.state_dim, plan.tiles, plan.padded, *t.stride()[:3], *V.stride(), *other.stride(),
         BLOCK_N=plan.block_n, MOST=plan.most, LEAVING=leaving, WITH_STATES=plan.with_states, **plan.options,
+        **plan.launch("shared_gradients_kernel"),
     )  # fmt: skip
     return dV, dcum

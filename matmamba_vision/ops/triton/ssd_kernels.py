@@ -192,7 +192,8 @@ def carry_kernel(
     """In place, from what each chunk adds to the state that it meets: the recurrence over chunks.
 
     BACKWARD goes from the last chunk to the first, and writes to dlog (B, chunks, H, blocks) the share that
-    this block has in <gradient, state> at the end of each chunk. Grid: blocks of N P, heads, B.
+    this block has in the gradient of the decay through each whole chunk: <gradient of the state that leaves,
+    state that enters>, decayed. Grid: blocks of N P, heads, B.
     """
     batch, head = tl.program_id(2).to(tl.int64), tl.program_id(1)
     item = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -202,12 +203,13 @@ def carry_kernel(
         at = ((batch * chunks + chunk) * H + head) * NP + item
         added = tl.load(states + at, mask=item < NP, other=0.0)
         tl.store(states + at, state, mask=item < NP)
+        log = _totals(cum + (batch * H + head) * padded + chunk * tiles * T, 0, tiles, T, MOST)
+        state *= tl.exp(log)
         if BACKWARD:
-            met = tl.load(entering + at + H * NP, mask=(item < NP) & (chunk + 1 < chunks), other=0.0)
+            met = tl.load(entering + at, mask=item < NP, other=0.0)
             out = ((batch * chunks + chunk) * H + head) * tl.num_programs(0) + tl.program_id(0)
             tl.store(dlog + out, tl.sum(state * met))
-        log = _totals(cum + (batch * H + head) * padded + chunk * tiles * T, 0, tiles, T, MOST)
-        state = state * tl.exp(log) + added
+        state += added
 
 
 @triton.jit
@@ -365,7 +367,9 @@ def decay_gradients_kernel(
     """ddt (B, L, H), and the shares dA, dD (B, chunks, H): a token's decay is part of every decay that begins
     before it and ends at it or behind. They are added tile by tile, so that little cancels.
 
-    Grid: heads, chunks, B.
+    What leaves `over` is what entered it, to the bit: products rounded to halves give a decay that ends in a
+    state and one that begins there two different numbers, and their difference would stay in the sum for all
+    tokens of a chunk. Grid: heads, chunks, B.
     """
     batch, chunk, head = tl.program_id(2).to(tl.int64), tl.program_id(1), tl.program_id(0)
     at = (batch * H + head) * padded + chunk * tiles * T
@@ -373,8 +377,12 @@ def decay_gradients_kernel(
     out = (batch * tl.num_programs(1) + chunk) * H + head
     A_h, over, dA_h, dD_h = tl.load(A + head), 0.0, 0.0, 0.0
     if WITH_STATES:
+        # The decays that end behind the chunk begin before it, or at one of its tokens.
         for block in range(log_blocks):
             over += tl.load(dlog + out * log_blocks + block)
+        for tile in range(tiles):
+            for block in range(blocks):
+                over += tl.sum(tl.load(dleaving + block * layer + at + tile * T + tl.arange(0, T)))
     for count in range(tiles):
         tile = tiles - 1 - count
         inner = tile * T + tl.arange(0, T)

@@ -1,0 +1,98 @@
+"""What the report says of GPUs that were not there: predictions, and what compilers make of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markdown_tables import digits, markdown
+
+PREDICTED = """## Predicted for a GPU
+
+Not measured: arithmetic on the shapes of `small` by `benchmarks/gpu_model.py`, for a block in five launches
+and a transformer of equal parameters. Each kernel takes the longer of its bytes and its operations. Assumed
+are {copy:.1f} TB/s of a copy (measured on an H200), of which kernels reach {share:.0%}; {products:.0f} TFLOPS
+of products, {attention:.0f} of flash attention, {low:.0f} to {high:.0f} of a scan; and {launch:.1f} µs from
+one kernel of a graph to the next (measured). One image is counted by its launches alone.
+"""
+COMPILED = """## Kernels as they are compiled
+
+By `benchmarks/compiled_kernels.py` (`make kernels`), without a GPU: {launches} launches by Triton {versions}
+for {gpus}, {faults} of them with faults. Of each kernel, what its first row takes for `small` in bfloat16;
+not run.
+"""
+
+
+def sections(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Predictions and compiled kernels, as far as their files are there."""
+    model, compiled = results.get("gpu_model"), results.get("compiled_kernels")
+    return [*(predicted(model) if model else ()), *(kernels(compiled) if compiled else ())]
+
+
+def predicted(model: Mapping[str, Any]) -> list[str]:
+    """The assumptions, what comes out, and what each kernel does."""
+    rates, tera = model["assumed"], 1e12
+    low, high = (rate / tera for rate in rates["scan"])
+    text = PREDICTED.format(
+        copy=rates["copy"] / tera, share=rates["share"], products=rates["products"] / tera,
+        attention=rates["attention"] / tera, low=low, high=high, launch=1e6 * rates["launch"],
+    )  # fmt: skip
+    found = [(name, between(row)) for name, row in model["predicted"].items()]
+    works = [
+        (case, work["name"], f"{work['bytes']:,.0f}", f"{work['operations'] / 1e3:,.0f}")
+        for case, listed in model["kernels"].items()
+        for work in listed
+    ]
+    names = ("", "kernel", "bytes for a token", "thousand operations for a token")
+    return [
+        text.replace("%", " %"),
+        markdown(("", "predicted"), found) + "\n",
+        markdown(names, works) + "\n",
+    ]
+
+
+def between(row: Mapping[str, Any]) -> str:
+    """Such as "0.971 to 0.993"."""
+    low, high = digits(row["low"]), digits(row["high"])
+    return " ".join(filter(None, (low if low == high else f"{low} to {high}", row["unit"])))
+
+
+def kernels(compiled: Mapping[str, Any]) -> list[str]:
+    """What the first row of each kernel takes on the newest GPU, by the pinned compiler."""
+    rows, own = compiled["rows"], compiled["versions"]["triton"]
+    versions = sorted({row["triton"] for row in rows}, reverse=True)
+    gpus = sorted({row["gpu"] for row in rows}, reverse=True)
+    text = COMPILED.format(
+        launches=len(rows), versions=" and ".join(versions), gpus=" and ".join(f"sm_{gpu}" for gpu in gpus),
+        faults=sum(bool(row["faults"]) for row in rows),
+    )  # fmt: skip
+    shown = [
+        (
+            f"`{row['kernel']}`",
+            row["class"].removesuffix(", bfloat16"),
+            row["launch"],
+            row["registers"],
+            row["spilled"],
+            f"{row['shared']:,}",
+            row["wgmma"] or row["mma"],
+            row["exponentials"],
+        )
+        for row in rows
+        if row["first"] and row["triton"] == own and row["gpu"] == gpus[0] and _of_small(row["class"])
+    ]
+    names = (
+        "kernel",
+        "for",
+        "launched with",
+        "registers",
+        "spilled bytes",
+        "shared bytes",
+        "products",
+        "ex2",
+    )
+    return [text, markdown(names, shown) + "\n"]
+
+
+def _of_small(shapes: str) -> bool:
+    small = shapes.startswith(("heads of 16, states of 128", "1024 channels"))
+    return small and shapes.endswith("bfloat16")

@@ -1,0 +1,76 @@
+"""How the kernels of a mixer in training are launched: one fixed choice for each type of numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+# Columns of a program, whole heads.
+COLUMNS = 64
+# Decays of a tile up to so many nats are split into a scale of rows and one of columns.
+SPAN = 80.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """How one kernel is launched.
+
+    Attributes:
+        num_warps: of a program.
+        num_stages: of its software pipeline.
+        registers: the most that a thread gets, so that more programs fit; as the compiler likes by default.
+    """
+
+    num_warps: int = 4
+    num_stages: int = 1
+    registers: int | None = None
+
+    def options(self) -> dict[str, int]:
+        """What a launch is given."""
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        return options if self.registers is None else options | {"maxnreg": self.registers}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How all kernels of a mixer in training are launched.
+
+    Attributes:
+        tile: T, tokens that are read and written at once: 16, 32 or 64.
+        span: the strongest decays of a tile, in nats, that are not computed for each pair of tokens.
+        summed: tokens whose gradients of a convolution's taps are one partial sum.
+        channels: of a program of the convolution's gradient.
+        rows: tokens of a program that scales rows.
+        prepare: of decays and scores.
+        states: of states and their gradients.
+        scan: of the forward scan.
+        gate_backward: of the gradients of z and of the scan.
+        input_backward: of the gradients of x and dt.
+        shared: of the gradients of B and C.
+        conv: of the gradient of the convolution.
+        norm: of scaled rows, and of their gradient.
+    """
+
+    tile: int = 64
+    span: float = SPAN
+    summed: int = 64
+    channels: int = 256
+    rows: int = 4
+    prepare: LaunchConfig = LaunchConfig(num_stages=2)
+    states: LaunchConfig = LaunchConfig(num_stages=2)
+    scan: LaunchConfig = LaunchConfig(num_warps=8)
+    gate_backward: LaunchConfig = LaunchConfig(num_warps=8)
+    input_backward: LaunchConfig = LaunchConfig(num_warps=8)
+    shared: LaunchConfig = LaunchConfig(num_warps=8)
+    conv: LaunchConfig = LaunchConfig(num_warps=2)
+    norm: LaunchConfig = LaunchConfig()
+
+
+def default_training_config(dtype: torch.dtype) -> TrainingConfig:
+    """The fixed choice for tokens of this type, made from what compilers say: not measured on a GPU."""
+    if dtype == torch.bfloat16:
+        # Two programs fit, and nothing is spilled.
+        return TrainingConfig(gate_backward=LaunchConfig(num_warps=8, registers=128))
+    # Operands of four bytes fill shared memory and registers twice as fast, products in three parts again.
+    return TrainingConfig(tile=32 if dtype == torch.float16 else 16)

@@ -1,0 +1,347 @@
+"""What a mixer computes between its products in training, forward and backward, as one custom operation each.
+
+| launch | forward |
+| --- | --- |
+| `conv_silu` | convolution and SiLU of x, B and C at once |
+| `decays_and_scores_kernel` | steps, decays and scores of each tile |
+| `scan_kernel` | scan, skip, gate, sums of squares for the norm |
+
+| launch | backward, behind the first two again, because their results are large |
+| --- | --- |
+| `states_kernel` | the states that enter each tile |
+| `gate_backward_kernel` | outputs again, gradients of z and of the scan |
+| `states_kernel` | the gradients of the states that leave each tile |
+| `input_backward_kernel` | gradients of x, dt and what belongs to heads |
+| `shared_backward_kernel` | gradients of B and C |
+| `conv_backward_kernel` | through the convolution |
+
+Nothing is added by atomic operations: a repeated run gives the same bits. Kernels stand in
+`training_scan_kernels`, `training_backward_kernels` and `training_conv_kernel`; layouts in `training_parts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..conv_and_norm_kernels import conv_silu_triton
+from ..launch import on_device_of, precision_of
+from . import training_backward_kernels, training_conv_kernel, training_scan_kernels
+from .chosen_configs import chosen_training_config
+from .training_configs import COLUMNS, LaunchConfig, TrainingConfig, default_training_config
+
+# Heads whose decays a program sums.
+_HEADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    """Of one mixer's core, and the options of its kernels."""
+
+    batch: int
+    length: int
+    heads: int
+    head_dim: int
+    state: int
+    group_size: int
+    dtype: torch.dtype
+    config: TrainingConfig
+
+    @property
+    def inner(self) -> int:
+        """I, channels of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return ceil(self.heads / self.group_size)
+
+    @property
+    def convolved(self) -> int:
+        """X: x, then B and C of each group."""
+        return self.inner + 2 * self.state * self.groups
+
+    @property
+    def row(self) -> int:
+        """E."""
+        return self.inner + self.convolved + self.heads
+
+    @property
+    def heads_at_once(self) -> int:
+        return max(1, COLUMNS // self.head_dim)
+
+    @property
+    def blocks(self) -> int:
+        """Programs of a group."""
+        return ceil(min(self.group_size, self.heads) / self.heads_at_once)
+
+    @property
+    def places(self) -> int:
+        """Programs of an image."""
+        return self.groups * self.blocks
+
+    @property
+    def tiles(self) -> int:
+        return ceil(self.length / self.config.tile)
+
+    @property
+    def padded(self) -> int:
+        return self.tiles * self.config.tile
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The type of what outgrows float16's range."""
+        return torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
+
+    @property
+    def scan(self) -> tuple[int, ...]:
+        """Numbers that all kernels of a scan take."""
+        return (
+            self.length, self.heads, self.inner, self.convolved, self.group_size, self.blocks, self.tiles,
+            self.padded,
+        )  # fmt: skip
+
+    def options(self, launch: LaunchConfig, *, by_columns: bool = True) -> dict[str, Any]:
+        """Constants of a kernel, and how it is launched."""
+        dot, precision = precision_of(self.dtype)
+        # Exact products without tensor cores spill; three of TF32 keep float32's digits but for the last two.
+        precision = "tf32x3" if precision == "ieee" and self.dtype == torch.float32 else precision
+        options = {"T": self.config.tile, "N": self.state, "DOT": dot, "PRECISION": precision}
+        if by_columns:
+            options |= {"P": self.head_dim, "HB": self.heads_at_once}
+        return options | launch.options()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """What both directions compute first.
+
+    Attributes:
+        conv: (B, L, X) x, B and C behind convolution and SiLU.
+        step: (B, H, padded L).
+        cum: (B, H, padded L) running sums of dt A within each tile.
+        scores: (B, G, padded L, T).
+        diagonal: (B, G, padded L).
+    """
+
+    conv: Tensor
+    step: Tensor
+    cum: Tensor
+    scores: Tensor
+    diagonal: Tensor
+
+
+def sizes_of(
+    packed: Tensor, heads: int, head_dim: int, state: int, group_size: int, config: TrainingConfig | None
+) -> _Sizes:
+    """Of a packed projection (B, L, E).
+
+    Raises:
+        ValueError: its rows have another length.
+    """
+    sizes = _Sizes(
+        batch=packed.shape[0],
+        length=packed.shape[1],
+        heads=heads,
+        head_dim=head_dim,
+        state=state,
+        group_size=group_size,
+        dtype=packed.dtype,
+        config=config
+        or chosen_training_config(default_training_config(packed.dtype), packed, head_dim, state),
+    )
+    if packed.shape[2] != sizes.row:
+        raise ValueError(f"rows of {packed.shape[2]} numbers where z, x, B, C and dt are {sizes.row}")
+    return sizes
+
+
+def _prepare(
+    sizes: _Sizes, packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor
+) -> _Ready:
+    batch, groups, padded, tile = sizes.batch, sizes.groups, sizes.padded, sizes.config.tile
+    with torch.no_grad():
+        conv = conv_silu_triton(packed[..., sizes.inner : sizes.inner + sizes.convolved], taps, conv_bias)
+    step, cum = packed.new_empty(2, batch, sizes.heads, padded, dtype=torch.float32)
+    scores = packed.new_empty(batch, groups, padded, tile, dtype=sizes.wide)
+    diagonal = packed.new_empty(batch, groups, padded, dtype=torch.float32)
+    grid = (sizes.tiles, groups + ceil(sizes.heads / _HEADS), batch)
+    training_scan_kernels.decays_and_scores_kernel[grid](
+        packed, conv, dt_bias, A_log, step, cum, scores, diagonal, sizes.length, sizes.heads, sizes.inner,
+        sizes.convolved, groups, padded, *packed.stride()[:2], sizes.inner + sizes.convolved, HEADS=_HEADS,
+        **sizes.options(sizes.config.prepare, by_columns=False),
+    )  # fmt: skip
+    return _Ready(conv=conv, step=step, cum=cum, scores=scores, diagonal=diagonal)
+
+
+@on_device_of
+def core_forward(
+    packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor, sizes: _Sizes
+) -> tuple[Tensor, Tensor]:
+    """Launches the forward; see `mixer_core`."""
+    ready = _prepare(sizes, packed, taps, conv_bias, dt_bias, A_log)
+    gated = packed.new_empty(sizes.batch, sizes.length, sizes.inner, dtype=sizes.wide)
+    sums = packed.new_empty(sizes.batch, sizes.places, sizes.length, dtype=torch.float32)
+    training_scan_kernels.scan_kernel[(sizes.places, sizes.batch)](
+        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, D, gated, sums, *sizes.scan,
+        *packed.stride()[:2], sizes.config.span, **sizes.options(sizes.config.scan),
+    )  # fmt: skip
+    return gated, sums
+
+
+@on_device_of
+def core_backward(
+    dgated: Tensor, dsums: Tensor, packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor,
+    A_log: Tensor, D: Tensor, sizes: _Sizes,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Launches the backward; see `mixer_core_backward`."""
+    config, inner, convolved = sizes.config, sizes.inner, sizes.convolved
+    ready = _prepare(sizes, packed, taps, conv_bias, dt_bias, A_log)
+    columns = sizes.heads_at_once * sizes.head_dim
+    shape = (2, sizes.batch, sizes.places, sizes.tiles, sizes.state, columns)
+    states, dstates = packed.new_empty(shape, dtype=sizes.wide)
+    _states(sizes, ready, ready.conv, 0, states)
+    dpacked, dy = torch.empty_like(packed), torch.empty_like(dgated)
+    dconv, ending = torch.empty_like(ready.conv, dtype=sizes.wide), torch.empty_like(ready.step)
+    grid = (sizes.places, sizes.tiles, sizes.batch)
+    training_backward_kernels.gate_backward_kernel[grid](
+        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dgated, dsums, D,
+        dpacked, dy, ending, *sizes.scan, *packed.stride()[:2], *dsums.stride(), config.span,
+        **sizes.options(config.gate_backward),
+    )  # fmt: skip
+    _states(sizes, ready, dy, sizes.state, dstates)
+    of_heads = packed.new_empty(sizes.batch, sizes.tiles, 3, sizes.heads, dtype=torch.float32)
+    training_backward_kernels.input_backward_kernel[grid](
+        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dstates, dy, ending,
+        A_log, D, dt_bias, dpacked, dconv, of_heads, *sizes.scan, *packed.stride()[:2], inner + convolved,
+        config.span, **sizes.options(config.input_backward),
+    )  # fmt: skip
+    training_backward_kernels.shared_backward_kernel[(sizes.tiles, 2 * sizes.groups, sizes.batch)](
+        ready.conv, ready.step, ready.cum, states, dy, dstates, dconv, *sizes.scan, config.span,
+        **sizes.options(config.shared),
+    )  # fmt: skip
+    of_conv = _through_conv(sizes, packed, dpacked, dconv, taps, conv_bias)
+    return dpacked, of_conv, of_heads.sum((0, 1))
+
+
+def _states(sizes: _Sizes, ready: _Ready, t: Tensor, of_C: int, states: Tensor) -> None:
+    """Fills in states from x, or their gradients from dy; `of_C`: where C begins behind B, or 0 for B."""
+    training_scan_kernels.states_kernel[(sizes.places, sizes.batch)](
+        t, ready.conv[..., sizes.inner + of_C :], ready.step, ready.cum, states, *sizes.scan, t.shape[-1],
+        LEAVING=of_C > 0, **sizes.options(sizes.config.states),
+    )  # fmt: skip
+
+
+def _through_conv(
+    sizes: _Sizes, packed: Tensor, dpacked: Tensor, dconv: Tensor, taps: Tensor, conv_bias: Tensor
+) -> Tensor:
+    """(5, X): gradients of 4 taps and the bias; those of what is convolved go to `dpacked`."""
+    config, X = sizes.config, sizes.convolved
+    convolved = slice(sizes.inner, sizes.inner + X)
+    partial = packed.new_empty(sizes.batch, ceil(sizes.length / config.summed), 5, X, dtype=torch.float32)
+    grid = (ceil(X / config.channels), partial.shape[1], sizes.batch)
+    training_conv_kernel.conv_backward_kernel[grid](
+        packed[..., convolved], taps, conv_bias, dconv, dpacked[..., convolved], partial, sizes.length, X,
+        *packed.stride()[:2], taps.stride(0), *dconv.stride()[:2], SUMMED=config.summed,
+        CHANNELS=config.channels, **config.conv.options(),
+    )  # fmt: skip
+    return partial.sum((0, 1))
+
+
+@torch.library.custom_op("matmamba::mixer_core", mutates_args=())
+def mixer_core(
+    packed: Tensor,
+    taps: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    head_dim: int,
+    state: int,
+    group_size: int,
+) -> tuple[Tensor, Tensor]:
+    """Convolution, scan, skip and gate of a Mamba2 mixer (arXiv 2405.21060, section 7), with their gradients.
+
+    Args:
+        packed: (B, L, E) projections of each token, contiguous: z (I), x (I), B and C of each group (2 N
+            each), dt (H).
+        taps: (X, 4) of the convolution over x, B and C, the last one for the token itself.
+        conv_bias: (X,)
+        dt_bias: (H,) added to dt before softplus.
+        A_log: (H,) logarithms of the rates of decay.
+        D: (H,) skip weights.
+        head_dim: P.
+        state: N.
+        group_size: consecutive heads that share B and C.
+
+    Returns:
+        The gated outputs (B, L, I), in float32 where tokens are float16; and (B, places, L) float32, whose
+        sums over places are the sums of squares of each token's gated outputs.
+    """
+    sizes = sizes_of(packed, len(dt_bias), head_dim, state, group_size, None)
+    return core_forward(packed, taps, conv_bias, dt_bias, A_log, D, sizes)
+
+
+@torch.library.custom_op("matmamba::mixer_core_backward", mutates_args=())
+def mixer_core_backward(
+    dgated: Tensor,
+    dsums: Tensor,
+    packed: Tensor,
+    taps: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    head_dim: int,
+    state: int,
+    group_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `packed`; (5, X) of the taps and the bias; (3, H) of A_log, D and dt_bias."""
+    sizes = sizes_of(packed, len(dt_bias), head_dim, state, group_size, None)
+    return core_backward(dgated.contiguous(), dsums, packed, taps, conv_bias, dt_bias, A_log, D, sizes)
+
+
+@mixer_core.register_fake
+def _core_shapes(
+    packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor,
+    head_dim: int, state: int, group_size: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    sizes = sizes_of(packed, len(dt_bias), head_dim, state, group_size, None)
+    gated = packed.new_empty(packed.shape[0], packed.shape[1], sizes.inner, dtype=sizes.wide)
+    sums = packed.new_empty(packed.shape[0], sizes.places, packed.shape[1], dtype=torch.float32)
+    return gated, sums
+
+
+@mixer_core_backward.register_fake
+def _gradient_shapes(
+    dgated: Tensor, dsums: Tensor, packed: Tensor, taps: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_conv = packed.new_empty(5, taps.shape[0], dtype=torch.float32)
+    of_heads = packed.new_empty(3, len(rest[1]), dtype=torch.float32)
+    return torch.empty_like(packed), of_conv, of_heads
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.head_dim, ctx.state, ctx.group_size = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _core_gradients(ctx: Any, dgated: Tensor, dsums: Tensor) -> tuple[Tensor | None, ...]:
+    # Taken once: where blocks are computed again, that is all there is.
+    saved = ctx.saved_tensors
+    _, taps, conv_bias, dt_bias, A_log, D = saved
+    dpacked, of_conv, of_heads = mixer_core_backward(
+        dgated, dsums, *saved, ctx.head_dim, ctx.state, ctx.group_size
+    )
+    dA_log, dD, ddt_bias = of_heads.unbind()
+    return (
+        dpacked, of_conv[:4].T.to(taps.dtype), of_conv[4].to(conv_bias.dtype), ddt_bias.to(dt_bias.dtype),
+        dA_log.to(A_log.dtype), dD.to(D.dtype), None, None, None,
+    )  # fmt: skip
+
+
+mixer_core.register_autograd(_core_gradients, setup_context=_keep)

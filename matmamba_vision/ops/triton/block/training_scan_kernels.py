@@ -1,0 +1,152 @@
+"""Kernels of a mixer's forward in training: decays and scores, states, and the scan with skip and gate.
+
+Layouts as in `training_parts`. A program of a scan goes through the tiles of its columns with the state in
+its registers.
+"""
+
+import triton
+import triton.language as tl
+
+from .training_parts import (
+    STRONGEST,
+    first_head,
+    last_head,
+    load,
+    per_column,
+    product,
+    rounded,
+    store,
+    through_scores,
+)
+
+
+@triton.jit
+def softplus(t):
+    """log(1 + exp(t)), of small numbers by its series: 1 + exp(t) would keep few of their digits."""
+    e = tl.exp(tl.minimum(t, 20.0))
+    series = e * (1 - e * (1 / 2 - e * (1 / 3 - e * (1 / 4 - e * (1 / 5 - e * (1 / 6 - e * (1 / 7)))))))
+    return tl.where(t > 20.0, t, tl.where(e < 0.1, series, tl.log(1.0 + e)))
+
+
+@triton.jit
+def decays_and_scores_kernel(
+    packed, conv, dt_bias, A_log, step, cum, scores, diagonal,
+    L, H, HP, X, groups, padded, packed_b, packed_l, dt_at,
+    T: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Scores of a tile for each group, then steps and decays of HEADS heads each.
+
+    Grid: tiles, groups and blocks of heads, B.
+    """
+    batch, task = tl.program_id(2).to(tl.int64), tl.program_id(1)
+    inner = tl.arange(0, T)
+    tokens = tl.program_id(0) * T + inner
+    if task < groups:
+        n = tl.arange(0, N)
+        B = conv + batch * L * X + HP + task * 2 * N
+        B_TN, C_TN = load(B, tokens, X, L, n, 1, N), load(B + N, tokens, X, L, n, 1, N)
+        acc = product(C_TN, load(B, n, 1, N, tokens, X, L), DOT, PRECISION)
+        acc = tl.where(inner[:, None] > inner[None, :], acc, 0.0)
+        row = (batch * groups + task) * padded
+        store(scores + row * T, acc, tokens, T, padded, inner, 1, T)
+        tl.store(diagonal + row + tokens, tl.sum(B_TN.to(tl.float32) * C_TN.to(tl.float32), 1))
+    else:
+        heads = (task - groups) * HEADS + tl.arange(0, HEADS)
+        raw_TH = load(packed + batch * packed_b + dt_at, tokens, packed_l, L, heads, 1, H).to(tl.float32)
+        raw_TH += tl.load(dt_bias + heads, mask=heads < H, other=0.0).to(tl.float32)[None, :]
+        step_TH = tl.where((tokens < L)[:, None], softplus(raw_TH), 0.0)
+        rate_H = -tl.exp(tl.load(A_log + heads, mask=heads < H, other=0.0).to(tl.float32))
+        a_TH = tl.maximum(step_TH * rate_H[None, :], STRONGEST)
+        at = batch * H * padded
+        store(step + at, step_TH, tokens, 1, padded, heads, padded, H)
+        store(cum + at, tl.cumsum(a_TH, 0), tokens, 1, padded, heads, padded, H)
+
+
+@triton.jit
+def states_kernel(
+    t, shared, step, cum, states, L, H, HP, X, group_size, blocks, tiles, padded, t_row,
+    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr, LEAVING: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The states that enter each tile, or if LEAVING the gradients of those that leave it.
+
+    For states t (B, L, t_row) is x, and `shared` B of the first group; for gradients, from the last tile to
+    the first, dy and C. Grid: places, B.
+    """
+    batch, place = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    first, last = first_head(place, blocks, group_size, HB), last_head(place, blocks, group_size, H)
+    heads, c, n = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P), tl.arange(0, N)
+    t += batch * L * t_row
+    step += batch * H * padded
+    cum += batch * H * padded
+    shared += batch * L * X + place // blocks * 2 * N
+    states += (batch * tl.num_programs(0) + place) * tiles * N * (HB * P)
+    state_NC = tl.zeros((N, HB * P), tl.float32)
+    for count in range(tiles):
+        tile = tiles - 1 - count if LEAVING else count
+        tokens = tile * T + tl.arange(0, T)
+        store(states + tile * N * HB * P, state_NC, n, HB * P, N, tl.arange(0, HB * P), 1, HB * P)
+        cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
+        total_C = tl.load(cum + c // P * padded + tile * T + T - 1, mask=c < last * P, other=0.0)
+        if LEAVING:
+            weight_TH = tl.exp(cum_TH)
+        else:
+            step_TH = load(step, tokens, 1, padded, heads, padded, last)
+            total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
+            weight_TH = tl.exp(total_H[None, :] - cum_TH) * step_TH
+        t_TC = load(t, tokens, t_row, L, c, 1, last * P).to(tl.float32) * per_column(weight_TH, T, P, HB)
+        shared_NT = load(shared, n, 1, N, tokens, X, L)
+        state_NC = state_NC * tl.exp(total_C)[None, :] + product(shared_NT, t_TC, DOT, PRECISION)
+
+
+@triton.jit
+def scan_kernel(
+    packed, conv, step, cum, scores, diagonal, D, gated, sums,
+    L, H, HP, X, group_size, blocks, tiles, padded, packed_b, packed_l, SPAN,
+    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """y SiLU(z) to gated (B, L, I), and the sums of its squares over a program's columns, (B, places, L).
+
+    Grid: places, B.
+    """
+    batch, place = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    places, group = tl.num_programs(0), place // blocks
+    first, last = first_head(place, blocks, group_size, HB), last_head(place, blocks, group_size, H)
+    heads, c, n = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P), tl.arange(0, N)
+    packed += batch * packed_b
+    conv += batch * L * X
+    gated += batch * L * HP
+    step += batch * H * padded
+    cum += batch * H * padded
+    B = conv + HP + group * 2 * N
+    row = (batch * (places // blocks) + group) * padded
+    D_C = tl.load(D + c // P, mask=c < last * P, other=0.0).to(tl.float32)
+    state_NC = tl.zeros((N, HB * P), tl.float32)
+    for tile in range(tiles):
+        inner = tl.arange(0, T)
+        tokens = tile * T + inner
+        step_TH = load(step, tokens, 1, padded, heads, padded, last)
+        cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
+        total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
+        total_C = tl.load(cum + c // P * padded + tile * T + T - 1, mask=c < last * P, other=0.0)
+        separable = tl.min(total_H) >= -SPAN
+        # As seen from the middle of the tile, where decays are not too strong for that.
+        middle_TH = tl.where(separable, cum_TH - 0.5 * total_H[None, :], 0.0)
+        x_TC = load(conv, tokens, X, L, c, 1, last * P).to(tl.float32)
+        own_TC = rounded(x_TC * per_column(step_TH * tl.exp(-middle_TH), T, P, HB), DOT)
+        scores_TT = load(scores + row * T, tokens, T, padded, inner, 1, T)
+        y_TC = through_scores(scores_TT, own_TC, cum_TH, separable, False, T, P, HB, DOT, PRECISION)
+        y_TC *= per_column(tl.exp(middle_TH), T, P, HB)
+        C_TN = load(B + N, tokens, X, L, n, 1, N)
+        y_TC += product(C_TN, state_NC, DOT, PRECISION) * per_column(tl.exp(cum_TH), T, P, HB)
+        # A token reads itself apart from the product, in float32.
+        itself_TH = step_TH * tl.load(diagonal + row + tokens)[:, None]
+        y_TC += x_TC * (per_column(itself_TH, T, P, HB) + D_C[None, :])
+        z_TC = load(packed, tokens, packed_l, L, c, 1, last * P).to(tl.float32)
+        g_TC = y_TC * z_TC * tl.sigmoid(z_TC)
+        store(gated, g_TC, tokens, HP, L, c, 1, last * P)
+        tl.store(sums + (batch * places + place) * L + tokens, tl.sum(g_TC * g_TC, 1), mask=tokens < L)
+        weight_TC = per_column(tl.exp(total_H[None, :] - cum_TH) * step_TH, T, P, HB)
+        B_NT = load(B, n, 1, N, tokens, X, L)
+        state_NC = state_NC * tl.exp(total_C)[None, :] + product(B_NT, x_TC * weight_TC, DOT, PRECISION)

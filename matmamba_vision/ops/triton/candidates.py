@@ -1,0 +1,269 @@
+"""How each kernel can be launched: a fixed table, of which `chosen` takes one row for each class of shapes.
+
+The first row is used where nothing was measured, and is what the kernel was written for. A kernel is entered
+with a function in `TABLE` that gives its rows for a class of shapes, and with a trial in `trials` that runs
+it. The compiler has to keep within each row, for every GPU that is compiled for
+(`benchmarks/compiled_kernels.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from torch import dtype as Dtype
+
+# Registers of a multiprocessor, and the most that one thread can have.
+REGISTERS, MOST_REGISTERS = 65_536, 255
+# Shared memory in bytes by compute capability: of a multiprocessor, and the most that one program can have.
+SHARED = {80: (164 * 1024, 163 * 1024), 89: (100 * 1024, 99 * 1024), 90: (228 * 1024, 227 * 1024)}
+# What every program takes of it beside its own.
+SHARED_BY_SYSTEM = 1024
+# Tokens of the longest sequence of each class; beyond the last they are "longer".
+TOKENS = (512, 1088)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Shapes that are launched alike; what a kernel does not depend on stays 0 or "".
+
+    Attributes:
+        dtype: of the inputs, such as "bfloat16"; "tf32" for float32 that is multiplied as TF32.
+        head_dim: P, or the next power of two.
+        state_dim: N, or the next power of two.
+        channels: of a row, or the next power of two.
+        tokens: "up to 512", "up to 1088" or "longer".
+    """
+
+    dtype: str
+    head_dim: int = 0
+    state_dim: int = 0
+    channels: int = 0
+    tokens: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        heads = f"heads of {self.head_dim}, states of {self.state_dim}" if self.head_dim else ""
+        channels = f"{self.channels} channels" if self.channels else ""
+        tokens = f"{self.tokens} tokens" if self.tokens else ""
+        return ", ".join(filter(None, (heads, channels, tokens, self.dtype)))
+
+
+def class_of_tokens(length: int) -> str:
+    """The class of a sequence of that many tokens."""
+    return next((f"up to {most}" for most in TOKENS if length <= most), "longer")
+
+
+def name_of(dtype: Dtype) -> str:
+    """Such as "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One row: how a kernel is launched, and what the compiler may take for it.
+
+    Attributes:
+        warps: of a program, 32 threads each.
+        stages: how many turns of a loop are fetched ahead.
+        constants: further constants of the kernel, such as the edge of a tile.
+        programs: how many of them a multiprocessor has to hold at once, which bounds registers and shared
+            memory.
+        products: whether its matrix products have to be on tensor cores.
+        spilled: bytes that a thread may keep outside its registers.
+    """
+
+    warps: int = 4
+    stages: int = 3
+    constants: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    programs: int = 1
+    products: bool = False
+    spilled: int = 0
+
+    @property
+    def name(self) -> str:
+        """Unique among the rows of a kernel, such as "CHANNELS 128, 4 warps, 2 stages"."""
+        constants = "".join(f"{name} {value}, " for name, value in self.constants.items())
+        return f"{constants}{self.warps} warps, {self.stages} stages"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the kernel is called with."""
+        return {**self.constants, "num_warps": self.warps, "num_stages": self.stages}
+
+    @property
+    def most_registers(self) -> int:
+        """That a thread may have."""
+        # They are given out by eights.
+        each = REGISTERS // (32 * self.warps * self.programs) // 8 * 8
+        return min(MOST_REGISTERS, each)
+
+    def most_shared(self, gpu: int) -> int:
+        """Bytes of shared memory that a program may have on a GPU of that compute capability."""
+        whole, most = SHARED[gpu]
+        return min(most, whole // self.programs - SHARED_BY_SYSTEM)
+
+
+Rows = tuple[Launch, ...]
+# Warps and stages that kernels of matrix products are offered.
+PAIRS = ((4, 1), (4, 2), (8, 1), (8, 2))
+
+
+def _products(
+    shapes: Shapes, first: tuple[int, int], others: Sequence[tuple[int, int]] = PAIRS, spilled: int = 0
+) -> Rows:
+    """Warps and stages of a kernel of matrix products; those of `first` first, and those alone may spill."""
+    # Exact float32 is no matter of tensor cores.
+    products = shapes.dtype != "float32"
+    pairs = [pair for pair in others if pair != first]
+    return (
+        Launch(warps=first[0], stages=first[1], products=products, spilled=spilled),
+        *(Launch(warps=warps, stages=stages, products=products) for warps, stages in pairs),
+    )
+
+
+def _scan(shapes: Shapes, spilled: int = 0) -> Rows:
+    """Wide heads fill registers and shared memory: more threads, and nothing is fetched ahead."""
+    bits = 16 if shapes.dtype == "bfloat16" else 32
+    if shapes.head_dim * bits > 64 * 16:
+        return _products(shapes, (8, 1), (), spilled)
+    return _products(shapes, (4, 2), PAIRS, spilled)
+
+
+def _input_gradients(shapes: Shapes) -> Rows:
+    """As it was first launched, it spills a little where heads are widest for four warps."""
+    return _scan(shapes, spilled=96 if shapes.head_dim == 64 and shapes.dtype == "bfloat16" else 0)
+
+
+def _by_warps(*warps: int) -> Callable[[Shapes], Rows]:
+    """Rows that differ in their warps alone."""
+    return lambda shapes: tuple(Launch(warps=number) for number in warps)
+
+
+def _convolution(shapes: Shapes) -> Rows:
+    """Tokens and channels of a tile."""
+    return _tiles_of_channels((16, 128), (32, 128), (16, 256), (32, 64), (64, 64))
+
+
+def _convolution_backward(shapes: Shapes) -> Rows:
+    """Larger tiles spill."""
+    return _tiles_of_channels((16, 128), (32, 64), (16, 64))
+
+
+def _tiles_of_channels(*tiles: tuple[int, int]) -> Rows:
+    return tuple(Launch(constants={"TOKENS": tokens, "CHANNELS": channels}) for tokens, channels in tiles)
+
+
+def _norm(shapes: Shapes) -> Rows:
+    """A program has a whole row."""
+    first = min(16, max(1, shapes.channels // 512))
+    # Half as many warps spill in backward.
+    return tuple(Launch(warps=warps) for warps in dict.fromkeys((first, min(16, 2 * first))))
+
+
+def _tiles(shapes: Shapes, *found: tuple[dict[str, Any], int, int]) -> Rows:
+    """Rows of constants, warps and stages, each once."""
+    products = shapes.dtype != "float32"
+    rows = [
+        Launch(constants=constants, warps=warps, stages=stages, products=products)
+        for constants, warps, stages in found
+    ]
+    return tuple({row.name: row for row in rows}.values())
+
+
+def _quadratic(shapes: Shapes) -> Rows:
+    """Tiles of 32 pad less, those of 64 have Hopper's own products; decays exact, or split where they can."""
+    first = 8 if shapes.dtype in ("float32", "tf32") else 4
+    return _tiles(
+        shapes,
+        ({"tile": 32, "exact": False}, first, 2),
+        ({"tile": 32, "exact": True}, 4, 2),
+        ({"tile": 64, "exact": False}, 4, 2),
+        ({"tile": 64, "exact": True}, 8, 2),
+        ({"tile": 64, "exact": False}, 8, 2),
+    )
+
+
+def _state(shapes: Shapes) -> Rows:
+    """Operands of four bytes fill registers and shared memory twice as fast: smaller tiles."""
+    if shapes.dtype == "bfloat16":
+        return _tiles(
+            shapes,
+            ({"tile": 64, "exact": False}, 8, 2),
+            ({"tile": 64, "exact": False}, 8, 1),
+            ({"tile": 64, "exact": True}, 8, 1),
+            ({"tile": 32, "exact": False}, 4, 1),
+        )
+    wide = shapes.dtype != "float16" and shapes.head_dim == 64
+    tile = {"tile": 16 if wide else 32, "exact": False}
+    return _tiles(shapes, (tile, 8, 1), (tile, 4, 1))
+
+
+def _scores_of_block(shapes: Shapes) -> Rows:
+    in_states = shapes.tokens != f"up to {TOKENS[0]}"
+    first = 8 if in_states and shapes.dtype == "bfloat16" else 4
+    return _tiles(shapes, ({}, first, 1), ({}, 4, 1), ({}, 8, 1), ({}, 4, 2))
+
+
+def _rows_of_norm(shapes: Shapes) -> Rows:
+    """Tokens of a program."""
+    return tuple(Launch(constants={"rows": rows}, warps=4) for rows in (4, 1, 2))
+
+
+def _in_training(warps: int, stages: int) -> Callable[[Shapes], Rows]:
+    """Products of a mixer in training; tiles are one choice for all kernels, and stay."""
+    # Four warps where eight are wanted spill.
+    pairs = [pair for pair in PAIRS if pair[0] >= warps]
+    return lambda shapes: _products(shapes, (warps, stages), pairs)
+
+
+def _gate_backward(shapes: Shapes) -> Rows:
+    """In bfloat16 two programs fit if threads get half of the registers."""
+    rows = _products(shapes, (8, 1))
+    if shapes.dtype != "bfloat16":
+        return rows
+    return (Launch(constants={"registers": 128}, warps=8, stages=1, programs=2, products=True), *rows)
+
+
+def _by_warps_unstaged(*warps: int) -> Callable[[Shapes], Rows]:
+    return lambda shapes: tuple(Launch(warps=number, stages=1) for number in warps)
+
+
+TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
+    {
+        "decays_kernel": _by_warps(4, 2, 1),
+        "scores_kernel": _scan,
+        "states_kernel": _scan,
+        "carry_kernel": _by_warps(4, 2, 8),
+        "outputs_kernel": _scan,
+        "input_gradients_kernel": _input_gradients,
+        "score_gradients_kernel": _scan,
+        "shared_gradients_kernel": _scan,
+        "decay_gradients_kernel": _by_warps(4, 2, 1),
+        "conv_silu_kernel": _convolution,
+        "conv_silu_gradient_kernel": _convolution_backward,
+        "gated_rms_norm_kernel": _norm,
+        "gated_rms_norm_gradient_kernel": _norm,
+        "conv_scores_kernel": _scores_of_block,
+        "scan_quadratic_kernel": _quadratic,
+        "scan_state_kernel": _state,
+        "norm_residual_kernel": _rows_of_norm,
+        "decays_and_scores_kernel": _in_training(4, 2),
+        "scan_kernel": _in_training(8, 1),
+        "training_scan_kernels.states_kernel": _in_training(4, 2),
+        "gate_backward_kernel": _gate_backward,
+        "input_backward_kernel": _in_training(8, 1),
+        "shared_backward_kernel": _in_training(8, 1),
+        "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),
+    }
+)
+
+
+def rows_of(kernel: str, shapes: Shapes) -> Rows:
+    """The rows of a kernel for a class of shapes, the one that is used without a measurement first."""
+    return TABLE[kernel](shapes)
