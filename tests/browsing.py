@@ -54,9 +54,9 @@ def make_gallery(place: Path, each: int = EACH, *, hostile: bool = False) -> Pat
     draw_folder(photos, each)
     if hostile:
         (photos / HOSTILE_CLASS).mkdir()
-        drawn("boats", 99).save(photos / HOSTILE_CLASS / HOSTILE_FILE)
+        drawn("planets", 99).save(photos / HOSTILE_CLASS / HOSTILE_FILE)
     mv.index(photos, place, dims=(32,), threads=1)
-    with mv.open_gallery(place) as gallery:
+    with mv.open_gallery(place, write=True) as gallery:
         gallery.freeze(("full", "1/2", "1/4", "1/8"))
     return place
 
@@ -67,7 +67,7 @@ def plan_gallery(place: Path, queries: Path) -> None:
         for number in range(2):
             (queries / kind).mkdir(parents=True, exist_ok=True)
             drawn(kind, 70 + number).save(queries / kind / f"{number}.jpg")
-    with mv.open_gallery(place) as gallery:
+    with mv.open_gallery(place, write=True) as gallery:
         gallery.plan(queries, target={"recall": 0.9})
 
 
@@ -88,7 +88,18 @@ class Served:
 def served(galleries: Sequence[Path], *flags: str) -> Iterator[Served]:
     """The command `serve` for some galleries, until the block ends."""
     named = [word for place in galleries for word in ("--gallery", str(place))]
-    command = [sys.executable, "-m", "matmamba_vision", "serve", *named, "--port", "0", "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "matmamba_vision",
+        "serve",
+        *named,
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        "--quiet",
+    ]
     process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

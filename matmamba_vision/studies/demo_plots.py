@@ -76,14 +76,7 @@ def draw_retrieval(rows: Sequence[dict[str, Any]], file: Path) -> None:
     cost.set_yticks(lines, [way_words(row) for row in rows], fontsize=9)
     cost.set(xlabel="milliseconds of one query")
     cost.invert_yaxis()
-    for name, title, marker, colour in (
-        ("map10", "same digit (mAP@10)", "o", FOUND),
-        ("ann_recall10", "of the exact first 10, found", "D", RECOGNISED),
-    ):
-        shares = [row[name] for row in rows]
-        quality.plot(shares, lines, marker, color=colour, label=title, markersize=7, alpha=0.85)
-    quality.set(xlim=(0, 1.03))
-    quality.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    _draw_quality(quality, rows)
     for axes in (cost, quality):
         axes.grid(alpha=0.3, axis="x")
         axes.set_axisbelow(True)
@@ -91,6 +84,18 @@ def draw_retrieval(rows: Sequence[dict[str, Any]], file: Path) -> None:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, frameon=False)
     figure.savefig(file, dpi=150)
+
+
+def _draw_quality(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Two marks for each strategy, one above the other, for both are often whole."""
+    for name, title, marker, colour, down in (
+        ("map10", "same digit (mAP@10)", "o", FOUND, -0.16),
+        ("ann_recall10", "of the exact first 10, found", "D", RECOGNISED, 0.16),
+    ):
+        shares, lines = [row[name] for row in rows], [line + down for line in range(len(rows))]
+        axes.plot(shares, lines, marker, color=colour, label=title, markersize=7, alpha=0.85)
+    axes.set(xlim=(0, 1.03))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 
 def draw_examples(examples: Sequence[Example], first_stage: str, file: Path) -> None:

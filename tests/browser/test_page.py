@@ -197,6 +197,31 @@ def test_a_large_view_goes_through_the_hits(opens: Opens, query: Path) -> None:
     expect(page.locator(".chip.like")).to_contain_text(shown[2])
 
 
+def test_back_goes_to_the_question_before(opens: Opens, query: Path) -> None:
+    page = opens()
+    ask(page, query)
+    first = ids(page)
+    page.locator("#width").press("End")
+    expect(page.locator("#width-facts")).to_contain_text("multiply-adds")
+    hits(page).first.hover()
+    hits(page).first.get_by_title("More like this").click()
+    expect(hits(page).first).not_to_have_attribute("data-id", first[0])
+    page.go_back()
+    expect(page.locator(".chip")).to_have_count(0)
+    expect(hits(page).first).to_have_attribute("data-id", first[0])
+    page.go_back()
+    expect(page.locator("#query-picture")).to_be_hidden()
+    expect(page.locator("#results-title")).to_have_text("Images of the gallery")
+    page.go_forward()
+    answered(page)
+    expect(page.locator("#query-image")).to_be_visible()
+    page.locator("#gallery").select_option("few")
+    expect(hits(page)).to_have_count(len(KINDS))
+    page.go_back()
+    answered(page)
+    expect(page.locator("#gallery")).to_have_value("pictures")
+
+
 def test_another_gallery_is_chosen(opens: Opens) -> None:
     page = opens()
     page.locator("#gallery").select_option("few")
@@ -208,21 +233,19 @@ def test_another_gallery_is_chosen(opens: Opens) -> None:
 def test_the_panel_asks_only_while_it_is_open(opens: Opens, query: Path) -> None:
     page = opens()
     asked = list[str]()
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: asked.append(request.url) if "v1/status" in request.url else None)
     ask(page, query)
-    assert not [url for url in asked if url.endswith("v1/status")]
+    assert not asked
     page.locator("#toggle-status").click()
     panel = page.locator("#status")
     expect(panel).to_contain_text("Searches a second")
     expect(panel.locator("details")).to_contain_text("width")
     expect(panel).to_contain_text("2 galleries")
-    page.keyboard.press("Escape") if panel.evaluate("panel => panel.contains(document.activeElement)") else (
-        page.locator("#toggle-status").click()
-    )
+    panel.get_by_label("Close the panel").click()
     expect(panel).to_be_hidden()
     before = len(asked)
     page.wait_for_timeout(2500)
-    assert len(asked) == before
+    assert 1 <= len(asked) == before
 
 
 def test_the_plan_is_drawn(opens: Opens) -> None:
@@ -258,9 +281,9 @@ def test_names_are_shown_as_they_are(opens: Opens) -> None:
     assert page.evaluate("window.hurt") is None
 
 
-def test_it_works_below_a_path(opens: Opens, service: Served, query: Path) -> None:
+def test_it_works_below_a_path(opens: Opens, service: Served) -> None:
     """Behind a proxy that shows it at a path: nothing is asked beside that."""
-    page = opens()
+    page = opens("about:blank")
     below = f"{service.url}some/path/"
     beside = list[str]()
 
@@ -271,6 +294,8 @@ def test_it_works_below_a_path(opens: Opens, service: Served, query: Path) -> No
 
     page.route("**/*", forward)
     page.goto(below)
-    ask(page, query)
+    page.locator("#id").fill("boats/00.jpg")
+    page.keyboard.press("Enter")
+    answered(page)
     assert labels(page)[0] == "boats"
     assert beside == []

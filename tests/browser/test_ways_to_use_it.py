@@ -117,7 +117,7 @@ def test_every_control_has_a_name(opens: Opens, query: Path) -> None:
             "c => c.ariaLabel || [...(c.labels ?? [])].map((l) => l.textContent).join('') || c.textContent"
             " || document.getElementById(c.getAttribute('aria-labelledby'))?.textContent"
         )
-        assert name.strip(), control.evaluate("c => c.outerHTML")
+        assert (name or "").strip(), control.evaluate("c => c.outerHTML")
     assert page.locator("img:not([alt])").count() == 0
     assert page.locator("html").get_attribute("lang") == "en"
 

@@ -36,7 +36,7 @@ def test_nothing_comes_from_elsewhere(file: Path) -> None:
     assert not re.search(r"https?:|//[a-z]+\.[a-z]|@import|url\(", text)
 
 
-@pytest.mark.parametrize("file", FOLDER.glob("*.js"), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.js")), ids=lambda file: file.name)
 def test_scripts_make_nothing_of_texts_and_ask_below_the_page(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert not FROM_TEXT.search(text)

@@ -39,7 +39,7 @@ export class Compare {
     );
   }
 
-  /** Asks both at once. */
+  /** Asks one after the other, so that neither waits for the other. */
   async ask(question) {
     this.question = question;
     this.prepare(question.gallery);
@@ -48,10 +48,11 @@ export class Compare {
     if (!question.asks) return this.wait();
     byId("compare").setAttribute("aria-busy", "true");
     try {
-      const asked = this.sides.map((side) =>
-        search(question.gallery.name, question.request(side.settings), question.image, mine.signal),
-      );
-      const answers = await Promise.all(asked);
+      const answers = [];
+      for (const side of this.sides)
+        answers.push(
+          await search(question.gallery.name, question.request(side.settings), question.image, mine.signal),
+        );
       if (this.running === mine) this.show(answers);
     } catch (error) {
       if (this.running === mine && error.name !== "AbortError") this.failed(error, () => this.ask(question));

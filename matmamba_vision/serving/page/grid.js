@@ -4,19 +4,22 @@ import { showThumbnail } from "./api.js";
 import { make } from "./dom.js";
 
 const THUMBNAIL = 256;
-// Enlarged without being blurred.
+// So many pixels are few.
 const TINY = 64;
 
 /** A picture of a gallery's image, or a line that says that its file is gone. */
 export function picture(gallery, hit, size = THUMBNAIL) {
   const image = make("img", { alt: "", loading: "lazy", decoding: "async" });
-  image.addEventListener("load", () => image.classList.toggle("tiny", image.naturalWidth <= TINY));
+  image.addEventListener("load", () => markTiny(image));
   image.addEventListener("error", () =>
     image.replaceWith(make("span", { class: "missing" }, "picture not found")),
   );
-  showThumbnail(image, gallery, hit.id, size);
+  showThumbnail(image, gallery.name, hit.id, size);
   return image;
 }
+
+/** Has a picture of few pixels enlarged without being blurred. */
+export const markTiny = (image) => image.classList.toggle("tiny", image.naturalWidth <= TINY);
 
 /** What an image is called: its label, or else its id. */
 export const title = (hit) => hit.label ?? hit.id;

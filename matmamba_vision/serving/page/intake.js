@@ -1,6 +1,7 @@
 // The image that is asked with: chosen, dropped or pasted.
 
 import { byId } from "./dom.js";
+import { markTiny } from "./grid.js";
 
 /** Calls `taken` with a file, or null when the image is taken away. */
 export function takeImages(taken) {
@@ -46,6 +47,7 @@ function imageOf(data) {
 /** Shows the image that is asked with. */
 export function showQueryImage(image) {
   const shown = byId("query-image");
+  shown.onload = () => markTiny(shown);
   if (shown.src) URL.revokeObjectURL(shown.src);
   byId("query-picture").hidden = !image;
   byId("choose").classList.toggle("small", Boolean(image));

@@ -8,6 +8,7 @@ import { arrowKeys, card, picture } from "./grid.js";
 import { showQueryImage, takeImages } from "./intake.js";
 import { Lightbox } from "./lightbox.js";
 import { clearNotice, showError } from "./notices.js";
+import { onReturn, remember } from "./past.js";
 import { openPlan } from "./plan.js";
 import { Question } from "./question.js";
 import { Search } from "./search.js";
@@ -27,6 +28,10 @@ let hits = [];
 // The last first page of a question that differs from the present one in its width alone.
 let before = null;
 let comparing = false;
+// Whether the browser's Back or Forward brought the question.
+let returning = false;
+// What the same question is asked with.
+const SETTINGS = ["width", "minScore", "k", "strategy"];
 
 /** Loads the galleries, and shows the first. */
 async function start() {
@@ -56,11 +61,23 @@ function openGallery(known) {
   );
   for (const option of byId("k").options) option.disabled = Number(option.value) > known.max_k;
   before = null;
+  // What was asked before the galleries were known is asked now.
+  const first = question.gallery === null;
   question.gallery = known;
+  question.k = Math.min(question.k, known.max_k);
   question.width = known.widths.some((row) => row.width === question.width) ? question.width : "";
   question.strategy = "auto";
   showWidths(known, question.width, (width) => question.set({ width }));
-  question.reset();
+  if (first) question.set({});
+  else question.reset();
+}
+
+/** Asks a question again that was asked before. */
+function goBackTo(values) {
+  returning = true;
+  if (values.gallery !== question.gallery) openGallery(values.gallery);
+  question.set(values);
+  returning = false;
 }
 
 /** Shows what was set, and asks again. */
@@ -76,7 +93,11 @@ function changed(values) {
   if ("id" in values) byId("id").value = question.id;
   if ("where" in values) byId("where").value = question.where;
   if ("minScore" in values) showMinScore();
+  if ("k" in values) byId("k").value = question.k;
+  if ("strategy" in values) byId("strategy").value = question.strategy;
   showExamples();
+  if (question.gallery && !returning)
+    remember(question.values, !Object.keys(values).every((name) => SETTINGS.includes(name)));
   if ("width" in values || "minScore" in values) runSoon();
   else run();
 }
@@ -134,6 +155,7 @@ function showGallery({ count: images }) {
   );
   fill(byId("answer-facts"));
   describeChange(null);
+  byId("id").placeholder = hits[0]?.id ?? "";
   if (!hits.length)
     fill(byId("hits"), nothing(question.where ? "No image fulfils the filter." : "This gallery is empty."));
 }
@@ -285,5 +307,6 @@ function toggleCompare() {
 
 fold();
 listen();
+onReturn(goBackTo);
 new StatusPanel((ready) => byId("ready").classList.toggle("good", ready));
 start();

@@ -3,7 +3,7 @@
 import { plan } from "./api.js";
 import { linearTicks, logTicks } from "./charts.js";
 import { byId, draw, fill, make } from "./dom.js";
-import { macs, percent, time, widthName } from "./words.js";
+import { macs, percent, time, widestFirst, widthName } from "./words.js";
 
 const [WIDTH, HEIGHT] = [720, 400];
 const ROOM = { left: 64, right: 24, top: 20, bottom: 52 };
@@ -41,7 +41,7 @@ function head(dialog, gallery) {
       make("h2", { id: "plan-title" }, `The plan of ${gallery.name}`),
       close,
     ),
-    make("p", { class: "note" }, gallery.plan ?? ""),
+    make("p", { class: "note" }, sentence(gallery.plan ?? "")),
   );
 }
 
@@ -109,7 +109,21 @@ function steps(best, { x, y }) {
     .join("");
 }
 
-const widths = (points) => [...new Set(points.map((point) => point.width))];
+const widths = (points) => widestFirst(new Set(points.map((point) => point.width)));
+
+// Settings of a strategy that tell little of it; its tooltip has them all.
+const DETAILS = /^(gallery width|index|effort|gate|again|expand|rerank width full)\b/;
+const shortName = (name) =>
+  name
+    .split(", ")
+    .filter((part) => !DETAILS.test(part))
+    .join(", ");
+
+/** What the plan does, as a sentence. */
+function sentence(words) {
+  const plain = words.replaceAll("`", "");
+  return plain.charAt(0).toUpperCase() + plain.slice(1);
+}
 
 function dot(point, known, { x, y }) {
   const place = { cx: x(point.ms), cy: y(point.recall) };
@@ -138,7 +152,12 @@ function legend(points) {
 
 function list(points) {
   const cells = (point) => [
-    make("th", { scope: "row" }, point.name, point.chosen ? make("b", { class: "good" }, " chosen") : null),
+    make(
+      "th",
+      { scope: "row", title: point.name },
+      shortName(point.name),
+      point.chosen ? make("b", { class: "good" }, " chosen") : null,
+    ),
     make("td", { class: "number" }, percent(point.recall)),
     make("td", { class: "number" }, time(point.ms)),
     make("td", { class: "number" }, macs(point.gmacs)),

@@ -29,6 +29,12 @@ export class Question {
     this.set(lists);
   }
 
+  /** All of it, to be set again. */
+  get values() {
+    const { gallery, image, text, id, like, unlike, where, minScore, k, width, strategy } = this;
+    return { gallery, image, text, id, like, unlike, where, minScore, k, width, strategy };
+  }
+
   /** Whether anything is asked with; unlike alone is not. */
   get asks() {
     return Boolean(this.image || this.text || this.id || this.like.length);

@@ -3,7 +3,7 @@
 import { status } from "./api.js";
 import { interval, sparkline } from "./charts.js";
 import { byId, fill, make } from "./dom.js";
-import { count, duration, percent, plural, time, widthName } from "./words.js";
+import { count, duration, percent, plural, time, widestFirst, widthName } from "./words.js";
 
 const EVERY = 2000;
 // Values that the lines show.
@@ -109,7 +109,9 @@ const graph = (title, values, now) =>
   );
 
 function mix(widths) {
-  const shares = Object.entries(widths).filter(([, share]) => share > 0);
+  const shares = widestFirst(Object.keys(widths)).flatMap((width) =>
+    widths[width] > 0 ? [[width, widths[width]]] : [],
+  );
   const part = ([width, share], place) =>
     make("i", {
       class: `shade${place % 6}`,

@@ -31,16 +31,24 @@ export function percent(share) {
 export const widthName = (width) =>
   width === "" ? "auto" : width === "full" ? "full width" : `width ${width}`;
 
+/** Widths in the order of what they cost, the widest first. */
+export const widestFirst = (widths) => [...widths].sort((a, b) => part(b) - part(a));
+
+/** The share of the full width that a width is; a mixed one has no such name, and stands last. */
+function part(width) {
+  const [above, below = "1"] = width === "full" ? ["1"] : width.split("/");
+  return Number(above) / Number(below) || 0;
+}
+
 /** What a value of metadata looks like in one line. */
 export const plain = (value) =>
   typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
 
 /** A model by the last part of its path: the run's folder, where the file has a name that all have. */
-export const modelName = (model) =>
-  model
-    .split("/")
-    .filter((part) => part && part !== "model.safetensors")
-    .at(-1) ?? model;
+export function modelName(model) {
+  const parts = model.split("/").filter((part) => part && part !== "model.safetensors");
+  return (parts.at(-1) ?? model).replace(/\.safetensors$/, "");
+}
 
 /** Seconds as a duration: "3 min", "2 h". */
 export function duration(seconds) {
