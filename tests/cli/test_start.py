@@ -147,6 +147,15 @@ def test_a_gallery_is_searched_where_there_is_no_torch(place: Path) -> None:
     assert [status for status, _ in imported(place, *lines, without=OF_TORCH)] == [0] * len(lines)
 
 
+def test_a_gallery_with_encoders_is_served_where_there_is_no_torch(place: Path) -> None:
+    assert main(["merge", str(place / "g"), "--into", str(place / "kept")]) == 0
+    assert main(["gallery", "freeze", str(place / "kept"), "--widths", "full", "1/2"]) == 0
+    line = "serve --gallery kept --widths full 1/2 --port 0 --check"
+    ((status, found),) = imported(place, line, without=OF_TORCH)
+    assert status == 0
+    assert found <= {"faiss", "sqlglot"}
+
+
 def test_what_needs_torch_says_which_extra_brings_it(place: Path) -> None:
     lines = (
         "search --gallery g photos/a/0.png",

@@ -97,6 +97,18 @@ class Holding:
             self._size += size
 
 
+async def outcome(future: asyncio.Future[T]) -> T:
+    """What becomes of some work, which goes on when nobody waits for it any more.
+
+    An error holds the frames that it passed, and with them images. Were the future held there as well, each
+    would hold the other until Python looks for garbage, which it seldom does.
+    """
+    try:
+        return await asyncio.shield(future)
+    finally:
+        del future
+
+
 class WorkPool:
     """A few threads, and a few jobs that wait for them: who finds no room is turned away at once.
 
@@ -118,11 +130,13 @@ class WorkPool:
         """
         if self._held >= self._most:
             raise CrowdedError("threads", "too many requests wait for a thread")
+        return await outcome(self._begun(work))
+
+    def _begun(self, work: Callable[[], T]) -> asyncio.Future[T]:
         self._held += 1
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._threads, work)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         future.add_done_callback(self._done)
-        return await asyncio.shield(future)
+        return future
 
     def _done(self, future: asyncio.Future[T]) -> None:
         self._held -= 1

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from ..question import Question, Reply
 from .decoding import decoded
-from .limits import Holding
+from .limits import Holding, outcome
 from .refusals import RequestError, error_body, json_response
 from .reply_json import reply_body
 from .schemas import MOST_QUERIES, BatchBody, SearchBody
@@ -122,8 +122,8 @@ class SearchRoutes:
 
     async def _answer(self, asked: Questioned, holding: Holding) -> dict[str, Any]:
         front, note = self._front, asked.note
-        future, decode_ms = await front.decoders.run(lambda: self._submit(asked, holding))
-        reply = await asyncio.wrap_future(future)
+        coming, decode_ms = await front.decoders.run(lambda: self._submit(asked, holding))
+        reply = await replied(coming)
         strategy = reply.answer.strategy.kind
         front.metrics.answered(reply, strategy, decode_ms)
         ms = {**({} if decode_ms is None else {"decode": decode_ms}), **reply.ms}
@@ -141,7 +141,7 @@ class SearchRoutes:
             offset=asked.body.offset,
         )
 
-    def _submit(self, asked: Questioned, holding: Holding) -> tuple[Future[Reply], float | None]:
+    def _submit(self, asked: Questioned, holding: Holding) -> tuple[Coming, float | None]:
         """Decode the image, and hand the question over; the milliseconds that decoding took."""
         service, body, image, taken = self._front.service, asked.body, None, 0.0
         narrowest = body.min_width or ("" if body.width else self._front.options.min_width)
@@ -168,7 +168,25 @@ class SearchRoutes:
             deadline=asked.deadline(taken),
             request_id=asked.note.request_id,
         )
-        return service.submit(question), None if image is None else 1e3 * taken
+        return Coming(service.submit(question)), None if image is None else 1e3 * taken
+
+
+class Coming:
+    """A reply to come, which is taken out once: see `outcome`."""
+
+    def __init__(self, future: Future[Reply]) -> None:
+        self._future: Future[Reply] | None = future
+
+    def taken(self) -> Future[Reply]:
+        """The future, held here no longer."""
+        future, self._future = self._future, None
+        assert future is not None
+        return future
+
+
+async def replied(coming: Coming) -> Reply:
+    """The reply, once it is there."""
+    return await outcome(asyncio.wrap_future(coming.taken()))
 
 
 def _questions(upload: Upload) -> Sequence[tuple[SearchBody, bytes | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
@@ -74,7 +74,7 @@ async def _whole(body: _Body) -> bytes:
 
 async def _parse(parts: _Parts, boundary: bytes, body: _Body) -> None:
     try:
-        parser = MultipartParser(boundary, parts.callbacks)  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
         async for chunk in body.chunks():
             parser.write(chunk)
         parser.finalize()
@@ -147,7 +147,10 @@ class _Parts:
         self.images, self.request, self.ended = list[bytes](), bytearray(), False
         self._most, self._part = images, bytearray()
         self._name, self._header, self._value, self._disposition = b"", b"", b"", b""
-        self.callbacks = {
+
+    def callbacks(self) -> dict[str, Callable[..., None]]:
+        """What a parser calls: made for it, for who holds methods of his own is never let go."""
+        return {
             "on_part_begin": self._begin,
             "on_part_data": self._data,
             "on_part_end": self._end,
@@ -193,6 +196,7 @@ class _Parts:
             self.images.append(bytes(self._part))
         else:
             self.request = self._part
+        self._part = bytearray()
 
     def _all(self) -> None:
         self.ended = True
