@@ -141,6 +141,24 @@ class Service:
             self._polling = threading.Thread(target=self._poll, name="matmamba-poll", daemon=True)
             self._polling.start()
         self.ready = True
+        for served in self._served.values():
+            self._warm(served)
+
+    def _warm(self, served: ServedGallery) -> None:
+        """Check a version's rows beside its requests: the first condition waits for that otherwise."""
+        version = served.present
+
+        def check() -> None:
+            if version.hold():
+                try:
+                    version.gallery.allowed("id = ''")
+                # Whoever asks with a condition is told.
+                except MatMambaError as error:
+                    log.warning("%s: %s", served.name, error)
+                finally:
+                    version.release()
+
+        threading.Thread(target=check, name="matmamba-warm", daemon=True).start()
 
     def submit(self, question: Question) -> Future[Reply]:
         """Let a question in; its reply is to come.
@@ -366,6 +384,7 @@ class Service:
             if served.refresh(self.crew):
                 present = served.present
                 self._events.tell(Swapped(gallery=known, version=present.label, images=len(present)))
+                self._warm(served)
 
     def _poll(self) -> None:
         while not self._stop_polling.wait(self.settings.poll_s):
