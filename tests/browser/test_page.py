@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,28 @@ def test_examples_alone_are_a_query(opens: Opens) -> None:
     flower.get_by_title("More like this").click()
     answered(page)
     assert labels(page)[0] == "flowers"
+
+
+def test_words_are_asked_where_they_are_taken(opens: Opens, service: Served) -> None:
+    """The galleries here take none; this one says that it does, and the service refuses what it is sent."""
+    page, posted = opens("about:blank"), list[str]()
+
+    def takes_text(route: Route) -> None:
+        found = route.fetch()
+        known = found.json()
+        for gallery in known["galleries"]:
+            gallery["takes_text"] = True
+        route.fulfill(response=found, json=known)
+
+    page.route("**/v1/galleries", takes_text)
+    page.on("request", lambda request: posted.append(request.post_data or ""))
+    page.goto(service.url)
+    page.locator("#text").fill("a boat")
+    page.keyboard.press("Enter")
+    expect(page.locator("#notices")).to_contain_text("This was not understood")
+    assert [json.loads(sent)["text"] for sent in posted if sent] == ["a boat"]
+    page.locator("#reset").click()
+    expect(page.locator("#text")).to_have_value("")
 
 
 def test_a_filter_and_a_least_score(opens: Opens, query: Path) -> None:

@@ -59,6 +59,7 @@ def test_on_a_phone(opens: Opens, query: Path) -> None:
     assert page.evaluate(WIDER_THAN_SEEN) == 0
     more = page.locator("#hits").get_by_title("More like this").first
     expect(more).to_be_visible()
+    expect(page.locator("#hits .steer").first).to_have_css("opacity", "1")
     box = more.bounding_box()
     assert box is not None
     assert min(box["width"], box["height"]) >= 32

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from matmamba_vision.errors import ConfigError
 from matmamba_vision.serving.http import admission
@@ -18,7 +19,7 @@ from matmamba_vision.serving.http.options import (
     require_root_path,
 )
 from matmamba_vision.serving.http.page_files import page_files
-from served_http import SEARCH, FakeService, client_of, made_gallery
+from served_http import SEARCH, FakeService, client_of, listening, made_gallery
 
 TOKEN = "a-token-of-many-letters"
 GALLERIES = "/v1/galleries"
@@ -199,6 +200,15 @@ def test_there_is_nothing_at_other_addresses(service: FakeService, path: str) ->
     said = client_of(service).get(path)
     assert said.status_code == 404
     assert said.json()["error"]["code"] == "not_found"
+
+
+def test_heads_are_told_without_what_they_are_heads_of(service: FakeService) -> None:
+    with listening(service) as served, httpx.Client(base_url=served.url) as client:
+        for path in ("", "healthz", "v1/galleries"):
+            whole, head = client.get(path), client.head(path)
+            assert head.status_code == 200
+            assert head.content == b""
+            assert head.headers["content-length"] == str(len(whole.content))
 
 
 def test_another_method_is_refused(service: FakeService) -> None:

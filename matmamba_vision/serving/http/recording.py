@@ -45,7 +45,9 @@ class Recording:
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         note = RequestNote(given if _SANE.fullmatch(given) else secrets.token_hex(8))
-        scope["matmamba.note"] = note
+        method = scope["method"]
+        # Answered as GET, in a scope of its own: the server takes the body off, by the one that it has.
+        scope = {**scope, "matmamba.note": note, "method": "GET" if method == "HEAD" else method}
         # Whether a proxy took it off the path or not: routes are found below it either way.
         scope["root_path"] = self._front.options.root_path
         exchange = _Exchange(scope, receive, send, self._front, note)
@@ -59,9 +61,9 @@ class Recording:
                 response = error_response(RequestError("internal", FAULT), note.request_id)
                 await response(scope, exchange.receive, exchange.send)
         finally:
-            self._record(scope, note, exchange.status or GONE)
+            self._record(scope, method, note, exchange.status or GONE)
 
-    def _record(self, scope: Scope, note: RequestNote, status: int) -> None:
+    def _record(self, scope: Scope, method: str, note: RequestNote, status: int) -> None:
         seconds = time.monotonic() - note.arrived
         route = getattr(scope.get("route"), "path", "") or "none"
         labels = {"route": route, "width": note.width, "strategy": note.strategy, "status": str(status)}
@@ -71,7 +73,7 @@ class Recording:
         line: dict[str, Any] = {
             "request_id": note.request_id,
             "client": client[0] if client else "",
-            "method": scope["method"],
+            "method": method,
             "route": route,
             "status": status,
             "ms": round(1e3 * seconds, 2),
