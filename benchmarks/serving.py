@@ -130,7 +130,8 @@ def main(arguments: Sequence[str] | None = None, scale: Scale | None = None) -> 
             found = measured(service, folder, queries, scale, options.soak)
     if options.restart:
         found["restart"] = restarted(options.restart)
-    command = " ".join(("benchmarks/serving.py", *map(str, arguments or sys.argv[1:])))
+    soak = f" --soak {options.soak:g}" if options.soak else ""
+    command = f"benchmarks/serving.py --photos PHOTOS{soak}{' --restart GALLERY' if options.restart else ''}"
     known = {"command": command, "load_average_before": load, "slo_ms": SLO_MS, "targets": TARGETS}
     result = {**known, "model": MODEL, "images": scale.images, **environment(), **found}
     if options.output:
@@ -295,6 +296,28 @@ def line_of(row: Row) -> str:
         f"{row['load']:>4} c {row['policy']:<12} in time {row['in_time']:.1%}, shed {row['shed']:.1%},"
         f" {row['answered_per_second']:.0f}/s, p50 {p50}, p99 {p99} ms, 1-NN {row['knn1'] or 0:.3f}; {mix}"
     )
+
+
+def table(result: Row) -> str:
+    """The runs as a table in Markdown, the load first.
+
+    Args:
+        result: as it is written.
+    """
+    lines = [
+        "| load | policy | in time | of those not sent away | sent away | answers/s | p50, p95, p99 ms"
+        " | widths | 1-NN |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        ms = ", ".join("-" if value is None else f"{value:.0f}" for value in row["ms"].values())
+        mix = ", ".join(f"{width} {share:.0%}" for width, share in row["widths"].items())
+        knn = "-" if row["knn1"] is None else f"{row['knn1']:.3f}"
+        lines.append(
+            f"| {row['load']:g} c | {row['policy']} | {row['in_time']:.1%} | {row['in_time_of_not_shed']:.1%}"
+            f" | {row['shed']:.1%} | {row['answered_per_second']:.0f} | {ms} | {mix} | {knn} |"
+        )
+    return "\n".join(lines)
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:

@@ -77,4 +77,8 @@ def test_it_runs_against_a_real_service(tmp_path: Path) -> None:
     assert widths["always 1/8"] == {"1/8"}
     assert result["overhead"]["http_ms"]["median"] > 0
     assert result["memory_mb"] > 0
+    assert result["command"] == "benchmarks/serving.py --photos PHOTOS"
+    lines = serving.table(result).splitlines()
+    assert len(lines) == 2 + len(result["rows"])
+    assert {line.count("|") for line in lines} == {10}
     assert output.with_suffix(".png").stat().st_size > 0
