@@ -182,7 +182,7 @@ def described(row: Row, codes: Sequence[MachineCode | str], gpu: int) -> dict[st
     }
 
 
-FIGURES = ("registers", "spilled", "shared", "wgmma", "mma", "exponentials", "seconds")
+FIGURES = ("registers", "spilled", "shared", "wgmma", "mma", "exponentials")
 
 
 def faults_of(code: MachineCode, launch: Launch) -> list[str]:
@@ -220,7 +220,7 @@ def _by_another(folder: Path, options: argparse.Namespace) -> list[dict[str, Any
 def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
     """A line for each launch."""
     for row in rows:
-        print(f"{_named(row)}: {', '.join(f'{name} {row[name]}' for name in FIGURES[:-1])}")
+        print(f"{_named(row)}: {', '.join(f'{name} {row[name]}' for name in FIGURES)}")
 
 
 def _named(row: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ class Shapes:
     def __str__(self) -> str:
         heads = f"heads of {self.head_dim}, states of {self.state_dim}" if self.head_dim else ""
         channels = f"{self.channels} channels" if self.channels else ""
-        tokens = f"{self.tokens} tokens" if self.tokens else ""
+        tokens = {"": "", "longer": "longer sequences"}.get(self.tokens, f"{self.tokens} tokens")
         return ", ".join(filter(None, (heads, channels, tokens, self.dtype)))
 
 
