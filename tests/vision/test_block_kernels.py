@@ -128,6 +128,7 @@ SIZES: list[dict[str, Any]] = [
     {"heads": 1, "head_dim": 32, "state": 64},
     {"heads": 2, "head_dim": 64, "state": 128},
     {"heads": 5, "per_group": 2},
+    {"heads": 5, "per_group": 3},
     {"heads": 5, "per_group": 3, "head_dim": 32, "state": 32},
     {"heads": 3, "taps": 2},
 ]
@@ -146,6 +147,21 @@ def test_every_size_and_group_is_the_recurrence(scan: Scan, sizes: dict[str, Any
 def test_decays_of_any_strength_are_the_recurrence(scan: Scan, decay: float, exact: bool) -> None:
     """By 1,000 nats and more within a tile, beside heads that hardly forget."""
     assert_scans(replace(scan, exact=exact), 40, heads=4, decay=decay)
+
+
+@pytest.mark.parametrize("scan", [QUADRATIC, STATE], ids=["quadratic", "state"])
+def test_one_very_strong_decay_leaves_digits_to_those_behind_it(scan: Scan) -> None:
+    """A token forgets by 300,000 nats and brings nothing; those behind it in its tile forget by one each."""
+    given = weights_of(heads=2)
+    x, dt = slice(32, 64), slice(96, 98)
+    given["conv"][:32, :-1], given["conv_bias"][:32], given["project_bias"][dt] = 0, 0, 0
+    given["rates"][:], given["skip"][:] = -1e4, 0
+    weights = packed(given)
+    row_BLE = F.linear(tokens(1, 35), weights.project, weights.project_bias)
+    row_BLE[..., dt] = -9
+    row_BLE[:, [3, 20], dt], row_BLE[:, [3, 20], x] = 30, 0
+    found, _ = scanned(row_BLE, weights, scan)
+    assert_near(found, by_definition(row_BLE[..., : len(given["project"])], given), TOLERANCE[torch.float32])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -298,7 +314,12 @@ def test_long_sequences_take_the_state_form(batch: int, length: int, form: type)
     shape = BlockShape(
         batch=batch, length=length, heads=64, head_dim=16, state=128, heads_per_group=64, dtype=torch.bfloat16
     )
-    assert isinstance(default_config(shape).scan, form)
+    scan = default_config(shape).scan
+    assert isinstance(scan, form)
+    if isinstance(scan, StateConfig):
+        # Products that go through registers leave less room for states.
+        others = default_config(replace(shape, capability=80)).scan
+        assert (scan.tile, others.tile, scan.columns, others.columns) == (64, 32, 64, 32)
 
 
 @pytest.mark.parametrize(

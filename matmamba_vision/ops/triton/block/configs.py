@@ -35,6 +35,7 @@ class BlockShape:
         state: N.
         heads_per_group: consecutive heads that share B and C.
         dtype: of the tokens.
+        capability: of the GPU to compute: 80 for an A100, 90 for an H100 or H200.
     """
 
     batch: int
@@ -44,6 +45,7 @@ class BlockShape:
     state: int
     heads_per_group: int
     dtype: torch.dtype
+    capability: int = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +131,20 @@ def default_config(shape: BlockShape) -> BlockConfig:
     exact = shape.dtype == torch.float32
     if takes_quadratic(shape):
         return BlockConfig(scan=QuadraticConfig(columns=columns, num_warps=8 if exact else 4), norm=norm)
-    if shape.dtype == torch.bfloat16:
+    if shape.dtype == torch.bfloat16 and shape.capability == 90:
         return BlockConfig(scores=ScoresConfig(num_warps=8), scan=StateConfig(columns=columns), norm=norm)
-    # Operands of four bytes fill registers and shared memory twice as fast; exact products of float32 are
-    # no tensor core's, and fill still more.
-    narrow = min(columns, max(32, shape.head_dim)) if exact else columns
-    tile = 16 if exact and narrow == 64 else 32
-    return BlockConfig(scan=StateConfig(tile=tile, columns=narrow, num_stages=1), norm=norm)
+    return BlockConfig(scan=_small_states(shape, columns), norm=norm)
+
+
+def _small_states(shape: BlockShape, columns: int) -> StateConfig:
+    """For operands of four bytes, exact products of float32, and GPUs whose products go through registers."""
+    in_registers, halves = shape.capability != 90, shape.dtype == torch.bfloat16
+    if in_registers or shape.dtype == torch.float32:
+        columns = min(columns, max(32, shape.head_dim))
+        return StateConfig(
+            tile=16 if columns == 64 and not halves else 32, columns=columns, num_stages=2 if halves else 1
+        )
+    return StateConfig(tile=32, columns=columns, num_stages=1)
 
 
 def _columns(shape: BlockShape) -> int:

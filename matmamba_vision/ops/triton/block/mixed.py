@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,4 +51,11 @@ def shape_of(u_BLD: Tensor, weights: BlockWeights) -> BlockShape:
         state=weights.state,
         heads_per_group=weights.heads_per_group,
         dtype=u_BLD.dtype,
+        capability=_capability(u_BLD.device) if u_BLD.is_cuda else 90,
     )
+
+
+@cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
