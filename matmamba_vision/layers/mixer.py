@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import Backend, linear, require_known, resolve_for, scan_macs
+from .leading import leading_parts
 from .nested import Nested, register, uniform_
 from .order import Orders, TokenOrder
 
@@ -291,7 +292,11 @@ class Mixer(Nested):
         heads, state = self.heads if heads is None else heads, state or self.state_dim
         if (heads, state) == (self.heads, self.state_dim):
             return MixerWeights(**{name: getattr(self, name) for name in self._names})
-        return MixerWeights(**self.leading(heads, state))
+        leading = self.leading(heads, state)
+        if state == self.state_dim and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            wholes, shapes = [getattr(self, name) for name in leading], [t.shape for t in leading.values()]
+            leading = dict(zip(leading, leading_parts(wholes, shapes), strict=True))
+        return MixerWeights(**leading)
 
     def forward(
         self, u_BLD: Tensor, heads: int | None = None, state: int | None = None, orders: Orders = (None,)

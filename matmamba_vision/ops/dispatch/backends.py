@@ -36,7 +36,7 @@ class InTraining(NamedTuple):
     """What computes a mixer, and what stands before it, where gradients are wanted.
 
     Attributes:
-        mix: see `triton.block.training.trained_mixer`.
+        mix: see `triton.block.training_mixer.trained_mixer`.
         layer_norm: see `triton.block.training_layer_norm.trained_layer_norm`.
     """
 
@@ -141,7 +141,7 @@ def _gated_rms_norm_triton() -> Callable[..., Any]:
 
 def _mix_by_triton(*arguments: Any, **options: Any) -> Tensor:
     # Imported each time: compilers follow that, but no cache.
-    from ..triton.block.training import trained_mixer
+    from ..triton.block.training_mixer import trained_mixer
 
     return trained_mixer(*arguments, **options)
 
