@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compile, print, and write; returns 1 if anything does not keep within its row."""
     options = _parse(arguments)
     start, known = time.perf_counter(), environment()
-    rows = compiled(some_trials() if options.quick else wanted_trials(options.dtypes), options)
+    rows = compiled(options)
     if options.also:
         rows += _by_another(options.also, options)
     print_rows(rows)
@@ -105,27 +105,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def wanted_trials(dtypes: Sequence[str]) -> list[trials.KernelTrial]:
+def wanted_trials(dtypes: Sequence[str], gpu: int) -> list[trials.KernelTrial]:
     """What models launch in these types, and the ends of what kernels take."""
-    found = known_trials.all_trials(dtypes, (16, 32))
+    found = known_trials.all_trials(dtypes, (16, 32), gpu)
     for head_dim, state_dim, dtype in ENDS:
         if dtype in dtypes:
             found += trials.scans(getattr(torch, dtype), head_dim, state_dim, 1100, 1)
     return found
 
 
-def some_trials() -> list[trials.KernelTrial]:
+def some_trials(gpu: int) -> list[trials.KernelTrial]:
     """All kernels, in the type and with the heads that matter most."""
-    return [
-        trial for trial in known_trials.all_trials(("bfloat16",), (16,)) if "1088" not in trial.shapes.tokens
-    ]
+    found = known_trials.all_trials(("bfloat16",), (16,), gpu)
+    return [trial for trial in found if "1088" not in trial.shapes.tokens]
 
 
-def compiled(known: Iterable[trials.KernelTrial], options: argparse.Namespace) -> list[dict[str, Any]]:
+def compiled(options: argparse.Namespace) -> list[dict[str, Any]]:
     """For each GPU and each row what the compiler made of it, and what is wrong with that."""
-    found, known = list[dict[str, Any]](), list(known)
+    found = list[dict[str, Any]]()
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         for gpu in options.gpus:
+            known = some_trials(gpu) if options.quick else wanted_trials(options.dtypes, gpu)
             rows = list(rows_to_compile(known, gpu, firsts_alone=options.quick))
             jobs = {job.key: job for row in rows for job in row.jobs}
             running = {key: pool.submit(_compile, job, gpu) for key, job in jobs.items()}

@@ -241,7 +241,7 @@ def test_tune_keeps_what_it_chose_and_says_so(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(tune_job, "_compile", lambda jobs, gpu, report: None)
     monkeypatch.setattr(trials.KernelTrial, "jobs", lambda trial, gpu: [])
-    monkeypatch.setattr(known_trials, "all_trials", lambda dtypes, head_dims: small_trials()[-4:])
+    monkeypatch.setattr(known_trials, "all_trials", lambda dtypes, head_dims, gpu: small_trials()[-4:])
     monkeypatch.setattr(trials, "graph_clock", counting_clock)
     tried = trials.tried
     monkeypatch.setattr(trials, "tried", lambda trial, device, clock: tried(trial, CPU, clock))

@@ -21,6 +21,8 @@ REGISTERS, MOST_REGISTERS = 65_536, 255
 SHARED = {80: (164 * 1024, 163 * 1024), 89: (100 * 1024, 99 * 1024), 90: (228 * 1024, 227 * 1024)}
 # What every program takes of it beside its own.
 SHARED_BY_SYSTEM = 1024
+# The compute capability whose products read shared memory; the others' go through registers.
+HOPPER, OTHERS = 90, 80
 # Tokens of the longest sequence of each class; beyond the last they are "longer".
 TOKENS = (512, 1088)
 
@@ -35,6 +37,7 @@ class Shapes:
         state_dim: N, or the next power of two.
         channels: of a row, or the next power of two.
         tokens: "up to 512", "up to 1088" or "longer".
+        gpu: compute capability, where it decides what is launched: 90, or 80 for all others.
     """
 
     dtype: str
@@ -42,6 +45,7 @@ class Shapes:
     state_dim: int = 0
     channels: int = 0
     tokens: str = ""
+    gpu: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -190,8 +194,9 @@ def _quadratic(shapes: Shapes) -> Rows:
 
 
 def _state(shapes: Shapes) -> Rows:
-    """Operands of four bytes fill registers and shared memory twice as fast: smaller tiles."""
-    if shapes.dtype == "bfloat16":
+    """Wide tiles where Hopper multiplies halves from shared memory; smaller ones where registers fill up."""
+    halves, hopper = shapes.dtype == "bfloat16", shapes.gpu == HOPPER
+    if halves and hopper:
         return _tiles(
             shapes,
             ({"tile": 64, "exact": False}, 8, 2),
@@ -199,14 +204,19 @@ def _state(shapes: Shapes) -> Rows:
             ({"tile": 64, "exact": True}, 8, 1),
             ({"tile": 32, "exact": False}, 4, 1),
         )
-    wide = shapes.dtype != "float16" and shapes.head_dim == 64
-    tile = {"tile": 16 if wide else 32, "exact": False}
-    return _tiles(shapes, (tile, 8, 1), (tile, 4, 1))
+    columns, stages = 64, 2 if halves else 1
+    if not hopper or shapes.dtype in ("float32", "tf32"):
+        columns = min(64, max(32, shapes.head_dim))
+    tile = 16 if columns == 64 and not halves and shapes.dtype != "float16" else 32
+    if shapes.dtype == "float16" and not hopper and columns == 64:
+        tile = 16
+    constants = {"tile": tile, "columns": columns, "exact": False}
+    return _tiles(shapes, (constants, 8, stages), (constants, 4, stages))
 
 
 def _scores_of_block(shapes: Shapes) -> Rows:
     in_states = shapes.tokens != f"up to {TOKENS[0]}"
-    first = 8 if in_states and shapes.dtype == "bfloat16" else 4
+    first = 8 if in_states and shapes.dtype == "bfloat16" and shapes.gpu == HOPPER else 4
     return _tiles(shapes, ({}, first, 1), ({}, 4, 1), ({}, 8, 1), ({}, 4, 2))
 
 
