@@ -95,6 +95,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--also", type=Path, metavar="FOLDER", help="of another Triton (pip install --target)"
     )
+    parser.add_argument("--also-gpus", type=int, nargs="+", help="for --also; the same by default")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: results/compiled_kernels.json")
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), help="of inputs: %(default)s")
     parser.add_argument("--seconds", type=float, help="what is not compiled after these is left out")
@@ -176,7 +177,7 @@ def described(row: Row, codes: Sequence[MachineCode | str], gpu: int) -> dict[st
         "allowed": {
             "registers": row.launch.most_registers,
             "shared": row.launch.most_shared(gpu),
-            "spilled": row.launch.spilled,
+            "spilled": row.launch.most_spilled(gpu),
         },
         "faults": faults + [fault for code in made for fault in faults_of(code, row.launch)],
     }
@@ -187,9 +188,9 @@ FIGURES = ("registers", "spilled", "shared", "wgmma", "mma", "exponentials")
 
 def faults_of(code: MachineCode, launch: Launch) -> list[str]:
     """In what the code does not keep within its row."""
-    shared = launch.most_shared(code.gpu)
+    shared, spilled = launch.most_shared(code.gpu), launch.most_spilled(code.gpu)
     checks = {
-        f"spills {code.spilled} bytes, {launch.spilled} are allowed": code.spilled > launch.spilled,
+        f"spills {code.spilled} bytes, {spilled} are allowed": code.spilled > spilled,
         f"takes {code.registers} registers, {launch.most_registers} are allowed": (
             code.registers > launch.most_registers
         ),
@@ -207,7 +208,7 @@ def _by_another(folder: Path, options: argparse.Namespace) -> list[dict[str, Any
         )
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         words = ["--output", file.name, "--workers", str(options.workers), "--dtypes", *options.dtypes]
-        words += ["--gpus", *map(str, options.gpus)]
+        words += ["--gpus", *map(str, options.also_gpus or options.gpus)]
         command = [sys.executable, __file__, *words, *(["--quick"] if options.quick else [])]
         places = [str(folder.resolve()), os.environ.get("PYTHONPATH", "")]
         known = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}

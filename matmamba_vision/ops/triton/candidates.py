@@ -9,7 +9,7 @@ it. The compiler has to keep within each row, for every GPU that is compiled for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -80,6 +80,7 @@ class Launch:
             memory.
         products: whether its matrix products have to be on tensor cores.
         spilled: bytes that a thread may keep outside its registers.
+        elsewhere: the same on GPUs other than Hopper's, whose products take more registers.
     """
 
     warps: int = 4
@@ -88,6 +89,7 @@ class Launch:
     programs: int = 1
     products: bool = False
     spilled: int = 0
+    elsewhere: int = 0
 
     @property
     def name(self) -> str:
@@ -106,6 +108,10 @@ class Launch:
         # They are given out by eights.
         each = REGISTERS // (32 * self.warps * self.programs) // 8 * 8
         return min(MOST_REGISTERS, each)
+
+    def most_spilled(self, gpu: int) -> int:
+        """Bytes that a thread may keep outside its registers on a GPU of that compute capability."""
+        return self.spilled if gpu == HOPPER else max(self.spilled, self.elsewhere)
 
     def most_shared(self, gpu: int) -> int:
         """Bytes of shared memory that a program may have on a GPU of that compute capability."""
@@ -137,6 +143,11 @@ def _scan(shapes: Shapes, spilled: int = 0) -> Rows:
     if shapes.head_dim * bits > 64 * 16:
         return _products(shapes, (8, 1), (), spilled)
     return _products(shapes, (4, 2), PAIRS, spilled)
+
+
+def _spilling_elsewhere(rows: Callable[[Shapes], Rows], spilled: int) -> Callable[[Shapes], Rows]:
+    """The same rows, which may spill on GPUs other than Hopper's: what suits those was not sought."""
+    return lambda shapes: tuple(replace(row, elsewhere=spilled) for row in rows(shapes))
 
 
 def _input_gradients(shapes: Shapes) -> Rows:
@@ -250,9 +261,9 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scores_kernel": _scan,
         "states_kernel": _scan,
         "carry_kernel": _by_warps(4, 2, 8),
-        "outputs_kernel": _scan,
-        "input_gradients_kernel": _input_gradients,
-        "score_gradients_kernel": _scan,
+        "outputs_kernel": _spilling_elsewhere(_scan, 16),
+        "input_gradients_kernel": _spilling_elsewhere(_input_gradients, 192),
+        "score_gradients_kernel": _spilling_elsewhere(_scan, 16),
         "shared_gradients_kernel": _scan,
         "decay_gradients_kernel": _by_warps(4, 2, 1),
         "conv_silu_kernel": _convolution,
@@ -264,9 +275,9 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scan_state_kernel": _state,
         "norm_residual_kernel": _rows_of_norm,
         "decays_and_scores_kernel": _in_training(4, 2),
-        "scan_kernel": _in_training(8, 1),
-        "training_scan_kernels.states_kernel": _in_training(4, 2),
-        "gate_backward_kernel": _gate_backward,
+        "scan_kernel": _spilling_elsewhere(_in_training(8, 1), 2112),
+        "training_scan_kernels.states_kernel": _spilling_elsewhere(_in_training(4, 2), 80),
+        "gate_backward_kernel": _spilling_elsewhere(_gate_backward, 40),
         "input_backward_kernel": _in_training(8, 1),
         "shared_backward_kernel": _in_training(8, 1),
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),
