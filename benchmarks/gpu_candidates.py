@@ -34,7 +34,8 @@ def constant(value: float) -> Callable[[], float]:
 def tried_trials(setting: Setting) -> list[trials.KernelTrial]:
     """What is tried; in the same order wherever it is asked for."""
     if setting.device == "cuda":
-        return known_trials.all_trials(setting.dtypes, setting.head_dims)
+        major, minor = torch.cuda.get_device_capability()
+        return known_trials.all_trials(setting.dtypes, setting.head_dims, 10 * major + minor)
     # Something small for the interpreter.
     return trials.rows_of_channels(torch.float32, 24, 9, 1)[::2]
 

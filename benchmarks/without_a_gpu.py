@@ -69,7 +69,7 @@ def kernels(compiled: Mapping[str, Any]) -> list[str]:
     shown = [
         (
             f"`{row['kernel']}`",
-            row["class"].removesuffix(", bfloat16"),
+            row["class"].removesuffix(", bfloat16").removeprefix("heads of 16, states of 128, "),
             row["launch"],
             row["registers"],
             row["spilled"],

@@ -75,9 +75,10 @@ def tune(
 
     device = torch.device("cuda", torch.cuda.current_device())
     gpu, report = torch.cuda.get_device_name(device), Reporter(progress)
-    wanted = known_trials.all_trials(dtypes, head_dims)
     major, minor = torch.cuda.get_device_capability(device)
-    _compile([job for trial in wanted for job in trial.jobs(10 * major + minor)], 10 * major + minor, report)
+    capability = 10 * major + minor
+    wanted = known_trials.all_trials(dtypes, head_dims, capability)
+    _compile([job for trial in wanted for job in trial.jobs(capability)], capability, report)
     choices, dropped = list[chosen.KeptLaunch](), dict[str, str]()
     with report.meter("measuring", sum(len(trial.kernels) for trial in wanted), "kernels") as meter:
         for trial in wanted:

@@ -21,18 +21,28 @@ CPU = torch.device("cpu")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def block_shape(length: int, head_dim: int, dtype: torch.dtype, batch: int = 64) -> Any:
+def block_shape(length: int, head_dim: int, dtype: torch.dtype, batch: int = 64, capability: int = 90) -> Any:
     return configs.BlockShape(
-        batch=batch, length=length, heads=64, head_dim=head_dim, state=128, heads_per_group=64, dtype=dtype
+        batch=batch,
+        length=length,
+        heads=64,
+        head_dim=head_dim,
+        state=128,
+        heads_per_group=64,
+        dtype=dtype,
+        capability=capability,
     )
 
 
+@pytest.mark.parametrize("capability", [80, 89, 90])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("head_dim", [16, 32, 64])
 @pytest.mark.parametrize("length", [197, 1025, 4097])
-def test_the_first_rows_are_the_fixed_choice(length: int, head_dim: int, dtype: torch.dtype) -> None:
-    shape = block_shape(length, head_dim, dtype)
-    shapes = chosen_configs.shapes_of_block(dtype, head_dim, 128, length)
+def test_the_first_rows_are_the_fixed_choice(
+    length: int, head_dim: int, dtype: torch.dtype, capability: int
+) -> None:
+    shape = block_shape(length, head_dim, dtype, capability=capability)
+    shapes = chosen_configs.shapes_of_block(dtype, head_dim, 128, length, capability)
     default = configs.default_config(shape)
     assert chosen_configs.chosen_config(shape) == default
     assert chosen_configs.config_of(shapes, length <= configs.LONGEST_QUADRATIC) == default

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,12 @@ def code(**values: Any) -> Any:
 def test_what_a_row_does_not_allow_is_a_fault(values: dict[str, Any], fault: str | None) -> None:
     launch = candidates.Launch(warps=4, programs=4, products=True)
     assert compiled_kernels.faults_of(code(**values), launch) == ([fault] if fault else [])
+
+
+def test_what_may_spill_elsewhere_may_not_on_hopper() -> None:
+    launch, spilling = candidates.Launch(warps=8, elsewhere=16), code(spilled=16, shared=0)
+    assert compiled_kernels.faults_of(spilling, launch) == ["spills 16 bytes, 0 are allowed"]
+    assert compiled_kernels.faults_of(replace(spilling, gpu=80), launch) == []
 
 
 def test_a_kernel_that_does_not_compile_is_a_fault() -> None:

@@ -17,6 +17,7 @@ from matmamba_vision.studies import tune as tune_job
 
 candidates = pytest.importorskip("matmamba_vision.ops.triton.candidates", reason="triton is not installed")
 chosen = pytest.importorskip("matmamba_vision.ops.triton.chosen")
+ahead = pytest.importorskip("matmamba_vision.ops.triton.ahead")
 trials = pytest.importorskip("matmamba_vision.ops.triton.trials")
 block_trials = pytest.importorskip("matmamba_vision.ops.triton.block.block_trials")
 known_trials = pytest.importorskip("matmamba_vision.ops.triton.known_trials")
@@ -240,7 +241,7 @@ def test_tune_keeps_what_it_chose_and_says_so(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(tune_job, "_compile", lambda jobs, gpu, report: None)
     monkeypatch.setattr(trials.KernelTrial, "jobs", lambda trial, gpu: [])
-    monkeypatch.setattr(known_trials, "all_trials", lambda dtypes, head_dims: small_trials()[-4:])
+    monkeypatch.setattr(known_trials, "all_trials", lambda dtypes, head_dims, gpu: small_trials()[-4:])
     monkeypatch.setattr(trials, "graph_clock", counting_clock)
     tried = trials.tried
     monkeypatch.setattr(trials, "tried", lambda trial, device, clock: tried(trial, CPU, clock))
@@ -279,3 +280,25 @@ def test_on_a_gpu_every_row_computes_the_definition(dtype: str, head_dim: int) -
                 work = partial(trials.launched_by, kernel, row, inputs.work)
                 fault = trials.fault_of(work, expected, inputs.sums, trial.shapes)
                 assert fault is None, f"{kernel}, {trial}, {row.name}"
+
+
+@needs_interpreter
+def test_where_kernels_are_interpreted_nothing_can_be_compiled() -> None:
+    work = trials.rows_of_channels(torch.float32, 24, 9, 1)[0].prepare(CPU, 1, False).work
+    with pytest.raises(ahead.NothingRecordedError, match="interprets"):
+        ahead.recorded(work, 90)
+
+
+def test_kernels_of_one_name_are_told_apart_by_their_modules() -> None:
+    job = ahead.Job(
+        module="a.training_scan_kernels",
+        kernel="states_kernel",
+        signature={},
+        constants={},
+        attributes={},
+        options={},
+    )
+    assert job.is_of("training_scan_kernels.states_kernel")
+    assert job.is_of("states_kernel")
+    assert not job.is_of("scan_kernel")
+    assert not job.is_of("ssd_kernels.states_kernel")

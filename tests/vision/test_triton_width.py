@@ -50,10 +50,11 @@ def network_of(packed: PackedWidth, config: BlockConfig, dtype: torch.dtype = to
     return TritonNetwork(packed, Place(DEVICE, dtype), choose)
 
 
-@pytest.mark.parametrize("config", [QUADRATIC, STATE], ids=["quadratic", "state"])
 @pytest.mark.parametrize("number", range(len(KINDS) - 1))
-def test_every_kind_of_model_equals_itself(number: int, config: BlockConfig) -> None:
+def test_every_kind_of_model_equals_itself(number: int) -> None:
     kind, width = KINDS[number]
+    # What differs between the forms does not depend on the kind.
+    config = STATE if number in (0, 3, 4) else QUADRATIC
     model = model_of(SIZES | kind)
     images = model.random_images(2)
     found = network_of(pack(model, width), config).embed(images.to(DEVICE))

@@ -9,7 +9,7 @@ it. The compiler has to keep within each row, for every GPU that is compiled for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +21,8 @@ REGISTERS, MOST_REGISTERS = 65_536, 255
 SHARED = {80: (164 * 1024, 163 * 1024), 89: (100 * 1024, 99 * 1024), 90: (228 * 1024, 227 * 1024)}
 # What every program takes of it beside its own.
 SHARED_BY_SYSTEM = 1024
+# The compute capability whose products read shared memory; the others' go through registers.
+HOPPER, OTHERS = 90, 80
 # Tokens of the longest sequence of each class; beyond the last they are "longer".
 TOKENS = (512, 1088)
 
@@ -35,6 +37,7 @@ class Shapes:
         state_dim: N, or the next power of two.
         channels: of a row, or the next power of two.
         tokens: "up to 512", "up to 1088" or "longer".
+        gpu: compute capability, where it decides what is launched: 90, or 80 for all others.
     """
 
     dtype: str
@@ -42,6 +45,7 @@ class Shapes:
     state_dim: int = 0
     channels: int = 0
     tokens: str = ""
+    gpu: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -50,7 +54,7 @@ class Shapes:
     def __str__(self) -> str:
         heads = f"heads of {self.head_dim}, states of {self.state_dim}" if self.head_dim else ""
         channels = f"{self.channels} channels" if self.channels else ""
-        tokens = f"{self.tokens} tokens" if self.tokens else ""
+        tokens = {"": "", "longer": "longer sequences"}.get(self.tokens, f"{self.tokens} tokens")
         return ", ".join(filter(None, (heads, channels, tokens, self.dtype)))
 
 
@@ -76,6 +80,7 @@ class Launch:
             memory.
         products: whether its matrix products have to be on tensor cores.
         spilled: bytes that a thread may keep outside its registers.
+        elsewhere: the same on GPUs other than Hopper's, whose products take more registers.
     """
 
     warps: int = 4
@@ -84,6 +89,7 @@ class Launch:
     programs: int = 1
     products: bool = False
     spilled: int = 0
+    elsewhere: int = 0
 
     @property
     def name(self) -> str:
@@ -102,6 +108,10 @@ class Launch:
         # They are given out by eights.
         each = REGISTERS // (32 * self.warps * self.programs) // 8 * 8
         return min(MOST_REGISTERS, each)
+
+    def most_spilled(self, gpu: int) -> int:
+        """Bytes that a thread may keep outside its registers on a GPU of that compute capability."""
+        return self.spilled if gpu == HOPPER else max(self.spilled, self.elsewhere)
 
     def most_shared(self, gpu: int) -> int:
         """Bytes of shared memory that a program may have on a GPU of that compute capability."""
@@ -133,6 +143,11 @@ def _scan(shapes: Shapes, spilled: int = 0) -> Rows:
     if shapes.head_dim * bits > 64 * 16:
         return _products(shapes, (8, 1), (), spilled)
     return _products(shapes, (4, 2), PAIRS, spilled)
+
+
+def _spilling_elsewhere(rows: Callable[[Shapes], Rows], spilled: int) -> Callable[[Shapes], Rows]:
+    """The same rows, which may spill on GPUs other than Hopper's: what suits those was not sought."""
+    return lambda shapes: tuple(replace(row, elsewhere=spilled) for row in rows(shapes))
 
 
 def _input_gradients(shapes: Shapes) -> Rows:
@@ -190,8 +205,9 @@ def _quadratic(shapes: Shapes) -> Rows:
 
 
 def _state(shapes: Shapes) -> Rows:
-    """Operands of four bytes fill registers and shared memory twice as fast: smaller tiles."""
-    if shapes.dtype == "bfloat16":
+    """Wide tiles where Hopper multiplies halves from shared memory; smaller ones where registers fill up."""
+    halves, hopper = shapes.dtype == "bfloat16", shapes.gpu == HOPPER
+    if halves and hopper:
         return _tiles(
             shapes,
             ({"tile": 64, "exact": False}, 8, 2),
@@ -199,14 +215,19 @@ def _state(shapes: Shapes) -> Rows:
             ({"tile": 64, "exact": True}, 8, 1),
             ({"tile": 32, "exact": False}, 4, 1),
         )
-    wide = shapes.dtype != "float16" and shapes.head_dim == 64
-    tile = {"tile": 16 if wide else 32, "exact": False}
-    return _tiles(shapes, (tile, 8, 1), (tile, 4, 1))
+    columns, stages = 64, 2 if halves else 1
+    if not hopper or shapes.dtype in ("float32", "tf32"):
+        columns = min(64, max(32, shapes.head_dim))
+    tile = 16 if columns == 64 and not halves and shapes.dtype != "float16" else 32
+    if shapes.dtype == "float16" and not hopper and columns == 64:
+        tile = 16
+    constants = {"tile": tile, "columns": columns, "exact": False}
+    return _tiles(shapes, (constants, 8, stages), (constants, 4, stages))
 
 
 def _scores_of_block(shapes: Shapes) -> Rows:
     in_states = shapes.tokens != f"up to {TOKENS[0]}"
-    first = 8 if in_states and shapes.dtype == "bfloat16" else 4
+    first = 8 if in_states and shapes.dtype == "bfloat16" and shapes.gpu == HOPPER else 4
     return _tiles(shapes, ({}, first, 1), ({}, 4, 1), ({}, 8, 1), ({}, 4, 2))
 
 
@@ -240,9 +261,9 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scores_kernel": _scan,
         "states_kernel": _scan,
         "carry_kernel": _by_warps(4, 2, 8),
-        "outputs_kernel": _scan,
-        "input_gradients_kernel": _input_gradients,
-        "score_gradients_kernel": _scan,
+        "outputs_kernel": _spilling_elsewhere(_scan, 16),
+        "input_gradients_kernel": _spilling_elsewhere(_input_gradients, 192),
+        "score_gradients_kernel": _spilling_elsewhere(_scan, 16),
         "shared_gradients_kernel": _scan,
         "decay_gradients_kernel": _by_warps(4, 2, 1),
         "conv_silu_kernel": _convolution,
@@ -254,9 +275,9 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scan_state_kernel": _state,
         "norm_residual_kernel": _rows_of_norm,
         "decays_and_scores_kernel": _in_training(4, 2),
-        "scan_kernel": _in_training(8, 1),
-        "training_scan_kernels.states_kernel": _in_training(4, 2),
-        "gate_backward_kernel": _gate_backward,
+        "scan_kernel": _spilling_elsewhere(_in_training(8, 1), 2112),
+        "training_scan_kernels.states_kernel": _spilling_elsewhere(_in_training(4, 2), 80),
+        "gate_backward_kernel": _spilling_elsewhere(_gate_backward, 40),
         "input_backward_kernel": _in_training(8, 1),
         "shared_backward_kernel": _in_training(8, 1),
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),

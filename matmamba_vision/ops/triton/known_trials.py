@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from .block.block_trials import block_trials
+from .candidates import HOPPER
 from .trials import HEADS, KernelTrial, rows_of_channels, scans
 
 STATE_DIM = 128
@@ -14,19 +15,20 @@ STATE_DIM = 128
 BATCHES = {197: 128, 1025: 24, 4097: 8}
 
 
-def all_trials(dtypes: Iterable[str], head_dims: Iterable[int]) -> list[KernelTrial]:
+def all_trials(dtypes: Iterable[str], head_dims: Iterable[int], gpu: int = HOPPER) -> list[KernelTrial]:
     """Blocks, scans, convolutions and norms of models with such heads, at three lengths.
 
     Args:
         dtypes: of "bfloat16", "float16", "float32".
         head_dims: P, such as 16.
+        gpu: compute capability.
     """
     found = list[KernelTrial]()
     for dtype in (getattr(torch, name) for name in dtypes):
         for head_dim in head_dims:
             for length, batch in BATCHES.items():
                 found += scans(dtype, head_dim, STATE_DIM, length, batch)
-                found += block_trials(dtype, head_dim, STATE_DIM, length, batch)
+                found += block_trials(dtype, head_dim, STATE_DIM, length, batch, gpu)
             found += rows_of_channels(dtype, HEADS * head_dim)
     # Those of one class once.
     return list({(trial.name, trial.shapes): trial for trial in found}.values())

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ... import reference
 from .. import trials
+from ..candidates import HOPPER, Shapes
 from ..trials import EPSILON, TAPS, KernelTrial, TrialInputs
 from .chosen_configs import TRAINING, config_of, shapes_of_block
 from .configs import LONGEST_QUADRATIC
@@ -23,22 +24,33 @@ DIM = 512
 FORWARD, BACKWARD = ("prepare", "scan"), ("states", "gate_backward", "input_backward", "shared", "conv")
 
 
-def block_trials(dtype: torch.dtype, head_dim: int, state: int, length: int, batch: int) -> list[KernelTrial]:
-    """One block, such as of `small`: inference, and both directions of training."""
-    shapes = shapes_of_block(dtype, head_dim, state, length)
+def block_trials(
+    dtype: torch.dtype, head_dim: int, state: int, length: int, batch: int, gpu: int = HOPPER
+) -> list[KernelTrial]:
+    """One block, such as of `small`: inference, and both directions of training.
+
+    Args:
+        dtype: of the tokens.
+        head_dim: P.
+        state: N.
+        length: L.
+        batch: images that fill a GPU.
+        gpu: its compute capability.
+    """
     sizes = (dtype, head_dim, state, length)
+    inferred, trained = shapes_of_block(*sizes, gpu), shapes_of_block(*sizes)
     scan = "scan_quadratic_kernel" if length <= LONGEST_QUADRATIC else "scan_state_kernel"
     inference = KernelTrial(
         name="block",
-        shapes=shapes,
+        shapes=inferred,
         kernels=("conv_scores_kernel", scan, "norm_residual_kernel"),
         batch=batch,
-        prepare=partial(_prepare_block, *sizes),
+        prepare=partial(_prepare_block, *sizes, inferred),
     )
     training = [
         KernelTrial(
             name=f"block in training, {name}",
-            shapes=shapes,
+            shapes=trained,
             kernels=tuple(TRAINING[field] for field in fields),
             batch=max(1, batch // 2),
             prepare=partial(_prepare_training, *sizes, name == "backward"),
@@ -61,12 +73,12 @@ def _prepare_block(
     head_dim: int,
     state: int,
     length: int,
+    shapes: Shapes,
     device: torch.device,
     batch: int,
     checked: bool,
 ) -> TrialInputs:
     heads, quadratic = trials.heads_of(checked), length <= LONGEST_QUADRATIC
-    shapes = shapes_of_block(dtype, head_dim, state, length)
     length = trials.tokens_of(length, checked)
     normal = _normal(device, length)
     weights = _weights(normal, heads, head_dim, state, dtype, device)

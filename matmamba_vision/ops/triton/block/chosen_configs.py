@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..candidates import Shapes, class_of_tokens, name_of, rows_of
+from ..candidates import HOPPER, OTHERS, Shapes, class_of_tokens, name_of, rows_of
 from ..chosen import Options, launch_of
 from ..launch import precision_of
 from .configs import (
@@ -33,21 +33,24 @@ TRAINING = {
 }
 
 
-def shapes_of_block(dtype: torch.dtype, head_dim: int, state: int, length: int) -> Shapes:
-    """The class of a block."""
+def shapes_of_block(
+    dtype: torch.dtype, head_dim: int, state: int, length: int, capability: int = 0
+) -> Shapes:
+    """The class of a block; in training the GPU's compute capability does not matter."""
     as_tf32 = dtype == torch.float32 and precision_of(dtype)[1] != "ieee"
     return Shapes(
         dtype="tf32" if as_tf32 else name_of(dtype),
         head_dim=head_dim,
         state_dim=state,
         tokens=class_of_tokens(length),
+        gpu=capability and (HOPPER if capability == HOPPER else OTHERS),
     )
 
 
 def chosen_config(shape: BlockShape) -> BlockConfig:
     """The fixed choice for a shape, but for kernels of which another launch was measured to be faster."""
     config = default_config(shape)
-    shapes = shapes_of_block(shape.dtype, shape.head_dim, shape.state, shape.length)
+    shapes = shapes_of_block(shape.dtype, shape.head_dim, shape.state, shape.length, shape.capability)
     scan = "scan_quadratic_kernel" if isinstance(config.scan, QuadraticConfig) else "scan_state_kernel"
     # The kernel of the norm was measured on many tokens.
     many = config.norm.rows == rows_of("norm_residual_kernel", shapes)[0].constants["rows"]
@@ -86,8 +89,6 @@ def config_of(shapes: Shapes, quadratic: bool) -> BlockConfig:
         scan = QuadraticConfig(**_launch("scan_quadratic_kernel", shapes))
     else:
         scan = StateConfig(**_launch("scan_state_kernel", shapes))
-        if shapes.dtype in ("float32", "tf32"):
-            scan = replace(scan, columns=max(32, shapes.head_dim))
     return BlockConfig(
         scores=ScoresConfig(**_launch("conv_scores_kernel", shapes)),
         scan=scan,

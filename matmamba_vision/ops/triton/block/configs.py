@@ -133,15 +133,18 @@ def default_config(shape: BlockShape) -> BlockConfig:
         return BlockConfig(scan=QuadraticConfig(columns=columns, num_warps=8 if exact else 4), norm=norm)
     if shape.dtype == torch.bfloat16 and shape.capability == 90:
         return BlockConfig(scores=ScoresConfig(num_warps=8), scan=StateConfig(columns=columns), norm=norm)
-    return BlockConfig(scan=_small_states(shape, min(columns, max(32, shape.head_dim))), norm=norm)
+    return BlockConfig(scan=_small_states(shape, columns), norm=norm)
 
 
 def _small_states(shape: BlockShape, columns: int) -> StateConfig:
     """For operands of four bytes, exact products of float32, and GPUs whose products go through registers."""
-    wide = shape.dtype != torch.bfloat16
-    return StateConfig(
-        tile=16 if wide and columns == 64 else 32, columns=columns, num_stages=1 if wide else 2
-    )
+    in_registers, halves = shape.capability != 90, shape.dtype == torch.bfloat16
+    if in_registers or shape.dtype == torch.float32:
+        columns = min(columns, max(32, shape.head_dim))
+        return StateConfig(
+            tile=16 if columns == 64 and not halves else 32, columns=columns, num_stages=2 if halves else 1
+        )
+    return StateConfig(tile=32, columns=columns, num_stages=1)
 
 
 def _columns(shape: BlockShape) -> int:
