@@ -34,8 +34,8 @@ class BrokenTally:
             share = 100 * len(self.found) / self.total
             raise DataError(
                 f"{len(self.found)} of {self.total} files cannot be read so far: {share:.1f} %, more than the"
-                f" {100 * self.allowed:g} % allowed by {self.setting}; `verify_data` (`matmamba data verify`)"
-                f" lists all\n"
+                f" {100 * self.allowed:g} % allowed by {self.setting}; a larger one leaves them out, and"
+                f" `verify_data` (`matmamba data verify`) lists all\n"
                 f"{self.listing()}"
             )
 

@@ -87,7 +87,7 @@ class SearchFlags:
     where: str = ""
     # Cosine similarity below which images are no hits.
     min_score: float | None = None
-    # Hits for each query; fewer, and it is said, where the gallery has fewer images.
+    # Hits for each query, by default 10; fewer, and it is said, where the gallery has fewer images.
     k: int | None = None
     # How to search, see above.
     strategy: Literal["auto", "single-shot", "shortlist", "funnel"] = "auto"

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import threading
+from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -176,9 +177,10 @@ class Pool:
         if not self.address:
             raise MemoryError("no memory for the threads of the kernels")
 
-    def __del__(self) -> None:
-        # A fork has the memory, but not the threads that are to be waited for.
-        if getattr(self, "address", None) and self._process == os.getpid():
+    def __del__(self, process: Callable[[], int] = os.getpid) -> None:
+        # A fork has the memory, but not the threads that are to be waited for. As a process ends, the names
+        # of this module may be gone already, so what is called is kept here.
+        if getattr(self, "address", None) and self._process == process():
             self._calls.matmamba_pool_free(self.address)
 
 

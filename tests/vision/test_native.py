@@ -237,3 +237,23 @@ def test_other_bytes_are_no_width() -> None:
     for damaged in (b"", b"not a file", written[: len(written) // 2]):
         with pytest.raises(NetworkFileError, match="damaged"):
             from_bytes(damaged)
+
+
+def test_threads_end_with_the_process_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the process the names of a module may be gone before what it made."""
+    freed: list[int] = []
+    pool = compiled.Pool(_Calls(freed), 1)
+    monkeypatch.setattr(compiled, "os", None)
+    pool.__del__()
+    assert freed == [7]
+    pool.address = 0
+
+
+class _Calls:
+    """In place of the library: one pool, of address 7."""
+
+    def __init__(self, freed: list[int]) -> None:
+        self.matmamba_pool_free = freed.append
+
+    def matmamba_pool_new(self, threads: int) -> int:
+        return 7
