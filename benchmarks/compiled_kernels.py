@@ -29,7 +29,7 @@ import torch  # noqa: E402
 import triton  # noqa: E402
 from matmamba_vision.measures.environment import environment  # noqa: E402
 from matmamba_vision.ops.triton import known_trials, trials  # noqa: E402
-from matmamba_vision.ops.triton.ahead import Job, MachineCode, compile_job, recorded  # noqa: E402
+from matmamba_vision.ops.triton.ahead import Compilation, MachineCode, compile_job, recorded  # noqa: E402
 from matmamba_vision.ops.triton.candidates import Launch, Shapes, rows_of  # noqa: E402
 from matmamba_vision.ops.triton.chosen import trying  # noqa: E402
 from measuring import RESULTS, write_json  # noqa: E402
@@ -58,7 +58,7 @@ class Row:
     shapes: Shapes
     launch: Launch
     first: bool
-    jobs: tuple[Job, ...]
+    jobs: tuple[Compilation, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,7 +155,7 @@ def rows_to_compile(known: Iterable[trials.KernelTrial], gpu: int, firsts_alone:
                 yield Row(kernel=kernel, shapes=trial.shapes, launch=launch, first=number == 0, jobs=jobs)
 
 
-def _compile(job: Job, gpu: int) -> MachineCode | str:
+def _compile(job: Compilation, gpu: int) -> MachineCode | str:
     try:
         return compile_job(job, gpu)
     except Exception as error:

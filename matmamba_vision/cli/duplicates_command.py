@@ -88,6 +88,8 @@ def run(arguments: list[str]) -> None:
         say(json.dumps(found.to_dict(deleted), indent=2))
     else:
         _print(args, console, found, deleted)
+        if args.html is not None:
+            say(f"page with the pictures: {args.html}")
 
 
 def _print(args: DuplicatesFlags, console: Console, found: DuplicatesFound, deleted: int) -> None:

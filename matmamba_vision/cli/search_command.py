@@ -127,6 +127,8 @@ def run(arguments: list[str]) -> int:
         say(json.dumps(answers_to_dict(answers), indent=2))
     else:
         _print(Console(highlight=False), answers)
+        if args.html:
+            say(f"page with the pictures: {args.html}")
     for answer in broken:
         say(f"matmamba: {answer.query} cannot be read: {answer.error}", stderr=True)
     return 1 if broken else 0

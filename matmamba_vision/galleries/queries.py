@@ -13,6 +13,7 @@ from matmamba_common.settings import kind_of
 from matmamba_datasets import Limits
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.gallery import UNIT_TOLERANCE
+from matmamba_retrieval.remedies import LIST
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -130,7 +131,7 @@ def stored_queries(name: str, ids: Any, gallery: Gallery) -> list[StoredQuery]:
     known = gallery.keys_of(ids)
     for one in ids:
         if one not in known:
-            raise GalleryError(f"{name}: {gallery.folder} has no image of id {one!r}")
+            raise GalleryError(f"{name}: {gallery.folder} has no image of id {one!r}: {LIST} tells them")
     return [StoredQuery(one, known[one]) for one in ids]
 
 

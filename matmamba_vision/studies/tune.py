@@ -14,7 +14,7 @@ from ..ops import BACKENDS, BackendError, Setting
 from ..progress import Listener, Reporter
 
 if TYPE_CHECKING:
-    from ..ops.triton.ahead import Job
+    from ..ops.triton.ahead import Compilation
     from ..ops.triton.chosen import KeptLaunch
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -102,7 +102,7 @@ def _require(dtypes: Sequence[str], head_dims: Sequence[int]) -> None:
             raise BackendError(f"there is nothing to tune: {reason}")
 
 
-def _compile(jobs: Sequence[Job], gpu: int, report: Reporter) -> None:
+def _compile(jobs: Sequence[Compilation], gpu: int, report: Reporter) -> None:
     """Fill Triton's cache, by all processors; what fails is told by the candidate that needs it."""
     from ..ops.triton.ahead import compiled_at_once
 

@@ -290,7 +290,7 @@ def test_where_kernels_are_interpreted_nothing_can_be_compiled() -> None:
 
 
 def test_kernels_of_one_name_are_told_apart_by_their_modules() -> None:
-    job = ahead.Job(
+    job = ahead.Compilation(
         module="a.training_scan_kernels",
         kernel="states_kernel",
         signature={},

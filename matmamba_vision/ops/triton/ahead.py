@@ -39,7 +39,7 @@ class NothingRecordedError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Compilation:
     """A kernel with all that its machine code depends on; it can be sent to another process.
 
     Attributes:
@@ -100,7 +100,7 @@ class MachineCode:
         return asdict(self)
 
 
-def recorded(work: Callable[[], object], gpu: int) -> list[Job]:
+def recorded(work: Callable[[], object], gpu: int) -> list[Compilation]:
     """The kernels that a call launches; none is launched, and its result is meaningless.
 
     Args:
@@ -110,7 +110,7 @@ def recorded(work: Callable[[], object], gpu: int) -> list[Job]:
     Raises:
         NothingRecordedError: it launches none, or Triton interprets.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, Compilation] = {}
     with _launches_to(lambda job: jobs.setdefault(job.key, job), gpu):
         work()
     if not jobs:
@@ -119,7 +119,7 @@ def recorded(work: Callable[[], object], gpu: int) -> list[Job]:
 
 
 @contextmanager
-def _launches_to(note: Callable[[Job], object], gpu: int) -> Iterator[None]:
+def _launches_to(note: Callable[[Compilation], object], gpu: int) -> Iterator[None]:
     backend = make_backend(_target(gpu))
 
     def launcher(kernel: Any, grid: Any) -> Callable[..., object]:
@@ -135,7 +135,7 @@ def _launches_to(note: Callable[[Job], object], gpu: int) -> Iterator[None]:
         del jit.JITFunction.__getitem__
 
 
-def _job(kernel: Any, backend: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Job:
+def _job(kernel: Any, backend: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Compilation:
     """As `JITFunction.run` would compile it."""
     options = {"debug": False, "instrumentation_mode": "", **options}
     bind = jit.create_function_from_signature(kernel.signature, kernel.params, backend)
@@ -143,7 +143,7 @@ def _job(kernel: Any, backend: Any, arguments: tuple[Any, ...], options: dict[st
     parsed, signature, constants, attributes = kernel._pack_args(
         backend, options, bound, specialised, options
     )
-    return Job(
+    return Compilation(
         module=kernel.fn.__module__,
         kernel=kernel.fn.__name__,
         signature=signature,
@@ -157,7 +157,7 @@ def _target(gpu: int) -> GPUTarget:
     return GPUTarget("cuda", gpu, 32)
 
 
-def compile_job(job: Job, gpu: int) -> MachineCode:
+def compile_job(job: Compilation, gpu: int) -> MachineCode:
     """Compile for a GPU of that compute capability, or find it in Triton's cache."""
     kernel = getattr(import_module(job.module), job.kernel)
     source = ASTSource(kernel, dict(job.signature), dict(job.constants), dict(job.attributes))
@@ -180,8 +180,8 @@ def compile_job(job: Job, gpu: int) -> MachineCode:
 
 
 def compiled_at_once(
-    jobs: Sequence[Job], gpu: int, workers: int | None = None
-) -> Iterator[tuple[Job, MachineCode | BaseException]]:
+    jobs: Sequence[Compilation], gpu: int, workers: int | None = None
+) -> Iterator[tuple[Compilation, MachineCode | BaseException]]:
     """Each job with what became of it, in the order in which they are done.
 
     Args:

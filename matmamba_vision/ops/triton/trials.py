@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import reference
 from . import conv_and_norm_kernels, ssd
-from .ahead import Job, recorded
+from .ahead import Compilation, recorded
 from .candidates import Launch, Shapes, rows_of
 from .chosen import KeptLaunch, trying
 from .launch import precision_of
@@ -76,9 +76,9 @@ class KernelTrial:
     def __str__(self) -> str:
         return f"{self.name}, {self.shapes}"
 
-    def jobs(self, gpu: int) -> list[Job]:
+    def jobs(self, gpu: int) -> list[Compilation]:
         """All that has to be compiled to try every row of every kernel."""
-        jobs = dict[str, Job]()
+        jobs = dict[str, Compilation]()
         work = self.prepare(torch.device("cpu"), 1, False).work
         for kernel in self.kernels:
             for row in rows_of(kernel, self.shapes):

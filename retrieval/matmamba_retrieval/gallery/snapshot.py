@@ -15,6 +15,7 @@ from ..arguments import require_text, require_texts, require_wholes
 from ..errors import GalleryError
 from ..index.gallery_index import load_index
 from ..index.shortlist_index import ShortlistIndex
+from ..remedies import REINDEX
 from ..storage.catalog import Catalog
 from ..storage.locks import Busy, Lock
 from ..storage.records import Generation, Row, ShortlistRecord, Version
@@ -197,7 +198,11 @@ class Snapshot:
 
     def require(self, spec: EmbeddingSpec) -> None:
         """Raise `GalleryError` if embeddings of `spec` cannot be stored here."""
-        self.spec.require_same(spec, f"{self.folder}, made with {self.checkpoint_path or 'another model'},")
+        made_with = self.checkpoint_path or "another model"
+        try:
+            self.spec.require_same(spec, f"{self.folder}, made with {made_with},")
+        except GalleryError as error:
+            raise GalleryError(f"{error}; {REINDEX} moves a gallery to another model") from None
 
     def require_queries(self, spec: EmbeddingSpec) -> None:
         """Raise `GalleryError` if embeddings of `spec`, of any width, cannot be compared with those here."""
