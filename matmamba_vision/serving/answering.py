@@ -81,7 +81,7 @@ def _found(
         question.strategy,
         width or FULL,
         inquiry.wanted,
-        send_on=narrow and send_on(job),
+        send_on=narrow and FULL in version.widths and send_on(job),
     )
     text = TextQueries(version.opened.require_model(), [question.text]) if question.text else None
     own = image.encode(width).ms if image is not None else 0.0

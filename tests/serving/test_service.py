@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -15,7 +18,7 @@ import matmamba_vision as mv
 import numpy as np
 import pytest
 import torch
-from matmamba_retrieval import Gallery
+from matmamba_retrieval import Gallery, Row
 from matmamba_vision import MatMamba
 from matmamba_vision.checkpoint import save_checkpoint
 from matmamba_vision.errors import ConfigError, MatMambaError
@@ -283,6 +286,40 @@ def test_an_empty_gallery_says_so_and_answers_when_it_has_images(
         reply = ask(service, image=picture(1))
     assert [hit.id for hit in reply.answer] == ["first"]
     assert service.describe("pictures")["widths"][0]["ms"] > 0
+
+
+def test_it_starts_beside_a_writer_and_disturbs_it_not(folder: Path, serve: Serve) -> None:
+    with Gallery(folder, write=True) as writer:
+        service = serve(folder)
+        xb = np.eye(32, dtype=np.float32)[:2]
+        for number in range(2):
+            assert ask(service, vector=xb[number], k=1).answer[0].id != f"new {number}"
+            writer.add([Row(f"new {number}", "", "odd")], xb[number : number + 1])
+            service.refresh()
+            assert ask(service, vector=xb[number], k=1).answer[0].id == f"new {number}"
+        # What is written is written by one: another writer is refused, not the service.
+        with pytest.raises(MatMambaError):
+            Gallery(folder, write=True)
+        assert len(writer) == service.describe("pictures")["images"] == IMAGES + 2
+
+
+def test_a_second_service_and_one_after_a_kill_find_all_in_order(folder: Path, serve: Serve) -> None:
+    """Nothing is left behind by a service that would keep the next one from starting."""
+    script = (
+        "import os, sys, signal\n"
+        "from matmamba_vision.serving.service import Service\n"
+        "from matmamba_vision.serving.settings import Settings\n"
+        "service = Service({'pictures': sys.argv[1]}, Settings(measure_s=0.1, writable=True))\n"
+        "service.start()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(folder)], timeout=120)
+    assert ended.returncode == -signal.SIGKILL
+    first, second = serve(folder, writable=True), serve(folder)
+    first.add("pictures", [picture(900)], ["new"])
+    second.refresh()
+    for service in (first, second):
+        assert ask(service, image=picture(900), width="full").answer[0].id == "new"
 
 
 def test_a_folder_that_is_no_gallery_is_told_at_start(tmp_path: Path) -> None:
