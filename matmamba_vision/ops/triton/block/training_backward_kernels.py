@@ -201,10 +201,8 @@ def _shared_gradient(
         state_CN = load(at, column, 1, HB * P, n, HB * P, N)
         acc_TN += product(t_TC * per_column(outside_TH, T, P, HB), state_CN, DOT, PRECISION)
     # A token reads itself, too; what is not separable has zeros here already.
-    if FROM_LATER:
-        inside = inner[:, None] <= inner[None, :]
-    else:
-        inside = inner[:, None] >= inner[None, :]
+    first_T1, second_1T = inner[:, None], inner[None, :]
+    inside = first_T1 <= second_1T if FROM_LATER else first_T1 >= second_1T
     dscores_TT = tl.where(inside, dscores_TT, 0.0)
     acc_TN += product(dscores_TT, load(other, tokens, X, L, n, 1, N), DOT, PRECISION)
     store(out, acc_TN, tokens, X, L, n, 1, N)
