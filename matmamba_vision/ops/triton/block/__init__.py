@@ -9,7 +9,7 @@
 | `norm_residual` | the norm's factor, the residual stream, the LayerNorm of the next block |
 
 Every kernel is one custom operation, so that `torch.compile` and CUDA graphs take it as it is; each has a
-file that launches it and one, ending in `_kernel`, in Triton's language. `tile_parts` has what the kernels
+file that launches it and one in Triton's language, ending in `_kernel`. `tile_parts` has what the kernels
 share, `configs` how they are launched, `packing` the weights as they read them, and `mixed` all of a block.
 
 Nothing is imported here, because Triton may not be installed.
