@@ -249,7 +249,7 @@ def _in_training(warps: int, stages: int) -> Callable[[Shapes], Rows]:
     return lambda shapes: _products(shapes, (warps, stages), pairs)
 
 
-def _gate_backward(shapes: Shapes) -> Rows:
+def _two_programs(shapes: Shapes) -> Rows:
     """In bfloat16 two programs fit if threads get half of the registers."""
     rows = _products(shapes, (8, 1))
     if shapes.dtype != "bfloat16":
@@ -281,9 +281,9 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scan_state_kernel": _state,
         "norm_residual_kernel": _rows_of_norm,
         "decays_and_scores_kernel": _in_training(4, 2),
-        "scan_kernel": _spilling_elsewhere(_in_training(8, 1), 2112),
+        "scan_kernel": _spilling_elsewhere(_two_programs, 40),
         "training_scan_kernels.states_kernel": _spilling_elsewhere(_in_training(4, 2), 80),
-        "gate_backward_kernel": _spilling_elsewhere(_gate_backward, 40),
+        "gate_backward_kernel": _spilling_elsewhere(_two_programs, 40),
         "input_backward_kernel": _in_training(8, 1),
         "shared_backward_kernel": _in_training(8, 1),
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),
