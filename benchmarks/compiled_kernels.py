@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "datasets"), str(ROOT / "retrieval")]
 import torch  # noqa: E402
 import triton  # noqa: E402
 from matmamba_vision.measures.environment import environment  # noqa: E402
-from matmamba_vision.ops.triton import known_trials, trials  # noqa: E402
+from matmamba_vision.ops.triton import known_trials, oldest, trials  # noqa: E402
 from matmamba_vision.ops.triton.ahead import Compilation, MachineCode, compile_job, recorded  # noqa: E402
 from matmamba_vision.ops.triton.candidates import Launch, Shapes, rows_of  # noqa: E402
 from matmamba_vision.ops.triton.chosen import trying  # noqa: E402
@@ -37,6 +37,8 @@ from measuring import RESULTS, write_json  # noqa: E402
 # Hopper (H100, H200) with its own instructions, which Triton compiles for as sm_90a, and Ampere (A100).
 GPUS = (90, 80)
 CPU = torch.device("cpu")
+# Whether this Triton is none for Hopper GPUs.
+IS_OLD = oldest.refusal_of(triton.__version__, on_hopper=True) is not None
 DTYPES = ("bfloat16", "float16", "float32")
 # Heads, states and types at the ends of what kernels take.
 ENDS = ((128, 256, "bfloat16"), (8, 16, "float16"), (64, 64, "bfloat16"))
@@ -118,7 +120,9 @@ def wanted_trials(dtypes: Sequence[str], gpu: int) -> list[trials.KernelTrial]:
 def some_trials(gpu: int) -> list[trials.KernelTrial]:
     """All kernels, in the type and with the heads that matter most."""
     found = known_trials.all_trials(("bfloat16",), (16,), gpu)
-    return [trial for trial in found if "1088" not in trial.shapes.tokens]
+    # Longer sequences have other kernels forward alone.
+    longer = [trial for trial in found if trial.name in ("scan", "block") and trial.shapes.tokens == "longer"]
+    return [trial for trial in found if trial.shapes.tokens in ("", "up to 512")] + longer
 
 
 def compiled(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -177,7 +181,7 @@ def described(row: Row, codes: Sequence[MachineCode | str], gpu: int) -> dict[st
         "allowed": {
             "registers": row.launch.most_registers,
             "shared": row.launch.most_shared(gpu),
-            "spilled": row.launch.most_spilled(gpu),
+            "spilled": row.launch.most_spilled(gpu, old=IS_OLD),
         },
         "faults": faults + [fault for code in made for fault in faults_of(code, row.launch)],
     }
@@ -188,7 +192,7 @@ FIGURES = ("registers", "spilled", "shared", "wgmma", "mma", "exponentials")
 
 def faults_of(code: MachineCode, launch: Launch) -> list[str]:
     """In what the code does not keep within its row."""
-    shared, spilled = launch.most_shared(code.gpu), launch.most_spilled(code.gpu)
+    shared, spilled = launch.most_shared(code.gpu), launch.most_spilled(code.gpu, old=IS_OLD)
     checks = {
         f"spills {code.spilled} bytes, {spilled} are allowed": code.spilled > spilled,
         f"takes {code.registers} registers, {launch.most_registers} are allowed": (

@@ -68,11 +68,11 @@ def test_another_row_changes_that_kernel_alone() -> None:
         few = replace(shape, batch=1)
         assert chosen_configs.chosen_config(few) == configs.default_config(few)
     training = training_configs.default_training_config(torch.bfloat16)
-    row = candidates.rows_of("scan_kernel", shapes)[1]
-    with chosen.trying("scan_kernel", row):
+    row = candidates.rows_of("shared_backward_kernel", shapes)[1]
+    with chosen.trying("shared_backward_kernel", row):
         like = torch.zeros(1, 197, 1, dtype=torch.bfloat16)
         found = chosen_configs.chosen_training_config(training, like, 16, 128)
-    assert found == replace(training, scan=training_configs.LaunchConfig(num_warps=8, num_stages=2))
+    assert found == replace(training, shared=training_configs.LaunchConfig(num_warps=8, num_stages=2))
 
 
 @pytest.mark.skipif(not launch.is_interpreted(), reason="on a GPU every row is compared in test_launches.py")

@@ -19,7 +19,6 @@ from matmamba_vision.ops.triton.block import (  # noqa: E402
     training_configs,
     training_core,
     training_parts,
-    training_scan_kernels,
 )
 
 # Of the gradient of a decay rate, relative: a sum over all tokens, most of which cancels.
@@ -82,7 +81,7 @@ def test_the_gradient_of_decays_of_a_trained_mixer_keeps_its_digits(
     length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a token does to itself is left out, and what cancels cancels in float32."""
-    for module in (training_parts, training_scan_kernels, training_backward_kernels):
+    for module in (training_parts, training_backward_kernels):
         monkeypatch.setattr(module, "rounded", as_halves)
     config = training_configs.default_training_config(torch.bfloat16)
     monkeypatch.setattr(training_core, "default_training_config", lambda dtype: config)

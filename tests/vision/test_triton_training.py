@@ -92,6 +92,16 @@ def test_outputs_and_gradients_are_the_recurrence(
     assert_as_defined(sizes, monkeypatch)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("head_dim", "heads"), [(16, 5), (32, 3), (64, 1)])
+@pytest.mark.parametrize("state", [64, 128])
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 65, 197])
+def test_longer_ones_are_the_recurrence(
+    length: int, state: int, head_dim: int, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_as_defined((length, heads, head_dim, state, 1, 1), monkeypatch, tile=32)
+
+
 @pytest.mark.parametrize("rate", [30.0, 1e5])
 def test_strong_decays_are_the_recurrence(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of about 1,000 nats and more beside weak ones: no factor of rows and one of columns."""

@@ -80,7 +80,8 @@ class Launch:
             memory.
         products: whether its matrix products have to be on tensor cores.
         spilled: bytes that a thread may keep outside its registers.
-        elsewhere: the same on GPUs other than Hopper's, whose products take more registers.
+        elsewhere: the same on GPUs other than Hopper's, whose products take more registers, and by a Triton
+            that is too old for Hopper's.
     """
 
     warps: int = 4
@@ -109,9 +110,14 @@ class Launch:
         each = REGISTERS // (32 * self.warps * self.programs) // 8 * 8
         return min(MOST_REGISTERS, each)
 
-    def most_spilled(self, gpu: int) -> int:
-        """Bytes that a thread may keep outside its registers on a GPU of that compute capability."""
-        return self.spilled if gpu == HOPPER else max(self.spilled, self.elsewhere)
+    def most_spilled(self, gpu: int, *, old: bool = False) -> int:
+        """Bytes that a thread may keep outside its registers.
+
+        Args:
+            gpu: compute capability.
+            old: whether Triton is one that is not used on Hopper GPUs.
+        """
+        return self.spilled if gpu == HOPPER and not old else max(self.spilled, self.elsewhere)
 
     def most_shared(self, gpu: int) -> int:
         """Bytes of shared memory that a program may have on a GPU of that compute capability."""
@@ -146,7 +152,7 @@ def _scan(shapes: Shapes, spilled: int = 0) -> Rows:
 
 
 def _spilling_elsewhere(rows: Callable[[Shapes], Rows], spilled: int) -> Callable[[Shapes], Rows]:
-    """The same rows, which may spill on GPUs other than Hopper's: what suits those was not sought."""
+    """The same rows, which may spill where `Launch.elsewhere` counts: what suits those was not sought."""
     return lambda shapes: tuple(replace(row, elsewhere=spilled) for row in rows(shapes))
 
 
@@ -167,7 +173,7 @@ def _convolution(shapes: Shapes) -> Rows:
 
 def _convolution_backward(shapes: Shapes) -> Rows:
     """Larger tiles spill."""
-    return _tiles_of_channels((16, 128), (32, 64), (16, 64))
+    return _tiles_of_channels((16, 128), (32, 64))
 
 
 def _tiles_of_channels(*tiles: tuple[int, int]) -> Rows:
@@ -243,7 +249,7 @@ def _in_training(warps: int, stages: int) -> Callable[[Shapes], Rows]:
     return lambda shapes: _products(shapes, (warps, stages), pairs)
 
 
-def _gate_backward(shapes: Shapes) -> Rows:
+def _two_programs(shapes: Shapes) -> Rows:
     """In bfloat16 two programs fit if threads get half of the registers."""
     rows = _products(shapes, (8, 1))
     if shapes.dtype != "bfloat16":
@@ -265,19 +271,19 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "input_gradients_kernel": _spilling_elsewhere(_input_gradients, 192),
         "score_gradients_kernel": _spilling_elsewhere(_scan, 16),
         "shared_gradients_kernel": _scan,
-        "decay_gradients_kernel": _by_warps(4, 2, 1),
+        "decay_gradients_kernel": _spilling_elsewhere(_by_warps(4, 2, 1), 8),
         "conv_silu_kernel": _convolution,
         "conv_silu_gradient_kernel": _convolution_backward,
         "gated_rms_norm_kernel": _norm,
         "gated_rms_norm_gradient_kernel": _norm,
-        "conv_scores_kernel": _scores_of_block,
+        "conv_scores_kernel": _spilling_elsewhere(_scores_of_block, 8),
         "scan_quadratic_kernel": _quadratic,
         "scan_state_kernel": _state,
         "norm_residual_kernel": _rows_of_norm,
         "decays_and_scores_kernel": _in_training(4, 2),
-        "scan_kernel": _spilling_elsewhere(_in_training(8, 1), 2112),
+        "scan_kernel": _spilling_elsewhere(_two_programs, 40),
         "training_scan_kernels.states_kernel": _spilling_elsewhere(_in_training(4, 2), 80),
-        "gate_backward_kernel": _spilling_elsewhere(_gate_backward, 40),
+        "gate_backward_kernel": _spilling_elsewhere(_two_programs, 40),
         "input_backward_kernel": _in_training(8, 1),
         "shared_backward_kernel": _in_training(8, 1),
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),

@@ -19,6 +19,7 @@ from .training_parts import (
     per_row,
     product,
     rounded,
+    scan_outputs,
     store,
     through_scores,
 )
@@ -39,30 +40,14 @@ def gate_backward_kernel(
     batch, place, tile = tl.program_id(2).to(tl.int64), tl.program_id(0), tl.program_id(1)
     places, group = tl.num_programs(0), place // blocks
     first, last = first_head(place, blocks, group_size, HB), last_head(place, blocks, group_size, H)
-    heads, c, n = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P), tl.arange(0, N)
-    inner, end_c, column = tl.arange(0, T), last * P, tl.arange(0, HB * P)
-    tokens = tile * T + inner
-    cum += batch * H * padded
-    conv += batch * L * X
-    row = (batch * (places // blocks) + group) * padded
-    step_TH = load(step + batch * H * padded, tokens, 1, padded, heads, padded, last)
-    cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
-    total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
-    separable = tl.min(total_H) >= -SPAN
-    middle_TH = tl.where(separable, cum_TH - 0.5 * total_H[None, :], 0.0)
-    x_TC = load(conv, tokens, X, L, c, 1, end_c).to(tl.float32)
-    own_TC = rounded(x_TC * per_column(step_TH * tl.exp(-middle_TH), T, P, HB), DOT)
-    scores_TT = load(scores + row * T, tokens, T, padded, inner, 1, T)
-    read_TC = through_scores(scores_TT, own_TC, cum_TH, separable, False, T, P, HB, DOT, PRECISION)
-    states += ((batch * places + place) * tiles + tile) * N * (HB * P)
-    C_TN = load(conv + HP + (group * 2 + 1) * N, tokens, X, L, n, 1, N)
-    past_TC = product(C_TN, load(states, n, HB * P, N, column, 1, HB * P), DOT, PRECISION)
-    to_own_TC = per_column(tl.exp(middle_TH), T, P, HB)
-    from_past_TC = per_column(tl.exp(cum_TH), T, P, HB)
-    D_C = tl.load(D + c // P, mask=c < end_c, other=0.0).to(tl.float32)
-    itself_TH = step_TH * tl.load(diagonal + row + tokens)[:, None]
-    y_TC = x_TC * (per_column(itself_TH, T, P, HB) + D_C[None, :])
-    y_TC += read_TC * to_own_TC + past_TC * from_past_TC
+    heads, c = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P)
+    end_c, tokens = last * P, tile * T + tl.arange(0, T)
+    y_TC, read_TC, past_TC, to_own_TC, from_past_TC = scan_outputs(
+        conv + batch * L * X, step + batch * H * padded, cum + batch * H * padded,
+        scores, diagonal, (batch * (places // blocks) + group) * padded,
+        states + ((batch * places + place) * tiles + tile) * N * (HB * P), D, tile, heads, c, last, L,
+        HP + group * 2 * N, X, padded, SPAN, T, P, HB, N, DOT, PRECISION,
+    )  # fmt: skip
 
     z_TC = load(packed + batch * packed_b, tokens, packed_l, L, c, 1, end_c).to(tl.float32)
     sigmoid_TC = tl.sigmoid(z_TC)

@@ -71,6 +71,7 @@ def default_training_config(dtype: torch.dtype) -> TrainingConfig:
     """The fixed choice for tokens of this type, made from what compilers say: not measured on a GPU."""
     if dtype == torch.bfloat16:
         # Two programs fit, and nothing is spilled.
-        return TrainingConfig(gate_backward=LaunchConfig(num_warps=8, registers=128))
+        two = LaunchConfig(num_warps=8, registers=128)
+        return TrainingConfig(scan=two, gate_backward=two)
     # Operands of four bytes fill shared memory and registers twice as fast, products in three parts again.
     return TrainingConfig(tile=32 if dtype == torch.float16 else 16)

@@ -4,11 +4,11 @@
 | --- | --- |
 | `conv_silu` | convolution and SiLU of x, B and C at once |
 | `decays_and_scores_kernel` | steps, decays and scores of each tile |
-| `scan_kernel` | scan, skip, gate, sums of squares for the norm |
-
-| launch | backward, behind the first two again, because their results are large |
-| --- | --- |
 | `states_kernel` | the states that enter each tile |
+| `scan_kernel` | outputs, skip, gate, sums of squares for the norm |
+
+| launch | backward, behind the first three again, because their results are large |
+| --- | --- |
 | `gate_backward_kernel` | outputs again, gradients of z and of the scan |
 | `states_kernel` | the gradients of the states that leave each tile |
 | `input_backward_kernel` | gradients of x, dt and what belongs to heads |
@@ -186,9 +186,10 @@ def core_forward(
     ready = _prepare(sizes, packed, taps, conv_bias, dt_bias, A_log)
     gated = packed.new_empty(sizes.batch, sizes.length, sizes.inner, dtype=sizes.wide)
     sums = packed.new_empty(sizes.batch, sizes.places, sizes.length, dtype=torch.float32)
-    training_scan_kernels.scan_kernel[(sizes.places, sizes.batch)](
-        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, D, gated, sums, *sizes.scan,
-        *packed.stride()[:2], sizes.config.span, **sizes.options(sizes.config.scan),
+    states = _states(sizes, ready, ready.conv, 0)
+    training_scan_kernels.scan_kernel[(sizes.places, sizes.tiles, sizes.batch)](
+        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, D, gated, sums,
+        *sizes.scan, *packed.stride()[:2], sizes.config.span, **sizes.options(sizes.config.scan),
     )  # fmt: skip
     return gated, sums
 
@@ -201,10 +202,7 @@ def core_backward(
     """Launches the backward; see `mixer_core_backward`."""
     config, inner, convolved = sizes.config, sizes.inner, sizes.convolved
     ready = _prepare(sizes, packed, taps, conv_bias, dt_bias, A_log)
-    columns = sizes.heads_at_once * sizes.head_dim
-    shape = (2, sizes.batch, sizes.places, sizes.tiles, sizes.state, columns)
-    states, dstates = packed.new_empty(shape, dtype=sizes.wide)
-    _states(sizes, ready, ready.conv, 0, states)
+    states = _states(sizes, ready, ready.conv, 0)
     dpacked, dy = torch.empty_like(packed), torch.empty_like(dgated)
     dconv, ending = torch.empty_like(ready.conv, dtype=sizes.wide), torch.empty_like(ready.step)
     grid = (sizes.places, sizes.tiles, sizes.batch)
@@ -213,7 +211,7 @@ def core_backward(
         dpacked, dy, ending, *sizes.scan, *packed.stride()[:2], *dsums.stride(), config.span,
         **sizes.options(config.gate_backward),
     )  # fmt: skip
-    _states(sizes, ready, dy, sizes.state, dstates)
+    dstates = _states(sizes, ready, dy, sizes.state)
     of_heads = packed.new_empty(sizes.batch, sizes.tiles, 3, sizes.heads, dtype=torch.float32)
     training_backward_kernels.input_backward_kernel[grid](
         packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dstates, dy, ending,
@@ -228,12 +226,18 @@ def core_backward(
     return dpacked, of_conv, of_heads.sum((0, 1))
 
 
-def _states(sizes: _Sizes, ready: _Ready, t: Tensor, of_C: int, states: Tensor) -> None:
-    """Fills in states from x, or their gradients from dy; `of_C`: where C begins behind B, or 0 for B."""
+def _states(sizes: _Sizes, ready: _Ready, t: Tensor, of_C: int) -> Tensor:
+    """(B, places, tiles, N, C): states from x, or their gradients from dy.
+
+    of_C: where C begins behind B, or 0 for B.
+    """
+    columns = sizes.heads_at_once * sizes.head_dim
+    states = t.new_empty(sizes.batch, sizes.places, sizes.tiles, sizes.state, columns, dtype=sizes.wide)
     training_scan_kernels.states_kernel[(sizes.places, sizes.batch)](
         t, ready.conv[..., sizes.inner + of_C :], ready.step, ready.cum, states, *sizes.scan, t.shape[-1],
         LEAVING=of_C > 0, **sizes.options(sizes.config.states),
     )  # fmt: skip
+    return states
 
 
 def _through_conv(

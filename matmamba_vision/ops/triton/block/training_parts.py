@@ -110,3 +110,39 @@ def through_scores(
             own_TC = tl.where((head_C == head)[None, :], t_TC, 0.0)
             acc += product(scores_TT.to(tl.float32) * decay_TT, own_TC, DOT, PRECISION)
     return acc
+
+
+@triton.jit
+def scan_outputs(
+    conv, step, cum, scores, diagonal, row, states, D, tile, heads, c, last, L, of_B, X, padded, SPAN,
+    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Outputs of the scan for a tile, skip included, from the state that enters it, and their parts.
+
+    conv, step, cum: of the image. row: of the group's scores. states: of this tile. c: the columns. of_B:
+    where B of the group begins in a row of `conv`. What is read within the tile and what of the past come
+    without the factors (T, C) that follow them.
+    """
+    inner, n, column = tl.arange(0, T), tl.arange(0, N), tl.arange(0, HB * P)
+    tokens = tile * T + inner
+    step_TH = load(step, tokens, 1, padded, heads, padded, last)
+    cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
+    total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
+    separable = tl.min(total_H) >= -SPAN
+    # As seen from the middle of the tile, where decays are not too strong for that.
+    middle_TH = tl.where(separable, cum_TH - 0.5 * total_H[None, :], 0.0)
+    x_TC = load(conv, tokens, X, L, c, 1, last * P).to(tl.float32)
+    own_TC = rounded(x_TC * per_column(step_TH * tl.exp(-middle_TH), T, P, HB), DOT)
+    scores_TT = load(scores + row * T, tokens, T, padded, inner, 1, T)
+    read_TC = through_scores(scores_TT, own_TC, cum_TH, separable, False, T, P, HB, DOT, PRECISION)
+    C_TN = load(conv + of_B + N, tokens, X, L, n, 1, N)
+    past_TC = product(C_TN, load(states, n, HB * P, N, column, 1, HB * P), DOT, PRECISION)
+    to_own_TC = per_column(tl.exp(middle_TH), T, P, HB)
+    from_past_TC = per_column(tl.exp(cum_TH), T, P, HB)
+    D_C = tl.load(D + c // P, mask=c < last * P, other=0.0).to(tl.float32)
+    # A token reads itself apart from the product, in float32.
+    itself_TH = step_TH * tl.load(diagonal + row + tokens)[:, None]
+    y_TC = x_TC * (per_column(itself_TH, T, P, HB) + D_C[None, :])
+    y_TC += read_TC * to_own_TC + past_TC * from_past_TC
+    return y_TC, read_TC, past_TC, to_own_TC, from_past_TC

@@ -1,7 +1,6 @@
 """Kernels of a mixer's forward in training: decays and scores, states, and the scan with skip and gate.
 
-Layouts as in `training_parts`. A program of a scan goes through the tiles of its columns with the state in
-its registers.
+Layouts as in `training_parts`. Only states go from tile to tile; all else is computed for all tiles at once.
 """
 
 import triton
@@ -14,9 +13,8 @@ from .training_parts import (
     load,
     per_column,
     product,
-    rounded,
+    scan_outputs,
     store,
-    through_scores,
 )
 
 
@@ -101,52 +99,27 @@ def states_kernel(
 
 @triton.jit
 def scan_kernel(
-    packed, conv, step, cum, scores, diagonal, D, gated, sums,
+    packed, conv, step, cum, scores, diagonal, states, D, gated, sums,
     L, H, HP, X, group_size, blocks, tiles, padded, packed_b, packed_l, SPAN,
     T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """y SiLU(z) to gated (B, L, I), and the sums of its squares over a program's columns, (B, places, L).
 
-    Grid: places, B.
+    Grid: places, tiles, B.
     """
-    batch, place = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    batch, place, tile = tl.program_id(2).to(tl.int64), tl.program_id(0), tl.program_id(1)
     places, group = tl.num_programs(0), place // blocks
     first, last = first_head(place, blocks, group_size, HB), last_head(place, blocks, group_size, H)
-    heads, c, n = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P), tl.arange(0, N)
-    packed += batch * packed_b
-    conv += batch * L * X
-    gated += batch * L * HP
-    step += batch * H * padded
-    cum += batch * H * padded
-    B = conv + HP + group * 2 * N
-    row = (batch * (places // blocks) + group) * padded
-    D_C = tl.load(D + c // P, mask=c < last * P, other=0.0).to(tl.float32)
-    state_NC = tl.zeros((N, HB * P), tl.float32)
-    for tile in range(tiles):
-        inner = tl.arange(0, T)
-        tokens = tile * T + inner
-        step_TH = load(step, tokens, 1, padded, heads, padded, last)
-        cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
-        total_H = tl.load(cum + heads * padded + tile * T + T - 1, mask=heads < last, other=0.0)
-        total_C = tl.load(cum + c // P * padded + tile * T + T - 1, mask=c < last * P, other=0.0)
-        separable = tl.min(total_H) >= -SPAN
-        # As seen from the middle of the tile, where decays are not too strong for that.
-        middle_TH = tl.where(separable, cum_TH - 0.5 * total_H[None, :], 0.0)
-        x_TC = load(conv, tokens, X, L, c, 1, last * P).to(tl.float32)
-        own_TC = rounded(x_TC * per_column(step_TH * tl.exp(-middle_TH), T, P, HB), DOT)
-        scores_TT = load(scores + row * T, tokens, T, padded, inner, 1, T)
-        y_TC = through_scores(scores_TT, own_TC, cum_TH, separable, False, T, P, HB, DOT, PRECISION)
-        y_TC *= per_column(tl.exp(middle_TH), T, P, HB)
-        C_TN = load(B + N, tokens, X, L, n, 1, N)
-        y_TC += product(C_TN, state_NC, DOT, PRECISION) * per_column(tl.exp(cum_TH), T, P, HB)
-        # A token reads itself apart from the product, in float32.
-        itself_TH = step_TH * tl.load(diagonal + row + tokens)[:, None]
-        y_TC += x_TC * (per_column(itself_TH, T, P, HB) + D_C[None, :])
-        z_TC = load(packed, tokens, packed_l, L, c, 1, last * P).to(tl.float32)
-        g_TC = y_TC * z_TC * tl.sigmoid(z_TC)
-        store(gated, g_TC, tokens, HP, L, c, 1, last * P)
-        tl.store(sums + (batch * places + place) * L + tokens, tl.sum(g_TC * g_TC, 1), mask=tokens < L)
-        weight_TC = per_column(tl.exp(total_H[None, :] - cum_TH) * step_TH, T, P, HB)
-        B_NT = load(B, n, 1, N, tokens, X, L)
-        state_NC = state_NC * tl.exp(total_C)[None, :] + product(B_NT, x_TC * weight_TC, DOT, PRECISION)
+    heads, c = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P)
+    tokens = tile * T + tl.arange(0, T)
+    y_TC, _, _, _, _ = scan_outputs(
+        conv + batch * L * X, step + batch * H * padded, cum + batch * H * padded,
+        scores, diagonal, (batch * (places // blocks) + group) * padded,
+        states + ((batch * places + place) * tiles + tile) * N * (HB * P), D, tile, heads, c, last, L,
+        HP + group * 2 * N, X, padded, SPAN, T, P, HB, N, DOT, PRECISION,
+    )  # fmt: skip
+    z_TC = load(packed + batch * packed_b, tokens, packed_l, L, c, 1, last * P).to(tl.float32)
+    g_TC = y_TC * z_TC * tl.sigmoid(z_TC)
+    store(gated + batch * L * HP, g_TC, tokens, HP, L, c, 1, last * P)
+    tl.store(sums + (batch * places + place) * L + tokens, tl.sum(g_TC * g_TC, 1), mask=tokens < L)
