@@ -132,11 +132,14 @@ class FakeService:
             future.set_exception(error)
 
     def _reply(self, question: Question) -> Reply:
-        asked: Any = question.id or question.vector
-        if question.image is not None:
-            asked = vector_of(question.image)
-        answer = self.gallery(question.gallery).search(
-            asked, question.offset + question.k + 1, where=question.where, min_score=question.min_score
+        vector = question.vector if question.image is None else vector_of(question.image)
+        # An id is never taken for a file, whatever it is called.
+        asked: Any = {"like": question.id} if question.id else {"query": None if vector is None else [vector]}
+        (answer,) = self.gallery(question.gallery).search(
+            **asked,
+            k=question.offset + question.k + 1,
+            where=question.where,
+            min_score=question.min_score,
         )
         hits = answer.hits[question.offset : question.offset + question.k]
         more = len(answer.hits) > question.offset + question.k

@@ -122,6 +122,7 @@ BAD = {
     "index": (["--checkpoint", "@/none", "--images", "@/full", "--gallery", "@/g"], "none"),
     "merge": (["@/none", "--into", "@/g"], "none"),
     "reindex": (["--gallery", "@/none", "--checkpoint", "@/none"], "none"),
+    "serve": (["--gallery", "@/none"], "none"),
     "search": (["--gallery", "@/none", "x.jpg"], "none"),
     "duplicates": (["--gallery", "@/none"], "none"),
     "knn-label": (["--gallery", "@/none"], "none"),

@@ -107,7 +107,6 @@ class Bound:
         self._index = require_index(gallery, step)
         self._query_width, self._last_width = strategy.query_width, strategy.rerank_width or "full"
         self._length, self._is_whole = min(step.length, images.total), step.dim == images.dim
-        self._row_bytes = self._index.file_bytes / images.keys
         self._reason = images.reason(k)
 
     def hits(self, queries: Queries) -> Hits:
@@ -137,7 +136,8 @@ class Bound:
         cut = xq if self._is_whole else prefix(xq, step.dim)
         found = index.search(cut, self._length, self._images.allowed, step.effort)
         compared = (index.index.compared() - before) / (len(xq) or 1) or float(self._images.keys)
-        cost.compared("shortlist", start, len(xq), compared * step.dim, compared * self._row_bytes)
+        read = compared * index.file_bytes / self._images.keys
+        cost.compared("shortlist", start, len(xq), compared * step.dim, read)
         return found
 
 
