@@ -26,6 +26,7 @@ import nested_quality
 import report
 import retrieval_tables
 import second_encoding
+import serving
 import timm
 from markdown_tables import markdown
 from matmamba_vision.measures import count_macs, count_parameters
@@ -313,6 +314,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scaling": lambda: retrieval_tables.scaling_table(read("photos_unscaled"), read("photos")),
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
+    "serving": lambda: serving.page(read("serving")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }
 

@@ -71,6 +71,8 @@ every query width by every strategy, against single-shot |
 | `results/photos.json` | `.venv/bin/python benchmarks/distilled.py --photos PHOTOS \
 --tinyimagenet TINYIMAGENET --student RUN --teacher timm:local-dir:LITE2 --runs DIR`, and with \
 `--only costs` on an idle machine | a student beside its teacher, on photos and on Tiny-ImageNet |
+| `results/serving.json`, `.png` | `.venv/bin/python benchmarks/serving.py --photos PHOTOS --soak 600 \
+--restart MILLION`, on an idle machine | the service under load: always full, always 1/8, by slack |
 | `results/photos_unscaled.json` | the same with the student as it was before \
 `benchmarks/even_coordinates.py` | what a more even size of coordinates brings |
 | `results/distill_ablation.json`, `.md` | `.venv/bin/python benchmarks/distill_ablation.py --photos PHOTOS \

@@ -320,6 +320,32 @@ def table(result: Row) -> str:
     return "\n".join(lines)
 
 
+def page(result: Row) -> str:
+    """The same, and what stands beside the runs.
+
+    Args:
+        result: as it is written.
+    """
+    machine, capacity = result["machine"], result["capacity"]["per_second"]
+    lines = [
+        f"{result['images']:,} photos, {machine['processor']}, {machine['threads']} threads; c is"
+        f" {capacity:.0f} requests a second, in time is within {result['slo_ms']:g} ms. One request at a time"
+        f" takes {result['overhead']['overhead_ms']['median']:.1f} ms more than the library's own call."
+    ]
+    if soak := result.get("soak"):
+        first, last = soak["memory_mb"][1], soak["memory_mb"][-1]
+        lines.append(
+            f"In {soak['seconds'] / 60:.0f} minutes at 1.5 c there were {soak['errors']} errors, and the"
+            f" process held {first:.0f} MB behind the first minute and {last:.0f} MB at the end."
+        )
+    if restart := result.get("restart"):
+        lines.append(
+            f"With {restart['images']:,} images it was ready {restart['again_s']:.1f} s after it was started"
+            " again behind a kill."
+        )
+    return f"{table(result)}\n\n{' '.join(lines)}\n"
+
+
 def draw(rows: Sequence[Row], file: Path) -> None:
     """Requests in time by load, and how wide the answers by slack were."""
     from matplotlib.figure import Figure
@@ -342,7 +368,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
         bottom += shares
     right.bar([f"{load:g}" for load in loads], 1 - bottom, bottom=bottom, label="sent away", color="0.85")
     right.set(xlabel="load, of the capacity of the full width", ylabel="share of the requests, by slack")
-    right.legend(loc="lower left")
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
