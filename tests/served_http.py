@@ -123,7 +123,7 @@ class FakeService:
         return future
 
     def _answer(self, question: Question, future: Future[Reply]) -> None:
-        assert self.go.wait(30)
+        assert self.go.wait(60)
         if not future.set_running_or_notify_cancel():
             return
         try:
@@ -229,7 +229,7 @@ def listening(service: Any, options: HttpOptions | None = None) -> Iterator[Serv
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(60)
     try:
         yield served
     finally:

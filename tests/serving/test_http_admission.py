@@ -203,7 +203,7 @@ def test_there_is_nothing_at_other_addresses(service: FakeService, path: str) ->
 
 
 def test_heads_are_told_without_what_they_are_heads_of(service: FakeService) -> None:
-    with listening(service) as served, httpx.Client(base_url=served.url) as client:
+    with listening(service) as served, httpx.Client(base_url=served.url, timeout=60) as client:
         for path in ("", "healthz", "v1/galleries"):
             whole, head = client.get(path), client.head(path)
             assert head.status_code == 200

@@ -124,7 +124,7 @@ def test_it_ends_once_what_is_under_way_is_answered(service: FakeService) -> Non
     said = list[httpx.Response]()
     with listening(service, HttpOptions(slo_ms=10_000, drain_s=7)) as served:
         thread = threading.Thread(
-            target=lambda: said.append(httpx.post(served.url + SEARCH[1:], **multipart(jpeg())))
+            target=lambda: said.append(httpx.post(served.url + SEARCH[1:], timeout=60, **multipart(jpeg())))
         )
         thread.start()
         while not service.asked:
@@ -132,7 +132,7 @@ def test_it_ends_once_what_is_under_way_is_answered(service: FakeService) -> Non
         served.stop()
         while True:
             try:
-                httpx.get(f"{served.url}healthz")
+                httpx.get(f"{served.url}healthz", timeout=60)
             except httpx.TransportError:
                 break
         assert not said
@@ -179,4 +179,4 @@ def test_a_port_that_is_taken_is_named(service: FakeService) -> None:
 def test_its_address_is_told(service: FakeService) -> None:
     with listening(service, HttpOptions(root_path="/search")) as served:
         assert served.url == f"http://127.0.0.1:{served.port}/search/"
-        assert httpx.get(f"{served.url}healthz").status_code == 200
+        assert httpx.get(f"{served.url}healthz", timeout=60).status_code == 200

@@ -62,7 +62,7 @@ class Served:
 
     def end(self) -> list[dict[str, Any]]:
         """What it wrote, once it has ended."""
-        _, written = self.process.communicate(timeout=30)
+        _, written = self.process.communicate(timeout=60)
         return [json.loads(line) for line in written.splitlines()]
 
 
@@ -73,10 +73,10 @@ def serving(*arguments: str) -> Iterator[Served]:
         yield served
     finally:
         served.process.kill()
-        served.process.communicate(timeout=30)
+        served.process.communicate(timeout=60)
 
 
-def until(done: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something to come true."""
     end = time.monotonic() + seconds
     while not done():
@@ -88,7 +88,7 @@ def test_a_process_serves_sees_new_versions_and_ends(folder: Path) -> None:
     with serving("--gallery", f"photos={folder}", "--port", "0", "--poll-s", "0") as served:
         assert served.said[0].startswith("serving at http://127.0.0.1:")
         assert served.said[1].startswith("  photos: 12 images, version ")
-        with httpx.Client(base_url=served.url) as client:
+        with httpx.Client(base_url=served.url, timeout=60) as client:
             assert client.get("readyz").status_code == 200
             before = client.post(SEARCH, json={"id": "id7", "k": 20}).json()
             assert len(before["hits"]) == 11
@@ -118,9 +118,9 @@ def test_what_is_under_way_is_answered_before_it_ends(folder: Path) -> None:
     )
     with serving("--gallery", f"photos={folder}", "--port", "0") as served:
         place = ("127.0.0.1", int(served.url.rstrip("/").rpartition(":")[2]))
-        with socket.create_connection(place, timeout=20) as connection:
+        with socket.create_connection(place, timeout=60) as connection:
             connection.sendall(head.encode() + body[:5])
-            until(lambda: httpx.get(f"{served.url}healthz").status_code == 200)
+            until(lambda: httpx.get(f"{served.url}healthz", timeout=60).status_code == 200)
             served.process.send_signal(signal.SIGTERM)
             until(lambda: not is_open(place))
             assert served.process.poll() is None
@@ -150,13 +150,13 @@ def test_a_killed_process_is_started_again(folder: Path) -> None:
     answers = []
     for _ in range(2):
         with serving(*arguments) as served:
-            answers.append(httpx.post(served.url + SEARCH, json={"id": "id7"}).json()["hits"])
+            answers.append(httpx.post(served.url + SEARCH, json={"id": "id7"}, timeout=60).json()["hits"])
             ended = threading.Event()
 
             def ask(url: str = served.url, ended: threading.Event = ended) -> None:
                 while not ended.is_set():
                     try:
-                        httpx.post(url + SEARCH, json={"id": "id7"})
+                        httpx.post(url + SEARCH, json={"id": "id7"}, timeout=60)
                     except httpx.TransportError:
                         return
 
@@ -168,7 +168,7 @@ def test_a_killed_process_is_started_again(folder: Path) -> None:
             for thread in threads:
                 thread.join(10)
             ended.set()
-            assert served.process.wait(10) == -signal.SIGKILL
+            assert served.process.wait(60) == -signal.SIGKILL
     assert answers[0] == answers[1]
     with open_gallery(folder) as gallery:
         assert gallery.verify().whole
