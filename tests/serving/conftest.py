@@ -17,6 +17,8 @@ from matmamba_vision.native import why_missing
 from matmamba_vision.serving.service import Service
 from matmamba_vision.serving.settings import Settings
 from PIL import Image
+from served_http import FakeService, client_of, made_gallery
+from starlette.testclient import TestClient
 
 IMAGES = 80
 SIZES: dict[str, Any] = {
@@ -73,3 +75,23 @@ def serve() -> Iterator[Callable[..., Service]]:
     yield start
     for service in started:
         service.close(1.0)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of vectors, which nobody changes."""
+    return made_gallery(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture
+def service(photos: Path) -> Iterator[FakeService]:
+    """What answers for it, as simply as can be."""
+    found = FakeService({"photos": photos})
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def client(service: FakeService) -> TestClient:
+    """Asks it over HTTP, without a socket."""
+    return client_of(service)

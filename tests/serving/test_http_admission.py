@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,23 +18,10 @@ from matmamba_vision.serving.http.options import (
     require_root_path,
 )
 from matmamba_vision.serving.http.page_files import page_files
-from served_http import SEARCH, FakeService, client_of, listening, made_gallery
+from served_http import SEARCH, FakeService, client_of, listening
 
 TOKEN = "a-token-of-many-letters"
 GALLERIES = "/v1/galleries"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gallery, which nobody changes."""
-    return made_gallery(tmp_path_factory.mktemp("gallery"))
-
-
-@pytest.fixture
-def service(folder: Path) -> Iterator[FakeService]:
-    found = FakeService({"photos": folder})
-    yield found
-    found.close()
 
 
 @pytest.mark.parametrize(

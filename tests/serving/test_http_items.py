@@ -32,11 +32,6 @@ def service(tmp_path: Path) -> Iterator[FakeService]:
     found.close()
 
 
-@pytest.fixture
-def client(service: FakeService) -> TestClient:
-    return client_of(service)
-
-
 def test_galleries_are_listed(client: TestClient) -> None:
     listed = client.get("/v1/galleries").json()["galleries"]
     assert [(one["name"], one["images"]) for one in listed] == [("photos", 12), ("none", 0)]

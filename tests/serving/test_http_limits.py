@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,26 +21,8 @@ from matmamba_datasets.kinds import HEIF_CURE
 from matmamba_vision.serving.http.options import HttpOptions
 from matmamba_vision.serving.http.server import PatientProtocol, ServedHttp
 from PIL import Image
-from served_http import SEARCH, FakeService, client_of, jpeg, listening, made_gallery, multipart
+from served_http import SEARCH, FakeService, client_of, jpeg, listening, multipart
 from starlette.testclient import TestClient
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gallery, which nobody changes."""
-    return made_gallery(tmp_path_factory.mktemp("gallery"))
-
-
-@pytest.fixture
-def service(folder: Path) -> Iterator[FakeService]:
-    found = FakeService({"photos": folder})
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def client(service: FakeService) -> TestClient:
-    return client_of(service)
 
 
 def refused(said: Any, status: int, code: str) -> str:
@@ -260,7 +241,10 @@ def test_a_little_too_much_is_told_so(served: ServedHttp) -> None:
 def test_a_client_that_stops_in_the_middle_is_told_so(served: ServedHttp) -> None:
     with connected(served) as connection:
         connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + PART)
+        start = time.monotonic()
         status, said = response_of(connection)
+        # Long before all of the time for a request.
+        assert time.monotonic() - start < LONG
     assert status == 408
     assert "in time" in said["error"]["message"]
 
@@ -288,8 +272,10 @@ def test_a_client_that_never_ends_its_head_is_hung_up_on(
 ) -> None:
     monkeypatch.setattr(PatientProtocol, "head_s", 0.3)
     with connected(served) as connection:
+        start = time.monotonic()
         connection.sendall(HEAD)
         assert connection.recv(100) == b""
+        assert 0.2 < time.monotonic() - start < LONG
 
 
 def test_a_client_that_hangs_up_leaves_nothing_behind(service: FakeService, served: ServedHttp) -> None:

@@ -7,7 +7,6 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,20 +15,7 @@ from matmamba_vision.serving.http.logs import json_lines, log_event
 from matmamba_vision.serving.http.options import HttpOptions
 from matmamba_vision.serving.http.server import ServedHttp, bound
 from prometheus_client.parser import text_string_to_metric_families
-from served_http import HOSTILE, SEARCH, FakeService, client_of, jpeg, listening, made_gallery, multipart
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gallery, which nobody changes."""
-    return made_gallery(tmp_path_factory.mktemp("gallery"))
-
-
-@pytest.fixture
-def service(folder: Path) -> Iterator[FakeService]:
-    found = FakeService({"photos": folder})
-    yield found
-    found.close()
+from served_http import HOSTILE, SEARCH, FakeService, client_of, jpeg, listening, multipart
 
 
 @pytest.fixture

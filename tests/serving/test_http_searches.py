@@ -46,11 +46,6 @@ def service(folder: Path) -> Iterator[FakeService]:
     found.close()
 
 
-@pytest.fixture
-def client(service: FakeService) -> TestClient:
-    return client_of(service)
-
-
 def test_an_uploaded_image_is_searched_for(service: FakeService, client: TestClient) -> None:
     said = client.post(SEARCH, **multipart(jpeg(), k=3, where="label = 'cat'", min_score=-1.0))
     assert said.status_code == 200, said.text
