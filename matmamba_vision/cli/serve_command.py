@@ -77,7 +77,7 @@ class ServeFlags:
     allowed_host: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
     # Where a proxy shows it, such as /search.
     root_path: str = ""
-    # Narrowest width for queries that say nothing else; by default the narrowest that there is.
+    # Narrowest width that encodes queries, whatever they say; by default the narrowest that there is.
     min_width: str = ""
     # Widths that encode queries; by default those that the gallery keeps encoders of, or the trained ones.
     widths: tuple[str, ...] = ()
@@ -154,6 +154,7 @@ def _settings(args: ServeFlags, slo_ms: float) -> Settings:
         poll_s=args.poll_s,
         writable=args.writable,
         widths=args.widths,
+        min_width=args.min_width,
     )
 
 
@@ -174,7 +175,6 @@ def _options(args: ServeFlags, slo_ms: float) -> HttpOptions:
         allowed_hosts=tuple(args.allowed_host),
         root_path=require_root_path(args.root_path),
         writable=args.writable,
-        min_width=args.min_width,
         drain_s=args.drain_s,
         keep=None if args.keep_uploads is None else args.keep_uploads.absolute(),
     )

@@ -60,7 +60,7 @@ class ServedGallery:
                 model = older.opened.require_model()
                 opened.close()
                 opened = ImageGallery.open(self.folder, model=model, device=self._device)
-            return ServedVersion(self.name, opened, self._settings.widths)
+            return ServedVersion(self.name, opened, self._settings.widths, self._settings.min_width)
         except BaseException:
             opened.close()
             raise

@@ -59,6 +59,7 @@ class ServedVersion:
         name: of the gallery.
         opened: at that version; it is never refreshed, and belongs to this.
         widths: that may encode queries; by default those that are at hand.
+        narrowest: of them that is used, "" for all.
 
     Attributes:
         name: as given.
@@ -75,13 +76,15 @@ class ServedVersion:
         MatMambaError: an unknown width, or what encodes them is not to be had.
     """
 
-    def __init__(self, name: str, opened: ImageGallery, widths: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, opened: ImageGallery, widths: Sequence[str] = (), narrowest: str = ""
+    ) -> None:
         self.name, self.opened = name, opened
         with opened.reading() as gallery:
             self.gallery: Gallery = gallery
         self.label = f"{self.gallery.generation.number}.{self.gallery.version.number}"
         self.encoder: QueryEncoder | None = None if made_elsewhere(self.gallery.spec) else opened.encoder()
-        self.widths = self._widths(widths)
+        self.widths = self._widths(widths, narrowest)
         self.lanes: dict[str, KindLane] = {}
         self.single_ms: dict[str, float] = {}
         self.changed = state_of(self.gallery)
@@ -90,12 +93,18 @@ class ServedVersion:
     def __len__(self) -> int:
         return len(self.gallery)
 
-    def _widths(self, asked: Sequence[str]) -> tuple[str, ...]:
+    def _widths(self, asked: Sequence[str], narrowest: str) -> tuple[str, ...]:
         if self.encoder is None:
             return ()
         encoder = self.encoder.encoder
         labels = [encoder.label(width) for width in asked] if asked else encoder.widths
-        return tuple(sorted(dict.fromkeys(labels), key=lambda one: (one != FULL, -encoder.macs(one))))
+        found = sorted(dict.fromkeys(labels), key=lambda one: (one != FULL, -encoder.macs(one)))
+        if not narrowest:
+            return tuple(found)
+        least = encoder.label(narrowest)
+        if least not in found:
+            raise ConfigError(f"min_width is {narrowest!r}: {self.name} has {', '.join(found)}")
+        return tuple(found[: found.index(least) + 1])
 
     def measured(self, image: LatencyTable | None, stored: LatencyTable) -> None:
         """Take the tables of what requests take.
