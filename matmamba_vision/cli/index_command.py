@@ -83,7 +83,7 @@ class IndexFlags:
     prune: bool = False
     # Only the i-th of n parts, as i/n, into a gallery of its own; `matmamba merge` puts them together.
     shard: str = ""
-    # Share of files that may be unreadable before the run stops.
+    # Share of files that may be unreadable before the run stops, and three of a small collection; 0 for none.
     max_broken: float = 0.01
     # Images encoded at once.
     batch_size: int = 64

@@ -81,7 +81,8 @@ def index(
         changed: encode images of a place once more whose files changed since.
         prune: delete images of a place whose files are gone.
         shard: only the i-th of n parts, as "i/n", into a gallery of its own.
-        max_broken: share of files that may be unreadable before the call stops.
+        max_broken: share of files that may be unreadable before the call stops; three of a small collection
+            may be. 0 for none.
         batch_size: images encoded at once.
         workers: processes that decode images; with 0, a thread does.
         threads: that encode; 0 for as many as torch takes.
