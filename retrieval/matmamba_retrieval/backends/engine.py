@@ -31,6 +31,8 @@ class VectorField:
         effort: candidates while the graph is built (its ef_construct).
         datatype: "float32", or "float16", in which queries are rounded, too.
         quantisation: "int8" or "binary" for codes that are compared first, in memory; "" for none.
+        search_effort: candidates while a graph is searched (ef) that were measured to be enough; 0 where every
+            point is compared.
     """
 
     name: str
@@ -40,6 +42,7 @@ class VectorField:
     effort: int = 128
     datatype: str = FLOAT32
     quantisation: str = ""
+    search_effort: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,19 @@ class Collection(Protocol):
         ...
 
     def note(self, values: Mapping[str, Any]) -> None:
-        """Remember some more, in the place of what has the same names; what was changed before is kept first."""
+        """Remember some more, in the place of what has the same names, when all changes before are safe."""
         ...
 
     def upsert(
         self, keys: Ints, vectors: Mapping[str, Floats], payloads: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Put points in, in the place of those with the same keys: (n,), (n, dim) by name, and n payloads."""
+        """Put points in, in the place of those with the same keys.
+
+        Args:
+            keys: (n,).
+            vectors: (n, dim) by name.
+            payloads: n JSON objects.
+        """
         ...
 
     def delete(self, keys: Ints) -> None:
