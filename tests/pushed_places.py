@@ -7,12 +7,18 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matmamba_retrieval.backends.address import open_store
+from matmamba_retrieval.backends.comparison import Comparison, compare
 from matmamba_retrieval.backends.edge import EdgeStore
 from matmamba_retrieval.backends.engine import Store
+from matmamba_retrieval.backends.layout import Contents
+from matmamba_retrieval.backends.pushing import Pushed, Pushing
 from matmamba_retrieval.backends.server import BETWEEN, ServerStore
+from matmamba_retrieval.backends.wish import Wish
+from matmamba_retrieval.gallery.snapshot import Snapshot
 
 # A server's address such as http://localhost:6333, for `make qdrant`.
 URL = "QDRANT_URL"
@@ -63,3 +69,28 @@ class Places:
             for each in store.client.get_collections().collections:
                 if each.name.startswith(self._name + BETWEEN) or each.name == self._name:
                     store.client.delete_collection(each.name)
+
+
+def push(gallery: Snapshot, places: Places, *, replace: bool = False, **wish: Any) -> Pushed:
+    """A whole push, step by step."""
+    with places.open() as store:
+        pushing = Pushing(gallery, store, Wish(**wish), replace=replace)
+        pushing.carry(lambda count: None)
+        pushing.build()
+        return pushing.publish(pushing.check())
+
+
+def contents_of(places: Places) -> Contents:
+    """What the place says of itself."""
+    with places.open() as store:
+        current = store.current()
+        assert current is not None
+        return Contents.from_json(current.about(), store.place)
+
+
+def compared(gallery: Snapshot, places: Places) -> Comparison:
+    """The place against the gallery, every key of it."""
+    with places.open() as store:
+        current = store.current()
+        assert current is not None
+        return compare(gallery, current, Contents.from_json(current.about(), store.place), every_key=True)

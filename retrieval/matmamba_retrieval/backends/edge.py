@@ -17,15 +17,17 @@ from matmamba_common.lazy import Deferred
 from ..errors import GalleryError
 from ..storage.files import flush_folder, system_errors
 from ..storage.locks import Busy, Lock
-from .engine import BINARY, FLOAT16, INT8, Floats, Ints, StoredPoint, VectorField
+from .engine import BINARY, FLOAT16, INT8, NO_KEY, OVERSAMPLING, Floats, Ints, StoredPoint, VectorField
 from .missing import needed
 
 qe = Deferred("qdrant_edge")
 # The file that says which folder answers, that beside a shard, and the shard itself.
 CURRENT, ABOUT, SHARD, LOCK = "current.json", "about.json", "shard", "writer.lock"
 KEYS_AT_ONCE = 10_000
-# Below so many points all are compared: a graph over fewer costs more than it saves.
+# KiB of vectors in a segment up to which all are compared, as on a server by default.
 FEWEST_FOR_GRAPH = 10_000
+# The engine writes through memory, and a disk that is full then would end the process: it is asked before.
+ROOM = 256 << 20
 
 
 class EdgeStore:
@@ -88,14 +90,28 @@ class EdgeStore:
         """One that was begun and does not answer yet; None if it is not there, or was begun only."""
         return self._open(token) if (self.folder / token / ABOUT).is_file() else None
 
-    def create(self, token: str, fields: Sequence[VectorField], about: Mapping[str, Any]) -> EdgeCollection:
-        """A new, empty one beside the current; what a killed attempt left of it is removed."""
+    def create(
+        self,
+        token: str,
+        fields: Sequence[VectorField],
+        about: Mapping[str, Any],
+        *,
+        fewest_for_graph: int = FEWEST_FOR_GRAPH,
+    ) -> EdgeCollection:
+        """A new, empty one beside the current; what a killed attempt left of it is removed.
+
+        Args:
+            token: its name.
+            fields: vectors of each point.
+            about: what is remembered with it.
+            fewest_for_graph: KiB of vectors up to which all are compared in spite of a graph.
+        """
         place = self.folder / token
         with system_errors(f"make {place}"):
             shutil.rmtree(place, ignore_errors=True)
             (place / SHARD).mkdir(parents=True)
         config = qe.EdgeConfig(
-            vectors={field.name: _params(field) for field in fields},
+            vectors={field.name: _params(field, fewest_for_graph) for field in fields},
             optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1),
         )
         with saying(self.place):
@@ -156,11 +172,12 @@ class EdgeCollection:
         """Put points in, in the place of those with the same keys."""
         names = list(vectors)
         rows = zip(*(vectors[name] for name in names), strict=True)
-        points = [
-            qe.Point(key, dict(zip(names, row, strict=True)), dict(payload))
-            for key, row, payload in zip(keys.tolist(), rows, payloads, strict=True)
-        ]
+        self._require_room(4 * sum(array.nbytes for array in vectors.values()))
         with saying(self.place):
+            points = [
+                qe.Point(key, dict(zip(names, row, strict=True)), dict(payload))
+                for key, row, payload in zip(keys.tolist(), rows, payloads, strict=True)
+            ]
             self.shard.update(qe.UpdateOperation.upsert_points(points))
 
     def delete(self, keys: Ints) -> None:
@@ -192,18 +209,45 @@ class EdgeCollection:
         found = {int(record.id): record for record in records}
         return [_stored(found[key], vectors) for key in keys.tolist() if key in found]
 
+    def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
+        """The keys of the points whose vectors are nearest."""
+        codes = qe.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
+        params = qe.SearchParams(hnsw_ef=field.search_effort or None, exact=exact, quantization=codes)
+        found = np.full((len(xq), k), NO_KEY, dtype=np.int64)
+        for row, vector in enumerate(xq):
+            query = qe.Query.Nearest(vector, using=field.name)
+            with saying(self.place):
+                points = self.shard.query(qe.QueryRequest(limit=k, query=query, params=params))
+            found[row, : len(points)] = [point.id for point in points]
+        return found
+
     def index_payload(self, name: str, kind: str) -> None:
         """Index a part of the payload."""
         with saying(self.place):
-            if name not in self.shard.info().payload_schema:
-                schema = getattr(qe.PayloadSchemaType, kind.capitalize())
-                self.shard.update(qe.UpdateOperation.create_field_index(name, schema))
+            known = self.shard.info().payload_schema.get(name)
+            wanted = getattr(qe.PayloadSchemaType, kind.capitalize()) if kind else None
+            if known is not None and known.data_type != wanted:
+                self.shard.update(qe.UpdateOperation.delete_field_index(name))
+            if wanted is not None and (known is None or known.data_type != wanted):
+                self.shard.update(qe.UpdateOperation.create_field_index(name, wanted))
 
-    def finish(self) -> None:
+    def finish(self, fields: Sequence[VectorField]) -> None:
         """Merge segments, drop what was deleted, build graphs and codes."""
+        if any(field.links or field.quantisation for field in fields):
+            # Written anew beside what is there.
+            self._require_room(sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()))
+            with saying(self.place):
+                self.shard.optimize()
         with saying(self.place):
-            self.shard.optimize()
             self.shard.flush()
+
+    def _require_room(self, size: int) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < size + ROOM:
+            raise GalleryError(
+                f"the disk of {self.place} is full: {free / 2**20:,.0f} MiB are left, and"
+                f" {(size + ROOM) / 2**20:,.0f} are needed; what was pushed is kept"
+            )
 
     def close(self) -> None:
         """Let other processes open it."""
@@ -212,7 +256,7 @@ class EdgeCollection:
             self.shard.close()
 
 
-def _params(field: VectorField) -> Any:
+def _params(field: VectorField, fewest_for_graph: int) -> Any:
     quantised = {
         INT8: lambda: qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, memory=qe.Memory.Pinned),
         BINARY: lambda: qe.BinaryQuantizationConfig(memory=qe.Memory.Pinned),
@@ -222,8 +266,9 @@ def _params(field: VectorField) -> Any:
         distance=qe.Distance.Dot,
         datatype=qe.VectorStorageDatatype.Float16 if field.datatype == FLOAT16 else None,
         quantization_config=quantised[field.quantisation]() if field.quantisation else None,
+        memory=qe.Memory.Cold if field.on_disk else qe.Memory.Cached,
         hnsw_config=qe.HnswIndexConfig(
-            m=field.links, ef_construct=field.effort, full_scan_threshold=FEWEST_FOR_GRAPH
+            m=field.links, ef_construct=field.effort, full_scan_threshold=fewest_for_graph
         ),
     )
 

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+# Of no point.
+NO_KEY = -1
 # Kinds of payload indexes.
 KEYWORD, INTEGER, FLOAT, BOOL = "keyword", "integer", "float", "bool"
 # How numbers of vectors are stored, and what is compared in their place first.
 FLOAT32, FLOAT16 = "float32", "float16"
 INT8, BINARY = "int8", "binary"
+# So many times k are found by codes, and compared by their numbers.
+OVERSAMPLING = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +35,8 @@ class VectorField:
         effort: candidates while the graph is built (its ef_construct).
         datatype: "float32", or "float16", in which queries are rounded, too.
         quantisation: "int8" or "binary" for codes that are compared first, in memory; "" for none.
-        search_effort: candidates while a graph is searched (ef) that were measured to be enough; 0 where every
-            point is compared.
+        on_disk: whether the numbers lie on the disk, read when asked for; else in memory, as codes do.
+        search_effort: candidates while a graph is searched (ef) that were measured to be enough; 0 for none.
     """
 
     name: str
@@ -42,7 +46,13 @@ class VectorField:
     effort: int = 128
     datatype: str = FLOAT32
     quantisation: str = ""
+    on_disk: bool = False
     search_effort: int = 0
+
+    @property
+    def approximate(self) -> bool:
+        """Whether a search may miss some of the nearest, unless it is told to compare all exactly."""
+        return bool(self.links or self.quantisation) or self.datatype != FLOAT32
 
 
 @dataclass(frozen=True)
@@ -106,12 +116,28 @@ class Collection(Protocol):
         """Points by their keys, in this order; those that are not there are left out."""
         ...
 
-    def index_payload(self, name: str, kind: str) -> None:
-        """Index a part of the payload, such as "metadata.year", for filters; once is enough."""
+    def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
+        """The (nq, k) keys of the nearest points to (nq, dim) queries, -1 where there are fewer.
+
+        Args:
+            field: whose vectors are compared.
+            xq: normalised queries.
+            k: how many.
+            exact: compare all numbers of all points.
+        """
         ...
 
-    def finish(self) -> None:
-        """Build what searches go through; returns when that is done."""
+    def index_payload(self, name: str, kind: str) -> None:
+        """Index a part of the payload, such as "metadata.year", for filters; once is enough.
+
+        Args:
+            name: its path.
+            kind: of its values; "" for no index, where there was one.
+        """
+        ...
+
+    def finish(self, fields: Sequence[VectorField]) -> None:
+        """Build graphs and codes of these vectors, where they have any; returns when that is done."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How a gallery lies in a collection: names of vectors and payload, and what is remembered of what made it."""
+"""How a gallery lies in a collection: names of vectors and payload, and what is remembered of its making."""
 
 from __future__ import annotations
 
@@ -71,10 +71,11 @@ class Contents:
 
     Attributes:
         format: of this.
-        gallery: digest that tells galleries, and generations of one, apart.
+        gallery: tells galleries, and generations of one, apart: number and digest of its first images.
         folder: where the gallery was when it was pushed.
         generation: of the gallery, whose keys the points have.
-        version: of the gallery, up to which deletions were carried over.
+        version: of the gallery, up to which deletions were carried over; -1 before the first whole push.
+        time: of that version.
         keys: of the gallery that were pushed: all below.
         live: images, when the push was finished.
         complete: whether a push was finished; until then it does not answer.
@@ -82,8 +83,10 @@ class Contents:
         checkpoint_path: of what made them.
         widths: further ones.
         fields: vectors of each point.
+        wish: what was asked for when it was begun.
+        serial: of the collections that were made for one place, one after the other.
         kinds: of the metadata's values that were pushed, by path in the payload; "" for mixed ones.
-        paths: digests of the images' paths, by block of keys.
+        paths: digests of the images' paths, by block of keys, the last block up to `keys`.
         plan: of the gallery, as it keeps it; None for none.
         measured: what was measured of it.
     """
@@ -93,6 +96,7 @@ class Contents:
     folder: str
     generation: int
     version: int = -1
+    time: str = ""
     keys: int = 0
     live: int = 0
     complete: bool = False
@@ -100,6 +104,8 @@ class Contents:
     checkpoint_path: str
     widths: tuple[str, ...]
     fields: tuple[VectorField, ...]
+    wish: dict[str, Any]
+    serial: int = 0
     kinds: dict[str, str] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
     plan: Any = None

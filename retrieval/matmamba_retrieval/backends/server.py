@@ -12,7 +12,7 @@ import numpy as np
 from matmamba_common.lazy import Deferred
 
 from ..errors import GalleryError
-from .engine import BINARY, FLOAT16, INT8, Floats, Ints, StoredPoint, VectorField
+from .engine import BINARY, FLOAT16, INT8, NO_KEY, OVERSAMPLING, Floats, Ints, StoredPoint, VectorField
 from .missing import needed
 
 qm = Deferred("qdrant_client.models")
@@ -23,7 +23,9 @@ OLDEST = (1, 16)
 # Between a collection's name and what tells those that were made for it apart.
 BETWEEN = "--"
 SECONDS = 60
-POLL_SECONDS = 0.2
+POLL_SECONDS, POLLS = 0.5, 3
+# KiB of vectors in a segment from which it is indexed; none is while a collection is filled.
+INDEXED_FROM = 10_000
 
 
 class ServerStore:
@@ -75,6 +77,7 @@ class ServerStore:
                 self._name(token),
                 vectors_config={field.name: _params(field) for field in fields},
                 metadata=dict(about),
+                optimizers_config=qm.OptimizersConfigDiff(indexing_threshold=0),
             )
         return ServerCollection(self.client, self._name(token), self.place)
 
@@ -122,8 +125,8 @@ class ServerCollection:
     ) -> None:
         """Put points in, in the place of those with the same keys."""
         by_name = {name: rows.tolist() for name, rows in vectors.items()}
-        batch = qm.Batch(ids=keys.tolist(), vectors=by_name, payloads=[dict(each) for each in payloads])
         with saying(self.place):
+            batch = qm.Batch(ids=keys.tolist(), vectors=by_name, payloads=[dict(each) for each in payloads])
             self.client.upsert(self.name, batch, wait=True)
 
     def delete(self, keys: Ints) -> None:
@@ -156,21 +159,53 @@ class ServerCollection:
         found = {int(record.id): record for record in records}
         return [_stored(found[key], vectors) for key in keys.tolist() if key in found]
 
+    def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
+        """The keys of the points whose vectors are nearest."""
+        codes = qm.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
+        params = qm.SearchParams(hnsw_ef=field.search_effort or None, exact=exact, quantization=codes)
+        found = np.full((len(xq), k), NO_KEY, dtype=np.int64)
+        for row, vector in enumerate(xq.tolist()):
+            with saying(self.place):
+                answer = self.client.query_points(
+                    self.name,
+                    query=vector,
+                    using=field.name,
+                    limit=k,
+                    search_params=params,
+                    with_payload=False,
+                )
+            found[row, : len(answer.points)] = [point.id for point in answer.points]
+        return found
+
     def index_payload(self, name: str, kind: str) -> None:
         """Index a part of the payload."""
         with saying(self.place), warnings.catch_warnings():
             # The local mode says that it has no indexes.
             warnings.simplefilter("ignore")
-            if name not in (self.client.get_collection(self.name).payload_schema or {}):
-                self.client.create_payload_index(self.name, name, getattr(qm.PayloadSchemaType, kind.upper()))
+            known = (self.client.get_collection(self.name).payload_schema or {}).get(name)
+            wanted = getattr(qm.PayloadSchemaType, kind.upper()) if kind else None
+            if known is not None and known.data_type != wanted:
+                self.client.delete_payload_index(self.name, name, wait=True)
+            if wanted is not None and (known is None or known.data_type != wanted):
+                self.client.create_payload_index(self.name, name, wanted, wait=True)
 
-    def finish(self) -> None:
-        """Wait until the server has built its graphs."""
-        while True:
+    def finish(self, fields: Sequence[VectorField]) -> None:
+        """Have the server build graphs and codes, and wait until it has done so."""
+        if not any(field.links or field.quantisation for field in fields):
+            return
+        with saying(self.place):
+            threshold = qm.OptimizersConfigDiff(indexing_threshold=INDEXED_FROM)
+            self.client.update_collection(self.name, optimizers_config=threshold)
+        quiet = 0
+        while quiet < POLLS:
             with saying(self.place):
                 status = self.client.get_collection(self.name).status
-            if status != qm.CollectionStatus.YELLOW:
-                return
+            if status == qm.CollectionStatus.RED:
+                raise GalleryError(
+                    f"{self.place}: the server failed to build its index, and says why in its log"
+                )
+            # It begins a little after it was asked to.
+            quiet = quiet + 1 if status == qm.CollectionStatus.GREEN else 0
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
@@ -201,6 +236,7 @@ def _params(field: VectorField) -> Any:
         distance=qm.Distance.DOT,
         datatype=qm.Datatype.FLOAT16 if field.datatype == FLOAT16 else None,
         quantization_config=quantised[field.quantisation]() if field.quantisation else None,
+        on_disk=field.on_disk,
         hnsw_config=qm.HnswConfigDiff(m=field.links, ef_construct=field.effort),
     )
 

@@ -62,7 +62,7 @@ def test_a_staged_collection_answers_once_it_is_published(places: Places) -> Non
         staged.note({"pushed": 5})
         staged.index_payload("id", "keyword")
         staged.index_payload("metadata.year", "integer")
-        staged.finish()
+        staged.finish(FIELDS)
         store.publish("a")
         fill(store.create("b", FIELDS, {"format": 1}), np.arange(9))
     with places.open() as store:
