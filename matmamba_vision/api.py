@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .upkeep.maker import EncoderSet
     from .upkeep.merge import Merged, merge
     from .upkeep.moving import Moved
+    from .upkeep.push import PushCheck, Pushed
     from .upkeep.reindex import Reindexed, reindex
     from .widths.extract import Extracted, extract
     from .widths.select import Selected, select
@@ -137,6 +138,10 @@ else:
                 "merge",
             ),
             ".upkeep.moving": ("Moved",),
+            ".upkeep.push": (
+                "PushCheck",
+                "Pushed",
+            ),
             ".upkeep.reindex": (
                 "Reindexed",
                 "reindex",
@@ -182,6 +187,8 @@ __all__ = [
     "PlanFound",
     "Prepared",
     "Progress",
+    "PushCheck",
+    "Pushed",
     "Reindexed",
     "Repaired",
     "Run",

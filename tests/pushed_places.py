@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from matmamba_retrieval.backends.address import open_store
-from matmamba_retrieval.backends.comparison import Comparison, compare
+from matmamba_retrieval.backends.comparison import PushCheck, compare
 from matmamba_retrieval.backends.edge import EdgeStore
 from matmamba_retrieval.backends.engine import Store
 from matmamba_retrieval.backends.layout import Contents
@@ -88,7 +88,7 @@ def contents_of(places: Places) -> Contents:
         return Contents.from_json(current.about(), store.place)
 
 
-def compared(gallery: Snapshot, places: Places) -> Comparison:
+def compared(gallery: Snapshot, places: Places) -> PushCheck:
     """The place against the gallery, every key of it."""
     with places.open() as store:
         current = store.current()

@@ -24,7 +24,7 @@ HALF_STEP = 2.0**-11
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class PushCheck:
     """What a comparison of a collection with its gallery found.
 
     Attributes:
@@ -51,7 +51,7 @@ class Comparison:
 
 def compare(
     gallery: Snapshot, collection: Collection, contents: Contents, *, every_key: bool = False
-) -> Comparison:
+) -> PushCheck:
     """Count, and compare a sample of vectors and payload: to the bit where numbers are kept as float32.
 
     Args:
@@ -73,7 +73,7 @@ def compare(
         sample = np.unique(np.append(sample, len(live) - 1))
     faults += list(_differences(gallery, collection, contents, live[sample]))
     now = gallery.live_keys()
-    return Comparison(
+    return PushCheck(
         images=len(live),
         counted=counted,
         sampled=len(sample),

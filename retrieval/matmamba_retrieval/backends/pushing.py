@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import GalleryError
 from ..gallery.snapshot import Snapshot
-from .comparison import Comparison, compare, vectors_at
+from .comparison import PushCheck, compare, vectors_at
 from .engine import KEYWORD, Collection, Ints, Store
 from .kinds import merge_kinds
 from .layout import ID, LABEL, Contents, payload_of
@@ -57,7 +57,7 @@ class Pushed:
     vectors: list[dict[str, Any]]
     memory_bytes: int
     recall: dict[str, float]
-    comparison: Comparison
+    comparison: PushCheck
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -266,7 +266,7 @@ class Pushing:
         measured = {**self.contents.measured, "recall": recalls}
         self.contents = replace(self.contents, fields=fields, measured=measured)
 
-    def check(self) -> Comparison:
+    def check(self) -> PushCheck:
         """Compare what is there with the gallery; `GalleryError` if it differs."""
         now = self.gallery.version
         self.contents = replace(
@@ -277,7 +277,7 @@ class Pushing:
             raise GalleryError(f"{self.store.place} does not hold what was pushed: {'; '.join(found.faults)}")
         return found
 
-    def publish(self, comparison: Comparison) -> Pushed:
+    def publish(self, comparison: PushCheck) -> Pushed:
         """Let it answer."""
         self._note()
         if self.token:

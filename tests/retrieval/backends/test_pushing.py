@@ -12,6 +12,7 @@ from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Plan, Row, 
 from matmamba_retrieval.backends import comparison, pushing
 from matmamba_retrieval.backends.edge import EdgeCollection
 from matmamba_retrieval.backends.engine import Floats, Ints, VectorField
+from matmamba_retrieval.backends.layout import payload_of
 from matmamba_retrieval.backends.server import ServerCollection
 from matmamba_retrieval.backends.wish import Wish
 from matmamba_retrieval.gallery.renewal import Renewal, compact
@@ -203,11 +204,12 @@ def test_a_format_of_the_future_and_a_foreign_collection_are_left_alone(
 ) -> None:
     push(stored, places)
     about = contents_of(places).to_json()
-    for values, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"matmamba": {**about["matmamba"], "format": 99}}, "has format 99"),
         ({"matmamba": 7}, "is a collection that no push has made"),
         ({"matmamba": {**about["matmamba"], "keys": "many"}}, "keys is 'many'"),
-    ]:
+    ]
+    for values, words in cases:
         with places.open() as store:
             current = store.current()
             assert current is not None
@@ -237,15 +239,13 @@ def test_a_push_that_is_cut_goes_on(
         put(self, keys, vectors, payloads)
 
     monkeypatch.setattr(kind, "upsert", cut)
-    counts = []
-    for allowed in (1, 0, 2, 1, 3):
+    for stop, allowed in enumerate((1, 0, 2, 1, 3)):
         left[0] = allowed
         with pytest.raises(Cut):
             push(stored, places)
         with places.open() as store:
             assert store.current() is None
-        stored.delete([f"id{20 + len(counts)}"])
-        counts.append(left[0])
+        stored.delete([f"id{20 + stop}"])
     left[0] = 1000
     done = push(stored, places)
     assert done.images == 53
@@ -264,7 +264,7 @@ def test_what_differs_is_named(stored: Gallery, places: Places) -> None:
     with places.open() as store:
         current = store.current()
         assert current is not None
-        current.upsert(np.array([7, 8, 600]), wrong, [pushing.payload_of(row) for row in rows([7, 8, 600])])
+        current.upsert(np.array([7, 8, 600]), wrong, [payload_of(row) for row in rows([7, 8, 600])])
     assert compared(stored, places).faults == [
         "it has 59 points for 58 images",
         "1 points are of no image, the first of key 600",
