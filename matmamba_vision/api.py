@@ -14,6 +14,8 @@ from .errors import refusals
 
 if TYPE_CHECKING:
     from matmamba_retrieval import Strategy
+    from matmamba_retrieval.backends.comparison import PushCheck
+    from matmamba_retrieval.backends.pushing import Pushed
 
     from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
     from .encoders import Encoder, EncoderError, encoder_from, open_encoder
@@ -58,6 +60,8 @@ else:
         __name__,
         {
             "matmamba_retrieval": ("Strategy",),
+            "matmamba_retrieval.backends.comparison": ("PushCheck",),
+            "matmamba_retrieval.backends.pushing": ("Pushed",),
             ".data": (
                 "CheckedData",
                 "Prepared",
@@ -182,6 +186,8 @@ __all__ = [
     "PlanFound",
     "Prepared",
     "Progress",
+    "PushCheck",
+    "Pushed",
     "Reindexed",
     "Repaired",
     "Run",

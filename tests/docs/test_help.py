@@ -38,6 +38,9 @@ INSTEAD = {
     **({} if torch.cuda.is_available() else {r"^matmamba tune.*": ""}),
     # Asked by texts, which only networks of open_clip's take.
     **({} if find_spec("open_clip") else {r"^matmamba search --gallery W .*": ""}),
+    # No server is there, and the gallery may have been made anew since it was pushed.
+    r"qdrant://localhost:6333/photos(?: --verify-only)?": "edge:SERVED --replace",
+    r"edge:PUSHED": "edge:PUSHED --replace",
     # It would serve until it is told to end.
     r"^matmamba serve (.*?)( --check)?$": r"matmamba serve \1 --check --port 0",
     r"timm:resnet50.a1_in1k": "timm:local-dir:LITE2",
