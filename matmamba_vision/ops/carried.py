@@ -12,6 +12,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def scan_carried(
@@ -50,18 +51,21 @@ def scan_carried(
     heads = x.shape[2:]
     # Halves, which autocast would take for the products, are too coarse to be carried on and on.
     with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-        # In float64, because exponentials turn a sum's rounding into relative error.
-        cum_BLH = (dt * A).cumsum(1, dtype=torch.float64)
-        total_B1H = (dt * A).sum(1, keepdim=True, dtype=torch.float64)
-        weight_BLH = (total_B1H - cum_BLH).exp().to(dtype) * dt
+        # Summed in float64, because exponentials turn a sum's rounding into relative error; from either end,
+        # because a difference of two sums has the rounding of the larger one.
+        log_BLH = (dt * A).double()
+        to_end_BLH = pad(log_BLH[:, 1:].flip(1).cumsum(1).flip(1), (0, 0, 0, 1))[:, : x.shape[1]]
+        weight_BLH = to_end_BLH.exp().to(dtype) * dt
         left_BIN = torch.bmm((x * weight_BLH[..., None]).flatten(2).mT, B)
         left_BHPN = left_BIN.unflatten(1, heads)
         if state_BHPN is None:
             return y_BLHP, left_BHPN
         state = state_BHPN.to(dtype)
+        after_BLH = log_BLH.cumsum(1).exp().to(dtype)
         read_BLHP = torch.bmm(C, state.flatten(1, 2).mT).unflatten(2, heads)
-        y_BLHP = y_BLHP + (read_BLHP * cum_BLH.exp().to(dtype)[..., None]).to(y_BLHP.dtype)
-        return y_BLHP, torch.addcmul(left_BHPN, state, total_B1H.exp().to(dtype).mT[..., None])
+        y_BLHP = y_BLHP + (read_BLHP * after_BLH[..., None]).to(y_BLHP.dtype)
+        whole_BH11 = log_BLH.sum(1).exp().to(dtype)[..., None, None]
+        return y_BLHP, torch.addcmul(left_BHPN, whole_BH11, state)
 
 
 def carried_macs(length: int, channels: int, state_dim: int) -> int:
