@@ -144,7 +144,7 @@ def _scan_in(
 
 def of_groups(
     x_BLHP: Tensor, BC_BLX: Tensor, dt_BLH: Tensor, weights: MixerWeights, setting: MixerSetting
-) -> list[tuple[Tensor, ...]]:
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
     """The scan's x, dt, A, B, C and D for each group of heads, from convolved x, B and C."""
     A_H = _rates(weights)
     groups = setting.groups(len(A_H))
