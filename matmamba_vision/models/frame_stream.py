@@ -86,9 +86,7 @@ class FrameStream:
     def _require_as_many(self, videos: int) -> None:
         known = next((states[0].scan_BHPN.shape[0] for states in self._states if states), videos)
         if known != videos:
-            raise ConfigError(
-                f"frames of {videos} videos: this stream has the state of {known} until reset()"
-            )
+            raise ConfigError(f"frames of {videos} videos: this stream has seen {known} until reset()")
 
     def reset(self, videos: Sequence[int] | None = None) -> None:
         """Forget all that was seen, as at a cut; of all videos, or of those with these numbers."""
