@@ -4,7 +4,7 @@ The demo's results are recorded by `make demo record`, those of the report by `m
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
 benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
 of a student by benchmarks/distilled.py and benchmarks/distill_ablation.py, those of fine-tuning by
-benchmarks/fine_tuning.py.
+benchmarks/fine_tuning.py, those of carried state by benchmarks/streaming.py.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import report
 import retrieval_tables
 import second_encoding
 import serving
+import streaming
 import timm
 from markdown_tables import markdown
 from matmamba_vision.measures import count_macs, count_parameters
@@ -36,7 +37,14 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 DEMO = RESULTS / "demo"
 # Pages with generated tables, each between `<!-- begin NAME -->` and `<!-- end NAME -->`.
-PAGES = ("README.md", "docs/models.md", "docs/results.md", "docs/training.md", "docs/distilling.md")
+PAGES = (
+    "README.md",
+    "docs/models.md",
+    "docs/results.md",
+    "docs/training.md",
+    "docs/distilling.md",
+    "docs/streaming.md",
+)
 RECORDED = ("results.json", "widths.png", "retrieval.png", "examples.png")
 
 
@@ -315,6 +323,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
     "serving": lambda: serving.page(read("serving")),
+    "streaming": lambda: streaming.page(read("streaming")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }
 
