@@ -15,6 +15,8 @@ from .errors import refusals
 if TYPE_CHECKING:
     from matmamba_retrieval import Strategy
 
+    from .cluster.ray_cluster import ClusterError, RayCluster
+    from .cluster.ray_index import index_on_ray
     from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
     from .encoders import Encoder, EncoderError, encoder_from, open_encoder
     from .errors import MissingPackageError, NotFiniteError, SystemRefusalError
@@ -58,6 +60,11 @@ else:
         __name__,
         {
             "matmamba_retrieval": ("Strategy",),
+            ".cluster.ray_cluster": (
+                "ClusterError",
+                "RayCluster",
+            ),
+            ".cluster.ray_index": ("index_on_ray",),
             ".data": (
                 "CheckedData",
                 "Prepared",
@@ -160,6 +167,7 @@ else:
 __all__ = [
     "Answer",
     "CheckedData",
+    "ClusterError",
     "Demonstration",
     "DistillConfig",
     "DuplicatesFound",
@@ -182,6 +190,7 @@ __all__ = [
     "PlanFound",
     "Prepared",
     "Progress",
+    "RayCluster",
     "Reindexed",
     "Repaired",
     "Run",
@@ -204,6 +213,7 @@ __all__ = [
     "extract",
     "import_gallery",
     "index",
+    "index_on_ray",
     "index_vectors",
     "load_config",
     "merge",

@@ -38,6 +38,8 @@ INSTEAD = {
     **({} if torch.cuda.is_available() else {r"^matmamba tune.*": ""}),
     # Asked by texts, which only networks of open_clip's take.
     **({} if find_spec("open_clip") else {r"^matmamba search --gallery W .*": ""}),
+    # Run by tests of the cluster, which have a Ray.
+    r"^matmamba index .*--engine ray.*": "",
     # It would serve until it is told to end.
     r"^matmamba serve (.*?)( --check)?$": r"matmamba serve \1 --check --port 0",
     r"timm:resnet50.a1_in1k": "timm:local-dir:LITE2",
