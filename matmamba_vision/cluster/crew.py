@@ -48,7 +48,7 @@ class _Member:
     host: str = "a machine"
 
 
-class Crew:
+class ShardCrew:
     """Processes that work off shards. When its block ends by an error they end, too, with all they have done.
 
     Args:
@@ -75,7 +75,7 @@ class Crew:
         self._deaths, self._reached = Counter[int](), Counter[int]()
         self._ready = False
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ShardCrew:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -29,8 +29,6 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
-# A cluster on this machine is for this machine alone.
-LOOPBACK = "127.0.0.1"
 
 
 class ClusterError(MatMambaError):
@@ -84,10 +82,13 @@ def connected(cluster: RayCluster, store_bytes: int) -> Iterator[None]:
         return
     with _surroundings(QUIET):
         _connect(cluster, store_bytes)
+    # Whoever replaces a process that died says so; Ray would print a paragraph, and has no setting for it.
+    ray._private.worker._worker_logs_enabled = False
     try:
         yield
     finally:
         ray.shutdown()
+        ray._private.worker._worker_logs_enabled = True
 
 
 def _connect(cluster: RayCluster, store_bytes: int) -> None:
@@ -95,7 +96,7 @@ def _connect(cluster: RayCluster, store_bytes: int) -> None:
     if not cluster.address:
         options |= {"object_store_memory": STORE_BYTES + 2 * store_bytes, "include_dashboard": False}
         # Where a cluster runs here already, this one is apart from it.
-        options |= {"address": "local", "_node_ip_address": LOOPBACK}
+        options["address"] = "local"
     try:
         ray.init(**{"address": cluster.address, **options})
     # A version that differs, a name that leads nowhere, a server that does not answer: each is told apart.

@@ -34,7 +34,7 @@ from ..galleries.shortlists import build_shortlists, require_dims
 from ..given import require_path, require_texts, require_type
 from ..progress import Listener, Meter, Reporter
 from ..upkeep.merge import merge
-from .crew import Crew
+from .crew import ShardCrew
 from .ray_cluster import ClusterError, RayCluster, connected, room_for
 from .shard_folders import ShardFolders, digest_of
 from .shard_worker import ShardJob, ShardState, ShardWorker
@@ -251,7 +251,7 @@ class _Call:
 
     def _start(
         self, folders: ShardFolders, noted: dict[str, Any] | None, left: NDArray[np.int64], stack: ExitStack
-    ) -> tuple[dict[str, Any], Crew]:
+    ) -> tuple[dict[str, Any], ShardCrew]:
         """What is noted of the call from now on, and processes of which one is ready."""
         cluster, token = self.cluster, uuid.uuid4().hex
         shared = _bytes_of(self.images) + _bytes_of(self._job(folders, 1))
@@ -268,7 +268,7 @@ class _Call:
         options: dict[str, Any] = {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "max_concurrency": 2}
         kind = ray.remote(**options, max_restarts=0, scheduling_strategy="SPREAD")(ShardWorker)
         numbers = range(1, noted["shards"] + 1)
-        crew = Crew(
+        crew = ShardCrew(
             lambda: kind.remote(*given), numbers, folders=folders, token=token, report=self.wanted.report
         )
         stack.enter_context(crew).begin(processes)

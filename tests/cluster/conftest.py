@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from matmamba_vision import save_checkpoint
-from matmamba_vision.cluster.ray_cluster import LOOPBACK, QUIET, STORE_BYTES
+from matmamba_vision.cluster.ray_cluster import QUIET, STORE_BYTES
 from small import create
 
 
@@ -25,7 +25,7 @@ def cluster() -> Iterator[str]:
     os.environ |= QUIET | {"PYTHONPATH": os.pathsep.join(map(str, places))}
     context: Any = ray.init(
         address="local", num_cpus=2, num_gpus=0, object_store_memory=STORE_BYTES, include_dashboard=False,
-        log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=LOOPBACK,
+        log_to_driver=False, logging_level=logging.ERROR,
     )  # fmt: skip
     yield context.address_info["gcs_address"]
     ray.shutdown()

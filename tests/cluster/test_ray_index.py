@@ -104,7 +104,7 @@ def test_the_command_makes_the_same_gallery_and_adds_to_it(
             if (place / file.name).exists():
                 (place / file.name).rename(file)
     with Gallery(place / "many") as gallery:
-        assert {one.name for one in gallery.shortlists()} == {"SQ8-8", "SQ8-8@1/4"}
+        assert {one.name for one in gallery.shortlists()} == {"sq8-8", "sq8-8@1/4"}
         assert len(gallery) == 23
 
 
