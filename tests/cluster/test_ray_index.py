@@ -181,7 +181,11 @@ def test_the_limit_of_broken_files_counts_over_all_shards(cluster: str, place: P
     assert said[0] == said[1]
 
 
-@pytest.mark.parametrize("kind", ["shards by url", "parquet", "given"])
+# Each takes some seconds to begin.
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("parquet", "given")]
+
+
+@pytest.mark.parametrize("kind", ["shards by url", *SLOW])
 def test_any_kind_of_images_is_dealt_out(cluster: str, place: Path, kind: str) -> None:
     files = sorted(map(str, (place / "photos").rglob("*.png")))
     images: Any = files
@@ -212,6 +216,7 @@ def test_what_a_worker_cannot_do_is_said_in_its_own_words(cluster: str, place: P
     assert "ray" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_its_workers_ends_the_call(cluster: str, place: Path) -> None:
     one = mv.RayCluster(processes=1, shards=1)
     with pytest.raises(mv.ClusterError, match=r"3 processes died at shard 1, the last on .*: "):
