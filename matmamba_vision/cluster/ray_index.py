@@ -132,7 +132,7 @@ def index_on_ray(
     encoder = ImageEncoder.of(embedder_at(model), texts, batch_size, workers)
     collection = collection_of(*_wherever_read(images, ids), labels, reading)
     report.left_out(collection.left_out)
-    call = _Call(wanted, encoder, collection, cluster, threads or cluster.cpus, model)
+    call = _Call(wanted, encoder, collection, cluster, threads or cluster.cpus)
     # The caller's spelling, as `index` has it.
     return replace(call.run(), gallery=Path(gallery), seconds=time.monotonic() - start)
 
@@ -162,7 +162,6 @@ class _Call:
     images: Images
     cluster: RayCluster
     threads: int
-    model: ModelLike
 
     def run(self) -> Indexed:
         """Index shard by shard, and merge."""
@@ -237,6 +236,8 @@ class _Call:
         except BaseException:
             if kept := _kept(folders):
                 report.say(f"{kept} images are in {folders.folder}: the same call goes on from there")
+            else:
+                folders.remove()
             raise
         if len(left) == len(self.images) and not any(state.total for state in counted.states.values()):
             folders.remove()
@@ -336,10 +337,11 @@ class _Held:
     """The folder of the shards, for this call alone."""
 
     def __init__(self, folders: ShardFolders) -> None:
-        self._lock = folders.hold()
+        self._folders, self._lock = folders, folders.hold()
 
     def close(self) -> None:
         self._lock.release()
+        self._folders.remove_if_empty()
 
 
 @dataclass

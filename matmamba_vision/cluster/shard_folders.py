@@ -45,9 +45,15 @@ class ShardFolders:
         """Keep other calls out until the lock is released; makes the folder.
 
         Raises:
-            GalleryError: another call has it.
+            GalleryError: another call has it, or it holds what no call has begun, and what none may delete.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        names = {file.name for file in self.folder.iterdir()}
+        if _BEGUN not in names and (foreign := sorted(filter(_is_foreign, names))):
+            raise GalleryError(
+                f"{self.folder} has {foreign[0]}, and is not the folder of shards that a call has begun: choose"
+                " another gallery, or move it"
+            )
         try:
             return Lock(self.folder / _LOCK)
         except Busy as error:
@@ -77,9 +83,20 @@ class ShardFolders:
         partial.replace(self.folder / _BEGUN)
 
     def remove(self) -> None:
-        """Delete all that is there: the note first, without which the rest means nothing."""
-        (self.folder / _BEGUN).unlink(missing_ok=True)
-        shutil.rmtree(self.folder)
+        """Delete all that is there: the note last, without which the rest would be nobody's."""
+        for file in self.folder.iterdir():
+            if file.is_dir():
+                shutil.rmtree(file, ignore_errors=True)
+            elif file.name not in (_BEGUN, _LOCK):
+                file.unlink(missing_ok=True)
+        for name in (_BEGUN, _LOCK):
+            (self.folder / name).unlink(missing_ok=True)
+        self.remove_if_empty()
+
+    def remove_if_empty(self) -> None:
+        """Delete the folder itself; on NFS only when nobody has a file of it open any more."""
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def ask(self, token: str) -> None:
         """Write what every process of the cluster has to find here."""
@@ -111,6 +128,11 @@ class ShardFolders:
             f"{host} does not see {self.folder}, or cannot write there: the gallery has to lie in a folder"
             " that all machines of the cluster share"
         )
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file is not what a call leaves that was killed before it began."""
+    return name != _LOCK and not name.startswith((_PROBE, _BEGUN, ".nfs"))
 
 
 def digest_of(texts: Sequence[str]) -> str:

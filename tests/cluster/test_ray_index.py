@@ -206,14 +206,20 @@ def test_any_kind_of_images_is_dealt_out(cluster: str, place: Path, kind: str) -
 
 
 def test_what_a_worker_cannot_do_is_said_in_its_own_words(cluster: str, place: Path) -> None:
-    """Here a disk that refuses: the folder of a shard is a file."""
-    shards = place / "many.shards"
-    shards.mkdir()
-    (shards / "1-of-4").write_text("mine")
-    with pytest.raises(mv.MatMambaError, match="1-of-4 exists and is not a gallery") as caught:
-        mv.index_on_ray(place / "photos", place / "many", cluster=TWO, model=place / "model", **QUICK)
+    """Here it finds no model where the caller found one; nothing is left behind."""
+
+    def lose_the_model(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "starting processes" and not event.finished:
+            shutil.rmtree(place / "model")
+
+    with pytest.raises(mv.CheckpointError, match="model") as caught:
+        mv.index_on_ray(
+            place / "photos", place / "many", cluster=TWO, model=place / "model", progress=lose_the_model,
+            **QUICK,
+        )  # fmt: skip
     assert "\n" not in str(caught.value)
     assert "ray" not in str(caught.value)
+    assert not (place / "many.shards").exists()
 
 
 @pytest.mark.slow

@@ -92,6 +92,13 @@ def test_images_that_a_machine_lacks_are_told(worker: ShardWorker, folders: Shar
     assert "does not see the images, such as /nowhere/1.jpg" in str(refused)
 
 
+def test_a_folder_of_somebody_else_is_left_alone(folders: ShardFolders) -> None:
+    (folders.folder / "train-000.tar").write_text("mine")
+    with pytest.raises(mv.MatMambaError, match=r"has train-000\.tar, and is not the folder of shards"):
+        folders.hold()
+    assert (folders.folder / "train-000.tar").read_text() == "mine"
+
+
 def test_two_calls_do_not_share_a_folder(folders: ShardFolders) -> None:
     held = folders.hold()
     with pytest.raises(mv.MatMambaError, match="another call indexes by way of"):
