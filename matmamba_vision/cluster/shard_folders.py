@@ -51,7 +51,7 @@ class ShardFolders:
         names = {file.name for file in self.folder.iterdir()}
         if _BEGUN not in names and (foreign := sorted(filter(_is_foreign, names))):
             raise GalleryError(
-                f"{self.folder} has {foreign[0]}, and is not the folder of shards that a call has begun: choose"
+                f"{self.folder} has {foreign[0]}, and is no folder of shards that a call has begun: choose"
                 " another gallery, or move it"
             )
         try:

@@ -94,7 +94,7 @@ def test_images_that_a_machine_lacks_are_told(worker: ShardWorker, folders: Shar
 
 def test_a_folder_of_somebody_else_is_left_alone(folders: ShardFolders) -> None:
     (folders.folder / "train-000.tar").write_text("mine")
-    with pytest.raises(mv.MatMambaError, match=r"has train-000\.tar, and is not the folder of shards"):
+    with pytest.raises(mv.MatMambaError, match=r"has train-000\.tar, and is no folder of shards"):
         folders.hold()
     assert (folders.folder / "train-000.tar").read_text() == "mine"
 
