@@ -38,7 +38,7 @@ PAIRS = {1: ("1 thread", "Ray, 1 process"), 2: ("2 threads", "Ray, 2 processes")
 
 def cases(plan: Plan, photos: int = PHOTOS) -> Iterator[Case]:
     """The rates, then what starting takes."""
-    photos = photos if plan.repeats > ROUNDS else min(photos, 128)
+    photos = photos if plan.repeats >= ROUNDS else min(photos, 128)
     waits: dict[str, list[float]] = {ray: [] for _, ray in PAIRS.values()}
     with tempfile.TemporaryDirectory() as folder, connected(RayCluster(), 0):
         images, same = Path(folder) / "photos", Same()

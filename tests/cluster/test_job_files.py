@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import documents
@@ -22,7 +21,7 @@ SHARDS, FEW = 32, 3
 PRINTS = "#!/bin/bash\nprintf '%q ' \"$@\"\n"
 
 
-def words_of(script: str, place: Path, variables: Mapping[str, str]) -> list[str]:
+def words_of(script: str, place: Path, variables: dict[str, str]) -> list[str]:
     """What a script gives to `matmamba`, as a shell reads it, with the test's folders."""
     (place / "bin").mkdir(exist_ok=True)
     (place / "bin" / "matmamba").write_text(PRINTS)
