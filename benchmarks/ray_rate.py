@@ -31,14 +31,14 @@ from matmamba_vision.galleries.gallery_model import SHIPPED
 from matmamba_vision.progress import Event, Progress
 from measuring import Case, Plan, Ratio, in_fresh_process, measure_case, run
 
-PHOTOS, ROUNDS, STARTS, BATCH = 1024, 4, 3, 64
+PHOTOS, ROUNDS, STARTS, BATCH = 1024, 3, 3, 64
 # Without Ray and with it, on as many cores.
 PAIRS = {1: ("1 thread", "Ray, 1 process"), 2: ("2 threads", "Ray, 2 processes")}
 
 
 def cases(plan: Plan, photos: int = PHOTOS) -> Iterator[Case]:
     """The rates, then what starting takes."""
-    photos = photos if plan.repeats >= ROUNDS else min(photos, 128)
+    photos = photos if plan.repeats > ROUNDS else min(photos, 128)
     waits: dict[str, list[float]] = {ray: [] for _, ray in PAIRS.values()}
     with tempfile.TemporaryDirectory() as folder, connected(RayCluster(), 0):
         images, same = Path(folder) / "photos", Same()
