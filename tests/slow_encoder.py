@@ -22,7 +22,8 @@ def _slowly(images: Tensor) -> Tensor:
 
 
 def _deadly(images: Tensor) -> Tensor:
-    if len(images) > 1:
+    # An encoder is tried on two images when it is made.
+    if len(images) > 2:
         os._exit(1)
     return _features(images)
 
@@ -33,5 +34,5 @@ def slow_encoder() -> Encoder:
 
 
 def deadly_encoder() -> Encoder:
-    """One that ends its process at the first batch of more than one image."""
+    """One that ends its process at the first batch of more than two images."""
     return encoder_from(_deadly, "deadly", size=16)
