@@ -4,7 +4,8 @@ The demo's results are recorded by `make demo record`, those of the report by `m
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
 benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
 of a student by benchmarks/distilled.py and benchmarks/distill_ablation.py, those of fine-tuning by
-benchmarks/fine_tuning.py, those of carried state by benchmarks/streaming.py.
+benchmarks/fine_tuning.py, those of carried state by benchmarks/streaming.py, those of indexing on Ray by
+benchmarks/ray_rate.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import distill_ablation
 import fine_tuning
 import matmamba_vision
 import nested_quality
+import ray_rate
 import report
 import retrieval_tables
 import second_encoding
@@ -321,6 +323,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photos_tinyimagenet": lambda: retrieval_tables.photos_table(read("photos"), "tinyimagenet"),
     "scaling": lambda: retrieval_tables.scaling_table(read("photos_unscaled"), read("photos")),
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
+    "ray_rate": lambda: ray_rate.table(read("ray_rate")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
     "serving": lambda: serving.page(read("serving")),
     "streaming": lambda: streaming.page(read("streaming")),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matmamba_retrieval.backends.comparison import PushCheck
     from matmamba_retrieval.backends.pushing import Pushed
 
+    from .cluster.ray_cluster import ClusterError, RayCluster
+    from .cluster.ray_index import index_on_ray
     from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
     from .encoders import Encoder, EncoderError, encoder_from, open_encoder
     from .errors import MissingPackageError, NotFiniteError, SystemRefusalError
@@ -62,6 +64,11 @@ else:
             "matmamba_retrieval": ("Strategy",),
             "matmamba_retrieval.backends.comparison": ("PushCheck",),
             "matmamba_retrieval.backends.pushing": ("Pushed",),
+            ".cluster.ray_cluster": (
+                "ClusterError",
+                "RayCluster",
+            ),
+            ".cluster.ray_index": ("index_on_ray",),
             ".data": (
                 "CheckedData",
                 "Prepared",
@@ -164,6 +171,7 @@ else:
 __all__ = [
     "Answer",
     "CheckedData",
+    "ClusterError",
     "Demonstration",
     "DistillConfig",
     "DuplicatesFound",
@@ -188,6 +196,7 @@ __all__ = [
     "Progress",
     "PushCheck",
     "Pushed",
+    "RayCluster",
     "Reindexed",
     "Repaired",
     "Run",
@@ -210,6 +219,7 @@ __all__ = [
     "extract",
     "import_gallery",
     "index",
+    "index_on_ray",
     "index_vectors",
     "load_config",
     "merge",

@@ -45,6 +45,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "qdrant_client": "qdrant",
     "qdrant_edge": "qdrant",
+    "ray": "ray",
     # What trains the network, and runs it in torch.
     "torch": "torch",
     "torchvision": "torch",

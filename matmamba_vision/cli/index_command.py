@@ -3,6 +3,10 @@
 The gallery is created if it is not there, and remembers its checkpoint. Images that it has are left alone, so
 the same command continues a run that was stopped, or adds what is new in a folder.
 
+With --engine ray the processes of a Ray cluster encode (extra [ray]): the same gallery, to the bit. It has to
+lie in a folder that all machines of the cluster share, beside the folder of its shards, GALLERY.shards, which
+is deleted in the end.
+
 A checkpoint is a model of ours, or any encoder: timm:NAME, timm:local-dir:FOLDER or timm:hf-hub:OWNER/NAME;
 open_clip:ARCH/TAG, whose galleries are asked by texts, too; or FILE.onnx, with FILE.json beside it that says
 how images are prepared. Vectors that were made elsewhere are asked by images once `matmamba gallery encoder`
@@ -17,6 +21,8 @@ examples:
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory auto
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --widths 1/8 --metadata photos.csv
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G2 --shard 2/4
+  matmamba index --images PHOTOS --gallery G --engine ray --processes 2
+  matmamba index --images PHOTOS --gallery G --engine ray --address auto --cpus 2
   matmamba index --vectors clip.parquet --model-name clip-vit-b32 --gallery C --normalise
   matmamba index --gallery G --dims 64 --factory ivfpq     # another index over the images that are there
 """
@@ -24,15 +30,19 @@ examples:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from shlex import quote
+from typing import Literal
 
 import tyro
 from matmamba_datasets import TableReading
 from matmamba_datasets import shown as printable
 from matmamba_retrieval import Gallery, GalleryError
 
+from ..cluster.ray_cluster import RayCluster
+from ..cluster.ray_index import index_on_ray
 from ..galleries.gallery_model import SHIPPED
 from ..galleries.image_intake import index
 from ..galleries.intake import Indexed
@@ -50,8 +60,8 @@ from .summary import continuable, summarise
 class IndexFlags:
     # Folder of the gallery.
     gallery: Path
-    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard.
-    images: Path | None = None
+    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard; shards also by URL.
+    images: str | None = None
     # Instead of images: vectors made elsewhere, as a NumPy file (n, D), or as a Parquet file with columns id
     # and vector, and if there path, label and whatever else is known about each image.
     vectors: Path | None = None
@@ -91,6 +101,11 @@ class IndexFlags:
     workers: int = 0
     # Threads that encode; 0 for as many as torch takes.
     threads: int = 0
+    # What encodes images: this process (local), or processes of a Ray cluster (ray), each of which has the
+    # batches, workers and threads that are asked for.
+    engine: Literal["local", "ray"] = "local"
+    # With --engine ray: which cluster, and how much of it.
+    cluster: tyro.conf.OmitArgPrefixes[RayCluster] = field(default_factory=RayCluster)
     # Of vectors: name of the model that made them, so that others of it can be added; by default the file's
     # checksum stands for it.
     model_name: str = ""
@@ -150,7 +165,8 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
             progress=listener,
         )
     assert args.images is not None
-    return index(
+    images = partial(
+        index if args.engine == "local" else index_on_ray,
         args.images,
         args.gallery,
         model=model_named(args.checkpoint, args.teacher),
@@ -160,16 +176,15 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
         factory=args.factory,
         metadata=args.metadata,
         reading=args.reading,
-        upsert=args.upsert,
-        changed=args.changed,
-        prune=args.prune,
-        shard=args.shard,
         max_broken=args.max_broken,
         batch_size=args.batch_size,
         workers=args.workers,
         threads=args.threads,
         progress=listener,
     )
+    if args.engine == "ray":
+        return images(cluster=args.cluster)
+    return images(upsert=args.upsert, changed=args.changed, prune=args.prune, shard=args.shard)
 
 
 def _build(args: IndexFlags, console: Console) -> None:
@@ -203,10 +218,27 @@ def _require_fitting(args: IndexFlags) -> None:
         ]
     if args.shard and (args.dims or args.factory):
         unused += ["--dims or --factory (`matmamba merge` takes them)"]
+    if args.engine == "ray" and args.images is not None:
+        _require_of_ray(args)
+    elif args.cluster != RayCluster() or args.engine == "ray":
+        unused.append("--engine ray" if args.engine == "ray" else _first_set(args.cluster))
     if unused:
         kind = "a shard" if args.shard else "images" if args.images else "vectors"
         kind = kind if args.images or args.vectors else "images that are there"
         raise GalleryError(f"{unused[0]} means nothing for {kind}")
+
+
+def _require_of_ray(args: IndexFlags) -> None:
+    for name in ("upsert", "changed", "prune", "shard"):
+        if getattr(args, name):
+            raise GalleryError(f"--{name} means nothing with --engine ray")
+
+
+def _first_set(cluster: RayCluster) -> str:
+    """The first flag that asks for something of a cluster, which no engine here has."""
+    usual = RayCluster()
+    names = [one.name for one in fields(cluster) if getattr(cluster, one.name) != getattr(usual, one.name)]
+    return f"--{names[0]} without --engine ray"
 
 
 def _say_changes(console: Console, indexed: Indexed) -> None:

@@ -41,6 +41,8 @@ INSTEAD = {
     # No server is there, and the gallery may have been made anew since it was pushed.
     r"qdrant://localhost:6333/photos(?: --verify-only)?": "edge:SERVED --replace",
     r"edge:PUSHED": "edge:PUSHED --replace",
+    # Run by tests of the cluster, which have a Ray.
+    r"^matmamba index .*--engine ray.*": "",
     # It would serve until it is told to end.
     r"^matmamba serve (.*?)( --check)?$": r"matmamba serve \1 --check --port 0",
     r"timm:resnet50.a1_in1k": "timm:local-dir:LITE2",
