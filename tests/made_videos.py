@@ -68,7 +68,7 @@ def noisy(pictures: Iterable[Pixels], strength: float, seed: int = 0) -> Iterato
 def cuts(
     seeds: Sequence[int], seconds: Sequence[float], fps: float = 10, size: tuple[int, int] = SIZE
 ) -> list[Pixels]:
-    """Scenes one after the other, each a slow pan over the scenery of its seed, with no passage between them."""
+    """Scenes one after the other, each a slow pan over the scenery of its seed: cuts lie between."""
     pictures = list[Pixels]()
     for seed, length in zip(seeds, seconds, strict=True):
         pictures += pan(scenery(seed, size), round(length * fps), share=0.1)

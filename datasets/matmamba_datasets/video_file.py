@@ -262,10 +262,8 @@ def _pictures(container: InputContainer, name: str, limits: Limits) -> VideoStre
     stream = max(found, key=lambda one: one.codec_context.width * one.codec_context.height)
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > limits.max_megapixels * 1e6:
-        raise BrokenVideoError(
-            name,
-            f"frames of {width} x {height} pixels, more than max_megapixels {limits.max_megapixels:g} allows",
-        )
+        allowed = f"more than the {limits.max_megapixels:g} megapixels that max_megapixels allows"
+        raise BrokenVideoError(name, f"frames of {width} x {height}, {allowed}")
     return stream
 
 

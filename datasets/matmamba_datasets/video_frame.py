@@ -28,8 +28,8 @@ class Frame:
         """RGB, upright, its pixels square.
 
         Args:
-            at_least: the picture may be smaller than the frame, by a power of two, as long as its shorter edge
-                has so many pixels; with 0 it may not. Of large frames that is faster.
+            at_least: the picture may be smaller than the frame, by a power of two, as long as its shorter
+                edge has so many pixels; with 0 it may not. Of large frames that is faster.
         """
         width, height = max(1, round(self._decoded.width * self._aspect)), self._decoded.height
         factor = 1

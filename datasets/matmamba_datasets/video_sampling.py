@@ -111,7 +111,7 @@ def decoding_steps(packets: Iterable[TimedPacket], sampling: Sampling, start: fl
 def _marked(
     packets: Iterable[TimedPacket], sampling: Sampling, start: float
 ) -> Iterator[tuple[TimedPacket, bool, bool]]:
-    """Each packet, whether its frame is taken, and whether one is that is stored behind it and shown before."""
+    """Each packet, whether its frame is taken, and whether one is that is stored later and shown before."""
     first = start <= 0
     for packet, following, times in _windows(packets):
         leads = packet.keyframe and any(
@@ -126,7 +126,7 @@ def _marked(
 
 
 def _end(packet: TimedPacket, times: list[float]) -> float:
-    """When the next frame is shown, of frames that are shown at `times`; the last one lasts as long as it says."""
+    """When the next frame is shown, of those that are shown at `times`; the last one lasts as it says."""
     after = bisect_right(times, packet.time)
     return times[after] if after < len(times) else packet.time + packet.duration
 

@@ -1,4 +1,4 @@
-"""Videos are read frame by frame: the right ones, upright, at their times, as little decoded as that takes."""
+"""Videos are read frame by frame: the right ones, upright, at their times, with little decoded."""
 
 from __future__ import annotations
 
@@ -99,9 +99,7 @@ def test_keyframes_are_frames_that_are_stored_whole(tmp_path: Path) -> None:
 
 def test_each_frame_is_found_by_its_time_told_in_milliseconds(tmp_path: Path) -> None:
     times = [place * 1001 / 30000 for place in range(60)]
-    frames = [
-        (time, numbered(pixels, number)) for number, (time, pixels) in enumerate(zip(times, TWO_SCENES))
-    ]
+    frames = [(time, numbered(TWO_SCENES[number], number)) for number, time in enumerate(times)]
     file = write_video(tmp_path / "clip.mkv", frames)
     with VideoFile(file, threads=1) as video:
         for frame in list(video.frames()):
