@@ -46,7 +46,7 @@ class Listing:
 
     Args:
         reading: patterns of what to take, and what to do with links.
-        why_not: says of a name why such a file is not taken, "" if it is: by default unless it may be an image.
+        why_not: says of a name why such a file is not taken, "" if it is; by default of what is no image.
     """
 
     def __init__(

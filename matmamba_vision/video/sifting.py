@@ -28,16 +28,15 @@ class Sieve:
     Attributes:
         threshold: a frame is left out if its vector has at least this cosine similarity to the last kept one
             of its scene.
-        cut: a scene begins where two sampled frames that follow each other are less similar than this, and
-            their thumbnails differ by `jump` or more.
+        cut: a scene begins where two frames that follow each other are less similar than this, and their
+            thumbnails differ by `jump` or more: what comes into a view changes the vector alone, what lights
+            it up the thumbnail alone.
         jump: mean absolute difference of the thumbnails' pixels, as a share of white.
-        hard: a scene begins whatever the thumbnails say where the similarity is less than this.
     """
 
-    threshold: Similarity = 0.95
-    cut: Similarity = 0.8
-    jump: Annotated[float, Bounds(least=0, most=1)] = 0.05
-    hard: Similarity = 0.5
+    threshold: Similarity = 0.9
+    cut: Similarity = 0.7
+    jump: Annotated[float, Bounds(least=0, most=1)] = 0.1
 
     def __post_init__(self) -> None:
         require("threshold", self.threshold, Similarity)
@@ -85,11 +84,9 @@ class Sifting:
         return Verdict(kept, begins)
 
     def _cut(self, before: Floats, thumbnail_before: Floats, vector: Floats, thumbnail: Floats) -> bool:
-        alike = float(before @ vector)
-        if alike < self._sieve.hard:
-            return True
-        jump = float(np.abs(thumbnail - thumbnail_before).mean())
-        return alike < self._sieve.cut and jump >= self._sieve.jump
+        if float(before @ vector) >= self._sieve.cut:
+            return False
+        return float(np.abs(thumbnail - thumbnail_before).mean()) >= self._sieve.jump
 
 
 def thumbnail_of(image: Image.Image) -> Floats:

@@ -1,7 +1,7 @@
 """From videos into a gallery: frames sampled, sifted by a small width, kept with their scenes.
 
-A scene is committed whole, with its end: so what a gallery has of a video ends where a scene begins, and there
-the next call goes on.
+A scene is committed whole, with its end: so what a gallery has of a video ends where a scene begins, and
+there the next call goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def index_video(
     *,
     fps: float = 1.0,
     keyframes: bool = False,
-    threshold: float = 0.95,
+    threshold: float = 0.9,
     small_width: str = "",
     model: ModelLike = SHIPPED,
     prefix: str = "",
@@ -53,8 +53,8 @@ def index_video(
     Every sampled frame is encoded at a small width. One whose vector is within a threshold of the last kept
     one is left out, the others are encoded at full width. A scene begins where frames that follow each other
     differ all over. A frame's id is the video's and a time, as "talk.mp4#t=00:12:03.500"; with it are noted
-    `video`, `time`, `scene`, `scene_start`, `scene_end` and `duration`, times in seconds, which conditions may
-    ask for. Whatever stops a call, the next one goes on from the last scene that was saved.
+    `video`, `time`, `scene`, `scene_start`, `scene_end` and `duration` (of the video), times in seconds, which
+    conditions may ask for. Whatever stops a call, the next one goes on from the last scene that was saved.
 
     Args:
         videos: a folder, or a single file.
@@ -69,8 +69,8 @@ def index_video(
         widths: further widths at which each kept frame gets a vector; by default those of the gallery.
         dims: as for `index`.
         factory: as for `index`.
-        metadata: CSV file or JSON lines with what is known about the videos, found by a column id or path of a
-            video; each frame has it.
+        metadata: CSV file or JSON lines with what is known about the videos, found by a column id or path;
+            each frame has what its video has.
         reading: what is taken of a folder; by default everything that is called like a video.
         upsert: read videos that the gallery has once more, in the place of their frames.
         changed: the same of videos whose files changed since.
