@@ -251,6 +251,13 @@ def cuts_table(result: dict[str, Any]) -> str:
     return markdown(("finds cuts", "precision", "recall", "F1", "agrees with ours, F1"), rows)
 
 
+def page(result: dict[str, Any]) -> str:
+    """All tables, with what they were measured on."""
+    machine = result["machine"]
+    on = f"{result['seconds']} s on {machine['processor']}, {machine['threads']} threads."
+    return "\n\n".join([speed_table(result), sieve_table(result), cuts_table(result), on])
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 

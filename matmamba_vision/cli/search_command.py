@@ -29,7 +29,7 @@ examples:
   matmamba search --gallery G a.jpg b.png PHOTOS --k 5 --json
   matmamba search --gallery G query.jpg --html hits.html
   matmamba search --gallery G - < query.jpg
-  matmamba search --gallery V talk.mp4#t=12:03.5 --where "video = 'other.mp4' AND time < 600"
+  matmamba search --gallery V "talk.mp4#t=12:03.5" --where "video <> 'talk.mp4' AND time < 600"
   matmamba search --gallery G --like cats/0001.jpg --not dogs/0002.jpg
   matmamba search --gallery W --text "a red bicycle in snow"
   matmamba search --gallery W query.jpg --text "in snow"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -24,10 +25,13 @@ from made_videos import (
     truncated,
     write_video,
 )
+from matmamba_datasets import Limits
+from matmamba_datasets.stored import StoredImages
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.destination import Destination
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
 from matmamba_vision.cli.main import main as matmamba
+from matmamba_vision.serving.http.thumbnails import Thumbnails
 from matmamba_vision.video.known_videos import FrameNote
 from matmamba_vision.video.repeated_scenes import repeated_scenes
 from matmamba_vision.video.scene_hits import by_scene
@@ -310,10 +314,22 @@ def test_without_the_package_the_extra_is_named(
         mv.index_video(videos, tmp_path / "g")
 
 
+def test_the_service_shows_pictures_of_frames(whole: Path, tmp_path: Path) -> None:
+    """As small as they are wanted, under a tag of the video; never of a video that is gone."""
+    thumbnails = Thumbnails(Limits())
+    with Gallery(whole) as gallery:
+        (row,) = gallery.rows(gallery.live_keys()[:1])
+    found = thumbnails.get(row.path, 48)
+    assert found is not None
+    assert Image.open(io.BytesIO(found.content)).size == (48, 32)
+    other = thumbnails.get(row.path.replace("00.000", "02.000"), 48)
+    assert other is not None
+    assert other.tag != found.tag
+    assert thumbnails.get(f"{tmp_path}/none.mp4#t=00:00:00.000", 48) is None
+
+
 def test_pictures_of_frames_are_those_of_their_times(whole: Path, videos: Path) -> None:
     """Another model encodes a gallery anew from the frames themselves."""
-    from matmamba_datasets.stored import StoredImages
-
     with Gallery(whole) as gallery:
         rows = gallery.rows(gallery.live_keys())
     images = StoredImages([row.id for row in rows], [row.path for row in rows])
