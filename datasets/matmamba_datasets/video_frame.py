@@ -41,7 +41,7 @@ class Frame:
             format="rgb24",
             interpolation="AREA" if factor > 1 else "BICUBIC",
         )
-        return Image.fromarray(np.ascontiguousarray(self._upright(pixels)))
+        return Image.fromarray(np.ascontiguousarray(self._upright(np.asarray(pixels, dtype=np.uint8))))
 
     def _upright(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) as the file's display matrix lays them: turned by quarters, perhaps mirrored."""
@@ -49,7 +49,7 @@ class Frame:
         if matrix is None:
             return pixels
         # A point (x, y) is shown at (a x + c y, b x + d y).
-        a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+        a, b, _, c, d = np.frombuffer(memoryview(matrix), np.int32)[:5].tolist()  # type: ignore[arg-type]
         turned = abs(b) > abs(a)
         along_x, along_y = (c, b) if turned else (a, d)
         pixels = pixels.transpose(1, 0, 2) if turned else pixels
