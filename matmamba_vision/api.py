@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from .upkeep.merge import Merged, merge
     from .upkeep.moving import Moved
     from .upkeep.reindex import Reindexed, reindex
+    from .video.video_intake import index_video
+    from .video.video_pass import IndexedVideos
     from .widths.extract import Extracted, extract
     from .widths.select import Selected, select
     from .widths.validate import Validation, validate
@@ -152,6 +154,8 @@ else:
                 "Reindexed",
                 "reindex",
             ),
+            ".video.video_intake": ("index_video",),
+            ".video.video_pass": ("IndexedVideos",),
             ".widths.extract": (
                 "Extracted",
                 "extract",
@@ -184,6 +188,7 @@ __all__ = [
     "Hit",
     "ImageGallery",
     "Indexed",
+    "IndexedVideos",
     "LabelFindings",
     "Listener",
     "Merged",
@@ -221,6 +226,7 @@ __all__ = [
     "index",
     "index_on_ray",
     "index_vectors",
+    "index_video",
     "load_config",
     "merge",
     "open_encoder",

@@ -46,6 +46,7 @@ EXTRAS = {
     "qdrant_client": "qdrant",
     "qdrant_edge": "qdrant",
     "ray": "ray",
+    "av": "video",
     # What trains the network, and runs it in torch.
     "torch": "torch",
     "torchvision": "torch",

@@ -206,7 +206,7 @@ def _changed(target: Destination, images: Images, wanted: Wanted, part: range) -
     """Positions of the images whose files differ from those that were encoded."""
     if target.gallery is None or wanted.place is None:
         return np.empty(0, np.int64)
-    changed = set(compare(target.gallery, _spellings(wanted.place)).changed)
+    changed = set(compare(target.gallery, spellings(wanted.place)).changed)
     ids = images.ids if changed else ()
     return np.array(
         [place for place in part if ids and wanted.prefix + ids[place] in changed], dtype=np.int64
@@ -215,12 +215,12 @@ def _changed(target: Destination, images: Images, wanted: Wanted, part: range) -
 
 def look_for_changes(gallery: Gallery, wanted: Wanted) -> tuple[Changes, int]:
     """What has become of the files of images that were there before, and how many images were deleted."""
-    changes = compare(gallery, _spellings(wanted.place)) if wanted.place is not None else Changes()
+    changes = compare(gallery, spellings(wanted.place)) if wanted.place is not None else Changes()
     gone = changes.gone if wanted.prune else []
     return changes, gallery.delete(gone) if gone else 0
 
 
-def _spellings(place: Path) -> tuple[str, ...]:
+def spellings(place: Path) -> tuple[str, ...]:
     """A place as it may have been called before: as it is called now, and without links."""
     return tuple({str(absolute(place)), str(place.resolve())})
 
