@@ -4,7 +4,7 @@ The demo's results are recorded by `make demo record`, those of the report by `m
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
 benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
 of a student by benchmarks/distilled.py and benchmarks/distill_ablation.py, those of fine-tuning by
-benchmarks/fine_tuning.py.
+benchmarks/fine_tuning.py, those of scale by benchmarks/scale.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import matmamba_vision
 import nested_quality
 import report
 import retrieval_tables
+import scale_tables
 import second_encoding
 import serving
 import timm
@@ -36,7 +37,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 DEMO = RESULTS / "demo"
 # Pages with generated tables, each between `<!-- begin NAME -->` and `<!-- end NAME -->`.
-PAGES = ("README.md", "docs/models.md", "docs/results.md", "docs/training.md", "docs/distilling.md")
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("models", "results", "training", "distilling", "scale")),
+)
 RECORDED = ("results.json", "widths.png", "retrieval.png", "examples.png")
 
 
@@ -314,6 +318,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scaling": lambda: retrieval_tables.scaling_table(read("photos_unscaled"), read("photos")),
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
+    "scale_plans": lambda: scale_tables.measured(scale_tables.plans_table),
+    "scale_encoders": scale_tables.encoders_table,
+    "scale_bytes": scale_tables.bytes_table,
+    "scale_figures": lambda: scale_tables.measured(scale_tables.figures_table),
+    "scale_checks": lambda: scale_tables.measured(scale_tables.checks_table),
     "serving": lambda: serving.page(read("serving")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }
