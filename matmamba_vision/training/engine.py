@@ -60,7 +60,7 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
         raise ConfigError("device 'cuda' cannot be used: torch finds no GPU here")
     # Accelerate keeps one state per process; a later run in it may want another precision.
     AcceleratorState._reset_state(reset_partial_state=not _distributed())
-    # A machine that is cut off says nothing: by default gloo would wait for half an hour.
+    # A machine that is cut off says nothing, and nobody says that it is gone.
     handlers: list[Any] = [InitProcessGroupKwargs(timeout=timedelta(seconds=engine.lost_seconds))]
     if engine.fsdp:
         known["fsdp_plugin"] = FullyShardedDataParallelPlugin(

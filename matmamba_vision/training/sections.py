@@ -147,7 +147,7 @@ class EngineConfig:
     fsdp: bool = False
     # Seconds without a word from another process after which it counts as lost, and the run ends, to be
     # resumed. Others wait that long while the first one saves, measures and draws.
-    lost_seconds: Annotated[int, Bounds(least=1)] = 600
+    lost_seconds: Annotated[int, Bounds(least=1)] = 1800
     # On a single GPU, launch forward and backward of each width at once, as a CUDA graph. Not with fp16,
     # compile, model.grad_checkpointing or widths that skip a block: these go kernel by kernel.
     cuda_graphs: bool = True
