@@ -154,7 +154,7 @@ class Teaching:
             most: images whose vectors a new rotation is fitted to.
         """
         require_length(self._config, length)
-        # All compute it, so that none waits for long; but machines round differently, and one space is learnt.
+        # All compute it, so that none waits long; but machines round differently, and one space is learnt.
         own = self._rotation(digests, lambda: vectors(np.sort(self._order[:most])))
         rotation = from_first(self._accelerator, lambda: own)
         self._config.teacher_digest, self._config.rotation_digest = rotation.encoder, rotation.digest
