@@ -116,10 +116,8 @@ class Searching:
         return self.call_ms + self.compared_ms * compared(rows, prefix, effort) + self.candidate_ms * more
 
     def building(self, rows: float, prefix: int) -> float:
-        """Seconds of building an index of cells, of one core."""
-        number = cells(max(1, int(rows)))
-        trained = PASSES * min(rows, TRAINING_ROWS, ROWS_OF_A_CELL * number)
-        return self.build_seconds * (trained + rows) * number * prefix
+        """Seconds of building an index of cells, of one core, beside its start."""
+        return self.build_seconds * building_work(rows, prefix)
 
     def adding(self, rows: float, prefix: int) -> float:
         """Seconds of adding rows to a new gallery, and of building its index, of one core."""
@@ -132,6 +130,13 @@ class Searching:
     def disk(self, rows: float, dim: int, prefix: int, recipe: str) -> float:
         """Bytes of a gallery's folder."""
         return rows * (HALF * dim + self.catalogue_bytes) + index_bytes(rows, prefix, recipe)
+
+
+def building_work(rows: float, prefix: int) -> float:
+    """Coordinates of rows that are compared with centroids while an index of cells is built."""
+    number = cells(max(1, int(rows)))
+    trained = PASSES * min(rows, TRAINING_ROWS, ROWS_OF_A_CELL * number)
+    return (trained + rows) * number * prefix
 
 
 def compared(rows: float, prefix: int, effort: int) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from capacity import Indexing, Searching, compared, line, taken
+from capacity import Indexing, Searching, building_work, compared, line, taken
 from matmamba_datasets import eval_transform, open_images
 from matmamba_retrieval import Strategy
 from matmamba_vision import index, index_vectors, load_checkpoint, merge, open_gallery
@@ -247,14 +247,15 @@ def search_figures(first: dict[str, Any], half: dict[str, Any]) -> dict[str, Any
     call, per_compared = line([compared(rows, PREFIX, e) for e in EFFORTS], first["by_effort"])
     _, candidate = line([float(length) for length in LENGTHS], first["by_length"])
     exact_call, exact = line([float(fewer * DIM), float(rows * DIM)], [half["exact_ms"], first["exact_ms"]])
-    start, add = line([float(fewer), float(rows)], [half["add_s"], first["add_s"]])
+    add_start, add = line([float(fewer), float(rows)], [half["add_s"], first["add_s"]])
+    works = [building_work(count, PREFIX) for count in (fewer, rows)]
+    build_start, build = line(works, [half["build_s"], first["build_s"]])
     one = Searching(
         call_ms=call, compared_ms=per_compared, exact_ms=exact, exact_call_ms=exact_call, candidates=LENGTH,
-        candidate_ms=candidate, add_seconds=add, start_seconds=start, build_seconds=1.0,
+        candidate_ms=candidate, add_seconds=add, start_seconds=add_start + build_start, build_seconds=build,
         catalogue_bytes=0.0, base_bytes=0.0,
     )  # fmt: skip
     known = vars(one) | {
-        "build_seconds": first["build_s"] / one.building(rows, PREFIX),
         "catalogue_bytes": (first["disk_bytes"] - one.disk(rows, DIM, PREFIX, RECIPE)) / rows,
         "base_bytes": first["own_bytes"] - one.memory(rows, PREFIX, RECIPE),
     }
