@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,13 +86,14 @@ def test_a_core_adds_what_was_measured() -> None:
 
 
 def test_a_larger_gallery_takes_no_less() -> None:
-    for measure in (
+    measures: tuple[Callable[[float], float], ...] = (
         lambda rows: SEARCHING.exact(rows, 256),
         lambda rows: SEARCHING.shortlist(rows, 64, 16),
         lambda rows: SEARCHING.adding(rows, 64),
         lambda rows: SEARCHING.memory(rows, 64, "ivfpq"),
         lambda rows: SEARCHING.disk(rows, 256, 64, "ivfpq"),
-    ):
+    )
+    for measure in measures:
         found = [measure(rows) for rows in SIZES]
         assert found == sorted(found)
         assert found[0] > 0

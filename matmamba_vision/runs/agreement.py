@@ -63,7 +63,7 @@ def from_first(accelerator: Accelerator, find: Callable[[], T]) -> T:
     value, fault = found[0]
     if fault is not None:
         raise fault
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def hold_folder(accelerator: Accelerator, output: Path) -> RunFolder | None:
