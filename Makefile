@@ -20,7 +20,7 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time latency,$(BENCHMARKS))
 
-.PHONY: demo serve test coverage test-timm browser qdrant slow smoke lint format docs record readme bench kernels native clean
+.PHONY: demo serve test coverage test-timm browser qdrant slow cluster smoke lint format docs record readme bench kernels native clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
@@ -48,6 +48,9 @@ qdrant: $(READY)  ## the tests of pushed galleries on a real server: make qdrant
 
 slow: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m slow $(FLAGS)
+
+cluster: $(READY)  ## several machines, as network namespaces (needs root and iproute2), or a service that is named
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster $(FLAGS)
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those o
 benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
 of a student by benchmarks/distilled.py and benchmarks/distill_ablation.py, those of fine-tuning by
 benchmarks/fine_tuning.py, those of carried state by benchmarks/streaming.py, those of indexing on Ray by
-benchmarks/ray_rate.py.
+benchmarks/ray_rate.py, those of scale by benchmarks/scale.py.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import nested_quality
 import ray_rate
 import report
 import retrieval_tables
+import scale_tables
 import second_encoding
 import serving
 import streaming
@@ -42,11 +43,7 @@ DEMO = RESULTS / "demo"
 # Pages with generated tables, each between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 PAGES = (
     "README.md",
-    "docs/models.md",
-    "docs/results.md",
-    "docs/training.md",
-    "docs/distilling.md",
-    "docs/streaming.md",
+    *(f"docs/{name}.md" for name in ("models", "results", "training", "distilling", "scale", "streaming")),
 )
 RECORDED = ("results.json", "widths.png", "retrieval.png", "examples.png")
 
@@ -333,6 +330,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "ray_rate": lambda: ray_rate.table(read("ray_rate")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
+    "scale_plans": lambda: scale_tables.measured(scale_tables.plans_table),
+    "scale_encoders": scale_tables.encoders_table,
+    "scale_bytes": scale_tables.bytes_table,
+    "scale_figures": lambda: scale_tables.measured(scale_tables.figures_table),
+    "scale_checks": lambda: scale_tables.measured(scale_tables.checks_table),
     "serving": lambda: serving.page(read("serving")),
     "streaming": lambda: streaming.page(read("streaming")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
