@@ -43,6 +43,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
+    "av": "video",
     # What trains the network, and runs it in torch.
     "torch": "torch",
     "torchvision": "torch",

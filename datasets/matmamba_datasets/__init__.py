@@ -7,7 +7,7 @@ from matmamba_common.lazy import names_of
 from .torchvision_startup import mend_when_imported
 
 if TYPE_CHECKING:
-    from .errors import BrokenImageError, DataError
+    from .errors import BrokenImageError, BrokenVideoError, DataError
     from .fixed_views import FixedViews
     from .image_file import read_image
     from .joined import JoinedImages, open_training_images
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from .stored import StoredImages
     from .tally import BrokenTally
     from .transforms import AugmentConfig, eval_transform, train_transform, view_transform
+    from .video_file import VideoFile
+    from .video_frame import Frame
+    from .video_sampling import Sampling
 else:
     __getattr__, __dir__ = names_of(
         __name__,
         {
             ".errors": (
                 "BrokenImageError",
+                "BrokenVideoError",
                 "DataError",
             ),
             ".fixed_views": ("FixedViews",),
@@ -74,6 +78,9 @@ else:
                 "train_transform",
                 "view_transform",
             ),
+            ".video_file": ("VideoFile",),
+            ".video_frame": ("Frame",),
+            ".video_sampling": ("Sampling",),
         },
     )
 
@@ -84,21 +91,25 @@ __all__ = [
     "Batch",
     "BrokenImageError",
     "BrokenTally",
+    "BrokenVideoError",
     "DataConfig",
     "DataError",
     "DecodedLoader",
     "FixedViews",
+    "Frame",
     "Images",
     "JoinedImages",
     "Limits",
     "Loader",
     "Reading",
     "Sample",
+    "Sampling",
     "SizedViews",
     "Splits",
     "StoredImages",
     "Subset",
     "TableReading",
+    "VideoFile",
     "decode",
     "eval_transform",
     "left_out_text",
