@@ -50,6 +50,18 @@ if TYPE_CHECKING:
     from .upkeep.merge import Merged, merge
     from .upkeep.moving import Moved
     from .upkeep.reindex import Reindexed, reindex
+    from .video.watch_events import (
+        GalleryChanged,
+        MatchBegan,
+        MatchEnded,
+        StreamBack,
+        StreamLost,
+        WatchEnded,
+        WatchEvent,
+        WatchStarted,
+        WatchStatus,
+    )
+    from .video.watching import Watch, watch
     from .widths.extract import Extracted, extract
     from .widths.select import Selected, select
     from .widths.validate import Validation, validate
@@ -141,6 +153,21 @@ else:
                 "Reindexed",
                 "reindex",
             ),
+            ".video.watch_events": (
+                "GalleryChanged",
+                "MatchBegan",
+                "MatchEnded",
+                "StreamBack",
+                "StreamLost",
+                "WatchEnded",
+                "WatchEvent",
+                "WatchStarted",
+                "WatchStatus",
+            ),
+            ".video.watching": (
+                "Watch",
+                "watch",
+            ),
             ".widths.extract": (
                 "Extracted",
                 "extract",
@@ -168,12 +195,15 @@ __all__ = [
     "EncoderSet",
     "Event",
     "Extracted",
+    "GalleryChanged",
     "GivenVectors",
     "Hit",
     "ImageGallery",
     "Indexed",
     "LabelFindings",
     "Listener",
+    "MatchBegan",
+    "MatchEnded",
     "Merged",
     "MissingPackageError",
     "Moved",
@@ -187,6 +217,8 @@ __all__ = [
     "Run",
     "Selected",
     "Strategy",
+    "StreamBack",
+    "StreamLost",
     "Study",
     "SystemRefusalError",
     "Taught",
@@ -195,6 +227,11 @@ __all__ = [
     "Tuned",
     "Validation",
     "Verified",
+    "Watch",
+    "WatchEnded",
+    "WatchEvent",
+    "WatchStarted",
+    "WatchStatus",
     "answers_to_dict",
     "build_indexes",
     "demo",
@@ -218,6 +255,7 @@ __all__ = [
     "tune",
     "validate",
     "verify_data",
+    "watch",
     "with_teacher",
     "write_page",
 ]

@@ -1,0 +1,1 @@
+"""Video: a stream watched as it comes."""
