@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from .upkeep.merge import Merged, merge
     from .upkeep.moving import Moved
     from .upkeep.reindex import Reindexed, reindex
+    from .video.video_intake import index_video
+    from .video.video_pass import IndexedVideos
     from .video.watch_events import (
         GalleryChanged,
         MatchBegan,
@@ -153,6 +155,8 @@ else:
                 "Reindexed",
                 "reindex",
             ),
+            ".video.video_intake": ("index_video",),
+            ".video.video_pass": ("IndexedVideos",),
             ".video.watch_events": (
                 "GalleryChanged",
                 "MatchBegan",
@@ -200,6 +204,7 @@ __all__ = [
     "Hit",
     "ImageGallery",
     "Indexed",
+    "IndexedVideos",
     "LabelFindings",
     "Listener",
     "MatchBegan",
@@ -242,6 +247,7 @@ __all__ = [
     "import_gallery",
     "index",
     "index_vectors",
+    "index_video",
     "load_config",
     "merge",
     "open_encoder",

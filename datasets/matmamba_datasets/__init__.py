@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .video_file import VideoFile
     from .video_frame import Frame
     from .video_sampling import Sampling
+    from .videos import Videos, open_videos
 else:
     __getattr__, __dir__ = names_of(
         __name__,
@@ -81,6 +82,7 @@ else:
             ".video_file": ("VideoFile",),
             ".video_frame": ("Frame",),
             ".video_sampling": ("Sampling",),
+            ".videos": ("Videos", "open_videos"),
         },
     )
 
@@ -110,6 +112,7 @@ __all__ = [
     "Subset",
     "TableReading",
     "VideoFile",
+    "Videos",
     "decode",
     "eval_transform",
     "left_out_text",
@@ -117,6 +120,7 @@ __all__ = [
     "open_images",
     "open_splits",
     "open_training_images",
+    "open_videos",
     "read_image",
     "shown",
     "train_transform",

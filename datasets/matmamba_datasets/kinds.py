@@ -113,6 +113,14 @@ def why_no_image(name: str) -> str:
     return reasons().get(suffix_of(name), "") or ("not an image" if name.lower() in _NAMES else "")
 
 
+def why_no_video(name: str) -> str:
+    """Why a file of this name is not read as a video, "" if it may be one."""
+    if name.startswith("."):
+        return "hidden"
+    suffix = suffix_of(name)
+    return "" if suffix in VIDEO_SUFFIXES else f"not a video ({suffix})" if suffix else "not a video"
+
+
 def why_no_folder(name: str) -> str:
     """Why a folder of this name is not looked into, "" if it is."""
     if name.lower() in _SYSTEM_FOLDERS:

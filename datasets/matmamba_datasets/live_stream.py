@@ -142,13 +142,18 @@ class LiveStream:
         import av
 
         with self._faults():
-            return av.open(
+            container = av.open(
                 place,
                 format=self._form or None,
                 options=dict(self._options or {}),
                 timeout=self._timeout_s,
                 metadata_errors="ignore",
             )
+        # It takes texts for what a terminal shows.
+        if container.format.name == "tty" and not self._form:
+            container.close()
+            raise BrokenVideoError(self.name, "not a video")
+        return container
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

@@ -51,6 +51,7 @@ class VideoFile:
         duration: in seconds; 0 where nobody knows.
         rate: frames a second, on average; 0 where nobody knows.
         damaged: places that could not be decoded so far.
+        reached: the end of what was read so far, in seconds.
 
     Raises:
         BrokenVideoError: there is no such file, it is no video, or it has sound alone; one line says which.
@@ -66,7 +67,7 @@ class VideoFile:
         threads: int = 0,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.damaged = os.fspath(source), 0
+        self.name, self.damaged, self.reached = os.fspath(source), 0, 0.0
         if not stream:
             require_file(self.name)
         # As a file, whatever its name looks like to libavformat.
@@ -161,13 +162,10 @@ class VideoFile:
                     if packet.pts is None:
                         packet.pts = round(number * usual / self._unit) if packet.dts is None else packet.dts
                     number += 1
-                    yield TimedPacket(
-                        packet=packet,
-                        time=packet.pts * self._unit - self._begin,
-                        duration=(packet.duration or 0) * self._unit or usual,
-                        keyframe=packet.is_keyframe,
-                        size=packet.size,
-                    )
+                    time = packet.pts * self._unit - self._begin
+                    duration = (packet.duration or 0) * self._unit or usual
+                    self.reached = max(self.reached, time + duration)
+                    yield TimedPacket(packet, time, duration, packet.is_keyframe, packet.size)
             except InvalidDataError:
                 self.damaged += 1
 
@@ -258,7 +256,7 @@ def pictures_of(container: InputContainer, name: str, limits: Limits) -> VideoSt
     found = [one for one in container.streams.video if not one.disposition & cover]
     if not found:
         sound = "sound alone, no pictures" if container.streams.audio else "there are no pictures in it"
-        raise BrokenVideoError(name, sound)
+        raise BrokenVideoError(name, sound, foreign=True)
     stream = max(found, key=lambda one: one.codec_context.width * one.codec_context.height)
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > limits.max_megapixels * 1e6:

@@ -1,4 +1,4 @@
-"""Add images to a gallery, encoded at full width, or vectors that were made elsewhere.
+"""Add images to a gallery, encoded at full width, or frames of videos, or vectors made elsewhere.
 
 The gallery is created if it is not there, and remembers its checkpoint. Images that it has are left alone, so
 the same command continues a run that was stopped, or adds what is new in a folder.
@@ -7,6 +7,10 @@ A checkpoint is a model of ours, or any encoder: timm:NAME, timm:local-dir:FOLDE
 open_clip:ARCH/TAG, whose galleries are asked by texts, too; or FILE.onnx, with FILE.json beside it that says
 how images are prepared. Vectors that were made elsewhere are asked by images once `matmamba gallery encoder`
 was told what made them.
+
+Of videos (--video; anything that PyAV opens), every frame that is looked at is encoded by a small width; those
+like the last kept one (--threshold) are left out, the others are encoded at full width. An id is the file and
+a time, talk.mp4#t=00:12:03.500; conditions may ask for video, time, scene, scene_start, scene_end, duration.
 
 examples:
   matmamba index --images PHOTOS --gallery G
@@ -17,6 +21,8 @@ examples:
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory auto
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --widths 1/8 --metadata photos.csv
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G2 --shard 2/4
+  matmamba index --video VIDEOS --gallery V                # a frame a second; or --fps 2
+  matmamba index --video talk.mp4 --gallery V --keyframes  # what is stored whole alone: faster
   matmamba index --vectors clip.parquet --model-name clip-vit-b32 --gallery C --normalise
   matmamba index --gallery G --dims 64 --factory ivfpq     # another index over the images that are there
 """
@@ -39,6 +45,8 @@ from ..galleries.intake import Indexed
 from ..galleries.shortlists import build_indexes
 from ..galleries.vector_intake import index_vectors
 from ..progress import Listener
+from ..video.video_intake import index_video
+from ..video.video_pass import IndexedVideos
 from .arguments import parse
 from .bars import Shown
 from .console import Console
@@ -47,11 +55,27 @@ from .summary import continuable, summarise
 
 
 @dataclass
+class FrameFlags:
+    # Of videos: frames that are looked at in a second.
+    fps: float = 1.0
+    # Of videos: look only at frames that are stored whole, and decode nothing else.
+    keyframes: bool = False
+    # Of videos: cosine similarity to the last kept frame from which on one is left out.
+    threshold: float = 0.9
+    # Of videos: width that compares them, by default the smallest trained one.
+    small_width: str = ""
+
+
+@dataclass
 class IndexFlags:
     # Folder of the gallery.
     gallery: Path
     # Folder of images, of Parquet files or of shards, or a single Parquet file or shard.
     images: Path | None = None
+    # Instead of images: a folder of videos, or one of them.
+    video: Path | None = None
+    # Of videos: which frames are taken.
+    frames: tyro.conf.OmitArgPrefixes[FrameFlags] = field(default_factory=FrameFlags)
     # Instead of images: vectors made elsewhere, as a NumPy file (n, D), or as a Parquet file with columns id
     # and vector, and if there path, label and whatever else is known about each image.
     vectors: Path | None = None
@@ -104,9 +128,10 @@ def run(arguments: list[str]) -> None:
     """Index, build the shortlists, print a summary."""
     args = parse(IndexFlags, "index", __doc__, arguments)
     console = Console()
-    nothing = args.images is None and args.vectors is None
-    if (args.images and args.vectors) or (nothing and not (args.dims or args.factory)):
-        raise GalleryError("say what to index: either --images or --vectors")
+    given = [place for place in (args.images, args.video, args.vectors) if place is not None]
+    nothing = not given
+    if len(given) > 1 or (nothing and not (args.dims or args.factory)):
+        raise GalleryError("say what to index: either --images, --video or --vectors")
     _require_fitting(args)
     if nothing:
         _build(args, console)
@@ -121,8 +146,10 @@ def run(arguments: list[str]) -> None:
         total=indexed.total,
         seconds=indexed.seconds,
     )
+    if isinstance(indexed, IndexedVideos):
+        console.print(_frames_text(indexed), soft_wrap=True, highlight=False)
     _say_changes(console, indexed)
-    if indexed.known:
+    if indexed.known and args.video is None:
         console.print(_left_alone(args, indexed.known), soft_wrap=True, highlight=False)
     query = "--vectors QUERIES --model-name NAME" if args.vectors else "IMAGE"
     following = f"matmamba search --gallery {quote(str(args.gallery))} {query}"
@@ -149,6 +176,8 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
             threads=args.threads,
             progress=listener,
         )
+    if args.video is not None:
+        return _index_video(args, args.video, listener)
     assert args.images is not None
     return index(
         args.images,
@@ -169,6 +198,43 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
         workers=args.workers,
         threads=args.threads,
         progress=listener,
+    )
+
+
+def _index_video(args: IndexFlags, video: Path, listener: Listener) -> IndexedVideos:
+    """Take in videos."""
+    return index_video(
+        video,
+        args.gallery,
+        fps=args.frames.fps,
+        keyframes=args.frames.keyframes,
+        threshold=args.frames.threshold,
+        small_width=args.frames.small_width,
+        model=model_named(args.checkpoint, args.teacher),
+        prefix=args.prefix,
+        widths=args.widths,
+        dims=args.dims,
+        factory=args.factory,
+        metadata=args.metadata,
+        reading=args.reading,
+        upsert=args.upsert,
+        changed=args.changed,
+        prune=args.prune,
+        shard=args.shard,
+        max_broken=args.max_broken,
+        batch_size=args.batch_size,
+        threads=args.threads,
+        progress=listener,
+    )
+
+
+def _frames_text(indexed: IndexedVideos) -> str:
+    """What was kept of the videos, and how fast that went."""
+    rate = indexed.video_seconds / max(1e-9, indexed.seconds)
+    known = f", {indexed.known} of them known before" if indexed.known else ""
+    return (
+        f"{indexed.videos} videos{known}: {indexed.looked_at:,} frames looked at, {indexed.scenes:,} scenes,"
+        f" {indexed.video_seconds:,.0f} s of video, {rate:,.0f} times as fast as it plays"
     )
 
 
@@ -195,17 +261,24 @@ def _require_fitting(args: IndexFlags) -> None:
     unused = [name for name, value in of_vectors.items() if value and args.vectors is None]
     if args.vectors is not None and args.widths:
         unused.append("--widths")
-    if args.images is None:
+    pictures = args.images or args.video
+    if pictures is None:
         unused += [f"--{name}" for name in ("changed", "prune", "teacher") if getattr(args, name)]
-    if args.images is None and args.vectors is None:
+    if args.video is None:
+        usual = FrameFlags()
+        changed = [name for name, value in vars(args.frames).items() if value != getattr(usual, name)]
+        unused += [f"--{name.replace('_', '-')}" for name in changed]
+    elif args.workers:
+        unused.append("--workers")
+    if pictures is None and args.vectors is None:
         unused += [
             f"--{name}" for name in ("metadata", "widths", "prefix", "upsert", "shard") if getattr(args, name)
         ]
     if args.shard and (args.dims or args.factory):
         unused += ["--dims or --factory (`matmamba merge` takes them)"]
     if unused:
-        kind = "a shard" if args.shard else "images" if args.images else "vectors"
-        kind = kind if args.images or args.vectors else "images that are there"
+        kind = "videos" if args.video else "images" if args.images else "vectors"
+        kind = "a shard" if args.shard else kind if pictures or args.vectors else "images that are there"
         raise GalleryError(f"{unused[0]} means nothing for {kind}")
 
 

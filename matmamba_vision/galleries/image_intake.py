@@ -150,7 +150,7 @@ def _index_images(wanted: Wanted, encoder: ImageEncoder, images: Images) -> Inde
             broken = BrokenTally(0, 1.0, found=tally.found | tally.foreign)
             named = wanted.place or "the sequence of images"
             raise GalleryError(f"{named} has no readable images:\n{broken.listing()}")
-        changes, pruned = _look_for_changes(target.gallery, wanted)
+        changes, pruned = look_for_changes(target.gallery, wanted)
         total = finish(target, dims, wanted, writer.committed)
     wanted.report.broken(tally)
     return Indexed(
@@ -182,21 +182,21 @@ def _changed(target: Destination, images: Images, wanted: Wanted, part: range) -
     """Positions of the images whose files differ from those that were encoded."""
     if target.gallery is None or wanted.place is None:
         return np.empty(0, np.int64)
-    changed = set(compare(target.gallery, _spellings(wanted.place)).changed)
+    changed = set(compare(target.gallery, spellings(wanted.place)).changed)
     ids = images.ids if changed else ()
     return np.array(
         [place for place in part if ids and wanted.prefix + ids[place] in changed], dtype=np.int64
     )
 
 
-def _look_for_changes(gallery: Gallery, wanted: Wanted) -> tuple[Changes, int]:
+def look_for_changes(gallery: Gallery, wanted: Wanted) -> tuple[Changes, int]:
     """What has become of the files of images that were there before, and how many images were deleted."""
-    changes = compare(gallery, _spellings(wanted.place)) if wanted.place is not None else Changes()
+    changes = compare(gallery, spellings(wanted.place)) if wanted.place is not None else Changes()
     gone = changes.gone if wanted.prune else []
     return changes, gallery.delete(gone) if gone else 0
 
 
-def _spellings(place: Path) -> tuple[str, ...]:
+def spellings(place: Path) -> tuple[str, ...]:
     """A place as it may have been called before: as it is called now, and without links."""
     return tuple({str(absolute(place)), str(place.resolve())})
 

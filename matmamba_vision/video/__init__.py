@@ -1,1 +1,1 @@
-"""Video: a stream watched as it comes."""
+"""Videos in galleries: frames sampled, sifted and kept by scene; and streams watched as they come."""
