@@ -3,8 +3,8 @@
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
 benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
-of a student by benchmarks/distilled.py and benchmarks/distill_ablation.py, those of fine-tuning by
-benchmarks/fine_tuning.py.
+of a watched stream by benchmarks/watch.py, those of a student by benchmarks/distilled.py and
+benchmarks/distill_ablation.py, those of fine-tuning by benchmarks/fine_tuning.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import retrieval_tables
 import second_encoding
 import serving
 import timm
+import watch
 from markdown_tables import markdown
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.studies.evaluation_plots import draw_query_encoder
@@ -315,6 +316,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
     "serving": lambda: serving.page(read("serving")),
+    "watch": lambda: watch.page(read("watch")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ import numpy as np
 from markdown_tables import markdown
 from matmamba_vision.measures.environment import environment
 from measuring import parse, prepare, write_json
+from numpy.typing import NDArray
 from PIL import Image
 from serving import pictures as pictures_of
 
 MODEL, FPS, BUDGET_MS = "matmamba_mini_patch16_128", 10, 50.0
+WIDTHS = ("full", "1/2", "1/4", "1/8")
 SIZES = ((160, 90), (640, 360), (1280, 720), (1920, 1080))
 # What it has to reach.
 TARGETS = {"lag_p99_ms": 200.0, "memory": 0.05}
@@ -96,7 +99,7 @@ def measured(place: Path, photos: Path, scale: Scale) -> Row:
     gallery = place / "gallery"
     mv.index(known, gallery, model=MODEL, ids=[str(number) for number in range(len(known))])
     with mv.open_gallery(gallery, write=True) as opened:
-        opened.freeze(["full", "1/2", "1/4", "1/8"])
+        opened.freeze(WIDTHS)
     clips = {size: moved(place / f"{size[1]}.mp4", others, size, scale.seconds) for size in scale.sizes}
     rows = [
         at_real_speed(clips[size], gallery, size, beside, BUDGET_MS)
@@ -155,7 +158,7 @@ def busy(processes: int) -> Iterator[None]:
 def at_real_speed(video: Path, gallery: Path, size: tuple[int, int], beside: int, budget: float) -> Row:
     """A clip as it comes, beside some busy processes."""
     with busy(beside), watched(video, gallery, "--budget", f"{budget:g}ms") as process:
-        *_, ended = (json.loads(line) for line in _lines(process))
+        *_, ended = events_of(process)
     row = {"size": size, "beside": beside, "budget_ms": budget}
     row |= {name: ended[name] for name in ("frames", "dropped", "fps", "lag_ms", "widths")}
     print(row, flush=True)
@@ -175,9 +178,11 @@ def watched(video: Path, gallery: Path, *flags: str) -> Iterator[subprocess.Pope
         process.communicate()
 
 
-def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+def events_of(process: subprocess.Popen[str]) -> Iterator[Row]:
+    """What it prints, as it comes."""
     assert process.stdout is not None
-    yield from process.stdout
+    for line in process.stdout:
+        yield json.loads(line)
 
 
 def memory_of(video: Path, gallery: Path, frames: int) -> Row:
@@ -185,8 +190,7 @@ def memory_of(video: Path, gallery: Path, frames: int) -> Row:
     flags = ("--speed", "0", "--loop", "--status-s", "0.5")
     done, found, start = 0, list[tuple[int, float]](), time.perf_counter()
     with watched(video, gallery, *flags) as process:
-        for line in _lines(process):
-            event = json.loads(line)
+        for event in events_of(process):
             if event["event"] == "status":
                 done += event["frames"]
                 found.append((done, _memory_mb(process.pid)))
@@ -223,32 +227,52 @@ def widths_compared(
     place: Path, gallery: Path, known: Sequence[Image.Image], others: Sequence[Image.Image], scale: Scale
 ) -> list[Row]:
     """Of photos shown as a video: those of the gallery that each width finds, and others it takes for one."""
-    size = (640, 360)
-    shown = [picture for pair in zip(known, others, strict=False) for picture in pair][: 2 * scale.photos]
-    frames = (picture.resize(size) for picture in shown for _ in range(SHOWN))
-    video = written(place / "shown.mp4", frames, size)
+    # Square ones, so that the video shows all of them.
+    pairs = zip(_squares(known), _squares(others), strict=False)
+    shown = [photo for pair in islice(pairs, scale.photos) for photo in pair]
+    frames = (photo.resize((360, 360)) for _, photo in shown for _ in range(SHOWN))
+    video = written(place / "shown.mp4", frames, (360, 360))
+    inside = np.arange(len(shown)) % 2 == 0
     rows = []
-    for width in ("full", "1/2", "1/4", "1/8"):
-        best = [(-1.0, "")] * len(shown)
-        events = mv.watch(video, gallery, speed=0.0, widths=[width], min_score=-1.0, hold_s=0.0, status_s=0.0)
-        with events:
-            for event in events:
-                if isinstance(event, mv.MatchBegan):
-                    photo = round(event.time * FPS) // SHOWN
-                    best[photo] = max(best[photo], (event.score, event.id))
+    for width in WIDTHS:
+        best = best_hits(video, gallery, width, len(shown))
         scores = np.array([score for score, _ in best])
-        right = np.array([name == str(number // 2) for number, (_, name) in enumerate(best)])
-        inside = np.arange(len(shown)) % 2 == 0
-        row: Row = {"width": width, "photos": int(inside.sum()), "first": float(right[inside].mean())}
-        row["median"] = {
-            "known": float(np.median(scores[inside])),
-            "others": float(np.median(scores[~inside])),
-        }
-        for name, which in (("known", inside & right), ("others", ~inside)):
-            row[name] = {f"{one:g}": float((scores[which] >= one).sum() / inside.sum()) for one in SCORES}
-        rows.append(row)
-        print(row, flush=True)
+        right = np.array([found == name for (_, found), (name, _) in zip(best, shown, strict=True)]) & inside
+        rows.append(
+            {
+                "width": width,
+                "photos": int(inside.sum()),
+                "first": float(right.sum() / inside.sum()),
+                "score": float(np.median(scores[inside])),
+                "score_of_others": float(np.median(scores[~inside])),
+                "found": {f"{least:g}": share(scores[right] >= least, inside) for least in SCORES},
+                "mistaken": {f"{least:g}": share(scores[~inside] >= least, ~inside) for least in SCORES},
+            }
+        )
+        print(rows[-1], flush=True)
     return rows
+
+
+def _squares(pictures: Sequence[Image.Image]) -> Iterator[tuple[str, Image.Image]]:
+    """Square ones with their ids."""
+    return ((str(place), one) for place, one in enumerate(pictures) if one.width == one.height)
+
+
+def share(which: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
+    """How many there are, of how many there could be."""
+    return float(which.sum() / among.sum())
+
+
+def best_hits(video: Path, gallery: Path, width: str, photos: int) -> list[tuple[float, str]]:
+    """The best score of the frames of each photo, and which image has it."""
+    best = [(-1.0, "")] * photos
+    settings: Row = {"speed": 0.0, "min_score": -1.0, "hold_s": 0.0, "status_s": 0.0}
+    with mv.watch(video, gallery, widths=[width], **settings) as events:
+        for event in events:
+            if isinstance(event, mv.MatchBegan):
+                photo = round(event.time * FPS) // SHOWN
+                best[photo] = max(best[photo], (event.score, event.id))
+    return best
 
 
 def page(result: Row) -> str:
@@ -287,18 +311,13 @@ def page(result: Row) -> str:
         (
             row["width"],
             f"{row['first']:.1%}",
-            *(f"{row['median'][name]:.2f}" for name in ("known", "others")),
-            *(f"{row['known'][f'{one:g}']:.0%}, {row['others'][f'{one:g}']:.0%}" for one in SCORES),
+            f"{row['score']:.2f}",
+            f"{row['score_of_others']:.2f}",
+            *(f"{row['found'][f'{least:g}']:.0%}, {row['mistaken'][f'{least:g}']:.0%}" for least in SCORES),
         )
         for row in result["found"]
     ]
-    heads = (
-        "width",
-        "first hit is the photo",
-        "score of it",
-        "of others",
-        *(f"from {one:g}" for one in SCORES),
-    )
+    heads = ("width", "first hit is the photo", "score", "of others", *(f"from {one:g}" for one in SCORES))
     machine = result["machine"]
     return (
         f"{markdown(names, rows)}\n\n{result['images']:,} photos, `{result['model']}`, {result['fps']} frames"

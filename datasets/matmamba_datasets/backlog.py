@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Seconds that packets may be late before anything is done, and for which a decoder may catch up by itself.
-LATE, PATIENCE = 1.0, 2.0
+LATE, PATIENCE = 0.5, 2.0
 # Share of the delay that has to be left of it then, at most.
 LESS = 0.8
 

@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,16 +69,32 @@ def test_a_video_comes_by_standard_input(gallery: Path, video: Path) -> None:
     assert found[-1]["frames"] == 2 * FPS
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_a_summary(gallery: Path, video: Path, number: signal.Signals) -> None:
+def test_ctrl_c_ends_it_with_a_summary(gallery: Path, video: Path) -> None:
     process = started("--video", video, "--gallery", gallery, "--loop", "--min-score", -1)
     assert process.stdout is not None
     first = [json.loads(process.stdout.readline()) for _ in range(2)]
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert [line["event"] for line in first] == ["started", "match"]
     assert (lines(out)[-1]["event"], lines(out)[-1]["reason"]) == ("ended", "stopped")
+
+
+def end_when_handled(before: object) -> None:
+    """Send SIGTERM to this process once something else than before handles it."""
+    while signal.getsignal(signal.SIGTERM) == before:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_so_does_sigterm(gallery: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    handled = threading.Thread(target=end_when_handled, args=(before[0],), daemon=True)
+    handled.start()
+    assert main(["watch", "--video", str(video), "--gallery", str(gallery), "--loop"]) == 0
+    handled.join()
+    assert lines(capsys.readouterr().out)[-1]["reason"] == "stopped"
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_what_is_wrong_is_a_line(gallery: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,15 +113,13 @@ def test_what_is_wrong_is_a_line(gallery: Path, video: Path, capsys: pytest.Capt
         assert err.count("\n") == 1
 
 
-def test_it_says_which_extra_is_missing(gallery: Path, video: Path) -> None:
-    program = (
-        "import sys\nsys.modules['av'] = None\n"
-        "from matmamba_vision.cli import main\nsys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", program, "watch", "--video", str(video), "--gallery", str(gallery)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert said.returncode == 2
-    assert said.stderr == "matmamba: error: this needs av: pip install 'matmamba-vision[video]'\n"
+def test_it_says_which_extra_is_missing(
+    gallery: Path, video: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["watch", "--video", str(video), "--gallery", str(gallery)]) == 2
+    wanted = "matmamba: error: this needs av: pip install 'matmamba-vision[video]'\n"
+    assert capsys.readouterr().err == wanted
 
 
 class Terminal(io.StringIO):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 from encoders_made import clip_folder
+from made_videos import write_video
 from matmamba_retrieval import Gallery
 from matmamba_vision.cli import main
 from PIL import Image
@@ -55,6 +56,12 @@ def save_parquet(file: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), file)
 
 
+def save_video(file: Path) -> None:
+    """A second that shows two photos."""
+    frames = [np.asarray(photo(number, 0).resize((96, 96))) for number in (0, 14) for _ in range(5)]
+    write_video(file, ((place / 10, pixels) for place, pixels in enumerate(frames)))
+
+
 def save_vectors(folder: Path) -> None:
     """Embeddings made elsewhere, and queries to them."""
     x = np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)
@@ -75,6 +82,7 @@ def save_data(folder: Path) -> None:
         save_parquet(folder / name)
     for name in ("query.jpg", "a.jpg", "b.png"):
         photo(7, 0).save(folder / name)
+    save_video(folder / "talk.mp4")
     save_vectors(folder)
     ids = [path.relative_to(folder / "PHOTOS").as_posix() for path in (folder / "PHOTOS").rglob("*.jpg")]
     lines = [f"{image_id},{2015 + number}" for number, image_id in enumerate(sorted(ids))]
