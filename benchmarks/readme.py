@@ -28,6 +28,7 @@ import retrieval_tables
 import second_encoding
 import serving
 import timm
+import video
 import watch
 from markdown_tables import markdown
 from matmamba_vision.measures import count_macs, count_parameters
@@ -291,6 +292,13 @@ def _with_quartiles(found: dict[str, float], digits: int) -> str:
     return f"{median} ({low} to {high})"
 
 
+def video_tables() -> str:
+    """Indexing videos, once it was measured."""
+    if not (RESULTS / "video.json").exists():
+        return "Not measured yet: `benchmarks/video.py` does."
+    return video.page(read("video"))
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "versions": lambda: ratio_table("versions", ("command", "0.1.0, ms", "0.2.0, ms", "ratio"), 0),
     "call_overhead": lambda: ratio_table(
@@ -318,6 +326,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "serving": lambda: serving.page(read("serving")),
     "watch": lambda: watch.page(read("watch")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
+    "video": video_tables,
 }
 
 if __name__ == "__main__":

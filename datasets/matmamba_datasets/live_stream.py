@@ -17,7 +17,7 @@ from .errors import BrokenVideoError
 from .reading import Limits
 from .stream_clock import StreamClock
 from .video_file import faults, pictures_of, require_file
-from .video_frame import Frame
+from .video_frame import Frame, Framing
 
 if TYPE_CHECKING:
     import av
@@ -129,10 +129,8 @@ class LiveStream:
         decoder = self._decoder = self._stream.codec_context
         # Frames that are decoded at the same time come that much later.
         decoder.thread_type = "SLICE"
-        self._unit, self._aspect = (
-            float(self._stream.time_base or 0),
-            float(self._stream.sample_aspect_ratio or 1),
-        )
+        self._unit = float(self._stream.time_base or 0)
+        self._framing = Framing(float(self._stream.sample_aspect_ratio or 1))
         self._backlog = Backlog()
         self.size, self.codec = (decoder.width, decoder.height), decoder.name
         self.rate = float(self._stream.average_rate or 0)
@@ -218,7 +216,7 @@ class LiveStream:
                 return None
             self._next = (int(at * self._fps + 1e-6) + 1) / self._fps
         due = time.monotonic() if self._hurries else self._clock.due(at)
-        return LiveFrame(Frame(at, decoded, self._aspect), at, due)
+        return LiveFrame(self._framing.frame(at, decoded), at, due)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Frames of all packets, and those that the decoder still has at the end."""

@@ -16,7 +16,7 @@ from .errors import BrokenVideoError
 from .kinds import is_video_name
 from .reading import Limits
 from .regular import said, why_not_regular
-from .video_frame import Frame
+from .video_frame import Frame, Framing
 from .video_sampling import Sampling, Step, TimedPacket, decoding_steps
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class VideoFile:
         self._decoder.thread_type, self._decoder.thread_count = "AUTO", threads
         self._unit = float(self._stream.time_base or 1 / _MICROSECONDS)
         self._begin = _begin(self._container, self._stream)
-        self._aspect, self._read = float(self._stream.sample_aspect_ratio or 1), False
+        self._framing, self._read = Framing(float(self._stream.sample_aspect_ratio or 1)), False
         self.duration, self.rate = self._duration(), float(self._stream.average_rate or 0)
 
     def __enter__(self) -> VideoFile:
@@ -200,7 +200,7 @@ class VideoFile:
         for decoded in found:
             if decoded.pts in wanted:
                 del wanted[decoded.pts]
-                yield Frame(decoded.pts * self._unit - self._begin, decoded, self._aspect)
+                yield self._framing.frame(decoded.pts * self._unit - self._begin, decoded)
 
     def _duration(self) -> float:
         if self._stream.duration is not None:

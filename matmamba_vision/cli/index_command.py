@@ -8,7 +8,7 @@ open_clip:ARCH/TAG, whose galleries are asked by texts, too; or FILE.onnx, with 
 how images are prepared. Vectors that were made elsewhere are asked by images once `matmamba gallery encoder`
 was told what made them.
 
-Of videos (--video; anything that PyAV opens), every frame that is looked at is encoded by a small width; those
+Of videos (--video; whatever PyAV opens), every frame that is looked at is encoded by a small width; those
 like the last kept one (--threshold) are left out, the others are encoded at full width. An id is the file and
 a time, talk.mp4#t=00:12:03.500; conditions may ask for video, time, scene, scene_start, scene_end, duration.
 

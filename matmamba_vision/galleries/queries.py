@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from matmamba_common.settings import kind_of
 from matmamba_datasets import Limits
+from matmamba_datasets.frame_names import frame_of
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.gallery import UNIT_TOLERANCE
 from matmamba_retrieval.remedies import LIST
@@ -102,12 +103,14 @@ def _read(name: str, value: Any, gallery: Gallery, reading: Limits) -> Query:
 
 
 def _named(name: str, value: str, gallery: Gallery, reading: Limits) -> Query:
-    """A file that is there, or else an image of the gallery."""
+    """A file that is there, or else an image of the gallery, or a frame of a video that is there."""
     path = Path() if "://" in value and not value.lower().startswith("file:") else local_path(value)
     if path.is_file():
         return Asked(value, path, reading)
     if value in (known := gallery.keys_of([value])):
         return StoredQuery(value, known[value])
+    if (frame := frame_of(str(path))) is not None and Path(frame[0]).is_file():
+        return Asked(value, path, reading)
     if value and path.is_dir() and path != Path():
         raise GalleryError(f"{name} {value} is a folder: give a list of its images")
     raise GalleryError(f"{name} {value!r} is neither a file nor an id of {gallery.folder}")

@@ -53,8 +53,8 @@ def index_video(
     Every sampled frame is encoded at a small width. One whose vector is within a threshold of the last kept
     one is left out, the others are encoded at full width. A scene begins where frames that follow each other
     differ all over. A frame's id is the video's and a time, as "talk.mp4#t=00:12:03.500"; with it are noted
-    `video`, `time`, `scene`, `scene_start`, `scene_end` and `duration` (of the video), times in seconds, which
-    conditions may ask for. Whatever stops a call, the next one goes on from the last scene that was saved.
+    `video`, `time`, `scene`, `scene_start`, `scene_end` and `duration`, that of the video, in seconds;
+    conditions may ask for these. Whatever stops a call, the next one goes on from the last scene it saved.
 
     Args:
         videos: a folder, or a single file.

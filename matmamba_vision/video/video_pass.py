@@ -76,10 +76,10 @@ class _Told:
     def __init__(self, bar: Meter, video: FoundVideo, note: str) -> None:
         self._bar, self._left, self._note = bar, round(video.left), note
         self._start, self._done = video.known.end, 0
-        self.frames, self.time = 0, video.known.end
+        self.frames = 0
 
     def __call__(self, frames: int, time: float) -> None:
-        self.frames, self.time = self.frames + frames, time
+        self.frames += frames
         self._advance(min(self._left, round(time - self._start)))
 
     def finish(self) -> None:
@@ -273,7 +273,7 @@ class VideoPass:
                 writer.add(self._rows(found, video, scene), scene.vectors)
                 self._scenes += 1
             self._looked_at += told.frames
-            self._seconds += max(0.0, min(video.reached, told.time) - start)
+            self._seconds += max(0.0, video.reached - start)
             if reason := _missing(video):
                 self._incomplete[found.path] = reason
 
