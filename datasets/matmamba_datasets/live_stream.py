@@ -110,6 +110,7 @@ class LiveStream:
         self._loop, self._fps, self._hurries = loop, fps, speed == 0
         self._clock = StreamClock(speed=(1.0 if recording else 0.0) if speed is None else speed)
         self._stopped, self._next, self._seen = threading.Event(), 0.0, 0
+        self._framing: Framing | None = None
         self.damaged = self.skipped = 0
         if recording:
             require_file(source.removeprefix("file:"))
@@ -130,7 +131,9 @@ class LiveStream:
         # Frames that are decoded at the same time come that much later.
         decoder.thread_type = "SLICE"
         self._unit = float(self._stream.time_base or 0)
-        self._framing = Framing(float(self._stream.sample_aspect_ratio or 1))
+        # A file that is played again is the same way up as before.
+        if self._framing is None or not self._loop:
+            self._framing = Framing(float(self._stream.sample_aspect_ratio or 1))
         self._backlog = Backlog()
         self.size, self.codec = (decoder.width, decoder.height), decoder.name
         self.rate = float(self._stream.average_rate or 0)
@@ -216,6 +219,7 @@ class LiveStream:
                 return None
             self._next = (int(at * self._fps + 1e-6) + 1) / self._fps
         due = time.monotonic() if self._hurries else self._clock.due(at)
+        assert self._framing is not None
         return LiveFrame(self._framing.frame(at, decoded), at, due)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:

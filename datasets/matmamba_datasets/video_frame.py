@@ -63,8 +63,8 @@ class Frame:
 class Framing:
     """Makes frames of what the decoder of one video gives.
 
-    Which way up they are is asked of the first one alone: PyAV keeps a frame whose side data were asked for in
-    memory until Python looks for garbage, which knows nothing of pixels.
+    Which way up they are is asked of the first one alone: PyAV keeps a frame whose side data were asked for
+    in memory until Python looks for garbage, which knows nothing of pixels.
 
     Args:
         aspect: width of a pixel by its height.

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matmamba_datasets.transforms import resized_edge
 from matmamba_retrieval import Gallery, GalleryError, Strategy
 from matmamba_retrieval.storage.spec import made_elsewhere
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from ..galleries.newer import state_of
 from ..galleries.opened_gallery import OpenedGallery, QueryEncoder
 from ..galleries.search_pass import SearchPass, hits_wanted
 from ..galleries.ways import FULL, way
+from .frame_encoding import frame_edge
 
 # Seconds for which all widths together are measured at start.
 MEASURE_S = 0.5
@@ -76,7 +76,7 @@ class FrameSearch:
         labels = [encoder.label(width) for width in self._asked] if self._asked else encoder.widths
         ordered = sorted(dict.fromkeys(labels), key=lambda one: (one != FULL, -encoder.macs(one)))
         self.widths = tuple(ordered)
-        self.edge = max(resized_edge(encoder.input_of(width)) for width in self.widths)
+        self.edge = frame_edge(encoder, self.widths)
 
     def _look(self, state: tuple[Any, ...]) -> None:
         """Look at the gallery, which was refreshed after it was in a state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import matmamba_vision as mv
 import pytest
 from made_videos import SIZE, empty, sound_alone
+from matmamba_datasets.live_stream import LiveStream
 from matmamba_retrieval import Gallery
 from matmamba_vision.video import frame_search, live_reader
 from matmamba_vision.video.frame_search import FrameSearch
@@ -269,6 +271,23 @@ def test_memory_is_constant(made: Path, video: Path) -> None:
     """A minute of a stream: its second half takes no memory."""
     _, first, _, last = memory_of(video, made, 600, 4)
     assert last < 1.05 * first
+
+
+def test_no_frame_waits_for_garbage_to_be_looked_for(video: Path) -> None:
+    """Its pixels are native memory, of which Python's collector knows nothing."""
+    stream = LiveStream(str(video), speed=0.0, loop=True)
+    frames = (frame.frame.image(32) for frame in stream.frames())
+    for _ in range(2):
+        next(frames)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3 * 4 * FPS):
+            next(frames)
+        assert gc.collect() < FPS
+    finally:
+        gc.enable()
+        stream.close()
 
 
 @pytest.mark.slow
