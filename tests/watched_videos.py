@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import matmamba_vision as mv
+import numpy as np
 import torch
-from made_videos import scenery, still, write_video
+from made_videos import SIZE, Pixels, still, write_video
 from matmamba_vision import MatMamba
 from matmamba_vision.checkpoint import save_checkpoint
 from matmamba_vision.native import why_missing
@@ -17,6 +18,12 @@ from PIL import Image
 PICTURES = 8
 WIDTHS = ("full", "1/2", "1/4")
 FPS = 10
+
+
+def patches(number: int) -> Pixels:
+    """(H, W, 3) large patches of colour: compression leaves them as they are, and no two look alike."""
+    colours = np.random.default_rng(number).integers(0, 255, (3, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(colours).resize(SIZE, Image.Resampling.BICUBIC))
 
 
 def watched_gallery(folder: Path) -> Path:
@@ -33,7 +40,7 @@ def watched_gallery(folder: Path) -> Path:
     model = MatMamba(**sizes, d_state=16, num_classes=3, trained_widths=WIDTHS).eval()
     checkpoint = save_checkpoint(folder / "model.safetensors", model)
     gallery = folder / "gallery"
-    mv.index([Image.fromarray(scenery(0))], gallery, model=checkpoint, ids=["picture 0"], labels=["0"])
+    mv.index([Image.fromarray(patches(0))], gallery, model=checkpoint, ids=["picture 0"], labels=["0"])
     add_pictures(gallery, range(1, PICTURES))
     if why_missing() is None:
         with mv.open_gallery(gallery, write=True) as opened:
@@ -43,7 +50,7 @@ def watched_gallery(folder: Path) -> Path:
 
 def add_pictures(gallery: Path, numbers: Sequence[int]) -> None:
     """More pictures, each called by its number."""
-    pictures = [Image.fromarray(scenery(number)) for number in numbers]
+    pictures = [Image.fromarray(patches(number)) for number in numbers]
     ids = [f"picture {number}" for number in numbers]
     with mv.open_gallery(gallery, write=True) as opened:
         opened.add(pictures, ids=ids, labels=[str(number) for number in numbers])
@@ -51,5 +58,5 @@ def add_pictures(gallery: Path, numbers: Sequence[int]) -> None:
 
 def shown_video(file: Path, pictures: Sequence[int], seconds: float = 1.0) -> Path:
     """A video that shows pictures one after the other, each for so long, at 10 frames a second."""
-    frames = [pixels for number in pictures for pixels in still(scenery(number), round(seconds * FPS))]
+    frames = [pixels for number in pictures for pixels in still(patches(number), round(seconds * FPS))]
     return write_video(file, ((place / FPS, pixels) for place, pixels in enumerate(frames)), keyframes=5)
