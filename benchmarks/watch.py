@@ -318,11 +318,11 @@ def page(result: Row) -> str:
         for row in result["found"]
     ]
     heads = ("width", "first hit is the photo", "score", "of others", *(f"from {one:g}" for one in SCORES))
-    machine = result["machine"]
+    machine, note = result["machine"], f" {result['note']}" if "note" in result else ""
     return (
         f"{markdown(names, rows)}\n\n{result['images']:,} photos, `{result['model']}`, {result['fps']} frames"
         f" a second, {machine['processor']}, {machine['threads']} threads."
-        f" {memory_text(result['memory'])}\n\n"
+        f" {memory_text(result['memory'])}{note}\n\n"
         f"{result['found'][0]['photos']} photos of the gallery, compressed as a video, and as many that it"
         " has not: which share of either is told to be one of its images, by the least score:\n\n"
         f"{markdown(heads, found)}\n"
