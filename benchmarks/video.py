@@ -79,9 +79,9 @@ def speed(
     """Times as fast as it plays, of a frame a second and of keyframes."""
     drawn = Drawn(photos, size)
     seconds = 10 if quick else CLIP_SECONDS
-    lengths = drawn.chance.uniform(3, 12, 100)
-    count = int(np.searchsorted(lengths.cumsum(), seconds)) + 1
-    lengths = [*lengths[: count - 1], seconds - lengths[: count - 1].sum()]
+    drawn_lengths = drawn.chance.uniform(3, 12, 100)
+    whole = drawn_lengths[: int(np.searchsorted(drawn_lengths.cumsum(), seconds))].tolist()
+    lengths = [*whole, seconds - sum(whole)]
     clip = write_clip(place / "clip.mp4", film(drawn, lengths), threads)
     file = repeated(place / f"speed{size[1]}.mp4", clip, 2 if quick else TIMES)
     found: dict[str, Any] = {"size": list(size), "megabytes": round(file.stat().st_size / 1e6, 1)}

@@ -16,7 +16,7 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 FPS = 25
 # Usual settings of x264, but for the time that it takes to make the files.
-CODEC, OPTIONS, KEYFRAMES = "libx264", {"preset": "veryfast", "crf": "23"}, 250
+OPTIONS, KEYFRAMES = {"preset": "veryfast", "crf": "23"}, 250
 
 
 @dataclass
@@ -114,7 +114,7 @@ def surveillance(drawn: Drawn, seconds: float, visits: int) -> Iterator[Pixels]:
 def write_clip(file: Path, pictures: Iterable[Pixels], threads: int) -> Path:
     """Write pictures as a video of 25 frames a second."""
     with av.open(str(file), "w") as container:
-        stream = container.add_stream(CODEC, rate=FPS, options=OPTIONS)
+        stream = container.add_stream("libx264", rate=FPS, options=OPTIONS)
         stream.pix_fmt, stream.codec_context.gop_size = "yuv420p", KEYFRAMES
         stream.codec_context.thread_count = threads
         for place, pixels in enumerate(pictures):
@@ -137,7 +137,7 @@ def repeated(file: Path, clip: Path, times: int) -> Path:
         for turn in range(times):
             for packet in packets:
                 copy = av.Packet(bytes(packet))
-                copy.pts, copy.dts = packet.pts + turn * length, packet.dts + turn * length
+                copy.pts, copy.dts = (int(time or 0) + turn * length for time in (packet.pts, packet.dts))
                 copy.duration, copy.time_base = packet.duration, packet.time_base
                 copy.is_keyframe, copy.stream = packet.is_keyframe, written
                 container.mux(copy)

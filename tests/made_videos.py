@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -102,7 +103,9 @@ def write_video(
         sound: whether there is silence beside the pictures.
     """
     with av.open(str(file), "w") as container:
-        stream, silence = None, container.add_stream("aac", rate=8000) if sound else None
+        # Of any codec, which types do not know.
+        stream: Any = None
+        silence = container.add_stream("aac", rate=8000) if sound else None
         for time, pixels in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if stream is None:

@@ -17,7 +17,7 @@ from .kinds import is_video_name
 from .reading import Limits
 from .regular import said, why_not_regular
 from .video_frame import Frame, Framing
-from .video_sampling import Sampling, Step, TimedPacket, decoding_steps
+from .video_sampling import DecodingStep, Sampling, TimedPacket, decoding_steps
 
 if TYPE_CHECKING:
     import av
@@ -111,9 +111,9 @@ class VideoFile:
             self._seek(start - _BACK[1])
         packets = self._packets()
         if sampling is None:
-            steps: Iterable[Step] = (Step(packet, True) for packet in packets)
+            steps: Iterable[DecodingStep] = (DecodingStep(packet, True) for packet in packets)
         elif sampling.keyframes and not self._decoder.codec.intra_only:
-            steps = (Step(packet, True) for packet in packets if packet.keyframe)
+            steps = (DecodingStep(packet, True) for packet in packets if packet.keyframe)
         else:
             steps = decoding_steps(packets, sampling, start)
         latest = start - TOLERANCE if start > 0 else -math.inf
@@ -132,7 +132,7 @@ class VideoFile:
         for back in _BACK:
             self._seek(time - back)
             shown = None
-            for frame in self._decoded(Step(packet, True) for packet in self._packets()):
+            for frame in self._decoded(DecodingStep(packet, True) for packet in self._packets()):
                 if shown is not None and frame.time > time + TOLERANCE:
                     break
                 shown = frame
@@ -169,7 +169,7 @@ class VideoFile:
             except InvalidDataError:
                 self.damaged += 1
 
-    def _decoded(self, steps: Iterable[Step]) -> Iterator[Frame]:
+    def _decoded(self, steps: Iterable[DecodingStep]) -> Iterator[Frame]:
         """The frames that are wanted of these packets."""
         wanted = dict[int, None]()
         for step in steps:

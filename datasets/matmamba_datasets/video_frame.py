@@ -46,7 +46,7 @@ class Frame:
             format="rgb24",
             interpolation="AREA" if factor > 1 else "BICUBIC",
         )
-        return Image.fromarray(np.ascontiguousarray(self._upright(pixels)))
+        return Image.fromarray(np.ascontiguousarray(self._upright(np.asarray(pixels, dtype=np.uint8))))
 
     def _upright(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) as the file's display matrix lays them: turned by quarters, perhaps mirrored."""

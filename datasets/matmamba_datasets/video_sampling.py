@@ -70,7 +70,7 @@ class TimedPacket:
 
 
 @dataclass(frozen=True)
-class Step:
+class DecodingStep:
     """A packet that is to be decoded.
 
     Attributes:
@@ -84,7 +84,9 @@ class Step:
     jump: bool = False
 
 
-def decoding_steps(packets: Iterable[TimedPacket], sampling: Sampling, start: float = 0.0) -> Iterator[Step]:
+def decoding_steps(
+    packets: Iterable[TimedPacket], sampling: Sampling, start: float = 0.0
+) -> Iterator[DecodingStep]:
     """The packets that have to be decoded, in their order.
 
     What lies between the last frame that is taken of a group and the next keyframe is left out.
@@ -94,14 +96,14 @@ def decoding_steps(packets: Iterable[TimedPacket], sampling: Sampling, start: fl
         sampling: which frames are taken; not those of `keyframes`.
         start: no frame is taken for a step that begins earlier; in seconds.
     """
-    waiting, size, jump, shown_from = list[Step](), 0, False, -math.inf
+    waiting, size, jump, shown_from = list[DecodingStep](), 0, False, -math.inf
     for packet, wanted, leads in _marked(packets, sampling, start):
         if packet.keyframe and waiting and not leads:
             waiting, size, jump, shown_from = [], 0, True, packet.time
         if packet.time < shown_from:
             # Stored behind the keyframe, and dependent on what is left out.
             continue
-        waiting.append(Step(packet, wanted, jump))
+        waiting.append(DecodingStep(packet, wanted, jump))
         size, jump = size + packet.size, False
         if wanted or len(waiting) > WAITING or size > WAITING_BYTES:
             yield from waiting

@@ -27,7 +27,7 @@ ByWidth = dict[str, Floats]
 # Batches that are decoded, but not encoded yet.
 AHEAD = 2
 # A frame is made smaller by the decoder's scaler as long as it is so many times as large as the model wants
-# it: embeddings then are, to 0.998 in cosine similarity, those of the frame at its full size.
+# it: embeddings then are nearly those of the frame at its full size.
 FINER = 2
 
 

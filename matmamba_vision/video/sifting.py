@@ -92,4 +92,4 @@ class Sifting:
 def thumbnail_of(image: Image.Image) -> Floats:
     """(9, 16, 3) float32 in 0..1: what is seen of an image from far away."""
     small = image.resize(THUMBNAIL, Image.Resampling.BOX, reducing_gap=2.0)
-    return np.asarray(small, dtype=np.float32) / 255
+    return np.asarray(small).astype(np.float32) / np.float32(255)
