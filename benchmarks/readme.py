@@ -3,9 +3,10 @@
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
 benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
-of a student by benchmarks/distilled.py and benchmarks/distill_ablation.py, those of fine-tuning by
-benchmarks/fine_tuning.py, those of carried state by benchmarks/streaming.py, those of indexing on Ray by
-benchmarks/ray_rate.py, those of scale by benchmarks/scale.py.
+of a watched stream by benchmarks/watch.py, those of a student by benchmarks/distilled.py and
+benchmarks/distill_ablation.py, those of fine-tuning by benchmarks/fine_tuning.py, those of carried state by
+benchmarks/streaming.py, those of indexing on Ray by benchmarks/ray_rate.py, those of scale by
+benchmarks/scale.py.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import serving
 import streaming
 import timm
 import video
+import watch
 from markdown_tables import markdown
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.studies.evaluation_plots import draw_query_encoder
@@ -337,6 +339,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scale_checks": lambda: scale_tables.measured(scale_tables.checks_table),
     "serving": lambda: serving.page(read("serving")),
     "streaming": lambda: streaming.page(read("streaming")),
+    "watch": lambda: watch.page(read("watch")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
     "video": video_tables,
 }

@@ -56,6 +56,18 @@ if TYPE_CHECKING:
     from .upkeep.reindex import Reindexed, reindex
     from .video.video_intake import index_video
     from .video.video_pass import IndexedVideos
+    from .video.watch_events import (
+        GalleryChanged,
+        MatchBegan,
+        MatchEnded,
+        StreamBack,
+        StreamLost,
+        WatchEnded,
+        WatchEvent,
+        WatchStarted,
+        WatchStatus,
+    )
+    from .video.watching import Watch, watch
     from .widths.extract import Extracted, extract
     from .widths.select import Selected, select
     from .widths.validate import Validation, validate
@@ -156,6 +168,21 @@ else:
             ),
             ".video.video_intake": ("index_video",),
             ".video.video_pass": ("IndexedVideos",),
+            ".video.watch_events": (
+                "GalleryChanged",
+                "MatchBegan",
+                "MatchEnded",
+                "StreamBack",
+                "StreamLost",
+                "WatchEnded",
+                "WatchEvent",
+                "WatchStarted",
+                "WatchStatus",
+            ),
+            ".video.watching": (
+                "Watch",
+                "watch",
+            ),
             ".widths.extract": (
                 "Extracted",
                 "extract",
@@ -184,6 +211,7 @@ __all__ = [
     "EncoderSet",
     "Event",
     "Extracted",
+    "GalleryChanged",
     "GivenVectors",
     "Hit",
     "ImageGallery",
@@ -191,6 +219,8 @@ __all__ = [
     "IndexedVideos",
     "LabelFindings",
     "Listener",
+    "MatchBegan",
+    "MatchEnded",
     "Merged",
     "MissingPackageError",
     "Moved",
@@ -207,6 +237,8 @@ __all__ = [
     "Run",
     "Selected",
     "Strategy",
+    "StreamBack",
+    "StreamLost",
     "Study",
     "SystemRefusalError",
     "Taught",
@@ -215,6 +247,11 @@ __all__ = [
     "Tuned",
     "Validation",
     "Verified",
+    "Watch",
+    "WatchEnded",
+    "WatchEvent",
+    "WatchStarted",
+    "WatchStatus",
     "answers_to_dict",
     "build_indexes",
     "demo",
@@ -240,6 +277,7 @@ __all__ = [
     "tune",
     "validate",
     "verify_data",
+    "watch",
     "with_teacher",
     "write_page",
 ]

@@ -16,7 +16,7 @@ from .errors import BrokenVideoError
 from .kinds import is_video_name
 from .reading import Limits
 from .regular import said, why_not_regular
-from .video_frame import Frame
+from .video_frame import Frame, Framing
 from .video_sampling import DecodingStep, Sampling, TimedPacket, decoding_steps
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ class VideoFile:
     ) -> None:
         self.name, self.damaged, self.reached = os.fspath(source), 0, 0.0
         if not stream:
-            _require_file(self.name)
+            require_file(self.name)
         # As a file, whatever its name looks like to libavformat.
         self._container = _opened(self.name, self.name if stream else f"file:{self.name}", options)
         try:
-            self._stream = _pictures(self._container, self.name, limits or Limits())
+            self._stream = pictures_of(self._container, self.name, limits or Limits())
         except BrokenVideoError:
             self._container.close()
             raise
@@ -81,7 +81,7 @@ class VideoFile:
         self._decoder.thread_type, self._decoder.thread_count = "AUTO", threads
         self._unit = float(self._stream.time_base or 1 / _MICROSECONDS)
         self._begin = _begin(self._container, self._stream)
-        self._aspect, self._read = float(self._stream.sample_aspect_ratio or 1), False
+        self._framing, self._read = Framing(float(self._stream.sample_aspect_ratio or 1)), False
         self.duration, self.rate = self._duration(), float(self._stream.average_rate or 0)
 
     def __enter__(self) -> VideoFile:
@@ -144,7 +144,7 @@ class VideoFile:
         """Go to a keyframe at or before a time."""
         # Some containers find their first frame only from before it.
         place = math.floor((self._begin + (time if time > 0 else -_BACK[0])) / self._unit)
-        with _faults(self.name):
+        with faults(self.name):
             self._container.seek(place, stream=self._stream)
         self._decoder.flush_buffers()
 
@@ -153,7 +153,7 @@ class VideoFile:
         from av.error import InvalidDataError
 
         self._read, usual, number = True, 1 / (self.rate or _USUAL_RATE), 0
-        with _faults(self.name):
+        with faults(self.name):
             try:
                 for packet in self._container.demux(self._stream):
                     # What only says that there are no more.
@@ -200,7 +200,7 @@ class VideoFile:
         for decoded in found:
             if decoded.pts in wanted:
                 del wanted[decoded.pts]
-                yield Frame(decoded.pts * self._unit - self._begin, decoded, self._aspect)
+                yield self._framing.frame(decoded.pts * self._unit - self._begin, decoded)
 
     def _duration(self) -> float:
         if self._stream.duration is not None:
@@ -208,7 +208,7 @@ class VideoFile:
         return (self._container.duration or 0) / _MICROSECONDS
 
 
-def _require_file(name: str) -> None:
+def require_file(name: str) -> None:
     """`BrokenVideoError` unless a name is that of a regular file with something in it."""
     try:
         found = os.stat(name)  # noqa: PTH116  a name, as libavformat takes it
@@ -222,7 +222,7 @@ def _require_file(name: str) -> None:
 
 
 @contextmanager
-def _faults(name: str) -> Iterator[None]:
+def faults(name: str) -> Iterator[None]:
     """What libav raises is a `BrokenVideoError`."""
     from av.error import FFmpegError, InvalidDataError
 
@@ -240,7 +240,7 @@ def _opened(name: str, place: str, options: Mapping[str, str] | None) -> InputCo
     """What libavformat makes of a place; `BrokenVideoError` if that is nothing, or no video."""
     import av
 
-    with _faults(name):
+    with faults(name):
         container = av.open(place, options=dict(options or {}), metadata_errors="ignore")
     # It takes texts for what a terminal shows, and images for videos of one frame.
     form = container.format.name
@@ -250,7 +250,7 @@ def _opened(name: str, place: str, options: Mapping[str, str] | None) -> InputCo
     return container
 
 
-def _pictures(container: InputContainer, name: str, limits: Limits) -> VideoStream:
+def pictures_of(container: InputContainer, name: str, limits: Limits) -> VideoStream:
     """The pictures of a video: covers of music are none."""
     cover = 0x400
     found = [one for one in container.streams.video if not one.disposition & cover]

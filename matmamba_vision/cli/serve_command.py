@@ -24,7 +24,6 @@ examples:
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from matmamba_common.settings import Bounds
 
 from ..device import limit_threads
 from ..errors import ConfigError
-from .arguments import check_flags, parse
+from .arguments import check_flags, milliseconds, parse
 from .console import say
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def run(arguments: list[str]) -> int:
     """Serve until a signal ends it."""
     args = parse(ServeFlags, "serve", __doc__, arguments)
     check_flags(args)
-    galleries, slo_ms = named_galleries(args.gallery), milliseconds(args.slo)
+    galleries, slo_ms = named_galleries(args.gallery), milliseconds(args.slo, "--slo")
     # What listens is an extra, whose absence is told in one line.
     from ..serving.http.logs import json_lines
     from ..serving.http.server import ServedHttp
@@ -204,15 +203,6 @@ def named_galleries(given: Sequence[str]) -> dict[str, Path]:
     if not found:
         raise ConfigError("--gallery is missing: name a folder that `matmamba index` made")
     return found
-
-
-def milliseconds(text: str) -> float:
-    """A time as 100ms, 0.1s, or 100 in milliseconds; `ConfigError` for another text."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|)\s*", text)
-    value = float(found[1]) * (1000 if found[2] == "s" else 1) if found else 0.0
-    if not 0 < value <= 600_000:
-        raise ConfigError(f"--slo {text!r}: it can be a time such as 100ms or 0.2s")
-    return value
 
 
 def started_lines(url: str, service: Service) -> list[str]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from ..errors import MatMambaError
 from ..galleries.gallery_model import ModelLike
 from ..galleries.light_files import light_files
+from ..galleries.newer import state_of
 from ..upkeep.image_gallery import ImageGallery
 from .quality import Windows
 from .question import OverloadedError
-from .served_version import ServedVersion, state_of
+from .served_version import ServedVersion
 from .settings import Settings
 from .trial import Crew, Measured, best_measured, try_once
 

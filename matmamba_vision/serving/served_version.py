@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.storage.spec import made_elsewhere
 
 from ..encoders.names import no_texts
 from ..errors import ConfigError
-from ..galleries.light_files import light_files
+from ..galleries.latency_table import LatencyTable
+from ..galleries.newer import state_of
 from ..galleries.opened_gallery import QueryEncoder
+from ..galleries.ways import FULL
 from ..upkeep.image_gallery import ImageGallery
-from .latency_table import LatencyTable
 from .policy import Lane
 from .question import Question
-from .ways import FULL
 
 # Kinds of requests: those of one kind are computed together.
 IMAGE, TEXT, STORED = "image", "text", "stored"
@@ -189,25 +187,3 @@ class ServedVersion:
             self._retired, last = True, not self._users
         if last:
             self.opened.close()
-
-
-def state_of(gallery: Gallery) -> tuple[Any, ...]:
-    """What a newer version differs in from that which a reader sees, as the catalogue has it now.
-
-    Its generation and version, its indexes, its plan and the encoders that it keeps.
-
-    Raises:
-        GalleryError: the catalogue cannot be read.
-    """
-    catalog = gallery.catalog
-    generation = catalog.current()
-    newest = catalog.newest(generation.number)
-    indexes = [record.file for record in catalog.shortlists(generation.number)]
-    plan = json.dumps(catalog.plan(generation.number), sort_keys=True)
-    encoders = [(file.name, file.stat().st_mtime_ns) for file in _there(gallery, generation.spec.checkpoint)]
-    version = newest.number if newest else 0
-    return generation.number, generation.spec, version, tuple(indexes), plan, tuple(encoders)
-
-
-def _there(gallery: Gallery, checkpoint: str) -> list[Any]:
-    return [file for file in light_files(gallery.folder, checkpoint) if file.exists()]

@@ -1,1 +1,1 @@
-"""Videos in galleries: frames sampled, sifted by a small width, kept by scene, and found again."""
+"""Videos in galleries: frames sampled, sifted and kept by scene; and streams watched as they come."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matmamba_datasets import Frame, Sampling, VideoFile
-from matmamba_datasets.centred import DEFAULT_CROP_PCT
+from matmamba_datasets.transforms import resized_edge
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ConfigError
+from ..galleries.image_queries import WidthEncoder
 from ..given import require_type, require_whole
 from .sifting import thumbnail_of
 
@@ -29,6 +29,11 @@ AHEAD = 2
 # A frame is made smaller by the decoder's scaler as long as it is so many times as large as the model wants
 # it: embeddings then are nearly those of the frame at its full size.
 FINER = 2
+
+
+def frame_edge(encoder: WidthEncoder, widths: Sequence[str]) -> int:
+    """Pixels that the shorter edge of a frame needs at least before it is prepared for some widths."""
+    return FINER * max(resized_edge(encoder.input_of(width)) for width in widths)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class FrameEncoder:
         return ahead(self._decoded(video.frames(sampling, start)), AHEAD)
 
     def _decoded(self, frames: Iterator[Frame]) -> Iterator[FrameBatch]:
-        edge = FINER * max(map(self._edge, (self.small, self.full)))
+        edge = frame_edge(self.embedder, (self.small, self.full))
         small, full = self._transforms
         while some := list(islice(frames, self.batch_size)):
             pictures = [frame.image(edge) for frame in some]
@@ -99,11 +104,6 @@ class FrameEncoder:
                 [thumbnail_of(picture) for picture in pictures],
                 [] if small is full else pictures,
             )
-
-    def _edge(self, width: str) -> int:
-        """Pixels of the shorter edge to which a width has its images resized."""
-        about = self.embedder.input_of(width)
-        return math.ceil(max(about["input_size"][1:]) / (about.get("crop_pct") or DEFAULT_CROP_PCT))
 
     def by_small(self, batch: FrameBatch) -> Floats:
         """(n, D) of all frames of a batch, at the small width."""

@@ -8,7 +8,7 @@ from matmamba_retrieval import Gallery, Plan, Strategy
 from matmamba_retrieval.planning.planner import funnel_schedule
 
 from ..errors import ConfigError
-from ..galleries.strategies import KINDS, SHORTLIST, SMALL_GALLERY
+from .strategies import KINDS, SHORTLIST, SMALL_GALLERY
 
 FULL = "full"
 
