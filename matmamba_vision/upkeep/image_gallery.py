@@ -266,7 +266,7 @@ class ImageGallery(SearchedGallery):
         """
         from . import push
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return push.push(
                 gallery, to, dims=dims, target=target, budget=budget, replace=replace, progress=progress
             )
@@ -288,7 +288,7 @@ class ImageGallery(SearchedGallery):
         """
         from . import push
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return push.verify_pushed(gallery, place, progress=progress)
 
     @refusals()
