@@ -43,6 +43,8 @@ EXTRAS = {
     "uvicorn": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
+    "qdrant_client": "qdrant",
+    "qdrant_edge": "qdrant",
     # What trains the network, and runs it in torch.
     "torch": "torch",
     "torchvision": "torch",

@@ -48,7 +48,7 @@ def push(
             taken from the environment, QDRANT_API_KEY.
         dims: further prefixes, beside those of the plan.
         target: "recall=0.99": share of the 10 nearest by a prefix that a list of 100 has to hold; raise it
-            where plans lose hits.
+            where plans lose hits, to 1 for exact lists.
         budget: "memory_mb=512": MiB of prefixes, graphs and codes, which every query goes through.
         replace: whether the collection of another gallery may be replaced, or the same be made anew.
         progress: is told how far it is.

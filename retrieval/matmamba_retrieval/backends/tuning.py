@@ -116,9 +116,10 @@ def _chosen(
     found = tried.setdefault(plain.name, {})
     for name in _OF_FEW if rows <= FEW_ROWS else _OF_MANY:
         way = WAYS[name]
-        if rows * way.row_bytes(plain.dim) > budget:
-            continue
         vector = replace(plain, **way.settings)
+        # All of the nearest is what a sample cannot promise.
+        if rows * way.row_bytes(plain.dim) > budget or (vector.approximate and recall == 1):
+            continue
         if not vector.approximate:
             return vector
         sample = sample or _sample(gallery, plain)
