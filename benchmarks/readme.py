@@ -315,6 +315,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
     "serving": lambda: serving.page(read("serving")),
+    "qdrant_query": lambda: retrieval_tables.qdrant_table(read("qdrant_query")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
 }
 

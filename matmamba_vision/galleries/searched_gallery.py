@@ -245,7 +245,6 @@ class SearchedGallery(OpenedGallery):
         asked = choice, min(wanted + itself, len(gallery))
         if (known := self._chosen.get(asked)) is None:
             known = self._chosen[asked] = choice.of(gallery, asked[1], self._label)
-        few = why_few(k, gallery)
         strategy, plan = known
         return SearchPass(
             gallery=gallery,
@@ -254,7 +253,7 @@ class SearchedGallery(OpenedGallery):
             k=wanted,
             allowed=allowed,
             negatives=negatives,
-            few=few,
+            few=why_few(k, gallery),
         )
 
     def _answers(self, search: SearchPass, queries: Sequence[Query], meter: Meter) -> Iterator[Answer]:
@@ -486,13 +485,13 @@ class SearchedGallery(OpenedGallery):
     @contextmanager
     def _planned(self) -> Iterator[AnyGallery]:
         """What a plan is kept with: open for writing; of one that was pushed, its collection."""
-        if not isinstance(self._gallery, Gallery):
-            with self.reading() as gallery:
+        if isinstance(self._gallery, Gallery):
+            with self.changing() as folder, Gallery(folder, write=True) as gallery:
                 yield gallery
-            self._chosen.clear()
             return
-        with self.changing() as folder, Gallery(folder, write=True) as opened:
-            yield opened
+        with self.reading() as pushed:
+            yield pushed
+        self._chosen.clear()
 
 
 def _told(answers: Iterator[Answer], meter: Meter) -> Iterator[Answer]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matmamba_retrieval import Gallery, GalleryError
-from matmamba_retrieval.strategies.engines import Answering, AnyGallery
+from matmamba_retrieval.strategies.engines import AnsweringGallery, AnyGallery
 from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ def describe(gallery: AnyGallery) -> dict[str, Any]:
     return _of_folder(gallery) if isinstance(gallery, Gallery) else _of_engine(gallery)
 
 
-def _of_engine(gallery: Answering) -> dict[str, Any]:
+def _of_engine(gallery: AnsweringGallery) -> dict[str, Any]:
     return {
         "folder": str(gallery.folder),
         "images": len(gallery),

@@ -115,8 +115,8 @@ def test_its_model_encodes_images(tmp_path: Path) -> None:
         here.push(address)
         wanted = [here.search(photo, k=3, strategy=one) for one in ("single-shot", "shortlist")]
     # From where the checkpoint was, and by one that is named.
-    for model in (None, loaded):
-        with open_gallery(address, model=model) as there:
+    for named in (None, loaded):
+        with open_gallery(address, model=named) as there:
             require_same(
                 [there.search(photo, k=3, strategy=one) for one in ("single-shot", "shortlist")], wanted
             )

@@ -99,6 +99,11 @@ class PushedGallery:
         return self._seen
 
     @property
+    def state(self) -> PushedState:
+        """All that is seen, together; `GalleryError` if the gallery was closed."""
+        return self._asked()
+
+    @property
     def contents(self) -> Contents:
         """What the collection says of it."""
         return self._seen.contents
@@ -291,7 +296,7 @@ class PushedGallery:
         return sorted(each.dim for each in self.contents.fields if each.width == width)
 
     def staged(self, strategy: Strategy, queries: Queries, k: int, allowed: Selection | None = None) -> Hits:
-        """The k best images for each query: see `Answering`."""
+        """The k best images for each query: see `AnsweringGallery`."""
         seen, matching = self._asked(), Matching.of(allowed)
         require_k(self, k, len(self))
         if strategy.steps:

@@ -22,7 +22,7 @@ class IndexChoice:
     effort: int | None = None
 
 
-class Answering(Searchable, Protocol):
+class AnsweringGallery(Searchable, Protocol):
     """One whose engine answers whole strategies, but for the gate."""
 
     def staged(self, strategy: Strategy, queries: Queries, k: int, allowed: Selection | None = None) -> Hits:
@@ -61,4 +61,4 @@ class Answering(Searchable, Protocol):
 
 
 # What `search` asks.
-AnyGallery: TypeAlias = Gallery | Answering
+AnyGallery: TypeAlias = Gallery | AnsweringGallery

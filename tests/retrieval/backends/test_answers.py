@@ -91,7 +91,8 @@ def queries_of(gallery: Gallery, seed: int) -> EncodedQueries:
     full = np.concatenate([unit_vectors(3, DIM, seed + 2), own / np.linalg.norm(own, axis=1, keepdims=True)])
     small = full + 0.3 * unit_vectors(len(full), DIM, seed + 3)
     small /= np.linalg.norm(small, axis=1, keepdims=True)
-    return EncodedQueries({"full": Encoded(full, 100.0, 2.0), SMALL: Encoded(small, 10.0, 0.5)})
+    by_width = {"full": Encoded(full, 100.0, 2.0), SMALL: Encoded(small.astype(np.float32), 10.0, 0.5)}
+    return EncodedQueries(by_width)
 
 
 def strategies(length: int) -> list[Strategy]:
