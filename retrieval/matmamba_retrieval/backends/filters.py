@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import GalleryError
 from ..storage.conditions import ConditionReader, Name, Value
+from .conditions_of_points import every, field_names, none_of
 from .engine import BOOL, FLOAT, INTEGER, KEYWORD, Condition
-from .layout import METADATA, payload_path
+from .layout import payload_path
 
 # Whole numbers from here on are not all numbers of double precision, by which ranges compare.
 MOST_EXACT = 2**53
@@ -30,7 +30,6 @@ _SIGNS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_PART = re.compile(r'"([^"]*)"|([^."]+)')
 
 
 @dataclass(frozen=True)
@@ -64,30 +63,9 @@ def compile_filter(text: str, kinds: Mapping[str, str], place: str) -> Condition
     return _FilterWriter(kinds, place).read(text).true
 
 
-def field_names(kinds: Mapping[str, str]) -> list[str]:
-    """Names of metadata fields as filters have them, of their paths in the payload."""
-    parts = (_PART.findall(path.removeprefix(f"{METADATA}.")) for path in kinds)
-    return sorted(".".join(quoted or plain for quoted, plain in each) for each in parts)
-
-
 def payload_key(name: Name) -> str:
     """Where a column or a metadata field stands in the payload of a point."""
     return name.column or payload_path(name.field) or ""
-
-
-def every(parts: Sequence[Condition]) -> Condition:
-    """All of some conditions."""
-    return parts[0] if len(parts) == 1 else {"must": list(parts)}
-
-
-def none_of(parts: Sequence[Condition]) -> Condition:
-    """None of some conditions."""
-    return {"must_not": list(parts)}
-
-
-def among(keys: Sequence[int]) -> Condition:
-    """Points with these keys."""
-    return {"has_id": list(keys)}
 
 
 class _FilterWriter(ConditionReader[Truth]):

@@ -24,8 +24,8 @@ from ..strategies.stages import require_fit, require_k
 from ..strategies.strategy import Step, Strategy
 from .address import open_store
 from .answers import Asking
+from .conditions_of_points import every, field_names, none_of
 from .engine import Condition, Ints, ScoredPoint, Store, VectorField
-from .filters import compile_filter, every, field_names, none_of
 from .layout import ID, LABEL, Contents, row_of
 from .matching import Matching
 from .pushed_state import FLOAT32_BYTES, PushedState, bytes_of, index_name
@@ -227,6 +227,9 @@ class PushedGallery:
         """
         kinds, parts = self.contents.kinds, list[Condition]()
         if where:
+            # Its parser takes longer to load than a gallery without a filter to open.
+            from .filters import compile_filter
+
             found = compile_filter(require_text(where, "where"), kinds, self.folder)
             if found is None:
                 return Matching(None)

@@ -9,8 +9,8 @@ from typing import NoReturn
 import numpy as np
 
 from ..errors import GalleryError
+from .conditions_of_points import none_of
 from .engine import BINARY, FLOAT16, INT8, Collection, Floats, Ints, VectorField
-from .filters import none_of
 from .layout import LABEL, Contents
 
 FLOAT32_BYTES = 4

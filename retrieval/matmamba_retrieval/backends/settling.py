@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..index.rerank import NO_KEY, rerank
+from .conditions_of_points import among
 from .engine import Collection, Condition, Floats, Ints, ScoredPoint, Stage
-from .filters import among
 
 # Engines' scores of vectors of length 1 are off by less than half of it.
 NEAR = 1e-6
