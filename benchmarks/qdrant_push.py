@@ -1,10 +1,10 @@
 """A gallery pushed to Qdrant's engine in this process: rate over time, memory, and pushes killed at random.
 
 A million structured rows of 512 dims (structured.py), with a prefix of 64, are pushed as `gallery push`
-does it for recall=1: exact lists, without a graph. The rate of each 50,000 is to stay within 20 % of the median;
-what a push does before and behind that is given apart. A smaller gallery is pushed for recall=0.99, with a graph,
-and one with SIGKILL at 20 random moments; in the end every key is to be there, once, and every vector of a sample
-equal to the bit.
+does it for recall=1: exact lists, without a graph. The rate of each 50,000 is to stay within 20 % of the
+median; what a push does before and behind that is given apart. A smaller gallery is pushed for recall=0.99,
+with a graph, and one with SIGKILL at 20 random moments; in the end every key is to be there, once, and every
+vector of a sample equal to the bit.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def measured(folder: Path, rows: int, every: int, target: str) -> dict[str, Any]
 def killed(folder: Path, rows: int, kills: int) -> dict[str, Any]:
     """Pushes killed at random moments of the time that one takes, each going on where the last was."""
     gallery_folder, chance = made(folder, rows), random.Random(SEED)
-    whole = forked(gallery_folder, f"edge:{folder / 'timed'}")
+    whole = forked(gallery_folder, f"edge:{folder / 'timed'}") or 0.0
     count, ended = 0, 0
     place = folder / "pushed"
     while count < kills:

@@ -14,6 +14,8 @@ from .errors import refusals
 
 if TYPE_CHECKING:
     from matmamba_retrieval import Strategy
+    from matmamba_retrieval.backends.comparison import PushCheck
+    from matmamba_retrieval.backends.pushing import Pushed
 
     from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
     from .encoders import Encoder, EncoderError, encoder_from, open_encoder
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from .upkeep.maker import EncoderSet
     from .upkeep.merge import Merged, merge
     from .upkeep.moving import Moved
-    from .upkeep.push import PushCheck, Pushed
     from .upkeep.reindex import Reindexed, reindex
     from .widths.extract import Extracted, extract
     from .widths.select import Selected, select
@@ -59,6 +60,8 @@ else:
         __name__,
         {
             "matmamba_retrieval": ("Strategy",),
+            "matmamba_retrieval.backends.comparison": ("PushCheck",),
+            "matmamba_retrieval.backends.pushing": ("Pushed",),
             ".data": (
                 "CheckedData",
                 "Prepared",
@@ -138,10 +141,6 @@ else:
                 "merge",
             ),
             ".upkeep.moving": ("Moved",),
-            ".upkeep.push": (
-                "PushCheck",
-                "Pushed",
-            ),
             ".upkeep.reindex": (
                 "Reindexed",
                 "reindex",

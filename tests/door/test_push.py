@@ -74,7 +74,7 @@ def test_a_full_disk_is_told_before_it_is_hit(
     usage = shutil.disk_usage(tmp_path)
     with mv.open_gallery(folder) as gallery:
         with monkeypatch.context() as patched:
-            patched.setattr(edge.shutil, "disk_usage", lambda place: usage._replace(free=edge.ROOM - 1))
+            patched.setattr(shutil, "disk_usage", lambda place: usage._replace(free=edge.ROOM - 1))
             with pytest.raises(mv.MatMambaError, match=r"the disk of edge:.* is full: 256 MiB are left"):
                 gallery.push(f"edge:{tmp_path / 'P'}")
         assert gallery.push(f"edge:{tmp_path / 'P'}").images == 30

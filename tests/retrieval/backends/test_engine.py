@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,17 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     assert is_address(address)
     with pytest.raises(GalleryError, match="is no place for a gallery: give qdrant://host"):
+        open_store(address)
+
+
+@pytest.mark.parametrize(
+    ("module", "address"), [("qdrant_edge", "edge:E"), ("qdrant_client", "qdrant://host/photos")]
+)
+def test_what_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, module: str, address: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(GalleryError, match=r"^this needs qdrant-.*'matmamba-vision\[qdrant\]'$"):
         open_store(address)
 
 
