@@ -1,12 +1,12 @@
 """What a pushed gallery's answer takes beyond the engine's own call, and how good it is.
 
 Structured rows of 512 dims (structured.py), with a prefix of 64, are pushed to Qdrant's engine in this
-process: once so that every prefix is compared, and once with a graph over them. Each query finds a shortlist by
-its prefix and ranks it by all of it, in one call: of the engine alone, its request made beforehand, its answer
-left as it comes; as the public search of arrays, with rows of the hits; and through the door. The sides take
-turns query by query, in an order that changes. Overhead is the difference of two sides at one query, in
-milliseconds; medians and quartiles are over the queries. recall@10 is against exact search by all coordinates,
-of those that fulfil the condition.
+process: once so that every prefix is compared, and once with a graph over them. Each query finds a
+shortlist by its prefix and ranks it by all of it, in one call: of the engine alone, its request made
+beforehand, its answer left as it comes; as the public search of arrays, with rows of the hits; and through
+the door. The sides take turns query by query, in an order that changes. Overhead is the difference of two
+sides at one query, in milliseconds; medians and quartiles are over the queries. recall@10 is against exact
+search by all coordinates, of those that fulfil the condition.
 """
 
 from __future__ import annotations

@@ -153,6 +153,8 @@ def _unless(name: Name, same: Condition) -> Truth:
 def _bools(name: Name, sign: str, value: float) -> Condition | None:
     """Truth values are 0 and 1 to SQL."""
     found = [flag for flag in (False, True) if _SIGNS[sign](int(flag), value)]
+    if len(found) == 2:
+        return none_of([_empty(name)])
     return _any([{"key": payload_key(name), "match": {"value": flag}} for flag in found])
 
 

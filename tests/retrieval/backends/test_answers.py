@@ -266,6 +266,19 @@ def test_filters_mean_what_they_mean_in_the_folder(
     assert answered > 3
 
 
+def test_truth_values_are_found_or_refused(tmp_path: Path, places: Places) -> None:
+    gallery = make(tmp_path / "g", 1)
+    with pushed(places, gallery) as found:
+        for where in ("raw >= 0", "raw <> 5", "NOT raw = 2", "raw IS NOT NULL"):
+            assert np.array_equal(found.keys_where(where), gallery.keys_where(where))
+        for where in ("raw = TRUE", "raw < 1 AND year > 2010", "NOT raw = 0"):
+            keys = keys_or_refusal(found, where)
+            if places.kind == "edge":
+                assert "qdrant-edge cannot filter by metadata.raw" in keys
+            else:
+                assert np.array_equal(keys, gallery.keys_where(where))
+
+
 @pytest.fixture(params=["edge", "local"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
