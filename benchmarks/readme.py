@@ -340,6 +340,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "serving": lambda: serving.page(read("serving")),
     "streaming": lambda: streaming.page(read("streaming")),
     "watch": lambda: watch.page(read("watch")),
+    "qdrant_query": lambda: retrieval_tables.qdrant_table(read("qdrant_query")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
     "video": video_tables,
 }

@@ -87,6 +87,8 @@ searching and training in two versions, in turn |
 the public search takes beside its parts |
 | `results/ray_rate.json` | `.venv/bin/python benchmarks/ray_rate.py`, on an idle machine | indexing on Ray, \
 beside the same without it |
+| `results/qdrant_query.json` | `.venv/bin/python benchmarks/qdrant_query.py --threads 1` | what a pushed \
+gallery's answer takes beyond the engine's own call, and its recall |
 | `results/start.json` | `.venv/bin/python benchmarks/start.py --threads 1` | cold commands, beside \
 `python -c pass` and `import torch` |
 | `results/gpu_model.json` | `.venv/bin/python benchmarks/gpu_model.py` | what arithmetic predicts of a GPU |

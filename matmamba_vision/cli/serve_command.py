@@ -20,6 +20,7 @@ examples:
   matmamba serve --gallery G --writable --keep-uploads UPLOADS
   matmamba serve --gallery G --min-width 1/4 --quality-share 0.05 --workers 1 --threads 2
   matmamba serve --gallery G --check
+  matmamba serve --gallery photos=qdrant://localhost:6333/photos
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from matmamba_common.settings import Bounds
+from matmamba_retrieval.gallery.addresses import EDGE, address_of
 
 from ..device import limit_threads
 from ..errors import ConfigError
@@ -50,7 +52,8 @@ Share = Annotated[float, Bounds(least=0, most=1)]
 
 @dataclass
 class ServeFlags:
-    # Folder of a gallery, or NAME=FOLDER; can be given several times.
+    # Folder of a gallery, or NAME=FOLDER; can be given several times. Instead of a folder, the address of a
+    # gallery that was pushed: qdrant://host:port/collection, qdrants://, or edge:FOLDER.
     gallery: tyro.conf.UseAppendAction[list[str]]
     # Address to listen at; others than this machine's own need --token-file.
     host: str = "127.0.0.1"
@@ -183,7 +186,7 @@ def named_galleries(given: Sequence[str]) -> dict[str, Path]:
     """Folders by the names that requests call them.
 
     Args:
-        given: each a folder, or NAME=FOLDER.
+        given: each a folder or the address of a gallery that was pushed, or NAME=FOLDER.
 
     Raises:
         ConfigError: none, a name that is there twice, or one that no address can hold.
@@ -192,12 +195,13 @@ def named_galleries(given: Sequence[str]) -> dict[str, Path]:
     for one in given:
         name, sign, folder = one.partition("=")
         if not sign or Path(one).is_dir():
-            name, folder = Path(one).resolve().name, one
+            place = Path(address_of(one).removeprefix(EDGE) or one)
+            name, folder = place.resolve().name, one
         if not name or "/" in name or name in (".", ".."):
             raise ConfigError(f"--gallery {one}: a name is needed, as in NAME=FOLDER")
         if name in found:
             raise ConfigError(f"--gallery {one}: {name!r} is there twice, name one as in NAME=FOLDER")
-        if not Path(folder).is_dir():
+        if not address_of(folder) and not Path(folder).is_dir():
             raise ConfigError(f"--gallery {one}: there is no folder {folder}")
         found[name] = Path(folder)
     if not found:

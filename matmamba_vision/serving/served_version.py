@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from matmamba_retrieval import Gallery
 from matmamba_retrieval.storage.spec import made_elsewhere
+from matmamba_retrieval.strategies.engines import AnyGallery
 
 from ..encoders.names import no_texts
 from ..errors import ConfigError
@@ -79,7 +79,7 @@ class ServedVersion:
     ) -> None:
         self.name, self.opened = name, opened
         with opened.reading() as gallery:
-            self.gallery: Gallery = gallery
+            self.gallery: AnyGallery = gallery
         self.label = f"{self.gallery.generation.number}.{self.gallery.version.number}"
         self.encoder: QueryEncoder | None = None if made_elsewhere(self.gallery.spec) else opened.encoder()
         self.widths = self._widths(widths, narrowest)

@@ -42,7 +42,8 @@ def open_gallery(
     """A gallery that is there, to be searched and looked after.
 
     Args:
-        folder: of the gallery.
+        folder: of the gallery; or the address of one that was pushed: `qdrant://host:port/collection`,
+            `qdrants://` for TLS, or `edge:FOLDER`.
         model: what made it, if that was moved, or is loaded already; by default from where it was.
         write: whether it may be changed; each change keeps others from writing only while it lasts.
         device: that encodes queries: cpu, cuda, or auto for whichever is there.
@@ -124,8 +125,8 @@ class ImageGallery(SearchedGallery):
         """
         from . import health
 
-        with self.reading():
-            return health.verify(self.folder, images=images, model=self._model)
+        with self.reading_folder() as gallery:
+            return health.verify(gallery.folder, images=images, model=self._model)
 
     @refusals()
     def repair(self) -> Repaired:
@@ -160,7 +161,7 @@ class ImageGallery(SearchedGallery):
         """
         from ..galleries.freezing import freeze_widths
 
-        with self.changing(), self.reading() as gallery:
+        with self.changing(), self.reading_folder() as gallery:
             made = freeze_widths(gallery, self.require_model(), widths, kinds, Reporter(progress))
             self._encoder = None
         return made
@@ -227,7 +228,7 @@ class ImageGallery(SearchedGallery):
         """
         from . import exchange
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return exchange.export_gallery(gallery, file, where=where, progress=progress)
 
     @refusals()
@@ -265,7 +266,7 @@ class ImageGallery(SearchedGallery):
         """
         from . import push
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return push.push(
                 gallery, to, dims=dims, target=target, budget=budget, replace=replace, progress=progress
             )
@@ -287,7 +288,7 @@ class ImageGallery(SearchedGallery):
         """
         from . import push
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return push.verify_pushed(gallery, place, progress=progress)
 
     @refusals()
@@ -320,7 +321,7 @@ class ImageGallery(SearchedGallery):
         """
         from . import exchange
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return exchange.export_atlas(
                 gallery, file, where=where, k=k, pictures=pictures, method=method, progress=progress
             )
@@ -350,7 +351,7 @@ class ImageGallery(SearchedGallery):
         """
         from .duplicates import duplicates
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return duplicates(
                 gallery,
                 threshold=threshold,
@@ -387,7 +388,7 @@ class ImageGallery(SearchedGallery):
         """
         from .labels import suggest_labels
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return suggest_labels(
                 gallery,
                 where=where,

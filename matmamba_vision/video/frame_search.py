@@ -158,8 +158,8 @@ class FrameSearch:
                 it cannot be asked, for its model is missing: then nothing is found, until it can.
         """
         with self._opened.reading() as gallery:
-            replaced, state = gallery.catalog.is_replaced(), state_of(gallery)
-        if self._is_ready and not replaced and state == self._state:
+            state = state_of(gallery)
+        if self._is_ready and state == self._state:
             return False
         self._opened.refresh()
         self._is_ready = False

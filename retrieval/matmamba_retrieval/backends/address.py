@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 
 from ..errors import GalleryError
+from ..gallery.addresses import EDGE, SCHEMES, address_of
 from .edge import EdgeStore
 from .engine import Store
 from .server import BETWEEN, ServerStore
 
-EDGE = "edge:"
-SCHEMES = {"qdrant": "http", "qdrants": "https"}
 # Names that every server takes, and that leave room for those beside them.
 _SERVER = re.compile(
     r"(?P<scheme>qdrants?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:@\s]+)(:(?P<port>\d{1,5}))?"
@@ -24,7 +23,7 @@ PORT = 6333
 
 def is_address(text: str) -> bool:
     """Whether a text means a place on an engine, well formed or not, and no folder."""
-    return text.startswith((EDGE, *(f"{scheme}://" for scheme in SCHEMES)))
+    return bool(address_of(text))
 
 
 def open_store(address: str, *, write: bool = False) -> Store:
@@ -39,6 +38,7 @@ def open_store(address: str, *, write: bool = False) -> Store:
         GalleryError: an address of another form; a server that is down or too old; a folder that holds
             something else; a package is missing.
     """
+    address = address_of(address) or address
     if address.startswith(EDGE) and address != EDGE:
         return EdgeStore(Path(address.removeprefix(EDGE)), write=write)
     found = _SERVER.fullmatch(address)

@@ -17,7 +17,21 @@ from matmamba_common.lazy import Deferred
 from ..errors import GalleryError
 from ..storage.files import flush_folder, system_errors
 from ..storage.locks import Busy, Lock
-from .engine import BINARY, FLOAT16, INT8, NO_KEY, OVERSAMPLING, Floats, Ints, StoredPoint, VectorField
+from .edge_requests import edge_filter, edge_request
+from .engine import (
+    BINARY,
+    FLOAT16,
+    INT8,
+    NO_KEY,
+    OVERSAMPLING,
+    Condition,
+    Floats,
+    Ints,
+    ScoredPoint,
+    Stage,
+    StoredPoint,
+    VectorField,
+)
 from .missing import needed
 
 qe = Deferred("qdrant_edge")
@@ -185,10 +199,10 @@ class EdgeCollection:
         with saying(self.place):
             self.shard.update(qe.UpdateOperation.delete_points(keys.tolist()))
 
-    def count(self) -> int:
-        """How many points there are, exactly."""
+    def count(self, condition: Condition | None = None) -> int:
+        """How many points there are, exactly; with a condition, that fulfil it."""
         with saying(self.place):
-            return int(self.shard.count(qe.CountRequest(exact=True)))
+            return int(self.shard.count(qe.CountRequest(exact=True, filter=edge_filter(condition))))
 
     def keys(self, first: int = 0) -> Iterator[Ints]:
         """All keys from `first` on, ascending, in blocks."""
@@ -208,6 +222,36 @@ class EdgeCollection:
             records = self.shard.retrieve(keys.tolist(), payload, list(vectors) or False)
         found = {int(record.id): record for record in records}
         return [_stored(found[key], vectors) for key in keys.tolist() if key in found]
+
+    def query(
+        self, stages: Sequence[Stage], condition: Condition | None = None, *, payload: bool = True
+    ) -> list[list[ScoredPoint]]:
+        """The best points for each query, in one call: see `Collection`."""
+        found = edge_filter(condition)
+        requests = [edge_request(stages, row, found, payload) for row in range(len(stages[0].xq))]
+        with saying(self.place):
+            if len(requests) == 1:
+                answers = [self.shard.query(requests[0])]
+            else:
+                answers = self.shard.query_batch(qe.QueryBatchRequest(requests)) if requests else []
+        return [
+            [ScoredPoint(each.id, each.score, each.payload or {}) for each in answer] for answer in answers
+        ]
+
+    def scroll(self, condition: Condition, parts: Sequence[str] = ()) -> Iterator[list[StoredPoint]]:
+        """Points that fulfil a condition, by ascending keys, in blocks."""
+        found, ahead = edge_filter(condition), 0
+        while ahead is not None:
+            request = qe.ScrollRequest(
+                offset=ahead,
+                limit=KEYS_AT_ONCE,
+                filter=found,
+                with_payload=list(parts) or False,
+                with_vector=False,
+            )
+            with saying(self.place):
+                records, ahead = self.shard.scroll(request)
+            yield [_stored(record, ()) for record in records]
 
     def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
         """The keys of the points whose vectors are nearest."""

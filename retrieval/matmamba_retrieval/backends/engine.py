@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+
+# Of points by their payload or keys, as Qdrant's JSON has it: see `filters.py`.
+Condition = dict[str, Any]
 
 # Of no point.
 NO_KEY = -1
@@ -70,6 +73,39 @@ class StoredPoint:
     vectors: dict[str, Floats] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One comparison of queries: with all points, or with those that the stage before it kept.
+
+    Attributes:
+        field: vectors that are compared.
+        xq: (nq, dim) of length 1.
+        length: points that are kept.
+        exact: whether all are compared by their vectors, whatever graph or codes there are.
+        effort: candidates while a graph is searched; 0 for as many as the field has it.
+    """
+
+    field: VectorField
+    xq: Floats
+    length: int
+    exact: bool = True
+    effort: int = 0
+
+
+class ScoredPoint(NamedTuple):
+    """A point that a query has found.
+
+    Attributes:
+        key: of the image in its gallery.
+        score: inner product with the query.
+        payload: id, path, label and metadata; empty if it was not asked for.
+    """
+
+    key: int
+    score: float
+    payload: dict[str, Any]
+
+
 class Collection(Protocol):
     """One collection that is there, open.
 
@@ -104,8 +140,8 @@ class Collection(Protocol):
         """Take points out; keys that are not there are passed over."""
         ...
 
-    def count(self) -> int:
-        """How many points there are, exactly."""
+    def count(self, condition: Condition | None = None) -> int:
+        """How many points there are, exactly; with a condition, that fulfil it."""
         ...
 
     def keys(self, first: int = 0) -> Iterator[Ints]:
@@ -114,6 +150,19 @@ class Collection(Protocol):
 
     def retrieve(self, keys: Ints, vectors: Sequence[str] = (), *, payload: bool = True) -> list[StoredPoint]:
         """Points by their keys, in this order; those that are not there are left out."""
+        ...
+
+    def query(
+        self, stages: Sequence[Stage], condition: Condition | None = None, *, payload: bool = True
+    ) -> list[list[ScoredPoint]]:
+        """The best points for each query, in one call, best first; the first stage's fulfil the condition.
+
+        The order of equal scores is the engine's.
+        """
+        ...
+
+    def scroll(self, condition: Condition, parts: Sequence[str] = ()) -> Iterator[list[StoredPoint]]:
+        """Points that fulfil a condition, by ascending keys, in blocks; of the payload some parts alone."""
         ...
 
     def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:

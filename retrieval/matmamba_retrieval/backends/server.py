@@ -12,7 +12,20 @@ import numpy as np
 from matmamba_common.lazy import Deferred
 
 from ..errors import GalleryError
-from .engine import BINARY, FLOAT16, INT8, NO_KEY, OVERSAMPLING, Floats, Ints, StoredPoint, VectorField
+from .engine import (
+    BINARY,
+    FLOAT16,
+    INT8,
+    NO_KEY,
+    OVERSAMPLING,
+    Condition,
+    Floats,
+    Ints,
+    ScoredPoint,
+    Stage,
+    StoredPoint,
+    VectorField,
+)
 from .missing import needed
 
 qm = Deferred("qdrant_client.models")
@@ -134,10 +147,10 @@ class ServerCollection:
         with saying(self.place):
             self.client.delete(self.name, qm.PointIdsList(points=keys.tolist()), wait=True)
 
-    def count(self) -> int:
-        """How many points there are, exactly."""
+    def count(self, condition: Condition | None = None) -> int:
+        """How many points there are, exactly; with a condition, that fulfil it."""
         with saying(self.place):
-            return int(self.client.count(self.name, exact=True).count)
+            return int(self.client.count(self.name, _filter(condition), exact=True).count)
 
     def keys(self, first: int = 0) -> Iterator[Ints]:
         """All keys from `first` on, ascending, in blocks."""
@@ -158,6 +171,35 @@ class ServerCollection:
             )
         found = {int(record.id): record for record in records}
         return [_stored(found[key], vectors) for key in keys.tolist() if key in found]
+
+    def query(
+        self, stages: Sequence[Stage], condition: Condition | None = None, *, payload: bool = True
+    ) -> list[list[ScoredPoint]]:
+        """The best points for each query, in one call: see `Collection`."""
+        found = _filter(condition)
+        requests = [_request(stages, row, found, payload) for row in range(len(stages[0].xq))]
+        if not requests:
+            return []
+        with saying(self.place):
+            answers = self.client.query_batch_points(self.name, requests)
+        return [
+            [ScoredPoint(int(each.id), each.score, each.payload or {}) for each in answer.points]
+            for answer in answers
+        ]
+
+    def scroll(self, condition: Condition, parts: Sequence[str] = ()) -> Iterator[list[StoredPoint]]:
+        """Points that fulfil a condition, by ascending keys, in blocks."""
+        ahead: Any = 0
+        while ahead is not None:
+            with saying(self.place):
+                records, ahead = self.client.scroll(
+                    self.name,
+                    _filter(condition),
+                    offset=ahead,
+                    limit=KEYS_AT_ONCE,
+                    with_payload=list(parts) or False,
+                )
+            yield [_stored(record, ()) for record in records]
 
     def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
         """The keys of the points whose vectors are nearest."""
@@ -239,6 +281,44 @@ def _params(field: VectorField) -> Any:
         on_disk=field.on_disk,
         hnsw_config=qm.HnswConfigDiff(m=field.links, ef_construct=field.effort),
     )
+
+
+def _filter(condition: Condition | None) -> Any:
+    """As the client has it: its JSON, checked."""
+    return None if condition is None else qm.Filter.model_validate(_whole(condition))
+
+
+def _whole(condition: Condition) -> Condition:
+    """A filter, of what may be a single condition."""
+    return condition if condition.keys() & {"must", "should", "must_not"} else {"must": [condition]}
+
+
+def _request(stages: Sequence[Stage], row: int, condition: Any, payload: bool) -> Any:
+    """One query, each stage but the last inside of the one that compares what it keeps."""
+    inner: Any = None
+    for place, stage in enumerate(stages):
+        last = place == len(stages) - 1
+        values = {
+            "prefetch": inner,
+            "query": stage.xq[row].tolist(),
+            "using": stage.field.name,
+            "limit": stage.length,
+            "filter": condition if place == 0 else None,
+            "params": _search_params(stage),
+        }
+        inner = qm.QueryRequest(**values, with_payload=payload) if last else [qm.Prefetch(**values)]
+    return inner
+
+
+def _search_params(stage: Stage) -> Any:
+    if stage.exact:
+        return qm.SearchParams(exact=True)
+    codes = (
+        qm.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        if stage.field.quantisation
+        else None
+    )
+    return qm.SearchParams(hnsw_ef=stage.effort or stage.field.search_effort or None, quantization=codes)
 
 
 def _stored(record: Any, vectors: Sequence[str]) -> StoredPoint:
