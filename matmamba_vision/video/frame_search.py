@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matmamba_retrieval import Gallery, GalleryError, Strategy
+from matmamba_retrieval import GalleryError, Strategy
 from matmamba_retrieval.storage.spec import made_elsewhere
-from numpy.typing import NDArray
+from matmamba_retrieval.strategies.engines import AnyGallery
+from matmamba_retrieval.strategies.searchable import Selection
 from PIL import Image
 
 from ..galleries.answers import Hit
@@ -84,7 +85,7 @@ class FrameSearch:
             self._spec, self._state, self.images = gallery.spec, state, len(gallery)
             self.version = f"{gallery.generation.number}.{gallery.version.number}"
             self._ways: dict[str, Strategy] = {}
-            self._allowed: NDArray[np.bool_] | None = gallery.allowed(self._where or None)
+            self._allowed: Selection | None = gallery.allowed(self._where or None)
 
     def measure(self) -> None:
         """Measure what a frame takes at each width, from what is prepared to what is found.
@@ -144,7 +145,7 @@ class FrameSearch:
             )
             return search.one(NAME, self._encoder.queries([prepared])).hits
 
-    def _way(self, gallery: Gallery, width: str) -> Strategy:
+    def _way(self, gallery: AnyGallery, width: str) -> Strategy:
         """The strategy of a width, looked up once for each version of the gallery."""
         if width not in self._ways:
             self._ways[width] = way(gallery, "auto", width, hits_wanted(self._k, gallery), send_on=False)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from matmamba_datasets.frame_names import minutes_of
-from matmamba_retrieval import Gallery, Row
+from matmamba_retrieval import Row
+from matmamba_retrieval.strategies.searchable import Searchable
 
 from ..errors import refusals
 from ..galleries.answers import Answer, listed_answers, mean_cost, spent_text
@@ -26,7 +27,7 @@ STRIP = 12
 
 @refusals()
 def write_scene_page(
-    gallery: Gallery, answers: Answer | Sequence[Answer], file: str | os.PathLike[str], *, intro: str = ""
+    gallery: Searchable, answers: Answer | Sequence[Answer], file: str | os.PathLike[str], *, intro: str = ""
 ) -> None:
     """Write answers of a gallery with frames of videos into one HTML file that opens from disk.
 
@@ -54,7 +55,7 @@ def write_scene_page(
             page.facts["per query"] = spent_text(mean_cost(listed))
 
 
-def frames_in(gallery: Gallery, note: FrameNote) -> list[Row]:
+def frames_in(gallery: Searchable, note: FrameNote) -> list[Row]:
     """The frames that a gallery has of a scene, in the order of time.
 
     Args:
@@ -65,7 +66,7 @@ def frames_in(gallery: Gallery, note: FrameNote) -> list[Row]:
     return gallery.rows(keys_where(gallery, f"video = '{video}' AND scene = {note.scene:d}"))
 
 
-def _strip(gallery: Gallery, scene: SceneHits, note: FrameNote, pictures: Pictures) -> Section:
+def _strip(gallery: Searchable, scene: SceneHits, note: FrameNote, pictures: Pictures) -> Section:
     rows, scores = frames_in(gallery, note), {hit.id: hit.score for hit in scene.hits}
     # Hits are shown in any case, the others at even distances.
     even = set(np.linspace(0, len(rows) - 1, min(STRIP, len(rows))).round().astype(int).tolist())
