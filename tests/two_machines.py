@@ -18,6 +18,8 @@ from pathlib import Path
 
 CARD, PORT = "eth0", 29511
 NAMES = Path("/etc/netns")
+# Otherwise a launcher that stays does not tell one that comes back where the processes meet (torch 2.13).
+REJOIN = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def missing() -> str:
@@ -64,7 +66,7 @@ class Machine:
             said: file that receives what it prints.
             environment: further variables.
         """
-        known = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        known = {**os.environ, "OMP_NUM_THREADS": "1", **REJOIN, **environment}
         with said.open("a") as file:
             process = subprocess.Popen(
                 [*self.on, *command],
