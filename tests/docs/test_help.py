@@ -39,8 +39,9 @@ INSTEAD = {
     # Asked by texts, which only networks of open_clip's take.
     **({} if find_spec("open_clip") else {r"^matmamba search --gallery W .*": ""}),
     # No server is there, and the gallery may have been made anew since it was pushed.
-    r"qdrant://localhost:6333/photos(?: --verify-only)?": "edge:SERVED --replace",
-    r"edge:PUSHED": "edge:PUSHED --replace",
+    r"--to qdrant://localhost:6333/photos(?: --verify-only)?": "--to edge:SERVED --replace",
+    r"qdrant://localhost:6333/photos": "edge:ASKED",
+    r"--to edge:PUSHED": "--to edge:PUSHED --replace",
     # Run by tests of the cluster, which have a Ray.
     r"^matmamba index .*--engine ray.*": "",
     # It would serve until it is told to end.
@@ -129,6 +130,8 @@ def make_room(words: list[str]) -> None:
         shutil.rmtree(target, ignore_errors=True) if Path(target).is_dir() else Path(target).unlink(
             missing_ok=True
         )
+    if any("edge:ASKED" in word for word in words):
+        assert main(["gallery", "push", "G", "--to", "edge:ASKED", "--replace"]) == 0
     if "photos.parquet" in words:
         assert main(["index", "--checkpoint", "RUN", "--images", "photos.parquet", "--gallery", "G"]) == 0
         Path("archive").mkdir()
