@@ -300,11 +300,15 @@ def _with_quartiles(found: dict[str, float], digits: int) -> str:
     return f"{median} ({low} to {high})"
 
 
-def video_tables() -> str:
-    """Indexing videos, once it was measured."""
-    if not (RESULTS / "video.json").exists():
-        return "Not measured yet: `benchmarks/video.py` does."
-    return video.page(read("video"))
+def once_measured(name: str, table: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    """A table of results, or that they are not there yet."""
+
+    def made() -> str:
+        if (RESULTS / f"{name}.json").exists():
+            return table(read(name))
+        return f"Not measured yet: `benchmarks/{name}.py` does.\n"
+
+    return made
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -330,19 +334,19 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photos_tinyimagenet": lambda: retrieval_tables.photos_table(read("photos"), "tinyimagenet"),
     "scaling": lambda: retrieval_tables.scaling_table(read("photos_unscaled"), read("photos")),
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
-    "ray_rate": lambda: ray_rate.table(read("ray_rate")),
+    "ray_rate": once_measured("ray_rate", ray_rate.table),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
-    "scale_plans": lambda: scale_tables.measured(scale_tables.plans_table),
+    "scale_plans": once_measured("scale", scale_tables.plans_table),
     "scale_encoders": scale_tables.encoders_table,
     "scale_bytes": scale_tables.bytes_table,
-    "scale_figures": lambda: scale_tables.measured(scale_tables.figures_table),
-    "scale_checks": lambda: scale_tables.measured(scale_tables.checks_table),
+    "scale_figures": once_measured("scale", scale_tables.figures_table),
+    "scale_checks": once_measured("scale", scale_tables.checks_table),
     "serving": lambda: serving.page(read("serving")),
     "streaming": lambda: streaming.page(read("streaming")),
-    "watch": lambda: watch.page(read("watch")),
-    "qdrant_query": lambda: retrieval_tables.qdrant_table(read("qdrant_query")),
+    "watch": once_measured("watch", watch.page),
+    "qdrant_query": once_measured("qdrant_query", retrieval_tables.qdrant_table),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
-    "video": video_tables,
+    "video": once_measured("video", video.page),
 }
 
 if __name__ == "__main__":

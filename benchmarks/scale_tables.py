@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import scale
@@ -23,15 +23,6 @@ PLANS = {
         "--encoder", "matmamba_small_patch16_224",
     ],
 }  # fmt: skip
-
-
-def measured(table: Callable[[Result], str]) -> str:
-    """A table of results/scale.json, or how that is made."""
-    if not (scale.RESULTS / "scale.json").is_file():
-        return (
-            "Not measured yet: `python benchmarks/scale.py` measures it, and `make readme` writes it here.\n"
-        )
-    return table(scale.read("scale"))
 
 
 def checks_table(result: Result) -> str:
