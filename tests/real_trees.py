@@ -181,14 +181,14 @@ def beside_splits(root: Path) -> Tree:
 
 
 def archive(root: Path) -> Tree:
-    """Members with more dots, without an image, with two, of HEIC, links, and what macOS adds."""
+    """Members with more dots, without an image, with two, a RAW photo, links, what macOS adds."""
     root.mkdir(parents=True)
     members: dict[str, bytes] = {}
     for number in range(6):
         members |= {f"{number:03d}.png": encoded(number), f"{number:03d}.json": _label(CLASSES[number % 2])}
     members |= {"IMG.v2_1.png": encoded(1), "IMG.v2_2.png": encoded(2), "IMG.cls": b"0"}
     members |= {"two.png": encoded(3), "two.jpg": encoded(4, "JPEG"), "two.json": _label("dogs")}
-    members |= {"words.txt": b"no image", "photo.heic": b"\0\0\0\x18ftypheic", "null.json": _label(None)}
+    members |= {"words.txt": b"no image", "photo.cr2": b"II*\0", "null.json": _label(None)}
     members |= {"bad.png": encoded(5), "bad.json": b'{"label": [1]}', "null.png": encoded(6)}
     members |= {"__MACOSX/000.png": encoded(7), "._001.png": encoded(8)}
     write_tar(root / "all.tar", members, link="link.png")

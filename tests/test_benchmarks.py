@@ -46,14 +46,19 @@ from timm import create_model
 NANO = "matmamba_nano_patch4_32"
 SHAPE = peers.BlockShape(dim=64, heads=8, head_dim=16, state_dim=8, tokens=9, batch=2)
 FOLDER = Path(report.__file__).parent
-TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
-    (against_vit, {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]}),
+# Those that start many processes, or compile, are left to `make slow`.
+TINY = (
+    pytest.param(
+        against_vit,
+        {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]},
+        marks=pytest.mark.slow,
+    ),
     (block_time, {"shape": SHAPE}),
-    (latency, {"models": [NANO]}),
+    pytest.param(latency, {"models": [NANO]}, marks=pytest.mark.slow),
     (listing, {"files": 200}),
-    (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),
+    pytest.param(nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}, marks=pytest.mark.slow),
     (small_gallery, {"counts": [50]}),
-    (start, {"pictures": 3}),
+    pytest.param(start, {"pictures": 3}, marks=pytest.mark.slow),
     (width_time, {"name": NANO, "batch": 2}),
 )
 
@@ -120,6 +125,7 @@ def test_each_script_runs(script: ModuleType, tiny: dict[str, Any], tmp_path: Pa
     assert all(found["low"] <= found["high"] for case in result["cases"] for found in case["ratios"].values())
 
 
+@pytest.mark.slow
 def test_the_script_about_safety_counts_what_it_did(tmp_path: Path) -> None:
     gallery_safety.main(["--quick", "--output", str(tmp_path / "result.json")])
     result = json.loads((tmp_path / "result.json").read_text())

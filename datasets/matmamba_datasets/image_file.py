@@ -144,7 +144,8 @@ def _unknown(file: IO[bytes]) -> str:
     if start.startswith((b"%!PS", b"%PDF", b"\xc5\xd0\xd3\xc6")):
         return "PostScript or PDF, which is not read"
     if start[4:8] == b"ftyp" and start[8:12] in _BRANDS:
-        return _BRANDS[start[8:12]]
+        said = _BRANDS[start[8:12]]
+        return "a damaged HEIC photo" if said == HEIF_CURE and "HEIF" in formats() else said
     return "not an image file"
 
 

@@ -220,8 +220,8 @@ def test_vectors_made_elsewhere_are_indexed(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["index", "--gallery", "@g"], "either --images or --vectors"),
-        (images("--gallery", "@g", "--vectors", "@x.npy"), "either --images or --vectors"),
+        (["index", "--gallery", "@g"], "either --images, --video or --vectors"),
+        (images("--gallery", "@g", "--vectors", "@x.npy"), "either --images, --video or --vectors"),
         (images("--gallery", "@g", "--normalise"), "--normalise"),
         (["index", "--gallery", "@g", "--vectors", "@x.npy", "--widths", "1/2"], "--widths"),
         (["index", "--gallery", "@g", "--vectors", "@x.txt"], "x.txt"),
