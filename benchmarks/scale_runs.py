@@ -175,7 +175,7 @@ def _children_seconds() -> float:
 
 def merging_of(folder: Path, count: int) -> dict[str, float]:
     """What a merge takes before its first row, and for each, by vectors: rows are alike."""
-    seconds, sizes = [], (count, 20 * count)
+    seconds, sizes = [], (count, 250 * count)
     for rows in sizes:
         file = folder / f"merged{rows}.npy"
         np.save(file, Structured(dim=DIM).block(0, min(rows, 50_000)))
