@@ -20,7 +20,7 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time latency,$(BENCHMARKS))
 
-.PHONY: demo serve test coverage test-timm browser slow smoke lint format docs record readme bench kernels native clean
+.PHONY: demo serve test coverage test-timm browser qdrant slow cluster smoke lint format docs record readme bench kernels native clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
@@ -42,8 +42,15 @@ test-timm: $(READY)  ## timm's own tests of models, fetched in the installed ver
 browser: $(BROWSER_READY) $(CHROMIUM)  ## the service's page in Chromium: a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser $(FLAGS)
 
+qdrant: $(READY)  ## the tests of pushed galleries on a real server: make qdrant QDRANT_URL=http://localhost:6333
+	@test -n "$(QDRANT_URL)" || { echo "name a server: make qdrant QDRANT_URL=http://localhost:6333"; exit 1; }
+	QDRANT_URL=$(QDRANT_URL) $(BIN)/python -m pytest -m cluster tests/retrieval/backends $(FLAGS)
+
 slow: $(READY)  ## the long tests
 	$(BIN)/python -m pytest -m slow $(FLAGS)
+
+cluster: $(READY)  ## several machines, as network namespaces (needs root and iproute2), or a service that is named
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster $(FLAGS)
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -3,8 +3,10 @@
 The demo's results are recorded by `make demo record`, those of the report by `make bench`, those of the
 small models by benchmarks/ablation.py and benchmarks/nested_quality.py, those of retrieval by
 benchmarks/adaptive.py, benchmarks/million.py, benchmarks/growth.py and benchmarks/second_encoding.py, those
-of a student by benchmarks/distilled.py and benchmarks/distill_ablation.py, those of fine-tuning by
-benchmarks/fine_tuning.py.
+of a watched stream by benchmarks/watch.py, those of a student by benchmarks/distilled.py and
+benchmarks/distill_ablation.py, those of fine-tuning by benchmarks/fine_tuning.py, those of carried state by
+benchmarks/streaming.py, those of indexing on Ray by benchmarks/ray_rate.py, those of scale by
+benchmarks/scale.py.
 """
 
 from __future__ import annotations
@@ -23,11 +25,16 @@ import distill_ablation
 import fine_tuning
 import matmamba_vision
 import nested_quality
+import ray_rate
 import report
 import retrieval_tables
+import scale_tables
 import second_encoding
 import serving
+import streaming
 import timm
+import video
+import watch
 from markdown_tables import markdown
 from matmamba_vision.measures import count_macs, count_parameters
 from matmamba_vision.studies.evaluation_plots import draw_query_encoder
@@ -36,7 +43,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 DEMO = RESULTS / "demo"
 # Pages with generated tables, each between `<!-- begin NAME -->` and `<!-- end NAME -->`.
-PAGES = ("README.md", "docs/models.md", "docs/results.md", "docs/training.md", "docs/distilling.md")
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("models", "results", "training", "distilling", "scale", "streaming")),
+)
 RECORDED = ("results.json", "widths.png", "retrieval.png", "examples.png")
 
 
@@ -290,6 +300,13 @@ def _with_quartiles(found: dict[str, float], digits: int) -> str:
     return f"{median} ({low} to {high})"
 
 
+def video_tables() -> str:
+    """Indexing videos, once it was measured."""
+    if not (RESULTS / "video.json").exists():
+        return "Not measured yet: `benchmarks/video.py` does."
+    return video.page(read("video"))
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "versions": lambda: ratio_table("versions", ("command", "0.1.0, ms", "0.2.0, ms", "ratio"), 0),
     "call_overhead": lambda: ratio_table(
@@ -313,9 +330,19 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photos_tinyimagenet": lambda: retrieval_tables.photos_table(read("photos"), "tinyimagenet"),
     "scaling": lambda: retrieval_tables.scaling_table(read("photos_unscaled"), read("photos")),
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
+    "ray_rate": lambda: ray_rate.table(read("ray_rate")),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
+    "scale_plans": lambda: scale_tables.measured(scale_tables.plans_table),
+    "scale_encoders": scale_tables.encoders_table,
+    "scale_bytes": scale_tables.bytes_table,
+    "scale_figures": lambda: scale_tables.measured(scale_tables.figures_table),
+    "scale_checks": lambda: scale_tables.measured(scale_tables.checks_table),
     "serving": lambda: serving.page(read("serving")),
+    "streaming": lambda: streaming.page(read("streaming")),
+    "watch": lambda: watch.page(read("watch")),
+    "qdrant_query": lambda: retrieval_tables.qdrant_table(read("qdrant_query")),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
+    "video": video_tables,
 }
 
 if __name__ == "__main__":

@@ -85,6 +85,10 @@ what the second encoding of a rerank or a gate can reuse of the first |
 searching and training in two versions, in turn |
 | `results/call_overhead.json` | `.venv/bin/python benchmarks/call_overhead.py --threads 1` | what \
 the public search takes beside its parts |
+| `results/ray_rate.json` | `.venv/bin/python benchmarks/ray_rate.py`, on an idle machine | indexing on Ray, \
+beside the same without it |
+| `results/qdrant_query.json` | `.venv/bin/python benchmarks/qdrant_query.py --threads 1` | what a pushed \
+gallery's answer takes beyond the engine's own call, and its recall |
 | `results/start.json` | `.venv/bin/python benchmarks/start.py --threads 1` | cold commands, beside \
 `python -c pass` and `import torch` |
 | `results/gpu_model.json` | `.venv/bin/python benchmarks/gpu_model.py` | what arithmetic predicts of a GPU |

@@ -229,3 +229,27 @@ def _unpaid(found: Sequence[tuple[str, Result]]) -> str:
         f" and {slower} take no fewer milliseconds than the full width with a shortlist, which a small query"
         " has to beat where there is an index."
     )
+
+
+def qdrant_table(results: dict[str, Any]) -> str:
+    """The engine's own call, what the public search and the door take beyond it, and recall, by case."""
+
+    def shown(found: dict[str, float]) -> str:
+        return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+    rows = [
+        (
+            case["name"],
+            shown(case["sides"]["engine"]),
+            *(shown(case["overhead_ms"][f"{side} - engine"]) for side in ("search", "door")),
+            f"{case['recall_at_10']:.3f}",
+        )
+        for case in results["cases"]
+    ]
+    names = (
+        "way of the prefix, condition",
+        "the engine, ms",
+        "search beyond it, ms",
+        "the door beyond it, ms",
+    )
+    return markdown((*names, "recall@10"), rows)

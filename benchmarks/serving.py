@@ -141,17 +141,17 @@ def main(arguments: Sequence[str] | None = None, scale: Scale | None = None) -> 
 
 def indexed(place: Path, photos: Path, scale: Scale) -> tuple[Path, Queries]:
     """A gallery that keeps an encoder of each width, and what it is asked."""
-    images, labels = _pictures(photos, "train", scale.images)
+    images, labels = pictures(photos, "train", scale.images)
     ids = [str(number) for number in range(len(images))]
     folder = place / GALLERY
     mv.index(images, folder, model=MODEL, ids=ids, labels=list(map(str, labels)))
     with mv.open_gallery(folder, write=True) as gallery:
         gallery.freeze(["full", "1/2", "1/4", "1/8"])
-    asked, classes = _pictures(photos, "heldout", scale.queries)
+    asked, classes = pictures(photos, "heldout", scale.queries)
     return folder, Queries([_jpeg(image) for image in asked], classes)
 
 
-def _pictures(photos: Path, part: str, count: int) -> tuple[list[Image.Image], list[int]]:
+def pictures(photos: Path, part: str, count: int) -> tuple[list[Image.Image], list[int]]:
     import pyarrow.parquet as pq
 
     rng, images, labels = np.random.default_rng(0), list[Image.Image](), list[int]()

@@ -14,7 +14,11 @@ from .errors import refusals
 
 if TYPE_CHECKING:
     from matmamba_retrieval import Strategy
+    from matmamba_retrieval.backends.comparison import PushCheck
+    from matmamba_retrieval.backends.pushing import Pushed
 
+    from .cluster.ray_cluster import ClusterError, RayCluster
+    from .cluster.ray_index import index_on_ray
     from .data import CheckedData, Prepared, prepare_shards, reading_rates, verify_data
     from .encoders import Encoder, EncoderError, encoder_from, open_encoder
     from .errors import MissingPackageError, NotFiniteError, SystemRefusalError
@@ -50,6 +54,20 @@ if TYPE_CHECKING:
     from .upkeep.merge import Merged, merge
     from .upkeep.moving import Moved
     from .upkeep.reindex import Reindexed, reindex
+    from .video.video_intake import index_video
+    from .video.video_pass import IndexedVideos
+    from .video.watch_events import (
+        GalleryChanged,
+        MatchBegan,
+        MatchEnded,
+        StreamBack,
+        StreamLost,
+        WatchEnded,
+        WatchEvent,
+        WatchStarted,
+        WatchStatus,
+    )
+    from .video.watching import Watch, watch
     from .widths.extract import Extracted, extract
     from .widths.select import Selected, select
     from .widths.validate import Validation, validate
@@ -58,6 +76,13 @@ else:
         __name__,
         {
             "matmamba_retrieval": ("Strategy",),
+            "matmamba_retrieval.backends.comparison": ("PushCheck",),
+            "matmamba_retrieval.backends.pushing": ("Pushed",),
+            ".cluster.ray_cluster": (
+                "ClusterError",
+                "RayCluster",
+            ),
+            ".cluster.ray_index": ("index_on_ray",),
             ".data": (
                 "CheckedData",
                 "Prepared",
@@ -141,6 +166,23 @@ else:
                 "Reindexed",
                 "reindex",
             ),
+            ".video.video_intake": ("index_video",),
+            ".video.video_pass": ("IndexedVideos",),
+            ".video.watch_events": (
+                "GalleryChanged",
+                "MatchBegan",
+                "MatchEnded",
+                "StreamBack",
+                "StreamLost",
+                "WatchEnded",
+                "WatchEvent",
+                "WatchStarted",
+                "WatchStatus",
+            ),
+            ".video.watching": (
+                "Watch",
+                "watch",
+            ),
             ".widths.extract": (
                 "Extracted",
                 "extract",
@@ -160,6 +202,7 @@ else:
 __all__ = [
     "Answer",
     "CheckedData",
+    "ClusterError",
     "Demonstration",
     "DistillConfig",
     "DuplicatesFound",
@@ -168,12 +211,16 @@ __all__ = [
     "EncoderSet",
     "Event",
     "Extracted",
+    "GalleryChanged",
     "GivenVectors",
     "Hit",
     "ImageGallery",
     "Indexed",
+    "IndexedVideos",
     "LabelFindings",
     "Listener",
+    "MatchBegan",
+    "MatchEnded",
     "Merged",
     "MissingPackageError",
     "Moved",
@@ -182,11 +229,16 @@ __all__ = [
     "PlanFound",
     "Prepared",
     "Progress",
+    "PushCheck",
+    "Pushed",
+    "RayCluster",
     "Reindexed",
     "Repaired",
     "Run",
     "Selected",
     "Strategy",
+    "StreamBack",
+    "StreamLost",
     "Study",
     "SystemRefusalError",
     "Taught",
@@ -195,6 +247,11 @@ __all__ = [
     "Tuned",
     "Validation",
     "Verified",
+    "Watch",
+    "WatchEnded",
+    "WatchEvent",
+    "WatchStarted",
+    "WatchStatus",
     "answers_to_dict",
     "build_indexes",
     "demo",
@@ -204,7 +261,9 @@ __all__ = [
     "extract",
     "import_gallery",
     "index",
+    "index_on_ray",
     "index_vectors",
+    "index_video",
     "load_config",
     "merge",
     "open_encoder",
@@ -218,6 +277,7 @@ __all__ = [
     "tune",
     "validate",
     "verify_data",
+    "watch",
     "with_teacher",
     "write_page",
 ]

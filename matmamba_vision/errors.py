@@ -43,6 +43,10 @@ EXTRAS = {
     "uvicorn": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
+    "qdrant_client": "qdrant",
+    "qdrant_edge": "qdrant",
+    "ray": "ray",
+    "av": "video",
     # What trains the network, and runs it in torch.
     "torch": "torch",
     "torchvision": "torch",

@@ -7,7 +7,7 @@ from matmamba_common.lazy import names_of
 from .torchvision_startup import mend_when_imported
 
 if TYPE_CHECKING:
-    from .errors import BrokenImageError, DataError
+    from .errors import BrokenImageError, BrokenVideoError, DataError
     from .fixed_views import FixedViews
     from .image_file import read_image
     from .joined import JoinedImages, open_training_images
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from .stored import StoredImages
     from .tally import BrokenTally
     from .transforms import AugmentConfig, eval_transform, train_transform, view_transform
+    from .video_file import VideoFile
+    from .video_frame import Frame
+    from .video_sampling import Sampling
+    from .videos import Videos, open_videos
 else:
     __getattr__, __dir__ = names_of(
         __name__,
         {
             ".errors": (
                 "BrokenImageError",
+                "BrokenVideoError",
                 "DataError",
             ),
             ".fixed_views": ("FixedViews",),
@@ -74,6 +79,10 @@ else:
                 "train_transform",
                 "view_transform",
             ),
+            ".video_file": ("VideoFile",),
+            ".video_frame": ("Frame",),
+            ".video_sampling": ("Sampling",),
+            ".videos": ("Videos", "open_videos"),
         },
     )
 
@@ -84,21 +93,26 @@ __all__ = [
     "Batch",
     "BrokenImageError",
     "BrokenTally",
+    "BrokenVideoError",
     "DataConfig",
     "DataError",
     "DecodedLoader",
     "FixedViews",
+    "Frame",
     "Images",
     "JoinedImages",
     "Limits",
     "Loader",
     "Reading",
     "Sample",
+    "Sampling",
     "SizedViews",
     "Splits",
     "StoredImages",
     "Subset",
     "TableReading",
+    "VideoFile",
+    "Videos",
     "decode",
     "eval_transform",
     "left_out_text",
@@ -106,6 +120,7 @@ __all__ = [
     "open_images",
     "open_splits",
     "open_training_images",
+    "open_videos",
     "read_image",
     "shown",
     "train_transform",

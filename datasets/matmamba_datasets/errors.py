@@ -22,5 +22,9 @@ class BrokenImageError(MatMambaError):
         return type(self), (self.name, self.reason, self.foreign)
 
 
+class BrokenVideoError(BrokenImageError):
+    """A video of which no frame, or not every frame, can be read."""
+
+
 class DataError(MatMambaError):
     """A data set that is missing, empty or unusable, or a setting that cannot be; the message names it."""

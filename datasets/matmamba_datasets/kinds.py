@@ -7,6 +7,8 @@ import re
 from functools import cache
 from importlib.util import find_spec
 
+from .frame_names import frame_of
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -17,6 +19,10 @@ _CONTAINER = re.compile(r"(.*?(?:\.tar|\.parquet))#.", re.IGNORECASE | re.DOTALL
 IMAGE_SUFFIXES = _words("""
     .apng .avif .bmp .dib .gif .heic .heif .hif .icns .ico .j2k .jfif .jp2 .jpc .jpe .jpeg .jpg .jpx
     .mpo .pbm .pcx .pgm .png .pnm .ppm .psd .qoi .sgi .tga .tif .tiff .webp
+""")
+VIDEO_SUFFIXES = _words("""
+    .264 .265 .3g2 .3gp .asf .avi .divx .dv .f4v .flv .h264 .h265 .hevc .insv .ivf .lrv .m2ts .m2v .m4v
+    .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m
 """)
 _HEIF = frozenset({".heic", ".heif", ".hif"})
 HEIF_CURE = "HEIC photo: pip install 'matmamba-vision[heif]' to read these"
@@ -80,12 +86,14 @@ def is_table(name: str) -> bool:
 
 
 def container_of(path: str) -> str:
-    """The archive or table in which an image lies whose path is "file#name"; "" for a file of its own.
+    """The archive, table or video in which an image lies whose path is "file#name"; "" for a file of its own.
 
-    It ends at the first "#" after such a suffix: names of images may have more of them.
+    That of an archive or table ends at the first "#" after such a suffix: names of images may have more.
     """
-    found = _CONTAINER.match(path)
-    return found[1] if found else ""
+    if (found := _CONTAINER.match(path)) is not None:
+        return found[1]
+    frame = frame_of(path)
+    return frame[0] if frame is not None else ""
 
 
 def is_image_name(name: str) -> bool:
@@ -93,11 +101,24 @@ def is_image_name(name: str) -> bool:
     return suffix_of(name) in IMAGE_SUFFIXES
 
 
+def is_video_name(name: str) -> bool:
+    """Whether a name says that this is a video; .ts is what programs in TypeScript are called, too."""
+    return suffix_of(name) in VIDEO_SUFFIXES - {".ts"}
+
+
 def why_no_image(name: str) -> str:
     """Why a file of this name is not read as an image, "" if it is or may be one."""
     if name.startswith("."):
         return "hidden"
     return reasons().get(suffix_of(name), "") or ("not an image" if name.lower() in _NAMES else "")
+
+
+def why_no_video(name: str) -> str:
+    """Why a file of this name is not read as a video, "" if it may be one."""
+    if name.startswith("."):
+        return "hidden"
+    suffix = suffix_of(name)
+    return "" if suffix in VIDEO_SUFFIXES else f"not a video ({suffix})" if suffix else "not a video"
 
 
 def why_no_folder(name: str) -> str:

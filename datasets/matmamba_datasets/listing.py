@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .kinds import is_shard, is_table, why_no_folder, why_no_image
@@ -46,10 +46,16 @@ class Listing:
 
     Args:
         reading: patterns of what to take, and what to do with links.
+        why_not: says of a name why such a file is not taken, "" if it is; by default of what is no image.
     """
 
-    def __init__(self, root: Path | str, reading: Reading | None = None) -> None:
-        reading = reading or Reading()
+    def __init__(
+        self,
+        root: Path | str,
+        reading: Reading | None = None,
+        why_not: Callable[[str], str] = why_no_image,
+    ) -> None:
+        reading, self._why_not = reading or Reading(), why_not
         self.root, self.left_out = Path(root), dict[str, str]()
         self.shards, self.tables = list[str](), list[str]()
         self._follow, self._links = reading.links == FOLLOW, list[str]()
@@ -175,7 +181,7 @@ class Listing:
             return self._no(path, "by exclude")
         if self._include and not _match(self._include, name, path):
             return self._no(path, "by include")
-        reason = why_no_image(name)
+        reason = self._why_not(name)
         if name[0] != ".":
             self._remember(name, path, reason)
         return self._no(path, reason) if reason else path

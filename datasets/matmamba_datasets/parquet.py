@@ -82,6 +82,10 @@ class Parquet(Images):
         for group in range(len(sizes) if fits else 0):
             self._rows(group)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Sent to another process, it leaves behind the encoded images that it keeps: they are read there."""
+        return {**vars(self), "_kept": OrderedDict()}
+
     def _chosen(self, files: list[Path], reading: TableReading) -> dict[Path, Columns]:
         """The columns of each file; one without images beside others is named."""
         found, without = dict[Path, Columns](), dict[Path, NoImagesError]()

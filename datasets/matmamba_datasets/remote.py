@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
+from uuid import uuid4
 
 from matmamba_common.lazy import Deferred
 
@@ -97,8 +97,9 @@ def local_copy(place: str, cache: str = "", version: str = "") -> Path:
     copy = Path(cache or CACHE).expanduser() / name
     if not copy.is_file():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        # Several processes may fetch it: each under a name of its own, and the last one stays.
-        partial = copy.with_name(f"{copy.name}.{os.getpid()}")
+        # Several processes may fetch it, of several machines that share the folder and count processes alike:
+        # each under a name of its own, and the last one stays.
+        partial = copy.with_name(f"{copy.name}.{uuid4().hex}")
         try:
             system, path = fsspec.core.url_to_fs(place)
             system.get_file(path, str(partial))

@@ -1,4 +1,4 @@
-"""Images by the paths under which they were found once: files, rows of Parquet files, members of shards."""
+"""Images by the paths under which they were found once: files, rows of tables, members of shards, frames."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 from PIL import Image
 
 from .errors import BrokenImageError, DataError
+from .frame_names import frame_of
 from .kinds import container_of, is_table
 from .reading import Limits, TableReading
 from .regular import read_regular
 from .sample import NO_LABEL, Images
 from .shards import all_shards
 from .texts import Packed
+from .video_frames import VideoFrames
 
 # As many archives and tables are kept open; images that were found together mostly lie together.
 OPEN = 2
@@ -49,15 +51,16 @@ class StoredImages(Images):
 
 
 class Places:
-    """Reads images by their paths: files, rows of Parquet files and members of shards ("file#name").
+    """Reads images by their paths: files, rows of Parquet files, members of shards, frames ("file#name").
 
     Args:
-        most: archives and tables that are kept open.
+        most: archives and tables that are kept open, and as many videos.
     """
 
     def __init__(self, limits: Limits, most: int = OPEN) -> None:
         self._limits, self._most = limits, most
         self._open: OrderedDict[str, tuple[Images, dict[str, int]]] = OrderedDict()
+        self._videos = VideoFrames(limits, most)
 
     def stored(self, path: str) -> bytes | Image.Image:
         """The image's file, or its pixels; `BrokenImageError` if it cannot be read."""
@@ -65,6 +68,8 @@ class Places:
         # A file of its own may be called like that, too.
         if not container or Path(path).is_file():
             return read_regular(path, self._limits.max_bytes)
+        if frame_of(path) is not None:
+            return self._videos.picture(path)
         key = f"{container}@{_column(path)}"
         if key not in self._open:
             self._open[key] = _opened(container, path)

@@ -183,8 +183,16 @@ def eval_transform(input: Mapping[str, Any], draft: bool = False) -> Transform:
             large photos, but pixels differ by a little: off, so that figures and embeddings do not depend on
                 it.
     """
-    resized = math.floor(_edge(input) / (input.get("crop_pct") or DEFAULT_CROP_PCT))
-    return Transform(EvalSteps(input), ResizeDraft(resized) if draft else None)
+    return Transform(EvalSteps(input), ResizeDraft(resized_edge(input)) if draft else None)
+
+
+def resized_edge(input: Mapping[str, Any]) -> int:
+    """Pixels that `eval_transform` resizes the shorter edge of an image to.
+
+    Args:
+        input: a model's data configuration, as `timm.data.resolve_data_config` gives it.
+    """
+    return math.floor(_edge(input) / (input.get("crop_pct") or DEFAULT_CROP_PCT))
 
 
 def _edge(input: Mapping[str, Any]) -> int:

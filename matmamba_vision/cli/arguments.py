@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -81,6 +82,19 @@ def check_flags(args: Any) -> None:
 def flag_of(name: str) -> str:
     """How the command line spells a setting."""
     return f"--{name.replace('_', '-')}"
+
+
+def milliseconds(text: str, flag: str) -> float:
+    """A time as 100ms, 0.1s, or 100 in milliseconds.
+
+    Raises:
+        ConfigError: another text; the message names the flag.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|)\s*", text)
+    value = float(found[1]) * (1000 if found[2] == "s" else 1) if found else 0.0
+    if not 0 < value <= 600_000:
+        raise ConfigError(f"{flag} {text!r}: it can be a time such as 100ms or 0.2s")
+    return value
 
 
 def dispatch(

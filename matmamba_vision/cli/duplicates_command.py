@@ -5,6 +5,9 @@ the one to keep. Which threshold means "the same picture" depends on the model: 
 exact compares all pairs; shortlist compares each image with those that an index finds near it, and may miss
 pairs; auto takes exact up to 100,000 images.
 
+--scenes finds scenes of videos that come again instead: at least half of the frames of the shorter have their
+like in the other.
+
 --delete shows what would be deleted; with --yes, all but the first of each group are deleted from the
 gallery. Files are never touched.
 
@@ -13,6 +16,7 @@ examples:
   matmamba duplicates --gallery G --threshold 0.95 --html duplicates.html
   matmamba duplicates --gallery G --where "label = 'cat'" --json
   matmamba duplicates --gallery G --threshold 0.99 --delete --yes
+  matmamba duplicates --gallery V --scenes --threshold 0.9
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from ..errors import ConfigError
 from ..galleries.strategies import Method
 from ..given import require_place
 from ..upkeep.duplicates import DuplicateGroup, DuplicatesFound, duplicates
+from ..video.repeated_scenes import repeated_scenes, write_repeats_page
 from .arguments import parse
 from .bars import Shown
 from .console import Console, say
@@ -43,6 +48,8 @@ class DuplicatesFlags:
     threshold: float = 0.98
     # Condition on the images to compare, in SQL, as in `matmamba search`.
     where: str = ""
+    # Scenes of videos that come again, instead of images; all pairs of frames are compared.
+    scenes: bool = False
     # How pairs are found, see above.
     method: Method = "auto"
     # Nearest others that shortlist looks at, for each image.
@@ -69,6 +76,9 @@ def run(arguments: list[str]) -> None:
     if args.html is not None:
         require_place("--html", args.html)
     limit_threads(args.threads)
+    if args.scenes:
+        _run_scenes(args)
+        return
     console = Console(highlight=False, stderr=args.json)
     # Nobody else adds or deletes between finding and deleting.
     with Gallery(args.gallery, write=args.delete and args.yes) as gallery, Shown(console) as listener:
@@ -90,6 +100,27 @@ def run(arguments: list[str]) -> None:
         _print(args, console, found, deleted)
         if args.html is not None:
             say(f"page with the pictures: {args.html}")
+
+
+def _run_scenes(args: DuplicatesFlags) -> None:
+    """Find scenes that come again, and print them."""
+    if args.delete:
+        raise ConfigError("--delete means nothing for --scenes: `matmamba gallery delete` takes a condition")
+    console = Console(highlight=False, stderr=args.json)
+    with Gallery(args.gallery) as gallery, Shown(console) as listener:
+        groups = repeated_scenes(gallery, threshold=args.threshold, where=args.where, progress=listener)
+    if args.html is not None:
+        write_repeats_page(groups, args.html)
+    if args.json:
+        say(json.dumps({"threshold": args.threshold, "groups": [one.to_dict() for one in groups]}, indent=2))
+        return
+    for group in groups[: args.top]:
+        for share, span in zip(group.shares, group.spans, strict=True):
+            console.print(f"{share:.2f}  {span}", markup=False, soft_wrap=True)
+        console.print("")
+    console.print(f"{len(groups)} scenes come again at a similarity of {args.threshold:g} or more")
+    if args.html is not None:
+        say(f"page with the pictures: {args.html}")
 
 
 def _print(args: DuplicatesFlags, console: Console, found: DuplicatesFound, deleted: int) -> None:

@@ -6,6 +6,7 @@
   matmamba gallery export    write it, or a part, to a Parquet file, to the bit
   matmamba gallery import    add the images of such a file to a gallery
   matmamba gallery atlas     write a Parquet file for Embedding Atlas: a map and neighbours
+  matmamba gallery push      carry it to a Qdrant server, or to the same engine in a folder
   matmamba gallery verify    compare every byte with its checksum
   matmamba gallery repair    build again what can be built again
   matmamba gallery freeze    keep encoders with it, so that a search needs no PyTorch
@@ -25,7 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import gallery_care, gallery_contents, gallery_encoder, gallery_exchange, gallery_relocate
+from . import (
+    gallery_care,
+    gallery_contents,
+    gallery_encoder,
+    gallery_exchange,
+    gallery_push,
+    gallery_relocate,
+)
 from .arguments import dispatch
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {
@@ -35,6 +43,7 @@ _ACTIONS: dict[str, Callable[[list[str]], int]] = {
     "export": gallery_exchange.export,
     "import": gallery_exchange.take_in,
     "atlas": gallery_exchange.atlas,
+    "push": gallery_push.carry,
     "verify": gallery_care.verify,
     "repair": gallery_care.repair,
     "freeze": gallery_care.freeze,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,8 @@ import tyro
 from matmamba_common.settings import Bounds
 from matmamba_datasets.names import safe_cell, shown
 from matmamba_retrieval import Gallery
+from matmamba_retrieval.backends.opening import open_to_ask
+from matmamba_retrieval.strategies.searchable import Searchable
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,6 +31,7 @@ _INFO = """What a gallery holds, what made it, and what it takes on the disk.
 examples:
   matmamba gallery info G
   matmamba gallery info G --json
+  matmamba gallery info qdrant://localhost:6333/photos
 """
 _LIST = """List the images of a gallery in the order in which they were added.
 
@@ -91,7 +95,7 @@ class DeleteFlags:
 def info(arguments: list[str]) -> int:
     """Print what a gallery is."""
     args = parse(InfoFlags, "gallery info", _INFO, arguments)
-    with Gallery(args.gallery) as gallery:
+    with closing(open_to_ask(args.gallery)) as gallery:
         about = describe(gallery)
     if args.json:
         say(json.dumps(about, indent=2))
@@ -123,7 +127,7 @@ def show(arguments: list[str]) -> int:
     args.format = "json" if args.json else args.format
     cut = args.format == "table" and Console().is_terminal
     limit = args.limit if args.limit is not None else 50 if cut else 0
-    with Gallery(args.gallery) as gallery:
+    with closing(open_to_ask(args.gallery)) as gallery:
         keys = keys_where(gallery, args.where)
         shown = keys[:limit] if limit else keys
         for start in range(0, len(shown), _AT_ONCE):
@@ -134,7 +138,7 @@ def show(arguments: list[str]) -> int:
     return 0
 
 
-def _print_rows(gallery: Gallery, keys: np.ndarray, kind: str, header: bool) -> None:
+def _print_rows(gallery: Searchable, keys: np.ndarray, kind: str, header: bool) -> None:
     rows = gallery.rows(keys)
     if kind == "ids":
         say("\n".join(shown(row.id) for row in rows))

@@ -1,12 +1,20 @@
-"""Add images to a gallery, encoded at full width, or vectors that were made elsewhere.
+"""Add images to a gallery, encoded at full width, or frames of videos, or vectors made elsewhere.
 
 The gallery is created if it is not there, and remembers its checkpoint. Images that it has are left alone, so
 the same command continues a run that was stopped, or adds what is new in a folder.
+
+With --engine ray the processes of a Ray cluster encode (extra [ray]): the same gallery, to the bit. It has to
+lie in a folder that all machines of the cluster share, beside the folder of its shards, GALLERY.shards, which
+is deleted in the end.
 
 A checkpoint is a model of ours, or any encoder: timm:NAME, timm:local-dir:FOLDER or timm:hf-hub:OWNER/NAME;
 open_clip:ARCH/TAG, whose galleries are asked by texts, too; or FILE.onnx, with FILE.json beside it that says
 how images are prepared. Vectors that were made elsewhere are asked by images once `matmamba gallery encoder`
 was told what made them.
+
+Of videos (--video; whatever PyAV opens), every frame that is looked at is encoded by a small width; those
+like the last kept one (--threshold) are left out, the others are encoded at full width. An id is the file and
+a time, talk.mp4#t=00:12:03.500; conditions may ask for video, time, scene, scene_start, scene_end, duration.
 
 examples:
   matmamba index --images PHOTOS --gallery G
@@ -17,6 +25,10 @@ examples:
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory auto
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --widths 1/8 --metadata photos.csv
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G2 --shard 2/4
+  matmamba index --images PHOTOS --gallery G --engine ray --processes 2
+  matmamba index --images PHOTOS --gallery G --engine ray --address auto --cpus 2
+  matmamba index --video VIDEOS --gallery V                # a frame a second; or --fps 2
+  matmamba index --video talk.mp4 --gallery V --keyframes  # what is stored whole alone: faster
   matmamba index --vectors clip.parquet --model-name clip-vit-b32 --gallery C --normalise
   matmamba index --gallery G --dims 64 --factory ivfpq     # another index over the images that are there
 """
@@ -24,21 +36,27 @@ examples:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from shlex import quote
+from typing import Literal
 
 import tyro
 from matmamba_datasets import TableReading
 from matmamba_datasets import shown as printable
 from matmamba_retrieval import Gallery, GalleryError
 
+from ..cluster.ray_cluster import RayCluster
+from ..cluster.ray_index import index_on_ray
 from ..galleries.gallery_model import SHIPPED
 from ..galleries.image_intake import index
 from ..galleries.intake import Indexed
 from ..galleries.shortlists import build_indexes
 from ..galleries.vector_intake import index_vectors
 from ..progress import Listener
+from ..video.video_intake import index_video
+from ..video.video_pass import IndexedVideos
 from .arguments import parse
 from .bars import Shown
 from .console import Console
@@ -47,11 +65,27 @@ from .summary import continuable, summarise
 
 
 @dataclass
+class FrameFlags:
+    # Of videos: frames that are looked at in a second.
+    fps: float = 1.0
+    # Of videos: look only at frames that are stored whole, and decode nothing else.
+    keyframes: bool = False
+    # Of videos: cosine similarity to the last kept frame from which on one is left out.
+    threshold: float = 0.9
+    # Of videos: width that compares them, by default the smallest trained one.
+    small_width: str = ""
+
+
+@dataclass
 class IndexFlags:
     # Folder of the gallery.
     gallery: Path
-    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard.
-    images: Path | None = None
+    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard; shards also by URL.
+    images: str | None = None
+    # Instead of images: a folder of videos, or one of them.
+    video: Path | None = None
+    # Of videos: which frames are taken.
+    frames: tyro.conf.OmitArgPrefixes[FrameFlags] = field(default_factory=FrameFlags)
     # Instead of images: vectors made elsewhere, as a NumPy file (n, D), or as a Parquet file with columns id
     # and vector, and if there path, label and whatever else is known about each image.
     vectors: Path | None = None
@@ -83,7 +117,7 @@ class IndexFlags:
     prune: bool = False
     # Only the i-th of n parts, as i/n, into a gallery of its own; `matmamba merge` puts them together.
     shard: str = ""
-    # Share of files that may be unreadable before the run stops.
+    # Share of files that may be unreadable before the run stops, and three of a small collection; 0 for none.
     max_broken: float = 0.01
     # Images encoded at once.
     batch_size: int = 64
@@ -91,6 +125,11 @@ class IndexFlags:
     workers: int = 0
     # Threads that encode; 0 for as many as torch takes.
     threads: int = 0
+    # What encodes images: this process (local), or processes of a Ray cluster (ray), each of which has the
+    # batches, workers and threads that are asked for.
+    engine: Literal["local", "ray"] = "local"
+    # With --engine ray: which cluster, and how much of it.
+    cluster: tyro.conf.OmitArgPrefixes[RayCluster] = field(default_factory=RayCluster)
     # Of vectors: name of the model that made them, so that others of it can be added; by default the file's
     # checksum stands for it.
     model_name: str = ""
@@ -104,9 +143,10 @@ def run(arguments: list[str]) -> None:
     """Index, build the shortlists, print a summary."""
     args = parse(IndexFlags, "index", __doc__, arguments)
     console = Console()
-    nothing = args.images is None and args.vectors is None
-    if (args.images and args.vectors) or (nothing and not (args.dims or args.factory)):
-        raise GalleryError("say what to index: either --images or --vectors")
+    given = [place for place in (args.images, args.video, args.vectors) if place is not None]
+    nothing = not given
+    if len(given) > 1 or (nothing and not (args.dims or args.factory)):
+        raise GalleryError("say what to index: either --images, --video or --vectors")
     _require_fitting(args)
     if nothing:
         _build(args, console)
@@ -121,8 +161,10 @@ def run(arguments: list[str]) -> None:
         total=indexed.total,
         seconds=indexed.seconds,
     )
+    if isinstance(indexed, IndexedVideos):
+        console.print(_frames_text(indexed), soft_wrap=True, highlight=False)
     _say_changes(console, indexed)
-    if indexed.known:
+    if indexed.known and args.video is None:
         console.print(_left_alone(args, indexed.known), soft_wrap=True, highlight=False)
     query = "--vectors QUERIES --model-name NAME" if args.vectors else "IMAGE"
     following = f"matmamba search --gallery {quote(str(args.gallery))} {query}"
@@ -149,10 +191,40 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
             threads=args.threads,
             progress=listener,
         )
+    if args.video is not None:
+        return _index_video(args, args.video, listener)
     assert args.images is not None
-    return index(
+    images = partial(
+        index if args.engine == "local" else index_on_ray,
         args.images,
         args.gallery,
+        model=model_named(args.checkpoint, args.teacher),
+        prefix=args.prefix,
+        widths=args.widths,
+        dims=args.dims,
+        factory=args.factory,
+        metadata=args.metadata,
+        reading=args.reading,
+        max_broken=args.max_broken,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        threads=args.threads,
+        progress=listener,
+    )
+    if args.engine == "ray":
+        return images(cluster=args.cluster)
+    return images(upsert=args.upsert, changed=args.changed, prune=args.prune, shard=args.shard)
+
+
+def _index_video(args: IndexFlags, video: Path, listener: Listener) -> IndexedVideos:
+    """Take in videos."""
+    return index_video(
+        video,
+        args.gallery,
+        fps=args.frames.fps,
+        keyframes=args.frames.keyframes,
+        threshold=args.frames.threshold,
+        small_width=args.frames.small_width,
         model=model_named(args.checkpoint, args.teacher),
         prefix=args.prefix,
         widths=args.widths,
@@ -166,9 +238,18 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
         shard=args.shard,
         max_broken=args.max_broken,
         batch_size=args.batch_size,
-        workers=args.workers,
         threads=args.threads,
         progress=listener,
+    )
+
+
+def _frames_text(indexed: IndexedVideos) -> str:
+    """What was kept of the videos, and how fast that went."""
+    rate = indexed.video_seconds / max(1e-9, indexed.seconds)
+    known = f", {indexed.known} of them known before" if indexed.known else ""
+    return (
+        f"{indexed.videos} videos{known}: {indexed.looked_at:,} frames looked at, {indexed.scenes:,} scenes,"
+        f" {indexed.video_seconds:,.0f} s of video, {rate:,.0f} times as fast as it plays"
     )
 
 
@@ -195,18 +276,42 @@ def _require_fitting(args: IndexFlags) -> None:
     unused = [name for name, value in of_vectors.items() if value and args.vectors is None]
     if args.vectors is not None and args.widths:
         unused.append("--widths")
-    if args.images is None:
+    pictures = args.images or args.video
+    if pictures is None:
         unused += [f"--{name}" for name in ("changed", "prune", "teacher") if getattr(args, name)]
-    if args.images is None and args.vectors is None:
+    if args.video is None:
+        usual = FrameFlags()
+        changed = [name for name, value in vars(args.frames).items() if value != getattr(usual, name)]
+        unused += [f"--{name.replace('_', '-')}" for name in changed]
+    elif args.workers:
+        unused.append("--workers")
+    if pictures is None and args.vectors is None:
         unused += [
             f"--{name}" for name in ("metadata", "widths", "prefix", "upsert", "shard") if getattr(args, name)
         ]
     if args.shard and (args.dims or args.factory):
         unused += ["--dims or --factory (`matmamba merge` takes them)"]
+    if args.engine == "ray" and args.images is not None:
+        _require_of_ray(args)
+    elif args.cluster != RayCluster() or args.engine == "ray":
+        unused.append("--engine ray" if args.engine == "ray" else _first_set(args.cluster))
     if unused:
-        kind = "a shard" if args.shard else "images" if args.images else "vectors"
-        kind = kind if args.images or args.vectors else "images that are there"
+        kind = "videos" if args.video else "images" if args.images else "vectors"
+        kind = "a shard" if args.shard else kind if pictures or args.vectors else "images that are there"
         raise GalleryError(f"{unused[0]} means nothing for {kind}")
+
+
+def _require_of_ray(args: IndexFlags) -> None:
+    for name in ("upsert", "changed", "prune", "shard"):
+        if getattr(args, name):
+            raise GalleryError(f"--{name} means nothing with --engine ray")
+
+
+def _first_set(cluster: RayCluster) -> str:
+    """The first flag that asks for something of a cluster, which no engine here has."""
+    usual = RayCluster()
+    names = [one.name for one in fields(cluster) if getattr(cluster, one.name) != getattr(usual, one.name)]
+    return f"--{names[0]} without --engine ray"
 
 
 def _say_changes(console: Console, indexed: Indexed) -> None:

@@ -38,6 +38,7 @@ COMMANDS = {
     "reindex": "move a gallery to another model while it goes on answering",
     "serve": "answer searches over HTTP, with a page to search in",
     "search": "find the images of a gallery that are most like others",
+    "watch": "tell which images of a gallery the frames of a video resemble, as they come",
     "duplicates": "find near-duplicates in a gallery",
     "knn-label": "suggest labels, and find suspicious ones",
     "gallery": "look into a gallery, change it, keep it whole, carry it elsewhere",

@@ -1,6 +1,7 @@
 """Find the images of a gallery that are most like some query images.
 
-A query is an image file, a folder of them, a file:// URL, or `-` for one image on standard input. --like ID
+A query is an image file, a folder of them, a file:// URL, a frame of a video (talk.mp4#t=12:03.5), or `-` for
+one image on standard input. Hits that are frames of videos are listed by scene, too. --like ID
 asks with an image of the gallery, without encoding anything, and leaves that image out of its answer. --not
 takes a file or an id that answers should not be like: the query vector becomes query - weight * mean of
 these, normalised again, at each width (Rocchio's relevance feedback); ids among them are not answered.
@@ -28,6 +29,7 @@ examples:
   matmamba search --gallery G a.jpg b.png PHOTOS --k 5 --json
   matmamba search --gallery G query.jpg --html hits.html
   matmamba search --gallery G - < query.jpg
+  matmamba search --gallery V "talk.mp4#t=12:03.5" --where "video <> 'talk.mp4' AND time < 600"
   matmamba search --gallery G --like cats/0001.jpg --not dogs/0002.jpg
   matmamba search --gallery W --text "a red bicycle in snow"
   matmamba search --gallery W query.jpg --text "in snow"
@@ -60,6 +62,8 @@ from ..galleries.search_pass import DEFAULT_K
 from ..galleries.strategies import plan_text, strategy_text
 from ..given import require_place
 from ..upkeep.image_gallery import ImageGallery, open_gallery
+from ..video.scene_hits import by_scene, has_frames
+from ..video.scene_page import write_scene_page
 from .arguments import parse
 from .bars import reporter
 from .console import Console, say
@@ -122,7 +126,7 @@ def run(arguments: list[str]) -> int:
         if len(broken) == len(answers):
             raise BrokenImageError(broken[0].query, broken[0].error)
         if args.html:
-            write_page(answers, args.html, intro=_intro(args, len(gallery)))
+            _write_page(args, gallery, answers)
     if args.json:
         say(json.dumps(answers_to_dict(answers), indent=2))
     else:
@@ -155,6 +159,17 @@ def _search(args: SearchFlags, gallery: ImageGallery) -> list[Answer]:
     )
 
 
+def _write_page(args: SearchFlags, gallery: ImageGallery, answers: Sequence[Answer]) -> None:
+    """The page, with a strip of frames for each scene where hits lie in videos."""
+    assert args.html is not None
+    intro = _intro(args, len(gallery))
+    if not has_frames(answers):
+        write_page(answers, args.html, intro=intro)
+        return
+    with gallery.reading() as opened:
+        write_scene_page(opened, answers, args.html, intro=intro)
+
+
 def _intro(args: SearchFlags, count: int) -> str:
     filtered = f", where {args.where}" if args.where else ""
     k = min(DEFAULT_K if args.k is None else args.k, count)
@@ -170,6 +185,8 @@ def _print(console: Console, answers: Sequence[Answer]) -> None:
             continue
         if answer.hits:
             console.print(_table(answer))
+        if has_frames([answer]):
+            console.print(_scenes(answer))
         if answer.reason:
             console.print(escape(answer.reason), soft_wrap=True)
     first = answers[0]
@@ -177,6 +194,18 @@ def _print(console: Console, answers: Sequence[Answer]) -> None:
     if first.plan is not None:
         console.print(plan_text(first.plan), soft_wrap=True, markup=False)
     console.print(f"spent per query: {spent_text(mean_cost(answers))}", soft_wrap=True)
+
+
+def _scenes(answer: Answer) -> Table:
+    """The hits gathered by scene, with the times of the frames."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("score", justify="right", no_wrap=True)
+    for name in ("scene", "video", "found at"):
+        table.add_column(name, overflow="fold")
+    for scene in by_scene(answer.hits):
+        video = scene.best.id if scene.note is None else scene.note.video
+        table.add_row(f"{scene.best.score:.4f}", scene.span, escape(video), ", ".join(scene.moments))
+    return table
 
 
 def _table(answer: Answer) -> Table:

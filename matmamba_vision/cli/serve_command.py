@@ -20,11 +20,11 @@ examples:
   matmamba serve --gallery G --writable --keep-uploads UPLOADS
   matmamba serve --gallery G --min-width 1/4 --quality-share 0.05 --workers 1 --threads 2
   matmamba serve --gallery G --check
+  matmamba serve --gallery photos=qdrant://localhost:6333/photos
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,10 +33,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from matmamba_common.settings import Bounds
+from matmamba_retrieval.gallery.addresses import EDGE, address_of
 
 from ..device import limit_threads
 from ..errors import ConfigError
-from .arguments import check_flags, parse
+from .arguments import check_flags, milliseconds, parse
 from .console import say
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ Share = Annotated[float, Bounds(least=0, most=1)]
 
 @dataclass
 class ServeFlags:
-    # Folder of a gallery, or NAME=FOLDER; can be given several times.
+    # Folder of a gallery, or NAME=FOLDER; can be given several times. Instead of a folder, the address of a
+    # gallery that was pushed: qdrant://host:port/collection, qdrants://, or edge:FOLDER.
     gallery: tyro.conf.UseAppendAction[list[str]]
     # Address to listen at; others than this machine's own need --token-file.
     host: str = "127.0.0.1"
@@ -77,7 +79,7 @@ class ServeFlags:
     allowed_host: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
     # Where a proxy shows it, such as /search.
     root_path: str = ""
-    # Narrowest width for queries that say nothing else; by default the narrowest that there is.
+    # Narrowest width that encodes queries, whatever they say; by default the narrowest that there is.
     min_width: str = ""
     # Widths that encode queries; by default those that the gallery keeps encoders of, or the trained ones.
     widths: tuple[str, ...] = ()
@@ -115,7 +117,7 @@ def run(arguments: list[str]) -> int:
     """Serve until a signal ends it."""
     args = parse(ServeFlags, "serve", __doc__, arguments)
     check_flags(args)
-    galleries, slo_ms = named_galleries(args.gallery), milliseconds(args.slo)
+    galleries, slo_ms = named_galleries(args.gallery), milliseconds(args.slo, "--slo")
     # What listens is an extra, whose absence is told in one line.
     from ..serving.http.logs import json_lines
     from ..serving.http.server import ServedHttp
@@ -154,6 +156,7 @@ def _settings(args: ServeFlags, slo_ms: float) -> Settings:
         poll_s=args.poll_s,
         writable=args.writable,
         widths=args.widths,
+        min_width=args.min_width,
     )
 
 
@@ -174,7 +177,6 @@ def _options(args: ServeFlags, slo_ms: float) -> HttpOptions:
         allowed_hosts=tuple(args.allowed_host),
         root_path=require_root_path(args.root_path),
         writable=args.writable,
-        min_width=args.min_width,
         drain_s=args.drain_s,
         keep=None if args.keep_uploads is None else args.keep_uploads.absolute(),
     )
@@ -184,7 +186,7 @@ def named_galleries(given: Sequence[str]) -> dict[str, Path]:
     """Folders by the names that requests call them.
 
     Args:
-        given: each a folder, or NAME=FOLDER.
+        given: each a folder or the address of a gallery that was pushed, or NAME=FOLDER.
 
     Raises:
         ConfigError: none, a name that is there twice, or one that no address can hold.
@@ -193,26 +195,18 @@ def named_galleries(given: Sequence[str]) -> dict[str, Path]:
     for one in given:
         name, sign, folder = one.partition("=")
         if not sign or Path(one).is_dir():
-            name, folder = Path(one).resolve().name, one
+            place = Path(address_of(one).removeprefix(EDGE) or one)
+            name, folder = place.resolve().name, one
         if not name or "/" in name or name in (".", ".."):
             raise ConfigError(f"--gallery {one}: a name is needed, as in NAME=FOLDER")
         if name in found:
             raise ConfigError(f"--gallery {one}: {name!r} is there twice, name one as in NAME=FOLDER")
-        if not Path(folder).is_dir():
+        if not address_of(folder) and not Path(folder).is_dir():
             raise ConfigError(f"--gallery {one}: there is no folder {folder}")
         found[name] = Path(folder)
     if not found:
         raise ConfigError("--gallery is missing: name a folder that `matmamba index` made")
     return found
-
-
-def milliseconds(text: str) -> float:
-    """A time as 100ms, 0.1s, or 100 in milliseconds; `ConfigError` for another text."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|)\s*", text)
-    value = float(found[1]) * (1000 if found[2] == "s" else 1) if found else 0.0
-    if not 0 < value <= 600_000:
-        raise ConfigError(f"--slo {text!r}: it can be a time such as 100ms or 0.2s")
-    return value
 
 
 def started_lines(url: str, service: Service) -> list[str]:

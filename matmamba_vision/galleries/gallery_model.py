@@ -35,7 +35,10 @@ SHIPPED = "matmamba_mini_patch16_128"
 
 
 def embedder_of(
-    folder: Path, generation: Generation, named: ModelLike | None = None, device: torch.device | str = "cpu"
+    folder: Path | str,
+    generation: Generation,
+    named: ModelLike | None = None,
+    device: torch.device | str = "cpu",
 ) -> Embedder:
     """The model of a gallery, from where it was or from where it is now.
 
@@ -66,7 +69,7 @@ def is_there(place: str) -> bool:
     return file is None or file.exists()
 
 
-def _missing(folder: Path, place: str) -> str:
+def _missing(folder: Path | str, place: str) -> str:
     if place.startswith(FUNCTION):
         return (
             f"{folder} was made by the Python function {place.removeprefix(FUNCTION)}: give it as the model"

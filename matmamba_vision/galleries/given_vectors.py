@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
+from matmamba_retrieval import EmbeddingSpec, GalleryError, Row
 from matmamba_retrieval.exchange.vector_files import VectorFile, checked, elsewhere, open_vectors
 from matmamba_retrieval.storage.spec import made_elsewhere
+from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
 from ..encoders import place_of
 
 
-def spec_of(file: VectorFile, model_name: str, gallery: Gallery) -> EmbeddingSpec:
+def spec_of(file: VectorFile, model_name: str, gallery: Searchable) -> EmbeddingSpec:
     """What made the vectors of a file: the gallery's encoder, if that is its name."""
     if model_name and place_of(model_name) == gallery.checkpoint_path:
         return replace(gallery.spec, dim=file.dim)
@@ -41,7 +42,7 @@ class GivenVectors:
     # Of vectors: bring them to length 1; else they must have it.
     normalise: bool = False
 
-    def opened(self, gallery: Gallery) -> VectorFile:
+    def opened(self, gallery: Searchable) -> VectorFile:
         """The file, to be read in parts.
 
         Args:
@@ -70,7 +71,7 @@ class GivenVectors:
         for rows, xq in opened.parts(range(len(opened))):
             yield rows, checked(opened.file, rows, xq, normalise=self.normalise)
 
-    def some(self, gallery: Gallery, most: int, seed: int) -> tuple[NDArray[np.float32], list[str | None]]:
+    def some(self, gallery: Searchable, most: int, seed: int) -> tuple[NDArray[np.float32], list[str | None]]:
         """Vectors (n, D) picked by chance, all if there are no more than `most`, and their labels.
 
         Args:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from matmamba_datasets import NO_LABEL, BrokenTally, Images, TableReading
 from matmamba_datasets.listing import absolute
+from matmamba_datasets.remote import is_url
 from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
@@ -59,8 +60,9 @@ def index(
     are encoded: whatever stops a call, the next one with the same images goes on from there.
 
     Args:
-        images: a folder of images, of Parquet files or of shards, or a single Parquet file or shard; or a
-            sequence of images, each a path, a PIL image, an array (H, W, 3) of uint8, or the bytes of a file.
+        images: a folder of images, of Parquet files or of shards, or a single Parquet file or shard; shards
+            by their URL; or a sequence of images, each a path, a PIL image, an array (H, W, 3) of uint8, or
+            the bytes of a file.
         gallery: its folder.
         model: run folder, checkpoint file, or the name of a model whose weights are shipped; any encoder, as
             `timm:NAME`, `open_clip:ARCH/TAG` or an ONNX file with a JSON file beside it; or a checkpoint or
@@ -81,7 +83,8 @@ def index(
         changed: encode images of a place once more whose files changed since.
         prune: delete images of a place whose files are gone.
         shard: only the i-th of n parts, as "i/n", into a gallery of its own.
-        max_broken: share of files that may be unreadable before the call stops.
+        max_broken: share of files that may be unreadable before the call stops; three of a small collection
+            may be. 0 for none.
         batch_size: images encoded at once.
         workers: processes that decode images; with 0, a thread does.
         threads: that encode; 0 for as many as torch takes.
@@ -97,7 +100,6 @@ def index(
     """
     start, report = time.monotonic(), Reporter(progress)
     folder, texts = require_path("gallery", gallery), require_texts("widths", widths)
-    place = Path(images) if isinstance(images, (str, os.PathLike)) else None
     wanted = Wanted(
         gallery=folder,
         prefix=prefix,
@@ -110,17 +112,32 @@ def index(
         changed=changed,
         prune=prune,
         max_broken=max_broken,
-        place=place,
+        place=place_of(images),
     )
     limit_threads(threads)
     encoder = ImageEncoder.of(embedder_at(model), texts, batch_size, workers)
     collection = collection_of(images, ids, labels, reading)
     report.left_out(collection.left_out)
-    return replace(_index_images(wanted, encoder, collection), seconds=time.monotonic() - start)
+    return replace(index_images(wanted, encoder, collection), seconds=time.monotonic() - start)
 
 
-def _index_images(wanted: Wanted, encoder: ImageEncoder, images: Images) -> Indexed:
+def place_of(images: object) -> Path | None:
+    """The place of this machine that an argument names, whose files can be looked at; None for a URL."""
+    if isinstance(images, (str, os.PathLike)) and not is_url(os.fspath(images)):
+        return Path(images)
+    return None
+
+
+def index_images(
+    wanted: Wanted, encoder: ImageEncoder, images: Images, tally: BrokenTally | None = None
+) -> Indexed:
     """Add what the gallery lacks, then build its shortlists.
+
+    Args:
+        wanted: how.
+        encoder: of the images.
+        images: all of the collection, of which a shard takes its part.
+        tally: counts broken files; by default one that allows what is wanted.
 
     Raises:
         GalleryError: the gallery was made by another checkpoint, or has an id under another path.
@@ -129,8 +146,8 @@ def _index_images(wanted: Wanted, encoder: ImageEncoder, images: Images) -> Inde
     spec, path = encoder.embedder.spec(), encoder.embedder.place
     dims = require_dims(wanted.dims, wanted.factory, spec.dim)
     part = parse_shard(wanted.shard, len(images), encoder.batch_size)
-    describe = _Describe(wanted, images)
-    tally = BrokenTally(len(part), wanted.max_broken, "max_broken")
+    describe = Described(wanted, images)
+    tally = tally or BrokenTally(len(part), wanted.max_broken, "max_broken")
     target = Destination(wanted.gallery, spec, path, encoder.widths, upsert=wanted.upsert, shard=wanted.shard)
     with closing(target):
         # Of a gallery that was there before, all its widths.
@@ -147,10 +164,8 @@ def _index_images(wanted: Wanted, encoder: ImageEncoder, images: Images) -> Inde
         if wanted.shard:
             target.open()
         if target.gallery is None:
-            broken = BrokenTally(0, 1.0, found=tally.found | tally.foreign)
-            named = wanted.place or "the sequence of images"
-            raise GalleryError(f"{named} has no readable images:\n{broken.listing()}")
-        changes, pruned = _look_for_changes(target.gallery, wanted)
+            raise none_readable(wanted.place, tally)
+        changes, pruned = look_for_changes(target.gallery, wanted)
         total = finish(target, dims, wanted, writer.committed)
     wanted.report.broken(tally)
     return Indexed(
@@ -171,6 +186,8 @@ def _index_images(wanted: Wanted, encoder: ImageEncoder, images: Images) -> Inde
 def _left(target: Destination, images: Images, wanted: Wanted, part: range) -> NDArray[np.int64]:
     """Positions of the images that are to be encoded; from here on the facts of their files are noted."""
     left = target.missing(images.ids, images.paths, wanted.prefix, part)
+    if wanted.among is not None:
+        left = np.intersect1d(left, wanted.among)
     if wanted.changed:
         left = np.union1d(left, _changed(target, images, wanted, part))
         target.upsert = True
@@ -178,30 +195,37 @@ def _left(target: Destination, images: Images, wanted: Wanted, part: range) -> N
     return left
 
 
+def none_readable(place: Path | None, tally: BrokenTally) -> GalleryError:
+    """What is raised where no image could be read, with the reasons."""
+    every = BrokenTally(0, 1.0, found=tally.found | tally.foreign)
+    named = place or "what is to be indexed"
+    return GalleryError(f"{named} has no readable images:\n{every.listing()}")
+
+
 def _changed(target: Destination, images: Images, wanted: Wanted, part: range) -> NDArray[np.int64]:
     """Positions of the images whose files differ from those that were encoded."""
     if target.gallery is None or wanted.place is None:
         return np.empty(0, np.int64)
-    changed = set(compare(target.gallery, _spellings(wanted.place)).changed)
+    changed = set(compare(target.gallery, spellings(wanted.place)).changed)
     ids = images.ids if changed else ()
     return np.array(
         [place for place in part if ids and wanted.prefix + ids[place] in changed], dtype=np.int64
     )
 
 
-def _look_for_changes(gallery: Gallery, wanted: Wanted) -> tuple[Changes, int]:
+def look_for_changes(gallery: Gallery, wanted: Wanted) -> tuple[Changes, int]:
     """What has become of the files of images that were there before, and how many images were deleted."""
-    changes = compare(gallery, _spellings(wanted.place)) if wanted.place is not None else Changes()
+    changes = compare(gallery, spellings(wanted.place)) if wanted.place is not None else Changes()
     gone = changes.gone if wanted.prune else []
     return changes, gallery.delete(gone) if gone else 0
 
 
-def _spellings(place: Path) -> tuple[str, ...]:
+def spellings(place: Path) -> tuple[str, ...]:
     """A place as it may have been called before: as it is called now, and without links."""
     return tuple({str(absolute(place)), str(place.resolve())})
 
 
-class _Describe:
+class Described:
     """What a gallery keeps with each image of a collection.
 
     Raises:

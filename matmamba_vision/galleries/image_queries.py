@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from matmamba_retrieval import EmbeddingSpec, Encoded, GalleryError
@@ -42,6 +42,10 @@ class WidthEncoder(Protocol):
 
     def encoded_by(self, width: str) -> str:
         """What computes a width."""
+        ...
+
+    def input_of(self, width: str) -> Mapping[str, Any]:
+        """How a width wants its images prepared, as a data configuration of timm's."""
         ...
 
     def embed(self, images: Images, width: str = "full") -> NDArray[np.float32]:

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from matmamba_retrieval import Row
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.gallery.destination import Destination
 from matmamba_retrieval.gallery.merging import merge_segments
 from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..given import require_number, require_type, require_whole
@@ -65,20 +67,26 @@ class Indexed:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """How images or vectors are to be taken in, and what is told of it; the arguments of `index`."""
+    """How images or vectors are to be taken in, and what is told of it; the arguments of `index`.
+
+    Attributes:
+        place: of this machine, where the images lie; None for what lies in no such place.
+        among: ascending positions in the collection; the others are left alone. None for all.
+    """
 
     gallery: Path
     prefix: str
     dims: Sequence[int]
     factory: str
     metadata: Path | None
-    upsert: bool
+    upsert: bool = False
     shard: str
     report: Reporter
     changed: bool = False
     prune: bool = False
     max_broken: float = 0.0
     place: Path | None = None
+    among: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         for name in ("prefix", "factory", "shard"):

@@ -139,6 +139,10 @@ class LightEncoder:
         """The model's data configuration, as any of the encoders knows it."""
         return dict(self._any.input)
 
+    def input_of(self, width: str) -> dict[str, Any]:
+        """The same for all widths."""
+        return self.input
+
     @property
     def widths(self) -> tuple[str, ...]:
         """Labels of the widths that are kept, the most expensive first."""

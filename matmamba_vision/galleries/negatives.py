@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits
-from matmamba_retrieval import Gallery, GalleryError, Queries
+from matmamba_retrieval import GalleryError, Queries
 from matmamba_retrieval.storage.spec import made_elsewhere
 from matmamba_retrieval.strategies.examples import Joined, Stored
+from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
 from .queries import StoredQuery, VectorQuery, read_queries
@@ -24,7 +25,7 @@ Away: TypeAlias = tuple[Queries | None, NDArray[np.int64]]
 
 
 def read_negatives(
-    unlike: Any, gallery: Gallery, limits: Limits, encoder: Callable[[], QueryEncoder]
+    unlike: Any, gallery: Searchable, limits: Limits, encoder: Callable[[], QueryEncoder]
 ) -> Away:
     """What queries are moved away from, and keys of those in the gallery.
 
@@ -49,7 +50,9 @@ def read_negatives(
     return Joined(parts), found
 
 
-def _encoded(asked: Sequence[Asked], gallery: Gallery, encoder: Callable[[], QueryEncoder]) -> list[Queries]:
+def _encoded(
+    asked: Sequence[Asked], gallery: Searchable, encoder: Callable[[], QueryEncoder]
+) -> list[Queries]:
     """Images that answers should not be like, to be encoded; none for none."""
     if not asked:
         return []

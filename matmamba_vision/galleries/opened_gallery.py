@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from matmamba_datasets import eval_transform
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Plan, Strategy
+from matmamba_retrieval.gallery.addresses import require_folder
 from matmamba_retrieval.storage.spec import made_elsewhere
+from matmamba_retrieval.strategies.engines import AnyGallery
 from PIL import Image
 
 from ..encoders import takes_text
@@ -59,7 +61,7 @@ class OpenedGallery:
     """A gallery and the model that encodes for it: what others add or delete is seen after `refresh`.
 
     Args:
-        gallery: opened for reading.
+        gallery: opened for reading: of a folder, or pushed to an engine.
         model: see `open_gallery`.
         write: see `open_gallery`.
         device: that encodes queries.
@@ -70,14 +72,14 @@ class OpenedGallery:
 
     def __init__(
         self,
-        gallery: Gallery,
+        gallery: AnyGallery,
         *,
         model: ModelLike | None = None,
         write: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.folder: Path = gallery.folder
-        self._gallery: Gallery | None = gallery
+        self.folder: Path | str = gallery.folder
+        self._gallery: AnyGallery | None = gallery
         self._model, self._write, self._device = model, write, device
         self._encoder: QueryEncoder | None = None
         self._loaded: Embedder | None = None
@@ -104,7 +106,7 @@ class OpenedGallery:
     def __len__(self) -> int:
         return len(self._opened())
 
-    def _opened(self) -> Gallery:
+    def _opened(self) -> AnyGallery:
         if self._gallery is None:
             raise GalleryError(f"{self.folder} is closed: open it again")
         return self._gallery
@@ -115,7 +117,7 @@ class OpenedGallery:
         return self._opened().spec
 
     @contextmanager
-    def reading(self) -> Iterator[Gallery]:
+    def reading(self) -> Iterator[AnyGallery]:
         """The vectors and rows below, for the block: nothing refreshes or closes them meanwhile.
 
         Raises:
@@ -125,20 +127,33 @@ class OpenedGallery:
             yield self._opened()
 
     @contextmanager
+    def reading_folder(self) -> Iterator[Gallery]:
+        """The same, for what only a gallery in a folder can do.
+
+        Raises:
+            GalleryError: it is closed, or was pushed to an engine.
+        """
+        with self.reading() as gallery:
+            require_folder(self.folder)
+            assert isinstance(gallery, Gallery)
+            yield gallery
+
+    @contextmanager
     def changing(self) -> Iterator[Path]:
         """Its folder, for a block that changes what is there; behind it, the change is seen.
 
         Raises:
-            GalleryError: it is closed, or was opened for reading.
+            GalleryError: it is closed, was opened for reading, or was pushed to an engine.
         """
         with self._changing:
             self._opened()
+            folder = require_folder(self.folder)
             if not self._write:
                 raise GalleryError(
                     f"{self.folder} was opened for reading, nothing was changed: open it with write=True"
                 )
             try:
-                yield self.folder
+                yield folder
             finally:
                 self.refresh()
 
@@ -204,16 +219,17 @@ class OpenedGallery:
     def _light(self) -> LightEncoder | None:
         """The gallery's own encoders, unless a model was named, or another device than the CPU."""
         spec = self._opened().spec
-        if self._model is not None or str(self._device) != "cpu" or made_elsewhere(spec):
+        named = self._model is not None or str(self._device) != "cpu" or made_elsewhere(spec)
+        if named or not isinstance(self._gallery, Gallery):
             return None
-        return LightEncoder(self.folder, spec, self.require_model, self._restore) or None
+        return LightEncoder(self._gallery.folder, spec, self.require_model, self._restore) or None
 
     def _restore(self, width: str) -> None:
         """Make the encoder of a width that the gallery keeps no more; it is no loss if that cannot be."""
         from .light_making import make_light
 
         try:
-            make_light(self.folder, self.require_model(), width, NATIVE)
+            make_light(require_folder(self.folder), self.require_model(), width, NATIVE)
         except GalleryError as error:
             log.info("%s", error)
 

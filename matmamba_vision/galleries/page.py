@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from types import TracebackType
 
+from matmamba_datasets.frame_names import frame_of
 from matmamba_retrieval import Row
 
 from .answers import Hit
@@ -180,8 +181,8 @@ def _card(card: Card) -> str:
         if card.words
         else "<span class=missing>picture<br>not found</span>"
     )
-    if card.picture and Path(card.path).is_absolute() and Path(card.path).is_file():
-        picture = f'<a href="{escape(Path(card.path).as_uri(), quote=True)}">{picture}</a>'
+    if card.picture and (link := _link(card.path)):
+        picture = f'<a href="{escape(link, quote=True)}">{picture}</a>'
     badge = f"<span class=badge>{escape(card.badge)}</span>" if card.badge else ""
     bar = (
         ""
@@ -194,6 +195,15 @@ def _card(card: Card) -> str:
         f"<div class=frame>{picture}{badge}</div>{bar}"
         f"<figcaption><b>{escape(card.title)}</b>{detail}</figcaption></figure>"
     )
+
+
+def _link(path: str) -> str:
+    """URL of a picture's file, of a video at the time of the frame; "" where there is no such file."""
+    frame = frame_of(path)
+    file = Path(path if frame is None or Path(path).is_file() else frame[0])
+    if not (file.is_absolute() and file.is_file()):
+        return ""
+    return file.as_uri() + path[len(str(file)) :]
 
 
 _HEAD = Template("""<!doctype html>

@@ -17,6 +17,7 @@ from matmamba_datasets import (
 )
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, GalleryError, Plan, Strategy
 from matmamba_retrieval.planning.planner import NEED_LABELS, Goal, Planner, candidates
+from matmamba_retrieval.strategies.engines import AnyGallery
 from matmamba_retrieval.strategies.indexes import ensure_index
 from numpy.typing import NDArray
 
@@ -155,7 +156,7 @@ def _numbers(name: str, values: Numbers) -> Mapping[str, float]:
 
 
 def find_plan(
-    gallery: Gallery, queries: EncodedQueries, labels: Sequence[str] | None, wanted: PlanWanted
+    gallery: AnyGallery, queries: EncodedQueries, labels: Sequence[str] | None, wanted: PlanWanted
 ) -> PlanFound:
     """Try strategies, choose one, and keep it with the gallery.
 
@@ -179,7 +180,8 @@ def find_plan(
     gallery.save_plan(plan.to_json())
     offered = [row for row in rows if not row["falls_back"]]
     front = pareto_front(offered, lambda row: row["ms"], lambda row: row[wanted.goal.quality])
-    keep_trials(gallery.folder, plan, offered, front, chosen)
+    if isinstance(gallery, Gallery):
+        keep_trials(gallery.folder, plan, offered, front, chosen)
     return PlanFound(
         plan=plan,
         goal=wanted.goal,
@@ -191,7 +193,7 @@ def find_plan(
     )
 
 
-def _try(gallery: Gallery, planner: Planner, widths: list[str], k: int, wanted: PlanWanted) -> list[Row]:
+def _try(gallery: AnyGallery, planner: Planner, widths: list[str], k: int, wanted: PlanWanted) -> list[Row]:
     """A row for each strategy; indexes over the same dims take turns, each replacing the other."""
     dims = sorted(set(wanted.dims)) or gallery.shortlist_dims() or [min(32, gallery.spec.dim)]
     rows: list[Row] = []
@@ -216,7 +218,7 @@ def _try(gallery: Gallery, planner: Planner, widths: list[str], k: int, wanted: 
 
 
 def given_queries(
-    vectors: QueryVectors, labels: Sequence[str | None] | None, gallery: Gallery, wanted: PlanWanted
+    vectors: QueryVectors, labels: Sequence[str | None] | None, gallery: AnyGallery, wanted: PlanWanted
 ) -> tuple[EncodedQueries, list[str] | None]:
     """Query vectors, which cost no encoding, and their class names, if all have one.
 

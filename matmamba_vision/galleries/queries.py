@@ -11,9 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from matmamba_common.settings import kind_of
 from matmamba_datasets import Limits
-from matmamba_retrieval import Gallery, GalleryError
+from matmamba_datasets.frame_names import frame_of
+from matmamba_retrieval import GalleryError
 from matmamba_retrieval.gallery.gallery import UNIT_TOLERANCE
 from matmamba_retrieval.remedies import LIST
+from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -63,7 +65,7 @@ def is_one(query: Any) -> bool:
     return isinstance(query, _ONE)
 
 
-def read_queries(query: Any, gallery: Gallery, reading: Limits, name: str = "query") -> list[Query]:
+def read_queries(query: Any, gallery: Searchable, reading: Limits, name: str = "query") -> list[Query]:
     """The queries that a caller hands over.
 
     Args:
@@ -85,7 +87,7 @@ def read_queries(query: Any, gallery: Gallery, reading: Limits, name: str = "que
     return [_read(f"{name}[{place}]", one, gallery, reading) for place, one in enumerate(query)]
 
 
-def _read(name: str, value: Any, gallery: Gallery, reading: Limits) -> Query:
+def _read(name: str, value: Any, gallery: Searchable, reading: Limits) -> Query:
     if isinstance(value, Asked):
         return value
     if isinstance(value, str):
@@ -101,19 +103,21 @@ def _read(name: str, value: Any, gallery: Gallery, reading: Limits) -> Query:
     return Asked.of(str(value) if isinstance(value, os.PathLike) else name, value, reading)
 
 
-def _named(name: str, value: str, gallery: Gallery, reading: Limits) -> Query:
-    """A file that is there, or else an image of the gallery."""
+def _named(name: str, value: str, gallery: Searchable, reading: Limits) -> Query:
+    """A file that is there, or else an image of the gallery, or a frame of a video that is there."""
     path = Path() if "://" in value and not value.lower().startswith("file:") else local_path(value)
     if path.is_file():
         return Asked(value, path, reading)
     if value in (known := gallery.keys_of([value])):
         return StoredQuery(value, known[value])
+    if (frame := frame_of(str(path))) is not None and Path(frame[0]).is_file():
+        return Asked(value, path, reading)
     if value and path.is_dir() and path != Path():
         raise GalleryError(f"{name} {value} is a folder: give a list of its images")
     raise GalleryError(f"{name} {value!r} is neither a file nor an id of {gallery.folder}")
 
 
-def stored_queries(name: str, ids: Any, gallery: Gallery) -> list[StoredQuery]:
+def stored_queries(name: str, ids: Any, gallery: Searchable) -> list[StoredQuery]:
     """Images of the gallery as queries.
 
     Args:
@@ -135,7 +139,7 @@ def stored_queries(name: str, ids: Any, gallery: Gallery) -> list[StoredQuery]:
     return [StoredQuery(one, known[one]) for one in ids]
 
 
-def vector_parts(vectors: Any, gallery: Gallery) -> tuple[int, Iterator[tuple[list[str], Floats]]]:
+def vector_parts(vectors: Any, gallery: Searchable) -> tuple[int, Iterator[tuple[list[str], Floats]]]:
     """How many query vectors there are, and their names and themselves (n, D) in parts of bounded size.
 
     Args:

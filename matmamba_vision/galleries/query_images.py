@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from matmamba_datasets import BrokenImageError, Limits, Reading, left_out_text, read_image
+from matmamba_datasets.frame_names import frame_of
 from matmamba_datasets.listing import Listing
+from matmamba_datasets.video_frames import VideoFrames
 from matmamba_retrieval import GalleryError
 from PIL import Image
 
@@ -55,6 +57,8 @@ class Asked:
             pixels = content_of(self.source, self.name, self.reading)
             assert isinstance(pixels, Image.Image)
             return pixels
+        if isinstance(self.source, Path) and frame_of(str(self.source)) and not self.source.exists():
+            return VideoFrames(self.reading, 1).picture(str(self.source))
         source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
         return read_image(source, self.name, limits=self.reading)
 

@@ -31,13 +31,14 @@ def write_page(answers: Answer | Iterable[Answer], file: str | os.PathLike[str],
     pictures = Pictures()
     with Page(place, "Search results", intro) as page:
         for answer in listed:
-            page.write(_section(answer, pictures))
+            page.write(answer_section(answer, pictures))
         if listed:
             page.facts["strategy"] = strategy_text(listed[0].strategy)
             page.facts["per query"] = spent_text(mean_cost(listed))
 
 
-def _section(answer: Answer, pictures: Pictures) -> Section:
+def answer_section(answer: Answer, pictures: Pictures) -> Section:
+    """The query and its hits, the best first."""
     path = answer.source if isinstance(answer.source, str) else ""
     if answer.error:
         return Section(answer.heading, note=f"cannot be read: {answer.error}", warning=True)

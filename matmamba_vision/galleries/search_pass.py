@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 from matmamba_datasets import Limits
-from matmamba_retrieval import Encoded, Gallery, GalleryError, Hits, Plan, Queries, Row, Strategy, search
+from matmamba_retrieval import Encoded, GalleryError, Hits, Plan, Queries, Row, Strategy, search
 from matmamba_retrieval.index.library import load_faiss
 from matmamba_retrieval.index.rerank import NO_KEY
+from matmamba_retrieval.strategies.engines import AnyGallery
 from matmamba_retrieval.strategies.examples import Away, Stored, Towards
 from matmamba_retrieval.strategies.hits import Cost
 from matmamba_retrieval.strategies.neighbours import without
+from matmamba_retrieval.strategies.searchable import Searchable, Selection
+from matmamba_retrieval.strategies.stages import NONE_FULFILS
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -64,7 +67,7 @@ class SearchPass:
         strategy: how.
         plan: stored with the gallery, if the strategy is that one's.
         k: hits wanted.
-        allowed: (keys,) which images may be answered; None for all.
+        allowed: which images may be answered, as `allowed` of the gallery gave it; None for all.
         text: that queries are joined with, None for none.
         negatives: what to keep away from, None for nothing.
         weight: how much.
@@ -72,11 +75,11 @@ class SearchPass:
         few: why there can be no more than k hits, "" if there can.
     """
 
-    gallery: Gallery
+    gallery: AnyGallery
     strategy: Strategy
     plan: Plan | None
     k: int
-    allowed: NDArray[np.bool_] | None = None
+    allowed: Selection | None = None
     text: TextQueries | None = None
     negatives: Queries | None = None
     weight: float = 0.5
@@ -160,8 +163,8 @@ class SearchPass:
         if self.allowed is not None and not self.allowed.any():
             none = np.full((count, k), NO_KEY, dtype=np.int64)
             D = np.full((count, k), -np.inf, dtype=np.float32)
-            by_full, reason = np.ones(count, dtype=bool), "no image fulfils the condition"
-            return Hits(D=D, I=none, shortlist=none, cost=Cost(), by_full=by_full, reason=reason)
+            by_full = np.ones(count, dtype=bool)
+            return Hits(D=D, I=none, shortlist=none, cost=Cost(), by_full=by_full, reason=NONE_FULFILS)
         if self.text is not None:
             queries = Towards(queries, self.text)
         if self.negatives is not None:
@@ -219,7 +222,7 @@ def require_search(k: Any, weight: Any, where: Any, min_score: Any, reading: Any
         require_type("reading", reading, Limits, "Limits or Reading")
 
 
-def hits_wanted(k: int | None, gallery: Gallery) -> int:
+def hits_wanted(k: int | None, gallery: Searchable) -> int:
     """How many hits are searched for; `GalleryError` for none, or of a gallery without images."""
     wanted = DEFAULT_K if k is None else int(k)
     if wanted < 1:
@@ -229,7 +232,7 @@ def hits_wanted(k: int | None, gallery: Gallery) -> int:
     return min(wanted, len(gallery))
 
 
-def why_few(k: int | None, gallery: Gallery) -> str:
+def why_few(k: int | None, gallery: Searchable) -> str:
     """Why there are fewer hits than were asked for, if the gallery has too few images."""
     few = k is not None and len(gallery) < k
     return f"the gallery has {len(gallery)} images: fewer than k = {k}" if few else ""

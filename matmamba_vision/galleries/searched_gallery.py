@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
@@ -11,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 import numpy as np
 from matmamba_datasets import BrokenImageError, Limits, TableReading
 from matmamba_retrieval import Gallery, GalleryError, Strategy
+from matmamba_retrieval.backends.opening import open_to_ask
 from matmamba_retrieval.remedies import ENCODER
 from matmamba_retrieval.storage.spec import made_elsewhere
+from matmamba_retrieval.strategies.engines import AnyGallery
+from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
 from ..device import limit_threads, place_called
@@ -70,7 +74,7 @@ class SearchedGallery(OpenedGallery):
         place = require_path("folder", folder)
         require_type("device", device, str, "a text")
         limit_threads(threads)
-        opened = cls(Gallery(place), model=model, write=write, device=place_called(device))
+        opened = cls(open_to_ask(place), model=model, write=write, device=place_called(device))
         try:
             if model is not None and not made_elsewhere(opened.spec):
                 opened.require_model()
@@ -231,20 +235,16 @@ class SearchedGallery(OpenedGallery):
         return answers[0] if single else answers
 
     def _pass(
-        self, gallery: Gallery, choice: StrategyChoice, k: int | None, itself: bool, where: str, away: Away
+        self, gallery: AnyGallery, choice: StrategyChoice, k: int | None, itself: bool, where: str, away: Away
     ) -> SearchPass:
         """How queries are answered; `itself`: whether images of the gallery are among them."""
         negatives, avoided = away
-        allowed = gallery.allowed(where or None)
-        if len(avoided):
-            allowed = np.ones(gallery.key_count, dtype=bool) if allowed is None else allowed.copy()
-            allowed[avoided] = False
+        allowed = gallery.allowed(where or None, avoided)
         wanted = hits_wanted(k, gallery)
         # An image of the gallery that is asked with is found first, and left out.
         asked = choice, min(wanted + itself, len(gallery))
         if (known := self._chosen.get(asked)) is None:
             known = self._chosen[asked] = choice.of(gallery, asked[1], self._label)
-        few = why_few(k, gallery)
         strategy, plan = known
         return SearchPass(
             gallery=gallery,
@@ -253,7 +253,7 @@ class SearchedGallery(OpenedGallery):
             k=wanted,
             allowed=allowed,
             negatives=negatives,
-            few=few,
+            few=why_few(k, gallery),
         )
 
     def _answers(self, search: SearchPass, queries: Sequence[Query], meter: Meter) -> Iterator[Answer]:
@@ -276,7 +276,7 @@ class SearchedGallery(OpenedGallery):
                 found = search.more_like(np.array([one.key for one in together], dtype=np.int64))
             yield from _told(found, meter)
 
-    def _require_encodable(self, queries: Sequence[Query], gallery: Gallery) -> None:
+    def _require_encodable(self, queries: Sequence[Query], gallery: Searchable) -> None:
         """Raise if there is something to be encoded, and nothing that encodes it.
 
         Raises:
@@ -468,19 +468,30 @@ class SearchedGallery(OpenedGallery):
         )
         if plot is not None:
             require_place("plot", plot)
-        with self.changing() as folder, Gallery(folder, write=True) as gallery:
+        with self._planned() as gallery:
             if vectors is not None:
                 encoded, known = given_queries(vectors, labels, gallery, wanted)
             else:
                 assert queries is not None
                 encoded, known = encoded_queries(queries, labels, reading, self.require_model(), wanted)
             found = find_plan(gallery, encoded, known, wanted)
-            if vectors is None and str(self._device) == "cpu":
+            if vectors is None and str(self._device) == "cpu" and isinstance(gallery, Gallery):
                 try_to_freeze(gallery, self.require_model())
                 self._encoder = None
         if plot is not None:
             found.write_plot(plot)
         return found
+
+    @contextmanager
+    def _planned(self) -> Iterator[AnyGallery]:
+        """What a plan is kept with: open for writing; of one that was pushed, its collection."""
+        if isinstance(self._gallery, Gallery):
+            with self.changing() as folder, Gallery(folder, write=True) as gallery:
+                yield gallery
+            return
+        with self.reading() as pushed:
+            yield pushed
+        self._chosen.clear()
 
 
 def _told(answers: Iterator[Answer], meter: Meter) -> Iterator[Answer]:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from matmamba_common.settings import OneOf, require
-from matmamba_retrieval import Gallery, GalleryError, Gate, Plan, Strategy
+from matmamba_retrieval import GalleryError, Gate, Plan, Strategy
 from matmamba_retrieval.planning.planner import funnel_schedule
+from matmamba_retrieval.strategies.searchable import Searchable
 
 from ..errors import ConfigError
 from ..given import require_type, require_whole
@@ -25,7 +26,7 @@ EXACT_IMAGES = 100_000
 SHORTLIST = 200
 
 
-def own_strategy(gallery: Gallery, method: Method, k: int) -> Strategy:
+def own_strategy(gallery: Searchable, method: Method, k: int) -> Strategy:
     """Exact search, or a shortlist by the longest index, reranked by stored vectors; `auto` goes by size.
 
     Raises:
@@ -38,7 +39,7 @@ def own_strategy(gallery: Gallery, method: Method, k: int) -> Strategy:
     return Strategy.shortlist(width=width, dim=dim, length=min(len(gallery), max(SHORTLIST, 10 * k)))
 
 
-def say_few(report: Reporter, gallery: Gallery, k: int, itself: bool = True) -> None:
+def say_few(report: Reporter, gallery: Searchable, k: int, itself: bool = True) -> None:
     """Say so where there are fewer images than asked for; all of them are answered with then.
 
     Args:
@@ -50,7 +51,7 @@ def say_few(report: Reporter, gallery: Gallery, k: int, itself: bool = True) -> 
         report.say(f"note: {gallery.folder} has {there:,} {images}: fewer than k = {k}")
 
 
-def is_exact(gallery: Gallery, method: Method) -> bool:
+def is_exact(gallery: Searchable, method: Method) -> bool:
     """Whether all images are compared with all others; `ConfigError` if there is no such method."""
     require("method", method, Annotated[str, OneOf(get_args(Method))])
     return method == "exact" or (method == "auto" and len(gallery) <= EXACT_IMAGES)
@@ -99,7 +100,9 @@ class StrategyChoice:
         """Whether anything is said that only a shortlist has."""
         return bool(self.dim or self.shortlist)
 
-    def of(self, gallery: Gallery, k: int, label: Callable[[str, str], str]) -> tuple[Strategy, Plan | None]:
+    def of(
+        self, gallery: Searchable, k: int, label: Callable[[str, str], str]
+    ) -> tuple[Strategy, Plan | None]:
         """The strategy for k hits, and the stored plan if it is that one's.
 
         Args:
@@ -127,10 +130,10 @@ class StrategyChoice:
         length = min(len(gallery), self.shortlist or max(SHORTLIST, 10 * k))
         if self.strategy in ("auto", "shortlist"):
             return Strategy.shortlist(width=width, dim=dim, length=length), None
-        steps, lengths = funnel_schedule(dim, gallery.spec.dim, length, k)
+        steps, lengths = funnel_schedule(dim, gallery.spec.dim, length, k, gallery.step_dims())
         return Strategy.funnel(width=width, dims=steps, lengths=lengths), None
 
-    def _plan(self, gallery: Gallery, k: int) -> Plan | None:
+    def _plan(self, gallery: Searchable, k: int) -> Plan | None:
         """The plan that is followed, if there is one and nothing else was asked for."""
         if self.strategy != "auto" or self.query_width or self._listed or not (stored := gallery.plan):
             return None

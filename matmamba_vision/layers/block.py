@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention
+from .carried_state import MixerStates, mix_on
 from .depth import DropPath
 from .mixer import Mixer
 from .mlp import Mlp
@@ -85,10 +86,29 @@ class Block(nn.Module):
         """
         if heads == 0:
             return x_BLD
-        x_BLD = self._add(x_BLD, self._mix(x_BLD, heads, state, orders))
-        if self.mlp is not None:
-            x_BLD = self._add(x_BLD, self.mlp(self._ready(self.mlp_norm(x_BLD)), heads))
-        return x_BLD
+        return self._end(self._add(x_BLD, self._mix(x_BLD, heads, state, orders)), heads)
+
+    def step(
+        self, x_BLD: Tensor, heads: int, state: int, orders: Orders, carried: MixerStates
+    ) -> tuple[Tensor, MixerStates]:
+        """Tokens to tokens, behind those that left the states `carried`; with the states that these leave.
+
+        Arguments as of `forward`; the mixer is Mamba2's, and reads no mean.
+        """
+        assert isinstance(self.mixer, Mixer)
+        assert self.mean_of is None
+        if heads == 0:
+            return x_BLD, ()
+        u_BLD = self.mixer.normalised(x_BLD, self.norm)
+        weights = self.mixer.weights(heads, state)
+        update_BLD, carried = mix_on(u_BLD, weights, self.mixer.setting, orders, carried)
+        return self._end(self._add(x_BLD, update_BLD), heads), carried
+
+    def _end(self, x_BLD: Tensor, heads: int | None) -> Tensor:
+        """The second branch."""
+        if self.mlp is None:
+            return x_BLD
+        return self._add(x_BLD, self.mlp(self._ready(self.mlp_norm(x_BLD)), heads))
 
     def _mix(self, x_BLD: Tensor, heads: int | None, state: int | None, orders: Orders) -> Tensor:
         if isinstance(self.mixer, Attention):

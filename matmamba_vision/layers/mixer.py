@@ -109,12 +109,22 @@ def mix(
         return _mix_packed(u_BLD, weights, inner)
     if len(orders) == 1 and _is_trained(u_BLD, weights) and (trained := ops.trained(*sizes)):
         return _mix_trained(u_BLD, weights, setting, partial(trained.mix, width=width()))
-    x_BLHP = _per_head(u_BLD, weights.in_x, weights.in_x_bias)
-    BC_BLX = linear(u_BLD, weights.in_BC, weights.in_BC_bias)
-    dt_BLH = F.softplus(linear(u_BLD, weights.in_dt, weights.dt_bias))
+    x_BLHP, BC_BLX, dt_BLH = project(u_BLD, weights)
     y_BLHP = _scan_in(orders[0], x_BLHP, BC_BLX, dt_BLH, weights, setting, ops)
     for order in orders[1:]:
         y_BLHP = y_BLHP + _scan_in(order, x_BLHP, BC_BLX, dt_BLH, weights, setting, ops)
+    return project_back(y_BLHP, u_BLD, weights, ops)
+
+
+def project(u_BLD: Tensor, weights: MixerWeights) -> tuple[Tensor, Tensor, Tensor]:
+    """What convolution and scan take of tokens: x_BLHP, B and C of all groups BC_BLX, steps dt_BLH."""
+    x_BLHP = _per_head(u_BLD, weights.in_x, weights.in_x_bias)
+    BC_BLX = linear(u_BLD, weights.in_BC, weights.in_BC_bias)
+    return x_BLHP, BC_BLX, F.softplus(linear(u_BLD, weights.in_dt, weights.dt_bias))
+
+
+def project_back(y_BLHP: Tensor, u_BLD: Tensor, weights: MixerWeights, ops: Backend) -> Tensor:
+    """(B, L, D): gate and normalise what the scan gave, and project it back."""
     # Projected late: the gate is still in the cache when it is used.
     z_BLHP = _per_head(u_BLD, weights.in_z, weights.in_z_bias)
     y_BLHP = ops.gated_rms_norm(y_BLHP, z_BLHP, weights.norm, NORM_EPSILON)
@@ -135,18 +145,27 @@ def _scan_in(
         x_BLHP, BC_BLX, dt_BLH = order.arrange(x_BLHP), order.arrange(BC_BLX), order.arrange(dt_BLH)
     BC_BLX = ops.conv_silu(BC_BLX, weights.conv_BC, weights.conv_BC_bias)
     x_BLHP = ops.conv_silu(x_BLHP, weights.conv_x, weights.conv_x_bias)
+    given = of_groups(x_BLHP, BC_BLX, dt_BLH, weights, setting)
+    parts = [ops.scan(*of_group, chunk_size=setting.chunk_size) for of_group in given]
+    y_BLHP = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    return y_BLHP if order is None else order.restore(y_BLHP)
+
+
+def of_groups(
+    x_BLHP: Tensor, BC_BLX: Tensor, dt_BLH: Tensor, weights: MixerWeights, setting: MixerSetting
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """The scan's x, dt, A, B, C and D for each group of heads, from convolved x, B and C."""
     A_H = _rates(weights)
     groups = setting.groups(len(A_H))
-    parts = []
+    given = []
     for h, BC_BLN in zip(groups, BC_BLX.chunk(len(groups), dim=-1), strict=True):
         B_BLN, C_BLN = BC_BLN.chunk(2, dim=-1)
         of_group = (x_BLHP, dt_BLH, A_H, weights.D)
         x, dt, A, D = (
             of_group if len(groups) == 1 else (x_BLHP[:, :, h], dt_BLH[..., h], A_H[h], weights.D[h])
         )
-        parts.append(ops.scan(x, dt, A, B_BLN, C_BLN, D, chunk_size=setting.chunk_size))
-    y_BLHP = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-    return y_BLHP if order is None else order.restore(y_BLHP)
+        given.append((x, dt, A, B_BLN, C_BLN, D))
+    return given
 
 
 def _can_pack(u_BLD: Tensor, weights: MixerWeights) -> bool:

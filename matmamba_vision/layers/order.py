@@ -75,6 +75,11 @@ class TokenOrder:
         """What `arrange` was given."""
         return _permute(t_BLX, self.inverse, self.index)
 
+    def in_frames(self, count: int) -> TokenOrder:
+        """The order of as many frames behind each other, each of which is read in this order."""
+        starts = torch.arange(count, device=self.index.device)[:, None] * len(self.index)
+        return TokenOrder((starts + self.index).flatten(), (starts + self.inverse).flatten())
+
 
 # The orders in which a block scans; None leaves the tokens as they are.
 Orders: TypeAlias = "tuple[TokenOrder | None, ...]"

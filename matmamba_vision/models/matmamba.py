@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..errors import ConfigError
 from ..width import Width, WidthLike
 from .architecture import Architecture, require_pool
 from .backbone import Backbone, blocks_asked_for
+from .frame_stream import FrameStream, one_sequence
 from .patches import fill_normal
 
 TRAINED_WIDTHS = ("full", "1/2", "1/4", "1/8")
@@ -76,12 +78,59 @@ class MatMamba(Backbone):
         Raises:
             ConfigError: `dim` is not in 1..`embedding_dim`, or the model does not pool.
         """
+        dim = self._dim(dim)
+        return self._normalised(self.forward_features(x, width), dim)
+
+    def stream(
+        self,
+        width: WidthLike | None = None,
+        dim: int | None = None,
+        within_frames: bool = False,
+        through_time: bool = False,
+    ) -> FrameStream:
+        """Something that embeds a video frame by frame, and carries the state of every block on.
+
+        Args:
+            width: at which all frames are embedded.
+            dim: leading coordinates of the embeddings.
+            within_frames: see `FrameStream`; needed by models that do not read in raster order.
+            through_time: whether gradients flow back into earlier frames.
+
+        Raises:
+            ConfigError: `dim` as for `embed`, or an order that cannot be carried on, by name.
+            WidthError: no such width.
+        """
+        embed = partial(self._normalised, dim=self._dim(dim))
+        return FrameStream(self, embed, width, within_frames=within_frames, through_time=through_time)
+
+    def embed_clips(
+        self,
+        clips: Tensor,
+        width: WidthLike | None = None,
+        dim: int | None = None,
+        within_frames: bool = False,
+    ) -> Tensor:
+        """Embeddings (B, T, dim) of all frames of clips (B, T, C, S, S): each clip is one long sequence.
+
+        What `stream` gives frame by frame, from the beginning, up to rounding; this one is for training.
+        Arguments and errors as of `stream`.
+        """
+        dim = self._dim(dim)
+        tokens = one_sequence(self, clips, width, within_frames)
+        return self._normalised(tokens.flatten(0, 1), dim).unflatten(0, clips.shape[:2])
+
+    def _dim(self, dim: int | None) -> int:
+        """The length of embeddings that is meant."""
         if not self.global_pool:
             raise ConfigError("a model with global_pool '' has no embedding: it keeps every token")
         dim = self.embedding_dim if dim is None else dim
         if not 1 <= dim <= self.embedding_dim:
             raise ConfigError(f"embedding dim {dim} is not in 1..{self.embedding_dim}")
-        return F.normalize(self._embedding(self.forward_features(x, width))[:, :dim].float(), dim=-1)
+        return dim
+
+    def _normalised(self, tokens: Tensor, dim: int) -> Tensor:
+        """Embeddings (B, dim) of tokens (B, L, D)."""
+        return F.normalize(self._embedding(tokens)[:, :dim].float(), dim=-1)
 
     @property
     def embedding_dim(self) -> int:

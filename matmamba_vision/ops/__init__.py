@@ -1,7 +1,8 @@
 """The state-space-duality scan: one signature, several backends.
 
 `ssd` is the signature and `reference` the definition. `chunked`, `native`, `triton` and `mamba_ssm` compute
-it, each a folder; `dispatch` chooses among them. `product` and `autograd` serve the layers, too.
+it, each a folder; `dispatch` chooses among them. `carried` goes on from a state by any of them. `product` and
+`autograd` serve the layers, too.
 
 Shape suffixes here and in `layers/`: B batch, L tokens, D model, H heads, P head dim, N state, and inside a
 chunked scan C chunks, Q tokens of a chunk.
@@ -10,6 +11,7 @@ chunked scan C chunks, Q tokens of a chunk.
 from torch import Tensor
 
 from .autograd import apply_where_wanted
+from .carried import carried_macs, convolve_carried, scan_carried
 from .chunked import scan_macs
 from .dispatch import BACKENDS, Backend, BackendError, Setting, require_known, resolve, resolve_for
 from .product import linear
@@ -20,10 +22,13 @@ __all__ = [
     "BackendError",
     "Setting",
     "apply_where_wanted",
+    "carried_macs",
+    "convolve_carried",
     "linear",
     "require_known",
     "resolve",
     "resolve_for",
+    "scan_carried",
     "scan_macs",
     "ssd",
 ]

@@ -31,15 +31,27 @@ def ssd_reference(
     Returns:
         y_BLHP, dtype of `x_BLHP`.
     """
-    batch, length, heads, head_dim = x_BLHP.shape
-    state_BHPN = x_BLHP.new_zeros(batch, heads, head_dim, B_BLN.shape[-1])
+    start_BHPN = x_BLHP.new_zeros(x_BLHP.shape[0], *x_BLHP.shape[2:], B_BLN.shape[-1])
+    return ssd_reference_from(start_BHPN, x_BLHP, dt_BLH, A_H, B_BLN, C_BLN, D_H)[0]
+
+
+def ssd_reference_from(
+    state_BHPN: Tensor,
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_H: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Scan from a state: y_BLHP, and the state behind the last token; the rest as in `ssd_reference`."""
     outputs = []
-    for t in range(length):
+    for t in range(x_BLHP.shape[1]):
         decay_BH11 = torch.exp(dt_BLH[:, t] * A_H)[..., None, None]
         update_BHPN = (dt_BLH[:, t, :, None] * x_BLHP[:, t])[..., None] * B_BLN[:, t, None, None, :]
         state_BHPN = decay_BH11 * state_BHPN + update_BHPN
         outputs.append((state_BHPN * C_BLN[:, t, None, None, :]).sum(-1) + D_H[:, None] * x_BLHP[:, t])
-    return torch.stack(outputs, dim=1) if outputs else torch.empty_like(x_BLHP)
+    return torch.stack(outputs, dim=1) if outputs else torch.empty_like(x_BLHP), state_BHPN
 
 
 def conv_silu_reference(t_BLX: Tensor, kernel_XK: Tensor, bias_X: Tensor) -> Tensor:

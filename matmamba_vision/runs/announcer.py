@@ -79,5 +79,5 @@ class Announcer:
         if saved:
             self._report.say(f'saved: {saved}; go on with resume "auto"')
         # More of them were listed by the error that ended the run.
-        if 0 < len(tally.found) <= tally.allowed * tally.total:
+        if tally.found and not tally.is_over:
             self._report.say(f"{len(tally.found)} unreadable files were left out:\n{tally.listing()}")

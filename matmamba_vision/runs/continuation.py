@@ -9,7 +9,7 @@ from typing import Any
 from matmamba_datasets import BrokenTally
 
 from ..config_file import as_plain
-from ..training import Position, ResumeError, RunFolder, Saves, Training
+from ..training import Position, ResumeError, RunFolder, Saves, Training, everywhere
 from .clock import RunClock
 from .keeper import RunKeeper
 from .metrics_log import MetricsLog
@@ -52,12 +52,15 @@ class Continuation:
         self._log, self._keeper, self._tally = log, keeper, tally
 
     def save(self, position: Position) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint, with the unreadable images of all processes; all must call this.
 
         Raises:
             SystemRefusalError: it cannot be written; the earlier ones stay.
         """
         self._opening.ensure()
+        # Each reads a part of the images, and all stop where too many are broken.
+        for found in everywhere(self._training.accelerator, dict(self._tally.found)):
+            self._tally.found |= found
         self._saves.save(self._training.accelerator, position.step, self.state(position))
 
     def state(self, position: Position) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def distill(
     prepare = partial(_prepare, config, splits, accelerator, report, str(resume))
     return run_training(
         config,
-        len(splits.held_out),
+        splits,
         prepare,
         accelerator=accelerator,
         report=report,

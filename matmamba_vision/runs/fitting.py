@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
-from matmamba_datasets import DecodedLoader, Loader
+from matmamba_datasets import DecodedLoader, Loader, Splits
 
 from ..checkpoint import checkpoint_file
 from ..device import limit_threads
 from ..errors import ConfigError
 from ..models import MatMamba
 from ..progress import Reporter
-from ..training import Position, RunFolder, Saves, Training, end_training, fit, make_accelerator, named_losses
+from ..training import Position, Saves, Training, end_training, fit, make_accelerator, named_losses
+from .agreement import from_first, hold_folder, require_same_start
 from .recorder import Recorder, RunParts
 from .resume import Found, find_checkpoint
 from .run_batches import measured_on
@@ -82,7 +83,7 @@ def reporter_of(accelerator: Accelerator, report: Reporter) -> Reporter:
 
 def run_training(
     config: TrainConfig,
-    held_out: int,
+    splits: Splits,
     prepare: Callable[[], Prepared],
     *,
     accelerator: Accelerator,
@@ -93,7 +94,7 @@ def run_training(
 
     Args:
         config: of the run.
-        held_out: number of images to measure on.
+        splits: images to train on, and to measure on.
         prepare: makes model, optimiser and batches; called when the folder is this run's.
         accelerator: of this process.
         report: told through.
@@ -106,10 +107,11 @@ def run_training(
     output, saves = Path(config.output), Saves(Path(config.output) / "checkpoints", config.save.keep)
     with ExitStack() as stack:
         stack.enter_context(named_losses())
-        folder = RunFolder(output) if accelerator.is_main_process else None
+        folder = hold_folder(accelerator, output)
         if folder:
             stack.callback(folder.release)
-        found = find_checkpoint(config, saves, resume)
+        require_same_start(accelerator, config, (splits.train, splits.held_out))
+        found = from_first(accelerator, lambda: find_checkpoint(config, saves, resume))
         report.say(start_in_words(found, config))
         training, loaders = prepare()
         if training.course.limit is not None:
@@ -120,7 +122,7 @@ def run_training(
                 config=config,
                 training=training,
                 loader=loaders[0],
-                held_out=held_out,
+                held_out=len(splits.held_out),
                 measure=measure,
                 folder=folder,
                 saves=saves,

@@ -31,6 +31,7 @@ FREE = (
     "teacher_digest",
     "rotation_digest",
     "engine.cuda_graphs",
+    "engine.lost_seconds",
 )
 
 Found = tuple[Path, dict[str, Any]]

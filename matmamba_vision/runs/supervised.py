@@ -93,7 +93,7 @@ def train(
     prepare = partial(_prepare, config, splits, accelerator, report)
     return run_training(
         config,
-        len(splits.held_out),
+        splits,
         prepare,
         accelerator=accelerator,
         report=report,

@@ -22,6 +22,7 @@ from ..progress import Reporter
 from ..rotation import FILE_NAME, Rotation, RotationError, fit_rotation, load_rotation
 from ..training import CachedTeacher, OnlineTeacher, StoredTeacher, read_vectors, teacher_vectors
 from ..training.training import Follows
+from .agreement import from_first
 from .teacher_cache import TOGETHER, kept_vectors, require_length
 from .train_config import DistillConfig
 
@@ -153,7 +154,10 @@ class Teaching:
             most: images whose vectors a new rotation is fitted to.
         """
         require_length(self._config, length)
-        rotation = self._rotation(digests, lambda: vectors(np.sort(self._order[:most])))
+        # All compute it, so that none waits long; but machines round differently, and one space is learnt.
+        own = self._rotation(digests, lambda: vectors(np.sort(self._order[:most])))
+        rotation = from_first(self._accelerator, lambda: own)
+        self._config.teacher_digest, self._config.rotation_digest = rotation.encoder, rotation.digest
         follow = self._config.follow
         if not follow.anchors:
             return rotation, None
@@ -162,7 +166,7 @@ class Teaching:
 
     def _rotation(self, digests: tuple[str, ...], vectors: Callable[[], Tensor]) -> Rotation:
         """The rotation of the run: the one in its folder if it goes on, else a new one."""
-        config, file = self._config, Path(self._config.output) / FILE_NAME
+        file = Path(self._config.output) / FILE_NAME
         goes_on = self._resume != "no"
         if goes_on and file.is_file():
             rotation = load_rotation(file, *digests)
@@ -172,7 +176,6 @@ class Teaching:
         before = load_into(DistillConfig, settings).rotation_digest if goes_on and settings.is_file() else ""
         if before not in ("", rotation.digest):
             raise RotationError(f"{file} is not the rotation that this run began with")
-        config.teacher_digest, config.rotation_digest = rotation.encoder, rotation.digest
         return rotation
 
 

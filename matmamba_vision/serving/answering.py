@@ -13,10 +13,10 @@ from ..galleries.answers import Answer
 from ..galleries.image_queries import ImageQueries
 from ..galleries.opened_gallery import QueryEncoder
 from ..galleries.text_queries import TextQueries
+from ..galleries.ways import FULL, way
 from .asking import page_of
 from .job import Job
 from .served_version import IMAGE
-from .ways import FULL, way
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from matmamba_retrieval import Gallery, Queries, Strategy
+from matmamba_retrieval import Queries, Strategy
+from matmamba_retrieval.strategies.engines import AnyGallery
 from matmamba_retrieval.strategies.examples import Stored, Towards
 from matmamba_retrieval.strategies.hits import Cost
+from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
@@ -62,7 +64,7 @@ class Inquiry:
             that does not fit.
     """
 
-    def __init__(self, question: Question, gallery: Gallery) -> None:
+    def __init__(self, question: Question, gallery: AnyGallery) -> None:
         self.question, self.gallery = question, gallery
         self._id = _keys("id", (question.id,) if question.id else (), gallery)
         self._like, unlike = (_keys(name, getattr(question, name), gallery) for name in ("like", "unlike"))
@@ -70,7 +72,7 @@ class Inquiry:
             None if question.vector is None else unit_vectors(VECTOR, question.vector, gallery.spec.dim, 1)
         )
         self._unlike = Stored(gallery, unlike) if len(unlike) else None
-        self._allowed = _allowed(gallery, question.where, np.concatenate([self._excluded, unlike]))
+        self._allowed = gallery.allowed(question.where or None, np.concatenate([self._excluded, unlike]))
 
     @property
     def _excluded(self) -> NDArray[np.int64]:
@@ -90,7 +92,8 @@ class Inquiry:
     @property
     def answerable(self) -> int:
         """How many images may be hits."""
-        return len(self.gallery) - self._alone if self._allowed is None else int(self._allowed.sum())
+        alone = self._alone if self._allowed is None else 0
+        return self.gallery.total(self._allowed) - alone
 
     def answer(
         self, strategy: Strategy, images: ImageQueries | None = None, text: TextQueries | None = None
@@ -149,17 +152,8 @@ class Inquiry:
         return examples if base is None else Towards(base, examples)
 
 
-def _keys(name: str, ids: Sequence[str], gallery: Gallery) -> NDArray[np.int64]:
+def _keys(name: str, ids: Sequence[str], gallery: Searchable) -> NDArray[np.int64]:
     return np.array([one.key for one in stored_queries(name, ids, gallery)], dtype=np.int64)
-
-
-def _allowed(gallery: Gallery, where: str, excluded: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    allowed = gallery.allowed(where or None)
-    if not len(excluded):
-        return allowed
-    allowed = np.ones(gallery.key_count, dtype=bool) if allowed is None else allowed.copy()
-    allowed[excluded] = False
-    return allowed
 
 
 def page_of(answer: Answer, question: Question, answerable: int) -> tuple[Answer, bool]:

@@ -11,12 +11,12 @@ from typing import Any
 from matmamba_retrieval import Strategy
 
 from ..errors import MatMambaError
+from ..galleries.cores import compute_on
+from ..galleries.ways import FULL, way
 from .asking import Inquiry
-from .owner import compute_on
 from .quality import DEPTH, Sampler, compared_hits
 from .question import Question
 from .served_version import ServedVersion
-from .ways import FULL, way
 
 log = logging.getLogger(__name__)
 # Seconds between two looks whether anyone waits, while there is something to compare, and while there is not.

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from matmamba_retrieval import Gallery, Plan
+from matmamba_retrieval import Plan
 
 from ..galleries.strategies import KINDS, plan_text
 from .quality import recall_of
 from .question import LiveRecall
 from .served_gallery import ServedGallery
 from .settings import Settings
-
-# Images that are looked at to see whether images have labels.
-LOOKED_AT = 64
 
 
 def described(served: ServedGallery, settings: Settings) -> dict[str, Any]:
@@ -35,7 +32,7 @@ def described(served: ServedGallery, settings: Settings) -> dict[str, Any]:
             "model": gallery.checkpoint_path,
             "takes_text": bool(version.encoder is not None and opened.takes_text()),
             "writable": settings.writable,
-            "labels": has_labels(gallery),
+            "labels": gallery.labelled(),
             "fields": gallery.fields(),
             "max_k": settings.max_k,
             "widths": [
@@ -51,16 +48,6 @@ def described(served: ServedGallery, settings: Settings) -> dict[str, Any]:
             "min_width": min_width(served),
             "state": "ready" if len(gallery) else "no images yet",
         }
-
-
-def has_labels(gallery: Gallery) -> bool:
-    """Whether images have labels: whether any of some that lie evenly among all has one.
-
-    Reading those of a million takes a second.
-    """
-    keys = gallery.live_keys()
-    some = keys[:: max(1, len(keys) // LOOKED_AT)]
-    return any(row.label is not None for row in gallery.rows(map(int, some)))
 
 
 def min_width(served: ServedGallery) -> str:

@@ -103,7 +103,8 @@ class Policy:
             waiting: those that are not lost, earliest deadline first; one at least is ready.
             now: in seconds.
             busy: seconds that are left of what each other busy worker computes.
-            pressed: whether others had to be sent away: then the narrowest width makes room for the next.
+            pressed: whether others had to be sent away, or would have to be soon: then the narrowest width
+                makes room for the next.
         """
         head = next(ticket for ticket in waiting if ticket.ready)
         if pressed:

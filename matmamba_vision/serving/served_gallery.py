@@ -7,13 +7,16 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from matmamba_retrieval.gallery.addresses import address_of
+
 from ..errors import MatMambaError
 from ..galleries.gallery_model import ModelLike
 from ..galleries.light_files import light_files
+from ..galleries.newer import state_of
 from ..upkeep.image_gallery import ImageGallery
 from .quality import Windows
 from .question import OverloadedError
-from .served_version import ServedVersion, state_of
+from .served_version import ServedVersion
 from .settings import Settings
 from .trial import Crew, Measured, best_measured, try_once
 
@@ -46,7 +49,8 @@ class ServedGallery:
     def __init__(
         self, name: str, folder: Path, settings: Settings, model: ModelLike | None, device: str
     ) -> None:
-        self.name, self.folder, self.notice = name, folder, ""
+        # A path has lost a slash of an address, which messages name.
+        self.name, self.folder, self.notice = name, address_of(folder) or folder, ""
         self._settings, self._model, self._device = settings, model, device
         self._exchanging = threading.Lock()
         self.present = self._opened()
@@ -60,7 +64,7 @@ class ServedGallery:
                 model = older.opened.require_model()
                 opened.close()
                 opened = ImageGallery.open(self.folder, model=model, device=self._device)
-            return ServedVersion(self.name, opened, self._settings.widths)
+            return ServedVersion(self.name, opened, self._settings.widths, self._settings.min_width)
         except BaseException:
             opened.close()
             raise
@@ -69,7 +73,7 @@ class ServedGallery:
         """Whether both ask one model that is loaded: none that is named here, and no kept encoders."""
         if self._model is not None or older.encoder is None or opened.spec != older.gallery.spec:
             return False
-        return not light_files(self.folder, opened.spec.checkpoint)
+        return not light_files(Path(self.folder), opened.spec.checkpoint)
 
     def _windows(self) -> Windows:
         return Windows(self.present.widths, self._settings.quality_floor)
@@ -121,8 +125,7 @@ class ServedGallery:
             return True
 
     def _is_outdated(self) -> bool:
-        gallery = self.present.gallery
-        return gallery.catalog.is_replaced() or state_of(gallery) != self.present.changed
+        return state_of(self.present.gallery) != self.present.changed
 
     def _newer(self, crew: Crew) -> ServedVersion:
         old = self.present

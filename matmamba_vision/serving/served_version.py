@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
-from typing import Any
 
-from matmamba_retrieval import Gallery
 from matmamba_retrieval.storage.spec import made_elsewhere
+from matmamba_retrieval.strategies.engines import AnyGallery
 
 from ..encoders.names import no_texts
 from ..errors import ConfigError
-from ..galleries.light_files import light_files
+from ..galleries.latency_table import LatencyTable
+from ..galleries.newer import state_of
 from ..galleries.opened_gallery import QueryEncoder
+from ..galleries.ways import FULL
 from ..upkeep.image_gallery import ImageGallery
-from .latency_table import LatencyTable
 from .policy import Lane
 from .question import Question
-from .ways import FULL
 
 # Kinds of requests: those of one kind are computed together.
 IMAGE, TEXT, STORED = "image", "text", "stored"
@@ -59,6 +57,7 @@ class ServedVersion:
         name: of the gallery.
         opened: at that version; it is never refreshed, and belongs to this.
         widths: that may encode queries; by default those that are at hand.
+        narrowest: of them that is used, "" for all.
 
     Attributes:
         name: as given.
@@ -75,13 +74,15 @@ class ServedVersion:
         MatMambaError: an unknown width, or what encodes them is not to be had.
     """
 
-    def __init__(self, name: str, opened: ImageGallery, widths: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, opened: ImageGallery, widths: Sequence[str] = (), narrowest: str = ""
+    ) -> None:
         self.name, self.opened = name, opened
         with opened.reading() as gallery:
-            self.gallery: Gallery = gallery
+            self.gallery: AnyGallery = gallery
         self.label = f"{self.gallery.generation.number}.{self.gallery.version.number}"
         self.encoder: QueryEncoder | None = None if made_elsewhere(self.gallery.spec) else opened.encoder()
-        self.widths = self._widths(widths)
+        self.widths = self._widths(widths, narrowest)
         self.lanes: dict[str, KindLane] = {}
         self.single_ms: dict[str, float] = {}
         self.changed = state_of(self.gallery)
@@ -90,12 +91,18 @@ class ServedVersion:
     def __len__(self) -> int:
         return len(self.gallery)
 
-    def _widths(self, asked: Sequence[str]) -> tuple[str, ...]:
+    def _widths(self, asked: Sequence[str], narrowest: str) -> tuple[str, ...]:
         if self.encoder is None:
             return ()
         encoder = self.encoder.encoder
         labels = [encoder.label(width) for width in asked] if asked else encoder.widths
-        return tuple(sorted(dict.fromkeys(labels), key=lambda one: (one != FULL, -encoder.macs(one))))
+        found = sorted(dict.fromkeys(labels), key=lambda one: (one != FULL, -encoder.macs(one)))
+        if not narrowest:
+            return tuple(found)
+        least = encoder.label(narrowest)
+        if least not in found:
+            raise ConfigError(f"min_width is {narrowest!r}: {self.name} has {', '.join(found)}")
+        return tuple(found[: found.index(least) + 1])
 
     def measured(self, image: LatencyTable | None, stored: LatencyTable) -> None:
         """Take the tables of what requests take.
@@ -180,25 +187,3 @@ class ServedVersion:
             self._retired, last = True, not self._users
         if last:
             self.opened.close()
-
-
-def state_of(gallery: Gallery) -> tuple[Any, ...]:
-    """What a newer version differs in from that which a reader sees, as the catalogue has it now.
-
-    Its generation and version, its indexes, its plan and the encoders that it keeps.
-
-    Raises:
-        GalleryError: the catalogue cannot be read.
-    """
-    catalog = gallery.catalog
-    generation = catalog.current()
-    newest = catalog.newest(generation.number)
-    indexes = [record.file for record in catalog.shortlists(generation.number)]
-    plan = json.dumps(catalog.plan(generation.number), sort_keys=True)
-    encoders = [(file.name, file.stat().st_mtime_ns) for file in _there(gallery, generation.spec.checkpoint)]
-    version = newest.number if newest else 0
-    return generation.number, generation.spec, version, tuple(indexes), plan, tuple(encoders)
-
-
-def _there(gallery: Gallery, checkpoint: str) -> list[Any]:
-    return [file for file in light_files(gallery.folder, checkpoint) if file.exists()]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MatMambaError
+from ..galleries.cores import cores
 from ..galleries.gallery_model import ModelLike
 from ..galleries.given_images import ImageLike
 from ..upkeep.image_gallery import ImageGallery
@@ -21,7 +22,7 @@ from .checking import Checker, Comparison, GivenAnswer
 from .describing import described, min_width, recalls
 from .events import Checked, Events, ServiceEvent, Swapped, Widened
 from .job import NO_PICTURE, Job
-from .owner import Owner, cores
+from .owner import Owner
 from .policy import Policy
 from .quality import Sampler
 from .question import LiveRecall, OverloadedError, Question, Reply

@@ -27,6 +27,7 @@ class Settings:
         writable: whether images can be added and deleted.
         widths: that encode queries, by default those that a gallery keeps encoders of, or else the trained
             ones.
+        min_width: narrowest width that may encode a query, whatever it says; "" for the narrowest there is.
         measure_s: seconds that measuring the widths of one gallery may take at start.
 
     Raises:
@@ -46,6 +47,7 @@ class Settings:
     poll_s: float = 2.0
     writable: bool = False
     widths: tuple[str, ...] = ()
+    min_width: str = ""
     measure_s: float = 1.5
 
     def __post_init__(self) -> None:
@@ -66,5 +68,6 @@ class Settings:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it is a share, and can be 1 at most")
         if not self.slo_ms:
             raise ConfigError("slo_ms is 0: it has to be more")
+        require_type("min_width", self.min_width, str, "a text")
         require_type("writable", self.writable, bool, "True or False")
         object.__setattr__(self, "widths", require_texts("widths", self.widths))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..galleries.cores import compute_on, cores
+from ..galleries.latency_table import LatencyTable, Samples, table_of, time_batches
 from .answering import found_by
 from .job import Job
-from .latency_table import LatencyTable, Samples, table_of, time_batches
-from .owner import compute_on, cores
 from .question import Question
 from .served_version import IMAGE, STORED, KindLane, ServedVersion
 

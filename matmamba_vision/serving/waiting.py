@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -11,7 +12,10 @@ from .policy import Chosen, Policy, Ticket
 # Two images together have to take less than this share of two one by one, for one to wait for the other.
 WORTH = 0.75
 # Seconds for which those who come after somebody was sent away are made room for.
-PRESSED = 0.1
+PRESSED = 1.0
+# Where those who came lately take this share of the workers' time even at the narrowest width, wider ones
+# would be at the cost of those who come next. So long is lately, in seconds.
+CROWDED, LATELY = 0.7, 0.25
 
 
 @dataclass(kw_only=True)
@@ -31,6 +35,8 @@ class Waiting:
     running: dict[Hashable, float] = field(default_factory=dict)
     _tickets: list[Ticket] = field(default_factory=list)
     _pressed_until: float = float("-inf")
+    # When requests were let in lately, and what each takes of a worker at least, in seconds.
+    _came: deque[tuple[float, float]] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -55,6 +61,7 @@ class Waiting:
         """Let a request in; how many there were."""
         position = len(self)
         insort(self._tickets, ticket, key=lambda one: one.deadline)
+        self._came.append((ticket.came, self.policy.least(ticket)))
         return position
 
     def remove(self, ticket: Ticket) -> None:
@@ -77,9 +84,10 @@ class Waiting:
 
     def take(self, worker: Hashable, now: float) -> Chosen | None:
         """What a worker computes from now; None if nothing is ready, or waits for others until `due`."""
-        if not any(ticket.ready for ticket in self._tickets):
+        head = next((ticket for ticket in self._tickets if ticket.ready), None)
+        if head is None:
             return None
-        pressed = now < self._pressed_until
+        pressed = self._is_pressed(head, now)
         chosen = self.policy.choose(self._tickets, now, self._left(now), pressed=pressed)
         if self._should_wait(chosen, now):
             return None
@@ -95,8 +103,9 @@ class Waiting:
     def has_time(self, worker: Hashable, ticket: Ticket, seconds: float, now: float) -> bool:
         """Whether a worker has time to do more for a request; not if others were sent away lately."""
         busy = [max(0.0, until - now) for other, until in self.running.items() if other != worker]
-        pressed = now < self._pressed_until
-        return not pressed and self.policy.has_time(ticket, seconds, self._tickets, now, busy)
+        return not self._is_pressed(ticket, now) and self.policy.has_time(
+            ticket, seconds, self._tickets, now, busy
+        )
 
     def due(self) -> float:
         """When the first request that is ready has waited long enough for others; infinite if none is."""
@@ -116,6 +125,18 @@ class Waiting:
         if now + self.hold + lane.seconds(rank, count + 1) + self.policy.margin > first.deadline:
             return False
         return lane.seconds(rank, 2) < WORTH * 2 * lane.seconds(rank, 1)
+
+    def _is_pressed(self, ticket: Ticket, now: float) -> bool:
+        """Whether somebody was sent away lately, or soon would be if requests go on coming as they do.
+
+        One that has much time left does not stand in the way of those who come.
+        """
+        if now < self._pressed_until:
+            return True
+        while self._came and self._came[0][0] < now - LATELY:
+            self._came.popleft()
+        share = sum(least for _, least in self._came) / (LATELY * self.policy.workers)
+        return share > CROWDED and ticket.deadline - now < PRESSED
 
     def _left(self, now: float) -> list[float]:
         """Seconds that are left of what each busy worker computes."""

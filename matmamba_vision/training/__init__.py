@@ -7,7 +7,14 @@ from matmamba_common.lazy import names_of
 if TYPE_CHECKING:
     from .build import build_model
     from .compilation import compile_widths
-    from .engine import DEVICES, LostProcessError, end_training, make_accelerator, named_losses
+    from .engine import (
+        DEVICES,
+        LostProcessError,
+        end_training,
+        everywhere,
+        make_accelerator,
+        named_losses,
+    )
     from .folder import RunFolder, RunFolderError
     from .loop import Hooks, Position, StepReport, fit
     from .objective import NestedObjective, Teacher, Trainee
@@ -45,6 +52,7 @@ else:
                 "DEVICES",
                 "LostProcessError",
                 "end_training",
+                "everywhere",
                 "make_accelerator",
                 "named_losses",
             ),
@@ -137,6 +145,7 @@ __all__ = [
     "build_model",
     "compile_widths",
     "end_training",
+    "everywhere",
     "fit",
     "make_accelerator",
     "make_optimiser",

@@ -5,12 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import (
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+    gather_object,
+)
 from matmamba_common.errors import MatMambaError
 
 from ..errors import ConfigError
@@ -19,6 +25,7 @@ from .sections import EngineConfig
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 SETTLE_SECONDS = 0.2
 DEVICES = ("auto", "cpu", "cuda")
+T = TypeVar("T")
 # What collectives say when a process at the other end is gone.
 _LOST = (
     "closed by peer",
@@ -53,15 +60,19 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
         raise ConfigError("device 'cuda' cannot be used: torch finds no GPU here")
     # Accelerate keeps one state per process; a later run in it may want another precision.
     AcceleratorState._reset_state(reset_partial_state=not _distributed())
+    # A machine that is cut off says nothing, and nobody says that it is gone.
+    handlers: list[Any] = [InitProcessGroupKwargs(timeout=timedelta(seconds=engine.lost_seconds))]
     if engine.fsdp:
         known["fsdp_plugin"] = FullyShardedDataParallelPlugin(
             fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["Block"]
         )
     else:
-        known["kwargs_handlers"] = [DistributedDataParallelKwargs()]
+        handlers.append(DistributedDataParallelKwargs())
     # Said even where there is nothing else: Accelerate starts no process group on a CPU that it was not told.
     cpu = device == "cpu" or not torch.cuda.is_available()
-    accelerator = Accelerator(mixed_precision=PRECISIONS[engine.precision], cpu=cpu, **known)
+    accelerator = Accelerator(
+        mixed_precision=PRECISIONS[engine.precision], cpu=cpu, kwargs_handlers=handlers, **known
+    )
     if engine.precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("engine.precision fp16 needs a GPU: a CPU can compute in bf16")
     if engine.fsdp and accelerator.distributed_type != DistributedType.FSDP:
@@ -71,6 +82,16 @@ def make_accelerator(engine: EngineConfig, device: str = "auto", **known: Any) -
 
 def _distributed() -> bool:
     return bool(PartialState._shared_state) and PartialState().num_processes > 1
+
+
+def everywhere(accelerator: Accelerator, value: T) -> list[T]:
+    """What each process gives, by their numbers; all must ask.
+
+    Args:
+        accelerator: of this process.
+        value: what it gives; something that can be pickled.
+    """
+    return [value] if accelerator.num_processes == 1 else gather_object([value])
 
 
 def end_training(accelerator: Accelerator) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,9 @@ from matmamba_common.errors import MatMambaError
 from ..config_file import flat
 
 METRICS = "metrics.jsonl"
+LOCK = ".lock"
+# What shared disks say that know no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunFolderError(MatMambaError):
@@ -32,9 +37,22 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = hold(path / ".lock", "wait for it, or choose another output")
+            self._lock = hold(path / LOCK, "wait for it, or choose another output")
         except OSError as error:
             raise RunFolderError(f"cannot write to the folder {path}: {error.strerror or error}") from error
+
+    @property
+    def owner(self) -> str:
+        """Who holds it: this process, on this machine."""
+        return _this_process()
+
+    @staticmethod
+    def owner_of(path: Path) -> str | None:
+        """Who holds a folder, or held it last; None where there is no such folder, or nobody did."""
+        try:
+            return (path / LOCK).read_text() or None
+        except OSError:
+            return None
 
     @property
     def metrics(self) -> Path:
@@ -69,7 +87,7 @@ class RunFolder:
     def release(self) -> None:
         """Let another process have it; a folder that nothing was written to goes away."""
         self._lock.close()
-        if {path.name for path in self.path.iterdir()} <= {".lock"}:
+        if {path.name for path in self.path.iterdir()} <= {LOCK}:
             shutil.rmtree(self.path)
 
 
@@ -90,13 +108,24 @@ def hold(file: Path, otherwise: str) -> IO[str]:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
         # No such locks on Windows.
-        return opened
+        return _signed(opened)
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return _signed(opened)
         opened.seek(0)
         owner = opened.read().strip() or "another process"
         opened.close()
         raise RunFolderError(f"{file.parent} is in use by {owner}: {otherwise}") from error
+    return _signed(opened)
+
+
+def _signed(opened: IO[str]) -> IO[str]:
+    """The file with who holds it."""
     opened.truncate(0)
-    opened.write(f"process {os.getpid()}")
+    opened.write(_this_process())
     opened.flush()
     return opened
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {platform.node()}"

@@ -145,6 +145,9 @@ class EngineConfig:
     accumulate: Annotated[int, Bounds(least=1)] = 1
     # Shard parameters, gradients and optimiser over the processes (FSDP) instead of copying them (DDP).
     fsdp: bool = False
+    # Seconds without a word from another process after which it counts as lost, and the run ends, to be
+    # resumed. Others wait that long while the first one saves, measures and draws.
+    lost_seconds: Annotated[int, Bounds(least=1)] = 1800
     # On a single GPU, launch forward and backward of each width at once, as a CUDA graph. Not with fp16,
     # compile, model.grad_checkpointing or widths that skip a block: these go kernel by kernel.
     cuda_graphs: bool = True

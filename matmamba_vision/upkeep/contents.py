@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from matmamba_retrieval import Gallery, GalleryError
+from matmamba_retrieval.strategies.engines import AnsweringGallery, AnyGallery
+from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
 from ..encoders import takes_text
@@ -16,15 +18,33 @@ from ..given import require_texts, require_type
 
 
 @refusals()
-def describe(gallery: Gallery) -> dict[str, Any]:
+def describe(gallery: AnyGallery) -> dict[str, Any]:
     """What a gallery holds, what made it, and what it takes on the disk, as plain values; sizes in bytes.
 
     Args:
-        gallery: an open one.
+        gallery: an open one, of a folder or pushed to an engine.
 
     Raises:
-        GalleryError: a damaged gallery.
+        GalleryError: a damaged gallery, or an engine that does not answer.
     """
+    return _of_folder(gallery) if isinstance(gallery, Gallery) else _of_engine(gallery)
+
+
+def _of_engine(gallery: AnsweringGallery) -> dict[str, Any]:
+    return {
+        "folder": str(gallery.folder),
+        "images": len(gallery),
+        "metadata": gallery.fields(),
+        "checkpoint": gallery.checkpoint_path,
+        "takes_text": takes_text(gallery.checkpoint_path),
+        "spec": asdict(gallery.spec),
+        "further_widths": list(gallery.generation.widths),
+        **gallery.described(),
+        "plan": gallery.plan,
+    }
+
+
+def _of_folder(gallery: Gallery) -> dict[str, Any]:
     labels = {label for label in gallery.labels() if label is not None}
     return {
         "folder": str(gallery.folder),
@@ -49,7 +69,7 @@ def describe(gallery: Gallery) -> dict[str, Any]:
 
 
 @refusals()
-def keys_where(gallery: Gallery, where: str = "") -> NDArray[np.int64]:
+def keys_where(gallery: Searchable, where: str = "") -> NDArray[np.int64]:
     """Keys of the images that fulfil a condition, in the order in which they were added.
 
     Args:
@@ -60,8 +80,7 @@ def keys_where(gallery: Gallery, where: str = "") -> NDArray[np.int64]:
         GalleryError: a condition that cannot be understood; the message says where.
     """
     require_type("where", where, str, "a text")
-    allowed = gallery.allowed(where or None)
-    return gallery.live_keys() if allowed is None else np.flatnonzero(allowed)
+    return gallery.keys_where(where)
 
 
 @refusals()

@@ -19,6 +19,9 @@ from ..progress import Listener, Reporter
 from . import contents
 
 if TYPE_CHECKING:
+    from matmamba_retrieval.backends.comparison import PushCheck
+    from matmamba_retrieval.backends.pushing import Pushed
+
     from ..galleries.freezing import KeptEncoder
     from .duplicates import DuplicatesFound
     from .health import Repaired, Verified
@@ -39,7 +42,8 @@ def open_gallery(
     """A gallery that is there, to be searched and looked after.
 
     Args:
-        folder: of the gallery.
+        folder: of the gallery; or the address of one that was pushed: `qdrant://host:port/collection`,
+            `qdrants://` for TLS, or `edge:FOLDER`.
         model: what made it, if that was moved, or is loaded already; by default from where it was.
         write: whether it may be changed; each change keeps others from writing only while it lasts.
         device: that encodes queries: cpu, cuda, or auto for whichever is there.
@@ -121,8 +125,8 @@ class ImageGallery(SearchedGallery):
         """
         from . import health
 
-        with self.reading():
-            return health.verify(self.folder, images=images, model=self._model)
+        with self.reading_folder() as gallery:
+            return health.verify(gallery.folder, images=images, model=self._model)
 
     @refusals()
     def repair(self) -> Repaired:
@@ -157,7 +161,7 @@ class ImageGallery(SearchedGallery):
         """
         from ..galleries.freezing import freeze_widths
 
-        with self.changing(), self.reading() as gallery:
+        with self.changing(), self.reading_folder() as gallery:
             made = freeze_widths(gallery, self.require_model(), widths, kinds, Reporter(progress))
             self._encoder = None
         return made
@@ -224,8 +228,68 @@ class ImageGallery(SearchedGallery):
         """
         from . import exchange
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return exchange.export_gallery(gallery, file, where=where, progress=progress)
+
+    @refusals()
+    def push(
+        self,
+        to: str,
+        *,
+        dims: Sequence[int] = (),
+        target: str | Sequence[str] = (),
+        budget: str | Sequence[str] = (),
+        replace: bool = False,
+        progress: Listener | None = None,
+    ) -> Pushed:
+        """Carry it to a Qdrant server, or to the same engine in a folder, and compare what is there then.
+
+        The first push fills a collection beside the one that answers, and takes its place at the end; later
+        ones carry over what was added and deleted. One that was stopped goes on when it is called again.
+
+        Args:
+            to: `qdrant://host:port/collection`, `qdrants://...` for TLS, or `edge:FOLDER`.
+            dims: further prefixes, beside those that its plan compares.
+            target: "recall=0.99": share of the 10 nearest by a prefix that a list of 100 has to hold.
+            budget: "memory_mb=512": MiB of prefixes, graphs and codes, which every query goes through.
+            replace: whether the collection of another gallery may be replaced, or the same be made anew.
+            progress: is told how far it is.
+
+        Returns:
+            What was done, and what is there now.
+
+        Raises:
+            MatMambaError: an address of another form; the server is down or too old; the collection is of
+                another gallery or model, or no push made it; a disk is full; what is there differs; or it is
+                closed. What was acknowledged stays.
+            TypeError: an argument is of another type.
+        """
+        from . import push
+
+        with self.reading_folder() as gallery:
+            return push.push(
+                gallery, to, dims=dims, target=target, budget=budget, replace=replace, progress=progress
+            )
+
+    @refusals()
+    def verify_pushed(self, place: str, *, progress: Listener | None = None) -> PushCheck:
+        """Compare it with where it was pushed: every key, and a sample of vectors and metadata.
+
+        Args:
+            place: as for `push`.
+            progress: is told how far it is.
+
+        Returns:
+            What differs, and what came to it, or went, since it was pushed.
+
+        Raises:
+            MatMambaError: nothing was pushed there, or another gallery; the server is down; it is closed.
+            TypeError: an argument is of another type.
+        """
+        from . import push
+
+        with self.reading_folder() as gallery:
+            return push.verify_pushed(gallery, place, progress=progress)
 
     @refusals()
     def export_atlas(
@@ -257,7 +321,7 @@ class ImageGallery(SearchedGallery):
         """
         from . import exchange
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return exchange.export_atlas(
                 gallery, file, where=where, k=k, pictures=pictures, method=method, progress=progress
             )
@@ -287,7 +351,7 @@ class ImageGallery(SearchedGallery):
         """
         from .duplicates import duplicates
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return duplicates(
                 gallery,
                 threshold=threshold,
@@ -324,7 +388,7 @@ class ImageGallery(SearchedGallery):
         """
         from .labels import suggest_labels
 
-        with self.reading() as gallery:
+        with self.reading_folder() as gallery:
             return suggest_labels(
                 gallery,
                 where=where,

@@ -16,6 +16,7 @@ from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.curation.labels import Votes, vote
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
+from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
 from ..errors import refusals
@@ -35,7 +36,7 @@ _PICTURES = 6
 class Readable(Protocol):
     """A gallery that is read through a lock, such as `ImageGallery`."""
 
-    def reading(self) -> AbstractContextManager[Gallery]: ...
+    def reading(self) -> AbstractContextManager[Searchable]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,9 @@ class LabelFindings:
         place, pictures = require_place("file", file), Pictures()
         about = f"images of {self.folder}. Nothing was changed."
         intro = f"What the {self.k} nearest labelled images say about {about}"
-        reading = nullcontext(gallery) if isinstance(gallery, Gallery) else gallery.reading()
+        reading: AbstractContextManager[Searchable] = (
+            nullcontext(gallery) if isinstance(gallery, Gallery) else gallery.reading()
+        )
         with reading as opened, Page(place, "Labels by neighbours", intro) as page:
             if self.confirmed is not None:
                 page.facts["labels confirmed by neighbours"] = f"{self.confirmed:.1%}"

@@ -101,7 +101,8 @@ def reindex(
     embedder, report = embedder_at(model), Reporter(progress)
     with Gallery(place, write=True) as gallery:
         encoder = ImageEncoder.of(embedder, wanted or gallery.generation.widths, batch_size, workers)
-        tally = BrokenTally(len(gallery), max_broken)
+        # What is left out here, the gallery loses.
+        tally = BrokenTally(len(gallery), max_broken, few=0)
         if _is_there(gallery, encoder):
             return Reindexed(gallery=place, encoded=0, total=len(gallery), needed=False)
         encoded = _encode_anew(gallery, encoder, tally, report, limits)

@@ -13,3 +13,7 @@ class FormatError(GalleryError):
 
 class SavedError(GalleryError):
     """Something failed after a change was saved: it must not be made again."""
+
+
+class WriterBusyError(GalleryError):
+    """A gallery that another process writes to."""

@@ -7,9 +7,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import matmamba_vision as mv
 import pytest
-from browsing import EACH, HOSTILE_CLASS, HOSTILE_FILE, Served
-from drawn_pictures import KINDS
+from browsing import EACH, HOSTILE_CLASS, HOSTILE_FILE, Served, served
+from drawn_pictures import KINDS, draw_folder
+from encoders_made import clip_folder
 from playwright.sync_api import Locator, Page, Route, expect
 
 pytestmark = pytest.mark.browser
@@ -133,6 +135,19 @@ def test_words_are_asked_where_they_are_taken(opens: Opens, service: Served) -> 
     assert [json.loads(sent)["text"] for sent in posted if sent] == ["a boat"]
     page.locator("#reset").click()
     expect(page.locator("#text")).to_have_value("")
+
+
+def test_words_find_pictures_by_a_model_with_a_text_tower(opens: Opens, tmp_path: Path) -> None:
+    draw_folder(tmp_path / "drawn", 1)
+    mv.index(tmp_path / "drawn", tmp_path / "words", model=clip_folder(tmp_path / "clip"), threads=1)
+    with mv.open_gallery(tmp_path / "words") as gallery:
+        wanted = [hit.id for hit in gallery.search(text="a boat", k=3)]
+    with served([tmp_path / "words"], "--slo", "5s") as service:
+        page = opens(service.url)
+        page.locator("#text").fill("a boat")
+        page.keyboard.press("Enter")
+        answered(page)
+        assert ids(page)[:3] == wanted
 
 
 def test_a_filter_and_a_least_score(opens: Opens, query: Path) -> None:

@@ -124,6 +124,7 @@ BAD = {
     "reindex": (["--gallery", "@/none", "--checkpoint", "@/none"], "none"),
     "serve": (["--gallery", "@/none"], "none"),
     "search": (["--gallery", "@/none", "x.jpg"], "none"),
+    "watch": (["--video", "@/none.mp4", "--gallery", "@/none"], "none"),
     "duplicates": (["--gallery", "@/none"], "none"),
     "knn-label": (["--gallery", "@/none"], "none"),
     "gallery": (["info", "@/none"], "none"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -11,10 +10,10 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from finished_runs import assert_same_run, rows, weights
 from killed_runs import config
 from matmamba_vision.cli import main
 from matmamba_vision.errors import ConfigError
@@ -22,31 +21,12 @@ from matmamba_vision.progress import Event, Notice
 from matmamba_vision.runs import TrainConfig, train
 from matmamba_vision.runs.train_config import save_config
 from matmamba_vision.training import ResumeError, RunFolder, RunFolderError, Saves
-from safetensors.torch import load_file
 
 PROGRAM = Path(__file__).parents[1] / "killed_runs.py"
-# What a row says besides how long things took.
-KEPT = ("event", "step", "epoch", "lr", "loss", "widths", "terms", "grad_norm", "top1")
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{name: row[name] for name in KEPT if name in row} for row in map(json.loads, lines)]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model.safetensors")
 
 
 def notices(events: list[Event]) -> str:
     return "\n".join(event.text for event in events if isinstance(event, Notice))
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert rows(one) == rows(other)
-    first, second = weights(one), weights(other)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 @pytest.fixture(scope="module")

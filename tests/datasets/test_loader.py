@@ -17,6 +17,7 @@ import torch
 from matmamba_datasets import (
     AugmentConfig,
     Batch,
+    BrokenImageError,
     BrokenTally,
     DataError,
     Subset,
@@ -27,6 +28,7 @@ from matmamba_datasets import (
     torchvision_startup,
     train_transform,
 )
+from matmamba_datasets.tally import FEW
 
 INPUT = {
     "input_size": (3, 16, 16),
@@ -158,10 +160,24 @@ def test_broken_images_are_left_out_and_reported(photos: Path, workers: int) -> 
 def test_too_many_broken_images_stop_the_run(photos: Path) -> None:
     for name in ("00.jpg", "02.png"):
         (photos / "dark" / name).write_bytes(b"")
-    tally = BrokenTally(24, allowed=0.05)
+    tally = BrokenTally(24, allowed=0.05, few=1)
     (batch,) = make_loader(open_images(photos), eval_transform(INPUT), 24)
     with pytest.raises(DataError, match=r"(?s)2 of 24.*max_broken; a larger one leaves them out.*00\.jpg"):
         tally.add(batch.broken)
+
+
+def broken(count: int) -> list[BrokenImageError]:
+    return [BrokenImageError(f"{number}.jpg", "not an image file") for number in range(count)]
+
+
+def test_a_few_of_a_small_collection_may_be_broken_unless_none_may() -> None:
+    tally = BrokenTally(50, allowed=0.01)
+    tally.add(broken(FEW))
+    with pytest.raises(DataError, match="4 of 50"):
+        tally.add(broken(FEW + 1))
+    with pytest.raises(DataError, match="1 of 50"):
+        BrokenTally(50, allowed=0).add(broken(1))
+    BrokenTally(10_000, allowed=0.01).add(broken(100))
 
 
 def test_augmentation_is_random_and_evaluation_is_not(photos: Path) -> None:

@@ -145,15 +145,15 @@ def test_other_settings_or_images_are_refused(prepare: Prepare, photos: Path, tm
 
 def test_broken_images_are_left_out_and_listed(prepare: Prepare, photos: Path) -> None:
     train = open_splits(DataConfig(name="folder", root=str(photos))).train
-    for path in train.paths[:3]:
+    for path in train.paths[:4]:
         Path(path).write_bytes(b"no image")
     with pytest.raises(DataError, match=r"(?s)max_broken.*not an image file"):
         prepare(max_broken=0.1)
-    preparation = prepare(max_broken=0.2)
-    assert preparation.broken == dict.fromkeys(train.paths[:3], "not an image file")
+    preparation = prepare(max_broken=0.3)
+    assert preparation.broken == dict.fromkeys(train.paths[:4], "not an image file")
     assert json.loads((preparation.output / "index.json").read_text())["broken"] == preparation.broken
     made = open_splits(DataConfig(name="shards", root=str(preparation.output)))
-    assert len(made.train) == len(train) - 3
+    assert len(made.train) == len(train) - 4
     for path in train.paths:
         Path(path).write_bytes(b"no image")
     with pytest.raises(DataError, match="no train image can be read"):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 from encoders_made import clip_folder
+from made_videos import at_rate, cuts, write_video
 from matmamba_retrieval import Gallery
 from matmamba_vision.cli import main
 from PIL import Image
@@ -64,6 +65,13 @@ def save_vectors(folder: Path) -> None:
     pq.write_table(pa.table(table), folder / "clip.parquet")
 
 
+def save_videos(folder: Path) -> None:
+    """A talk, and a folder with two videos."""
+    (folder / "VIDEOS").mkdir()
+    for name, seeds in (("talk.mp4", [1, 2]), ("VIDEOS/talk.mp4", [1, 2]), ("VIDEOS/walk.mkv", [2, 3])):
+        write_video(folder / name, at_rate(cuts(seeds, [2, 2])))
+
+
 def save_data(folder: Path) -> None:
     """All that the commands read."""
     for number, name in enumerate(("PHOTOS", "MORE", "TINY", "LABELLED")):
@@ -76,6 +84,7 @@ def save_data(folder: Path) -> None:
     for name in ("query.jpg", "a.jpg", "b.png"):
         photo(7, 0).save(folder / name)
     save_vectors(folder)
+    save_videos(folder)
     ids = [path.relative_to(folder / "PHOTOS").as_posix() for path in (folder / "PHOTOS").rglob("*.jpg")]
     lines = [f"{image_id},{2015 + number}" for number, image_id in enumerate(sorted(ids))]
     (folder / "photos.csv").write_text("\n".join(["id,year", *lines]))
@@ -151,6 +160,7 @@ def save_runs(folder: Path) -> None:
             "--normalise",
         ],
         [*index, "PHOTOS", "--gallery", "HOLIDAYS"],
+        ["index", "--video", "VIDEOS", "--gallery", "V"],
         [*index, "MORE", "--gallery", "WORK", "--prefix", "more/"],
         *([*index, "PHOTOS", "--gallery", f"G{n}", "--shard", f"{n}/4"] for n in (1, 2, 3, 4)),
         ["data", "prepare", "--data.name", "folder", "--data.root", "PHOTOS", "--output", "SHARDS"],

@@ -38,8 +38,19 @@ INSTEAD = {
     **({} if torch.cuda.is_available() else {r"^matmamba tune.*": ""}),
     # Asked by texts, which only networks of open_clip's take.
     **({} if find_spec("open_clip") else {r"^matmamba search --gallery W .*": ""}),
+    # No server is there, and the gallery may have been made anew since it was pushed.
+    r"qdrant://localhost:6333/photos(?: --verify-only)?": "edge:SERVED --replace",
+    r"edge:PUSHED": "edge:PUSHED --replace",
+    # Run by tests of the cluster, which have a Ray.
+    r"^matmamba index .*--engine ray.*": "",
     # It would serve until it is told to end.
     r"^matmamba serve (.*?)( --check)?$": r"matmamba serve \1 --check --port 0",
+    # No camera is there, and standard input is that of the tests.
+    r"^matmamba watch --video (?:rtsp\S+|/dev\S+) (?:--format \S+ )?(.*?)--gallery G( --reconnect)?(.*)": (
+        r"matmamba watch --video talk.mp4 --gallery G \1\3"
+    ),
+    r"^matmamba watch --video - (.*) < talk.mp4": r"matmamba watch --video talk.mp4 \1",
+    r"^(matmamba watch (?!.*--speed).*)": r"\1 --speed 8",
     r"timm:resnet50.a1_in1k": "timm:local-dir:LITE2",
     r"s3://bucket/photos/train-\{000000..000099\}.tar": "SHARDS/train-{000000..000000}.tar",
     r"^(matmamba evaluate --name parquet .*)": r"\1 --checkpoint RUN",

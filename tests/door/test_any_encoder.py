@@ -70,7 +70,7 @@ def test_a_timm_model_makes_a_gallery_of_its_own_features(photos: Path, teacher:
         assert answer.hits[0].id == "red/2.png"
         assert answer.hits[0].score == pytest.approx(1, abs=2e-3)
         with gallery.reading() as opened:
-            stored = opened.segments.read(np.array([opened.keys_of(["red/2.png"])["red/2.png"]]))
+            stored = opened.vectors(np.array([opened.keys_of(["red/2.png"])["red/2.png"]]))
         assert np.allclose(stored, wanted, atol=2e-3)
         assert gallery.spec.dim == 512
 

@@ -47,7 +47,7 @@ def test_a_text_finds_what_it_names(gallery: Path) -> None:
         wanted = F.normalize(colour_texts(["red"]))[0].numpy()
         with opened.reading() as below:
             keys = below.keys_of([hit.id for hit in answer])
-            stored = below.segments.read(np.array([*keys.values()])).astype(np.float32)
+            stored = below.vectors(np.array([*keys.values()])).astype(np.float32)
         assert [hit.score for hit in answer] == pytest.approx((stored @ wanted).tolist(), abs=2e-3)
 
 
@@ -66,7 +66,7 @@ def test_a_text_is_joined_with_every_query(gallery: Path, photos: Path) -> None:
         vector = opened.require_model().embed_texts(["blue"])[0]
         with opened.reading() as below:
             key = below.keys_of(["red/0.png"])["red/0.png"]
-            stored = below.segments.read(np.array([key])).astype(np.float32)[0]
+            stored = below.vectors(np.array([key])).astype(np.float32)[0]
         mean = (stored + vector) / np.linalg.norm(stored + vector)
         wanted = opened.search(mean, k=18)
         answer = opened.search(red, text="blue", k=18)

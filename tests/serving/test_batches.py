@@ -12,10 +12,9 @@ import matmamba_vision as mv
 import numpy as np
 import pytest
 from matmamba_retrieval import Gallery, Gate, Plan, Strategy
+from matmamba_vision.galleries import latency_table
 from matmamba_vision.galleries.image_queries import ImageQueries
-from matmamba_vision.serving import latency_table
-from matmamba_vision.serving.answering import encoded, is_out_of_memory
-from matmamba_vision.serving.latency_table import (
+from matmamba_vision.galleries.latency_table import (
     AT_FIRST,
     MOST_RATIO,
     RATIOS,
@@ -23,10 +22,11 @@ from matmamba_vision.serving.latency_table import (
     table_of,
     time_batches,
 )
+from matmamba_vision.galleries.ways import way
+from matmamba_vision.serving.answering import encoded, is_out_of_memory
 from matmamba_vision.serving.question import Question, Reply
 from matmamba_vision.serving.service import Service
 from matmamba_vision.serving.trial import Crew, crews
-from matmamba_vision.serving.ways import way
 
 from .conftest import picture
 

@@ -87,13 +87,13 @@ def test_all_that_can_be_asked_reaches_the_service(service: FakeService, client:
     assert before + 5 <= question.deadline <= time.monotonic() + 5
 
 
-def test_what_says_nothing_has_the_time_and_the_width_of_the_service(service: FakeService) -> None:
-    client = client_of(service, HttpOptions(slo_ms=300, min_width="1/4"))
+def test_what_says_nothing_has_the_time_of_the_service(service: FakeService) -> None:
+    client = client_of(service, HttpOptions(slo_ms=300))
     before = time.monotonic()
     client.post(SEARCH, json={"id": "id7"})
     client.post(SEARCH, json={"id": "id7", "min_width": "1/2"})
     client.post(SEARCH, json={"id": "id7", "width": "1/8"})
-    assert [one.min_width for one in service.asked] == ["1/4", "1/2", ""]
+    assert [one.min_width for one in service.asked] == ["", "1/2", ""]
     assert before + 0.3 <= service.asked[0].deadline <= time.monotonic() + 0.3
 
 

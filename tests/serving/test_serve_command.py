@@ -21,8 +21,9 @@ import httpx
 import pytest
 from matmamba_retrieval import Gallery, Row
 from matmamba_vision import open_gallery
+from matmamba_vision.cli.arguments import milliseconds
 from matmamba_vision.cli.main import main
-from matmamba_vision.cli.serve_command import milliseconds, named_galleries
+from matmamba_vision.cli.serve_command import named_galleries
 from matmamba_vision.errors import ConfigError
 from matmamba_vision.serving.http.server import bound
 from served_http import DIM, made_gallery
@@ -241,10 +242,10 @@ def test_galleries_are_called_as_their_folders_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "wanted"), [("100ms", 100), ("0.2s", 200), (" 50 ", 50), ("1.5 s", 1500)])
 def test_a_time_is_read(text: str, wanted: float) -> None:
-    assert milliseconds(text) == wanted
+    assert milliseconds(text, "--slo") == wanted
 
 
 @pytest.mark.parametrize("text", ["", "ms", "0", "-1", "1m", "nan", "1e9s"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--slo"):
-        milliseconds(text)
+        milliseconds(text, "--slo")

@@ -207,6 +207,16 @@ def test_min_width_is_kept_and_a_deadline_that_cannot_be_is_refused(folder: Path
     assert service.status()["shed"] == 2
 
 
+def test_nothing_below_the_narrowest_width_of_the_service_answers(folder: Path, serve: Serve) -> None:
+    service = serve(folder, min_width="1/2")
+    assert [one["width"] for one in service.describe("pictures")["widths"]] == ["full", "1/2"]
+    for named in ("width", "min_width"):
+        with pytest.raises(ConfigError, match=f"{named} is '1/4': pictures is served at full, 1/2"):
+            service.submit(question(image=picture(0), **{named: "1/4"}))
+    with pytest.raises(MatMambaError, match="1/3"):
+        serve(folder, min_width="1/3")
+
+
 def test_a_flood_is_bounded_and_everyone_is_told(folder: Path, serve: Serve) -> None:
     service = serve(folder, max_queue=8, workers=1)
     futures, refused = list[Future[Reply]](), 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from fastapi import Query
-from matmamba_retrieval import Gallery, Plan, Row
+from matmamba_retrieval import Plan, Row
+from matmamba_retrieval.strategies.searchable import Searchable
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -139,13 +140,13 @@ def item_body(row: Row) -> dict[str, Any]:
     return {"id": row.id, "label": row.label, "metadata": dict(row.metadata)}
 
 
-def plan_report(gallery: Gallery) -> dict[str, Any]:
+def plan_report(gallery: Searchable) -> dict[str, Any]:
     """What was tried for a gallery's plan, or the choice alone where nobody kept the rest."""
     if not (stored := gallery.plan):
         return {"points": [], "chosen": ""}
     plan = Plan.from_json(stored)
     name = strategy_text(plan.strategy)
-    return {"points": kept_trials(gallery.folder, plan) or [_choice(name, plan)], "chosen": name}
+    return {"points": kept_trials(Path(gallery.folder), plan) or [_choice(name, plan)], "chosen": name}
 
 
 def _choice(name: str, plan: Plan) -> dict[str, Any]:

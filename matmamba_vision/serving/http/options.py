@@ -30,7 +30,6 @@ class HttpOptions:
             refused, for a page of elsewhere could have its own name lead here.
         root_path: under which a proxy shows it, such as "/search"; "" for its root.
         writable: whether images can be added and deleted.
-        min_width: narrowest width that encodes a query which says nothing else, "" for any.
         idle_s: seconds that a client may send nothing in the middle of a request.
         upload_s: seconds in which a request has to be there.
         drain_s: seconds that requests under way have to end when it stops.
@@ -46,7 +45,6 @@ class HttpOptions:
     allowed_hosts: tuple[str, ...] = ()
     root_path: str = ""
     writable: bool = False
-    min_width: str = ""
     idle_s: float = 10.0
     upload_s: float = 60.0
     drain_s: float = 10.0

@@ -144,9 +144,8 @@ class SearchRoutes:
     def _submit(self, asked: Questioned, holding: Holding) -> tuple[Coming, float | None]:
         """Decode the image, and hand the question over; the milliseconds that decoding took."""
         service, body, image, taken = self._front.service, asked.body, None, 0.0
-        narrowest = body.min_width or ("" if body.width else self._front.options.min_width)
         if asked.image is not None:
-            service.require_room(asked.gallery, asked.deadline(0.0), body.width, narrowest)
+            service.require_room(asked.gallery, asked.deadline(0.0), body.width, body.min_width)
             start = time.monotonic()
             image = decoded(asked.image, self._front.options.limits, holding)
             taken = time.monotonic() - start
@@ -164,7 +163,7 @@ class SearchRoutes:
             offset=body.offset,
             strategy=body.strategy,
             width=body.width,
-            min_width=narrowest,
+            min_width=body.min_width,
             deadline=asked.deadline(taken),
             request_id=asked.note.request_id,
         )

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from matmamba_retrieval import Gallery, GalleryError
+from matmamba_retrieval import GalleryError
+from matmamba_retrieval.strategies.searchable import Searchable
 from starlette.requests import Request
 
 from ...errors import MatMambaError
@@ -96,7 +97,7 @@ class Front:
             raise RequestError("not_ready", f"not ready yet: {self.waiting_for}", headers=later)
 
     @contextmanager
-    def reading(self, name: str) -> Iterator[Gallery]:
+    def reading(self, name: str) -> Iterator[Searchable]:
         """Rows and vectors of a gallery in its present version, for the block.
 
         Raises:
@@ -106,7 +107,7 @@ class Front:
             gallery = self._held(name, held)
             yield gallery
 
-    def _held(self, name: str, held: ExitStack) -> Gallery:
+    def _held(self, name: str, held: ExitStack) -> Searchable:
         for _ in range(MOST_SWAPS):
             opened = self.service.gallery(name)
             try:

@@ -21,7 +21,7 @@ export function picture(gallery, hit, size = THUMBNAIL) {
 /** Has a picture of few pixels enlarged without being blurred. */
 export const markTiny = (image) => image.classList.toggle("tiny", image.naturalWidth <= TINY);
 
-/** What an image is called: its label, or else its id. */
+/** What an image is called: its label, or else its id, which of a frame ends with its time. */
 export const title = (hit) => hit.label ?? hit.id;
 
 /**

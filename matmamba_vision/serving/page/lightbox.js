@@ -2,6 +2,7 @@
 
 import { byId, fill, make } from "./dom.js";
 import { picture, title } from "./grid.js";
+import { isFrame, strip } from "./strip.js";
 import { plain } from "./words.js";
 
 const SIZE = 1024;
@@ -38,8 +39,16 @@ export class Lightbox {
   show() {
     const hit = this.hits[this.place];
     const held = document.activeElement?.dataset?.does;
-    fill(this.dialog, make("div", { class: "stage" }, picture(this.gallery, hit, SIZE)), this.facts(hit));
+    const stage = make("div", { class: "stage" });
+    const scene = isFrame(hit) ? strip(this.gallery, hit, (frame) => this.stage(stage, frame, scene)) : null;
+    this.stage(stage, hit, scene);
+    fill(this.dialog, stage, this.facts(hit));
     this.dialog.querySelector(held ? `[data-does="${held}"]` : "[data-does]")?.focus();
+  }
+
+  /** Shows the picture of a hit, or of another frame of its scene. */
+  stage(place, hit, scene) {
+    fill(place, picture(this.gallery, hit, SIZE), scene);
   }
 
   facts(hit) {

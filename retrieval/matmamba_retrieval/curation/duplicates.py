@@ -65,7 +65,7 @@ def find_duplicates(
         raise GalleryError(f"a similarity threshold is in (0, 1], not {threshold:g}")
     keys = gallery.live_keys() if allowed is None else np.flatnonzero(allowed)
     if strategy is None:
-        pairs = _all_pairs(gallery, keys, threshold, progress)
+        pairs = similar_pairs(gallery, keys, threshold, progress)
     else:
         pairs = _near_pairs(gallery, strategy, keys, threshold, allowed, k, progress)
     sets = _Sets(gallery.key_count)
@@ -75,10 +75,17 @@ def find_duplicates(
     return sorted(groups, key=lambda group: (-len(group.keys), int(group.keys[0])))
 
 
-def _all_pairs(
+def similar_pairs(
     gallery: Gallery, keys: Ints, threshold: float, progress: Callable[[int], None]
 ) -> Iterator[tuple[int, Ints]]:
-    """Each image with those later ones that are similar to it."""
+    """Each image with those later ones that are similar to it; of those that have any.
+
+    Args:
+        gallery: an open one.
+        keys: of the images to compare, ascending.
+        threshold: least cosine similarity.
+        progress: told how many images are done, as they are.
+    """
     for start in range(0, len(keys), ROWS):
         mine = keys[start : start + ROWS]
         xq = _unit(gallery, mine)

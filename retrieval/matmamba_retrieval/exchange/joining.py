@@ -173,8 +173,9 @@ def _copy(sources: Sequence[Gallery], target: Gallery, done: int, progress: Call
         for part in _parts(keys, target.spec.dim):
             small = {width: source.segments_of(width).read(part) for width in target.generation.widths}
             rows = source.rows(part)
-            target.add(rows, source.segments.read(part), small)
+            # Before the rows, which a kill in between would leave without them.
             note_facts(target.catalog, known_facts(source.catalog, [row.id for row in rows]))
+            target.add(rows, source.segments.read(part), small)
             progress(len(part))
             commits += 1
             if commits % MERGE_COMMITS == 0:

@@ -141,14 +141,22 @@ class Destination:
         gallery, small = self.open(), {width: vectors[width] for width in self.widths}
         if self.upsert:
             rows = self._with_old_metadata(rows)
+        # Before the rows, which a kill in between would leave without them; but what is replaced must not be
+        # said to be of the new file while it is of the old one.
+        if not self.upsert:
+            self._note_facts(gallery, rows)
         gallery.add(rows, vectors[self.spec.width], small, replace=self.upsert)
-        if self.since is not None:
-            facts = {row.id: facts_of(row.path, self.since) for row in rows}
-            note_facts(gallery.catalog, {name: fact for name, fact in facts.items() if fact is not None})
+        if self.upsert:
+            self._note_facts(gallery, rows)
         self._commits += 1
         if self._commits % MERGE_COMMITS == 0:
             merge_segments(gallery)
         return len(rows)
+
+    def _note_facts(self, gallery: Gallery, rows: Sequence[Row]) -> None:
+        if self.since is not None:
+            facts = {row.id: facts_of(row.path, self.since) for row in rows}
+            note_facts(gallery.catalog, {name: fact for name, fact in facts.items() if fact is not None})
 
     def commit_new(self, rows: Sequence[Row], vectors: Mapping[str, Vectors]) -> int:
         """`commit` those that the gallery lacks, or all if they are replaced; returns how many these were.

@@ -24,6 +24,7 @@ from ..storage.locks import Lock
 from ..storage.records import Row, SegmentRecord, ShortlistRecord
 from ..storage.segments import Segments, write_segment
 from ..storage.spec import EmbeddingSpec
+from .addresses import require_folder
 from .place import CATALOG, SEGMENTS, SHORTLISTS, hold_to_write, require_empty, require_own_files, take_empty
 from .snapshot import Snapshot
 from .staging import sweep
@@ -47,8 +48,9 @@ class Gallery(Snapshot):
     def __init__(
         self, folder: Path | str, *, write: bool = False, version: int | None = None, lock: Lock | None = None
     ) -> None:
-        folder, self._writing, self._stale = Path(folder), lock, False
+        self._writing, self._stale = lock, False
         try:
+            folder = require_folder(folder)
             if write and version is not None:
                 raise GalleryError(f"version {version} of {folder} can be read, not written to")
             require_own_files(folder)
@@ -74,7 +76,7 @@ class Gallery(Snapshot):
         """
         if not isinstance(spec, EmbeddingSpec):
             raise TypeError(f"spec is {spec!r}: it has to be an EmbeddingSpec")
-        folder = Path(folder)
+        folder = require_folder(folder)
         lock = take_empty(folder)
         try:
             require_empty(folder)
@@ -93,7 +95,7 @@ class Gallery(Snapshot):
         Raises:
             GalleryError: another checkpoint made it, or it has vectors of other widths than asked for.
         """
-        folder = Path(folder)
+        folder = require_folder(folder)
         if not Gallery.exists(folder):
             try:
                 return Gallery.create(folder, spec, checkpoint_path, widths)

@@ -6,7 +6,7 @@ import errno
 import re
 from pathlib import Path
 
-from ..errors import GalleryError
+from ..errors import GalleryError, WriterBusyError
 from ..storage.catalog import PARTIAL
 from ..storage.checked import nothing_at
 from ..storage.files import remove, require_regular, system_errors
@@ -70,7 +70,7 @@ def hold_to_write(folder: Path) -> Lock:
     try:
         lock = Lock(folder / LOCKS / "writer")
     except Busy as error:
-        raise GalleryError(f"another process writes to {folder}: wait for it to end") from error
+        raise WriterBusyError(f"another process writes to {folder}: wait for it to end") from error
     except OSError as error:
         raise GalleryError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from .place import LOCKS, SEGMENTS, SHORTLISTS, hold_generation
 from .state import OpenIndex, Seen
 
 RETRY_SECONDS = 0.01
+# Images that are looked at to see whether images have labels.
+LOOKED_AT = 64
 
 
 class Snapshot:
@@ -242,15 +245,31 @@ class Snapshot:
             self._classes = seen, np.fromiter(codes, dtype=np.int64, count=len(names))
         return self._classes[1]
 
+    def classes(self, keys: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Numbers of the labels of images, of the shape of `keys`; None if no image has a label.
+
+        Equal labels have equal numbers, from 0; without a label it is below -1, another one for each image.
+        """
+        numbers = self.class_numbers()
+        return numbers[keys] if (numbers >= 0).any() else None
+
+    def vectors(self, keys: NDArray[np.int64], width: str = "") -> NDArray[np.floating]:
+        """(n, D) stored vectors: of a further width if the gallery has them, else those of its own."""
+        further = width in self.generation.widths
+        return (self.segments_of(width) if further else self.segments).read(keys)
+
     def fields(self) -> list[str]:
         """Names of the metadata by which images can be filtered."""
         return self.catalog.fields()
 
-    def allowed(self, where: str | None = None) -> NDArray[np.bool_] | None:
+    def allowed(
+        self, where: str | None = None, without: Sequence[int] | NDArray[np.int64] = ()
+    ) -> NDArray[np.bool_] | None:
         """(key_count,) which keys a search may answer with: live ones that fulfil a condition; None for all.
 
         Args:
             where: in SQL, over id, path, label and metadata, such as "label = 'cat' AND year >= 2020".
+            without: keys that are left out.
 
         Raises:
             GalleryError: `where` does not parse, or is more than a condition over known columns.
@@ -258,11 +277,31 @@ class Snapshot:
         seen = self._state
         found = self.catalog.matching(seen.version, require_text(where, "where")) if where else None
         self._require_there()
-        if found is None:
+        if found is None and not len(without):
             return seen.live
-        mask = np.zeros(seen.version.keys, dtype=bool)
-        mask[found] = True
+        mask = np.full(seen.version.keys, found is None)
+        if found is not None:
+            mask[found] = True
+        mask[np.asarray(without, dtype=np.int64)] = False
         return mask if seen.live is None else mask & seen.live
+
+    def total(self, allowed: Any) -> int:
+        """How many images may be answered, of what `allowed` gave."""
+        return len(self) if allowed is None else int(allowed.sum())
+
+    def labelled(self) -> bool:
+        """Whether images have labels: whether any of some that lie evenly among all has one.
+
+        Reading those of a million takes a second.
+        """
+        keys = self.live_keys()
+        some = keys[:: max(1, len(keys) // LOOKED_AT)]
+        return any(row.label is not None for row in self.rows(map(int, some)))
+
+    def keys_where(self, where: str = "") -> NDArray[np.int64]:
+        """Keys of the images that fulfil a condition, by default all, ascending; raises as `allowed` does."""
+        allowed = self.allowed(where or None)
+        return self.live_keys() if allowed is None else np.flatnonzero(allowed)
 
     def live_keys(self) -> NDArray[np.int64]:
         """Keys of all images that were not deleted, ascending."""
@@ -285,6 +324,25 @@ class Snapshot:
     def shortlist_dims(self) -> list[int]:
         """Dims of the prefixes that have an index, ascending."""
         return sorted({record.dim for record in self.shortlists()})
+
+    def step_dims(self) -> list[int] | None:
+        """By how many leading coordinates later steps can compare; None for any."""
+        return None
+
+    def newest(self) -> tuple[Any, ...]:
+        """What a newer state differs in from that which is seen, as the catalogue has it now.
+
+        Whether its file was replaced, generation, spec and version, indexes, and the plan.
+
+        Raises:
+            GalleryError: the catalogue cannot be read.
+        """
+        generation = self.catalog.current()
+        newest = self.catalog.newest(generation.number)
+        indexes = tuple(record.file for record in self.catalog.shortlists(generation.number))
+        plan = json.dumps(self.catalog.plan(generation.number), sort_keys=True)
+        version = newest.number if newest else 0
+        return self.catalog.is_replaced(), generation.number, generation.spec, version, indexes, plan
 
     def shortlist_index(self, record: ShortlistRecord) -> ShortlistIndex:
         """One of its `shortlists()`, read into memory when first asked for."""

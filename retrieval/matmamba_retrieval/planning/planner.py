@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import GalleryError
-from ..gallery.gallery import Gallery
-from ..strategies.indexes import IndexChoice, index_bytes, index_choices
+from ..strategies.engines import AnyGallery, IndexChoice
+from ..strategies.indexes import index_bytes, index_choices
 from ..strategies.plan import Plan
 from ..strategies.queries import EncodedQueries
 from ..strategies.strategy import Strategy
@@ -103,7 +103,7 @@ def _pair(text: str) -> tuple[str, float]:
 
 
 def candidates(
-    gallery: Gallery, widths: Sequence[str], k: int, dims: Sequence[int], labelled: bool = False
+    gallery: AnyGallery, widths: Sequence[str], k: int, dims: Sequence[int], labelled: bool = False
 ) -> list[Strategy]:
     """Strategies to try: single-shot; shortlists and gates by width, index, effort and length; funnels.
 
@@ -122,18 +122,18 @@ def candidates(
     return found
 
 
-def _lengths(gallery: Gallery, k: int) -> list[int]:
+def _lengths(gallery: AnyGallery, k: int) -> list[int]:
     scaled = [length * max(10, k) // 10 for length in LENGTHS]
     return [length for length in scaled if length < len(gallery)] or [len(gallery)]
 
 
 def _of_length(
-    gallery: Gallery, width: str, choice: IndexChoice, length: int, k: int, labelled: bool
+    gallery: AnyGallery, width: str, choice: IndexChoice, length: int, k: int, labelled: bool
 ) -> Iterator[Strategy]:
     first: dict[str, Any] = {"width": width, "index": choice.name, "effort": choice.effort}
     stage = {**first, "dim": choice.dim, "length": length}
     yield Strategy.shortlist(**stage)
-    dims, lengths = funnel_schedule(choice.dim, gallery.spec.dim, length, k)
+    dims, lengths = funnel_schedule(choice.dim, gallery.spec.dim, length, k, gallery.step_dims())
     if len(dims) > 1 and length >= 4 * k:
         yield Strategy.funnel(dims=dims, lengths=lengths, **first)
     # Better than the hits of single-shot, but other ones.
@@ -149,11 +149,20 @@ def _of_length(
         yield Strategy.gated(again=True, expand=expand, **stage)
 
 
-def funnel_schedule(dim: int, full: int, length: int, k: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Dims that double below the full one, and lengths that halve but never fall under k (MRL's funnel)."""
-    dims = [dim]
-    while 2 * dims[-1] < full:
-        dims.append(2 * dims[-1])
+def funnel_schedule(
+    dim: int, full: int, length: int, k: int, known: Collection[int] | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Dims that double below the full one, and lengths that halve but never fall under k (MRL's funnel).
+
+    Args:
+        dim: of the first step.
+        full: of whole vectors.
+        length: of the first list.
+        k: hits wanted.
+        known: dims that can be compared, behind the first; None for any.
+    """
+    doubled = [dim << step for step in range(1, (full - 1) // dim + 1) if dim << step < full]
+    dims = [dim, *(each for each in doubled if known is None or each in known)]
     return tuple(dims), (length, *(max(k, length >> step) for step in range(1, len(dims))))
 
 
@@ -169,7 +178,7 @@ class Planner:
 
     def __init__(
         self,
-        gallery: Gallery,
+        gallery: AnyGallery,
         queries: EncodedQueries,
         k: int,
         goal: Goal,

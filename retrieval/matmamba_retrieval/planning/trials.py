@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from .. import metrics
 from ..errors import GalleryError
-from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, rerank
+from ..strategies.engines import AnyGallery
 from ..strategies.gate import OF_LABELS, RULES, Calibration, Gate, calibrate, gates
 from ..strategies.gated import combined, margins_of, small_hits
 from ..strategies.hits import Hits
@@ -102,7 +102,7 @@ class Bench:
     """
 
     def __init__(
-        self, gallery: Gallery, queries: EncodedQueries, k: int, labels: Sequence[str] | None = None
+        self, gallery: AnyGallery, queries: EncodedQueries, k: int, labels: Sequence[str] | None = None
     ) -> None:
         self.gallery, self.queries, self.k, self.labels = gallery, queries, k, labels
         self._last: tuple[tuple[Strategy, tuple[str, ...]], _Evidence] | None = None
@@ -129,7 +129,7 @@ class Bench:
             relevant = (I != NO_KEY) & (self._stored[I] == self._asked[:, None])
             found = {"knn1": relevant[:, 0], "map": metrics.average_precision(relevant)}
         # Scores of the full width, whichever query the hits were ranked by.
-        D = rerank(self.queries.encode("full").xq, I, self.gallery.segments.read, self.k)[0]
+        D = rerank(self.queries.encode("full").xq, I, self.gallery.vectors, self.k)[0]
         recalls = metrics.ann_recalls(D, self.exact.D)
         return found | {"same1": metrics.same_first(I, self.exact.I), "recall": recalls}
 
@@ -214,7 +214,7 @@ class Bench:
         return np.stack([self.reference[name].astype(float) - found[name] for name in qualities], axis=1)
 
 
-def latencies(strategy: Strategy, gallery: Gallery, queries: Queries, k: int, most: int = 100) -> Values:
+def latencies(strategy: Strategy, gallery: AnyGallery, queries: Queries, k: int, most: int = 100) -> Values:
     """Milliseconds of each of the first queries, asked alone: (n, 2), encoder and search."""
     asked = [queries.take(np.array([index])) for index in range(min(most, len(queries)))]
     # The first one also opens files and indexes.

@@ -270,6 +270,13 @@ class Catalog(CheckedDatabase):
             raise GalleryError(f"{self.file} is damaged: it has {len(labels)} images, not {version.keys}")
         return require_column(self.file, labels, "a label", str, type(None))
 
+    def paths(self, generation: int, keys: range) -> list[str]:
+        """Paths of the images of consecutive keys, deleted ones too."""
+        self.require("images", generation, range(keys.start // IMAGE_BLOCK, -(-keys.stop // IMAGE_BLOCK)))
+        query = "SELECT path FROM images WHERE generation = ? AND key >= ? AND key < ? ORDER BY key"
+        rows = self.run(query, (generation, keys.start, keys.stop))
+        return require_column(self.file, [path for (path,) in rows], "a path", str)
+
     def removed(self, version: Version) -> Ints:
         """Keys of the images that were deleted in a version or before."""
         query = "SELECT key FROM images INDEXED BY gone WHERE generation = ? AND removed <= ? AND key < ?"

@@ -18,8 +18,9 @@ from .schema import SOURCES
 
 # Of a file that was written while it was encoded: it equals no file, so that it counts as changed.
 _NEVER = -1
-# Files in which many images lie; the path of one is "file#name", where a name may have more of "#".
-_CONTAINER = re.compile(r"(.*?(?:\.tar|\.parquet))#.", re.IGNORECASE | re.DOTALL)
+# Files in which many images lie; the path of one is "file#name", where a name may have more of "#". Those of
+# frames of videos are "file#t=time".
+_CONTAINER = re.compile(r"(.*?(?:\.tar|\.parquet))#.|(.*)#t=[\d:.]+$", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class FileFacts:
 
 
 def file_of(path: str) -> str:
-    """The file in which an image lies: its own, or an archive or table."""
+    """The file in which an image lies: its own, or an archive, a table or a video."""
     found = _CONTAINER.match(path) if "#" in path else None
     # A file of its own may be called like that, too.
-    return found[1] if found and not os.path.lexists(path) else path
+    return found[1] or found[2] if found and not os.path.lexists(path) else path
 
 
 def facts_of(path: str, since: int) -> FileFacts | None:

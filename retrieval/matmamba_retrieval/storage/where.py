@@ -1,37 +1,11 @@
-"""Filters such as `label = 'cat' AND year >= 2020`: SQL that is parsed, checked, and written anew.
-
-The text is never run. sqlglot parses it, each piece must be on a short list of what a filter may hold, and
-the SQL that is run is composed from scratch, every value and every metadata key a bound parameter.
-"""
+"""Filters over the catalogue: SQL written anew, every value and every metadata key a bound parameter."""
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
-import sqlglot
-from sqlglot import exp
-from sqlglot.errors import ErrorLevel, ParseError, SqlglotError
-
-from ..errors import GalleryError
-
-Value = str | int | float
-Node = exp.Expr
-COLUMNS = ("id", "path", "label")
-# Bounds that keep SQLite within its own; the values of an IN are not counted.
-MOST_CHARACTERS, MOST_COMPARISONS, MOST_NESTED, MOST_PATTERN = 1_000_000, 1_000, 50, 1_000
-_COMPARISONS: dict[type[Node], str] = {
-    exp.EQ: "=",
-    exp.NEQ: "<>",
-    exp.LT: "<",
-    exp.LTE: "<=",
-    exp.GT: ">",
-    exp.GTE: ">=",
-}
-_MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_ALLOWED = "comparisons with = <> < <= > >=, LIKE, IN (...), BETWEEN, IS NULL, AND, OR, NOT and parentheses"
+from .conditions import ConditionReader, Name, Value
 
 
 def compile_where(text: str, fields: Collection[str] = ()) -> tuple[str, list[Value]]:
@@ -51,249 +25,65 @@ def compile_where(text: str, fields: Collection[str] = ()) -> tuple[str, list[Va
         GalleryError: not SQL, an unknown name, or more than comparisons: functions, arithmetic, subqueries,
             comments, several statements. The message names the piece.
     """
-    try:
-        compiler = _Compiler(fields)
-        return compiler.condition(_parse(text), 0), compiler.parameters
-    except RecursionError:
-        raise GalleryError(f"the filter is nested more than {MOST_NESTED} deep") from None
+    writer = _SqlWriter(fields)
+    return writer.read(text), writer.parameters
 
 
-def _parse(text: str) -> Node:
-    if len(text) > MOST_CHARACTERS:
-        raise GalleryError(f"the filter has {len(text):,} characters: at most {MOST_CHARACTERS:,}")
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise GalleryError(f"the filter {_shown(text)!r} holds characters that are not text")
-    try:
-        for token in sqlglot.tokenize(text, read="sqlite"):
-            if token.comments:
-                raise GalleryError(f"a filter has no comments: {_shown(token.comments[0].strip())!r}")
-            if token.token_type == sqlglot.TokenType.SEMICOLON:
-                raise GalleryError(f"a filter is one condition, without ';': {_shown(text)!r}")
-        return sqlglot.parse_one(text, into=exp.Condition, read="sqlite")
-    except SqlglotError as error:
-        raise GalleryError(f"cannot read the filter {_shown(text)!r}{_place(error)}") from None
-
-
-def _place(error: SqlglotError) -> str:
-    details = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
-    return f": it goes wrong at {details['highlight']!r}" if details.get("highlight") else ""
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _sql(node: Node) -> str:
-    # Not in SQLite's dialect, which would show a rewritten text.
-    return _shown(node.sql(unsupported_level=ErrorLevel.IGNORE))
-
-
-@dataclass(frozen=True)
-class _Name:
-    """A column of `images`, or the JSON path of a metadata field."""
-
-    shown: str
-    column: str = ""
-    json_path: str = ""
-
-
-class _Compiler:
-    """Writes SQL for the nodes that it knows and refuses all others; `parameters` are in the order of `?`."""
+class _SqlWriter(ConditionReader[str]):
+    """Writes SQL for the pieces of a filter; `parameters` are in the order of `?`."""
 
     def __init__(self, fields: Collection[str]) -> None:
-        self._fields = fields
-        self._comparisons = 0
+        super().__init__(fields)
         self.parameters: list[Value] = []
 
-    def condition(self, node: Node, depth: int) -> str:
-        if depth > MOST_NESTED:
-            raise GalleryError(f"the filter is nested more than {MOST_NESTED} deep")
-        if isinstance(node, exp.Paren):
-            return self.condition(_only(node, "this").this, depth + 1)
-        if isinstance(node, exp.Not):
-            return f"(NOT {self.condition(_only(node, 'this').this, depth + 1)})"
-        if isinstance(node, exp.And | exp.Or):
-            parts = [self.condition(part, depth + 1) for part in node.flatten(unnest=False)]
-            return _balanced(parts, " AND " if isinstance(node, exp.And) else " OR ")
-        self._comparisons += 1
-        if self._comparisons > MOST_COMPARISONS:
-            raise GalleryError(
-                f"the filter has more than {MOST_COMPARISONS:,} comparisons; IN takes any number of values"
-            )
-        return self._predicate(node)
+    def joined(self, parts: Sequence[str], every: bool) -> str:
+        return _balanced(parts, " AND " if every else " OR ")
 
-    def _predicate(self, node: Node) -> str:
-        if type(node) in _COMPARISONS:
-            _only(node, "this", "expression")
-            return self._compare(node.this, _COMPARISONS[type(node)], node.expression, node)
-        if isinstance(node, exp.Between):
-            _only(node, "this", "low", "high")
-            low = self._compare(node.this, ">=", node.args["low"], node)
-            return f"({low} AND {self._compare(node.this, '<=', node.args['high'], node)})"
-        if isinstance(node, exp.In):
-            _only(node, "this", "expressions")
-            return self._in(node)
-        if isinstance(node, exp.Escape):
-            return self._like(node.this, _only(node, "this", "expression").expression)
-        if isinstance(node, exp.Like):
-            return self._like(node, None)
-        if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null):
-            return f"({self._raw(self._name(_only(node, 'this', 'expression').this))} IS NULL)"
-        raise _refused(node)
+    def negated(self, part: str) -> str:
+        return f"(NOT {part})"
 
-    def _compare(self, left: Node, sign: str, right: Node, whole: Node) -> str:
-        if _is_name(left) and _is_name(right):
-            return self._compare_names(self._name(left), sign, self._name(right))
-        if _is_name(right):
-            left, sign, right = right, _MIRRORED[sign], left
-        if not _is_name(left):
-            # Says what is wrong with an operand, if it is not simply a value.
-            _value(left), _value(right)
-            raise GalleryError(f"{_sql(whole)!r} compares two values: one of them has to be a name")
-        value = _value(right)
-        column = self._typed(self._name(left), [value], whole)
+    def compared(self, name: Name, sign: str, value: Value) -> str:
+        column = self._typed(name, [value])
         self.parameters.append(value)
         return f"({column} {sign} ?)"
 
-    def _compare_names(self, left: _Name, sign: str, right: _Name) -> str:
-        """Of two names: unknown, as if one were absent, if one is text and the other a number."""
+    def names_compared(self, left: Name, sign: str, right: Name) -> str:
         kinds = [f"(typeof({self._raw(name)}) = 'text')" for name in (left, right)]
         first = f"CASE WHEN {kinds[0]} = {kinds[1]} THEN {self._raw(left)} END"
         return f"({first} {sign} {self._raw(right)})"
 
-    def _in(self, node: exp.In) -> str:
-        values = [_value(each) for each in node.expressions]
-        if not values:
-            raise GalleryError(f"{_sql(node)!r} lists no values")
-        column = self._typed(self._name(node.this), values, node)
+    def one_of(self, name: Name, values: Sequence[Value]) -> str:
+        column = self._typed(name, values)
         # One parameter, however many values.
-        self.parameters.append(json.dumps(values, ensure_ascii=False))
+        self.parameters.append(json.dumps(list(values), ensure_ascii=False))
         return f"({column} IN (SELECT value FROM json_each(?)))"
 
-    def _like(self, node: Node, escape: Node | None) -> str:
-        if not isinstance(node, exp.Like):
-            raise _refused(node)
-        pattern = _value(_only(node, "this", "expression", "negate").expression)
-        if not isinstance(pattern, str) or len(pattern) > MOST_PATTERN:
-            raise GalleryError(
-                f"LIKE takes a text of at most {MOST_PATTERN:,} characters, not {_shown(str(pattern))!r}"
-            )
-        column = self._typed(self._name(node.this), [pattern], node)
-        self.parameters.append(pattern)
-        if escape is not None:
-            mark = _value(escape)
-            if not isinstance(mark, str) or len(mark) != 1:
-                raise GalleryError(f"ESCAPE takes one character, not {mark!r}")
-            self.parameters.append(mark)
-        found = f"({column} LIKE ?{'' if escape is None else ' ESCAPE ?'})"
-        return f"(NOT {found})" if node.args.get("negate") else found
+    def like(self, name: Name, pattern: str, escape: str | None) -> str:
+        column = self._typed(name, [pattern])
+        self.parameters += [pattern] if escape is None else [pattern, escape]
+        return f"({column} LIKE ?{'' if escape is None else ' ESCAPE ?'})"
 
-    def _typed(self, name: _Name, values: list[Value], whole: Node) -> str:
+    def absent(self, name: Name) -> str:
+        return f"({self._raw(name)} IS NULL)"
+
+    def _typed(self, name: Name, values: Sequence[Value]) -> str:
         """The name's value where it is of the values' type, NULL elsewhere."""
         kinds = {isinstance(value, str) for value in values}
-        if name.column and False in kinds:
-            number = next(value for value in values if not isinstance(value, str))
-            raise GalleryError(f"{name.column} is text, in {_sql(whole)!r}: compare it with '{number}'")
         if name.column or len(kinds) == 2:
             return self._raw(name)
         types = "('text')" if kinds == {True} else "('integer', 'real')"
         return f"CASE WHEN typeof({self._raw(name)}) IN {types} THEN {self._raw(name)} END"
 
-    def _raw(self, name: _Name) -> str:
+    def _raw(self, name: Name) -> str:
         if name.column:
             return name.column
-        self.parameters.append(name.json_path)
+        self.parameters.append("$" + "".join(f'."{part}"' for part in name.field))
         return "json_extract(metadata, ?)"
 
-    def _name(self, node: Node) -> _Name:
-        if not _is_name(node):
-            raise _refused(node)
-        parts = _parts(node)
-        shown = ".".join(parts)
-        if len(parts) == 1 and shown.lower() in COLUMNS:
-            return _Name(shown, column=shown.lower())
-        if shown not in self._fields and parts[0].lower() == "metadata":
-            parts = parts[1:]
-        if ".".join(parts) not in self._fields:
-            raise self._unknown(shown, node)
-        if any(letter in '"\\' or letter < " " for part in parts for letter in part):
-            raise GalleryError(
-                f"a filter cannot name the field {shown!r}: it holds a quote, \\ or a line break"
-            )
-        return _Name(shown, json_path="$" + "".join(f'."{part}"' for part in parts))
 
-    def _unknown(self, name: str, node: Node) -> GalleryError:
-        known = [*COLUMNS, *sorted(set(self._fields) - set(COLUMNS))]
-        by_lower = {other.lower(): other for other in known}
-        near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, 3)]
-        guess = f"; did you mean {' or '.join(near)}?" if near else ""
-        text = f"; text takes single quotes: '{name}'" if not near and isinstance(node, exp.Column) else ""
-        more = f" and {len(known) - 40} more" if len(known) > 40 else ""
-        listed = f"{', '.join(known[:40])}{more}{guess}{text}"
-        return GalleryError(f"the filter names an unknown column {name!r}, which is none of {listed}")
-
-
-def _balanced(parts: list[str], sign: str) -> str:
+def _balanced(parts: Sequence[str], sign: str) -> str:
     # SQLite's limit is on depth, which a plain chain would reach.
     if len(parts) == 1:
         return parts[0]
     middle = len(parts) // 2
     return f"({_balanced(parts[:middle], sign)}{sign}{_balanced(parts[middle:], sign)})"
-
-
-def _is_name(node: Node) -> bool:
-    return isinstance(node, exp.Column | exp.Dot)
-
-
-def _parts(node: Node) -> list[str]:
-    """The identifiers of a dotted name; refuses anything else that a dot may stand between."""
-    if isinstance(node, exp.Identifier):
-        return [node.this]
-    if isinstance(node, exp.Dot):
-        _only(node, "this", "expression")
-        return _parts(node.this) + _parts(node.expression)
-    if isinstance(node, exp.Column):
-        _only(node, "this", "table", "db", "catalog")
-        return [
-            name
-            for part in ("catalog", "db", "table", "this")
-            if node.args.get(part)
-            for name in _parts(node.args[part])
-        ]
-    raise _refused(node)
-
-
-def _value(node: Node) -> Value:
-    if isinstance(node, exp.Paren):
-        return _value(_only(node, "this").this)
-    if isinstance(node, exp.Boolean):
-        return int(node.this)
-    if isinstance(node, exp.Null):
-        raise GalleryError("a comparison with NULL is never true: write IS NULL or IS NOT NULL")
-    if isinstance(node, exp.Neg) and isinstance(node.this, exp.Literal) and not node.this.is_string:
-        return -_number(node.this.this)
-    if isinstance(node, exp.Literal):
-        return node.this if node.is_string else _number(node.this)
-    raise _refused(node)
-
-
-def _number(text: str) -> int | float:
-    try:
-        value = int(text) if text.isdecimal() and len(text) < 20 else float(text)
-    except ValueError:
-        raise GalleryError(f"{_shown(text)!r} in the filter is not a number") from None
-    if abs(value) == float("inf"):
-        raise GalleryError(f"{_shown(text)!r} in the filter is too large a number")
-    # SQLite's whole numbers have 64 bits.
-    return value if abs(value) < 2**63 else float(value)
-
-
-def _only(node: Node, *known: str) -> Node:
-    """`node`, if it holds nothing but these pieces: a parser may hang more on a node than we look at."""
-    if any(value for name, value in node.args.items() if name not in known):
-        raise _refused(node)
-    return node
-
-
-def _refused(node: Node) -> GalleryError:
-    return GalleryError(f"a filter cannot hold {_sql(node)!r}: it takes {_ALLOWED}")

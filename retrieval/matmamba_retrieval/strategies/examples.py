@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError
-from ..gallery.gallery import Gallery
 from .queries import Encoded, Queries
+from .searchable import Searchable
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -24,7 +24,7 @@ class Stored:
         keys: (nq,) of the images.
     """
 
-    gallery: Gallery
+    gallery: Searchable
     keys: Ints
 
     def __len__(self) -> int:
@@ -32,9 +32,7 @@ class Stored:
 
     def encode(self, width: str) -> Encoded:
         """The stored vectors: of this width if the gallery has them, else those of its own."""
-        widths = self.gallery.generation.widths
-        segments = self.gallery.segments_of(width) if width in widths else self.gallery.segments
-        return Encoded(segments.read(self.keys).astype(np.float32), 0.0, 0.0)
+        return Encoded(self.gallery.vectors(self.keys, width).astype(np.float32), 0.0, 0.0)
 
     def take(self, which: Ints) -> Stored:
         """Some of them, by position."""

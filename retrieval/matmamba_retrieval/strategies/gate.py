@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import GalleryError
-from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY
 from .forecast import Forecast, Values, cross_fitted, fit
 from .queries import Floats, Ints
+from .searchable import Searchable
 
 # The nearest neighbours that vote.
 NEIGHBOURS = 50
@@ -136,21 +136,21 @@ def depth(k: int) -> int:
     return max(k + 1, NEIGHBOURS)
 
 
-def classes_of(gallery: Gallery, I: Ints) -> Ints:  # noqa: E741
+def classes_of(gallery: Searchable, I: Ints) -> Ints:  # noqa: E741
     """Classes of hits, `NO_KEY` where there is no hit; images without a label share none.
 
     Raises:
         GalleryError: the gallery has no labels.
     """
-    by_key = gallery.class_numbers()
-    if not (by_key >= 0).any():
+    found = gallery.classes(I)
+    if found is None:
         raise GalleryError(f"{gallery.folder} has no labels, which the rule of this gate needs")
-    return np.where(I == NO_KEY, NO_KEY, by_key[I])
+    return np.where(I == NO_KEY, NO_KEY, found)
 
 
 def margins(
     rules: Collection[str],
-    gallery: Gallery,
+    gallery: Searchable,
     D: Floats,
     I: Ints,  # noqa: E741
     k: int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from ..gallery.gallery import Gallery
 from ..gallery.state import OpenIndex
 from ..index.rerank import NO_KEY
 from ..index.shortlist_index import ShortlistIndex
+from .engines import AnyGallery, IndexChoice
 from .hits import Bools
 from .queries import Floats, Ints
 from .strategy import Step
@@ -66,17 +66,10 @@ def expanded(xq: Floats, I: Ints, read: Callable[[Ints], NDArray[np.floating]]) 
     return sums
 
 
-@dataclass(frozen=True)
-class IndexChoice:
-    """An index of a gallery, and how much of it is searched."""
-
-    dim: int
-    name: str = ""
-    effort: int | None = None
-
-
-def index_choices(gallery: Gallery, dims: Sequence[int]) -> list[IndexChoice]:
+def index_choices(gallery: AnyGallery, dims: Sequence[int]) -> list[IndexChoice]:
     """The indexes over these dims as they are built, with the efforts around the one they were built for."""
+    if not isinstance(gallery, Gallery):
+        return gallery.index_choices(dims)
     records = [gallery.shortlist_record(dim, gallery.spec.width) for dim in dims]
     return [
         IndexChoice(record.dim, record.recipe, effort)
@@ -92,17 +85,21 @@ def _efforts(index: ShortlistIndex) -> list[int | None]:
     return [effort for effort in around if effort in index.efforts] or [None]
 
 
-def ensure_index(gallery: Gallery, dim: int, width: str, index: str) -> None:
+def ensure_index(gallery: AnyGallery, dim: int, width: str, index: str) -> None:
     """Build an index over the leading dims of the vectors of a width, unless it is there.
 
-    It replaces another one over the same dims of that width.
+    It replaces another one over the same dims of that width. What was pushed to an engine stays as it is.
     """
+    if not isinstance(gallery, Gallery):
+        return
     record = gallery.shortlist_record(dim, width)
     if record is None or index not in ("", record.recipe):
         gallery.build_shortlist(dim, index, width)
 
 
-def index_bytes(gallery: Gallery, step: Step | None) -> int:
+def index_bytes(gallery: AnyGallery, step: Step | None) -> int:
     """Bytes of the index that a step searches; without one, of the vectors that exact search compares."""
+    if not isinstance(gallery, Gallery):
+        return gallery.index_bytes(step)
     record = None if step is None else gallery.shortlist_record(step.dim, step.gallery_width)
     return gallery.key_count * gallery.spec.dim * FLOAT16 if record is None else gallery.index_bytes(record)

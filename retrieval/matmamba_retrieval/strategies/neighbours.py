@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY
+from .engines import AnyGallery
 from .examples import Stored
 from .search import search
+from .searchable import Selection
 from .strategy import Strategy
 
 Ints = NDArray[np.int64]
@@ -20,7 +21,7 @@ AT_ONCE = 1024
 
 
 def neighbours(
-    gallery: Gallery, strategy: Strategy, keys: Ints, k: int, allowed: NDArray[np.bool_] | None = None
+    gallery: AnyGallery, strategy: Strategy, keys: Ints, k: int, allowed: Selection | None = None
 ) -> Iterator[tuple[Ints, Floats, Ints]]:
     """For some images of a gallery their k nearest others, in blocks of bounded size.
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import GalleryError
-from ..gallery.gallery import Gallery
 from ..remedies import PLAN
 from ..storage.spec import EmbeddingSpec
 from .json_values import filled
+from .searchable import Searchable
 from .strategy import Strategy
 
 
@@ -32,7 +32,7 @@ class Plan:
     goal: str
     measured: dict[str, Any] = field(default_factory=dict)
 
-    def require(self, gallery: Gallery) -> Strategy:
+    def require(self, gallery: Searchable) -> Strategy:
         """The planned strategy; `GalleryError` if the plan was made for vectors of another spec."""
         if self.spec != gallery.spec:
             raise GalleryError(
@@ -71,7 +71,7 @@ class _Form:
     measured: dict[str, Any] = field(default_factory=dict)
 
 
-def planned(gallery: Gallery) -> Strategy | None:
+def planned(gallery: Searchable) -> Strategy | None:
     """The strategy of the gallery's plan, None if it has none; `GalleryError` if the plan does not fit."""
     known = gallery.plan
     return None if known is None else Plan.from_json(known).require(gallery)

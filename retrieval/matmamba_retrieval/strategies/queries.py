@@ -78,3 +78,28 @@ class EncodedQueries:
         return EncodedQueries(
             {width: Encoded(known.xq[which], known.macs, known.ms) for width, known in self.by_width.items()}
         )
+
+
+@dataclass(frozen=True)
+class Paid:
+    """Queries whose encoding at a width was counted before.
+
+    Attributes:
+        queries: that keep what they have encoded.
+        width: that costs nothing more.
+    """
+
+    queries: Queries
+    width: str
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def encode(self, width: str) -> Encoded:
+        """Encode all of them at a width."""
+        encoded = self.queries.encode(width)
+        return Encoded(encoded.xq, 0.0, 0.0) if width == self.width else encoded
+
+    def take(self, which: Ints) -> Paid:
+        """Some of them, by position."""
+        return Paid(self.queries.take(which), self.width)

@@ -5,25 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from ..gallery.gallery import Gallery
+from .engines import AnyGallery
 from .gated import gated_hits
-from .hits import Bools, Hits
+from .hits import Hits
 from .queries import Queries
+from .searchable import Selection
 from .stages import staged
 from .strategy import Strategy
 
 
 def search(
-    gallery: Gallery, strategy: Strategy, queries: Queries, k: int, allowed: Bools | None = None
+    gallery: AnyGallery, strategy: Strategy, queries: Queries, k: int, allowed: Selection | None = None
 ) -> Hits:
     """The k best images for each query, of those that are allowed.
 
     Args:
-        gallery: open.
+        gallery: open, of a folder or on an engine.
         strategy: how: see `Strategy`.
         queries: vectors in `EncodedQueries`, images of the gallery in `Stored`, or whatever encodes itself.
         k: hits wanted, in 1..number of images.
-        allowed: (keys,) which keys may be answered, as `Gallery.allowed` gives them; by default all that were
-            not deleted.
+        allowed: which images may be answered, as `allowed` of the gallery gives them: of a folder's (keys,)
+            truth values; by default all that were not deleted.
 
     Raises:
         TypeError: an argument of another type.
@@ -43,7 +45,7 @@ def search(
 
 def _checked(gallery: object, strategy: object, queries: object, k: object) -> int:
     """k as Python's own number; `TypeError` naming the argument that is of another type."""
-    if not isinstance(gallery, Gallery):
+    if not isinstance(gallery, Gallery) and not hasattr(gallery, "staged"):
         raise TypeError(f"gallery is {gallery!r}: it has to be a Gallery")
     if not isinstance(strategy, Strategy):
         raise TypeError(f"strategy is {strategy!r}: it has to be a Strategy, such as Strategy.shortlist()")

@@ -13,13 +13,16 @@ from ..arguments import require_array
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, exact_candidates, prefix, rerank
+from .engines import AnyGallery
 from .hits import Bools, Cost, Hits
 from .indexes import FLOAT16, expanded, require_index, selected_blocks
 from .queries import Floats, Ints, Queries
+from .searchable import Searchable, Selection
 from .strategy import Strategy
 
 # So many queries meet a block of vectors at once: their scores take 64 MiB.
 QUERIES_AT_ONCE = 256
+NONE_FULFILS = "no image fulfils the condition"
 # Strategies that are remembered for a state of a gallery: a service asks a few, a planner tries hundreds.
 MOST_BOUND = 64
 
@@ -41,21 +44,33 @@ class Answerable(NamedTuple):
 
     def reason(self, k: int) -> str:
         """Why there are fewer than k hits, if there are."""
-        if self.total >= k:
-            return ""
-        images = "1 image is" if self.total == 1 else f"{self.total} images are"
-        return f"only {images} in the selection: fewer than k = {k}"
+        return why_fewer(self.total, k)
 
 
-def answerable(gallery: Gallery, k: int, allowed: Bools | None) -> Answerable:
+def why_fewer(total: int, k: int) -> str:
+    """Why there are fewer than k hits among `total` images, if there are."""
+    if total >= k:
+        return ""
+    if not total:
+        return NONE_FULFILS
+    images = "1 image is" if total == 1 else f"{total} images are"
+    return f"only {images} in the selection: fewer than k = {k}"
+
+
+def require_k(gallery: Searchable, k: int, live: int) -> None:
+    """Raise `GalleryError` if there are not so many images that were not deleted."""
+    if not 1 <= k <= live:
+        raise GalleryError(f"k = {k} is not in 1..{live}, the number of images in {gallery.folder}")
+
+
+def answerable(gallery: Gallery, k: int, selection: Selection | None) -> Answerable:
     """What may be answered; `GalleryError` if `k` is not in 1..number of images."""
     seen = gallery.seen()
     version, live, dim = seen.version, seen.live, seen.generation.spec.dim
-    if not 1 <= k <= version.live:
-        raise GalleryError(f"k = {k} is not in 1..{version.live}, the number of images in {gallery.folder}")
-    if allowed is None:
+    require_k(gallery, k, version.live)
+    if selection is None:
         return Answerable(live, version.live, version.keys, dim)
-    require_array(allowed, "allowed", "biuf", "(keys,)")
+    allowed = require_array(selection, "allowed", "biuf", "(keys,)")
     if allowed.shape != (version.keys,) or allowed.dtype != np.bool_:
         raise GalleryError(f"a selection is {allowed.dtype} {allowed.shape}, not bool {(version.keys,)}")
     allowed = allowed if live is None else allowed & live
@@ -100,8 +115,7 @@ class Bound:
     """
 
     def __init__(self, gallery: Gallery, strategy: Strategy, k: int, images: Answerable) -> None:
-        if strategy.longest_dim > images.dim or strategy.shortest_list < k:
-            raise _unfit(strategy, k, images.dim)
+        require_fit(strategy, k, images.dim)
         self._gallery, self._strategy, self._k, self._images = gallery, strategy, k, images
         self._step = step = strategy.steps[0]
         self._index = require_index(gallery, step)
@@ -124,7 +138,7 @@ class Bound:
             I=I,
             shortlist=shortlist,
             cost=cost,
-            by_full=_flags(len(D), self._last_width == "full"),
+            by_full=flags(len(D), self._last_width == "full"),
             reason=self._reason,
             nearest=nearest,
         )
@@ -152,8 +166,12 @@ def bound(gallery: Gallery, strategy: Strategy, k: int) -> Bound:
     return found
 
 
-def staged(gallery: Gallery, strategy: Strategy, queries: Queries, k: int, allowed: Bools | None) -> Hits:
+def staged(
+    gallery: AnyGallery, strategy: Strategy, queries: Queries, k: int, allowed: Selection | None
+) -> Hits:
     """The hits of a strategy without a gate: `search` says more."""
+    if not isinstance(gallery, Gallery):
+        return gallery.staged(strategy, queries, k, allowed)
     if allowed is None and strategy.steps:
         return bound(gallery, strategy, k).hits(queries)
     images = answerable(gallery, k, allowed)
@@ -173,23 +191,24 @@ def _single_shot(
     macs = images.total * images.dim
     cost.compared("rerank", start, len(xq), macs, macs * FLOAT16)
     cost.candidates += images.total
-    by_full = _flags(len(xq), width == "full")
+    by_full = flags(len(xq), width == "full")
     return Hits(D=D, I=I, shortlist=I, cost=cost, by_full=by_full, reason=images.reason(k))
 
 
 @lru_cache(maxsize=32)
-def _flags(count: int, flag: bool) -> Bools:
+def flags(count: int, flag: bool) -> Bools:
     """(count,) times the same, read-only: made once, because it takes as long as the rest of an answer."""
     flags = np.full(count, flag)
     flags.flags.writeable = False
     return flags
 
 
-def _unfit(strategy: Strategy, k: int, dim: int) -> GalleryError:
-    """Why the steps do not fit vectors of a dim, or keep too few candidates."""
+def require_fit(strategy: Strategy, k: int, dim: int) -> None:
+    """Raise `GalleryError` if the steps do not fit vectors of a dim, or keep too few candidates."""
     if strategy.longest_dim > dim:
-        return GalleryError(f"{strategy.kind} dim {strategy.longest_dim} is not in 1..{dim}")
-    return GalleryError(f"a shortlist of {strategy.shortest_list} cannot give k = {k} hits")
+        raise GalleryError(f"{strategy.kind} dim {strategy.longest_dim} is not in 1..{dim}")
+    if strategy.shortest_list < k:
+        raise GalleryError(f"a shortlist of {strategy.shortest_list} cannot give k = {k} hits")
 
 
 def exact_search(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None = None) -> tuple[Floats, Ints]:

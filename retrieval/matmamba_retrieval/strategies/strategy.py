@@ -249,6 +249,11 @@ class Strategy:
         return replace(self, kind="shortlist", rerank_width=self.query_width, gate=None, again=False)
 
     @cached_property
+    def by_both_widths(self) -> Strategy:
+        """Of a gated one: the shortlist that the small width finds, ranked by the full width."""
+        return replace(self.by_small_width, rerank_width="full")
+
+    @cached_property
     def by_full_width(self) -> Strategy:
         """Of a gated one: the shortlist that a query which failed the gate finds by its full width."""
         step = replace(self.steps[0], width="full", gallery_width="full")

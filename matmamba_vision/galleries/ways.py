@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from matmamba_retrieval import Gallery, Plan, Strategy
+from matmamba_retrieval import Plan, Strategy
 from matmamba_retrieval.planning.planner import funnel_schedule
+from matmamba_retrieval.strategies.searchable import Searchable
 
 from ..errors import ConfigError
-from ..galleries.strategies import KINDS, SHORTLIST, SMALL_GALLERY
+from .strategies import KINDS, SHORTLIST, SMALL_GALLERY
 
 FULL = "full"
 
 
-def way(gallery: Gallery, kind: str, width: str, k: int, *, send_on: bool) -> Strategy:
+def way(gallery: Searchable, kind: str, width: str, k: int, *, send_on: bool) -> Strategy:
     """The strategy for k hits of a query that a width encodes.
 
     Args:
@@ -41,7 +42,7 @@ def way(gallery: Gallery, kind: str, width: str, k: int, *, send_on: bool) -> St
     length = min(len(gallery), max(SHORTLIST, 10 * k))
     if kind != "funnel":
         return Strategy.shortlist(width=width, dim=min(dims), length=length, rerank_width=_plain(rerank))
-    steps, lengths = funnel_schedule(min(dims), gallery.spec.dim, length, k)
+    steps, lengths = funnel_schedule(min(dims), gallery.spec.dim, length, k, gallery.step_dims())
     later = () if rerank == FULL else (rerank,) * len(steps)
     return Strategy.funnel(width=width, dims=steps, lengths=lengths, widths=later)
 
@@ -50,7 +51,7 @@ def _plain(width: str) -> str:
     return "" if width == FULL else width
 
 
-def _planned(gallery: Gallery, k: int) -> Strategy | None:
+def _planned(gallery: Searchable, k: int) -> Strategy | None:
     """The strategy of the gallery's plan, if it keeps enough candidates for k hits."""
     if not (stored := gallery.plan):
         return None

@@ -1,4 +1,4 @@
-"""What batches take at each width: measured at start, and followed while requests are answered."""
+"""What batches take at each width: measured at start, and followed while queries are answered."""
 
 from __future__ import annotations
 

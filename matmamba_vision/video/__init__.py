@@ -1,0 +1,1 @@
+"""Videos in galleries: frames sampled, sifted and kept by scene; and streams watched as they come."""

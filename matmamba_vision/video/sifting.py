@@ -1,0 +1,95 @@
+"""Which of the sampled frames are kept, and where scenes are cut: decided one frame after the other.
+
+Both are decided by what is cheap: vectors of a small width, and thumbnails of a few pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from matmamba_common.settings import Bounds, require
+from numpy.typing import NDArray
+from PIL import Image
+
+Floats = NDArray[np.float32]
+Similarity = Annotated[float, Bounds(least=-1, most=1)]
+# Columns and rows of a thumbnail.
+THUMBNAIL = (16, 9)
+# Frames that are kept of one scene at most: then another begins, for a scene is in memory until it ends.
+MOST_KEPT = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sieve:
+    """What makes a frame one to keep, and a cut.
+
+    Attributes:
+        threshold: a frame is left out if its vector has at least this cosine similarity to the last kept one
+            of its scene.
+        cut: a scene begins where two frames that follow each other are less similar than this, and their
+            thumbnails differ by `jump` or more: what comes into a view changes the vector alone, what lights
+            it up the thumbnail alone.
+        jump: mean absolute difference of the thumbnails' pixels, as a share of white.
+    """
+
+    threshold: Similarity = 0.9
+    cut: Similarity = 0.7
+    jump: Annotated[float, Bounds(least=0, most=1)] = 0.1
+
+    def __post_init__(self) -> None:
+        require("threshold", self.threshold, Similarity)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of a frame.
+
+    Attributes:
+        kept: whether it is.
+        begins: whether a scene begins with it; then it is kept.
+    """
+
+    kept: bool
+    begins: bool
+
+
+class Sifting:
+    """Judges the frames of one video, in their order.
+
+    What is said of a frame depends on those of its scene alone: a pass that begins where a scene does goes on
+    as a pass from the beginning.
+    """
+
+    def __init__(self, sieve: Sieve) -> None:
+        self._sieve = sieve
+        self._before: tuple[Floats, Floats] | None = None
+        self._kept: Floats | None = None
+        self._count = 0
+
+    def judge(self, vector: Floats, thumbnail: Floats) -> Verdict:
+        """What becomes of a frame.
+
+        Args:
+            vector: (D,) of length 1, of the small width.
+            thumbnail: (9, 16, 3) in 0..1, as `thumbnail_of` makes it.
+        """
+        begins = self._before is None or self._cut(*self._before, vector, thumbnail)
+        kept = begins or self._kept is None or float(vector @ self._kept) < self._sieve.threshold
+        begins = begins or (kept and self._count >= MOST_KEPT)
+        self._before = vector, thumbnail
+        if kept:
+            self._kept, self._count = vector, 1 if begins else self._count + 1
+        return Verdict(kept, begins)
+
+    def _cut(self, before: Floats, thumbnail_before: Floats, vector: Floats, thumbnail: Floats) -> bool:
+        if float(before @ vector) >= self._sieve.cut:
+            return False
+        return float(np.abs(thumbnail - thumbnail_before).mean()) >= self._sieve.jump
+
+
+def thumbnail_of(image: Image.Image) -> Floats:
+    """(9, 16, 3) float32 in 0..1: what is seen of an image from far away."""
+    small = image.resize(THUMBNAIL, Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(small).astype(np.float32) / np.float32(255)

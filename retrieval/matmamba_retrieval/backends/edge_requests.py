@@ -1,0 +1,71 @@
+"""Queries and conditions as qdrant-edge has them: of its own types, made of those that the server takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matmamba_common.lazy import Deferred
+
+from ..errors import GalleryError
+from .engine import OVERSAMPLING, Condition, Stage
+
+qe = Deferred("qdrant_edge")
+
+
+def edge_filter(condition: Condition | None) -> Any:
+    """A filter of the engine; None for none."""
+    if condition is None:
+        return None
+    found = _condition(condition)
+    return found if isinstance(found, qe.Filter) else qe.Filter(must=[found])
+
+
+def _condition(known: Condition) -> Any:
+    if "has_id" in known:
+        return qe.HasIdCondition(set(known["has_id"]))
+    if "is_empty" in known:
+        return qe.IsEmptyCondition(known["is_empty"]["key"])
+    if "range" in known:
+        return qe.FieldCondition(known["key"], range=qe.RangeFloat(**known["range"]))
+    if "match" in known:
+        match = known["match"]
+        if isinstance(match.get("value"), bool):
+            # Its Python binding takes them for the numbers 0 and 1, which no truth value is.
+            raise GalleryError(
+                f"qdrant-edge cannot filter by {known['key']}: it finds no truth values; ask a server, or the"
+                " folder gallery"
+            )
+        values = qe.MatchAny(match["any"]) if "any" in match else qe.MatchValue(match["value"])
+        return qe.FieldCondition(known["key"], match=values)
+    return qe.Filter(**{clause: [_condition(part) for part in parts] for clause, parts in known.items()})
+
+
+def edge_request(stages: Sequence[Stage], row: int, condition: Any, payload: bool) -> Any:
+    """One query, each stage but the last inside of the one that compares what it keeps."""
+    inner: list[Any] = []
+    for place, stage in enumerate(stages[:-1]):
+        inner = [qe.Prefetch(**_values(stage, row, inner, condition if place == 0 else None))]
+    of_last = _values(stages[-1], row, inner, None if inner else condition)
+    return qe.QueryRequest(**of_last, with_payload=payload, with_vector=False)
+
+
+def _values(stage: Stage, row: int, inner: list[Any], condition: Any) -> dict[str, Any]:
+    return {
+        "limit": stage.length,
+        "query": qe.Query.Nearest(stage.xq[row].tolist(), using=stage.field.name),
+        "prefetches": inner,
+        "filter": condition,
+        "params": _params(stage),
+    }
+
+
+def _params(stage: Stage) -> Any:
+    if stage.exact:
+        return qe.SearchParams(exact=True)
+    codes = (
+        qe.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        if stage.field.quantisation
+        else None
+    )
+    return qe.SearchParams(hnsw_ef=stage.effort or stage.field.search_effort or None, quantization=codes)

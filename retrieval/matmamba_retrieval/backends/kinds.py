@@ -1,0 +1,42 @@
+"""Of which kind the values of metadata are, so that filters over them have an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from .engine import BOOL, FLOAT, INTEGER, KEYWORD
+from .layout import payload_path
+
+# Mixed ones: no index would find all of them.
+MIXED = ""
+# The engine's whole numbers end here.
+_LARGEST = 2**63
+
+
+def merge_kinds(known: dict[str, str], metadata: Iterable[Mapping[str, Any]]) -> None:
+    """Take in the kinds of some images' metadata, by path in the payload."""
+    for each in metadata:
+        for path, kind in _kinds(each, ()):
+            if known.get(path, kind) != kind:
+                kind = FLOAT if {known[path], kind} == {INTEGER, FLOAT} else MIXED
+            known[path] = kind
+
+
+def _kinds(metadata: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for name, value in metadata.items():
+        names = (*above, name)
+        if isinstance(value, Mapping):
+            yield from _kinds(value, names)
+        elif value is not None and (path := payload_path(names)) is not None:
+            yield path, _kind(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return BOOL
+    if isinstance(value, int):
+        return INTEGER if -_LARGEST <= value < _LARGEST else MIXED
+    if isinstance(value, float):
+        return FLOAT
+    return KEYWORD if isinstance(value, str) else MIXED

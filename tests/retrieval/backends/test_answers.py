@@ -1,0 +1,284 @@
+"""A pushed gallery answers as the one in the folder does: strategies, filters, equal images, deletions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn_filters import Filter, filters
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from matmamba_retrieval import (
+    EmbeddingSpec,
+    Encoded,
+    EncodedQueries,
+    Gallery,
+    GalleryError,
+    Gate,
+    Hits,
+    Row,
+    Strategy,
+    search,
+)
+from matmamba_retrieval.backends.engine import ScoredPoint, Stage
+from matmamba_retrieval.backends.pushed_gallery import PushedGallery
+from matmamba_retrieval.strategies.examples import Stored
+from pushed_places import Places, push
+from small import unit_vectors
+
+DIM, SMALL = 32, "1/8"
+SPEC = EmbeddingSpec("a" * 64, "full", DIM)
+# Engines sum in single precision.
+SCORE_TOLERANCE = 1e-6
+CONDITIONS = (
+    "label = 'b' AND year > 2010",
+    "label IS NULL",
+    "NOT (year < 2018 OR label = 'a')",
+    "id = 'x'",
+)
+
+
+def drawn(count: int, seed: int) -> np.ndarray:
+    """Vectors of which many are equal to others."""
+    rng, xb = np.random.default_rng(seed), unit_vectors(count, DIM, seed)
+    copies = rng.random(count) < 0.4
+    xb[copies] = xb[rng.integers(count // 20 + 1, size=count)[copies]]
+    return xb
+
+
+def row(number: int) -> Row:
+    label = None if number % 7 == 0 else "abc"[number % 3]
+    return Row(
+        f"id{number}", f"/photos/{number}.jpg", label, {"year": 2000 + number % 20, "raw": number % 2 == 0}
+    )
+
+
+def make(folder: Path, seed: int) -> Gallery:
+    """A gallery with equal images, deleted ones, two widths, and flat indexes."""
+    count = 40 + 60 * (seed % 4)
+    with Gallery.create(folder, SPEC, "runs/a", [SMALL]) as made:
+        made.add(
+            [row(n) for n in range(count)], drawn(count, seed), {SMALL: unit_vectors(count, DIM, seed + 1)}
+        )
+        gone = np.random.default_rng(seed).permutation(count)[: count // 5]
+        made.delete([f"id{n}" for n in gone])
+        for dim in (8, 16):
+            made.build_shortlist(dim, "flat")
+        made.build_shortlist(8, "flat", SMALL)
+    return Gallery(folder)
+
+
+@contextmanager
+def pushed(places: Places, gallery: Gallery, **wish: Any) -> Iterator[PushedGallery]:
+    push(gallery, places, **wish)
+    with opened(places) as found:
+        yield found
+
+
+@contextmanager
+def opened(places: Places) -> Iterator[PushedGallery]:
+    with places.open(write=False) as store:
+        yield PushedGallery(store)
+
+
+def queries_of(gallery: Gallery, seed: int) -> EncodedQueries:
+    """Some of nobody, and some that are images of the gallery; the small ones are like the full ones."""
+    own = gallery.segments.read(np.arange(3)).astype(np.float32)
+    full = np.concatenate([unit_vectors(3, DIM, seed + 2), own / np.linalg.norm(own, axis=1, keepdims=True)])
+    small = full + 0.3 * unit_vectors(len(full), DIM, seed + 3)
+    small /= np.linalg.norm(small, axis=1, keepdims=True)
+    by_width = {"full": Encoded(full, 100.0, 2.0), SMALL: Encoded(small.astype(np.float32), 10.0, 0.5)}
+    return EncodedQueries(by_width)
+
+
+def strategies(length: int) -> list[Strategy]:
+    first: dict[str, Any] = {"width": SMALL, "dim": 8, "length": length}
+    return [
+        Strategy.single_shot(),
+        Strategy.single_shot(width=SMALL),
+        Strategy.shortlist(**first),
+        Strategy.shortlist(**first, index="flat", rerank_width=SMALL),
+        Strategy.shortlist(**first, gallery_width=SMALL),
+        Strategy.shortlist(**first, expand=3),
+        Strategy.funnel(width=SMALL, dims=(8, 16), lengths=(length, max(10, length // 2))),
+        Strategy.gated(**first, gate=Gate("gap", 0.05)),
+        Strategy.gated(**first, gate=Gate("gap", 0.05), again=True, expand=2),
+        Strategy.gated(**first, gate=Gate("vote", 0.5)),
+    ]
+
+
+def twins(gallery: Gallery) -> np.ndarray:
+    """(keys + 1,) a number that equal images share; the last is that of no image."""
+    xb = gallery.segments.read(np.arange(gallery.key_count))
+    return np.append(np.unique(xb, axis=0, return_inverse=True)[1].ravel(), -1)
+
+
+def require_same(found: Hits, wanted: Hits, alike: np.ndarray | None = None) -> None:
+    if alike is None:
+        assert np.array_equal(found.I, wanted.I)
+    else:
+        assert np.array_equal(alike[found.I], alike[wanted.I])
+    there = np.isfinite(wanted.D)
+    assert np.abs(found.D[there] - wanted.D[there]).max(initial=0) < SCORE_TOLERANCE
+    assert np.array_equal(np.isfinite(found.D), there)
+    assert np.array_equal(found.by_full, wanted.by_full)
+    assert found.reason == wanted.reason
+    assert found.cost.macs == wanted.cost.macs
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_answers_are_those_of_the_folder(tmp_path: Path, places: Places, seed: int) -> None:
+    gallery = make(tmp_path / "g", seed)
+    queries, k = queries_of(gallery, seed), 10
+    with pushed(places, gallery) as found:
+        assert len(found) == len(gallery)
+        # So long lists are cut nowhere; others may end with another one of equal images.
+        for length in (gallery.key_count, k + 15):
+            for place, strategy in enumerate(strategies(length)):
+                for where in (None, CONDITIONS[place % len(CONDITIONS)]):
+                    here = search(found, strategy, queries, k, found.allowed(where))
+                    there = search(gallery, strategy, queries, k, gallery.allowed(where))
+                    require_same(here, there, None if length > k + 15 else twins(gallery))
+                    assert where != "id = 'x'" or here.reason == "no image fulfils the condition"
+
+
+def test_a_search_is_one_call_unless_scores_are_equal(
+    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = make(tmp_path / "g", 1)
+    with pushed(places, gallery) as found:
+        collection, calls = found._seen.collection, list[int]()
+        real = type(collection).query
+
+        def counted(self: Any, stages: list[Stage], *args: Any, **more: Any) -> list[list[ScoredPoint]]:
+            calls.append(len(stages))
+            return real(self, stages, *args, **more)
+
+        monkeypatch.setattr(type(collection), "query", counted)
+        queries = queries_of(gallery, 1)
+        alone = queries.take(np.array([0]))
+        search(found, Strategy.funnel(width=SMALL, dims=(8, 16), lengths=(60, 30)), alone, 3)
+        assert calls == [3]
+        hits = search(found, Strategy.single_shot(), alone, 3)
+        assert calls == [3, 1]
+        # Whoever found them knows them already.
+        monkeypatch.setattr(type(collection), "retrieve", None)
+        assert [one.id for one in found.rows(hits.I[0])] == [one.id for one in gallery.rows(hits.I[0])]
+
+
+def test_images_of_the_gallery_ask_by_their_stored_vectors(tmp_path: Path, places: Places) -> None:
+    gallery = make(tmp_path / "g", 2)
+    live = gallery.live_keys()[:5]
+    with pushed(places, gallery) as found:
+        for width in ("full", SMALL):
+            assert np.array_equal(
+                Stored(found, live).encode(width).xq, Stored(gallery, live).encode(width).xq
+            )
+        assert found.keys_of(["id1", "id2", "never"]) == gallery.keys_of(["id1", "id2", "never"])
+        assert [one.id for one in found.rows(live)] == [one.id for one in gallery.rows(live)]
+        assert np.array_equal(found.keys_where(), gallery.live_keys())
+        left = found.allowed("year > 2010", live)
+        hits = search(found, Strategy.single_shot(), Stored(found, live), 5, left)
+        wanted = search(
+            gallery, Strategy.single_shot(), Stored(gallery, live), 5, gallery.allowed("year > 2010", live)
+        )
+        require_same(hits, wanted)
+
+
+# Metadata whose values are of one type each, as filters of an engine need them.
+typed = st.lists(
+    st.builds(
+        lambda path, label, year, score, model, odd, floor, other: (
+            path,
+            label,
+            {
+                key: value
+                for key, value in {
+                    "year": year,
+                    "score": score,
+                    "camera": model if model is None else {"model": model},
+                    "odd name": odd,
+                    "étage": floor,
+                    "label": other,
+                }.items()
+                if value is not None
+            },
+        ),
+        st.sampled_from(["", "a", "cat"]),
+        st.none() | st.sampled_from(["", "a", "Cat", "cat", "5"]),
+        st.none() | st.integers(-5, 5),
+        st.none() | st.sampled_from([0.5, -2.25, 3.0, 1e300]),
+        st.none() | st.sampled_from(["a", "it's", "日本", "100%"]),
+        st.none() | st.booleans(),
+        st.none() | st.integers(-3, 3) | st.just(-2.25),
+        st.none() | st.sampled_from(["a", "cat"]),
+    ),
+    min_size=30,
+    max_size=30,
+)
+
+
+def keys_or_refusal(gallery: Gallery | PushedGallery, where: str) -> np.ndarray | str:
+    """What a condition finds, or what is wrong with it."""
+    try:
+        return gallery.keys_where(where)
+    except GalleryError as error:
+        return str(error)
+
+
+# A push for each attempt: one that fails is not made smaller.
+@settings(
+    max_examples=2,
+    deadline=None,
+    suppress_health_check=[*HealthCheck],
+    phases=[Phase.explicit, Phase.generate],
+)
+@given(typed, st.lists(filters, min_size=40, max_size=40))
+def test_filters_mean_what_they_mean_in_the_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+    images: list[tuple[str, str | None, dict[str, Any]]],
+    conditions: list[Filter],
+) -> None:
+    """Or are refused in one line, where the engine cannot say them."""
+    folder = tmp_path_factory.mktemp("filters")
+    with Gallery.create(folder / "g", SPEC) as gallery:
+        rows = [Row(f"image {n}", *parts) for n, parts in enumerate(images)]
+        gallery.add(rows, unit_vectors(len(rows), DIM))
+        places, answered = Places(kind, folder), 0
+        with pushed(places, gallery) as found:
+            for condition in conditions:
+                here, there = (keys_or_refusal(one, condition.sql) for one in (found, gallery))
+                if isinstance(there, str):
+                    assert isinstance(here, str)
+                    # Fields that are objects have names in the folder alone.
+                    assert here == there or "cannot filter by" in here or "unknown column" in there
+                elif isinstance(here, str):
+                    assert "cannot filter by" in here
+                    assert "\n" not in here
+                else:
+                    answered += 1
+                    assert np.array_equal(here, there), condition.sql
+    assert answered > 3
+
+
+def test_truth_values_are_found_or_refused(tmp_path: Path, places: Places) -> None:
+    gallery = make(tmp_path / "g", 1)
+    with pushed(places, gallery) as found:
+        for where in ("raw >= 0", "raw <> 5", "NOT raw = 2", "raw IS NOT NULL"):
+            assert np.array_equal(found.keys_where(where), gallery.keys_where(where))
+        for where in ("raw = TRUE", "raw < 1 AND year > 2010", "NOT raw = 0"):
+            keys = keys_or_refusal(found, where)
+            if places.kind == "edge":
+                assert "qdrant-edge cannot filter by metadata.raw" in keys
+            else:
+                assert np.array_equal(keys, gallery.keys_where(where))
+
+
+@pytest.fixture(params=["edge", "local"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
