@@ -22,8 +22,18 @@ RECORD = ROOT / "benchmarks" / "results" / "compiled_kernels.json"
 # Sections of which the record has nothing yet.
 NOT_COMPILED = {
     ("3.7", 90, "float32"),
-    *(("3.7", 80, dtype) for dtype in ("bfloat16", "float16", "float32")),
+    *(("3.7", 80, dtype) for dtype in ("float16", "float32")),
     *(("3.6", 80, dtype) for dtype in ("bfloat16", "float16", "float32")),
+}
+# What the record has of rows that do not keep within the table: the largest heads and states that the scan
+# takes, of no model here, on an Ampere GPU; with 4 or 16 warps more is spilled.
+FAULTS = {
+    (
+        80,
+        "input_gradients_kernel",
+        "heads of 128, states of 256, longer sequences, bfloat16",
+        "8 warps, 1 stages",
+    ): ["spills 16 bytes"]
 }
 # Kernels that compile quickly: with products and without, in inference, in training and for each part.
 SAMPLE = ("norm_residual_kernel", "conv_backward_kernel", "carry_kernel", "scores_kernel")
@@ -81,7 +91,10 @@ def test_nothing_recorded_takes_more_than_its_row_allows() -> None:
         figures = {name: row[name] for name in compiled_kernels.FIGURES}
         made = ahead.MachineCode(kernel=row["kernel"], gpu=row["gpu"], seconds=0.0, **figures)
         launch = launches[row["kernel"], row["class"], row["launch"]]
-        assert row["faults"] == compiled_kernels.faults_of(made, launch) == [], row
+        known = FAULTS.get((row["gpu"], row["kernel"], row["class"], row["launch"]), [])
+        assert row["faults"] == compiled_kernels.faults_of(made, launch) == known, row
+    faulty = {(row["gpu"], row["kernel"], row["class"], row["launch"]) for row in rows if row["faults"]}
+    assert faulty == FAULTS.keys()
 
 
 def test_a_few_rows_compile_to_what_is_recorded(tmp_path: Path) -> None:

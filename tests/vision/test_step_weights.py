@@ -182,7 +182,8 @@ def test_a_compiled_model_packs_for_itself() -> None:
 
 
 def prepared(accumulate: int) -> Training:
-    model = made()
+    # Small, because the interpreter of kernels takes seconds for a pass.
+    model = made(num_heads=2, trained_widths=("full", "1/2"))
     engine = EngineConfig(cuda_graphs=False, accumulate=accumulate)
     return prepare_training(
         model,
@@ -206,7 +207,7 @@ def test_steps_of_training_pack_once_each_and_are_the_same_steps(accumulate: int
         training.trainee.train()
         for step in range(3):
             before = len(packed)
-            batches = [LabelledImages(images(4).cpu(), torch.arange(4)) for _ in range(accumulate)]
+            batches = [LabelledImages(images().cpu(), torch.tensor([1])) for _ in range(accumulate)]
             assert take_step(training, batches, Position(step=step), 0.0)
             counts.setdefault(name, []).append(len(packed) - before)
     assert counts["shared"] == [1, 1, 1]
