@@ -89,7 +89,7 @@ bench: $(BENCH_READY)  ## measure on this machine, and write benchmarks/README.m
 	done
 	$(BIN)/python benchmarks/report.py
 
-kernels: $(READY)  ## compile every launch of the GPU's kernels by two versions of Triton, without a GPU
+kernels: $(READY)  ## compile every launch of the GPU's kernels by two versions of Triton, without a GPU; goes on where it was stopped
 	test -d $(OLDER_TRITON) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(OLDER_TRITON) 'triton==3.6.*'
 	$(BIN)/python benchmarks/compiled_kernels.py --also $(OLDER_TRITON) $(FLAGS)

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_model import Sizes, bound_of
+from gpu_model import inference as gpu_inference
 from gpu_models import graph_of, inference
 from gpu_setting import Setting, left_out
 from matmamba_vision.ops.triton import chosen, known_trials, trials
-from matmamba_vision.ops.triton.candidates import rows_of
-from measuring import Case, Plan, measure_case
+from matmamba_vision.ops.triton.candidates import class_of_tokens, rows_of
+from measuring import Case, Plan, Ratio, measure_case
 from torch.profiler import ProfilerActivity, profile
 
 SCRIPT = Path(__file__).with_name("compiled_kernels.py")
@@ -168,21 +170,51 @@ def time_all(setting: Setting, dropped: Mapping[str, str]) -> Iterator[Case]:
             chosen.forget()
 
 
-def kernels_of_block(setting: Setting) -> Iterator[Case]:
+def kernels_of_block(setting: Setting, cases: Sequence[Case]) -> Iterator[Case]:
     """Microseconds of each kernel of one block: of frozen widths and training, then of the model as it is.
 
-    Captured where there is a GPU.
+    Captured where there is a GPU. Beside the scan stands what bounds it.
+
+    Args:
+        setting: what is measured.
+        cases: those of `gpu_scan.rates` among them, if it was run.
     """
     for trial in tried_trials(setting):
         if trial.name.startswith("block"):
             work = trial.prepare(torch.device(setting.device), trial.batch, False).work
-            yield kernels_of(f"kernels, {trial}", work, setting, {"batch": trial.batch})
+            case = kernels_of(f"kernels, {trial}", work, setting, {"batch": trial.batch})
+            yield case
+            if bounded := scan_of_block(trial, case, cases):
+                yield bounded
     shape = setting.block
     block = shape.block().to(setting.device, setting.dtype).eval()
     x_BLD = shape.tokens_BLD().to(setting.device, setting.dtype)
     for width, heads in shape.widths().items():
         forward = inference(block, x_BLD, heads=heads)
         yield kernels_of(f"kernels, width {width}", forward, setting, shape.settings(active_heads=heads))
+
+
+def scan_of_block(trial: trials.KernelTrial, kernels: Case, cases: Sequence[Case]) -> Case | None:
+    """The scan's kernel of a block beside what its bytes or its operations take at the rates found before."""
+    rates = {case["name"]: case["sides"] for case in cases if case["name"] in ("copy", "products")}
+    taken = [side["median"] for name, side in kernels["sides"].items() if name in SCANS]
+    if trial.name != "block" or len(rates) < 2 or not taken:
+        return None
+    copy = 1e9 * rates["copy"]["copy"]["median"]
+    products = 1e12 * max(side["median"] for side in rates["products"].values())
+    tokens, shapes = TOKENS[trial.shapes.tokens], trial.shapes
+    inner = trials.HEADS * shapes.head_dim
+    sizes = Sizes(dim=0, inner=inner, heads=trials.HEADS, state=shapes.state_dim, tokens=tokens)
+    (work,) = (known for known in gpu_inference(sizes) if known.name == "scan, gate")
+    bound = 1e6 * trial.batch * tokens * bound_of(work, copy, products)
+    sides = {"scan": constant(sum(taken)), "bound": constant(bound)}
+    ratios = [Ratio("bound / scan", "bound", "scan")]
+    return measure_case(f"scan in a block, {trial.shapes}", sides, ratios, Plan(0, 1), {}, unit="µs")
+
+
+# Kernels of a block that are its scan, and the length that stands for each class.
+SCANS = ("scan_quadratic_kernel", "scan_state_kernel")
+TOKENS = {class_of_tokens(length): length for length in known_trials.BATCHES}
 
 
 def kernels_of(name: str, work: Callable[[], object], setting: Setting, settings: Mapping[str, Any]) -> Case:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from matmamba_vision.measures import count_macs
 from measuring import RESULTS, write_json
 from peers import create, vit_of_equal_parameters, vit_settings
 
-MODEL, HALF, SINGLE = "matmamba_small_patch16_224", 2, 4
+MODEL, BASE = "matmamba_small_patch16_224", "matmamba_base_patch16_224"
+HALF, SINGLE = 2, 4
 # Tokens of a tile of the quadratic form and of the state form, and the most tokens of the former.
 QUADRATIC, STATE, LONGEST_QUADRATIC = 32, 64, 512
+# Tokens of a chunk of mamba-ssm's kernels.
+PUBLISHED_CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +165,43 @@ def backward(sizes: Sizes) -> list[Work]:
     ]
 
 
+def published(sizes: Sizes) -> list[Work]:
+    """The published block on mamba-ssm's kernels, each of which reads and writes the GPU's memory."""
+    forward = {work.name: work for work in inference(sizes)}
+    stream, inner, shared = HALF * sizes.dim, HALF * sizes.inner, 2 * HALF * sizes.state
+    decays, scores = 2 * SINGLE * sizes.heads, SINGLE * PUBLISHED_CHUNK
+    chunks = ceil(sizes.tokens / PUBLISHED_CHUNK)
+    padding = chunks * PUBLISHED_CHUNK / sizes.tokens
+    states = SINGLE * sizes.inner * sizes.state * chunks / sizes.tokens
+    through = 2 * sizes.inner * sizes.state * padding
+    # Tokens of a chunk that a token reads, tile by tile of 64.
+    seen = (PUBLISHED_CHUNK + 64) / 2
+    return [
+        forward["input projection"],
+        Work(name="convolution", bytes=2 * (inner + shared)),
+        Work(name="steps and decays", bytes=HALF * sizes.heads + decays),
+        Work(
+            name="states of chunks", bytes=inner + shared / 2 + decays + states, operations=through, by="scan"
+        ),
+        Work(name="states passed on", bytes=2 * states),
+        Work(
+            name="scores",
+            bytes=shared + scores,
+            operations=2 * sizes.state * PUBLISHED_CHUNK * padding,
+            by="scan",
+        ),
+        Work(
+            name="scan",
+            bytes=2 * inner + shared / 2 + decays + scores + states,
+            operations=2 * sizes.inner * seen * padding + through,
+            by="scan",
+        ),
+        Work(name="gate and norm", bytes=3 * inner),
+        forward["output projection"],
+        Work(name="residual, norm", bytes=4 * stream),
+    ]
+
+
 def transformer(dim: int, hidden: int, tokens: int) -> list[Work]:
     """A block of a vision transformer, for one token: four projections, attention, what stands between."""
     stream, wide = HALF * dim, HALF * hidden
@@ -212,12 +252,63 @@ def predicted(rates: Rates) -> dict[str, Any]:
         model = create(MODEL, img_size=pixels, device="meta")
         kernels[f"{pixels} px"] = [asdict(work) for work in inference(sizes_of(model, 1.0))]
         kernels[f"{pixels} px, backward"] = [asdict(work) for work in backward(sizes_of(model, 1.0))]
+        kernels[f"{pixels} px, published"] = [asdict(work) for work in published(sizes_of(model, 1.0))]
         found |= against_transformer(model, pixels, rates)
-    found |= by_width(create(MODEL, device="meta"), rates)
-    blocks = len(create(MODEL, device="meta").heads)
-    launches = 1e3 * rates.launch * 5 * blocks
-    found["one image, full"] = {"low": launches, "high": launches + 1e3 * rates.launch * 20, "unit": "ms"}
+    small = create(MODEL, device="meta")
+    found |= by_width(small, rates)
+    found |= one_image(small, rates)
+    for name, model in (("small", small), ("base", create(BASE, device="meta"))):
+        found |= against_published(name, model, rates)
+    found["scan, over its bound"] = between([of_bound(small, rates, scan) for scan in rates.scan], "")
     return {"assumed": asdict(rates), "kernels": kernels, "predicted": found}
+
+
+def one_image(model: MatMamba, rates: Rates) -> dict[str, dict[str, Any]]:
+    """A graph of one image: by its launches alone, or with the weights that each block reads, one by one."""
+    blocks = len(model.heads)
+    launches = rates.launch * 5 * blocks
+    read = {}
+    for label, share in (("full", 1.0), ("1/8", 1 / 8)):
+        sizes = sizes_of(model, share)
+        weights = HALF * sizes.dim * (3 * sizes.inner + 2 * sizes.state + sizes.heads)
+        read[label] = launches + blocks * weights / (rates.share * rates.copy)
+    return {
+        "one image, full": between([1e3 * launches, 1e3 * (launches + rates.launch * 20)], "ms"),
+        "one image, 1/8 over full": between([read["1/8"] / read["full"], 1.0], ""),
+    }
+
+
+def against_published(name: str, model: MatMamba, rates: Rates) -> dict[str, dict[str, Any]]:
+    """Time of the published block over ours, without what launches take, at the worst width."""
+    found = {}
+    for use in ("inference", "training"):
+        ratios = []
+        for scan in rates.scan:
+            of_widths = []
+            for part in (1, 2, 4, 8):
+                sizes = sizes_of(model, 1 / part)
+                ours, theirs = inference(sizes), published(sizes)
+                if use == "training":
+                    ours, theirs = [*ours, *backward(sizes)], [*theirs, *transformer_backward(theirs)]
+                of_widths.append(microseconds(theirs, rates, scan, 1) / microseconds(ours, rates, scan, 1))
+            ratios.append(min(of_widths))
+        found[f"{name}, {use}, published over ours"] = between(ratios, "")
+    return found
+
+
+def of_bound(model: MatMamba, rates: Rates, scan: float) -> float:
+    """What bytes or operations of the scan's kernel would take, over the time of it, at the worst length."""
+    shares = []
+    for tokens in (197, 1025, 4097):
+        sizes = replace(sizes_of(model, 1.0), tokens=tokens)
+        (work,) = (known for known in inference(sizes) if known.name == "scan, gate")
+        shares.append(bound_of(work, rates.copy, rates.products) / rates.seconds(work, scan))
+    return min(shares)
+
+
+def bound_of(work: Work, copy: float, products: float) -> float:
+    """Seconds that it cannot take less than, at these rates."""
+    return max(work.bytes / copy, work.operations / products)
 
 
 def sizes_of(model: MatMamba, share: float) -> Sizes:

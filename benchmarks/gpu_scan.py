@@ -111,7 +111,8 @@ def _scan_step(scan: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
 def rates(plan: Plan, setting: Setting) -> Iterator[Case]:
     """What everything else is bounded by: a copy, and PyTorch's products at the shapes of a block.
 
-    Settings say whether parity with the transformer is within reach: below `ENOUGH_FOR_PARITY` it is not.
+    Settings say whether parity with the transformer is within reach: below `ENOUGH_FOR_PARITY` it is not, and
+    the GPU is throttled, shared, or another one than figures are published of.
     """
     copied = copy_bandwidth(plan, setting) / 1e9
     yield measure_case("copy", {"copy": _constant(copied)}, [], Plan(0, 1), {}, unit="GB/s")
@@ -128,6 +129,9 @@ def rates(plan: Plan, setting: Setting) -> Iterator[Case]:
         **shape.settings(dtype=str(setting.dtype)[6:]),
         "enough_for_parity": slowest >= ENOUGH_FOR_PARITY,
     }
+    if setting.device == "cuda" and slowest < ENOUGH_FOR_PARITY:
+        needed = f"{ENOUGH_FOR_PARITY} are needed for parity"
+        settings["throttled"] = f"the GPU is throttled: products reach {slowest:.0f} TFLOPS, {needed}"
     yield measure_case("products", found, [], Plan(0, 1), settings, unit="TFLOPS")
 
 

@@ -30,11 +30,13 @@ class Step:
         name: how it is asked for.
         seconds: its share of ten minutes.
         run: gives its cases, one after the other; it is not asked for more when its time is over.
+        timed: whether it says how fast the GPU is, which a throttled one does not show.
     """
 
     name: str
     seconds: float
     run: Callable[[], Iterable[Case]]
+    timed: bool = True
 
 
 @dataclass(kw_only=True)
@@ -60,6 +62,13 @@ class Record:
         """Since the beginning, that of earlier processes included."""
         return self.seconds_before + time.perf_counter() - self.start
 
+    @property
+    def throttled(self) -> str | None:
+        """Why the GPU is too slow to be measured, or None; see `gpu_scan.rates`."""
+        return next(
+            (case["settings"]["throttled"] for case in self.cases if "throttled" in case["settings"]), None
+        )
+
     def resume(self, names: Sequence[str]) -> None:
         """Take over the steps of the file that were done, those of `names` left out."""
         if self.output is None or not self.output.is_file():
@@ -73,7 +82,12 @@ class Record:
     def write(self) -> None:
         """Write the file whole."""
         if self.output:
-            rest = {"seconds": round(self.seconds), "steps": self.steps, "cases": self.cases}
+            rest = {
+                "seconds": round(self.seconds),
+                "throttled": self.throttled,
+                "steps": self.steps,
+                "cases": self.cases,
+            }
             write_json(self.output, {**self.head, **rest})
 
     def add(self, step: str, case: Case) -> None:
@@ -93,7 +107,9 @@ class Record:
         return {step["name"] for step in self.steps}
 
 
-def run_steps(steps: Sequence[Step], record: Record, minutes: float, again: Callable[[], None]) -> None:
+def run_steps(
+    steps: Sequence[Step], record: Record, minutes: float, again: Callable[[], None], *, anyway: bool = False
+) -> None:
     """Run those steps that are not in the record.
 
     Args:
@@ -101,12 +117,16 @@ def run_steps(steps: Sequence[Step], record: Record, minutes: float, again: Call
         record: is filled.
         minutes: no step is begun after them, and each has its share of them.
         again: starts this program anew, to go on behind a step that left the GPU unusable.
+        anyway: time what a throttled GPU does, too; the record says that it was one.
     """
     for step in steps:
         if step.name in record.names_done():
             continue
         if record.seconds > 60 * minutes:
             record.end(step.name, LEFT_OUT, 0, error=f"after {minutes:g} minutes there was no time left")
+            continue
+        if step.timed and record.throttled and not anyway:
+            record.end(step.name, LEFT_OUT, 0, error=record.throttled)
             continue
         try:
             _run(step, record, step.seconds * minutes / 10)

@@ -10,6 +10,8 @@ import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import gpu
 import gpu_candidates
 import gpu_model
+import gpu_scan
 import gpu_setting
 import gpu_steps
 import measuring
@@ -29,6 +32,7 @@ import without_a_gpu
 from matmamba_vision import MatMamba
 from matmamba_vision.ops import mamba_ssm, reference
 from matmamba_vision.ops.mamba_ssm import installed
+from matmamba_vision.ops.triton.candidates import Shapes
 from measuring import Plan, measure_case
 from timm import create_model
 
@@ -184,6 +188,36 @@ def test_a_step_ends_when_its_share_of_the_time_is_over(
     assert len(json.loads(file.read_text())["cases"]) == 1
 
 
+@pytest.mark.parametrize(("tflops", "is_throttled"), [(449.0, True), (451.0, False)])
+@pytest.mark.parametrize("flags", [[], ["--throttled"]], ids=str)
+def test_what_a_throttled_gpu_takes_is_not_measured(
+    tflops: float, is_throttled: bool, flags: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By the plain product at the shapes of a block, whose rate is made up; what is not timed goes on."""
+    monkeypatch.setattr(gpu_scan, "copy_bandwidth", lambda plan, setting: 4e12)
+    monkeypatch.setattr(gpu_scan, "_product", lambda *arguments: tflops * 1e12)
+    on_gpu = replace(gpu_setting.TINY, device="cuda")
+
+    def step(name: str, run: Any, timed: bool) -> gpu_steps.Step:
+        return gpu_steps.Step(name=name, seconds=60, run=run, timed=timed)
+
+    made = [
+        step("rates", lambda: gpu_scan.rates(Plan(0, 1), on_gpu), False),
+        step("models", lambda: [some_case("how fast")], True),
+        step("tests", lambda: [some_case("how right")], False),
+    ]
+    monkeypatch.setattr(gpu, "steps", lambda plan, setting, record: made)
+    file = tmp_path / "gpu.json"
+    gpu.main(["--quick", "--output", str(file), *flags])
+    result, found = json.loads(file.read_text()), read_steps(file)
+    left_out = is_throttled and not flags
+    assert [step["status"] for step in found.values()] == ["done", "left out" if left_out else "done", "done"]
+    said = "the GPU is throttled: products reach 449 TFLOPS, 450 are needed for parity"
+    assert result["throttled"] == (said if is_throttled else None)
+    assert found["models"].get("error") == (said if left_out else None)
+    assert ("how fast" in [case["name"] for case in result["cases"]]) is not left_out
+
+
 def test_wheels_that_are_carried_along_can_be_imported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -220,6 +254,36 @@ def test_what_is_predicted_stands_beside_what_was_not_run() -> None:
     found = without_a_gpu.between(recorded["predicted"][row.predicted])
     assert f"| {row.what} | GPU | at least 1.0 | - | not run; predicted {found} |" in page
     assert all(known.prediction({"gpu_model": recorded}) for known in targets.GPU_ROWS if known.predicted)
+
+
+def test_the_scan_of_a_block_stands_beside_what_bounds_it() -> None:
+    """At rates and times that are made up: 4 TB/s, and 500 TFLOPS."""
+    trial = SimpleNamespace(
+        name="block", batch=2, shapes=Shapes(dtype="bfloat16", head_dim=16, state_dim=128, tokens="up to 512")
+    )
+
+    def case(name: str, **sides: float) -> measuring.Case:
+        return measure_case(
+            name, {side: partial(float, value) for side, value in sides.items()}, [], Plan(0, 1), {}
+        )
+
+    rates = [case("copy", copy=4000), case("products", small=100, large=500)]
+    kernels = case("kernels", scan_quadratic_kernel=10, other=3)
+    found = gpu_candidates.scan_of_block(trial, kernels, rates)  # type: ignore[arg-type]
+    assert found
+    sizes = gpu_model.Sizes(dim=0, inner=1024, heads=64, state=128, tokens=197)
+    (work,) = (work for work in gpu_model.inference(sizes) if work.name == "scan, gate")
+    bound = 2 * 197 * work.bytes / 4e12 * 1e6
+    assert found["ratios"]["bound / scan"]["median"] == pytest.approx(bound / 10)
+    assert any(row.read({"gpu": {"cases": [found]}}) for row in targets.GPU_ROWS if row.at_least == 0.5)
+    assert gpu_candidates.scan_of_block(trial, kernels, rates[:1]) is None  # type: ignore[arg-type]
+
+
+def test_every_target_of_the_kernels_has_a_prediction() -> None:
+    """Those that were set for kernels of a block, and no others."""
+    model = {"gpu_model": json.loads((report.RESULTS / "gpu_model.json").read_text())}
+    predicted = [row for row in targets.GPU_ROWS if row.prediction(model)]
+    assert len(predicted) == len([row for row in targets.GPU_ROWS if row.predicted]) == 14
 
 
 def test_the_model_of_a_gpu_follows_the_shapes() -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import Backend, linear, require_known, resolve_for, scan_macs
+from ..ops.step_weights import Rows, StepWeights, WidthOfStep
 from .leading import leading_parts
 from .nested import Nested, register, uniform_
 from .order import Orders, TokenOrder
@@ -76,7 +78,13 @@ class MixerSetting:
         return [slice(first, min(first + size, heads)) for first in range(0, heads, size)]
 
 
-def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Orders = (None,)) -> Tensor:
+def mix(
+    u_BLD: Tensor,
+    weights: MixerWeights,
+    setting: MixerSetting,
+    orders: Orders = (None,),
+    width: Callable[[], WidthOfStep | None] = lambda: None,
+) -> Tensor:
     """Mamba2's mixer (arXiv 2405.21060, section 7): project, convolve, scan, gate, normalise, project back.
 
     Args:
@@ -84,13 +92,14 @@ def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Ord
         weights: as many heads as are to be active.
         setting: how it is computed.
         orders: convolution and scan run once in each, and their outputs are added.
+        width: gives what is kept of these weights for a step.
 
     Returns:
         (B, L, D) update to the residual stream.
     """
     if len(orders) == 1 and orders[0] is not None:
         # Before the projections, because there are fewer channels than behind them.
-        return orders[0].restore(mix(orders[0].arrange(u_BLD), weights, setting))
+        return orders[0].restore(mix(orders[0].arrange(u_BLD), weights, setting, width=width))
     groups = setting.groups(len(weights.in_z))
     state = weights.in_BC.shape[0] // (2 * len(groups))
     sizes = weights.norm.shape[1], state, weights.conv_x.shape[-1]
@@ -99,7 +108,7 @@ def mix(u_BLD: Tensor, weights: MixerWeights, setting: MixerSetting, orders: Ord
     if packs and (inner := ops.inner(*_packed_layout(weights))):
         return _mix_packed(u_BLD, weights, inner)
     if len(orders) == 1 and _is_trained(u_BLD, weights) and (trained := ops.trained(*sizes)):
-        return _mix_trained(u_BLD, weights, setting, trained.mix)
+        return _mix_trained(u_BLD, weights, setting, partial(trained.mix, width=width()))
     x_BLHP, BC_BLX, dt_BLH = project(u_BLD, weights)
     y_BLHP = _scan_in(orders[0], x_BLHP, BC_BLX, dt_BLH, weights, setting, ops)
     for order in orders[1:]:
@@ -268,6 +277,8 @@ class Mixer(Nested):
         require_known(setting.backend)
         self.heads, self.state_dim, self.setting = heads, state_dim, setting
         self.group_size = setting.heads_per_group
+        # What all widths of a step share; whoever takes steps sets it.
+        self.step_weights: StepWeights | None = None
         rows = 2 * state_dim * len(setting.groups(heads))
         shapes: dict[str, tuple[int, ...]] = {
             "in_z": (heads, head_dim, dim),
@@ -328,7 +339,29 @@ class Mixer(Nested):
             state: leading states, all by default.
             orders: in which convolution and scan read the tokens, see `mix`.
         """
-        return mix(u_BLD, self.weights(heads, state), self.setting, orders)
+        width = partial(self._of_step, heads, state)
+        return mix(u_BLD, self.weights(heads, state), self.setting, orders, width)
+
+    def _of_step(self, heads: int | None, state: int | None) -> WidthOfStep | None:
+        # What compiles Python would take what is kept for a constant.
+        if self.step_weights is None or torch.compiler.is_compiling():
+            return None
+        with torch.no_grad():
+            weights = self.weights()
+            sources = *_packed_parts(weights), weights.out.flatten(1), weights.norm.flatten()
+        rows = self._packed_rows(heads or self.heads, state or self.state_dim)
+        return WidthOfStep(self.step_weights, sources, rows)
+
+    def _packed_rows(self, heads: int, state: int) -> Rows:
+        """Where the rows of a width lie in the packed projections of all heads: z, x, B and C, dt."""
+        z, x, shared, _ = map(len, _packed_parts(self.weights()))
+        first, inner, groups = z + x, heads * self.norm.shape[1], len(self.setting.groups(heads))
+        if state == self.state_dim:
+            of_groups = [(first, first + groups * 2 * state)]
+        else:
+            starts = range(first, first + groups * 2 * self.state_dim, self.state_dim)
+            of_groups = [(start, start + state) for start in starts]
+        return (0, inner), (z, z + inner), *of_groups, (first + shared, first + shared + heads)
 
     def normalised(self, x_BLD: Tensor, norm: nn.LayerNorm) -> Tensor:
         """What `norm` makes of tokens, in training in one launch and in the type that products take."""

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..models import MatMamba
+from ..ops.step_weights import step_weights
 from ..width import Width
 from .objective import Teacher
 
@@ -96,6 +97,7 @@ class CapturedPass:
         self.eager, self.capture = eager, capture
         self._inputs: dict[tuple[Any, ...], _Inputs] = {}
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
+        self._packing = _Packing(eager.trainee, capture)
 
     def __call__(
         self,
@@ -113,6 +115,7 @@ class CapturedPass:
                 return self.eager(images, labels, width, teacher, share, vectors)
             self._inputs[shape] = _Inputs(images, labels, vectors)
         self._inputs[shape].take(images, labels, teacher, share, vectors)
+        self._packing.refresh()
         key = (shape, width, teacher is not None)
         if key not in self._graphs:
             self._graphs[key] = self._captured(self._inputs[shape], width, teacher is not None)
@@ -123,6 +126,32 @@ class CapturedPass:
         with _untouched(self.eager.trainee, inputs.images.device):
             graph.replay = self.capture(graph.work)
         return graph
+
+
+class _Packing:
+    """What widths share, packed again after each step of the optimiser, by a graph of its own."""
+
+    _replay: Callable[[], None]
+
+    def __init__(self, trainee: nn.Module, capture: Capture) -> None:
+        self._kept, self._capture = list(step_weights(trainee)), capture
+        self._captured = 0
+
+    def refresh(self) -> None:
+        """Graphs only read what is kept: it has to be what the weights are before one is replayed."""
+        if all(kept.is_fresh for kept in self._kept):
+            return
+        places = sum(kept.places for kept in self._kept)
+        if places != self._captured:
+            # A width was added since.
+            self._replay, self._captured = self._capture(self._pack), places
+        self._replay()
+        for kept in self._kept:
+            kept.note_fresh()
+
+    def _pack(self) -> None:
+        for kept in self._kept:
+            kept.refresh()
 
 
 class _Graph:

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from ..batch import LabelledBatch
 from ..errors import ConfigError
 from ..models import MatMamba
+from ..ops.step_weights import share_in_steps, step_weights
 from ..width import Width
 from .course import Course, make_course
 from .engine import make_accelerator
@@ -184,6 +185,8 @@ class Training:
     def update(self, step: int) -> None:
         """Take the optimiser's step and forget the gradients."""
         self.optimiser.step()
+        for kept in step_weights(self.model):
+            kept.forget()
         self.optimiser.zero_grad(set_to_none=not self.passes.keeps_gradients)
         self.copies.follow(self.model, step)
 
@@ -241,6 +244,9 @@ def prepare_training(
     trainee, optimiser = _wrap(model, objective, optim, accelerator)
     if copies.ema is not None:
         accelerator.register_for_checkpointing(copies.ema)
+    if not engine.fsdp:
+        # What is gathered from other processes is another memory each time.
+        share_in_steps(model)
     steps_per_epoch = math.ceil(batches_per_epoch / engine.accumulate)
     return Training(
         model=model,

@@ -104,7 +104,7 @@ def launch_all(dtype: torch.dtype, head_dim: int, state: int) -> None:
     training_layer_norm.layer_norm_backward(tokens, tokens, norm, 1e-5, config)
     rows = torch.zeros(CHANNELS, dim), torch.zeros(CHANNELS, dim), torch.zeros(2 * state, dim)
     weights = *rows, torch.zeros(heads, dim), torch.zeros(dim, CHANNELS), torch.zeros(CHANNELS)
-    both = training_packing.pack(*weights, dtype, gated.dtype)
+    both = training_packing.pack_mixer(*weights, dtype, gated.dtype)
     training_packing.unpack(*both, *weights[4:], 2 * state, heads)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,25 @@ compiled_kernels = pytest.importorskip("compiled_kernels")
 ROOT = Path(__file__).parents[2]
 # Another Triton, which `make kernels` installs.
 OLDER = ROOT / "build" / "triton36"
+RECORD = ROOT / "benchmarks" / "results" / "compiled_kernels.json"
+# Sections of which the record has nothing yet.
+NOT_COMPILED = {
+    ("3.7", 90, "float32"),
+    *(("3.7", 80, dtype) for dtype in ("float16", "float32")),
+    *(("3.6", 80, dtype) for dtype in ("bfloat16", "float16", "float32")),
+}
+# What the record has of rows that do not keep within the table: the largest heads and states that the scan
+# takes, of no model here, on an Ampere GPU; with 4 or 16 warps more is spilled.
+FAULTS = {
+    (
+        80,
+        "input_gradients_kernel",
+        "heads of 128, states of 256, longer sequences, bfloat16",
+        "8 warps, 1 stages",
+    ): ["spills 16 bytes"]
+}
+# Kernels that compile quickly: with products and without, in inference, in training and for each part.
+SAMPLE = ("norm_residual_kernel", "conv_backward_kernel", "carry_kernel", "scores_kernel")
 
 
 def compile_all(tmp_path: Path, *flags: str) -> list[dict[str, Any]]:
@@ -32,33 +51,93 @@ def compile_all(tmp_path: Path, *flags: str) -> list[dict[str, Any]]:
     ]
     known = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     known["TRITON_CACHE_DIR"] = str(tmp_path / "cache")
-    done = subprocess.run(command, env=known, capture_output=True, text=True, check=False, timeout=3000)
+    done = subprocess.run(command, env=known, capture_output=True, text=True, check=False, timeout=20_000)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
     return rows
 
 
-def test_every_kernel_compiles_as_it_is_launched(tmp_path: Path) -> None:
-    rows = compile_all(tmp_path, "--quick", "--gpus", "90")
+def rows_of_the_record() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(RECORD.read_text())["rows"]
+    return rows
+
+
+def test_the_record_is_of_the_kernels_as_they_are() -> None:
+    """Of the kernels' source, and of every row of the table for every section; nothing more is in it."""
+    assert json.loads(RECORD.read_text())["sources"] == compiled_kernels.sources(), "make kernels"
+    rows, found = rows_of_the_record(), dict[Any, list[tuple[str, str, str]]]()
+    for row in rows:
+        found.setdefault(compiled_kernels.section_of(row), []).append(
+            (row["kernel"], row["class"], row["launch"])
+        )
+    assert set(compiled_kernels.wanted_sections()) - set(found) == NOT_COMPILED
+    for section, names in found.items():
+        assert len(names) == len(set(names))
+        assert set(names) == compiled_kernels.names_of(section), f"make kernels: {section}"
+
+
+def test_nothing_recorded_takes_more_than_its_row_allows() -> None:
+    """By the rows as they are now: no spill, tensor cores where there are products, registers, memory."""
+    launches = {
+        (kernel, str(trial.shapes), launch.name): launch
+        for gpu in compiled_kernels.GPUS
+        for trial in compiled_kernels.wanted_trials(compiled_kernels.DTYPES, gpu)
+        for kernel in trial.kernels
+        for launch in candidates.rows_of(kernel, trial.shapes)
+    }
+    rows = rows_of_the_record()
     assert {row["kernel"] for row in rows} == set(candidates.TABLE)
-    assert all(row["first"] and row["spilled"] == 0 for row in rows)
-    products = [row for row in rows if row["kernel"] == "outputs_kernel"]
-    assert all(row["wgmma"] for row in products)
+    for row in rows:
+        figures = {name: row[name] for name in compiled_kernels.FIGURES}
+        made = ahead.MachineCode(kernel=row["kernel"], gpu=row["gpu"], seconds=0.0, **figures)
+        launch = launches[row["kernel"], row["class"], row["launch"]]
+        known = FAULTS.get((row["gpu"], row["kernel"], row["class"], row["launch"]), [])
+        assert row["faults"] == compiled_kernels.faults_of(made, launch) == known, row
+    faulty = {(row["gpu"], row["kernel"], row["class"], row["launch"]) for row in rows if row["faults"]}
+    assert faulty == FAULTS.keys()
+
+
+def test_a_few_rows_compile_to_what_is_recorded(tmp_path: Path) -> None:
+    """Afresh, in a process and a cache of their own."""
+    rows = compile_all(tmp_path, "--gpus", "90", "--dtypes", "bfloat16", "--kernels", *SAMPLE)
+    assert {row["kernel"] for row in rows} == set(SAMPLE)
+    recorded = {
+        (row["kernel"], row["class"], row["launch"]): row
+        for row in rows_of_the_record()
+        if compiled_kernels.section_of(row) == compiled_kernels.section_of(rows[0])
+    }
+    for row in rows:
+        assert row == recorded[row["kernel"], row["class"], row["launch"]]
+
+
+def test_another_source_or_table_makes_a_record_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "record.json"
+    shutil.copy(RECORD, file)
+    section = compiled_kernels.section_of(rows_of_the_record()[0])
+    assert len(compiled_kernels.still_true(file)) == len(rows_of_the_record())
+    with monkeypatch.context() as changed:
+        changed.setattr(compiled_kernels, "names_of", lambda known: {("k", "c", "l")})
+        assert compiled_kernels.still_true(file) == []
+    monkeypatch.setattr(compiled_kernels, "sources", lambda: "other")
+    assert compiled_kernels.still_true(file) == []
+    assert compiled_kernels.names_of(section)
+
+
+def test_comments_are_no_other_source() -> None:
+    plain = compiled_kernels._without_documentation
+    assert plain('def f():\n    """Says."""\n    return 1  # why\n') == plain("def f():\n    return 1\n")
+    assert plain("def f():\n    return 1\n") != plain("def f():\n    return 2\n")
 
 
 @pytest.mark.slow
 def test_every_row_compiles_for_every_gpu(tmp_path: Path) -> None:
-    rows = compile_all(tmp_path, "--dtypes", "bfloat16")
+    """All that `make kernels` does, and with the older Triton where that has installed it."""
+    older = ["--also", str(OLDER)] if OLDER.is_dir() else []
+    rows = compile_all(tmp_path, *older)
     assert {row["gpu"] for row in rows} == set(compiled_kernels.GPUS)
     assert {row["kernel"] for row in rows} == set(candidates.TABLE)
-
-
-@pytest.mark.slow
-def test_every_row_compiles_with_an_older_triton(tmp_path: Path) -> None:
-    if not OLDER.is_dir():
-        pytest.skip("`make kernels` installs it")
-    rows = compile_all(tmp_path, "--dtypes", "bfloat16", "--gpus", "90", "--also", str(OLDER))
-    assert any(row["triton"].startswith("3.6") for row in rows)
 
 
 def code(**values: Any) -> Any:
@@ -70,7 +149,7 @@ def code(**values: Any) -> Any:
     ("values", "fault"),
     [
         ({}, None),
-        ({"spilled": 8}, "spills 8 bytes, 0 are allowed"),
+        ({"spilled": 8}, "spills 8 bytes"),
         ({"registers": 130}, "takes 130 registers, 128 are allowed"),
         ({"shared": 60_000}, "takes 60000 bytes of shared memory, 57344 are allowed"),
         ({"wgmma": 0, "mma": 4}, None),
@@ -80,12 +159,6 @@ def code(**values: Any) -> Any:
 def test_what_a_row_does_not_allow_is_a_fault(values: dict[str, Any], fault: str | None) -> None:
     launch = candidates.Launch(warps=4, programs=4, products=True)
     assert compiled_kernels.faults_of(code(**values), launch) == ([fault] if fault else [])
-
-
-def test_what_may_spill_elsewhere_may_not_on_hopper() -> None:
-    launch, spilling = candidates.Launch(warps=8, elsewhere=16), code(spilled=16, shared=0)
-    assert compiled_kernels.faults_of(spilling, launch) == ["spills 16 bytes, 0 are allowed"]
-    assert compiled_kernels.faults_of(replace(spilling, gpu=80), launch) == []
 
 
 def test_a_kernel_that_does_not_compile_is_a_fault() -> None:

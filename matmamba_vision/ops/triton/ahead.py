@@ -15,16 +15,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime import jit
+
+from .launch import COMPILED_FOR
 
 # Largest size of a grid in its second and third direction.
 MOST_OF_GRID = 65_535
@@ -63,10 +69,10 @@ class Compilation:
         module, _, name = kernel.rpartition(".")
         return self.kernel == name and self.module.endswith(module)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for jobs that give the same machine code."""
-        return repr(sorted(asdict(self).items()))
+        return repr([(field.name, getattr(self, field.name)) for field in fields(self)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +117,32 @@ def recorded(work: Callable[[], object], gpu: int) -> list[Compilation]:
         NothingRecordedError: it launches none, or Triton interprets.
     """
     jobs: dict[str, Compilation] = {}
-    with _launches_to(lambda job: jobs.setdefault(job.key, job), gpu):
+    with _launches_to(lambda job: jobs.setdefault(job.key, job), gpu), _no_products():
         work()
     if not jobs:
         raise NothingRecordedError("no kernel was launched, or Triton interprets kernels in this process")
     return list(jobs.values())
+
+
+class _NoProducts(TorchDispatchMode):
+    """PyTorch's own matrix products are not computed, either: a CPU would take seconds for them."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function.overloadpacket not in _PRODUCTS:
+            return function(*arguments, **(options or {}))
+        first, second = arguments[-2:]
+        return _empty_product(first, second)
+
+
+def _no_products() -> _NoProducts:
+    return _NoProducts()  # type: ignore[no-untyped-call]
+
+
+_PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm)
+
+
+def _empty_product(first: Tensor, second: Tensor) -> Tensor:
+    return first.new_empty(*first.shape[:-1], second.shape[-1])
 
 
 @contextmanager
@@ -128,11 +155,13 @@ def _launches_to(note: Callable[[Compilation], object], gpu: int) -> Iterator[No
         return lambda *arguments, **options: note(_job(kernel, backend, arguments, options))
 
     jit.JITFunction.__getitem__ = launcher
+    compiled_for = COMPILED_FOR.set(gpu)
     try:
         yield
     finally:
         # Its parent has the true one.
         del jit.JITFunction.__getitem__
+        COMPILED_FOR.reset(compiled_for)
 
 
 def _job(kernel: Any, backend: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Compilation:

@@ -9,7 +9,7 @@ it. The compiler has to keep within each row, for every GPU that is compiled for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -79,9 +79,6 @@ class Launch:
         programs: how many of them a multiprocessor has to hold at once, which bounds registers and shared
             memory.
         products: whether its matrix products have to be on tensor cores.
-        spilled: bytes that a thread may keep outside its registers.
-        elsewhere: the same on GPUs other than Hopper's, whose products take more registers, and by a Triton
-            that is too old for Hopper's.
     """
 
     warps: int = 4
@@ -89,8 +86,6 @@ class Launch:
     constants: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     programs: int = 1
     products: bool = False
-    spilled: int = 0
-    elsewhere: int = 0
 
     @property
     def name(self) -> str:
@@ -110,15 +105,6 @@ class Launch:
         each = REGISTERS // (32 * self.warps * self.programs) // 8 * 8
         return min(MOST_REGISTERS, each)
 
-    def most_spilled(self, gpu: int, *, old: bool = False) -> int:
-        """Bytes that a thread may keep outside its registers.
-
-        Args:
-            gpu: compute capability.
-            old: whether Triton is one that is not used on Hopper GPUs.
-        """
-        return self.spilled if gpu == HOPPER and not old else max(self.spilled, self.elsewhere)
-
     def most_shared(self, gpu: int) -> int:
         """Bytes of shared memory that a program may have on a GPU of that compute capability."""
         whole, most = SHARED[gpu]
@@ -128,37 +114,40 @@ class Launch:
 Rows = tuple[Launch, ...]
 # Warps and stages that kernels of matrix products are offered.
 PAIRS = ((4, 1), (4, 2), (8, 1), (8, 2))
+EIGHT_WARPS = ((8, 1), (8, 2))
 
 
-def _products(
-    shapes: Shapes, first: tuple[int, int], others: Sequence[tuple[int, int]] = PAIRS, spilled: int = 0
-) -> Rows:
-    """Warps and stages of a kernel of matrix products; those of `first` first, and those alone may spill."""
+def _products(shapes: Shapes, first: tuple[int, int], others: Sequence[tuple[int, int]] = PAIRS) -> Rows:
+    """Warps and stages of a kernel of matrix products; those of `first` first."""
     # Exact float32 is no matter of tensor cores.
     products = shapes.dtype != "float32"
     pairs = [pair for pair in others if pair != first]
     return (
-        Launch(warps=first[0], stages=first[1], products=products, spilled=spilled),
+        Launch(warps=first[0], stages=first[1], products=products),
         *(Launch(warps=warps, stages=stages, products=products) for warps, stages in pairs),
     )
 
 
-def _scan(shapes: Shapes, spilled: int = 0) -> Rows:
+def _scan(shapes: Shapes) -> Rows:
     """Wide heads fill registers and shared memory: more threads, and nothing is fetched ahead."""
     bits = 16 if shapes.dtype == "bfloat16" else 32
     if shapes.head_dim * bits > 64 * 16:
-        return _products(shapes, (8, 1), (), spilled)
-    return _products(shapes, (4, 2), PAIRS, spilled)
+        return _products(shapes, (8, 1), ())
+    return _products(shapes, (4, 2), PAIRS)
 
 
-def _spilling_elsewhere(rows: Callable[[Shapes], Rows], spilled: int) -> Callable[[Shapes], Rows]:
-    """The same rows, which may spill where `Launch.elsewhere` counts: what suits those was not sought."""
-    return lambda shapes: tuple(replace(row, elsewhere=spilled) for row in rows(shapes))
+def _scan_by_pairs(shapes: Shapes) -> Rows:
+    """Kernels of more numbers for each thread: four warps spill where heads fill them."""
+    if shapes.head_dim == 64 and shapes.dtype == "bfloat16":
+        return _products(shapes, (8, 1), EIGHT_WARPS)
+    return _scan(shapes)
 
 
-def _input_gradients(shapes: Shapes) -> Rows:
-    """As it was first launched, it spills a little where heads are widest for four warps."""
-    return _scan(shapes, spilled=96 if shapes.head_dim == 64 and shapes.dtype == "bfloat16" else 0)
+def _outputs(shapes: Shapes) -> Rows:
+    """Tiles of float16, which are multiplied as four bytes, are not fetched ahead by four warps."""
+    if shapes.dtype == "float16" and shapes.head_dim * 32 <= 64 * 16:
+        return _products(shapes, (8, 2), ((4, 1), *EIGHT_WARPS))
+    return _scan_by_pairs(shapes)
 
 
 def _by_warps(*warps: int) -> Callable[[Shapes], Rows]:
@@ -222,6 +211,14 @@ def _state(shapes: Shapes) -> Rows:
             ({"tile": 32, "exact": False}, 4, 1),
         )
     columns, stages = 64, 2 if halves else 1
+    if shapes.dtype == "float32":
+        # Three products for each take the registers of larger tiles, and of fewer threads.
+        columns = min(64, max(32, shapes.head_dim))
+        return (
+            Launch(
+                constants={"tile": 16, "columns": columns, "exact": False}, warps=8, stages=1, products=True
+            ),
+        )
     if not hopper or shapes.dtype in ("float32", "tf32"):
         columns = min(64, max(32, shapes.head_dim))
     tile = 16 if columns == 64 and not halves and shapes.dtype != "float16" else 32
@@ -246,15 +243,36 @@ def _in_training(warps: int, stages: int) -> Callable[[Shapes], Rows]:
     """Products of a mixer in training; tiles are one choice for all kernels, and stay."""
     # Four warps where eight are wanted spill.
     pairs = [pair for pair in PAIRS if pair[0] >= warps]
-    return lambda shapes: _products(shapes, (warps, stages), pairs)
+    return lambda shapes: _on_tensor_cores((warps, stages), pairs)
+
+
+def _on_tensor_cores(first: tuple[int, int], others: Sequence[tuple[int, int]]) -> Rows:
+    """Products of all types: exact float32 goes as three of TF32."""
+    pairs = dict.fromkeys((first, *others))
+    return tuple(Launch(warps=warps, stages=stages, products=True) for warps, stages in pairs)
+
+
+def _states_in_training(shapes: Shapes) -> Rows:
+    """Elsewhere than on Hopper's, operands of products are in registers: four warps without stages spill."""
+    others = PAIRS if shapes.gpu == HOPPER else EIGHT_WARPS
+    return _on_tensor_cores((4, 2), others)
 
 
 def _two_programs(shapes: Shapes) -> Rows:
-    """In bfloat16 two programs fit if threads get half of the registers."""
-    rows = _products(shapes, (8, 1))
+    """In bfloat16 two programs fit on Hopper's GPUs if threads get half of the registers."""
     if shapes.dtype != "bfloat16":
-        return rows
-    return (Launch(constants={"registers": 128}, warps=8, stages=1, programs=2, products=True), *rows)
+        return _on_tensor_cores((8, 1), PAIRS)
+    if shapes.gpu != HOPPER:
+        return _on_tensor_cores((8, 1), EIGHT_WARPS)
+    halved = Launch(constants={"registers": 128}, warps=8, stages=1, programs=2, products=True)
+    return halved, *_on_tensor_cores((8, 1), PAIRS)
+
+
+def _gate_backward(shapes: Shapes) -> Rows:
+    """In float16 eight warps spill."""
+    if shapes.dtype == "float16":
+        return _on_tensor_cores((4, 1), ((4, 2),))
+    return _two_programs(shapes)
 
 
 def _by_warps_unstaged(*warps: int) -> Callable[[Shapes], Rows]:
@@ -267,23 +285,23 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scores_kernel": _scan,
         "states_kernel": _scan,
         "carry_kernel": _by_warps(4, 2, 8),
-        "outputs_kernel": _spilling_elsewhere(_scan, 16),
-        "input_gradients_kernel": _spilling_elsewhere(_input_gradients, 192),
-        "score_gradients_kernel": _spilling_elsewhere(_scan, 16),
+        "outputs_kernel": _outputs,
+        "input_gradients_kernel": _scan_by_pairs,
+        "score_gradients_kernel": _scan_by_pairs,
         "shared_gradients_kernel": _scan,
-        "decay_gradients_kernel": _spilling_elsewhere(_by_warps(4, 2, 1), 8),
+        "decay_gradients_kernel": _by_warps(4, 2, 1),
         "conv_silu_kernel": _convolution,
         "conv_silu_gradient_kernel": _convolution_backward,
         "gated_rms_norm_kernel": _norm,
         "gated_rms_norm_gradient_kernel": _norm,
-        "conv_scores_kernel": _spilling_elsewhere(_scores_of_block, 8),
+        "conv_scores_kernel": _scores_of_block,
         "scan_quadratic_kernel": _quadratic,
         "scan_state_kernel": _state,
         "norm_residual_kernel": _rows_of_norm,
         "decays_and_scores_kernel": _in_training(4, 2),
-        "scan_kernel": _spilling_elsewhere(_two_programs, 40),
-        "training_scan_kernels.states_kernel": _spilling_elsewhere(_in_training(4, 2), 80),
-        "gate_backward_kernel": _spilling_elsewhere(_two_programs, 40),
+        "scan_kernel": _two_programs,
+        "training_scan_kernels.states_kernel": _states_in_training,
+        "gate_backward_kernel": _gate_backward,
         "input_backward_kernel": _in_training(8, 1),
         "shared_backward_kernel": _in_training(8, 1),
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),

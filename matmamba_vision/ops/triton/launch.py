@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import wraps
+from contextvars import ContextVar
+from functools import cache, wraps
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,24 @@ import triton.language as tl
 from torch import Tensor
 
 R = TypeVar("R")
+
+
+# The compute capability that kernels are compiled for where no GPU is at hand.
+COMPILED_FOR: ContextVar[int] = ContextVar("compiled for", default=90)
+
+
+def capability_of(device: torch.device) -> int:
+    """Such as 90: of a GPU, or of what is compiled for."""
+    # Tensors without data can have a device that is not there.
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return COMPILED_FOR.get()
+    return _capability(device)
+
+
+@cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def is_interpreted() -> bool:
@@ -42,3 +61,13 @@ def precision_of(dtype: torch.dtype) -> tuple[tl.dtype, str]:
         return tl.bfloat16, "ieee"
     tf32 = dtype == torch.float16 or torch.get_float32_matmul_precision() != "highest"
     return tl.float32, "tf32" if tf32 else "ieee"
+
+
+def tensor_core_precision(dtype: torch.dtype) -> tuple[tl.dtype, str]:
+    """As `precision_of`, but that exact float32 goes as three products of TF32.
+
+    They keep its digits but for the last two; products of float32 itself are none of tensor cores, and of
+    large tiles they spill registers.
+    """
+    dot, precision = precision_of(dtype)
+    return dot, "tf32x3" if precision == "ieee" and dot.is_fp32() else precision

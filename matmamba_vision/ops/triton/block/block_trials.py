@@ -38,19 +38,19 @@ def block_trials(
         gpu: its compute capability.
     """
     sizes = (dtype, head_dim, state, length)
-    inferred, trained = shapes_of_block(*sizes, gpu), shapes_of_block(*sizes)
+    shapes = shapes_of_block(*sizes, gpu)
     scan = "scan_quadratic_kernel" if length <= LONGEST_QUADRATIC else "scan_state_kernel"
     inference = KernelTrial(
         name="block",
-        shapes=inferred,
+        shapes=shapes,
         kernels=("conv_scores_kernel", scan, "norm_residual_kernel"),
         batch=batch,
-        prepare=partial(_prepare_block, *sizes, inferred),
+        prepare=partial(_prepare_block, *sizes, shapes),
     )
     training = [
         KernelTrial(
             name=f"block in training, {name}",
-            shapes=trained,
+            shapes=shapes,
             kernels=tuple(TRAINING[field] for field in fields),
             batch=max(1, batch // 2),
             prepare=partial(_prepare_training, *sizes, name == "backward"),

@@ -9,7 +9,7 @@ import torch
 
 from ..candidates import HOPPER, OTHERS, Shapes, class_of_tokens, name_of, rows_of
 from ..chosen import Options, launch_of
-from ..launch import precision_of
+from ..launch import capability_of, precision_of
 from .configs import (
     BlockConfig,
     BlockShape,
@@ -36,7 +36,7 @@ TRAINING = {
 def shapes_of_block(
     dtype: torch.dtype, head_dim: int, state: int, length: int, capability: int = 0
 ) -> Shapes:
-    """The class of a block; in training the GPU's compute capability does not matter."""
+    """The class of a block; of the GPU's compute capability it matters whether it is Hopper's."""
     as_tf32 = dtype == torch.float32 and precision_of(dtype)[1] != "ieee"
     return Shapes(
         dtype="tf32" if as_tf32 else name_of(dtype),
@@ -107,7 +107,8 @@ def chosen_training_config(
         head_dim: P.
         state: N.
     """
-    shapes = shapes_of_block(like_BLE.dtype, head_dim, state, like_BLE.shape[1])
+    capability = capability_of(like_BLE.device)
+    shapes = shapes_of_block(like_BLE.dtype, head_dim, state, like_BLE.shape[1], capability)
     launches: dict[str, Any] = {
         field: LaunchConfig(**launch_of(kernel, shapes, like_BLE.device))
         for field, kernel in TRAINING.items()

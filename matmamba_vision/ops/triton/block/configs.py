@@ -142,7 +142,9 @@ def _small_states(shape: BlockShape, columns: int) -> StateConfig:
     if in_registers or shape.dtype == torch.float32:
         columns = min(columns, max(32, shape.head_dim))
         return StateConfig(
-            tile=16 if columns == 64 and not halves else 32, columns=columns, num_stages=2 if halves else 1
+            tile=16 if shape.dtype == torch.float32 or (columns == 64 and not halves) else 32,
+            columns=columns,
+            num_stages=2 if halves else 1,
         )
     return StateConfig(tile=32, columns=columns, num_stages=1)
 

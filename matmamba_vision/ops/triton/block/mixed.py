@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..launch import capability_of
 from .configs import BlockConfig, BlockShape, QuadraticConfig
 from .conv_scores import conv_scores
 from .packing import BlockWeights
@@ -51,11 +49,5 @@ def shape_of(u_BLD: Tensor, weights: BlockWeights) -> BlockShape:
         state=weights.state,
         heads_per_group=weights.heads_per_group,
         dtype=u_BLD.dtype,
-        capability=_capability(u_BLD.device) if u_BLD.is_cuda else 90,
+        capability=capability_of(u_BLD.device),
     )
-
-
-@cache
-def _capability(device: torch.device) -> int:
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..launch import on_device_of, precision_of
+from ..launch import on_device_of, tensor_core_precision
 from .configs import StateConfig
 from .packing import BlockWeights
 from .scan_quadratic import gated_outputs
@@ -87,7 +87,7 @@ def _launch(
 ) -> None:
     (decays, diagonal, scores, inputs), (g, sums), heads = prepared, outputs, len(skip)
     (batch, length, width), (groups, tiles, _, tile, _) = row.shape, scores.shape[1:]
-    dot, precision = precision_of(row.dtype)
+    dot, precision = tensor_core_precision(row.dtype)
     blocks = sums.shape[2] // groups
     scan_state_kernel[(sums.shape[2], batch)](
         row, inputs, decays, decays.stride(0), diagonal, scores, skip, g, sums, length, width, heads,

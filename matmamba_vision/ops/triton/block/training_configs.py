@@ -74,4 +74,6 @@ def default_training_config(dtype: torch.dtype) -> TrainingConfig:
         two = LaunchConfig(num_warps=8, registers=128)
         return TrainingConfig(scan=two, gate_backward=two)
     # Operands of four bytes fill shared memory and registers twice as fast, products in three parts again.
-    return TrainingConfig(tile=32 if dtype == torch.float16 else 16)
+    if dtype == torch.float16:
+        return TrainingConfig(tile=32, gate_backward=LaunchConfig(num_warps=4))
+    return TrainingConfig(tile=16)

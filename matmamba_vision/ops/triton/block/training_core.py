@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..conv_and_norm_kernels import conv_silu_triton
-from ..launch import on_device_of, precision_of
+from ..launch import on_device_of, tensor_core_precision
 from . import training_backward_kernels, training_conv_kernel, training_scan_kernels
 from .chosen_configs import chosen_training_config
 from .training_configs import COLUMNS, LaunchConfig, TrainingConfig, default_training_config
@@ -108,9 +108,7 @@ class _Sizes:
 
     def options(self, launch: LaunchConfig, *, by_columns: bool = True) -> dict[str, Any]:
         """Constants of a kernel, and how it is launched."""
-        dot, precision = precision_of(self.dtype)
-        # Exact products without tensor cores spill; three of TF32 keep float32's digits but for the last two.
-        precision = "tf32x3" if precision == "ieee" and self.dtype == torch.float32 else precision
+        dot, precision = tensor_core_precision(self.dtype)
         options = {"T": self.config.tile, "N": self.state, "DOT": dot, "PRECISION": precision}
         if by_columns:
             options |= {"P": self.head_dim, "HB": self.heads_at_once}

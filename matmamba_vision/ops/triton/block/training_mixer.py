@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...step_weights import TypesOfStep, WidthOfStep
 from .training_core import mixer_core
 from .training_norm import scale_rows
-from .training_packing import pack_mixer
+from .training_packing import packed_once
 
 
 def trained_mixer(
@@ -29,6 +30,7 @@ def trained_mixer(
     state: int,
     group_size: int,
     epsilon: float,
+    width: WidthOfStep | None = None,
 ) -> Tensor:
     """Mamba2's mixer (arXiv 2405.21060, section 7), two products and the kernels around them.
 
@@ -49,6 +51,7 @@ def trained_mixer(
         state: N.
         group_size: consecutive heads that share B and C; no more than H.
         epsilon: of the norm.
+        width: what was packed of these weights for all of a step, if anything.
 
     Returns:
         (B, L, D), of the type of the tokens, or that of autocast; with gradients for all tensors.
@@ -58,7 +61,8 @@ def trained_mixer(
     # A gated output, which no norm has divided yet, can outgrow float16.
     wide = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
     # The norm's weight is a factor of columns of the projection behind it, and a token's factor of its rows.
-    project_ED, folded_DI = pack_mixer(z_ID, x_ID, shared_SD, dt_HD, out_DI, norm_I, dtype, wide)
+    parts = (z_ID, x_ID, shared_SD, dt_HD, out_DI, norm_I)
+    project_ED, folded_DI = packed_once(parts, TypesOfStep(dtype, wide), width)
     with torch.autocast(device, enabled=False):
         packed_BLE = F.linear(u_BLD.to(dtype), project_ED)
         gated_BLI, sums = mixer_core(

@@ -1,4 +1,7 @@
-"""The weights of a mixer for one step: packed and cast by one launch, their gradients unpacked by another."""
+"""The weights of a mixer for one step: packed and cast by one launch, their gradients unpacked by another.
+
+What all widths of a step share is packed once, see `step_weights`; gradients are those of each width's own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...step_weights import TypesOfStep, WidthOfStep
 from ..launch import on_device_of
 from . import training_packing_kernels
 
@@ -25,16 +29,14 @@ def pack(
     dt: Tensor,
     out: Tensor,
     norm: Tensor,
-    dtype: torch.dtype,
-    wide: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Launches the kernel; see `pack_mixer`."""
+    project: Tensor,
+    folded: Tensor,
+) -> None:
+    """Launches the kernel, which writes to the last two; see `pack_mixer`."""
     z, x, shared, dt, norm = (tensor.contiguous() for tensor in (z, x, shared, dt, norm))
     out = out if out.stride(1) == 1 else out.contiguous()
     (inner, dim), heads = z.shape, len(dt)
     convolved = inner + len(shared)
-    project = z.new_empty(inner + convolved + heads, dim, dtype=dtype)
-    folded = z.new_empty(dim, inner, dtype=wide)
     training_packing_kernels.pack_kernel[(len(project) + dim,)](
         z,
         x,
@@ -51,7 +53,6 @@ def pack(
         out.stride(0),
         BLOCK=_BLOCK,
     )
-    return project, folded
 
 
 @on_device_of
@@ -97,7 +98,10 @@ def pack_mixer(
     Returns:
         (E, D) and (D, I).
     """
-    return pack(z, x, shared, dt, out, norm, dtype, wide)
+    project = z.new_empty(len(z) + len(x) + len(shared) + len(dt), z.shape[1], dtype=dtype)
+    folded = z.new_empty(out.shape, dtype=wide)
+    pack(z, x, shared, dt, out, norm, project, folded)
+    return project, folded
 
 
 @torch.library.custom_op("matmamba::unpack_mixer", mutates_args=())
@@ -144,3 +148,36 @@ def _gradients(ctx: Any, dproject: Tensor, dfolded: Tensor) -> tuple[Tensor | No
 
 
 pack_mixer.register_autograd(_gradients, setup_context=_keep)
+
+
+class _OfStep(torch.autograd.Function):
+    """Packed weights that are there already, with the gradients that `pack_mixer` has."""
+
+    @staticmethod
+    def forward(ctx: Any, project: Tensor, folded: Tensor, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        _, _, shared, dt, out, norm = parts
+        ctx.shared, ctx.heads = len(shared), len(dt)
+        ctx.save_for_backward(out, norm)
+        return project.view_as(project), folded.view_as(folded)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dproject: Tensor, dfolded: Tensor) -> tuple[Tensor | None, ...]:
+        out, norm = ctx.saved_tensors
+        return None, None, *unpack_mixer(dproject, dfolded, out, norm, ctx.shared, ctx.heads)
+
+
+def packed_once(
+    parts: tuple[Tensor, ...], types: TypesOfStep, width: WidthOfStep | None
+) -> tuple[Tensor, Tensor]:
+    """As `pack_mixer`, from what the step has of these weights, if it keeps any.
+
+    Args:
+        parts: those of a width, as `pack_mixer` takes them.
+        types: of both results.
+        width: what is kept.
+    """
+    if width is not None and (kept := width.take(len(parts[0]), types, pack)):
+        packed: tuple[Tensor, Tensor] = _OfStep.apply(*kept, *parts)  # type: ignore[no-untyped-call]
+        return packed
+    return pack_mixer(*parts, types.project, types.out)
