@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import documents
+import matmamba_vision as mv
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,7 +69,7 @@ def save_vectors(folder: Path) -> None:
 def save_videos(folder: Path) -> None:
     """A talk, and a folder with two videos."""
     (folder / "VIDEOS").mkdir()
-    for name, seeds in (("talk.mp4", [1, 2]), ("VIDEOS/talk.mp4", [1, 2]), ("VIDEOS/walk.mkv", [2, 3])):
+    for name, seeds in (("talk.mp4", [1, 2]), ("VIDEOS/lecture.mp4", [1, 2]), ("VIDEOS/walk.mkv", [2, 3])):
         write_video(folder / name, at_rate(cuts(seeds, [2, 2])))
 
 
@@ -200,4 +201,6 @@ def world(made: Path, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "world"
     shutil.copytree(made, folder, symlinks=True, copy_function=copy)
     with chdir(folder):
+        with mv.open_gallery("V", write=True) as gallery:
+            gallery.relocate(made / "VIDEOS", folder / "VIDEOS")
         yield folder

@@ -466,7 +466,7 @@ BAD_INDEXES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "labels is the text 'xy'",
     ),
     "reading": ({"reading": 5}, TypeError, "reading is an int"),
-    "broken files": ({"images": ["a.jpg"]}, MatMambaError, "max_broken"),
+    "broken files": ({"images": ["a.jpg"]}, MatMambaError, "no readable images"),
     "model": ({"model": "nobody"}, MatMambaError, "nobody"),
     "width": ({"widths": ["1/5"]}, MatMambaError, "1/5"),
     "widths": ({"widths": [5]}, TypeError, r"widths\[0\]"),

@@ -195,6 +195,7 @@ def prepared(accumulate: int) -> Training:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_steps_of_training_pack_once_each_and_are_the_same_steps(accumulate: int, packed: list[int]) -> None:
     """Launched eagerly, and by graphs that read what a graph of its own packs."""
