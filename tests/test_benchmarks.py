@@ -46,21 +46,18 @@ from timm import create_model
 NANO = "matmamba_nano_patch4_32"
 SHAPE = peers.BlockShape(dim=64, heads=8, head_dim=16, state_dim=8, tokens=9, batch=2)
 FOLDER = Path(report.__file__).parent
-# Those that start many processes, or compile, are left to `make slow`.
-TINY = (
-    pytest.param(
-        against_vit,
-        {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]},
-        marks=pytest.mark.slow,
-    ),
+TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
+    (against_vit, {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]}),
     (block_time, {"shape": SHAPE}),
-    pytest.param(latency, {"models": [NANO]}, marks=pytest.mark.slow),
+    (latency, {"models": [NANO]}),
     (listing, {"files": 200}),
-    pytest.param(nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}, marks=pytest.mark.slow),
+    (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),
     (small_gallery, {"counts": [50]}),
-    pytest.param(start, {"pictures": 3}, marks=pytest.mark.slow),
+    (start, {"pictures": 3}),
     (width_time, {"name": NANO, "batch": 2}),
 )
+# They start many processes, or compile.
+LONG = (against_vit, latency, nested_cost, start)
 
 
 def row(**target: float) -> targets.Row:
@@ -109,7 +106,10 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert json.loads(file.read_text()) == {"cases": []}
 
 
-@pytest.mark.parametrize(("script", "tiny"), TINY, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("script", "tiny"),
+    [pytest.param(*one, marks=[pytest.mark.slow] * (one[0] in LONG), id=one[0].__name__) for one in TINY],
+)
 def test_each_script_runs(script: ModuleType, tiny: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     script.main(["--quick", "--threads", "1", "--output", str(file)], **tiny)
