@@ -81,6 +81,7 @@ def test_a_gallery_is_the_same_though_a_worker_was_killed(cluster: str, place: P
     assert not (place / "many.shards").exists()
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_same_gallery_and_adds_to_it(
     cluster: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_call_keeps_what_was_encoded_and_goes_on(cluster: str, place: Path) -> None:
     encoder, events = slow_encoder(), list[Event]()
     mv.index(place / "photos", place / "one", model=encoder, **QUICK)
@@ -148,6 +150,7 @@ mv.index_on_ray(photos, gallery, cluster=cluster, **options)
 """
 
 
+@pytest.mark.slow
 def test_a_call_that_was_killed_goes_on(cluster: str, place: Path) -> None:
     encoder, many = slow_encoder(), place / "many"
     mv.index(place / "photos", place / "one", model=encoder, **QUICK)
@@ -183,10 +186,10 @@ def test_the_limit_of_broken_files_counts_over_all_shards(cluster: str, place: P
 
 
 # Each takes some seconds to begin.
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("parquet", "given")]
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("shards by url", "parquet", "given")]
 
 
-@pytest.mark.parametrize("kind", ["shards by url", *SLOW])
+@pytest.mark.parametrize("kind", SLOW)
 def test_any_kind_of_images_is_dealt_out(cluster: str, place: Path, kind: str) -> None:
     files = sorted(map(str, (place / "photos").rglob("*.png")))
     images: Any = files
@@ -242,6 +245,7 @@ def test_a_cluster_without_room_is_told(
     assert not (place / "g").exists()
 
 
+@pytest.mark.slow
 def test_the_example_of_help_runs(cluster: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     shutil.copytree("photos", "PHOTOS")
