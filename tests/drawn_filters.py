@@ -61,24 +61,23 @@ names = st.sampled_from(
         "nothing",
     ]
 )
+
+
+def described(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    """What is known of an image: path, label and metadata, of which nothing is there that is None."""
+    names = ("year", "score", "camera", "odd name", "étage", "label")
+
+    def joined(path: Any, label: Any, *values: Any) -> tuple[Any, ...]:
+        known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        if "camera" in known:
+            known["camera"] = {"model": known["camera"]}
+        return path, label, known
+
+    return st.builds(joined, *parts)
+
+
 images = st.lists(
-    st.builds(
-        lambda path, label, year, score, model, odd, floor, other: (
-            path,
-            label,
-            {
-                key: value
-                for key, value in {
-                    "year": year,
-                    "score": score,
-                    "camera": model if model is None else {"model": model},
-                    "odd name": odd,
-                    "étage": floor,
-                    "label": other,
-                }.items()
-                if value is not None
-            },
-        ),
+    described(
         words,
         st.none() | words,
         *[st.none() | scalars | st.booleans()] * 3,

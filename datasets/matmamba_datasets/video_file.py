@@ -1,4 +1,4 @@
-"""Video files and streams, read frame by frame in constant memory: whatever PyAV opens.
+"""Video files, read frame by frame in constant memory: whatever PyAV opens.
 
 Times are seconds since the beginning of the video, as players show them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -40,11 +40,9 @@ class VideoFile:
     """A video that is open; close it, or use it in a `with`.
 
     Args:
-        source: a path; with `stream` anything that PyAV opens, such as "rtsp://..." or "pipe:0".
-        stream: whether it may be something else than a regular file.
+        source: a path of a regular file.
         limits: of the size of a frame, the default ones if None.
         threads: that decode, 0 for as many as there are cores.
-        options: of libavformat, by name.
 
     Attributes:
         name: what errors call it.
@@ -62,16 +60,13 @@ class VideoFile:
         self,
         source: str | os.PathLike[str],
         *,
-        stream: bool = False,
         limits: Limits | None = None,
         threads: int = 0,
-        options: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.damaged, self.reached = os.fspath(source), 0, 0.0
-        if not stream:
-            require_file(self.name)
+        require_file(self.name)
         # As a file, whatever its name looks like to libavformat.
-        self._container = _opened(self.name, self.name if stream else f"file:{self.name}", options)
+        self._container = _opened(self.name, f"file:{self.name}")
         try:
             self._stream = pictures_of(self._container, self.name, limits or Limits())
         except BrokenVideoError:
@@ -236,12 +231,12 @@ def faults(name: str) -> Iterator[None]:
         raise BrokenVideoError(name, (error.strerror or str(error)).lower()) from error
 
 
-def _opened(name: str, place: str, options: Mapping[str, str] | None) -> InputContainer:
+def _opened(name: str, place: str) -> InputContainer:
     """What libavformat makes of a place; `BrokenVideoError` if that is nothing, or no video."""
     import av
 
     with faults(name):
-        container = av.open(place, options=dict(options or {}), metadata_errors="ignore")
+        container = av.open(place, metadata_errors="ignore")
     # It takes texts for what a terminal shows, and images for videos of one frame.
     form = container.format.name
     if form in ("tty", "image2") or form.endswith("_pipe"):

@@ -22,8 +22,6 @@ from .engine import (
     BINARY,
     FLOAT16,
     INT8,
-    NO_KEY,
-    OVERSAMPLING,
     Condition,
     Floats,
     Ints,
@@ -221,7 +219,7 @@ class EdgeCollection:
         with saying(self.place):
             records = self.shard.retrieve(keys.tolist(), payload, list(vectors) or False)
         found = {int(record.id): record for record in records}
-        return [_stored(found[key], vectors) for key in keys.tolist() if key in found]
+        return [StoredPoint.of(found[key], vectors) for key in keys.tolist() if key in found]
 
     def query(
         self, stages: Sequence[Stage], condition: Condition | None = None, *, payload: bool = True
@@ -251,19 +249,7 @@ class EdgeCollection:
             )
             with saying(self.place):
                 records, ahead = self.shard.scroll(request)
-            yield [_stored(record, ()) for record in records]
-
-    def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
-        """The keys of the points whose vectors are nearest."""
-        codes = qe.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
-        params = qe.SearchParams(hnsw_ef=field.search_effort or None, exact=exact, quantization=codes)
-        found = np.full((len(xq), k), NO_KEY, dtype=np.int64)
-        for row, vector in enumerate(xq):
-            query = qe.Query.Nearest(vector, using=field.name)
-            with saying(self.place):
-                points = self.shard.query(qe.QueryRequest(limit=k, query=query, params=params))
-            found[row, : len(points)] = [point.id for point in points]
-        return found
+            yield [StoredPoint.of(record, ()) for record in records]
 
     def index_payload(self, name: str, kind: str) -> None:
         """Index a part of the payload."""
@@ -315,12 +301,6 @@ def _params(field: VectorField, fewest_for_graph: int) -> Any:
             m=field.links, ef_construct=field.effort, full_scan_threshold=fewest_for_graph
         ),
     )
-
-
-def _stored(record: Any, vectors: Sequence[str]) -> StoredPoint:
-    found = record.vector or {}
-    arrays = {name: np.array(found[name], dtype=np.float32) for name in vectors if name in found}
-    return StoredPoint(int(record.id), dict(record.payload or {}), arrays)
 
 
 @contextmanager

@@ -61,11 +61,8 @@ def _values(stage: Stage, row: int, inner: list[Any], condition: Any) -> dict[st
 
 
 def _params(stage: Stage) -> Any:
-    if stage.exact:
-        return qe.SearchParams(exact=True)
-    codes = (
-        qe.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
-        if stage.field.quantisation
-        else None
-    )
-    return qe.SearchParams(hnsw_ef=stage.effort or stage.field.search_effort or None, quantization=codes)
+    """How a stage is searched: an exact one by no graph, and by no codes."""
+    effort = 0 if stage.exact else stage.effort or stage.field.search_effort
+    codes = qe.QuantizationSearchParams(ignore=stage.exact, rescore=True, oversampling=OVERSAMPLING)
+    quantised = codes if stage.field.quantisation else None
+    return qe.SearchParams(exact=stage.exact, hnsw_ef=effort or None, quantization=quantised)

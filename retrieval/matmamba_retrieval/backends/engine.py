@@ -72,6 +72,13 @@ class StoredPoint:
     payload: dict[str, Any]
     vectors: dict[str, Floats] = field(default_factory=dict)
 
+    @staticmethod
+    def of(record: Any, vectors: Sequence[str]) -> StoredPoint:
+        """That of an engine's record, with some of its vectors."""
+        found = record.vector or {}
+        arrays = {name: np.array(found[name], dtype=np.float32) for name in vectors if name in found}
+        return StoredPoint(int(record.id), dict(record.payload or {}), arrays)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -163,17 +170,6 @@ class Collection(Protocol):
 
     def scroll(self, condition: Condition, parts: Sequence[str] = ()) -> Iterator[list[StoredPoint]]:
         """Points that fulfil a condition, by ascending keys, in blocks; of the payload some parts alone."""
-        ...
-
-    def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
-        """The (nq, k) keys of the nearest points to (nq, dim) queries, -1 where there are fewer.
-
-        Args:
-            field: whose vectors are compared.
-            xq: normalised queries.
-            k: how many.
-            exact: compare all numbers of all points.
-        """
         ...
 
     def index_payload(self, name: str, kind: str) -> None:

@@ -16,7 +16,6 @@ from .engine import (
     BINARY,
     FLOAT16,
     INT8,
-    NO_KEY,
     OVERSAMPLING,
     Condition,
     Floats,
@@ -170,7 +169,7 @@ class ServerCollection:
                 self.name, keys.tolist(), with_payload=payload, with_vectors=list(vectors) or False
             )
         found = {int(record.id): record for record in records}
-        return [_stored(found[key], vectors) for key in keys.tolist() if key in found]
+        return [StoredPoint.of(found[key], vectors) for key in keys.tolist() if key in found]
 
     def query(
         self, stages: Sequence[Stage], condition: Condition | None = None, *, payload: bool = True
@@ -199,25 +198,7 @@ class ServerCollection:
                     limit=KEYS_AT_ONCE,
                     with_payload=list(parts) or False,
                 )
-            yield [_stored(record, ()) for record in records]
-
-    def nearest(self, field: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
-        """The keys of the points whose vectors are nearest."""
-        codes = qm.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
-        params = qm.SearchParams(hnsw_ef=field.search_effort or None, exact=exact, quantization=codes)
-        found = np.full((len(xq), k), NO_KEY, dtype=np.int64)
-        for row, vector in enumerate(xq.tolist()):
-            with saying(self.place):
-                answer = self.client.query_points(
-                    self.name,
-                    query=vector,
-                    using=field.name,
-                    limit=k,
-                    search_params=params,
-                    with_payload=False,
-                )
-            found[row, : len(answer.points)] = [point.id for point in answer.points]
-        return found
+            yield [StoredPoint.of(record, ()) for record in records]
 
     def index_payload(self, name: str, kind: str) -> None:
         """Index a part of the payload."""
@@ -311,20 +292,11 @@ def _request(stages: Sequence[Stage], row: int, condition: Any, payload: bool) -
 
 
 def _search_params(stage: Stage) -> Any:
-    if stage.exact:
-        return qm.SearchParams(exact=True)
-    codes = (
-        qm.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
-        if stage.field.quantisation
-        else None
-    )
-    return qm.SearchParams(hnsw_ef=stage.effort or stage.field.search_effort or None, quantization=codes)
-
-
-def _stored(record: Any, vectors: Sequence[str]) -> StoredPoint:
-    found = record.vector or {}
-    arrays = {name: np.array(found[name], dtype=np.float32) for name in vectors if name in found}
-    return StoredPoint(int(record.id), dict(record.payload or {}), arrays)
+    """How a stage is searched: an exact one by no graph, and by no codes."""
+    effort = 0 if stage.exact else stage.effort or stage.field.search_effort
+    codes = qm.QuantizationSearchParams(ignore=stage.exact, rescore=True, oversampling=OVERSAMPLING)
+    quantised = codes if stage.field.quantisation else None
+    return qm.SearchParams(exact=stage.exact, hnsw_ef=effort or None, quantization=quantised)
 
 
 @contextmanager

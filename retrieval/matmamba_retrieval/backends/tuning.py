@@ -16,7 +16,7 @@ from ..gallery.snapshot import Snapshot
 from ..index.recipes import FEW_ROWS
 from ..index.rerank import prefix
 from .edge import EdgeStore
-from .engine import BINARY, FLOAT16, INT8, Collection, Floats, Ints, VectorField
+from .engine import BINARY, FLOAT16, INT8, NO_KEY, Collection, Floats, Ints, Stage, VectorField
 from .layout import vector_name
 from .wish import RECALL, Wish
 
@@ -160,11 +160,22 @@ def _recall_on(sample: tuple[Floats, Floats], vector: VectorField) -> float:
             store.close()
 
 
+def nearest(collection: Collection, vector: VectorField, xq: Floats, k: int, *, exact: bool = False) -> Ints:
+    """The (nq, k) keys of the nearest points to (nq, dim) queries, -1 where there are fewer."""
+    found = np.full((len(xq), k), NO_KEY, dtype=np.int64)
+    # One by one: so many lists at once would be large.
+    for row in range(len(xq)):
+        stage = Stage(field=vector, xq=xq[row : row + 1], length=k, exact=exact)
+        points = collection.query([stage], payload=False)[0]
+        found[row, : len(points)] = [point.key for point in points]
+    return found
+
+
 def recall(collection: Collection, vector: VectorField, xq: Floats, exact: Ints | None = None) -> float:
     """Share of the nearest that a list holds, of (nq, dim) queries, by the collection's own exact search."""
     if exact is None:
-        exact = collection.nearest(vector, xq, NEAREST, exact=True)
-    listed = collection.nearest(vector, xq, LISTED)
+        exact = nearest(collection, vector, xq, NEAREST, exact=True)
+    listed = nearest(collection, vector, xq, LISTED)
     held = [np.isin(true, some).mean() for true, some in zip(exact, listed, strict=True)]
     return float(np.mean(held))
 
@@ -183,7 +194,7 @@ def measured_fields(
         if each.approximate:
             most = EXACT_NUMBERS // max(1, len(gallery) * each.dim)
             xq = _sample(gallery, each)[1][: max(LEAST_QUERIES, most)]
-            exact = collection.nearest(each, xq, NEAREST, exact=True)
+            exact = nearest(collection, each, xq, NEAREST, exact=True)
             for effort in EFFORTS if each.links else (0,):
                 each = replace(each, search_effort=effort)
                 recalls[each.name] = recall(collection, each, xq, exact)

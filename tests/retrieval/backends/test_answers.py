@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_filters import Filter, filters
+from drawn_filters import Filter, described, filters
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from matmamba_retrieval import (
@@ -191,23 +191,7 @@ def test_images_of_the_gallery_ask_by_their_stored_vectors(tmp_path: Path, place
 
 # Metadata whose values are of one type each, as filters of an engine need them.
 typed = st.lists(
-    st.builds(
-        lambda path, label, year, score, model, odd, floor, other: (
-            path,
-            label,
-            {
-                key: value
-                for key, value in {
-                    "year": year,
-                    "score": score,
-                    "camera": model if model is None else {"model": model},
-                    "odd name": odd,
-                    "étage": floor,
-                    "label": other,
-                }.items()
-                if value is not None
-            },
-        ),
+    described(
         st.sampled_from(["", "a", "cat"]),
         st.none() | st.sampled_from(["", "a", "Cat", "cat", "5"]),
         st.none() | st.integers(-5, 5),
