@@ -34,6 +34,8 @@ BATCH = 256
 ORIGINALS = 16
 T = TypeVar("T")
 DEFAULT_K = 10
+# Checked once, not by each query.
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from .queries import (
     vector_parts,
 )
 from .query_images import Asked
-from .search_pass import BATCH, ORIGINALS, SearchPass, hits_wanted, require_search, why_few
+from .search_pass import BATCH, DEFAULT_LIMITS, ORIGINALS, SearchPass, hits_wanted, require_search, why_few
 from .strategies import StrategyChoice
 from .text_queries import TextQueries, TextQuery, read_texts
 
@@ -207,7 +207,7 @@ class SearchedGallery(OpenedGallery):
         single = alone and isinstance(text, str | None) and not len(like) and vectors is None
         choice = StrategyChoice(strategy=strategy, query_width=query_width, dim=dim, shortlist=shortlist)
         require_search(k, unlike_weight, where, min_score, reading)
-        limits = reading or Limits()
+        limits = reading or DEFAULT_LIMITS
         with self.reading() as gallery:
             queries = read_queries(query, gallery, limits)
             liked = stored_queries("like", like, gallery)

@@ -21,22 +21,20 @@ from .settling import arrays, settled
 
 
 class Asking:
-    """A strategy without a gate, for k hits of one state of a gallery.
+    """A strategy without a gate, for k hits of one state of a gallery: checked once, asked by every query.
 
     Args:
         state: that answers.
         strategy: that fits vectors of its dim, and k.
         k: hits wanted.
-        matching: images that may be answered; None for all.
 
     Raises:
         GalleryError: the strategy needs vectors that were not pushed, another index, or an effort that
             nothing takes.
     """
 
-    def __init__(self, state: PushedState, strategy: Strategy, k: int, matching: Matching | None) -> None:
+    def __init__(self, state: PushedState, strategy: Strategy, k: int) -> None:
         self._state, self._strategy, self._k = state, strategy, k
-        self._matching = matching
         contents = state.contents
         self._full = state.field(contents.spec.width, contents.spec.dim)
         widths = [step.gallery_width if place == 0 else "full" for place, step in enumerate(strategy.steps)]
@@ -55,20 +53,25 @@ class Asking:
         if step.effort is not None and not self._fields[0].links:
             raise GalleryError(f"the index {name!r} of {place} takes no effort of {step.effort}")
 
-    def hits(self, queries: Queries) -> tuple[Hits, list[list[ScoredPoint]]]:
-        """The k best images for each query, and the same as points with their payload."""
+    def hits(self, queries: Queries, matching: Matching | None) -> tuple[Hits, list[list[ScoredPoint]]]:
+        """The k best images for each query, and the same as points with their payload.
+
+        Args:
+            queries: at whichever widths the strategy asks for.
+            matching: images that may be answered; None for all.
+        """
         strategy, cost = self._strategy, Cost()
         encoded = QueryWidths(queries, self._full.dim, cost)
         stages = [self._stage(place, encoded) for place in range(len(strategy.steps))]
         last_width = strategy.rerank_width or "full"
         xq, nearest = encoded.at(last_width), None
-        found = self._asked(stages, xq, max(self._k, strategy.expand), cost)
+        found = self._asked(stages, xq, max(self._k, strategy.expand), matching, cost)
         D, I = arrays(found, self._k)  # noqa: E741
         if strategy.expand:
             nearest = D, I
-            D, I, found = self._expanded(stages, xq, found, cost)  # noqa: E741
+            D, I, found = self._expanded(stages, xq, found, matching, cost)  # noqa: E741
         by_full = flags(len(D), last_width == "full")
-        reason = self._reason(I)
+        reason = self._reason(I, matching)
         hits = Hits(D=D, I=I, shortlist=I, cost=cost, by_full=by_full, reason=reason, nearest=nearest)
         return hits, found
 
@@ -79,9 +82,11 @@ class Asking:
         cut = prefix(xq, step.dim)
         return Stage(field=field, xq=cut, length=step.length, exact=exact, effort=step.effort or 0)
 
-    def _asked(self, stages: list[Stage], xq: Floats, k: int, cost: Cost) -> list[list[ScoredPoint]]:
+    def _asked(
+        self, stages: list[Stage], xq: Floats, k: int, matching: Matching | None, cost: Cost
+    ) -> list[list[ScoredPoint]]:
         """The best of the candidates by all coordinates; what was compared is counted."""
-        start, live, matching = time.perf_counter(), self._state.contents.live, self._matching
+        start, live = time.perf_counter(), self._state.contents.live
         if matching is not None and matching.condition is None:
             return [[] for _ in xq]
         condition = None if matching is None else matching.condition
@@ -99,14 +104,19 @@ class Asking:
         return found
 
     def _expanded(
-        self, stages: list[Stage], xq: Floats, found: list[list[ScoredPoint]], cost: Cost
+        self,
+        stages: list[Stage],
+        xq: Floats,
+        found: list[list[ScoredPoint]],
+        matching: Matching | None,
+        cost: Cost,
     ) -> tuple[Floats, Ints, list[list[ScoredPoint]]]:
         """D and I (nq, k) by the mean of each query and its nearest, of which the first stays in front."""
         expand = self._strategy.expand
         D, I = arrays(found, expand)  # noqa: E741
         mean = expanded(xq, I, self._halves)
         first = rerank(mean, I[:, :1], self._halves, 1)
-        behind = self._asked(stages, mean, self._k, cost)
+        behind = self._asked(stages, mean, self._k, matching, cost)
         D, I = put_first(*first, *arrays(behind, self._k))  # noqa: E741
         return D, I, [[*points[:1], *others] for points, others in zip(found, behind, strict=True)]
 
@@ -114,8 +124,8 @@ class Asking:
         """(n, D) stored vectors in half precision, as they are in a folder's gallery."""
         return self._state.vectors(keys).astype(np.float16)
 
-    def _reason(self, I: Ints) -> str:  # noqa: E741
+    def _reason(self, I: Ints, matching: Matching | None) -> str:  # noqa: E741
         """Why there are fewer than k hits, if there are: images are counted only then."""
-        if not (I == NO_KEY).any() or self._matching is None:
+        if matching is None or not (I == NO_KEY).any():
             return ""
-        return why_fewer(self._matching.total(self._state), self._k)
+        return why_fewer(matching.total(self._state), self._k)

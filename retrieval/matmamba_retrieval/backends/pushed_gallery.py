@@ -20,7 +20,7 @@ from ..strategies.engines import IndexChoice
 from ..strategies.hits import Hits
 from ..strategies.queries import Queries
 from ..strategies.searchable import Selection
-from ..strategies.stages import require_fit, require_k
+from ..strategies.stages import MOST_BOUND, require_fit, require_k
 from ..strategies.strategy import Step, Strategy
 from .address import open_store
 from .answers import Asking
@@ -300,13 +300,21 @@ class PushedGallery:
 
     def staged(self, strategy: Strategy, queries: Queries, k: int, allowed: Selection | None = None) -> Hits:
         """The k best images for each query: see `AnsweringGallery`."""
-        seen, matching = self._asked(), Matching.of(allowed)
-        require_k(self, k, len(self))
-        if strategy.steps:
-            require_fit(strategy, k, self.spec.dim)
-        hits, found = Asking(seen, strategy, k, matching).hits(queries)
+        hits, found = self._bound(strategy, k).hits(queries, Matching.of(allowed))
         self._keep(found)
         return hits
+
+    def _bound(self, strategy: Strategy, k: int) -> Asking:
+        """The strategy, checked once against what is seen."""
+        seen = self._asked()
+        if (known := seen.bound.get((strategy, k))) is None:
+            require_k(self, k, len(self))
+            if strategy.steps:
+                require_fit(strategy, k, self.spec.dim)
+            if len(seen.bound) >= MOST_BOUND:
+                seen.bound.clear()
+            known = seen.bound[strategy, k] = Asking(seen, strategy, k)
+        return known
 
     def _keep(self, found: Iterable[Iterable[ScoredPoint]]) -> None:
         """Keep the rows of hits, which whoever asked for them will ask for next."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ..errors import GalleryError
+from ..strategies.strategy import Strategy
 from .conditions_of_points import none_of
 from .engine import BINARY, FLOAT16, INT8, Collection, Floats, Ints, VectorField
 from .layout import LABEL, Contents
@@ -23,10 +25,14 @@ class PushedState:
     Attributes:
         collection: that answers.
         contents: what it said of itself.
+        bound: strategies that were checked against it, by themselves and k.
     """
 
     collection: Collection
     contents: Contents
+    bound: dict[tuple[Strategy, int], Any] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def place(self) -> str:
