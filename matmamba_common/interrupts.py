@@ -1,8 +1,8 @@
 """Ctrl-C as one line and an exit status: from the first moment of a program on, and to its last.
 
-A program that starts installs `leave_when_interrupted` first, which ends it while there is nothing to finish,
-such as while Python imports. Work runs within `interruptible`, where Ctrl-C raises `KeyboardInterrupt`, so that
-what is under way ends in order.
+A program that starts calls `leave_when_interrupted` first: while Python imports there is nothing to finish.
+Work runs within `interruptible`, where Ctrl-C raises `KeyboardInterrupt`, so that what is under way ends in
+order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AGAIN_S = 0.02
 
 
 def leave_when_interrupted(line: str = SAID) -> None:
-    """From now on Ctrl-C ends the process at once; where it is ignored, as in a shell's background, it stays so.
+    """From now on Ctrl-C ends the process at once; where it is ignored, as in the background, it stays so.
 
     Args:
         line: what is said then, "" for nothing.
