@@ -38,11 +38,11 @@ def parse(
     refuse_values_of_switches(kind, arguments)
     take = partial(
         tyro.cli,
-        kind,  # type: ignore[arg-type]
+        kind,
         prog=f"matmamba {command}",
         description=description,
         args=arguments,
-        **known,  # type: ignore[arg-type]
+        **known,
     )
     # Help, and completion for shells, are what the parser prints itself.
     if any(word in HELP or word.startswith("--tyro-") for word in arguments):
