@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import tyro
-from matmamba_vision.cli import arguments
 from matmamba_vision.cli.flags import flags_of
 from matmamba_vision.cli.main import COMMANDS, main
 
@@ -66,7 +65,7 @@ def test_the_flags_are_those_that_the_parser_knows(line: str, monkeypatch: pytes
         kinds.append(kind)
         raise Known
 
-    monkeypatch.setattr(arguments.tyro, "cli", note)
+    monkeypatch.setattr(tyro, "cli", note)
     with pytest.raises(Known):
         main(line.split())
     parser = tyro.extras.get_parser(kinds[0])
