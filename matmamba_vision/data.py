@@ -23,7 +23,7 @@ from matmamba_datasets.verify import damaged_shards, decode_all
 
 from .config_file import filled
 from .errors import refusals
-from .given import require_lists, require_path
+from .given import require_folder, require_lists
 from .progress import Listener, Reporter
 
 DataLike: TypeAlias = DataConfig | Mapping[str, Any]
@@ -139,7 +139,7 @@ def prepare_shards(
     """
     require("shard_mb", shard_mb, AboveZero)
     require("max_size", max_size, MaxSize)
-    report, folder, data = Reporter(progress), require_path("output", output), _config_of(data)
+    report, folder, data = Reporter(progress), require_folder("output", output), _config_of(data)
     elsewhere = not data.root or is_url(data.root)
     root = data.root if elsewhere else str(Path(data.root).absolute())
     splits = open_splits(data)

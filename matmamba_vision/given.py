@@ -13,6 +13,15 @@ from matmamba_common.settings import Bounds, kind_of, require
 from .errors import ConfigError
 
 PathLike: TypeAlias = str | os.PathLike[str]
+# How files end that programs of this kind write; a folder may have any other dot in its name.
+OF_FILES = frozenset(
+    f".{name}"
+    for name in (
+        *("bin", "ckpt", "npy", "npz", "onnx", "pkl", "pt", "pth", "safetensors"),
+        *("csv", "db", "faiss", "json", "jsonl", "parquet", "sqlite", "tar", "txt", "yaml", "yml", "zip"),
+        *("html", "jpeg", "jpg", "pdf", "png", "svg"),
+    )
+)
 
 
 def require_path(name: str, value: Any) -> Path:
@@ -103,6 +112,24 @@ def require_number(name: str, value: Any) -> None:
     require_type(name, value, Real, "a number")
     if value != value:
         raise ConfigError(f"{name} is not a number")
+
+
+def require_folder(name: str, folder: Any, written: str = "a folder") -> Path:
+    """The folder that an argument names, which is to be written: refused if its name is that of a file.
+
+    Args:
+        name: of the argument.
+        folder: as it was given.
+        written: what is, for the message.
+
+    Raises:
+        TypeError: it is no path.
+        ConfigError: it ends as files do, and is no folder that is there; or it is a file.
+    """
+    path = require_path(name, folder)
+    if not path.is_dir() and (path.suffix.lower() in OF_FILES or path.is_file()):
+        raise ConfigError(f"{name} {path} is the name of a file: {written} is written")
+    return path
 
 
 def require_place(name: str, file: Any) -> Path:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from matmamba_common.counts import counted as named
 from matmamba_datasets import BrokenTally, left_out_text
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class Reporter:
     def broken(self, tally: BrokenTally) -> None:
         """Tell which images could not be read, and what was no image."""
         if tally.found:
-            self.say(f"{len(tally.found)} files were left out:\n{tally.listing()}")
+            self.say(f"{named(len(tally.found), 'file')} left out:\n{tally.listing()}")
         self.left_out(tally.foreign)
 
 

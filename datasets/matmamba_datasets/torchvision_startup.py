@@ -9,20 +9,21 @@ operators stay unavailable.
 
 `import matmamba_datasets` sees to it. But timm may be imported first: run as a program, this file copies
 itself to where Python finds it at every start, and `make` does so in the environment that it makes, if timm
-cannot be imported there. It imports nothing but the standard library until torchvision is asked for.
+cannot be imported there. What every start of Python waits for, and an interrupt would break, is little: until
+torchvision is asked for, it imports what Python has imported anyway.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
-import sysconfig
-from collections.abc import Sequence
-from importlib.abc import Loader
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from pathlib import Path
+    from types import ModuleType
+    from typing import Any
 
 NAME = "_matmamba_torchvision"
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -30,15 +31,16 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _KEPT: list[Any] = []
 
 
-class Mender(Loader):
+class Mender:
     """Runs torchvision's own loader, once more with the missing operators declared if they are missing."""
 
-    def __init__(self, own: Loader) -> None:
+    def __init__(self, own: Any) -> None:
         self._own = own
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As its own loader does."""
-        return self._own.create_module(spec)
+        made: ModuleType | None = self._own.create_module(spec)
+        return made
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the module; raises whatever its own code raises for any other reason."""
@@ -61,9 +63,13 @@ class Mender(Loader):
     @classmethod
     def find_spec(cls, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """Of torchvision, with this loader; of nothing else."""
-        spec = PathFinder.find_spec(name, path) if name == "torchvision" else None
+        if name != "torchvision":
+            return None
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = cls(spec.loader)
+            spec.loader = cls(spec.loader)  # type: ignore[assignment]
         return spec
 
 
@@ -77,6 +83,10 @@ def mend_when_imported() -> None:
 
 def install() -> Path:
     """Let every start of this Python import this file; returns where it is then."""
+    import shutil
+    import sysconfig
+    from pathlib import Path
+
     folder = Path(sysconfig.get_path("purelib"))
     shutil.copyfile(__file__, folder / f"{NAME}.py")
     (folder / f"{NAME}.pth").write_text(f"import {NAME}\n")

@@ -6,16 +6,19 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import tyro
-from matmamba_common.settings import Rule, check
+from matmamba_common.settings import check
 
 from ..errors import ConfigError
 from ..nearest import did_you_mean
 from .console import say
+from .flags import HELP, flags_of, refuse_unfit, refuse_values_of_switches
 
 A = TypeVar("A")
 
@@ -23,43 +26,49 @@ A = TypeVar("A")
 def parse(
     kind: type[A], command: str, description: str | None, arguments: list[str], default: A | None = None
 ) -> A:
-    """An instance of the dataclass `kind` filled by flags; a wrong flag is named, and exits with 2.
+    """An instance of the dataclass `kind` filled by flags.
 
     Flags of the data set can be written with and without `data.` before them, in all commands.
+
+    Raises:
+        ConfigError: a flag is unknown or missing, or its value is of a wrong type; the message names it.
     """
     known = {} if default is None else {"default": default}
-    arguments = _spelt(kind, arguments, known)
-    return tyro.cli(kind, prog=f"matmamba {command}", description=description, args=arguments, **known)  # type: ignore[call-overload]
+    arguments = _spelt(kind, arguments)
+    refuse_values_of_switches(kind, arguments)
+    take = partial(
+        tyro.cli,
+        kind,
+        prog=f"matmamba {command}",
+        description=description,
+        args=arguments,
+        **known,
+    )
+    # Help, and completion for shells, are what the parser prints itself.
+    if any(word in HELP or word.startswith("--tyro-") for word in arguments):
+        return take()
+    try:
+        # Its own words are those of a programmer, in a box.
+        with redirect_stderr(StringIO()):
+            return take()
+    except SystemExit:
+        refuse_unfit(kind, command, arguments, default is not None)
+        # Whatever else it has to say about them.
+        return take()
 
 
-def _spelt(kind: type[A], arguments: list[str], known: dict[str, A]) -> list[str]:
+def _spelt(kind: type[Any], arguments: list[str]) -> list[str]:
     """The flags as this command names them; one that it does not know either way stays."""
-    wanted = {word.partition("=")[0] for word in arguments if word.startswith("--")}
-    if wanted <= _own_flags(kind):
-        return arguments
-    flags = set(tyro.extras.get_parser(kind, **known)._option_string_actions)  # type: ignore[call-overload]
+    flags = {flag.name for flag in flags_of(kind)}
     others = {flag.rpartition(".")[2] for flag in flags if "." in flag and not flag.startswith("--data.")}
     found = dict[str, str]()
-    for flag in wanted - flags:
+    for flag in {word.partition("=")[0] for word in arguments if word.startswith("--")} - flags:
         bare = flag.removeprefix("--data.").removeprefix("--data-").removeprefix("--")
         fits = {f"--{bare}"} if bare in others else {f"--{bare}", f"--data.{bare}"}
         if one := fits & flags:
             found[flag] = one.pop()
     words = (word.partition("=") for word in arguments)
     return [found.get(flag, flag) + sign + value for flag, sign, value in words]
-
-
-def _own_flags(kind: type[Any]) -> set[str]:
-    """Flags that a command surely has, known without building its parser: fields that are plain settings."""
-    hints, found = get_type_hints(kind, include_extras=True), {"--help"}
-    for field in fields(kind):
-        hint = hints[field.name]
-        rules = hint.__metadata__ if get_origin(hint) is Annotated else ()
-        held = get_args(hint)[0] if rules else hint
-        if not is_dataclass(held) and all(isinstance(rule, Rule) for rule in rules):
-            found.add(flag_of(field.name))
-            found |= {flag_of(f"no-{field.name}")} if held is bool else set()
-    return found
 
 
 def config_named(arguments: Sequence[str]) -> Path | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
+from matmamba_common.counts import counted
 from matmamba_common.settings import Bounds
 from matmamba_datasets import BrokenTally, DataConfig, TableReading, left_out_text
 from rich.table import Table
@@ -156,8 +157,10 @@ def _prepare(arguments: list[str]) -> int:
         )
     for split in done.splits:
         size = f"{split.bytes / 1e6:,.1f} MB"
-        console.print(f"{split.name}: {split.images:,} images in {split.shards} shards, {size}")
-    _list_broken(console, done.broken, "were left out")
+        console.print(
+            f"{split.name}: {counted(split.images, 'image')} in {counted(split.shards, 'shard')}, {size}"
+        )
+    _list_broken(console, done.broken, "left out")
     reporter(console).left_out(done.foreign)
     console.print(
         f"next: matmamba train --data.name shards --data.root {quote(str(args.output))}", soft_wrap=True
@@ -173,17 +176,17 @@ def _verify(arguments: list[str]) -> int:
         found = verify_data(args.data.config(), progress=listener)
     if found.shards is not None:
         damaged = f"{found.summed} with a checksum, {len(found.damaged)} damaged"
-        console.print(f"{found.shards} shards, {damaged}", soft_wrap=True)
+        console.print(f"{counted(found.shards, 'shard')}, {damaged}", soft_wrap=True)
     for name, count in found.images.items():
         broken = found.broken.get(name, {})
-        console.print(f"{name}: {count:,} images, {len(broken)} broken", soft_wrap=True)
+        console.print(f"{name}: {counted(count, 'image')}, {len(broken)} broken", soft_wrap=True)
     # All of it: that is what it is asked for.
     if found.left_out:
         said = left_out_text(found.left_out, most=len(found.left_out))
         console.print(said, markup=False, soft_wrap=True)
-    _list_broken(console, found.damaged, "(shards) are damaged")
+    _list_broken(console, found.damaged, "(of shards) damaged")
     everything = {name: why for broken in found.broken.values() for name, why in broken.items()}
-    _list_broken(console, everything, "are broken")
+    _list_broken(console, everything, "broken")
     return 0 if found.whole else 1
 
 
@@ -210,7 +213,7 @@ def _speed(arguments: list[str]) -> int:
 def _list_broken(console: Console, broken: dict[str, str], what: str) -> None:
     if broken:
         listing = BrokenTally(0, 1.0, found=broken).listing(most=len(broken))
-        console.print(f"{len(broken)} files {what}:\n{listing}", markup=False, soft_wrap=True)
+        console.print(f"{counted(len(broken), 'file')} {what}:\n{listing}", markup=False, soft_wrap=True)
 
 
 _ACTIONS: dict[str, Callable[[list[str]], int]] = {

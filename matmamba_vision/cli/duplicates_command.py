@@ -25,6 +25,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from matmamba_common.counts import counted
 from matmamba_retrieval import Gallery
 from rich.markup import escape
 from rich.table import Table
@@ -118,7 +119,7 @@ def _run_scenes(args: DuplicatesFlags) -> None:
         for share, span in zip(group.shares, group.spans, strict=True):
             console.print(f"{share:.2f}  {span}", markup=False, soft_wrap=True)
         console.print("")
-    console.print(f"{len(groups)} scenes come again at a similarity of {args.threshold:g} or more")
+    console.print(f"scenes that come again at a similarity of {args.threshold:g} or more: {len(groups)}")
     if args.html is not None:
         say(f"page with the pictures: {args.html}")
 
@@ -127,20 +128,22 @@ def _print(args: DuplicatesFlags, console: Console, found: DuplicatesFound, dele
     for group in found.groups[: args.top]:
         console.print(_table(group))
     if len(found.groups) > args.top:
-        console.print(
-            f"... and {len(found.groups) - args.top} more groups: --top, --json or --html show them"
-        )
+        more = counted(len(found.groups) - args.top, "more group")
+        console.print(f"... and {more}: --top, --json or --html show all")
     extra = len(found.surplus)
     console.print(
-        f"{len(found.groups)} groups at a similarity of {args.threshold:g} or more: {extra} images too many"
+        f"{counted(len(found.groups), 'group')} at a similarity of {args.threshold:g} or more:"
+        f" {counted(extra, 'image')} too many"
     )
     if deleted:
         console.print(
-            f"{deleted} images deleted from {escape(str(args.gallery))}; their files are untouched",
+            f"{counted(deleted, 'image')} deleted from {escape(str(args.gallery))}; no file was touched",
             soft_wrap=True,
         )
     elif args.delete and extra:
-        console.print(f"nothing was deleted: --delete --yes deletes these {extra} images from the gallery")
+        console.print(
+            f"nothing was deleted: --delete --yes deletes {counted(extra, 'image')} from the gallery"
+        )
 
 
 def _table(group: DuplicateGroup) -> Table:

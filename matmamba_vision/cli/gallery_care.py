@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from matmamba_common.counts import counted
 from matmamba_retrieval import Gallery
 
 from ..upkeep import health
@@ -90,7 +91,9 @@ def verify(arguments: list[str]) -> int:
         said = f"{damage.file} {damage.what}; to restore it: {damage.remedy}"
         console.print(said, markup=False, soft_wrap=True)
     if found.whole:
-        compared = f"; {found.compared:,} images were compared with their vectors" if found.compared else ""
+        compared = (
+            f"; {counted(found.compared, 'image')} encoded again and compared" if found.compared else ""
+        )
         _say_whole(console, args.gallery, compared)
     return 0 if found.whole else 1
 
@@ -116,7 +119,7 @@ def compact(arguments: list[str]) -> int:
     args = parse(GalleryFlags, "gallery compact", _COMPACT, arguments)
     gone = health.compact(args.gallery)
     with Gallery(args.gallery) as gallery:
-        said = f"{args.gallery}: {gone:,} deleted images left out, {len(gallery):,} images"
+        said = f"{args.gallery}: {counted(gone, 'deleted image')} left out, {counted(len(gallery), 'image')}"
     Console(highlight=False).print(said, soft_wrap=True)
     return 0
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from matmamba_common.counts import counted
 from matmamba_common.settings import Bounds
 from matmamba_datasets.names import safe_cell, shown
 from matmamba_retrieval import Gallery
@@ -134,7 +135,7 @@ def show(arguments: list[str]) -> int:
             _print_rows(gallery, shown[start : start + _AT_ONCE], args.format, header=start == 0)
     if args.format == "table":
         more = f", {len(shown)} shown: --limit 0 shows all" if len(shown) < len(keys) else ""
-        Console(highlight=False).print(f"{len(keys):,} images{more}")
+        Console(highlight=False).print(f"{counted(len(keys), 'image')}{more}")
     return 0
 
 
@@ -168,10 +169,12 @@ def delete(arguments: list[str]) -> int:
         ids = contents.ids_to_delete(gallery, args.ids, args.where)
         if args.yes and ids:
             count = contents.delete(gallery, ids)
-            console.print(f"{count} images deleted, {len(gallery)} left; their files are untouched")
+            console.print(f"{counted(count, 'image')} deleted, {len(gallery):,} left; no file was touched")
             return 0
     for image_id in ids[:SHOWN]:
         console.print(escape(image_id), soft_wrap=True)
     more = f" ({len(ids) - SHOWN} not shown)" if len(ids) > SHOWN else ""
-    console.print(f"{len(ids)} images{more}; nothing was deleted" + (": --yes deletes them" if ids else ""))
+    console.print(
+        f"{counted(len(ids), 'image')}{more}; nothing was deleted" + (": --yes deletes them" if ids else "")
+    )
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from matmamba_common.counts import counted
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.storage.spec import ELSEWHERE, made_elsewhere
 
@@ -56,7 +57,8 @@ def encoder(arguments: list[str]) -> int:
         return 0
     compared = "none of its images could be compared"
     if done.cosine is not None:
-        compared = f"{done.compared} images compared: mean cosine {done.cosine:.4f}, least {done.least:.4f}"
+        cosines = f"mean cosine {done.cosine:.4f}, least {done.least:.4f}"
+        compared = f"{counted(done.compared, 'image')} compared: {cosines}"
     _say(f"{args.gallery}: vectors of {done.encoder}; {compared}")
     return 0
 

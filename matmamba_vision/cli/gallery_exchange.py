@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from matmamba_common.counts import counted
 from matmamba_retrieval import Gallery
 
 from ..galleries.strategies import Method
@@ -92,7 +93,9 @@ def take_in(arguments: list[str]) -> int:
     with Shown(console) as listener:
         count = import_gallery(args.file, args.gallery, existing=args.existing, progress=listener)
     with Gallery(args.gallery) as gallery:
-        console.print(f"{args.gallery}: {count:,} images imported, {len(gallery):,} in all", soft_wrap=True)
+        console.print(
+            f"{args.gallery}: {counted(count, 'image')} imported, {len(gallery):,} in all", soft_wrap=True
+        )
         if not gallery.shortlists():
             console.print("it has no index yet, and is searched exactly until `matmamba index` builds one")
     return 0
@@ -121,4 +124,4 @@ def atlas(arguments: list[str]) -> int:
 
 
 def _say_written(console: Console, file: Path, count: int) -> None:
-    console.print(f"{file}: {count:,} images, {file.stat().st_size:,} bytes", soft_wrap=True)
+    console.print(f"{file}: {counted(count, 'image')}, {file.stat().st_size:,} bytes", soft_wrap=True)

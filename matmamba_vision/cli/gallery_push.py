@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from matmamba_common.counts import counted
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.backends.comparison import PushCheck
 from matmamba_retrieval.backends.pushing import Pushed
@@ -84,7 +85,8 @@ def _say_pushed(console: Console, args: PushFlags, pushed: Pushed) -> None:
         return
     found = pushed.comparison
     lines = [
-        f"{pushed.place}: {pushed.images:,} images; {pushed.added:,} put in, {pushed.deleted:,} taken out"
+        f"{pushed.place}: {counted(pushed.images, 'image')};"
+        f" {pushed.added:,} put in, {pushed.deleted:,} taken out"
         + (", in a new collection" if pushed.anew else ""),
         f"counted {found.counted:,}; {found.sampled:,} compared with the gallery, vectors and metadata",
     ]
@@ -106,7 +108,7 @@ def _say_compared(console: Console, args: PushFlags, found: PushCheck) -> None:
     for fault in found.faults:
         console.print(f"{args.to}: {fault}", markup=False, soft_wrap=True)
     if found.whole:
-        said = f"{args.to}: {found.counted:,} images, as they were pushed; {found.sampled:,} compared"
+        said = f"{args.to}: {counted(found.counted, 'image')}, as pushed; {found.sampled:,} compared"
         console.print(said, markup=False, soft_wrap=True)
     if found.added or found.deleted:
         since = f"{found.added:,} added, {found.deleted:,} deleted"

@@ -43,6 +43,7 @@ from shlex import quote
 from typing import Literal
 
 import tyro
+from matmamba_common.counts import counted
 from matmamba_datasets import TableReading
 from matmamba_datasets import shown as printable
 from matmamba_retrieval import Gallery, GalleryError
@@ -248,7 +249,8 @@ def _frames_text(indexed: IndexedVideos) -> str:
     rate = indexed.video_seconds / max(1e-9, indexed.seconds)
     known = f", {indexed.known} of them known before" if indexed.known else ""
     return (
-        f"{indexed.videos} videos{known}: {indexed.looked_at:,} frames looked at, {indexed.scenes:,} scenes,"
+        f"{counted(indexed.videos, 'video')}{known}: {counted(indexed.looked_at, 'frame')} looked at,"
+        f" {counted(indexed.scenes, 'scene')},"
         f" {indexed.video_seconds:,.0f} s of video, {rate:,.0f} times as fast as it plays"
     )
 
@@ -260,14 +262,17 @@ def _build(args: IndexFlags, console: Console) -> None:
             args.gallery, dims=args.dims, factory=args.factory, threads=args.threads, progress=listener
         )
     with Gallery(args.gallery) as gallery:
-        console.print(f"{args.gallery}: {len(gallery)} images, indexes {', '.join(names)}", soft_wrap=True)
+        console.print(
+            f"{args.gallery}: {counted(len(gallery), 'image')}, indexes {', '.join(names)}", soft_wrap=True
+        )
 
 
 def _left_alone(args: IndexFlags, known: int) -> str:
     """What was not done with the images that the gallery had, and how to have it done."""
     names = "--prefix or --ids" if args.ids is None and args.vectors else "--prefix"
     what = ", nor does --metadata change what is known of them" if args.metadata else ""
-    return f"{known} ids were there already and are left alone{what}: --upsert replaces them, {names} renames"
+    found = f"{counted(known, 'id')} there already, left alone{what}"
+    return f"{found}: --upsert replaces, {names} renames"
 
 
 def _require_fitting(args: IndexFlags) -> None:

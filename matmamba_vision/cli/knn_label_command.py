@@ -19,6 +19,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from matmamba_common.counts import counted
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
 from rich.markup import escape
@@ -98,7 +99,9 @@ def _print(args: KnnLabelFlags, console: Console, findings: LabelFindings) -> No
         more = f", {len(found) - args.top} not shown: --top, --csv" if len(found) > args.top else ""
         console.print(f"{len(found)} {title}{more}\n")
     if findings.confirmed is not None:
-        console.print(f"the neighbours confirm {findings.confirmed:.1%} of {findings.labelled:,} labels")
+        console.print(
+            f"the neighbours confirm {findings.confirmed:.1%} of {counted(findings.labelled, 'label')}"
+        )
         if findings.confirmed < FEW_CONFIRMED:
             console.print(
                 "warning: that is little; most suggestions are wrong, and most suspicious labels right: this"

@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
+from matmamba_common.interrupts import SAID, STATUS, interruptible
 from rich.table import Table
 
 from ..allocator import keep_freed_memory, load_torch_uncollected
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _hush()
     replace_what_cannot_be_printed()
     try:
-        with refusals():
+        with interruptible(), refusals():
             return _run(arguments[0] if arguments else "--help", arguments[1:])
     except BrokenPipeError:
         # Whoever read our output has seen enough; what is left of it goes nowhere.
@@ -88,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"matmamba: error: {error}", stderr=True)
         return 2
     except KeyboardInterrupt:
-        say("matmamba: interrupted; what was saved stays", stderr=True)
-        return 130
+        say(SAID, stderr=True)
+        return STATUS
     except Exception:
         say(traceback.format_exc().rstrip(), stderr=True)
         say(REPORT, stderr=True)

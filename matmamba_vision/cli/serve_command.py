@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from matmamba_common.counts import counted
 from matmamba_common.settings import Bounds
 from matmamba_retrieval.gallery.addresses import EDGE, address_of
 
@@ -220,9 +221,8 @@ def started_lines(url: str, service: Service) -> list[str]:
     for name in service.names():
         about = service.describe(name)
         widths = ", ".join(map(_width_text, about["widths"]))
-        lines.append(
-            f"  {name}: {about['images']:,} images, version {about['version']}; {widths or 'no widths'}"
-        )
+        images = counted(about["images"], "image")
+        lines.append(f"  {name}: {images}, version {about['version']}; {widths or 'no widths'}")
     return lines
 
 

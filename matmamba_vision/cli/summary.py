@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from matmamba_common.counts import counted
 from matmamba_retrieval import Gallery
 
 from .console import Console
@@ -20,8 +21,9 @@ def continuable(gallery: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         if Gallery.exists(gallery):
             with Gallery(gallery) as stopped:
+                images = counted(len(stopped), "image")
                 Console(stderr=True).print(
-                    f"\nstopped: {gallery} has {len(stopped)} images; the same command goes on from there",
+                    f"\nstopped: {gallery} has {images}; the same command goes on from there",
                     soft_wrap=True,
                     highlight=False,
                 )
@@ -41,4 +43,4 @@ def summarise(console: Console, folder: Path, verb: str, *, count: int, total: i
     """
     seconds = max(1e-9, seconds)
     took = f" in {timedelta(seconds=round(seconds))} ({count / seconds:,.0f}/s)" if count else ""
-    console.print(f"{folder}: {count} images {verb}, {total} in all{took}", soft_wrap=True)
+    console.print(f"{folder}: {counted(count, 'image')} {verb}, {total:,} in all{took}", soft_wrap=True)

@@ -17,7 +17,7 @@ from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..given import require_number, require_type, require_whole
+from ..given import require_folder, require_number, require_type, require_whole
 from ..progress import Reporter
 from .shortlists import build_shortlists
 
@@ -89,6 +89,7 @@ class Wanted:
     among: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
+        require_folder("gallery", self.gallery)
         for name in ("prefix", "factory", "shard"):
             require_type(name, getattr(self, name), str, "a text")
         require_type("dims", self.dims, Sequence, "a sequence of whole numbers")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from matmamba_common.counts import counted
 from matmamba_datasets import Limits
 from matmamba_retrieval import Encoded, GalleryError, Hits, Plan, Queries, Row, Strategy, search
 from matmamba_retrieval.index.library import load_faiss
@@ -178,7 +179,11 @@ class SearchPass:
     def _answer(self, name: str, source: str | bytes | Image.Image, hits: Hits, place: int) -> Answer:
         scores, keys = hits.D[place], hits.I[place]
         found = keys != NO_KEY
-        reason = self.few if found.all() else hits.reason or f"the strategy found only {found.sum()} images"
+        reason = (
+            self.few
+            if found.all()
+            else hits.reason or f"the strategy found only {counted(int(found.sum()), 'image')}"
+        )
         if self.min_score is not None:
             enough = found & (scores >= self.min_score)
             if enough.sum() < found.sum():
@@ -237,4 +242,4 @@ def hits_wanted(k: int | None, gallery: Searchable) -> int:
 def why_few(k: int | None, gallery: Searchable) -> str:
     """Why there are fewer hits than were asked for, if the gallery has too few images."""
     few = k is not None and len(gallery) < k
-    return f"the gallery has {len(gallery)} images: fewer than k = {k}" if few else ""
+    return f"the gallery has {counted(len(gallery), 'image')}: fewer than k = {k}" if few else ""

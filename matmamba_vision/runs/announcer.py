@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.counts import counted
 from matmamba_datasets import BrokenTally
 
 from ..checkpoint import checkpoint_file
@@ -77,7 +78,7 @@ class Announcer:
             file, epochs = checkpoint_file(self._config.output), self._config.optim.epochs
             self._report.say(f"{file} is that of epoch {kept_epoch} of {epochs}")
         if saved:
-            self._report.say(f'saved: {saved}; go on with resume "auto"')
+            self._report.say(f"saved: {saved}; go on with resume auto")
         # More of them were listed by the error that ended the run.
         if tally.found and not tally.is_over:
-            self._report.say(f"{len(tally.found)} unreadable files were left out:\n{tally.listing()}")
+            self._report.say(f"{counted(len(tally.found), 'unreadable file')} left out:\n{tally.listing()}")

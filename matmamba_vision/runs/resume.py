@@ -47,7 +47,7 @@ def find_checkpoint(config: TrainConfig, saves: Saves, resume: str) -> Found | N
     if resume == "no":
         if (saves.all() or checkpoint_file(config.output).exists()) and not config.overwrite:
             raise ConfigError(
-                f'{config.output} holds a finished or interrupted run: go on with resume "auto", choose'
+                f"{config.output} holds a finished or interrupted run: go on with resume auto, choose"
                 " another output, or overwrite it"
             )
         return None

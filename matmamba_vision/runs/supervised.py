@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from matmamba_common.counts import counted
 from matmamba_datasets import Splits, open_splits
 
 from ..errors import ConfigError, refusals
@@ -198,7 +199,7 @@ def _named(config: TrainConfig) -> str:
 
 def _counted(splits: Splits) -> str:
     train = splits.train
-    return f"{len(train):,} images, {len(splits.held_out):,} held out, {len(train.classes)} classes"
+    return f"{counted(len(train), 'image')}, {len(splits.held_out):,} held out, {len(train.classes)} classes"
 
 
 def _warn_of_classes(splits: Splits, report: Reporter) -> None:

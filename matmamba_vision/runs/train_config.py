@@ -15,7 +15,7 @@ from matmamba_datasets import DataConfig
 
 from ..config_file import as_plain, filled, load_into
 from ..errors import refusals
-from ..given import PathLike, require_path
+from ..given import PathLike, require_folder, require_path
 from ..training import (
     EngineConfig,
     MixConfig,
@@ -162,6 +162,7 @@ def check_config(config: TrainConfig) -> None:
         TypeError: a value is of a wrong type.
     """
     check(config)
+    require_folder("output", config.output)
 
 
 def save_config(config: TrainConfig, file: Path) -> None:

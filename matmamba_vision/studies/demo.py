@@ -20,7 +20,7 @@ from ..config_file import shipped_config
 from ..errors import ConfigError, refusals
 from ..galleries.embedder import Embedder
 from ..galleries.image_intake import index
-from ..given import PathLike, require_path
+from ..given import PathLike, require_folder
 from ..measures.environment import environment, peak_memory_mib
 from ..progress import Listener, Reporter
 from ..runs import TrainConfig, load_config, train
@@ -106,7 +106,7 @@ def demo(
         MissingPackageError: scikit-learn, which brings the digits, is not installed.
         TypeError: an argument of a wrong type.
     """
-    folder, report = require_path("output", output), Reporter(progress)
+    folder, report = require_folder("output", output), Reporter(progress)
     require_least(1, epochs=epochs)
     require_least(0, seed=seed)
     _clear(folder)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.counts import counted
 from PIL import Image
 
 from ..galleries.page import Card, Page, PageTable, Section
 from ..galleries.pictures import Pictures
-from .demo_words import counted, full_width, million, milliseconds, share, times, way_words, width_words
+from .demo_words import full_width, million, milliseconds, share, times, way_words, width_words
 from .examples import Example, Picture
 from .goals import GOALS, DemoGoal
 

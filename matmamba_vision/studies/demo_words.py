@@ -35,11 +35,6 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f} x"
 
 
-def counted(count: int, name: str) -> str:
-    """A count with its name."""
-    return f"{count:,} {name}{'' if count == 1 else 's'}"
-
-
 def way_words(row: dict[str, Any]) -> str:
     """What a strategy does, from its row of results."""
     width = width_words(row["query_width"])

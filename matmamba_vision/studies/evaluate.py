@@ -26,7 +26,7 @@ from ..errors import refusals
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import some
 from ..galleries.gallery_model import ModelLike, embedder_at
-from ..given import PathLike, require_path, require_type
+from ..given import PathLike, require_folder, require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
@@ -167,7 +167,7 @@ def evaluate(
     require_least(2, queries=queries)
     require_least(0, workers=workers, threads=threads, seed=seed)
     require_type("grid", grid, (str, os.PathLike, Grid), "a name, a file, or a Grid")
-    place = None if output is None else require_path("output", output)
+    place = None if output is None else require_folder("output", output)
     limit_threads(threads)
     tried = _opened(grid)
     if grid == "quick":

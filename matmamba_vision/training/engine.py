@@ -112,6 +112,6 @@ def named_losses() -> Iterator[None]:
         if _distributed() and any(sign in str(error).lower() for sign in _LOST):
             reason = str(error).strip().splitlines()[0]
             raise LostProcessError(
-                f'another process of this run is gone: {reason}; go on with resume "auto"'
+                f"another process of this run is gone: {reason}; go on with resume auto"
             ) from error
         raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.counts import counted
 from matmamba_common.settings import require_least
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.curation.duplicates import find_duplicates
@@ -100,7 +101,7 @@ def _section(number: int, group: DuplicateGroup, pictures: Pictures) -> Section:
     note = f"labels differ: {', '.join(sorted(map(str, labels)))}" if len(labels) > 1 else ""
     lead = image_card(pictures, group.rows[0], badge="kept", mark="lead")
     cards = [image_card(pictures, row, score, f"{score:.4f}") for score, row in group.others()]
-    return Section(f"Group {number}: {len(group.rows)} images", cards, lead, note, bool(note))
+    return Section(f"Group {number}: {counted(len(group.rows), 'image')}", cards, lead, note, bool(note))
 
 
 @refusals()

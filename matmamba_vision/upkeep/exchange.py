@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import refusals
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, own_strategy, say_few
-from ..given import PathLike, require_path, require_place
+from ..given import PathLike, require_folder, require_path, require_place
 from ..progress import Listener, Reporter
 from .contents import keys_where
 
@@ -74,7 +74,7 @@ def import_gallery(
     from matmamba_retrieval.exchange.gallery_parquet import Exported, import_parquet
 
     require("existing", existing, Annotated[str, OneOf(get_args(Existing))])
-    source, folder = require_path("file", file), require_path("gallery", gallery)
+    source, folder = require_path("file", file), require_folder("gallery", gallery)
     with Reporter(progress).meter("importing", len(Exported(source))) as meter:
         return import_parquet(source, folder, existing, meter.advance)
 

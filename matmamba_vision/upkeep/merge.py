@@ -14,7 +14,7 @@ from matmamba_retrieval.exchange.joining import join
 
 from ..errors import refusals
 from ..galleries.shortlists import build_shortlists, require_dims
-from ..given import require_path, require_type
+from ..given import require_folder, require_path, require_type
 from ..progress import Listener, Meter, Reporter
 
 
@@ -71,7 +71,7 @@ def merge(
         raise GalleryError("galleries is empty: name the galleries to merge")
     require_type("galleries", galleries, Sequence, "a list of folders")
     folders = [require_path(f"galleries[{place}]", folder) for place, folder in enumerate(galleries)]
-    start, into = time.monotonic(), require_path("into", into)
+    start, into = time.monotonic(), require_folder("into", into)
     sizes, dim = _survey(folders)
     wanted = require_dims(dims, factory, dim)
     with Reporter(progress).meter("merging", sum(sizes)) as meter:

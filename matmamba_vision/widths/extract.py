@@ -19,7 +19,7 @@ from ..errors import ConfigError, refusals
 from ..export import ExportError, check_onnx, export_onnx, largest_difference
 from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import CheckpointLike, checkpoint_at
-from ..given import PathLike, require_path, require_type
+from ..given import PathLike, require_folder, require_path, require_type
 from ..hub import ONNX, occupied, require_architecture, save_for_hub
 from ..measures import Latency, count_macs, count_parameters, measure_latency
 from ..models import MatMamba
@@ -154,7 +154,7 @@ def extract(
     require_least(0, workers=workers)
     require_type("data", data, str, "a text")
     require_type("root", root, (str, os.PathLike), "a path")
-    place, parent = require_path("output", output), checkpoint_at(model)
+    place, parent = _place(output), checkpoint_at(model)
     _require_free(place, parent, overwrite=overwrite, onnx=onnx)
     cut = _cut(parent, named_width(width, parent), place)
     if _is_file(place):
@@ -178,6 +178,11 @@ def extract(
     if isinstance(accuracy, str):
         return replace(cut.found, onnx=difference, latency=latency, not_measured=accuracy)
     return replace(cut.found, onnx=difference, latency=latency, accuracy=accuracy.row)
+
+
+def _place(output: PathLike) -> Path:
+    place = require_path("output", output)
+    return place if _is_file(place) else require_folder("output", place, "a folder, or a .safetensors file,")
 
 
 def _is_file(place: Path) -> bool:

@@ -14,7 +14,7 @@ from ..device import limit_threads
 from ..errors import ConfigError, refusals
 from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import CheckpointLike, checkpoint_at
-from ..given import PathLike, require_path
+from ..given import PathLike, require_folder
 from ..measures.budget import MEASURED, Budget, parse_budget
 from ..measures.choice import Choice
 from ..measures.cost import count_macs, count_parameters
@@ -155,7 +155,7 @@ def select(
     require_least(1, images=images, evaluations=evaluations, profile_batch=profile_batch)
     require_least(1, batch_size=batch_size)
     require_least(0, workers=workers, threads=threads, seed=seed)
-    folder = None if output is None else require_path("output", output)
+    folder = None if output is None else require_folder("output", output)
     if folder is not None and (folder / SLICE_FILE).exists() and not overwrite:
         raise ConfigError(f"{folder / SLICE_FILE} exists: name another output, or overwrite it")
     limit_threads(threads)

@@ -21,7 +21,7 @@ from ..errors import ConfigError, refusals
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_images, some
 from ..galleries.gallery_model import ModelLike, embedder_at
-from ..given import PathLike, require_lists, require_path
+from ..given import PathLike, require_folder, require_lists
 from ..measures import predict
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
@@ -155,7 +155,7 @@ def validate(
     require_lists(widths=widths, gallery_widths=gallery_widths, dims=dims, knn=knn)
     require_least(1, gallery_images=gallery_images, knn=knn, dims=dims, batch_size=batch_size)
     require_least(0, workers=workers, threads=threads, seed=seed)
-    folder = None if output is None else require_path("output", output)
+    folder = None if output is None else require_folder("output", output)
     if probe:
         # Before the work, so that a missing package costs none.
         import sklearn  # noqa: F401

@@ -134,7 +134,7 @@ def test_broken_training_images_are_left_out_and_listed(
     assert not (tmp_path / "strict").exists()
     capsys.readouterr()
     assert main([*train, "--output", str(tmp_path / "lax")]) == 0
-    assert "1 unreadable files were left out" in capsys.readouterr().out
+    assert "1 unreadable file left out" in capsys.readouterr().out
 
 
 def test_search_finds_an_image_by_itself(
@@ -206,7 +206,7 @@ def test_unreadable_files_are_skipped_counted_and_listed(
     assert main(index) == 0
     said = capsys.readouterr().out
     assert "23 images added" in said
-    assert "1 files were left out" in said
+    assert "1 file left out" in said
     assert f"1 entry in {photos}/ is not read:\n  1 not an image (.txt): notes.txt" in said
     assert str(photos / "bright" / "01.jpg") in said
 
@@ -441,7 +441,7 @@ def test_an_interrupted_training_says_what_is_there(photos: Path, tmp_path: Path
     said, complaint = process.communicate()
     assert process.returncode == 130
     assert "is that of epoch" in said
-    assert 'go on with resume "auto"' in said
+    assert "go on with resume auto" in said
     assert "Traceback" not in complaint
     load_checkpoint(tmp_path / "x")
 

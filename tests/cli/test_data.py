@@ -46,7 +46,7 @@ def test_shards_are_prepared_and_trained_on(
     assert prepare(photos, tmp_path / "shards", "--max-broken", "0.1") == 0
     said = capsys.readouterr().out
     assert "train: " in said
-    assert "1 files were left out" in said
+    assert "1 file left out" in said
     assert "00.jpg: not an image file" in said
     assert "matmamba train --data.name shards" in said
     run = ["--output", str(tmp_path / "run"), "--model.img-size", "16", "--optim.epochs", "1"]
@@ -126,7 +126,7 @@ def test_every_broken_image_is_listed(photos: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert verify("folder", photos, "--workers", "1") == 1
     said = capsys.readouterr().out
-    assert f"{len(files)} files are broken" in said
+    assert f"{len(files)} files broken" in said
     assert all(f"{file}: " in said for file in files)
 
 

@@ -131,6 +131,35 @@ BAD = {
 }
 
 
+# Commands that write a folder, with what is wrong about their output alone.
+FOLDERS = (
+    "train --data.name digits --output @/run.pth",
+    "distill --teacher @/none.npy --images @/none --output @/run.pt",
+    "select --checkpoint matmamba_nano_patch4_32 --budget params=10k --output @/chosen.yaml",
+    "evaluate --checkpoint matmamba_nano_patch4_32 --output @/results.json",
+    "validate --checkpoint matmamba_nano_patch4_32 --output @/results.json",
+    "extract --checkpoint matmamba_nano_patch4_32 --width 1/2 --output @/small.pth",
+    "demo --output @/report.html",
+    "data prepare --name folder --root @/none --output @/shards.tar",
+    "index --images @/full --gallery @/photos.sqlite",
+    "index --vectors @/none.npy --gallery @/photos.npy",
+    "merge @/none --into @/g.db",
+    "gallery import @/none.parquet @/g.parquet",
+)
+
+
+@pytest.mark.parametrize("line", FOLDERS)
+def test_a_folder_that_has_the_name_of_a_file_is_refused(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    assert main(line.replace("@", str(tmp_path)).split()) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert f"{line.split('@')[-1]} is the name of a file: a folder" in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bad_input_of_each_command_is_one_line(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -111,7 +111,7 @@ def test_nothing_is_deleted_without_yes(folder: Path, run: Run) -> None:
     assert "15 images deleted, 15 left" in run(
         "gallery", "delete", folder, "--where", "label = 'dog'", "--yes"
     )
-    assert "1 images deleted" in run("gallery", "delete", folder, "--ids", "<i>1", "--yes")
+    assert "1 image deleted" in run("gallery", "delete", folder, "--ids", "<i>1", "--yes")
     assert live(folder) == [f"<i>{n}" for n in range(15) if n != 1]
     assert Path(folder.parent / "0.png").is_file()
 
@@ -202,7 +202,7 @@ def test_damaged_vectors_are_encoded_again_from_their_images(tmp_path: Path, run
     # Also where the whole file is lost, and the gallery does not open.
     next((folder / "segments").glob("*.npy")).unlink()
     assert "3 images encoded again" in run("gallery", "repair", folder)
-    assert "; 3 images were compared" in run("gallery", "verify", folder, "--images", 100)
+    assert "; 3 images encoded again and compared" in run("gallery", "verify", folder, "--images", 100)
     (photos / "0.png").unlink()
     (photos / "1.png").rename(photos / "0.png")
     shown = run("gallery", "verify", folder)
@@ -263,7 +263,7 @@ def test_duplicates_are_shown_before_they_are_deleted(
     assert shown.count("data:image/jpeg") == 1
     assert shown.count("class=missing") == len(COPIES)
     said = run(*find, "--delete")
-    assert "nothing was deleted: --delete --yes deletes these 3 images" in said
+    assert "nothing was deleted: --delete --yes deletes 3 images" in said
     assert len(live(folder)) == COUNT
     assert "--delete" in run(*find, "--yes", status=2)
     assert "3 images deleted" in run(*find, "--delete", "--yes")

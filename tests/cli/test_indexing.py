@@ -298,7 +298,7 @@ def test_what_was_there_already_is_counted(
     assert command("index", "--vectors", "@y.npy", "--gallery", "@v", "--model-name", "clip") == 0
     printed = capsys.readouterr().out
     assert "10 images added, 60 in all" in printed
-    assert "50 ids were there already" in printed
+    assert "50 ids there already" in printed
     assert "--prefix or --ids" in printed
 
 

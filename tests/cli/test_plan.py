@@ -112,7 +112,7 @@ def test_queries_that_cannot_be_read_are_said_and_too_many_keep_the_plan_that_wa
         assert gallery.plan == before
     assert plan(indexed, photos, "--target", "recall=0.9", "--k", "2") == 0
     said = capsys.readouterr().out
-    assert "1 files were left out" in said
+    assert "1 file left out" in said
     assert "torn.jpg" in said
 
 

@@ -245,7 +245,7 @@ def test_what_the_system_refuses_is_an_error_of_the_family(config: TrainConfig, 
     with pytest.raises(MatMambaError, match=r"cannot write to the folder .*file"):
         train(replace(config, output=str(tmp_path / "file" / "run")))
     train(config)
-    with pytest.raises(MatMambaError, match=r'holds a finished or interrupted run: go on with resume "auto"'):
+    with pytest.raises(MatMambaError, match=r"holds a finished or interrupted run: go on with resume auto"):
         train(config)
     with pytest.raises(MatMambaError, match="no-such is damaged"):
         train(config, resume=tmp_path / "no-such")

@@ -194,7 +194,10 @@ def test_values_and_keys_are_parameters() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lable = 'a'", "'lable', which is none of id, path, label, camera.model, year; did you mean label"),
+        ("lable = 'a'", "'lable'; did you mean label.; there are id, path, label, camera.model, year$"),
+        ("lbl = 'a'", "'lbl'; did you mean label"),
+        ("taken > 5", "unknown column 'taken'; there are id, path, label, camera.model, year$"),
+        ("5 < taken", "unknown column 'taken'; there are"),
         ("Year = 1", "did you mean year"),
         ("camera.modle = 'x'", "did you mean camera.model"),
         ("label = kitten", "text takes single quotes: 'kitten'"),

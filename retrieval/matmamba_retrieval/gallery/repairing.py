@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from matmamba_common.counts import counted
 from numpy.typing import NDArray
 
 from ..index.gallery_index import build_index, save_index
@@ -59,7 +60,7 @@ def repair(folder: Path | str, encoder_of: EncoderOf | None = None) -> list[str]
                 done += _repair_shortlists(folder, catalog, generation)
             swept = sweep(catalog, folder)
         flush_folder(folder)
-        done += [f"removed {swept} files that nothing speaks of"] * bool(swept)
+        done += [f"removed what nothing speaks of: {counted(swept, 'file')}"] * bool(swept)
         return done + [
             f"{LEFT}{left.file} {left.what}; to restore it: {left.remedy}" for left in verify(folder)
         ]
@@ -108,7 +109,8 @@ def _repair_segment(
     with catalog.transaction():
         catalog.put_segment(generation.number, restored.noted(written))
         catalog.forget_versions(generation.number, restored.since)
-    yield f"wrote {record.file} anew, with {restored.encoded} images encoded again at width {record.width}"
+    encoded = counted(restored.encoded, "image")
+    yield f"wrote {record.file} anew, with {encoded} encoded again at width {record.width}"
     yield from restored.lost
 
 

@@ -23,6 +23,8 @@ Node = exp.Expr
 T = TypeVar("T")
 COLUMNS = ("id", "path", "label")
 # Bounds that keep SQLite within its own; the values of an IN are not counted.
+# How like a known name one has to be that was probably meant to be it.
+_LIKENESS = 0.5
 MOST_CHARACTERS, MOST_COMPARISONS, MOST_NESTED, MOST_PATTERN = 1_000_000, 1_000, 50, 1_000
 _COMPARISONS: dict[type[Node], str] = {
     exp.EQ: "=",
@@ -142,7 +144,7 @@ class ConditionReader(ABC, Generic[T]):
 
     def _compare(self, left: Node, sign: str, right: Node, whole: Node) -> T:
         if _is_name(left) and _is_name(right):
-            return self.names_compared(self._name(left), sign, self._name(right))
+            return self.names_compared(self._name(left), sign, self._name(right, perhaps_text=True))
         if _is_name(right):
             left, sign, right = right, _MIRRORED[sign], left
         if not _is_name(left):
@@ -170,7 +172,7 @@ class ConditionReader(ABC, Generic[T]):
         found = self.like(name, pattern, None if escape is None else _mark(escape))
         return self.negated(found) if node.args.get("negate") else found
 
-    def _name(self, node: Node) -> Name:
+    def _name(self, node: Node, perhaps_text: bool = False) -> Name:
         if not _is_name(node):
             raise _refused(node)
         parts = _parts(node)
@@ -180,22 +182,25 @@ class ConditionReader(ABC, Generic[T]):
         if shown not in self._fields and parts[0].lower() == "metadata":
             parts = parts[1:]
         if ".".join(parts) not in self._fields:
-            raise self._unknown(shown, node)
+            raise self._unknown(shown, perhaps_text)
         if any(letter in '"\\' or letter < " " for part in parts for letter in part):
             raise GalleryError(
                 f"a filter cannot name the field {shown!r}: it holds a quote, \\ or a line break"
             )
         return Name(shown, field=tuple(parts))
 
-    def _unknown(self, name: str, node: Node) -> GalleryError:
+    def _unknown(self, name: str, perhaps_text: bool) -> GalleryError:
+        """What is wrong with a name: a column is misspelt, or a text beside a known one lacks its quotes."""
         known = [*COLUMNS, *sorted(set(self._fields) - set(COLUMNS))]
         by_lower = {other.lower(): other for other in known}
-        near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, 3)]
+        close = difflib.get_close_matches(name.lower(), by_lower, 3, _LIKENESS)
+        near = [by_lower[match] for match in close]
         guess = f"; did you mean {' or '.join(near)}?" if near else ""
-        text = f"; text takes single quotes: '{name}'" if not near and isinstance(node, exp.Column) else ""
+        text = f"; text takes single quotes: '{name}'" if perhaps_text else ""
         more = f" and {len(known) - 40} more" if len(known) > 40 else ""
-        listed = f"{', '.join(known[:40])}{more}{guess}{text}"
-        return GalleryError(f"the filter names an unknown column {name!r}, which is none of {listed}")
+        listed = f"{', '.join(known[:40])}{more}"
+        said = f"the filter names an unknown column {name!r}{guess}{text}; there are {listed}"
+        return GalleryError(said)
 
 
 def _fitting(name: Name, values: Sequence[Value], whole: Node) -> Name:
