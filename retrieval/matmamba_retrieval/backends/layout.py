@@ -51,8 +51,9 @@ def row_of(payload: Mapping[str, Any], place: str) -> Row:
     """The image that `payload_of` described; `GalleryError` if it is no such thing."""
     image_id, path, label = payload.get(ID), payload.get(PATH), payload.get(LABEL)
     metadata = payload.get(METADATA) or {}
-    strings = isinstance(image_id, str) and isinstance(path, str)
-    if not (strings and (label is None or isinstance(label, str))):
+    if not (
+        isinstance(image_id, str) and isinstance(path, str) and (label is None or isinstance(label, str))
+    ):
         raise GalleryError(f"{place} has a point that no push wrote: its id is {image_id!r:.80}")
     if not isinstance(metadata, dict):
         raise GalleryError(f"{place}: the metadata of {image_id!r} are {metadata!r:.80}, not an object")
