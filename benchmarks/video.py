@@ -5,8 +5,9 @@
 Clips are made of photos. `speed`: ten minutes of pans, zooms and cuts at 25 frames a second, at each size, by
 `index_video` with the shipped weights at a frame a second and by keyframes alone, decoding included. `sieve`:
 a talk with slides and a camera that watches a place, with noise; frames compared by the smallest width, and
-by the full one, which then encodes them all: seconds of the encoder, and which scenes are cut. `cuts`: scenes
-cut hard, against the truth and against PySceneDetect's detectors on the same file. Writes results/video.json.
+by the full one, which then encodes them all: seconds of the encoder, which scenes are cut, and of how many
+visitors a frame is kept. `cuts`: scenes cut hard, against the truth and against PySceneDetect's detectors on
+the same file. Writes results/video.json.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from matmamba_vision import index_video
 from matmamba_vision.galleries.embedder import Embedder
 from matmamba_vision.galleries.gallery_model import embedder_at
 from matmamba_vision.measures.environment import environment
-from matmamba_vision.video.known_videos import FrameNote
+from matmamba_vision.video.known_videos import FrameNote, frames_of
 from measuring import parse, prepare, write_json
-from video_clips import Drawn, film, repeated, surveillance, talk, with_noise, write_clip
+from video_clips import Drawn, film, repeated, surveillance, talk, visits_drawn, with_noise, write_clip
 
 MODEL = "matmamba_mini_patch16_128"
 SIZES = ((160, 90), (640, 360), (1280, 720), (1920, 1080))
@@ -120,10 +121,13 @@ def encoder_seconds() -> Iterator[list[float]]:
 def sieve(place: Path, photos: Path, model: Embedder, kind: str, quick: bool, threads: int) -> dict[str, Any]:
     """What the encoder takes by the small width and by the full one, and whether scenes are the same."""
     drawn = Drawn(photos, (640, 360), seed=1)
+    visits = list[tuple[float, float]]()
     if kind == "talk":
         pictures = talk(drawn, *((3, 6) if quick else (24, 15)))
     else:
-        pictures = surveillance(drawn, *((20, 1) if quick else (300, 12)))
+        seconds = 20 if quick else 300
+        visits = visits_drawn(drawn, seconds, 1 if quick else 12)
+        pictures = surveillance(drawn, seconds, visits)
     file = write_clip(place / f"{kind}.mp4", with_noise(pictures, drawn.noise(4)), threads)
     found: dict[str, Any] = {"clip": kind}
     scenes = {}
@@ -132,13 +136,17 @@ def sieve(place: Path, photos: Path, model: Embedder, kind: str, quick: bool, th
             indexed = index_video(
                 file, place / f"{kind}-{name}", model=model, small_width=width, threads=threads
             )
-        scenes[name] = starts(place / f"{kind}-{name}")
+        known = notes_of(place / f"{kind}-{name}")
+        scenes[name] = sorted({note.scene_start for note in known})
         found[name] = {
             "encoder_seconds": round(spent[0], 3),
             "looked_at": indexed.looked_at,
             "kept": indexed.added,
             "scenes": indexed.scenes,
         }
+        if visits:
+            there = [any(begin <= note.time < end for note in known) for begin, end in visits]
+            found[name]["visits"] = [sum(there), len(visits)]
     found["saved"] = round(1 - found["small"]["encoder_seconds"] / found["full"]["encoder_seconds"], 3)
     found["same_scenes"] = agreement(scenes["small"], scenes["full"])
     found["reached"] = found["saved"] >= PROMISED["saved"] and found["same_scenes"]["f1"] >= PROMISED["same"]
@@ -152,7 +160,7 @@ def cuts(place: Path, photos: Path, model: Embedder, quick: bool, threads: int) 
     file = write_clip(place / "cuts.mp4", with_noise(film(drawn, lengths), drawn.noise(4)), threads)
     truth = [0.0, *lengths.cumsum()[:-1].tolist()]
     index_video(file, place / "cuts", model=model, threads=threads)
-    ours = starts(place / "cuts")
+    ours = sorted({note.scene_start for note in notes_of(place / "cuts")})
     found: dict[str, Any] = {"scenes": len(truth), "ours": agreement(ours, truth), "detectors": {}}
     for name in ("ContentDetector", "AdaptiveDetector"):
         start = time.perf_counter()
@@ -170,14 +178,13 @@ def detected(file: Path, name: str) -> list[float]:
     import scenedetect
 
     scenes = scenedetect.detect(str(file), getattr(scenedetect, name)())
-    return [start.get_seconds() for start, _ in scenes] or [0.0]
+    return [start.seconds for start, _ in scenes] or [0.0]
 
 
-def starts(gallery: Path) -> list[float]:
-    """When the scenes of a gallery's video begin."""
+def notes_of(gallery: Path) -> list[FrameNote]:
+    """What a gallery knows of its frames."""
     with Gallery(gallery) as opened:
-        notes = [FrameNote.of(row.metadata) for row in opened.rows(opened.live_keys())]
-    return sorted({note.scene_start for note in notes if note is not None})
+        return [note for _, note in frames_of(opened)]
 
 
 def agreement(found: Sequence[float], wanted: Sequence[float]) -> dict[str, float]:
@@ -235,10 +242,20 @@ def sieve_table(result: dict[str, Any]) -> str:
             f"{found['full']['encoder_seconds']:.2f}",
             f"{100 * found['saved']:.0f} %",
             f"{100 * found['same_scenes']['f1']:.0f} %",
+            " of ".join(map(str, found["small"].get("visits", []))) or "-",
         )
         for found in result["sieve"]
     ]
-    heads = ("clip", "frames", "kept", "encoder, s", "full width for all, s", "saved", "same scenes")
+    heads = (
+        "clip",
+        "frames",
+        "kept",
+        "encoder, s",
+        "full width for all, s",
+        "saved",
+        "same scenes",
+        "visits kept",
+    )
     return markdown(heads, rows)
 
 

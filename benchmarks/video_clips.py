@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,8 @@ Pixels = NDArray[np.uint8]
 FPS = 25
 # Usual settings of x264, but for the time that it takes to make the files.
 OPTIONS, KEYFRAMES = {"preset": "veryfast", "crf": "23"}, 250
+# Seconds that a visitor takes to walk through a place.
+WALK = 6.0
 
 
 @dataclass
@@ -96,17 +98,23 @@ def talk(drawn: Drawn, slides: int, seconds: float) -> Iterator[Pixels]:
             yield picture
 
 
-def surveillance(drawn: Drawn, seconds: float, visits: int) -> Iterator[Pixels]:
-    """A place that stands still, and somebody who walks through it now and then."""
+def visits_drawn(drawn: Drawn, seconds: float, count: int) -> list[tuple[float, float]]:
+    """From when to when each visitor of a place is there, in seconds; some at once."""
+    begins = sorted(drawn.chance.uniform(0, seconds - WALK, count).tolist())
+    return [(begin, begin + WALK) for begin in begins]
+
+
+def surveillance(drawn: Drawn, seconds: float, visits: Sequence[tuple[float, float]]) -> Iterator[Pixels]:
+    """A place that stands still, and visitors who walk through it, each another one."""
     width, height = drawn.size
-    place, person = next(drawn.moving(1)), np.asarray(drawn.photo().resize((width // 6, height // 2)))
-    frames, walk = round(seconds * FPS), 6 * FPS
-    begins = sorted(drawn.chance.choice(frames - walk, visits, replace=False).tolist())
-    for frame in range(frames):
+    place = next(drawn.moving(1))
+    people = [np.asarray(drawn.photo().resize((width // 6, height // 2))) for _ in visits]
+    for frame in range(round(seconds * FPS)):
         picture = place.copy()
-        for begin in begins:
-            if begin <= frame < begin + walk:
-                left = round((frame - begin) / walk * (width - person.shape[1]))
+        for (begin, end), person in zip(visits, people, strict=True):
+            if begin <= frame / FPS < end:
+                share = (frame / FPS - begin) / (end - begin)
+                left = round(share * (width - person.shape[1]))
                 picture[-person.shape[0] :, left : left + person.shape[1]] = person
         yield picture
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 ByWidth = dict[str, Floats]
-# Batches that are decoded, but not encoded yet.
-AHEAD = 2
+# Batches that are prepared, but not encoded yet, and frames that are decoded, but not prepared.
+AHEAD, FRAMES_AHEAD = 2, 4
 # A frame is made smaller by the decoder's scaler as long as it is so many times as large as the model wants
 # it: embeddings then are nearly those of the frame at its full size.
 FINER = 2
@@ -51,6 +52,27 @@ class FrameBatch:
     prepared: Floats
     thumbnails: list[Floats]
     pictures: list[Image.Image]
+
+
+@dataclass(frozen=True, eq=False)
+class KeptFrame:
+    """A frame that is to be encoded at full width; nothing else of its batch stays in memory.
+
+    Attributes:
+        prepared: (C, S, S) as the small width wants it.
+        small: (D,) its vector at the small width.
+        picture: the frame; None where all widths want the same.
+    """
+
+    prepared: Floats
+    small: Floats
+    picture: Image.Image | None
+
+    @staticmethod
+    def of(batch: FrameBatch, place: int, small: Floats) -> KeptFrame:
+        """The one at a place of a batch whose vectors at the small width are known."""
+        picture = batch.pictures[place] if batch.pictures else None
+        return KeptFrame(batch.prepared[place].copy(), small[place].copy(), picture)
 
 
 class FrameEncoder:
@@ -85,15 +107,24 @@ class FrameEncoder:
         self.widths = tuple(labels)
         self._transforms = [embedder.transform_of(width) for width in (self.small, self.full)]
 
-    def batches(self, video: VideoFile, sampling: Sampling, start: float) -> Iterator[FrameBatch]:
+    def batches(
+        self, video: VideoFile, sampling: Sampling, start: float
+    ) -> Generator[FrameBatch, None, None]:
         """The frames of a video from a time on; the next ones are decoded while these are used.
+
+        Close it before the video, for others read that meanwhile.
 
         Raises:
             BrokenVideoError: the file cannot be read any further.
         """
-        return ahead(self._decoded(video.frames(sampling, start)), AHEAD)
+        # One thread decodes while another prepares: neither waits for the other.
+        with (
+            closing(ahead(video.frames(sampling, start), FRAMES_AHEAD)) as frames,
+            closing(ahead(self._prepared_batches(frames), AHEAD)) as batches,
+        ):
+            yield from batches
 
-    def _decoded(self, frames: Iterator[Frame]) -> Iterator[FrameBatch]:
+    def _prepared_batches(self, frames: Iterator[Frame]) -> Iterator[FrameBatch]:
         edge = frame_edge(self.embedder, (self.small, self.full))
         small, full = self._transforms
         while some := list(islice(frames, self.batch_size)):
@@ -109,21 +140,19 @@ class FrameEncoder:
         """(n, D) of all frames of a batch, at the small width."""
         return self.embedder.embed(batch.prepared, self.small)
 
-    def by_full(self, batch: FrameBatch, kept: Sequence[int], small: Floats) -> ByWidth:
-        """(k, D) by width, full and further ones, of the frames at the places `kept`.
-
-        Args:
-            batch: of the frames.
-            kept: places in it.
-            small: what `by_small` gave; a vector that is known is not computed again.
-        """
-        found, places = ByWidth(), list(kept)
+    def by_full(self, kept: Sequence[KeptFrame]) -> ByWidth:
+        """(k, D) by width, full and further ones, of frames that are kept."""
+        found = ByWidth()
         for width in (self.full, *self.widths):
             if width == self.small:
-                found[width] = small[places]
-            elif width == self.full and batch.pictures:
-                prepared = np.stack([self._transforms[1].array(batch.pictures[place]) for place in places])
-                found[width] = self.embedder.embed(prepared, width)
+                # What is known is not computed again.
+                found[width] = np.stack([frame.small for frame in kept])
             else:
-                found[width] = self.embedder.embed(batch.prepared[places], width)
+                prepared = np.stack([self._prepared(frame, width) for frame in kept])
+                found[width] = self.embedder.embed(prepared, width)
         return found
+
+    def _prepared(self, frame: KeptFrame, width: str) -> Floats:
+        if width == self.full and frame.picture is not None:
+            return self._transforms[1].array(frame.picture)
+        return frame.prepared

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
-from matmamba_datasets import Sampling, VideoFile
+from matmamba_datasets import BrokenVideoError, Sampling, VideoFile
 
-from .frame_encoding import ByWidth, Floats, FrameEncoder
+from .frame_encoding import ByWidth, Floats, FrameEncoder, KeptFrame
 from .sifting import Sieve, Sifting
+
+# Kept frames wait until a batch of them is full, or so many batches were looked at: few of each are kept, and
+# few frames at once cost more each.
+PATIENCE = 8
 
 
 @dataclass(frozen=True)
@@ -33,17 +39,51 @@ class Scene:
 
 @dataclass
 class _Open:
-    """A scene that has begun."""
+    """A scene that has begun; `end` is None until the next one does."""
 
     number: int
     start: float
+    end: float | None = None
     times: list[float] = field(default_factory=list)
     parts: list[dict[str, Floats]] = field(default_factory=list)
 
-    def ended(self, end: float) -> Scene:
-        """The scene, now that it is known when it ends."""
-        vectors = {width: np.stack([part[width] for part in self.parts]) for width in self.parts[0]}
-        return Scene(self.number, self.start, end, self.times, vectors)
+
+class _Gathering:
+    """Scenes in the making: their kept frames are encoded in full batches, whatever scenes they are of."""
+
+    def __init__(self, encoder: FrameEncoder, number: int) -> None:
+        self._encoder, self._number = encoder, number
+        self._scenes, self._waiting = deque[_Open](), deque[tuple[_Open, KeptFrame]]()
+
+    def keep(self, frame: KeptFrame, time: float, begins: bool) -> None:
+        """A frame is kept, and perhaps a scene begins with it."""
+        if begins:
+            self.end(time)
+            self._scenes.append(_Open(self._number, time))
+            self._number += 1
+        self._scenes[-1].times.append(time)
+        self._waiting.append((self._scenes[-1], frame))
+
+    def end(self, time: float) -> None:
+        """The scene that goes on, if one does, ends at a time, or with its last frame."""
+        if self._scenes and self._scenes[-1].end is None:
+            self._scenes[-1].end = max(time, self._scenes[-1].times[-1])
+
+    def encoded(self, *, all_of_them: bool) -> Iterator[Scene]:
+        """Encode what fills batches, or all there is; the scenes that are complete then."""
+        least = 1 if all_of_them else self._encoder.batch_size
+        while len(self._waiting) >= least:
+            count = min(len(self._waiting), self._encoder.batch_size)
+            some = [self._waiting.popleft() for _ in range(count)]
+            by_width = self._encoder.by_full([frame for _, frame in some])
+            for row, (scene, _) in enumerate(some):
+                scene.parts.append({width: vectors[row] for width, vectors in by_width.items()})
+        while self._scenes and (scene := self._scenes[0]).end is not None:
+            if len(scene.parts) < len(scene.times):
+                return
+            self._scenes.popleft()
+            vectors = {width: np.stack([part[width] for part in scene.parts]) for width in scene.parts[0]}
+            yield Scene(scene.number, scene.start, scene.end, scene.times, vectors)
 
 
 def scenes_of(
@@ -55,8 +95,8 @@ def scenes_of(
     start: float = 0.0,
     number: int = 1,
     told: Callable[[int, float], None] = lambda frames, time: None,
-) -> Iterator[Scene]:
-    """The scenes of a video, one after the other.
+) -> Generator[Scene, None, None]:
+    """The scenes of a video, one after the other; close it before the video.
 
     Args:
         video: an open one.
@@ -70,21 +110,20 @@ def scenes_of(
     Raises:
         BrokenVideoError: the file cannot be read any further.
     """
-    sifting, scene = Sifting(sieve), None
-    for batch in encoder.batches(video, sampling, start):
-        small = encoder.by_small(batch)
-        verdicts = [sifting.judge(*pair) for pair in zip(small, batch.thumbnails, strict=True)]
-        kept = [place for place, verdict in enumerate(verdicts) if verdict.kept]
-        by_width = encoder.by_full(batch, kept, small) if kept else {}
-        for row, place in enumerate(kept):
-            time = batch.times[place]
-            if scene is None:
-                scene = _Open(number, time)
-            elif verdicts[place].begins:
-                yield scene.ended(time)
-                scene = _Open(scene.number + 1, time)
-            scene.times.append(time)
-            scene.parts.append({width: vectors[row] for width, vectors in by_width.items()})
-        told(len(batch.times), batch.times[-1])
-    if scene is not None:
-        yield scene.ended(max(video.reached, scene.times[-1]))
+    sifting, scenes = Sifting(sieve), _Gathering(encoder, number)
+    try:
+        with closing(encoder.batches(video, sampling, start)) as batches:
+            for count, batch in enumerate(batches, 1):
+                small = encoder.by_small(batch)
+                for place, time in enumerate(batch.times):
+                    verdict = sifting.judge(small[place], batch.thumbnails[place], time)
+                    if verdict.kept:
+                        scenes.keep(KeptFrame.of(batch, place, small), time, verdict.begins)
+                told(len(batch.times), batch.times[-1])
+                yield from scenes.encoded(all_of_them=count % PATIENCE == 0)
+    except BrokenVideoError:
+        # What was read to its end is whole.
+        yield from scenes.encoded(all_of_them=True)
+        raise
+    scenes.end(video.reached)
+    yield from scenes.encoded(all_of_them=True)

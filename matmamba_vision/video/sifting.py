@@ -5,6 +5,7 @@ Both are decided by what is cheap: vectors of a small width, and thumbnails of a
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,6 +20,9 @@ Similarity = Annotated[float, Bounds(least=-1, most=1)]
 THUMBNAIL = (16, 9)
 # Frames that are kept of one scene at most: then another begins, for a scene is in memory until it ends.
 MOST_KEPT = 4096
+# What a scene showed within so many seconds, in so many views at most, is no news when it comes back: the
+# empty place behind somebody who has passed. Somebody who comes again later is.
+RECENT_S, MOST_RECENT = 5.0, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +30,8 @@ class Sieve:
     """What makes a frame one to keep, and a cut.
 
     Attributes:
-        threshold: a frame is left out if its vector has at least this cosine similarity to the last kept one
-            of its scene.
+        threshold: a frame is left out if its vector has at least this cosine similarity to the kept frame
+            that the frame before is like, or to another one of its scene that was shown within `RECENT_S`.
         cut: a scene begins where two frames that follow each other are less similar than this, and their
             thumbnails differ by `jump` or more: what comes into a view changes the vector alone, what lights
             it up the thumbnail alone.
@@ -55,6 +59,14 @@ class Verdict:
     begins: bool
 
 
+@dataclass(eq=False)
+class _View:
+    """What a kept frame shows: its vector, and when a frame was like it last, in seconds."""
+
+    vector: Floats
+    time: float
+
+
 class Sifting:
     """Judges the frames of one video, in their order.
 
@@ -65,23 +77,43 @@ class Sifting:
     def __init__(self, sieve: Sieve) -> None:
         self._sieve = sieve
         self._before: tuple[Floats, Floats] | None = None
-        self._kept: Floats | None = None
+        # The view that is shown now is the last one.
+        self._views = deque[_View](maxlen=MOST_RECENT)
         self._count = 0
 
-    def judge(self, vector: Floats, thumbnail: Floats) -> Verdict:
+    def judge(self, vector: Floats, thumbnail: Floats, time: float) -> Verdict:
         """What becomes of a frame.
 
         Args:
             vector: (D,) of length 1, of the small width.
             thumbnail: (9, 16, 3) in 0..1, as `thumbnail_of` makes it.
+            time: at which it is shown, in seconds.
         """
         begins = self._before is None or self._cut(*self._before, vector, thumbnail)
-        kept = begins or self._kept is None or float(vector @ self._kept) < self._sieve.threshold
+        view = None if begins else self._known(vector, time)
+        kept = view is None
         begins = begins or (kept and self._count >= MOST_KEPT)
         self._before = vector, thumbnail
-        if kept:
-            self._kept, self._count = vector, 1 if begins else self._count + 1
+        if begins:
+            self._views.clear()
+            self._count = 0
+        if view is None:
+            view = _View(vector, time)
+            self._count += 1
+        else:
+            self._views.remove(view)
+        view.time = time
+        self._views.append(view)
         return Verdict(kept, begins)
+
+    def _known(self, vector: Floats, time: float) -> _View | None:
+        """The view that a frame shows once more: the present one if it does, else the most similar."""
+        least, now = self._sieve.threshold, self._views[-1]
+        if float(vector @ now.vector) >= least:
+            return now
+        recent = [view for view in self._views if time - view.time <= RECENT_S]
+        likest = max(recent, key=lambda view: float(vector @ view.vector), default=now)
+        return likest if float(vector @ likest.vector) >= least else None
 
     def _cut(self, before: Floats, thumbnail_before: Floats, vector: Floats, thumbnail: Floats) -> bool:
         if float(before @ vector) >= self._sieve.cut:

@@ -48,12 +48,13 @@ def index_video(
     threads: int = 0,
     progress: Listener | None = None,
 ) -> IndexedVideos:
-    """Add frames of videos to a gallery; those that are like the one before are left out.
+    """Add frames of videos to a gallery; those that show nothing new are left out.
 
-    Every sampled frame is encoded at a small width. One whose vector is within a threshold of the last kept
-    one is left out, the others are encoded at full width. A scene begins where frames that follow each other
-    differ all over. A frame's id is the video's and a time, as "talk.mp4#t=00:12:03.500"; with it are noted
-    `video`, `time`, `scene`, `scene_start`, `scene_end` and `duration`, that of the video, in seconds;
+    Every sampled frame is encoded at a small width. One whose vector is within a threshold of the kept one
+    that was shown before it, or of another one of its scene that was shown in the last five seconds, is left
+    out; the others are encoded at full width, a batch at once. A scene begins where frames that follow each
+    other differ all over. A frame's id is the video's and a time, as "talk.mp4#t=00:12:03.500"; with it are
+    noted `video`, `time`, `scene`, `scene_start`, `scene_end` and `duration`, that of the video, in seconds;
     conditions may ask for these. Whatever stops a call, the next one goes on from the last scene it saved.
 
     Args:

@@ -36,7 +36,7 @@ class IndexedVideos(Indexed):
     Attributes:
         videos: files that were read, in part or whole.
         scenes: that were found in what was read.
-        looked_at: frames that were sampled; those that are not `added` were like the frame before.
+        looked_at: frames that were sampled; those that are not `added` showed nothing new.
         video_seconds: how much was read, in seconds of video.
         incomplete: videos of which not all could be read: what is wrong by path.
     """
@@ -258,7 +258,9 @@ class VideoPass:
 
     def _read_one(self, found: FoundVideo, target: Destination, writer: Intake[Row], told: _Told) -> None:
         start = found.known.end
-        with VideoFile(found.path, limits=self.reading, threads=self.threads) as video:
+        # As FFmpeg has it of its own accord: some threads wait for what others decode.
+        threads = self.threads + 1 if self.threads > 1 else self.threads
+        with VideoFile(found.path, limits=self.reading, threads=threads) as video:
             scenes = scenes_of(
                 video,
                 self.encoder,
@@ -268,10 +270,11 @@ class VideoPass:
                 number=found.known.scenes + 1,
                 told=told,
             )
-            for scene in scenes:
-                target.open()
-                writer.add(self._rows(found, video, scene), scene.vectors)
-                self._scenes += 1
+            with closing(scenes):
+                for scene in scenes:
+                    target.open()
+                    writer.add(self._rows(found, video, scene), scene.vectors)
+                    self._scenes += 1
             self._looked_at += told.frames
             self._seconds += max(0.0, video.reached - start)
             if reason := _missing(video):

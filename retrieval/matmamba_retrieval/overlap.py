@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeAlias, TypeVar
 
@@ -18,7 +18,7 @@ Part: TypeAlias = tuple[Sequence[T], Mapping[str, Vectors]]
 COMMIT_ROWS, COMMIT_SECONDS = 4096, 10.0
 
 
-def ahead(items: Iterable[T], count: int) -> Iterator[T]:
+def ahead(items: Iterable[T], count: int) -> Generator[T, None, None]:
     """The same items in the same order; up to `count` are made in a thread before they are asked for.
 
     What `items` raises is raised here, at the item where it happened.

@@ -31,6 +31,7 @@ from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.destination import Destination
 from matmamba_vision.checkpoint import Checkpoint, load_checkpoint
 from matmamba_vision.cli.main import main as matmamba
+from matmamba_vision.galleries.embedder import Embedder
 from matmamba_vision.serving.http.thumbnails import Thumbnails
 from matmamba_vision.video.known_videos import FrameNote
 from matmamba_vision.video.repeated_scenes import repeated_scenes
@@ -153,6 +154,24 @@ def test_a_still_scene_is_one_frame_and_a_pan_several(tmp_path: Path, model: Che
     # Nothing is left out at the highest threshold.
     mv.index_video(file, tmp_path / "all", model=model, threshold=1.0, fps=2, threads=1)
     assert len(notes(tmp_path / "all")) > 24
+
+
+def test_kept_frames_are_encoded_in_full_batches(
+    videos: Path, whole: Path, model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of several batches, scenes and seconds together; what is found does not depend on it."""
+    embed, full = Embedder.embed, list[int]()
+
+    def counted(self: Embedder, images: np.ndarray, width: str) -> object:
+        full.extend([len(images)] if width == "full" else [])
+        return embed(self, images, width)
+
+    monkeypatch.setattr(Embedder, "embed", counted)
+    found = mv.index_video(videos, tmp_path / "g", model=model, max_broken=0.5, batch_size=4, threads=1)
+    assert sum(full) == found.added
+    # The last ones of each video are fewer.
+    assert sum(size < 4 for size in full) <= found.videos
+    assert content(tmp_path / "g") == content(whole)
 
 
 def test_keyframes_alone(tmp_path: Path, model: Checkpoint) -> None:

@@ -4,8 +4,9 @@ import { make } from "./dom.js";
 import { macs, percent, plural, time, widthName } from "./words.js";
 
 /** One line: how many, how fast, by what. */
-export function summary(answer, shown) {
-  const many = `${plural(shown, "image")}${answer.next_offset === null ? "" : " so far"}`;
+export function summary(answer, shown, scenes = 0) {
+  const within = scenes ? ` in ${plural(scenes, "scene")}` : "";
+  const many = `${plural(shown, "image")}${within}${answer.next_offset === null ? "" : " so far"}`;
   const by = answer.width
     ? `encoded at ${widthName(answer.width)}${answer.sent_on ? ", then at full width" : ""}`
     : "nothing had to be encoded";

@@ -2,6 +2,7 @@
 
 import { showThumbnail } from "./api.js";
 import { make } from "./dom.js";
+import { clock, isFrame, moments, span } from "./scene.js";
 
 const THUMBNAIL = 256;
 // So many pixels are few.
@@ -21,16 +22,17 @@ export function picture(gallery, hit, size = THUMBNAIL) {
 /** Has a picture of few pixels enlarged without being blurred. */
 export const markTiny = (image) => image.classList.toggle("tiny", image.naturalWidth <= TINY);
 
-/** What an image is called: its label, or else its id, which of a frame ends with its time. */
-export const title = (hit) => hit.label ?? hit.id;
+/** What an image is called: its label, or else its id; a frame has its video's. */
+export const title = (hit) => hit.label ?? (isFrame(hit) ? hit.metadata.video : hit.id);
 
 /**
  * A card in a list.
  *
  * @param {{open: Function, steer?: Function}} does opens a hit, and asks for more or less like it
  * @param {{badge?: string, kind?: string, words?: string}} mark a word over the picture, its colour, and what it means
+ * @param {object[]} scene what was found in the hit's scene, if the card stands for all of it
  */
-export function card(gallery, hit, does, mark = {}) {
+export function card(gallery, hit, does, mark = {}, scene = []) {
   const score = hit.score ?? null;
   const numbers = score === null ? "" : `${hit.rank}  ·  ${score.toFixed(3)}`;
   const open = make(
@@ -38,7 +40,7 @@ export function card(gallery, hit, does, mark = {}) {
     {
       type: "button",
       class: "frame",
-      "aria-label": [spoken(hit), mark.words].filter(Boolean).join("; "),
+      "aria-label": [spoken(hit, scene), mark.words].filter(Boolean).join("; "),
       onclick: () => does.open(hit),
       onkeydown: (event) => steerBy(event, hit, does),
     },
@@ -56,7 +58,7 @@ export function card(gallery, hit, does, mark = {}) {
     "figcaption",
     { title: hit.id },
     make("b", {}, title(hit)),
-    hit.label === null || hit.label === undefined ? null : make("span", { class: "detail" }, hit.id),
+    ...details(hit, scene).map((words) => make("span", { class: "detail" }, words)),
   );
   const figure = make(
     "figure",
@@ -118,8 +120,23 @@ function steerBy(event, hit, { steer }) {
   steer(hit.id, kind);
 }
 
-function spoken(hit) {
-  const named = hit.label ? `${hit.label}, ${hit.id}` : hit.id;
+/** What stands below the title: of a scene its span and the moments that were found, of a frame its time. */
+function details(hit, scene) {
+  const labelled = hit.label !== null && hit.label !== undefined;
+  if (!isFrame(hit)) return labelled ? [hit.id] : [];
+  const when = scene.length ? [span(hit), moments(scene)] : [clock(hit.metadata.time)];
+  return labelled ? [hit.metadata.video, ...when] : when;
+}
+
+/** Shows what was found in a scene since its card was made. */
+export function regrown(item, hit, scene) {
+  item.querySelector(".detail:last-child").textContent = moments(scene);
+  item.querySelector(".frame").setAttribute("aria-label", spoken(hit, scene));
+}
+
+function spoken(hit, scene) {
+  const name = isFrame(hit) ? [hit.metadata.video, ...details({ ...hit, label: null }, scene)].join(", ") : hit.id;
+  const named = hit.label ? `${hit.label}, ${name}` : name;
   return hit.rank === undefined ? named : `${hit.rank}: ${named}, score ${hit.score.toFixed(3)}`;
 }
 

@@ -2,7 +2,8 @@
 
 import { byId, fill, make } from "./dom.js";
 import { picture, title } from "./grid.js";
-import { isFrame, strip } from "./strip.js";
+import { isFrame } from "./scene.js";
+import { strip } from "./strip.js";
 import { plain } from "./words.js";
 
 const SIZE = 1024;
@@ -48,7 +49,10 @@ export class Lightbox {
 
   /** Shows the picture of a hit, or of another frame of its scene. */
   stage(place, hit, scene) {
+    const held = document.activeElement;
     fill(place, picture(this.gallery, hit, SIZE), scene);
+    // What moves loses the focus, and keys would go nowhere.
+    if (scene?.contains(held)) held.focus();
   }
 
   facts(hit) {

@@ -4,13 +4,14 @@ import { galleries, gallery as describeGallery } from "./api.js";
 import { answerFacts, summary } from "./answer_facts.js";
 import { Compare } from "./compare.js";
 import { byId, debounced, fill, make } from "./dom.js";
-import { arrowKeys, card, picture } from "./grid.js";
+import { arrowKeys, card, picture, regrown } from "./grid.js";
 import { showQueryImage, takeImages } from "./intake.js";
 import { Lightbox } from "./lightbox.js";
 import { clearNotice, showError } from "./notices.js";
 import { onReturn, remember } from "./past.js";
 import { openPlan } from "./plan.js";
 import { Question } from "./question.js";
+import { byScene, isFrame } from "./scene.js";
 import { Search } from "./search.js";
 import { StatusPanel } from "./status.js";
 import { changes, describe, describeChange, showWidths } from "./widths.js";
@@ -25,6 +26,8 @@ const runSoon = debounced(run, 200);
 let nearEnd = false;
 const CAME = { badge: "new", kind: "came", words: "was not found at the width before" };
 let hits = [];
+// The cards that are shown, by scene, and how many hits each stands for.
+const shown = new Map();
 // The last first page of a question that differs from the present one in its width alone.
 let before = null;
 let comparing = false;
@@ -130,18 +133,37 @@ function showPage(answer, first) {
   const added = fresh.filter((hit) => !known.has(hit.id));
   hits = first ? added : [...hits, ...added];
   const came = first ? compareWithBefore(answer) : new Set();
-  const cards = added.map((hit) => card(question.gallery, hit, does, came.has(hit.id) ? CAME : {}));
-  if (first) fill(byId("hits"), ...cards);
-  else byId("hits").append(...cards);
+  showCards(came, first);
   byId("more").hidden = search.next === null;
   if (answer.hits) showAnswer(answer);
   else showGallery(answer);
 }
 
+/** A card for each scene, or image; one whose scene has more hits by now tells them. */
+function showCards(came, first) {
+  if (first) {
+    fill(byId("hits"));
+    shown.clear();
+  }
+  for (const { key, best, hits: found } of byScene(hits)) {
+    const scene = isFrame(best) ? found : [];
+    const known = shown.get(key);
+    if (known === undefined) {
+      const mark = found.every((hit) => came.has(hit.id)) ? CAME : {};
+      const item = card(question.gallery, best, does, mark, scene);
+      shown.set(key, { item, count: found.length });
+      byId("hits").append(item);
+    } else if (known.count < found.length) {
+      known.count = found.length;
+      regrown(known.item, best, scene);
+    }
+  }
+}
+
 function showAnswer(answer) {
   head(
     hits.length ? "What was found" : "Nothing was found",
-    summary({ ...search.last, next_offset: search.next }, hits.length),
+    summary({ ...search.last, next_offset: search.next }, hits.length, hits.some(isFrame) ? shown.size : 0),
   );
   fill(byId("answer-facts"), answerFacts(search.last));
   if (!hits.length && !answer.reason)
@@ -211,7 +233,13 @@ function showGone(gone) {
 }
 
 const does = {
-  open: (hit) => lightbox.open(question.gallery, hits, hit),
+  // One of each scene, whose other frames are in its strip.
+  open: (hit) =>
+    lightbox.open(
+      question.gallery,
+      byScene(hits).map(({ best }) => best),
+      hit,
+    ),
   steer: (id, kind) => question.steer(id, kind),
 };
 

@@ -3,21 +3,10 @@
 import { items } from "./api.js";
 import { make } from "./dom.js";
 import { picture } from "./grid.js";
+import { clock } from "./scene.js";
 
 const MOST = 48;
 const SIZE = 128;
-
-/** Whether a hit is a frame of a video. */
-export const isFrame = ({ metadata }) =>
-  typeof metadata?.video === "string" && Number.isInteger(metadata.scene) && Number.isFinite(metadata.time);
-
-/** Seconds as people say times: "12:03", or "1:12:03" from an hour on. */
-export function clock(seconds) {
-  const whole = Math.floor(Math.max(0, seconds) + 0.001);
-  const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  const two = (number) => String(number).padStart(2, "0");
-  return parts[0] ? `${parts[0]}:${two(parts[1])}:${two(parts[2])}` : `${parts[1]}:${two(parts[2])}`;
-}
 
 /** A list of the scene's frames, filled as soon as they are known; `show` gets the one that is chosen. */
 export function strip(gallery, hit, show) {
