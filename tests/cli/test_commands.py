@@ -20,6 +20,7 @@ from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import COMMANDS, main
 from matmamba_vision.measures import count_parameters
 from matmamba_vision.native import why_missing
+from PIL import Image
 from small import create, save_photos
 
 TINY = ["--model.img-size", "16", "--data.batch-size", "8", "--optim.epochs", "2", "--optim.lr", "0.003"]
@@ -115,6 +116,8 @@ def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     assert rows[0]["data_seconds"] > 0
     assert rows[0]["compute_seconds"] > 0
     assert (run / "best.safetensors").is_file()
+    with Image.open(run / "curves.png") as curves:
+        curves.verify()
     assert list((run / "tensorboard").rglob("events*"))
     assert "widths/1/8" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
     assert (run / "config.yaml").is_file()
