@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -24,7 +25,7 @@ from small import SMALL
 TOLERANCE = 1e-5
 
 
-KINDS: list[tuple[dict[str, object], str]] = [
+KINDS: list[tuple[dict[str, Any], str]] = [
     ({}, "8-0-8"),
     ({}, "2-0-5"),
     ({"scan": "cross", "mean_token": True, "reg_tokens": 2}, "0-4-8:4-4-4"),
@@ -37,7 +38,7 @@ KINDS: list[tuple[dict[str, object], str]] = [
 ONNX_KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (not kind[0]), id=str(kind)) for kind in KINDS]
 
 
-def submodel(kind: dict[str, object], width: str) -> MatMamba:
+def submodel(kind: dict[str, Any], width: str) -> MatMamba:
     """Of two or three blocks; several chunks, some of their decays strong."""
     torch.manual_seed(0)
     model = MatMamba(**SMALL, chunk_size=8, **kind)
@@ -49,7 +50,7 @@ def submodel(kind: dict[str, object], width: str) -> MatMamba:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_a_program_equals_its_model_at_any_batch_size(kind: tuple[dict[str, object], str]) -> None:
+def test_a_program_equals_its_model_at_any_batch_size(kind: tuple[dict[str, Any], str]) -> None:
     exported = submodel(*kind)
     program = export_program(exported.train())
     assert exported.training
@@ -88,7 +89,7 @@ def test_a_model_that_keeps_every_token_is_recorded_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("kind", ONNX_KINDS)
-def test_onnx_equals_its_model_at_any_batch_size(kind: tuple[dict[str, object], str], tmp_path: Path) -> None:
+def test_onnx_equals_its_model_at_any_batch_size(kind: tuple[dict[str, Any], str], tmp_path: Path) -> None:
     exported = submodel(*kind)
     file = tmp_path / "model.onnx"
     export_onnx(exported, file)
