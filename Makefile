@@ -16,6 +16,8 @@ KERNELS := matmamba_common/native/instructions.h matmamba_common/native/instruct
 	matmamba_vision/native/kernels.c retrieval/matmamba_retrieval/index/best_rows.c
 # Tests are dealt to a process for each core, each with one thread; a process takes up to 1.5 GB.
 SPREAD = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist worksteal
+# What Python compiled is kept, whatever the shell says: tests start hundreds of processes that load it.
+unexport PYTHONDONTWRITEBYTECODE
 BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step compiled_block peak_memory nested_cost latency
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time latency,$(BENCHMARKS))
@@ -62,7 +64,7 @@ smoke: $(READY)  ## build the wheel, install it into fresh environments, without
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(SMOKE)/wheel .
 	for extra in torch query; do \
 		$(PYTHON) -m venv $(SMOKE)/$$extra && \
-		$(SMOKE)/$$extra/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$(SMOKE)/$$extra/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt \
 			"$$(ls $(SMOKE)/wheel/*.whl)[$$extra]" && \
 		$(SMOKE)/$$extra/bin/python -P tests/smoke_$$extra.py $(SMOKE)/kept || exit 1; \
 	done

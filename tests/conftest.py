@@ -8,13 +8,11 @@ import interpreter  # noqa: F401  isort: skip
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
 from matmamba_vision import MatMamba
-from PIL import Image
-from small import SMALL, unit_vectors
+from small import SMALL, save_photos, unit_vectors
 
 # What a shell starts in the background has interrupts ignored, and with it all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,24 +35,8 @@ def images() -> torch.Tensor:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of two classes whose images differ in format, size and mode."""
-    root, rng = tmp_path / "photos", np.random.default_rng(0)
-    modes = ("RGB", "L", "RGBA", "CMYK", "P", "LA", "1", "I;16")
-    for number in range(24):
-        mode = modes[number % len(modes)]
-        level = 200 if number % 2 else 40
-        pixels = rng.integers(0, 55, (20 + number, 31, 3)) + level
-        image = Image.fromarray(pixels.astype(np.uint8))
-        image = (
-            Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-            if mode == "I;16"
-            else image
-        )
-        image = image if mode == "I;16" else image.convert(mode)
-        suffix = {"RGB": "jpg", "L": "jpg", "CMYK": "jpg"}.get(mode, "png")
-        file = root / ("bright" if number % 2 else "dark") / f"{number:02d}.{suffix}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        image.save(file)
-    return root
+    save_photos(tmp_path / "photos")
+    return tmp_path / "photos"
 
 
 @pytest.fixture

@@ -17,7 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import interpreter  # noqa: F401
+
+# What a training loads when it needs it: once here, instead of in each process.
+import matplotlib.figure  # noqa: F401
 import torch
+import torch._dynamo
+import torch.utils.tensorboard
+import torchmetrics.classification  # noqa: F401
 from matmamba_datasets import AugmentConfig, DataConfig
 from matmamba_vision.runs import TrainConfig, keeper, recorder, train
 from matmamba_vision.training import (

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 from matmamba_vision import MatMamba
+from PIL import Image
 from torch import Tensor
 
 SMALL: dict[str, Any] = {
@@ -25,6 +27,27 @@ def unit_vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
     """(count, dim) float32 vectors of length 1."""
     x = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def save_photos(root: Path) -> None:
+    """A folder of two classes whose images differ in format, size and mode."""
+    rng = np.random.default_rng(0)
+    modes = ("RGB", "L", "RGBA", "CMYK", "P", "LA", "1", "I;16")
+    for number in range(24):
+        mode = modes[number % len(modes)]
+        level = 200 if number % 2 else 40
+        pixels = rng.integers(0, 55, (20 + number, 31, 3)) + level
+        image = Image.fromarray(pixels.astype(np.uint8))
+        image = (
+            Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+            if mode == "I;16"
+            else image
+        )
+        image = image if mode == "I;16" else image.convert(mode)
+        suffix = {"RGB": "jpg", "L": "jpg", "CMYK": "jpg"}.get(mode, "png")
+        file = root / ("bright" if number % 2 else "dark") / f"{number:02d}.{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.save(file)
 
 
 @dataclass

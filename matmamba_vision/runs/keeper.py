@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from .run_card import RunFacts, save_run_card
 from .train_config import TrainConfig
 
 BEST = "best.safetensors"
+# Drawing takes a second, which may be longer than an epoch; the end is drawn in any case.
+SECONDS_BETWEEN_CURVES = 10.0
 
 
 class RunKeeper:
@@ -35,6 +38,7 @@ class RunKeeper:
     def __init__(self, config: TrainConfig, images: Images, held_out: int, folder: RunFolder | None) -> None:
         self._config, self._images, self._held_out, self._folder = config, images, held_out, folder
         self.best, self.kept_epoch = -1.0, 0
+        self._drawn = monotonic()
 
     def keep(self, model: MatMamba, row: dict[str, Any]) -> None:
         """Write the model, and write it as the best if it is.
@@ -53,15 +57,19 @@ class RunKeeper:
                 self.best = found
                 save_checkpoint(self._folder.path / BEST, model, self._images.classes, run)
 
-    def describe(self, model: MatMamba, row: dict[str, Any]) -> None:
-        """Curves, table and model card, whenever there is something new about accuracy."""
+    def describe(self, model: MatMamba, row: dict[str, Any], ended: bool) -> None:
+        """Curves, table and model card, whenever there is something new about accuracy.
+
+        Args:
+            model: of the epoch.
+            row: of its epoch, with "top1" if that was measured.
+            ended: nothing follows: curves are drawn however new the last are.
+        """
         if not self._folder or "top1" not in row:
             return
-        # Here, because it loads matplotlib.
-        from .curves import draw_curves
-
         self._folder.write_csv()
-        draw_curves(self._folder.metrics, self._folder.path / "curves.png")
+        if ended or monotonic() - self._drawn >= SECONDS_BETWEEN_CURVES:
+            self._draw(self._folder)
         data = self._config.data
         # The folder's name says more than its format.
         name = f"{Path(data.root).name} ({data.name})" if data.root else data.name
@@ -75,6 +83,13 @@ class RunKeeper:
             top1=row["top1"],
         )
         save_run_card(self._folder.path, facts)
+
+    def _draw(self, folder: RunFolder) -> None:
+        # Here, because it loads matplotlib.
+        from .curves import draw_curves
+
+        draw_curves(folder.metrics, folder.path / "curves.png")
+        self._drawn = monotonic()
 
     def _figure(self, top1: dict[str, float]) -> float:
         wanted = self._config.save.best

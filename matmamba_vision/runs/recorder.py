@@ -119,7 +119,7 @@ class Recorder(Hooks):
         row = self._measured(model, position)
         self.keeper.keep(model, row)
         self.log.write(row)
-        self.keeper.describe(model, row)
+        self.keeper.describe(model, row, self.ended)
         self.announcer.epoch(row, self.clock.seconds)
         self.last = row
 

@@ -20,7 +20,8 @@ from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import COMMANDS, main
 from matmamba_vision.measures import count_parameters
 from matmamba_vision.native import why_missing
-from small import create
+from PIL import Image
+from small import create, save_photos
 
 TINY = ["--model.img-size", "16", "--data.batch-size", "8", "--optim.epochs", "2", "--optim.lr", "0.003"]
 Snapshot = dict[str, bytes]
@@ -34,13 +35,20 @@ def files(folder: Path) -> Snapshot:
     }
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos and a short training on them, which nobody changes."""
+    folder = tmp_path_factory.mktemp("trained")
+    save_photos(folder / "photos")
+    source = ["--data.name", "folder", "--data.root", str(folder / "photos")]
+    assert main(["train", *source, "--output", str(folder / "run"), *TINY]) == 0
+    return folder
+
+
 @pytest.fixture
-def run(photos: Path, tmp_path: Path) -> Path:
-    """A short training on the photos."""
-    output = tmp_path / "run"
-    source = ["--data.name", "folder", "--data.root", str(photos)]
-    assert main(["train", *source, "--output", str(output), *TINY]) == 0
-    return output
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the training, which saw photos like those of the test."""
+    return Path(shutil.copytree(trained / "run", tmp_path / "run"))
 
 
 @pytest.fixture
@@ -87,7 +95,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return check
 
 
-def test_a_run_leaves_what_it_promises(run: Path, photos: Path) -> None:
+def test_a_run_leaves_what_it_promises(trained: Path) -> None:
+    run, photos = trained / "run", trained / "photos"
     checkpoint = load_checkpoint(run)
     assert checkpoint.classes == ("bright", "dark")
     assert [checkpoint.model.label(width) for width in checkpoint.model.trained_widths] == [
@@ -107,6 +116,8 @@ def test_a_run_leaves_what_it_promises(run: Path, photos: Path) -> None:
     assert rows[0]["data_seconds"] > 0
     assert rows[0]["compute_seconds"] > 0
     assert (run / "best.safetensors").is_file()
+    with Image.open(run / "curves.png") as curves:
+        curves.verify()
     assert list((run / "tensorboard").rglob("events*"))
     assert "widths/1/8" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
     assert (run / "config.yaml").is_file()
