@@ -80,7 +80,8 @@ class FrameFlags:
 class IndexFlags:
     # Folder of the gallery.
     gallery: Path
-    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard; shards also by URL.
+    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard; images and shards
+    # also by the URL of their folder.
     images: str | None = None
     # Instead of images: a folder of videos, or one of them.
     video: Path | None = None

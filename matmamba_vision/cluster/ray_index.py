@@ -28,7 +28,8 @@ from ..errors import refusals
 from ..galleries.encoding import ImageEncoder
 from ..galleries.gallery_model import SHIPPED, ModelLike, embedder_at
 from ..galleries.given_images import ImageLike, collection_of
-from ..galleries.image_intake import Described, look_for_changes, none_readable, place_of
+from ..galleries.image_intake import Described, look_for_changes, none_readable
+from ..galleries.image_places import files_of, place_of
 from ..galleries.intake import Indexed, Wanted
 from ..galleries.shortlists import build_shortlists, require_dims
 from ..given import require_path, require_texts, require_type
@@ -316,7 +317,10 @@ class _Call:
             with Gallery(wanted.gallery, write=True) as gallery:
                 build_shortlists(gallery, dims, wanted.factory, 0)
         with Gallery(wanted.gallery) as gallery:
-            changes, total = look_for_changes(gallery, wanted)[0], len(gallery)
+            changes, total = (
+                look_for_changes(gallery, wanted, files_of(wanted.place, self.images))[0],
+                len(gallery),
+            )
         tally = BrokenTally(0, 1.0, found=outcome["broken"], foreign=outcome["foreign"])
         wanted.report.broken(tally)
         return Indexed(

@@ -186,7 +186,8 @@ def test_the_limit_of_broken_files_counts_over_all_shards(cluster: str, place: P
 
 
 # Each takes some seconds to begin.
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("shards by url", "parquet", "given")]
+KINDS = ("shards by url", "photos by url", "parquet", "given")
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 
 
 @pytest.mark.parametrize("kind", SLOW)
@@ -197,6 +198,8 @@ def test_any_kind_of_images_is_dealt_out(cluster: str, place: Path, kind: str) -
         prepare = ["--name", "folder", "--root", place / "photos", "--output", place / "tars"]
         assert main(["data", "prepare", *map(str, prepare), "--max-broken", "0.2"]) == 0
         images = f"file://{place / 'tars'}"
+    elif kind == "photos by url":
+        images = f"file://{place / 'photos'}"
     elif kind == "parquet":
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         stored = [{"bytes": Path(file).read_bytes(), "path": file} for file in files]
