@@ -115,8 +115,7 @@ def index(
     limit_threads(threads)
     encoder = ImageEncoder.of(embedder_at(model), texts, batch_size, workers)
     collection = collection_of(images, ids, labels, reading)
-    for name in (name for name in ("changed", "prune") if getattr(wanted, name)):
-        require_told(name, wanted.place, collection)
+    require_told(wanted, collection)
     report.left_out(collection.left_out)
     return replace(index_images(wanted, encoder, collection), seconds=time.monotonic() - start)
 
@@ -145,7 +144,7 @@ def index_images(
     with closing(target):
         # Of a gallery that was there before, all its widths.
         encoder = replace(encoder, widths=target.widths)
-        left = _left(target, images, wanted, part)
+        left = left_to_encode(target, images, wanted, part)
         with (
             intake(target.commit) as writer,
             wanted.report.meter("indexing", len(part)) as bar,
@@ -176,8 +175,12 @@ def index_images(
     )
 
 
-def _left(target: Destination, images: Images, wanted: Wanted, part: range) -> NDArray[np.int64]:
-    """Positions of the images that are to be encoded; from here on the facts of their files are noted."""
+def left_to_encode(target: Destination, images: Images, wanted: Wanted, part: range) -> NDArray[np.int64]:
+    """Positions of the images that are to be encoded; from here on the facts of their files are noted.
+
+    Raises:
+        GalleryError: the gallery has an id from another path.
+    """
     left = target.missing(images.ids, images.paths, wanted.prefix, part)
     if wanted.among is not None:
         left = np.intersect1d(left, wanted.among)

@@ -18,6 +18,7 @@ from matmamba_retrieval.gallery.image_files import ImageFiles, LocalFiles
 from matmamba_retrieval.storage.sources import FileFacts, facts_of
 
 from ..errors import ConfigError
+from .intake import Wanted
 
 # A path of this machine, or a URL; None of images that lie in no place.
 Place: TypeAlias = Path | str | None
@@ -55,15 +56,19 @@ def facts_from_now(images: Images) -> Callable[[str], FileFacts | None]:
     return partial(facts_of, since=time.time_ns())
 
 
-def require_told(name: str, place: Place, images: Images) -> None:
-    """Raise `ConfigError` if an argument asks for what became of files that nobody can tell."""
-    if isinstance(place, str) and not isinstance(images, UrlFolder):
+def require_told(wanted: Wanted, images: Images) -> None:
+    """Raise `ConfigError` if it is asked for what became of files at a URL that does not tell it."""
+    names = [name for name in ("changed", "prune") if getattr(wanted, name)]
+    if not names or not isinstance(wanted.place, str):
+        return
+    if not isinstance(images, UrlFolder):
         raise ConfigError(
-            f"{name} means nothing for {place}: nobody tells what becomes of shards at a URL; index them anew"
+            f"{names[0]} means nothing for shards at a URL, whose changes nobody looks at: upsert encodes all"
+            f" of {wanted.place}"
         )
-    if name == "changed" and isinstance(images, UrlFolder) and not images.tells_changes:
+    if wanted.changed and not images.tells_changes:
         raise ConfigError(
-            f"{name}: {place} does not tell when its files were written; upsert encodes them all"
+            f"changed: {wanted.place} does not tell when its files were written; upsert encodes them all"
         )
 
 

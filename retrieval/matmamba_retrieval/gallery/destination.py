@@ -140,7 +140,7 @@ class Destination:
         """Add images with their vectors by width; they are on the disk when this returns how many."""
         gallery, small = self.open(), {width: vectors[width] for width in self.widths}
         if self.upsert:
-            rows = self._with_old_metadata(rows)
+            rows = with_old_metadata(gallery, rows)
         # Before the rows, which a kill in between would leave without them; but what is replaced must not be
         # said to be of the new file while it is of the old one.
         if not self.upsert:
@@ -172,15 +172,15 @@ class Destination:
         picked = {width: xb[new] for width, xb in vectors.items()} if known else vectors
         return self.commit([rows[place] for place in new], picked) if new else 0
 
-    def _with_old_metadata(self, rows: Sequence[Row]) -> list[Row]:
-        """What a replaced image was annotated with stays, where nothing else is said."""
-        old = self.rows_of([row.id for row in rows])
-        return [
-            Row(row.id, row.path, row.label, {**old[row.id].metadata, **row.metadata})
-            if row.id in old
-            else row
-            for row in rows
-        ]
+
+def with_old_metadata(gallery: Gallery, rows: Sequence[Row]) -> list[Row]:
+    """Rows that take the place of others: what these were annotated with stays, if nothing else is said."""
+    keys = gallery.keys_of([row.id for row in rows])
+    old = dict(zip(keys, gallery.rows(keys.values()), strict=True))
+    return [
+        Row(row.id, row.path, row.label, {**old[row.id].metadata, **row.metadata}) if row.id in old else row
+        for row in rows
+    ]
 
 
 def parse_shard(text: str, count: int, block: int = 1) -> range:
