@@ -24,7 +24,6 @@ from matmamba_retrieval.backends.edge import EdgeCollection
 from matmamba_retrieval.backends.edge_requests import edge_filter, edge_request
 from matmamba_retrieval.backends.engine import Stage
 from matmamba_retrieval.backends.pushed_gallery import PushedGallery
-from matmamba_retrieval.backends.pushed_state import index_name
 from matmamba_vision.upkeep.image_gallery import ImageGallery, open_gallery
 from matmamba_vision.upkeep.push import push
 from measuring import Case, Plan, run, spread
@@ -86,7 +85,7 @@ def measured(gallery: Gallery, opened: ImageGallery, where: str, count: int) -> 
         assert isinstance(pushed, PushedGallery)
         values = turns(pushed, opened, xq, where)
         found = search(pushed, STRATEGY, asked(xq), K, pushed.allowed(where or None)).I
-        name = index_name(next(field for field in pushed.contents.fields if field.dim == DIM))
+        name = next(field.index for field in pushed.contents.fields if field.dim == DIM)
     exact = search(gallery, Strategy.single_shot(), asked(xq), K, gallery.allowed(where or None)).I
     recall = np.mean([len({*one} & {*other}) / K for one, other in zip(found, exact, strict=True)])
     over = {

@@ -61,7 +61,11 @@ class Deferred:
     def __getattr__(self, name: str) -> Any:
         # Asked for anew each time: what others change there is seen.
         library = sys.modules.get(self._name) or importlib.import_module(self._name)
-        return getattr(library, name)
+        try:
+            return getattr(library, name)
+        except AttributeError:
+            # Another thread may be at importing it: this waits for that.
+            return getattr(importlib.import_module(self._name), name)
 
 
 def when_imported(name: str, then: Callable[[], Any]) -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -98,3 +99,15 @@ def test_timm_knows_the_models_whichever_is_imported_first(program: str) -> None
     known = f"import matmamba_datasets; {program}; print(len(timm.list_models('matmamba_*')))"
     said = subprocess.run([sys.executable, "-c", known], capture_output=True, text=True, check=True)
     assert int(said.stdout) > 5
+
+
+def test_threads_that_ask_at_once_wait_until_a_library_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loads_slowly.py").write_text("import time\ntime.sleep(0.3)\nlast = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    library = Deferred("loads_slowly")
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(lambda _: library.last, range(4))] == [1] * 4
+    with pytest.raises(AttributeError, match="never"):
+        _ = library.never

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from .errors import DataError
 from .kinds import why_no_folder
 from .left_out import left_out_text
-from .listing import Listing, absolute, left_beside
+from .listing import Listing, left_beside
 from .reading import Reading
 from .regular import read_regular
 from .sample import NO_LABEL, Images
@@ -44,15 +43,20 @@ class Folder(Images):
         reading: Reading | None = None,
         listing: Listing | None = None,
     ) -> None:
-        self.root, self.limits = Path(root), reading or Reading()
+        self.root: Path | str = Path(root)
+        self.limits = reading or Reading()
         if not self.root.is_dir():
             raise DataError(f"no such folder: {self.root}")
         listing = listing or Listing(self.root, reading)
+        self._take(listing, classes)
+        self.paths: Sequence[str] = Prefixed([listing.prefix], self.ids)
+
+    def _take(self, listing: Listing, classes: tuple[str, ...]) -> None:
+        """What is below the root: ids and labels."""
         self.ids: Sequence[str] = listing.images
         self.left_out: Mapping[str, str] = listing.left_out
         if not len(self.ids):
             raise DataError(f"no images in {self.root}{_what_else(listing)}")
-        self.paths: Sequence[str] = Prefixed([f"{absolute(self.root)}{os.sep}"], self.ids)
         self.groups = (len(self.ids),)
         seen = listing.names
         names = {owner for owner in seen if owner is not None}

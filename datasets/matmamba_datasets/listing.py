@@ -10,7 +10,8 @@ import os
 import re
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .kinds import is_shard, is_table, why_no_folder, why_no_image
@@ -36,6 +37,7 @@ class Listing:
 
     Attributes:
         root: the folder.
+        prefix: what stands before a path below it in a whole one.
         images: paths below it, with "/" on every system, of what is an image or may be one, in their order.
         owners: for each its place in `names`.
         names: first folders below the root, None for files beside them.
@@ -56,20 +58,35 @@ class Listing:
         why_not: Callable[[str], str] = why_no_image,
     ) -> None:
         reading, self._why_not = reading or Reading(), why_not
-        self.root, self.left_out = Path(root), dict[str, str]()
+        self.root, self.prefix = self._placed(root)
+        self.left_out = dict[str, str]()
         self.shards, self.tables = list[str](), list[str]()
         self._follow, self._links = reading.links == FOLLOW, list[str]()
         self._include, self._exclude = _patterns(reading.include), _patterns(reading.exclude)
         # Why files of a suffix are left out, "" if they are taken: only where no pattern decides.
         self._usual: dict[str, str] = {}
-        self._prefix = f"{absolute(self.root)}{os.sep}"
         # Folders above: a link to one of these would lead back here.
-        self._seen = {_identity(folder) for folder in absolute(self.root).resolve().parents}
+        self._seen = self._above()
         # Numbers of the owners as they come, because a million strings would take a hundred megabytes.
         self.owners, self._numbers = array("q"), dict[str | None, int]()
         self.images = Packed.of_runs(self._noted())
         self.shards.sort()
         self.tables.sort()
+
+    def _placed(self, root: Path | str) -> tuple[Path | str, str]:
+        """The folder, and what stands before the paths below it."""
+        return Path(root), f"{absolute(Path(root))}{os.sep}"
+
+    def _above(self) -> set[Hashable]:
+        return {_identity(folder) for folder in absolute(Path(self.root)).resolve().parents}
+
+    def _identity(self, inside: str) -> Hashable:
+        """What tells a folder below the root from all others, however it was come to."""
+        return _identity(os.path.join(self.root, inside))  # noqa: PTH118  strings, for speed
+
+    def _scanned(self, inside: str) -> AbstractContextManager[Iterable[os.DirEntry[str]]]:
+        """What is in a folder below the root."""
+        return os.scandir(os.path.join(self.root, inside))  # noqa: PTH118  strings, for speed
 
     @property
     def names(self) -> list[str | None]:
@@ -77,7 +94,7 @@ class Listing:
 
     def leave(self, path: str, reason: str) -> None:
         """Name what is left out, by its path below the root."""
-        self.left_out[self._prefix + path] = reason
+        self.left_out[self.prefix + path] = reason
 
     def _noted(self) -> Iterator[list[str]]:
         for run in walk(self):
@@ -93,18 +110,18 @@ class Listing:
 
     def entries(self, inside: str) -> Entries:
         """Images and folders (with "/") in a folder, sorted, so that folders stand where they belong."""
-        where, found = os.path.join(self.root, inside), Entries()  # noqa: PTH118  strings, for speed
+        found = Entries()
         try:
-            identity = _identity(where)
+            identity = self._identity(inside)
             if identity in self._seen:
                 self.leave(inside, _READ_ALREADY)
                 return found
             self._seen.add(identity)
-            with os.scandir(where) as entries:
+            with self._scanned(inside) as entries:
                 self._sort_out(entries, inside, found)
         except OSError as error:
             self.leave(inside, f"cannot be listed: {said(error)}")
-        if inside and f"{self._prefix}{inside}{_CATALOG}" in self.left_out and f"{inside}segments/" in found:
+        if inside and f"{self.prefix}{inside}{_CATALOG}" in self.left_out and f"{inside}segments/" in found:
             self._is_gallery(inside)
             return Entries()
         found.sort()
@@ -112,14 +129,14 @@ class Listing:
 
     def _is_gallery(self, inside: str) -> None:
         """Name a folder as a whole: what is in it is the gallery's own, and makes no class."""
-        whole = self._prefix + inside
+        whole = self.prefix + inside
         for path in [path for path in self.left_out if path.startswith(whole)]:
             del self.left_out[path]
         self.leave(inside, "a gallery")
 
     def _sort_out(self, entries: Iterable[os.DirEntry[str]], inside: str, found: Entries) -> None:
         """Add images and folders to what was found, and name the others."""
-        usual, left, prefix, add = self._usual.get, self.left_out, self._prefix + inside, found.append
+        usual, left, prefix, add = self._usual.get, self.left_out, self.prefix + inside, found.append
         for entry in entries:
             # The usual case in few steps, because there may be millions.
             name = entry.name

@@ -13,14 +13,15 @@ from .cifar import open_cifar
 from .errors import DataError
 from .folder import Folder, open_folder
 from .imagenet import open_imagenet
-from .kinds import SHARD, TABLE, is_image_name, is_shard, reasons, suffix_of
+from .kinds import SHARD, TABLE, is_image_name, is_shard, is_table, reasons, suffix_of
 from .listing import Listing
 from .reading import TableReading
 from .remote import is_url
 from .sample import Images
-from .shards import all_shards, open_shards
+from .shards import all_shards, open_shards, read_index
 from .splits import Splits, split_by_id
 from .transforms import AugmentConfig
+from .url_folder import UrlFolder, UrlListing
 
 
 @dataclass
@@ -93,15 +94,17 @@ def open_splits(config: DataConfig) -> Splits:
 def open_images(path: Path | str, reading: TableReading | None = None) -> Images:
     """All images of a place, to be indexed: a folder of images, shards or Parquet files, or one such file.
 
-    A folder is one of shards or of Parquet files only if there are no images in it. Whatever is not read is
-    in `left_out` of what is returned.
+    Images and shards also by any URL that fsspec knows. A folder is one of shards or of Parquet files only if
+    there are no images in it. Whatever is not read is in `left_out` of what is returned.
 
     Raises:
         DataError: nothing there.
     """
     place = Path(path)
     # A folder may be called like an archive.
-    if is_url(str(path)) or (is_shard(str(path)) and not place.is_dir()):
+    if is_url(str(path)):
+        return _open_url(str(path), reading)
+    if is_shard(str(path)) and not place.is_dir():
         return all_shards(str(path), reading=reading)
     if place.is_file():
         return _open_file(place, reading)
@@ -120,6 +123,20 @@ def open_images(path: Path | str, reading: TableReading | None = None) -> Images
     from .parquet import all_parquet
 
     return all_parquet(place, reading, listing)
+
+
+def _open_url(url: str, reading: TableReading | None) -> Images:
+    if is_table(url):
+        raise DataError(f"{url}: Parquet files are read on this machine alone: copy it here")
+    if is_shard(url) or any(sign in url for sign in "{*"):
+        return all_shards(url, reading=reading)
+    # What lists its shards need not be listed, which some servers cannot be.
+    if read_index(url):
+        return all_shards(url, reading=reading)
+    listing = UrlListing(url, reading)
+    if listing.shards and not len(listing.images):
+        return all_shards(url, reading=reading)
+    return UrlFolder(url, reading, listing)
 
 
 def _open_file(place: Path, reading: TableReading | None) -> Images:

@@ -14,6 +14,7 @@ from .frame_names import frame_of
 from .kinds import container_of, is_table
 from .reading import Limits, TableReading
 from .regular import read_regular
+from .remote import is_url, read_remote
 from .sample import NO_LABEL, Images
 from .shards import all_shards
 from .texts import Packed
@@ -65,6 +66,8 @@ class Places:
     def stored(self, path: str) -> bytes | Image.Image:
         """The image's file, or its pixels; `BrokenImageError` if it cannot be read."""
         container = container_of(path)
+        if not container and is_url(path):
+            return read_remote(path, self._limits.max_bytes)
         # A file of its own may be called like that, too.
         if not container or Path(path).is_file():
             return read_regular(path, self._limits.max_bytes)

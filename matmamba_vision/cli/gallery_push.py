@@ -92,8 +92,9 @@ def _say_pushed(console: Console, args: PushFlags, pushed: Pushed) -> None:
     ]
     for each in pushed.vectors:
         recall = pushed.recall.get(each["name"])
+        where = "disk" if each["on_disk"] else "memory"
         lines.append(
-            f"  {each['name']}: {each['dim']} dims, {each['way']}, {'disk' if each['on_disk'] else 'memory'}"
+            f"  {each['name']}: {each['dim']} dims, {each['index']}, {where}"
             + ("" if recall is None else f", recall {recall:.4f}")
         )
     lines.append(f"every query goes through {pushed.memory_bytes / MIB:,.1f} MiB")

@@ -81,7 +81,8 @@ class FrameFlags:
 class IndexFlags:
     # Folder of the gallery.
     gallery: Path
-    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard; shards also by URL.
+    # Folder of images, of Parquet files or of shards, or a single Parquet file or shard; images and shards
+    # also by the URL of their folder.
     images: str | None = None
     # Instead of images: a folder of videos, or one of them.
     video: Path | None = None
@@ -195,9 +196,14 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
     if args.video is not None:
         return _index_video(args, args.video, listener)
     assert args.images is not None
+    return _index_images(args, args.images, listener)
+
+
+def _index_images(args: IndexFlags, place: str, listener: Listener) -> Indexed:
+    """Take in images, by whichever engine."""
     images = partial(
         index if args.engine == "local" else index_on_ray,
-        args.images,
+        place,
         args.gallery,
         model=model_named(args.checkpoint, args.teacher),
         prefix=args.prefix,
@@ -206,6 +212,9 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
         factory=args.factory,
         metadata=args.metadata,
         reading=args.reading,
+        upsert=args.upsert,
+        changed=args.changed,
+        prune=args.prune,
         max_broken=args.max_broken,
         batch_size=args.batch_size,
         workers=args.workers,
@@ -214,7 +223,7 @@ def _index(args: IndexFlags, listener: Listener) -> Indexed:
     )
     if args.engine == "ray":
         return images(cluster=args.cluster)
-    return images(upsert=args.upsert, changed=args.changed, prune=args.prune, shard=args.shard)
+    return images(shard=args.shard)
 
 
 def _index_video(args: IndexFlags, video: Path, listener: Listener) -> IndexedVideos:
@@ -307,9 +316,10 @@ def _require_fitting(args: IndexFlags) -> None:
 
 
 def _require_of_ray(args: IndexFlags) -> None:
-    for name in ("upsert", "changed", "prune", "shard"):
-        if getattr(args, name):
-            raise GalleryError(f"--{name} means nothing with --engine ray")
+    if args.shard:
+        raise GalleryError(
+            "--shard means nothing with --engine ray, which cuts the images itself: --shards says how often"
+        )
 
 
 def _first_set(cluster: RayCluster) -> str:

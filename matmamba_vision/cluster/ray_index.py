@@ -28,12 +28,13 @@ from ..errors import refusals
 from ..galleries.encoding import ImageEncoder
 from ..galleries.gallery_model import SHIPPED, ModelLike, embedder_at
 from ..galleries.given_images import ImageLike, collection_of
-from ..galleries.image_intake import Described, look_for_changes, none_readable, place_of
+from ..galleries.image_intake import Described, left_to_encode, look_for_changes, none_readable
+from ..galleries.image_places import files_of, place_of, require_told
 from ..galleries.intake import Indexed, Wanted
 from ..galleries.shortlists import build_shortlists, require_dims
 from ..given import require_path, require_texts, require_type
 from ..progress import Listener, Meter, Reporter
-from ..upkeep.merge import merge
+from ..upkeep.merge import put_together
 from .crew import ShardCrew
 from .ray_cluster import ClusterError, RayCluster, connected, room_for
 from .shard_folders import ShardFolders, digest_of
@@ -65,6 +66,9 @@ def index_on_ray(
     factory: str = "",
     metadata: str | os.PathLike[str] | None = None,
     reading: TableReading | None = None,
+    upsert: bool = False,
+    changed: bool = False,
+    prune: bool = False,
     max_broken: float = 0.01,
     batch_size: int = 64,
     workers: int = 0,
@@ -96,6 +100,9 @@ def index_on_ray(
         factory: kind of these indexes, as `index` takes it.
         metadata: CSV file or JSON lines with what is known about the images, found by a column id or path.
         reading: what is read of a place; by default everything within the usual limits.
+        upsert: encode images that the gallery has once more, and replace them.
+        changed: encode images of a place once more whose files changed since.
+        prune: delete images of a place whose files are gone.
         max_broken: share of all files that may be unreadable before the call stops.
         batch_size: images encoded at once, by each process.
         workers: processes that decode images, for each that encodes; with 0, a thread does.
@@ -124,6 +131,9 @@ def index_on_ray(
         shard="",
         report=report,
         metadata=None if metadata is None else absolute(require_path("metadata", metadata)),
+        upsert=upsert,
+        changed=changed,
+        prune=prune,
         max_broken=max_broken,
         place=place_of(images),
     )
@@ -131,6 +141,7 @@ def index_on_ray(
     limit_threads(threads)
     encoder = ImageEncoder.of(embedder_at(model), texts, batch_size, workers)
     collection = collection_of(*_wherever_read(images, ids), labels, reading)
+    require_told(wanted, collection)
     report.left_out(collection.left_out)
     call = _Call(wanted, encoder, collection, cluster, threads or cluster.cpus)
     # The caller's spelling, as `index` has it.
@@ -194,11 +205,13 @@ class _Call:
         wanted, embedder = self.wanted, self.encoder.embedder
         if not Gallery.exists(wanted.gallery):
             require_empty(wanted.gallery)
-        target = Destination(wanted.gallery, embedder.spec(), embedder.place, self.encoder.widths)
+        target = Destination(
+            wanted.gallery, embedder.spec(), embedder.place, self.encoder.widths, upsert=wanted.upsert
+        )
         with closing(target):
             # Of a gallery that was there before, all its widths.
             self.encoder = replace(self.encoder, widths=target.widths)
-            return target.missing(self.images.ids, self.images.paths, wanted.prefix)
+            return left_to_encode(target, self.images, wanted, range(len(self.images)))
 
     def _about(self) -> dict[str, Any]:
         """What has to be the same when a call goes on from where another was stopped."""
@@ -209,12 +222,18 @@ class _Call:
             "prefix": self.wanted.prefix,
             "images": len(self.images),
             "ids and paths": digest_of(self.images.ids) + digest_of(self.images.paths),
+            **({"replaced": self._replaces} if self._replaces else {}),
         }
+
+    @property
+    def _replaces(self) -> str:
+        """Which images that the gallery has are encoded once more."""
+        return "all" if self.wanted.upsert else "changed" if self.wanted.changed else ""
 
     def _require_same(self, folders: ShardFolders, noted: dict[str, Any] | None) -> None:
         asked = self._about() | ({"shards": self.cluster.shards} if self.cluster.shards else {})
-        for name, value in asked.items() if noted is not None else ():
-            if noted is not None and noted.get(name) != value:
+        for name, value in ({"replaced": ""} | asked).items() if noted is not None else ():
+            if noted is not None and noted.get(name, "") != value:
                 differ = f"{noted.get(name)!s:.40}, not {value!s:.40}"
                 raise GalleryError(
                     f"{folders.folder} holds what a call with another value of {name} has begun ({differ}):"
@@ -304,8 +323,8 @@ class _Call:
         """The galleries of the shards into the gallery; returns how many images these were."""
         shards, wanted = noted["shards"], self.wanted
         parts = [folders.gallery_of(number, shards) for number in range(1, shards + 1)]
-        merged = merge(
-            parts, wanted.gallery, dims=wanted.dims, factory=wanted.factory, progress=wanted.report.listener
+        merged = put_together(
+            parts, wanted.gallery, wanted.dims, wanted.factory, wanted.report, replace=bool(self._replaces)
         )
         return merged.added
 
@@ -315,8 +334,9 @@ class _Call:
         if not added:
             with Gallery(wanted.gallery, write=True) as gallery:
                 build_shortlists(gallery, dims, wanted.factory, 0)
-        with Gallery(wanted.gallery) as gallery:
-            changes, total = look_for_changes(gallery, wanted)[0], len(gallery)
+        with Gallery(wanted.gallery, write=wanted.prune) as gallery:
+            changes, pruned = look_for_changes(gallery, wanted, files_of(wanted.place, self.images))
+            total = len(gallery)
         tally = BrokenTally(0, 1.0, found=outcome["broken"], foreign=outcome["foreign"])
         wanted.report.broken(tally)
         return Indexed(
@@ -327,7 +347,8 @@ class _Call:
             broken=tally.found,
             left_out={**self.images.left_out, **tally.foreign},
             changed=tuple(changes.changed),
-            gone=tuple(changes.gone),
+            gone=tuple(changes.gone[pruned:]),
+            pruned=pruned,
             unknown=changes.unknown,
             unreachable=changes.unreachable,
         )

@@ -7,16 +7,13 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from matmamba_datasets import NO_LABEL, BrokenTally, Images, TableReading
-from matmamba_datasets.listing import absolute
-from matmamba_datasets.remote import is_url
 from matmamba_retrieval import Gallery, GalleryError, Row
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
-from matmamba_retrieval.gallery.image_files import Changes, compare
+from matmamba_retrieval.gallery.image_files import Changes, ImageFiles, compare
 from numpy.typing import NDArray
 
 from ..device import limit_threads
@@ -26,6 +23,7 @@ from ..progress import Listener, Reporter
 from .encoding import ImageEncoder
 from .gallery_model import SHIPPED, ModelLike, embedder_at
 from .given_images import ImageLike, collection_of
+from .image_places import Place, facts_from_now, files_of, place_of, require_told
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
 
@@ -60,9 +58,9 @@ def index(
     are encoded: whatever stops a call, the next one with the same images goes on from there.
 
     Args:
-        images: a folder of images, of Parquet files or of shards, or a single Parquet file or shard; shards
-            by their URL; or a sequence of images, each a path, a PIL image, an array (H, W, 3) of uint8, or
-            the bytes of a file.
+        images: a folder of images, of Parquet files or of shards, or a single Parquet file or shard; images
+            and shards also by the URL of their folder; or a sequence of images, each a path, a PIL image, an
+            array (H, W, 3) of uint8, or the bytes of a file.
         gallery: its folder.
         model: run folder, checkpoint file, or the name of a model whose weights are shipped; any encoder, as
             `timm:NAME`, `open_clip:ARCH/TAG` or an ONNX file with a JSON file beside it; or a checkpoint or
@@ -117,15 +115,9 @@ def index(
     limit_threads(threads)
     encoder = ImageEncoder.of(embedder_at(model), texts, batch_size, workers)
     collection = collection_of(images, ids, labels, reading)
+    require_told(wanted, collection)
     report.left_out(collection.left_out)
     return replace(index_images(wanted, encoder, collection), seconds=time.monotonic() - start)
-
-
-def place_of(images: object) -> Path | None:
-    """The place of this machine that an argument names, whose files can be looked at; None for a URL."""
-    if isinstance(images, (str, os.PathLike)) and not is_url(os.fspath(images)):
-        return Path(images)
-    return None
 
 
 def index_images(
@@ -152,7 +144,7 @@ def index_images(
     with closing(target):
         # Of a gallery that was there before, all its widths.
         encoder = replace(encoder, widths=target.widths)
-        left = _left(target, images, wanted, part)
+        left = left_to_encode(target, images, wanted, part)
         with (
             intake(target.commit) as writer,
             wanted.report.meter("indexing", len(part)) as bar,
@@ -165,7 +157,7 @@ def index_images(
             target.open()
         if target.gallery is None:
             raise none_readable(wanted.place, tally)
-        changes, pruned = look_for_changes(target.gallery, wanted)
+        changes, pruned = look_for_changes(target.gallery, wanted, files_of(wanted.place, images))
         total = finish(target, dims, wanted, writer.committed)
     wanted.report.broken(tally)
     return Indexed(
@@ -183,19 +175,23 @@ def index_images(
     )
 
 
-def _left(target: Destination, images: Images, wanted: Wanted, part: range) -> NDArray[np.int64]:
-    """Positions of the images that are to be encoded; from here on the facts of their files are noted."""
+def left_to_encode(target: Destination, images: Images, wanted: Wanted, part: range) -> NDArray[np.int64]:
+    """Positions of the images that are to be encoded; from here on the facts of their files are noted.
+
+    Raises:
+        GalleryError: the gallery has an id from another path.
+    """
     left = target.missing(images.ids, images.paths, wanted.prefix, part)
     if wanted.among is not None:
         left = np.intersect1d(left, wanted.among)
     if wanted.changed:
         left = np.union1d(left, _changed(target, images, wanted, part))
         target.upsert = True
-    target.since = time.time_ns()
+    target.facts = facts_from_now(images)
     return left
 
 
-def none_readable(place: Path | None, tally: BrokenTally) -> GalleryError:
+def none_readable(place: Place, tally: BrokenTally) -> GalleryError:
     """What is raised where no image could be read, with the reasons."""
     every = BrokenTally(0, 1.0, found=tally.found | tally.foreign)
     named = place or "what is to be indexed"
@@ -204,25 +200,21 @@ def none_readable(place: Path | None, tally: BrokenTally) -> GalleryError:
 
 def _changed(target: Destination, images: Images, wanted: Wanted, part: range) -> NDArray[np.int64]:
     """Positions of the images whose files differ from those that were encoded."""
-    if target.gallery is None or wanted.place is None:
+    files = files_of(wanted.place, images)
+    if target.gallery is None or files is None:
         return np.empty(0, np.int64)
-    changed = set(compare(target.gallery, spellings(wanted.place)).changed)
+    changed = set(compare(target.gallery, files).changed)
     ids = images.ids if changed else ()
     return np.array(
         [place for place in part if ids and wanted.prefix + ids[place] in changed], dtype=np.int64
     )
 
 
-def look_for_changes(gallery: Gallery, wanted: Wanted) -> tuple[Changes, int]:
+def look_for_changes(gallery: Gallery, wanted: Wanted, files: ImageFiles | None) -> tuple[Changes, int]:
     """What has become of the files of images that were there before, and how many images were deleted."""
-    changes = compare(gallery, spellings(wanted.place)) if wanted.place is not None else Changes()
+    changes = Changes() if files is None else compare(gallery, files)
     gone = changes.gone if wanted.prune else []
     return changes, gallery.delete(gone) if gone else 0
-
-
-def spellings(place: Path) -> tuple[str, ...]:
-    """A place as it may have been called before: as it is called now, and without links."""
-    return tuple({str(absolute(place)), str(place.resolve())})
 
 
 class Described:

@@ -70,7 +70,7 @@ class Wanted:
     """How images or vectors are to be taken in, and what is told of it; the arguments of `index`.
 
     Attributes:
-        place: of this machine, where the images lie; None for what lies in no such place.
+        place: where the images lie, of this machine or a URL; None for what lies in no place.
         among: ascending positions in the collection; the others are left alone. None for all.
     """
 
@@ -85,7 +85,7 @@ class Wanted:
     changed: bool = False
     prune: bool = False
     max_broken: float = 0.0
-    place: Path | None = None
+    place: Path | str | None = None
     among: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from string import Template
 from types import TracebackType
 
 from matmamba_datasets.frame_names import frame_of
+from matmamba_datasets.kinds import container_of
 from matmamba_retrieval import Row
 
 from .answers import Hit
@@ -199,6 +200,8 @@ def _card(card: Card) -> str:
 
 def _link(path: str) -> str:
     """URL of a picture's file, of a video at the time of the frame; "" where there is no such file."""
+    if path.startswith(("http://", "https://")) and not container_of(path):
+        return path
     frame = frame_of(path)
     file = Path(path if frame is None or Path(path).is_file() else frame[0])
     if not (file.is_absolute() and file.is_file()):

@@ -71,11 +71,33 @@ def merge(
         raise GalleryError("galleries is empty: name the galleries to merge")
     require_type("galleries", galleries, Sequence, "a list of folders")
     folders = [require_path(f"galleries[{place}]", folder) for place, folder in enumerate(galleries)]
-    start, into = time.monotonic(), require_folder("into", into)
+    return put_together(folders, require_folder("into", into), dims, factory, Reporter(progress))
+
+
+def put_together(
+    folders: Sequence[Path],
+    into: Path,
+    dims: Sequence[int],
+    factory: str,
+    report: Reporter,
+    *,
+    replace: bool = False,
+) -> Merged:
+    """`merge`, of arguments that were looked at.
+
+    Args:
+        folders: of the galleries.
+        into: folder of the merged one.
+        dims: of its indexes.
+        factory: kind of these.
+        report: is told how far it is.
+        replace: images take the place of those with the same ids.
+    """
+    start = time.monotonic()
     sizes, dim = _survey(folders)
     wanted = require_dims(dims, factory, dim)
-    with Reporter(progress).meter("merging", sum(sizes)) as meter:
-        added = join(folders, into, _Told(meter))
+    with report.meter("merging", sum(sizes)) as meter:
+        added = join(folders, into, _Told(meter), replace=replace)
     with Gallery(into, write=True) as gallery:
         if len(gallery):
             build_shortlists(gallery, wanted, factory, added)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from time import time_ns
 
 from matmamba_datasets import BrokenTally, BrokenVideoError, Limits, Sampling, VideoFile, Videos
@@ -14,9 +15,10 @@ from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.gallery.image_files import compare
 from matmamba_retrieval.overlap import Intake
-from matmamba_retrieval.storage.sources import same_file
+from matmamba_retrieval.storage.sources import facts_of, same_file
 
-from ..galleries.image_intake import look_for_changes, spellings
+from ..galleries.image_intake import look_for_changes
+from ..galleries.image_places import files_of
 from ..galleries.intake import Indexed, Wanted, annotated, finish, intake
 from ..galleries.shortlists import require_dims
 from ..progress import Meter
@@ -167,7 +169,7 @@ class VideoPass:
         if target.gallery is None:
             told = BrokenTally(0, 1.0, found=tally.found | tally.foreign | self._incomplete)
             raise GalleryError(f"{wanted.place} has no readable videos:\n{told.listing()}")
-        changes, pruned = look_for_changes(target.gallery, wanted)
+        changes, pruned = look_for_changes(target.gallery, wanted, files_of(wanted.place))
         total = finish(target, dims, wanted, added)
         wanted.report.broken(tally)
         if self._incomplete:
@@ -232,14 +234,15 @@ class VideoPass:
         """Ids of the videos that are read once more."""
         if self.wanted.upsert:
             return set(known)
-        if not self.wanted.changed or target.gallery is None or self.wanted.place is None:
+        files = files_of(self.wanted.place)
+        if not self.wanted.changed or target.gallery is None or files is None:
             return set()
-        changed = set(compare(target.gallery, spellings(self.wanted.place)).changed)
+        changed = set(compare(target.gallery, files).changed)
         return {id for id, video in known.items() if not changed.isdisjoint(video.ids)}
 
     def _read(self, videos: Sequence[FoundVideo], target: Destination, writer: Intake[Row]) -> None:
         """Read what is left of each video, one after the other."""
-        target.since = time_ns()
+        target.facts = partial(facts_of, since=time_ns())
         total = round(sum(video.duration for video in videos))
         with self.wanted.report.meter("indexing", total, "s of video") as bar:
             bar.skip(round(sum(video.duration - video.left for video in videos)))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from matmamba_retrieval import Gallery
-from matmamba_retrieval.gallery.image_files import compare
+from matmamba_retrieval.gallery.image_files import LocalFiles, compare
 from matmamba_retrieval.storage.sources import facts_of
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main
@@ -113,7 +113,7 @@ def test_what_is_not_known_is_said_to_be_unknown(
     said = capsys.readouterr().out
     assert "8 of which no size and time were noted: unknown whether they changed" in said
     with Gallery(tmp_path / "g") as gallery:
-        assert compare(gallery, [str(tmp_path / "pla")]).unknown == 0
+        assert compare(gallery, LocalFiles([str(tmp_path / "pla")])).unknown == 0
 
 
 def test_a_file_that_is_written_while_it_is_read_counts_as_changed(tmp_path: Path) -> None:

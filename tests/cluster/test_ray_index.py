@@ -14,11 +14,13 @@ from typing import Any
 
 import matmamba_vision as mv
 import pytest
+import torch
 from matmamba_retrieval import Gallery
 from matmamba_vision.cli.main import main
+from matmamba_vision.cluster.ray_cluster import QUIET
 from matmamba_vision.progress import Event, Notice, Progress
 from same_galleries import content
-from slow_encoder import deadly_encoder, slow_encoder
+from slow_encoder import AWAITED, TOLD, deadly_encoder, slow_encoder
 
 TWO = mv.RayCluster(processes=2, shards=4)
 QUICK: dict[str, Any] = {"batch_size": 3, "max_broken": 0.2, "threads": 1}
@@ -107,6 +109,16 @@ def test_the_command_makes_the_same_gallery_and_adds_to_it(
     with Gallery(place / "many") as gallery:
         assert {one.name for one in gallery.shortlists()} == {"sq8-8", "sq8-8@1/4"}
         assert len(gallery) == 23
+    shutil.copy(new[0], place / "photos" / "dark" / "02.png")
+    new[1].unlink()
+    (place / "photos" / "bright" / "99.png").write_bytes(new[0].read_bytes())
+    for said, flags_of_change in (
+        ("1 changed, which --changed encodes again: dark/02.png", ()),
+        ("1 deleted from the gallery", ("--changed", "--prune")),
+        ("23 images added", ("--upsert",)),
+    ):
+        assert index("many", *ray, *flags_of_change) == index("one", *flags_of_change)
+        assert capsys.readouterr().out.count(said) == 2
 
 
 def interrupt() -> None:
@@ -186,7 +198,8 @@ def test_the_limit_of_broken_files_counts_over_all_shards(cluster: str, place: P
 
 
 # Each takes some seconds to begin.
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("shards by url", "parquet", "given")]
+KINDS = ("shards by url", "photos by url", "parquet", "given")
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 
 
 @pytest.mark.parametrize("kind", SLOW)
@@ -197,6 +210,8 @@ def test_any_kind_of_images_is_dealt_out(cluster: str, place: Path, kind: str) -
         prepare = ["--name", "folder", "--root", place / "photos", "--output", place / "tars"]
         assert main(["data", "prepare", *map(str, prepare), "--max-broken", "0.2"]) == 0
         images = f"file://{place / 'tars'}"
+    elif kind == "photos by url":
+        images = f"file://{place / 'photos'}"
     elif kind == "parquet":
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         stored = [{"bytes": Path(file).read_bytes(), "path": file} for file in files]
@@ -242,6 +257,52 @@ def test_a_cluster_without_room_is_told(
 ) -> None:
     with pytest.raises(mv.ClusterError, match=said):
         mv.index_on_ray(place / "photos", place / "g", cluster=cluster_asked, model=place / "model", **QUICK)
+    assert not (place / "g").exists()
+
+
+GPUS = """
+import logging, sys
+import ray
+import matmamba_vision as mv
+from matmamba_vision.cluster.ray_cluster import STORE_BYTES
+from slow_encoder import telling_encoder
+photos, gallery, share, *model = sys.argv[1:]
+ray.init(
+    address="local", num_cpus=4, num_gpus=2, object_store_memory=STORE_BYTES, include_dashboard=False,
+    log_to_driver=False, logging_level=logging.ERROR,
+)
+cluster = mv.RayCluster(gpus=float(share), shards=8)
+options = {"model": model[0] if model else telling_encoder(), "batch_size": 3, "max_broken": 0.2}
+try:
+    mv.index_on_ray(photos, gallery, cluster=cluster, **options)
+except mv.MatMambaError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "processes"), [("1", 2), ("0.5", 4)])
+def test_each_process_is_given_its_gpu(place: Path, share: str, processes: int) -> None:
+    """Two that a Ray without any is told to have: as many processes as they have room for, each sees one."""
+    (place / "told").mkdir()
+    waiting = {TOLD: str(place / "told"), AWAITED: str(processes)}
+    words = [sys.executable, "-c", GPUS, str(place / "photos"), str(place / "g"), share]
+    subprocess.run(words, env=os.environ | QUIET | waiting, check=True, timeout=300)
+    told = [file.name.split("-") for file in (place / "told").iterdir()]
+    # The caller tries the encoder, too, and has no GPU by Ray.
+    seen = sorted(gpus for _, gpus in told if gpus != "none")
+    assert seen == sorted(["0", "1"] * (processes // 2))
+    assert len({process for process, _ in told}) == len(told)
+
+
+@pytest.mark.slow
+def test_a_model_is_opened_on_the_gpu_of_its_process(place: Path) -> None:
+    """Which is not there in truth: that is what is said."""
+    words = [sys.executable, "-c", GPUS, str(place / "photos"), str(place / "g"), "1", str(place / "model")]
+    done = subprocess.run(words, env=os.environ | QUIET, capture_output=True, text=True, timeout=300)
+    if torch.cuda.is_available():
+        pytest.skip("there are GPUs")
+    assert "refused: device 'cuda' cannot be used: " in done.stderr
     assert not (place / "g").exists()
 
 

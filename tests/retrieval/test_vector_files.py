@@ -371,11 +371,11 @@ def test_a_merge_that_was_stopped_goes_on(
     monkeypatch.setattr("matmamba_retrieval.exchange.joining.part_rows", lambda dim: 7)
     left, add = [stop], Gallery.add
 
-    def failing(self: Gallery, *args: object) -> None:
+    def failing(self: Gallery, *args: object, **more: object) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        add(self, *args)  # type: ignore[arg-type]
+        add(self, *args, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(Gallery, "add", failing)
@@ -397,8 +397,8 @@ def test_a_stopped_merge_does_not_go_on_in_a_changed_gallery(
 ) -> None:
     add = Gallery.add
 
-    def once(self: Gallery, *args: object) -> None:
-        add(self, *args)  # type: ignore[arg-type]
+    def once(self: Gallery, *args: object, **more: object) -> None:
+        add(self, *args, **more)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

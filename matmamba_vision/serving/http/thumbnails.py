@@ -11,6 +11,7 @@ from pathlib import Path
 
 from matmamba_datasets import BrokenImageError, Limits, read_image
 from matmamba_datasets.kinds import container_of
+from matmamba_datasets.remote import entry_at, is_url
 from matmamba_datasets.stored import Places
 
 from ...galleries.pictures import OPEN, encode
@@ -54,13 +55,10 @@ class Thumbnails:
             path: of its file, or "file#name" in a larger one.
             size: of its longer side, in pixels.
         """
-        file = Path(path)
-        container = container_of(path)
         try:
-            found = (Path(container) if container and not file.is_file() else file).stat()
+            told = f"{path}\0{_state_of(path)}\0{size}".encode(errors="surrogatepass")
         except (OSError, ValueError):
             return ""
-        told = f"{path}\0{found.st_mtime_ns}\0{found.st_size}\0{size}".encode(errors="surrogatepass")
         return hashlib.blake2b(told, digest_size=12).hexdigest()
 
     def get(self, path: str, size: int) -> Thumbnail | None:
@@ -109,3 +107,13 @@ class Thumbnails:
             self._kept[tag] = content
             while self._held > self._most:
                 self._held -= len(self._kept.popitem(last=False)[1])
+
+
+def _state_of(path: str) -> str:
+    """What changes with the file of an image; `OSError` if it is gone."""
+    file, container = Path(path), container_of(path)
+    if is_url(container or path):
+        entry = entry_at(container or path)
+        return f"{entry.stamp}\0{entry.size}"
+    found = (Path(container) if container and not file.is_file() else file).stat()
+    return f"{found.st_mtime_ns}\0{found.st_size}"

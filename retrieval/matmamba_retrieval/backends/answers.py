@@ -16,7 +16,7 @@ from ..strategies.stages import QueryWidths, flags, put_first, why_fewer
 from ..strategies.strategy import Step, Strategy
 from .engine import ScoredPoint, Stage
 from .matching import Matching
-from .pushed_state import FLOAT32_BYTES, PushedState, index_name
+from .pushed_state import FLOAT32_BYTES, PushedState
 from .settling import arrays, settled
 
 
@@ -47,7 +47,7 @@ class Asking:
             self._require_index(step)
 
     def _require_index(self, step: Step) -> None:
-        name, place = index_name(self._fields[0]), self._state.place
+        name, place = self._fields[0].index, self._state.place
         if step.index not in ("", name):
             raise GalleryError(f"the index of {place} over {step.dim} dims is {name!r}, not {step.index!r}")
         if step.effort is not None and not self._fields[0].links:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from ..gallery.snapshot import Snapshot
 from ..index.rerank import prefix
 from .engine import FLOAT16, Collection, Floats, Ints, StoredPoint, VectorField
-from .layout import Contents, payload_of
+from .layout import EXACT, Contents, payload_of
 
 # Images whose vectors and payload are compared, taken by chance.
 SAMPLED = 500
@@ -21,6 +22,8 @@ AT_ONCE = 100
 NAMED = 3
 # Of a number that is rounded to float16.
 HALF_STEP = 2.0**-11
+# Of decimals in metadata, which engines keep to so much of their size.
+LAST_DIGITS = 2.0**-50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +121,27 @@ def _differences(gallery: Snapshot, collection: Collection, contents: Contents, 
 def _fault(point: StoredPoint | None, payload: dict[str, Any], expected: dict[VectorField, Floats]) -> str:
     if point is None:
         return "is missing"
-    if point.payload != payload:
+    if not _alike(point.payload, payload):
         return "has other metadata, path or label"
     for vector, values in expected.items():
         found = point.vectors.get(vector.name)
         if found is None or not _same(found, values, vector):
             return f"has another vector {vector.name}"
     return ""
+
+
+def _alike(found: Any, expected: Any) -> bool:
+    """Whether payloads are the same, but for last digits of decimals; earlier pushes kept no exact ones."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        names = (found.keys() | expected.keys()) - ({EXACT} if EXACT not in found else set())
+        return all(
+            name in found and name in expected and _alike(found[name], expected[name]) for name in names
+        )
+    if isinstance(found, list) and isinstance(expected, list):
+        return len(found) == len(expected) and all(map(_alike, found, expected))
+    if isinstance(expected, float) and isinstance(found, int | float):
+        return math.isclose(found, expected, rel_tol=LAST_DIGITS)
+    return type(found) is type(expected) and bool(found == expected)
 
 
 def _same(found: Floats, expected: Floats, vector: VectorField) -> bool:

@@ -161,6 +161,9 @@ class EdgeStore:
 class EdgeCollection:
     """One shard, with a file beside it that says what it holds."""
 
+    # Its Python binding takes them for the numbers 0 and 1, which no truth value is.
+    truth_values = False
+
     def __init__(self, folder: Path, place: str) -> None:
         self.folder, self.place = folder, place
         self.is_open = False

@@ -7,7 +7,6 @@ from typing import Any
 
 from matmamba_common.lazy import Deferred
 
-from ..errors import GalleryError
 from .engine import OVERSAMPLING, Condition, Stage
 
 qe = Deferred("qdrant_edge")
@@ -30,12 +29,6 @@ def _condition(known: Condition) -> Any:
         return qe.FieldCondition(known["key"], range=qe.RangeFloat(**known["range"]))
     if "match" in known:
         match = known["match"]
-        if isinstance(match.get("value"), bool):
-            # Its Python binding takes them for the numbers 0 and 1, which no truth value is.
-            raise GalleryError(
-                f"qdrant-edge cannot filter by {known['key']}: it finds no truth values; ask a server, or the"
-                " folder gallery"
-            )
         values = qe.MatchAny(match["any"]) if "any" in match else qe.MatchValue(match["value"])
         return qe.FieldCondition(known["key"], match=values)
     return qe.Filter(**{clause: [_condition(part) for part in parts] for clause, parts in known.items()})

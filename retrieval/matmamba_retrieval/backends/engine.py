@@ -57,6 +57,12 @@ class VectorField:
         """Whether a search may miss some of the nearest, unless it is told to compare all exactly."""
         return bool(self.links or self.quantisation) or self.datatype != FLOAT32
 
+    @property
+    def index(self) -> str:
+        """How it is called what it is searched by: flat, hnsw16, int8, hnsw16-int8, binary, or float16."""
+        numbers = self.quantisation or ("" if self.datatype == FLOAT32 else self.datatype)
+        return "-".join(filter(None, (f"hnsw{self.links}" if self.links else "", numbers))) or "flat"
+
 
 @dataclass(frozen=True)
 class StoredPoint:
@@ -122,6 +128,8 @@ class Collection(Protocol):
 
     # As users named it, for messages.
     place: str
+    # Whether conditions find truth values.
+    truth_values: bool
 
     def about(self) -> dict[str, Any]:
         """What is remembered with the collection, as JSON; empty if nothing of ours is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,8 @@ FORMAT = 1
 # Under which name a collection remembers what made it; others are their owners'.
 ABOUT = "matmamba"
 ID, PATH, LABEL, METADATA = "id", "path", "label", "metadata"
+# The metadata as text, where it holds decimals, whose last digits engines keep otherwise.
+EXACT = "exact"
 # What names of vectors may not have on a server.
 _UNFIT = re.compile(r'[<>:"/\\|?*\x00\x1f]')
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
@@ -44,13 +47,22 @@ def vector_name(spec: EmbeddingSpec, width: str, dim: int) -> str:
 
 def payload_of(row: Row) -> dict[str, Any]:
     """What stands beside the vectors of an image."""
-    return {ID: row.id, PATH: row.path, LABEL: row.label, METADATA: dict(row.metadata)}
+    found = {ID: row.id, PATH: row.path, LABEL: row.label, METADATA: dict(row.metadata)}
+    if _has_decimals(row.metadata):
+        found[EXACT] = json.dumps(found[METADATA], ensure_ascii=False)
+    return found
+
+
+def _has_decimals(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_decimals, value.values()))
+    return isinstance(value, float) or (isinstance(value, list) and any(map(_has_decimals, value)))
 
 
 def row_of(payload: Mapping[str, Any], place: str) -> Row:
     """The image that `payload_of` described; `GalleryError` if it is no such thing."""
     image_id, path, label = payload.get(ID), payload.get(PATH), payload.get(LABEL)
-    metadata = payload.get(METADATA) or {}
+    metadata = _exact(payload.get(EXACT)) or payload.get(METADATA) or {}
     if not (
         isinstance(image_id, str) and isinstance(path, str) and (label is None or isinstance(label, str))
     ):
@@ -58,6 +70,14 @@ def row_of(payload: Mapping[str, Any], place: str) -> Row:
     if not isinstance(metadata, dict):
         raise GalleryError(f"{place}: the metadata of {image_id!r} are {metadata!r:.80}, not an object")
     return Row(image_id, path, label, dict(metadata))
+
+
+def _exact(text: Any) -> Any:
+    """The metadata of a text; None if there is none, or it was meddled with."""
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def payload_path(names: Sequence[str]) -> str | None:

@@ -28,7 +28,7 @@ from .conditions_of_points import every, field_names, none_of
 from .engine import Condition, Ints, ScoredPoint, Store, VectorField
 from .layout import ID, LABEL, Contents, row_of
 from .matching import Matching
-from .pushed_state import FLOAT32_BYTES, PushedState, bytes_of, index_name
+from .pushed_state import FLOAT32_BYTES, PushedState, bytes_of
 
 # Ids that are looked up at once, and rows of hits that are kept until they are asked for.
 IDS_AT_ONCE, MOST_ROWS = 1_000, 20_000
@@ -144,7 +144,7 @@ class PushedGallery:
         plan = self.contents.plan
         if not isinstance(plan, dict) or not isinstance(settings := plan.get("settings"), dict):
             return plan
-        if settings.get("index") in [index_name(field) for field in self.contents.fields]:
+        if settings.get("index") in [field.index for field in self.contents.fields]:
             return plan
         return {**plan, "settings": {**settings, "index": "", "effort": None}}
 
@@ -155,7 +155,7 @@ class PushedGallery:
             "pushed_from": known.folder,
             "version": known.version,
             "vectors": [
-                {"name": each.name, "dim": each.dim, "width": each.width, "index": index_name(each)}
+                {"name": each.name, "dim": each.dim, "width": each.width, "index": each.index}
                 for each in known.fields
             ],
         }
@@ -222,15 +222,14 @@ class PushedGallery:
             without: keys that are left out.
 
         Raises:
-            GalleryError: `where` does not parse, is more than a condition over known columns, or cannot be
-                said to the engine with the same meaning.
+            GalleryError: `where` does not parse, or is more than a condition over known columns.
         """
-        kinds, parts = self.contents.kinds, list[Condition]()
+        parts = list[Condition]()
         if where:
             # Its parser takes longer to load than a gallery without a filter to open.
-            from .filters import compile_filter
+            from .deciding import decided
 
-            found = compile_filter(require_text(where, "where"), kinds, self.folder)
+            found = decided(require_text(where, "where"), self._asked())
             if found is None:
                 return Matching(None)
             parts.append(found)
@@ -271,11 +270,7 @@ class PushedGallery:
             GalleryError: a prefix that was not pushed.
         """
         fields = [self._seen.field(self.spec.width, dim) for dim in dims]
-        return [
-            IndexChoice(field.dim, index_name(field), effort)
-            for field in fields
-            for effort in _efforts(field)
-        ]
+        return [IndexChoice(field.dim, field.index, effort) for field in fields for effort in _efforts(field)]
 
     def index_bytes(self, step: Step | None) -> int:
         """Bytes of the vectors that a step compares, without a graph over them; by default of whole ones."""

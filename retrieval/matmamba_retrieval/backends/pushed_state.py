@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -26,13 +25,13 @@ class PushedState:
         collection: that answers.
         contents: what it said of itself.
         bound: strategies that were checked against it, by themselves and k.
+        decided: keys of the points that had to be looked at for a filter, by its text; the last ones.
     """
 
     collection: Collection
     contents: Contents
-    bound: dict[tuple[Strategy, int], Any] = dataclasses.field(
-        default_factory=dict, compare=False, repr=False
-    )
+    bound: dict[tuple[Strategy, int], Any] = field(default_factory=dict, compare=False, repr=False)
+    decided: dict[str, list[int]] = field(default_factory=dict, compare=False)
 
     @property
     def place(self) -> str:
@@ -66,12 +65,6 @@ class PushedState:
     def gone(self, key: int) -> NoReturn:
         """Raise `GalleryError`: there is no image of a key, or not any more."""
         raise GalleryError(f"{self.place} has no image of key {key}: it may have been deleted by a push")
-
-
-def index_name(field: VectorField) -> str:
-    """How strategies call what a field is searched by: flat, hnsw16, int8, or hnsw16-int8."""
-    parts = [f"hnsw{field.links}" if field.links else "", field.quantisation]
-    return "-".join(filter(None, parts)) or "flat"
 
 
 def bytes_of(field: VectorField) -> int:

@@ -17,7 +17,7 @@ from .comparison import PushCheck, compare, vectors_at
 from .engine import KEYWORD, Collection, Ints, Store
 from .kinds import merge_kinds
 from .layout import ID, LABEL, Contents, payload_of
-from .tuning import chosen_fields, measured_fields, memory_of, way_of
+from .tuning import chosen_fields, measured_fields, memory_of
 from .wish import RECALL, Wish, vectors_of
 
 # Numbers that a batch has at most, and images: 10 MB of JSON, a third of what a server takes.
@@ -43,7 +43,7 @@ class Pushed:
         added: points that were put in.
         deleted: points that were taken out.
         anew: whether another collection took the place of the one before, or the first was made.
-        vectors: of each point: name, dim, way of search, bytes in memory as far as queries go through all.
+        vectors: of each point: name, dim, index by which it is searched, whether its numbers lie on the disk.
         memory_bytes: of what every query goes through, together.
         recall: of each vector that is searched approximately, measured in the collection.
         comparison: of the collection with the gallery.
@@ -290,7 +290,7 @@ class Pushing:
             deleted=self._deleted,
             anew=bool(self.token),
             vectors=[
-                {"name": each.name, "dim": each.dim, "way": way_of(each), "on_disk": each.on_disk}
+                {"name": each.name, "dim": each.dim, "index": each.index, "on_disk": each.on_disk}
                 for each in contents.fields
             ],
             memory_bytes=round(memory_of(contents.fields, rows)),

@@ -119,6 +119,8 @@ class ServerStore:
 class ServerCollection:
     """One collection of a server."""
 
+    truth_values = True
+
     def __init__(self, client: Any, name: str, place: str) -> None:
         self.client, self.name, self.place = client, name, place
 

@@ -47,28 +47,23 @@ class Way:
 
 
 _GRAPH = {"links": LINKS, "effort": BUILD_EFFORT, "search_effort": EFFORTS[0]}
+# By the names that the fields have then.
 WAYS = {
-    "exact": Way(lambda dim: 4 * dim),
-    "hnsw": Way(lambda dim: 4 * dim + _GRAPH_BYTES, _GRAPH),
-    "hnsw-int8": Way(lambda dim: dim + 4 + _GRAPH_BYTES, {**_GRAPH, "quantisation": INT8, "on_disk": True}),
+    "flat": Way(lambda dim: 4 * dim),
+    "hnsw16": Way(lambda dim: 4 * dim + _GRAPH_BYTES, _GRAPH),
+    "hnsw16-int8": Way(lambda dim: dim + 4 + _GRAPH_BYTES, {**_GRAPH, "quantisation": INT8, "on_disk": True}),
     "int8": Way(lambda dim: dim + 4, {"quantisation": INT8, "on_disk": True}),
     "float16": Way(lambda dim: 2 * dim, {"datatype": FLOAT16}),
     "binary": Way(lambda dim: dim / 8, {"quantisation": BINARY, "on_disk": True}),
 }
 # Fastest first; of few rows, comparing all of them is.
-_OF_FEW = ("exact", "int8", "float16", "binary", "hnsw", "hnsw-int8")
-_OF_MANY = ("hnsw", "hnsw-int8", "int8", "exact", "float16", "binary")
-
-
-def way_of(vector: VectorField) -> str:
-    """The name of the way in which a vector is searched."""
-    graph, codes = vector.links > 0, vector.quantisation or ("" if vector.datatype != FLOAT16 else FLOAT16)
-    return "-".join(filter(None, ("hnsw" if graph else "", codes))) or "exact"
+_OF_FEW = ("flat", "int8", "float16", "binary", "hnsw16", "hnsw16-int8")
+_OF_MANY = ("hnsw16", "hnsw16-int8", "int8", "flat", "float16", "binary")
 
 
 def memory_of(fields: Sequence[VectorField], rows: int) -> float:
     """Bytes of what queries go through first: of prefixes, or of full vectors where these are alone."""
-    return sum(rows * WAYS[way_of(each)].row_bytes(each.dim) for each in first_stage(fields))
+    return sum(rows * WAYS[each.index].row_bytes(each.dim) for each in first_stage(fields))
 
 
 def first_stage(fields: Sequence[VectorField]) -> list[VectorField]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GalleryError
-from ..gallery.destination import CHUNK, MERGE_COMMITS, SHARD, parse_shard
+from ..gallery.destination import CHUNK, MERGE_COMMITS, SHARD, parse_shard, with_old_metadata
 from ..gallery.gallery import Gallery
 from ..gallery.merging import merge_segments
 from ..storage.distinct import first_repeated
@@ -26,7 +26,13 @@ JOINING = "joining"
 Ints = NDArray[np.int64]
 
 
-def join(folders: Sequence[Path], into: Path, progress: Callable[[int], None] = lambda rows: None) -> int:
+def join(
+    folders: Sequence[Path],
+    into: Path,
+    progress: Callable[[int], None] = lambda rows: None,
+    *,
+    replace: bool = False,
+) -> int:
     """Copy the images of some galleries into another, made if it is not there; returns how many.
 
     Shards of a collection are taken in the order of their numbers, and all must be there; other galleries in
@@ -35,6 +41,7 @@ def join(folders: Sequence[Path], into: Path, progress: Callable[[int], None] = 
 
     Args:
         progress: told how many rows were copied, those of an interrupted joining first.
+        replace: images take the place of those with the same ids in the gallery that they are copied into.
 
     Raises:
         GalleryError: the galleries are of different models or widths, have an id in common, or are not all
@@ -52,10 +59,10 @@ def join(folders: Sequence[Path], into: Path, progress: Callable[[int], None] = 
             Gallery.open_or_create(into, first.spec, first.checkpoint_path, first.generation.widths)
         )
         target.require_widths(first.generation.widths)
-        done = _begin(target, sources)
+        done = _begin(target, sources, replace)
         joined = _noted(target)["done"]
         progress(done)
-        _copy(sources, target, done, progress)
+        _copy(sources, target, done, progress, replace)
         merge_segments(target)
         _note(target, {**_noted(target), "done": True})
         return 0 if joined else sum(map(len, sources))
@@ -99,18 +106,23 @@ def _shard_of(source: Gallery) -> str:
     return shard
 
 
-def _begin(target: Gallery, sources: Sequence[Gallery]) -> int:
+def _begin(target: Gallery, sources: Sequence[Gallery], replace: bool) -> int:
     """Note what is being joined, or find how many rows an interrupted joining of the same has copied."""
-    about = [[str(source.folder.resolve()), source.version.number, len(source)] for source in sources]
+    # With the time: other galleries of as many images may have lain in the same folders before.
+    about = [
+        [str(source.folder.resolve()), source.version.number, len(source), source.version.time]
+        for source in sources
+    ]
     noted = _noted(target)
-    if noted and noted["sources"] == about:
+    if noted and _are_same(noted["sources"], about):
         return sum(map(len, sources)) if noted["done"] else _copied(target, sources, noted["keys"])
     if noted and not noted["done"]:
         names = ", ".join(name for name, *_ in noted["sources"])
         raise GalleryError(f"{target.folder} holds part of {names}: merge these first, as they were then")
-    twice = first_repeated(lambda: chain(_ids(target), *map(_ids, sources)))
+    owning = sources if replace else (target, *sources)
+    twice = first_repeated(lambda: chain(*map(_ids, owning)))
     if twice is not None:
-        owners = [str(owner.folder) for owner in (target, *sources) if twice in owner.keys_of([twice])]
+        owners = [str(owner.folder) for owner in owning if twice in owner.keys_of([twice])]
         raise GalleryError(f"the id {twice!r} is in {' and in '.join(owners)}: nothing was merged")
     _note(target, {"sources": about, "keys": target.key_count, "done": False})
     return 0
@@ -133,7 +145,13 @@ def _noted(target: Gallery) -> dict[str, Any]:
 
 
 def _is_source(about: Any) -> bool:
-    return isinstance(about, list) and len(about) == 3 and isinstance(about[0], str)
+    return isinstance(about, list) and len(about) in (3, 4) and isinstance(about[0], str)
+
+
+def _are_same(noted: list[list[Any]], about: list[list[Any]]) -> bool:
+    """Whether sources are those that were noted; earlier versions noted no time."""
+    pairs = zip(noted, about, strict=False)
+    return len(noted) == len(about) and all(now[: len(then)] == then for then, now in pairs)
 
 
 def _note(target: Gallery, noted: dict[str, Any]) -> None:
@@ -165,7 +183,9 @@ def _ids(gallery: Gallery) -> Iterator[list[str]]:
         yield [row.id for row in gallery.rows(keys[first : first + CHUNK])]
 
 
-def _copy(sources: Sequence[Gallery], target: Gallery, done: int, progress: Callable[[int], None]) -> None:
+def _copy(
+    sources: Sequence[Gallery], target: Gallery, done: int, progress: Callable[[int], None], replace: bool
+) -> None:
     commits, skip = 0, done
     for source in sources:
         keys = source.live_keys()[skip:]
@@ -173,9 +193,19 @@ def _copy(sources: Sequence[Gallery], target: Gallery, done: int, progress: Call
         for part in _parts(keys, target.spec.dim):
             small = {width: source.segments_of(width).read(part) for width in target.generation.widths}
             rows = source.rows(part)
-            # Before the rows, which a kill in between would leave without them.
-            note_facts(target.catalog, known_facts(source.catalog, [row.id for row in rows]))
-            target.add(rows, source.segments.read(part), small)
+            facts = known_facts(source.catalog, [row.id for row in rows])
+            # Before the rows, which a kill in between would leave without them; but what is replaced must not
+            # be said to be of the new file while it is of the old one.
+            if not replace:
+                note_facts(target.catalog, facts)
+            target.add(
+                with_old_metadata(target, rows) if replace else rows,
+                source.segments.read(part),
+                small,
+                replace=replace,
+            )
+            if replace:
+                note_facts(target.catalog, facts)
             progress(len(part))
             commits += 1
             if commits % MERGE_COMMITS == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import GalleryError
 from ..remedies import RELOCATE
 from ..storage.records import Row
-from ..storage.sources import facts_of, note_facts, same_file
+from ..storage.sources import FileFacts, note_facts, same_file
 from ..storage.spec import EmbeddingSpec
 from .gallery import Gallery
 from .merging import merge_segments
@@ -36,8 +36,8 @@ class Destination:
     Attributes:
         gallery: None until there is one.
         widths: labels of the further widths.
-        since: when the images began to be read from their files, whose size and time are then noted; None if
-            they are not.
+        facts: says size and time of the file of an image, by its path, as it is read from now on; None if
+            they are not noted.
 
     Raises:
         GalleryError: another model made the gallery, it has other widths, or it holds another shard.
@@ -56,7 +56,7 @@ class Destination:
         self.folder, self.spec, self._path, self._shard = folder, spec, checkpoint_path, shard
         self.widths, self.upsert, self._commits = tuple(widths), upsert, 0
         self.gallery: Gallery | None = None
-        self.since: int | None = None
+        self.facts: Callable[[str], FileFacts | None] | None = None
         if Gallery.exists(folder):
             self.open()
             assert self.gallery is not None
@@ -140,7 +140,7 @@ class Destination:
         """Add images with their vectors by width; they are on the disk when this returns how many."""
         gallery, small = self.open(), {width: vectors[width] for width in self.widths}
         if self.upsert:
-            rows = self._with_old_metadata(rows)
+            rows = with_old_metadata(gallery, rows)
         # Before the rows, which a kill in between would leave without them; but what is replaced must not be
         # said to be of the new file while it is of the old one.
         if not self.upsert:
@@ -154,8 +154,8 @@ class Destination:
         return len(rows)
 
     def _note_facts(self, gallery: Gallery, rows: Sequence[Row]) -> None:
-        if self.since is not None:
-            facts = {row.id: facts_of(row.path, self.since) for row in rows}
+        if self.facts is not None:
+            facts = {row.id: self.facts(row.path) for row in rows}
             note_facts(gallery.catalog, {name: fact for name, fact in facts.items() if fact is not None})
 
     def commit_new(self, rows: Sequence[Row], vectors: Mapping[str, Vectors]) -> int:
@@ -172,15 +172,15 @@ class Destination:
         picked = {width: xb[new] for width, xb in vectors.items()} if known else vectors
         return self.commit([rows[place] for place in new], picked) if new else 0
 
-    def _with_old_metadata(self, rows: Sequence[Row]) -> list[Row]:
-        """What a replaced image was annotated with stays, where nothing else is said."""
-        old = self.rows_of([row.id for row in rows])
-        return [
-            Row(row.id, row.path, row.label, {**old[row.id].metadata, **row.metadata})
-            if row.id in old
-            else row
-            for row in rows
-        ]
+
+def with_old_metadata(gallery: Gallery, rows: Sequence[Row]) -> list[Row]:
+    """Rows that take the place of others: what these were annotated with stays, if nothing else is said."""
+    keys = gallery.keys_of([row.id for row in rows])
+    old = dict(zip(keys, gallery.rows(keys.values()), strict=True))
+    return [
+        Row(row.id, row.path, row.label, {**old[row.id].metadata, **row.metadata}) if row.id in old else row
+        for row in rows
+    ]
 
 
 def parse_shard(text: str, count: int, block: int = 1) -> range:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ..errors import GalleryError
 from ..storage.records import Row
@@ -33,23 +34,58 @@ class Changes:
     unreachable: int = 0
 
 
-def compare(gallery: Gallery, places: Sequence[str]) -> Changes:
-    """Look at the files of the images that lie in a folder, an archive or a table.
+class ImageFiles(Protocol):
+    """The files of images that lie in one place."""
+
+    def holds(self, path: str) -> bool:
+        """Whether an image with such a path lies there."""
+        ...
+
+    def look(self, path: str) -> FileFacts | int | None:
+        """Facts of the file of such an image, or the number of the error; None if nobody tells."""
+        ...
+
+
+class LocalFiles:
+    """Those in a folder, an archive or a table of this machine.
 
     Args:
         places: its absolute paths, with and without links.
     """
-    found, seen = Changes(), dict[str, FileFacts | int]()
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self._places, self._seen = places, dict[str, FileFacts | int]()
+
+    def holds(self, path: str) -> bool:
+        return any(_is_in(path, place) for place in self._places)
+
+    def look(self, path: str) -> FileFacts | int:
+        """A file of many images is looked at once."""
+        file, seen = file_of(path), self._seen
+        if file not in seen:
+            if len(seen) > _CHUNK:
+                seen.clear()
+            try:
+                found = os.stat(file)  # noqa: PTH116  strings, for speed
+                seen[file] = FileFacts(found.st_size, found.st_mtime_ns)
+            except OSError as error:
+                seen[file] = error.errno or -1
+        return seen[file]
+
+
+def compare(gallery: Gallery, files: ImageFiles) -> Changes:
+    """Look at the files of the images that lie in a place.
+
+    Args:
+        files: of that place.
+    """
+    found = Changes()
     keys = gallery.live_keys()
     for start in range(0, len(keys), _CHUNK):
-        rows = [
-            row
-            for row in gallery.rows(keys[start : start + _CHUNK])
-            if any(_is_in(row.path, place) for place in places)
-        ]
+        rows = [row for row in gallery.rows(keys[start : start + _CHUNK]) if files.holds(row.path)]
         known = known_facts(gallery.catalog, [row.id for row in rows])
         for row in rows:
-            _judge(row, known.get(row.id), _look(file_of(row.path), seen), found)
+            _judge(row, known.get(row.id), files.look(row.path), found)
     return found
 
 
@@ -57,26 +93,13 @@ def _is_in(path: str, place: str) -> bool:
     return path.startswith((f"{place.rstrip(os.sep)}{os.sep}", f"{place}#")) or path == place
 
 
-def _look(file: str, seen: dict[str, FileFacts | int]) -> FileFacts | int:
-    """Facts of a file, or the number of the error; a file of many images is looked at once."""
-    if file not in seen:
-        if len(seen) > _CHUNK:
-            seen.clear()
-        try:
-            found = os.stat(file)  # noqa: PTH116  strings, for speed
-            seen[file] = FileFacts(found.st_size, found.st_mtime_ns)
-        except OSError as error:
-            seen[file] = error.errno or -1
-    return seen[file]
-
-
-def _judge(row: Row, known: FileFacts | None, now: FileFacts | int, found: Changes) -> None:
+def _judge(row: Row, known: FileFacts | None, now: FileFacts | int | None, found: Changes) -> None:
     if isinstance(now, int):
         if now in _GONE:
             found.gone.append(row.id)
         else:
             found.unreachable += 1
-    elif known is None:
+    elif known is None or now is None:
         found.unknown += 1
     elif known != now:
         found.changed.append(row.id)

@@ -29,7 +29,8 @@ class FileFacts:
 
     Attributes:
         size: bytes.
-        modified: nanoseconds since 1970.
+        modified: nanoseconds since 1970; of a file at a URL whose time nobody tells, a number that changes
+            with it.
     """
 
     size: int

@@ -283,7 +283,7 @@ def test_ways_of_search_are_chosen_by_measured_recall(
         push(gallery, places, dims=(8,))
         assert contents_of(places).fields[1] == VectorField(name="dim8", width="full", dim=8)
         done = push(gallery, places, dims=(8,), memory=400 * 12.0)
-        assert [each["way"] for each in done.vectors] == ["exact", "int8"]
+        assert [each["index"] for each in done.vectors] == ["flat", "int8"]
         assert done.memory_bytes == 400 * 12
         assert done.recall["dim8"] >= 0.99
         assert contents_of(places).measured == {
@@ -294,7 +294,7 @@ def test_ways_of_search_are_chosen_by_measured_recall(
             push(gallery, places, dims=(8,), memory=100.0)
         monkeypatch.setattr("matmamba_retrieval.backends.tuning.FEW_ROWS", 100)
         done = push(gallery, places, dims=(8,), recall=0.9)
-        assert [each["way"] for each in done.vectors] == ["exact", "hnsw"]
+        assert [each["index"] for each in done.vectors] == ["flat", "hnsw16"]
         assert contents_of(places).fields[1].search_effort == 64
         assert compared(gallery, places).faults == []
         # All of the nearest: only what compares all numbers can promise that.
