@@ -20,8 +20,8 @@ from .candidates import Shapes, class_of_tokens, name_of
 from .chosen import Options, launch_of
 from .launch import on_device_of, precision_of
 
-# Tokens of a tile, the edge of every matrix product; exact float32 needs more registers and takes fewer, and so
-# do heads wider than those of a block's kernels.
+# Tokens of a tile, the edge of every matrix product; exact float32 needs more registers and takes fewer, and
+# so do heads wider than those of a block's kernels.
 TILE, SMALL_TILE, WIDEST_OF_TILE = 64, 32, 64
 # Up to this many tokens are one chunk: 1,024 patches and a few more tokens.
 LARGEST_SINGLE_CHUNK = 1088

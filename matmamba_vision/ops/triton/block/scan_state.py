@@ -31,6 +31,10 @@ def scan_state(
     return result
 
 
+# States whose halves are still operands of a product.
+LARGE = 64
+
+
 @torch.library.custom_op("matmamba::scan_state", mutates_args=())
 def _scan_state(
     row: Tensor,
@@ -91,7 +95,7 @@ def _launch(
     dot, precision = tensor_core_precision(row.dtype)
     blocks = sums.shape[2] // groups
     # Products in three parts take the registers of operands that do not stay in shared memory.
-    halves = precision == "tf32x3" and capability_of(row.device) != HOPPER
+    halves = precision == "tf32x3" and capability_of(row.device) != HOPPER and options["N"] >= LARGE
     scan_state_kernel[(sums.shape[2], batch)](
         row, inputs, decays, decays.stride(0), diagonal, scores, skip, g, sums, length, width, heads,
         inputs.shape[2], groups, heads_per_group, blocks, tiles, T=tile, HALVES=halves, DOT=dot,
