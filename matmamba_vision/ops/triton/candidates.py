@@ -256,8 +256,8 @@ def _state(shapes: Shapes) -> Rows:
         )
     columns, stages = 64, 2 if halves else 1
     if shapes.dtype == "float32":
-        # Three products for each take the registers of larger tiles; on Hopper's GPUs those of fewer threads, on
-        # others those of more, because warps that share operands have a copy each.
+        # Three products for each take the registers of larger tiles; on Hopper those of fewer threads, and
+        # on others those of more, because warps that share operands have a copy each.
         columns = min(64, max(32, shapes.head_dim))
         constants = {"tile": 16, "columns": columns, "exact": False}
         return (Launch(constants=constants, warps=8 if hopper else 4, stages=1, products=True),)
