@@ -136,7 +136,7 @@ def targets_table(results: Results) -> str:
             found = row.read(results)
             verdict = row.verdict(found)
             if found is None and (expected := row.prediction(results)):
-                verdict += f"; predicted {without_a_gpu.between(expected)}"
+                verdict += f"; predicted {without_a_gpu.between(expected)}{row.forecast(expected)}"
             rows.append((row.what, place, row.target(), with_quartiles(found), verdict))
     return markdown(("what", "where", "target", "reached", ""), rows) + "\n"
 

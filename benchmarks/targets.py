@@ -59,14 +59,23 @@ class Row:
         """Reached, short by how much, or not run; by the median."""
         if found is None:
             return "not run"
-        missing = 0.0
-        if self.at_most is not None:
-            missing = found["median"] / self.at_most - 1
-        elif self.at_least is not None:
-            missing = 1 - found["median"] / self.at_least
-        else:
+        if self.at_most is None and self.at_least is None:
             return "information"
+        missing = self._missing(found["median"])
         return "reached" if missing <= 0 else f"**short by {max(0.1, 100 * missing):.1f} %**"
+
+    def _missing(self, value: float) -> float:
+        """The share of the target that is missing; 0 or less where it is reached, or where there is none."""
+        if self.at_most is not None:
+            return value / self.at_most - 1
+        return 0.0 if self.at_least is None else 1 - value / self.at_least
+
+    def forecast(self, expected: Mapping[str, Any]) -> str:
+        """Whether a target is missed by the better end of a prediction, or by the worse end alone."""
+        ends = [self._missing(expected[end]) for end in ("low", "high")]
+        if max(ends) <= 0:
+            return ""
+        return ": **a miss**" if min(ends) > 0 else ": perhaps a miss"
 
     def prediction(self, results: Results) -> Mapping[str, Any] | None:
         """`{"low", "high", "unit"}` of the model of a GPU, or None."""

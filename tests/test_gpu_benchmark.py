@@ -244,6 +244,23 @@ def test_the_published_block_computes_ours(monkeypatch: pytest.MonkeyPatch) -> N
         )
 
 
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [
+        ({"at_least": 0.9}, ""),
+        ({"at_least": 1.0}, ": perhaps a miss"),
+        ({"at_least": 1.2}, ": **a miss**"),
+        ({"at_most": 1.1}, ""),
+        ({"at_most": 1.0}, ": perhaps a miss"),
+        ({"at_most": 0.5}, ": **a miss**"),
+        ({}, ""),
+    ],
+)
+def test_a_target_that_a_prediction_misses_is_said_to_be_missed(bound: dict[str, float], said: str) -> None:
+    row = targets.Row("a ratio", "gpu", "case", **bound)
+    assert row.forecast({"low": 0.95, "high": 1.05, "unit": ""}) == said
+
+
 def test_what_is_predicted_stands_beside_what_was_not_run() -> None:
     """And the recorded file is what the script computes."""
     recorded = json.loads((report.RESULTS / "gpu_model.json").read_text())
@@ -252,7 +269,7 @@ def test_what_is_predicted_stands_beside_what_was_not_run() -> None:
     row = next(known for known in targets.GPU_ROWS if known.predicted == "224 px, inference, over ViT")
     page = report.targets_table({"gpu_model": recorded})
     found = without_a_gpu.between(recorded["predicted"][row.predicted])
-    assert f"| {row.what} | GPU | at least 1.0 | - | not run; predicted {found} |" in page
+    assert f"| {row.what} | GPU | at least 1.0 | - | not run; predicted {found}: **a miss** |" in page
     assert all(known.prediction({"gpu_model": recorded}) for known in targets.GPU_ROWS if known.predicted)
 
 

@@ -27,6 +27,7 @@ from matmamba_vision.ops.triton.block.norm_residual import norm_residual
 from matmamba_vision.ops.triton.block.packing import BlockWeights, pack_block, refusal
 from matmamba_vision.ops.triton.block.scan_quadratic import scan_quadratic
 from matmamba_vision.ops.triton.block.scan_state import scan_state
+from matmamba_vision.ops.triton.launch import COMPILED_FOR
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Agreement with the definition in float64, relative to the largest value, by dtype.
@@ -139,6 +140,16 @@ SIZES: list[dict[str, Any]] = [
 def test_every_size_and_group_is_the_recurrence(scan: Scan, sizes: dict[str, Any]) -> None:
     columns = max(32, sizes.get("head_dim", 16))
     assert_scans(replace(scan, columns=columns), 35, **sizes)
+
+
+@pytest.mark.parametrize("state", [32, 64, 128])
+def test_states_that_are_read_by_halves_are_the_recurrence(state: int) -> None:
+    """As GPUs other than Hopper's read them in float32, where they are large."""
+    compiled_for = COMPILED_FOR.set(80)
+    try:
+        assert_scans(STATE, 35, state=state)
+    finally:
+        COMPILED_FOR.reset(compiled_for)
 
 
 @pytest.mark.parametrize("exact", [True, False])

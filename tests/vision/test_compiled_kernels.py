@@ -19,22 +19,8 @@ ROOT = Path(__file__).parents[2]
 # Another Triton, which `make kernels` installs.
 OLDER = ROOT / "build" / "triton36"
 RECORD = ROOT / "benchmarks" / "results" / "compiled_kernels.json"
-# Sections of which the record has nothing yet.
-NOT_COMPILED = {
-    ("3.7", 90, "float32"),
-    *(("3.7", 80, dtype) for dtype in ("float16", "float32")),
-    *(("3.6", 80, dtype) for dtype in ("bfloat16", "float16", "float32")),
-}
-# What the record has of rows that do not keep within the table: the largest heads and states that the scan
-# takes, of no model here, on an Ampere GPU; with 4 or 16 warps more is spilled.
-FAULTS = {
-    (
-        80,
-        "input_gradients_kernel",
-        "heads of 128, states of 256, longer sequences, bfloat16",
-        "8 warps, 1 stages",
-    ): ["spills 16 bytes"]
-}
+# What is compiled: on Hopper GPUs 3.6 is refused for its wrong gradients, and so never launched there.
+COMPILED = (("3.7", 90), ("3.7", 80), ("3.6", 80))
 # Kernels that compile quickly: with products and without, in inference, in training and for each part.
 SAMPLE = ("norm_residual_kernel", "conv_backward_kernel", "carry_kernel", "scores_kernel")
 
@@ -70,7 +56,8 @@ def test_the_record_is_of_the_kernels_as_they_are() -> None:
         found.setdefault(compiled_kernels.section_of(row), []).append(
             (row["kernel"], row["class"], row["launch"])
         )
-    assert set(compiled_kernels.wanted_sections()) - set(found) == NOT_COMPILED
+    wanted = {(version, gpu, dtype) for version, gpu in COMPILED for dtype in compiled_kernels.DTYPES}
+    assert set(compiled_kernels.wanted_sections()) == set(found) == wanted
     for section, names in found.items():
         assert len(names) == len(set(names))
         assert set(names) == compiled_kernels.names_of(section), f"make kernels: {section}"
@@ -91,10 +78,9 @@ def test_nothing_recorded_takes_more_than_its_row_allows() -> None:
         figures = {name: row[name] for name in compiled_kernels.FIGURES}
         made = ahead.MachineCode(kernel=row["kernel"], gpu=row["gpu"], seconds=0.0, **figures)
         launch = launches[row["kernel"], row["class"], row["launch"]]
-        known = FAULTS.get((row["gpu"], row["kernel"], row["class"], row["launch"]), [])
-        assert row["faults"] == compiled_kernels.faults_of(made, launch) == known, row
-    faulty = {(row["gpu"], row["kernel"], row["class"], row["launch"]) for row in rows if row["faults"]}
-    assert faulty == FAULTS.keys()
+        assert row["faults"] == compiled_kernels.faults_of(made, launch) == [], row
+        # Whatever has products on tensor cores has to have them.
+        assert launch.products or not made.wgmma + made.mma, row
 
 
 def test_a_few_rows_compile_to_what_is_recorded(tmp_path: Path) -> None:

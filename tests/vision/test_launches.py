@@ -66,6 +66,19 @@ def test_rows_have_names_of_their_own() -> None:
             assert len(set(names)) == len(names) > 0
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "tf32", "float32"])
+def test_every_shape_has_a_launch(dtype: str) -> None:
+    """Rows that spill are left out, and never all of them."""
+    sizes = [(head_dim, state) for head_dim in (16, 32, 64, 128) for state in (16, 64, 128, 256)]
+    for head_dim, state in sizes:
+        for tokens in ("up to 512", "up to 1088", "longer"):
+            for gpu in (0, candidates.HOPPER, candidates.OTHERS):
+                shapes = candidates.Shapes(
+                    dtype=dtype, head_dim=head_dim, state_dim=state, tokens=tokens, gpu=gpu
+                )
+                assert all(candidates.rows_of(kernel, shapes) for kernel in candidates.TABLE)
+
+
 def test_what_a_row_may_take_follows_from_how_many_run_at_once() -> None:
     row = candidates.Launch(warps=4, programs=4)
     assert row.most_registers == 128

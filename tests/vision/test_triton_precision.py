@@ -69,7 +69,7 @@ def test_the_gradient_of_decays_survives_states_in_halves(seed: int, monkeypatch
     monkeypatch.setattr(ssd_kernels, "_dot", product_of_halves)
     monkeypatch.setattr(ssd, "LARGEST_SINGLE_CHUNK", 0)
     monkeypatch.setattr(ssd, "CHUNK", 128)
-    monkeypatch.setattr(ssd, "TILE_FLOAT32", 64)
+    monkeypatch.setattr(ssd, "SMALL_TILE", 64)
     inputs = inputs_of(seed, 200)
     found = gradient_of_rates(ssd.ssd_triton, inputs, torch.float32)
     exact = gradient_of_rates(reference.ssd_reference, inputs, torch.float64)

@@ -136,6 +136,11 @@ def _scan(shapes: Shapes) -> Rows:
     return _products(shapes, (4, 2), PAIRS)
 
 
+def _fills(shapes: Shapes) -> bool:
+    """Whether heads are so wide that `_scan` has one row."""
+    return len(_scan(shapes)) == 1
+
+
 def _scan_by_pairs(shapes: Shapes) -> Rows:
     """Kernels of more numbers for each thread: four warps spill where heads fill them."""
     if shapes.head_dim == 64 and shapes.dtype == "bfloat16":
@@ -143,11 +148,51 @@ def _scan_by_pairs(shapes: Shapes) -> Rows:
     return _scan(shapes)
 
 
+def _scores(shapes: Shapes) -> Rows:
+    """In exact float32 four warps without stages spill."""
+    if shapes.dtype == "float32" and not _fills(shapes):
+        return _products(shapes, (4, 2), EIGHT_WARPS)
+    return _scan(shapes)
+
+
 def _outputs(shapes: Shapes) -> Rows:
     """Tiles of float16, which are multiplied as four bytes, are not fetched ahead by four warps."""
-    if shapes.dtype == "float16" and shapes.head_dim * 32 <= 64 * 16:
+    if _fills(shapes) or shapes.dtype not in ("float16", "float32"):
+        return _scan_by_pairs(shapes)
+    if shapes.dtype == "float16":
         return _products(shapes, (8, 2), ((4, 1), *EIGHT_WARPS))
-    return _scan_by_pairs(shapes)
+    if shapes.head_dim > 16:
+        return _products(shapes, (8, 1), EIGHT_WARPS)
+    return _products(shapes, (4, 2), ((4, 1), (8, 2)))
+
+
+def _input_gradients(shapes: Shapes) -> Rows:
+    """Operands of four bytes spill by four warps; those of exact float32 where they are fetched ahead."""
+    if _fills(shapes) or shapes.dtype not in ("float16", "float32"):
+        return _scan_by_pairs(shapes)
+    if shapes.dtype == "float16":
+        return _products(shapes, (8, 1), EIGHT_WARPS)
+    return _products(shapes, (4, 1), ((8, 1),))
+
+
+def _score_gradients(shapes: Shapes) -> Rows:
+    """What does not spill in exact float32 depends on the heads."""
+    if _fills(shapes) or shapes.dtype not in ("float16", "float32"):
+        return _scan_by_pairs(shapes)
+    if shapes.dtype == "float16":
+        return _products(shapes, (8, 1), EIGHT_WARPS)
+    return _products(shapes, (4, 2), ((4, 1),)) if shapes.head_dim > 16 else _products(shapes, (8, 2), ())
+
+
+def _shared_gradients(shapes: Shapes) -> Rows:
+    """Small states of float16 leave nothing to eight warps; exact float32 has them where heads are narrow."""
+    if _fills(shapes) or shapes.dtype not in ("float16", "float32"):
+        return _scan(shapes)
+    if shapes.dtype == "float16":
+        return _products(shapes, (4, 2), PAIRS if shapes.state_dim >= 64 else ((4, 1),))
+    if shapes.head_dim > 16:
+        return _products(shapes, (4, 2), ((4, 1),))
+    return _products(shapes, (8, 1), EIGHT_WARPS)
 
 
 def _by_warps(*warps: int) -> Callable[[Shapes], Rows]:
@@ -189,14 +234,13 @@ def _tiles(shapes: Shapes, *found: tuple[dict[str, Any], int, int]) -> Rows:
 def _quadratic(shapes: Shapes) -> Rows:
     """Tiles of 32 pad less, those of 64 have Hopper's own products; decays exact, or split where they can."""
     first = 8 if shapes.dtype in ("float32", "tf32") else 4
-    return _tiles(
-        shapes,
-        ({"tile": 32, "exact": False}, first, 2),
-        ({"tile": 32, "exact": True}, 4, 2),
-        ({"tile": 64, "exact": False}, 4, 2),
-        ({"tile": 64, "exact": True}, 8, 2),
-        ({"tile": 64, "exact": False}, 8, 2),
-    )
+    rows = [({"tile": 32, "exact": False}, first, 2), ({"tile": 32, "exact": True}, 4, 2)]
+    # Four warps hold no tile of 64 of float16 where operands go through registers.
+    if shapes.dtype != "float16" or shapes.gpu == HOPPER:
+        rows.append(({"tile": 64, "exact": False}, 4, 2))
+    rows += [({"tile": 64, "exact": True}, 8, 2), ({"tile": 64, "exact": False}, 8, 2)]
+    # Exact float32 spills in any tile of 64.
+    return _tiles(shapes, *(rows[:2] if shapes.dtype == "float32" else rows))
 
 
 def _state(shapes: Shapes) -> Rows:
@@ -212,13 +256,11 @@ def _state(shapes: Shapes) -> Rows:
         )
     columns, stages = 64, 2 if halves else 1
     if shapes.dtype == "float32":
-        # Three products for each take the registers of larger tiles, and of fewer threads.
+        # Three products for each take the registers of larger tiles; on Hopper those of fewer threads, and
+        # on others those of more, because warps that share operands have a copy each.
         columns = min(64, max(32, shapes.head_dim))
-        return (
-            Launch(
-                constants={"tile": 16, "columns": columns, "exact": False}, warps=8, stages=1, products=True
-            ),
-        )
+        constants = {"tile": 16, "columns": columns, "exact": False}
+        return (Launch(constants=constants, warps=8 if hopper else 4, stages=1, products=True),)
     if not hopper or shapes.dtype in ("float32", "tf32"):
         columns = min(64, max(32, shapes.head_dim))
     tile = 16 if columns == 64 and not halves and shapes.dtype != "float16" else 32
@@ -282,14 +324,15 @@ def _by_warps_unstaged(*warps: int) -> Callable[[Shapes], Rows]:
 TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
     {
         "decays_kernel": _by_warps(4, 2, 1),
-        "scores_kernel": _scan,
+        "scores_kernel": _scores,
         "states_kernel": _scan,
         "carry_kernel": _by_warps(4, 2, 8),
         "outputs_kernel": _outputs,
-        "input_gradients_kernel": _scan_by_pairs,
-        "score_gradients_kernel": _scan_by_pairs,
-        "shared_gradients_kernel": _scan,
-        "decay_gradients_kernel": _by_warps(4, 2, 1),
+        "input_gradients_kernel": _input_gradients,
+        "score_gradients_kernel": _score_gradients,
+        "shared_gradients_kernel": _shared_gradients,
+        # Tokens of a tile are as many as threads; four warps spill.
+        "decay_gradients_kernel": _by_warps(2, 1),
         "conv_silu_kernel": _convolution,
         "conv_silu_gradient_kernel": _convolution_backward,
         "gated_rms_norm_kernel": _norm,

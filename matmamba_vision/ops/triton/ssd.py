@@ -20,8 +20,9 @@ from .candidates import Shapes, class_of_tokens, name_of
 from .chosen import Options, launch_of
 from .launch import on_device_of, precision_of
 
-# Tokens of a tile, the edge of every matrix product; exact float32 needs more registers and takes fewer.
-TILE, TILE_FLOAT32 = 64, 32
+# Tokens of a tile, the edge of every matrix product; exact float32 needs more registers and takes fewer, and
+# so do heads wider than those of a block's kernels.
+TILE, SMALL_TILE, WIDEST_OF_TILE = 64, 32, 64
 # Up to this many tokens are one chunk: 1,024 patches and a few more tokens.
 LARGEST_SINGLE_CHUNK = 1088
 # Tokens of a chunk of longer sequences.
@@ -125,7 +126,8 @@ def _plan(x_BLHP: Tensor, B_BLN: Tensor) -> _Plan:
     batch, length, heads, head_dim = x_BLHP.shape
     dot, precision = precision_of(x_BLHP.dtype)
     block = _power_of_two(head_dim)
-    tile = TILE_FLOAT32 if precision == "ieee" and dot.is_fp32() else TILE
+    exact = precision == "ieee" and dot.is_fp32()
+    tile = SMALL_TILE if exact or block > WIDEST_OF_TILE else TILE
     tiles = ceil((length if length <= LARGEST_SINGLE_CHUNK else CHUNK) / tile)
     options = {"T": tile, "BLOCK_P": block, "DOT": dot, "PRECISION": precision}
     chunks = ceil(length / (tiles * tile))

@@ -145,6 +145,7 @@ def _small_states(shape: BlockShape, columns: int) -> StateConfig:
             tile=16 if shape.dtype == torch.float32 or (columns == 64 and not halves) else 32,
             columns=columns,
             num_stages=2 if halves else 1,
+            num_warps=4 if in_registers and shape.dtype == torch.float32 else 8,
         )
     return StateConfig(tile=32, columns=columns, num_stages=1)
 

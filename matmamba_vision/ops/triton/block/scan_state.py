@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..launch import on_device_of, tensor_core_precision
+from ..candidates import HOPPER
+from ..launch import capability_of, on_device_of, tensor_core_precision
 from .configs import StateConfig
 from .packing import BlockWeights
 from .scan_quadratic import gated_outputs
@@ -28,6 +29,10 @@ def scan_state(
         candidate.num_stages,
     )  # fmt: skip
     return result
+
+
+# States whose halves are still operands of a product.
+LARGE = 64
 
 
 @torch.library.custom_op("matmamba::scan_state", mutates_args=())
@@ -89,8 +94,10 @@ def _launch(
     (batch, length, width), (groups, tiles, _, tile, _) = row.shape, scores.shape[1:]
     dot, precision = tensor_core_precision(row.dtype)
     blocks = sums.shape[2] // groups
+    # Products in three parts take the registers of operands that do not stay in shared memory.
+    halves = precision == "tf32x3" and capability_of(row.device) != HOPPER and options["N"] >= LARGE
     scan_state_kernel[(sums.shape[2], batch)](
         row, inputs, decays, decays.stride(0), diagonal, scores, skip, g, sums, length, width, heads,
-        inputs.shape[2], groups, heads_per_group, blocks, tiles, T=tile, DOT=dot, PRECISION=precision,
-        **options,
+        inputs.shape[2], groups, heads_per_group, blocks, tiles, T=tile, HALVES=halves, DOT=dot,
+        PRECISION=precision, **options,
     )  # fmt: skip

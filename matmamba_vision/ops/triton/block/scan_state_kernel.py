@@ -7,10 +7,25 @@ from .tile_parts import gate_and_store, of_heads, product, tile_outputs, to_colu
 
 
 @triton.jit
+def _read(at, of_C, exists, state_NC, N: tl.constexpr, COLUMNS: tl.constexpr, HALVES: tl.constexpr,
+          DOT: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """What tokens read of the state; HALVES: of half of its rows after the other, for fewer registers."""
+    if HALVES:
+        parts = tl.reshape(state_NC, (2, N // 2, COLUMNS))
+        first_NC, second_NC = tl.split(tl.permute(parts, (1, 2, 0)))
+        C_TN = tl.load(at + of_C + tl.arange(0, N // 2)[None, :], mask=exists[:, None], other=0.0)
+        past_TC = product(C_TN, first_NC, DOT, PRECISION)
+        C_TN = tl.load(at + of_C + N // 2 + tl.arange(0, N // 2)[None, :], mask=exists[:, None], other=0.0)
+        return past_TC + product(C_TN, second_NC, DOT, PRECISION)
+    C_TN = tl.load(at + of_C + tl.arange(0, N)[None, :], mask=exists[:, None], other=0.0)
+    return product(C_TN, state_NC, DOT, PRECISION)
+
+
+@triton.jit
 def scan_state_kernel(
     row, inputs, decays, layer, diagonal, scores, skip, g, sums, L, E, H, X, G, heads_of_group,
     blocks_of_group, tiles, P: tl.constexpr, N: tl.constexpr, T: tl.constexpr, COLUMNS: tl.constexpr,
-    EXACT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    EXACT: tl.constexpr, HALVES: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A program takes some columns through all tiles of an image, with their states in registers.
 
@@ -42,8 +57,8 @@ def scan_state_kernel(
         mask = exists[:, None] & inside[None, :]
         x_TC = tl.load(at + column[None, :], mask=mask, other=0.0).to(tl.float32)
         weighted_TC = x_TC * to_columns(of_heads(decays + layer, first, end, T, HEADS), P)
-        C_TN = tl.load(at + (of_B + N)[None, :], mask=exists[:, None], other=0.0)
-        past_TC = product(C_TN, state_NC, DOT, PRECISION)
+        of_C = I + (2 * group + 1) * N
+        past_TC = _read(at, of_C, exists, state_NC, N, COLUMNS, HALVES, DOT, PRECISION)
         s_TT = tl.load(scores + inner[:, None] * T + inner[None, :])
         y_TC = tile_outputs(
             past_TC, s_TT, x_TC, weighted_TC, tl.load(diagonal + token), skip, decays, layer, first, end,
