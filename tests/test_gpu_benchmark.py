@@ -257,7 +257,7 @@ def test_the_published_block_computes_ours(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_a_target_that_a_prediction_misses_is_said_to_be_missed(bound: dict[str, float], said: str) -> None:
-    row = targets.Row("a ratio", "gpu", "case", **bound)
+    row = targets.Row("a ratio", "gpu", "case", at_least=bound.get("at_least"), at_most=bound.get("at_most"))
     assert row.forecast({"low": 0.95, "high": 1.05, "unit": ""}) == said
 
 
