@@ -12,10 +12,13 @@ from .filters import compile_filter
 from .layout import EXACT, ID, LABEL, METADATA, PATH, row_of
 from .pushed_state import PushedState
 
-# Filters whose points are remembered: pages of one answer ask for the same.
+# Filters that are remembered: pages of one answer, and many queries, ask for the same.
 REMEMBERED = 16
 # Of the payload, what images are told by.
 _OF_ROWS = (ID, PATH, LABEL, METADATA, EXACT)
+
+# Other than None, which says that no point fulfils a filter.
+_UNKNOWN: Condition = {}
 
 
 def decided(where: str, state: PushedState) -> Condition | None:
@@ -27,15 +30,21 @@ def decided(where: str, state: PushedState) -> Condition | None:
     Raises:
         GalleryError: not a filter, an unknown name, or the engine does not answer.
     """
+    known = state.decided.get(where, _UNKNOWN)
+    if known is _UNKNOWN:
+        known = _decide(where, state)
+        if len(state.decided) >= REMEMBERED:
+            state.decided.clear()
+        state.decided[where] = known
+    return known
+
+
+def _decide(where: str, state: PushedState) -> Condition | None:
     kinds = state.contents.kinds
     found = compile_filter(where, kinds, truth_values=state.collection.truth_values)
     if found.doubtful is None:
         return found.true
-    if (keys := state.decided.get(where)) is None:
-        keys = keys_among(where, field_names(kinds), _rows(state, found.doubtful))
-        if len(state.decided) >= REMEMBERED:
-            state.decided.clear()
-        state.decided[where] = keys
+    keys = keys_among(where, field_names(kinds), _rows(state, found.doubtful))
     parts = [part for part in (found.true, among(keys) if keys else None) if part is not None]
     return parts[0] if len(parts) == 1 else {"should": parts} if parts else None
 

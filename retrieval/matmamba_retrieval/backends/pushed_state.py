@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import GalleryError
 from ..strategies.strategy import Strategy
 from .conditions_of_points import none_of
-from .engine import BINARY, FLOAT16, INT8, Collection, Floats, Ints, VectorField
+from .engine import BINARY, FLOAT16, INT8, Collection, Condition, Floats, Ints, VectorField
 from .layout import LABEL, Contents
 
 FLOAT32_BYTES = 4
@@ -25,13 +25,13 @@ class PushedState:
         collection: that answers.
         contents: what it said of itself.
         bound: strategies that were checked against it, by themselves and k.
-        decided: keys of the points that had to be looked at for a filter, by its text; the last ones.
+        decided: what fulfils a filter, by its text, None if nothing can; of the last ones.
     """
 
     collection: Collection
     contents: Contents
     bound: dict[tuple[Strategy, int], Any] = field(default_factory=dict, compare=False, repr=False)
-    decided: dict[str, list[int]] = field(default_factory=dict, compare=False)
+    decided: dict[str, Condition | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def place(self) -> str:

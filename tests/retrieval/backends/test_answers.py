@@ -282,6 +282,10 @@ def test_what_an_engine_cannot_say_is_looked_at(
         assert len(found.keys_where("year = 2003 AND path LIKE '%.jpg'"))
         assert len(found.keys_where("score > 0.25 AND year > 2004"))
         assert len(looked) == count
+        with monkeypatch.context() as without:
+            # What is asked again is not even parsed again.
+            without.setattr(deciding, "compile_filter", None)
+            assert len(found.keys_where("score > 0.25 AND year > 2004"))
         hits = search(
             found, Strategy.single_shot(), queries_of(gallery, 1), 5, allowed=found.allowed("label < 'b'")
         )
