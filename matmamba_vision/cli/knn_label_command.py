@@ -93,11 +93,11 @@ def run(arguments: list[str]) -> None:
 
 def _print(args: KnnLabelFlags, console: Console, findings: LabelFindings) -> None:
     suggestions, doubts = findings.of("suggestion"), findings.of("suspicious")
-    for found, title in ((suggestions, "images without a label"), (doubts, "suspicious labels")):
+    for found, title in ((suggestions, "unlabelled image"), (doubts, "suspicious label")):
         if found:
             console.print(_table(found[: args.top], found is doubts))
         more = f", {len(found) - args.top} not shown: --top, --csv" if len(found) > args.top else ""
-        console.print(f"{len(found)} {title}{more}\n")
+        console.print(f"{counted(len(found), title)}{more}\n")
     if findings.confirmed is not None:
         console.print(
             f"the neighbours confirm {findings.confirmed:.1%} of {counted(findings.labelled, 'label')}"

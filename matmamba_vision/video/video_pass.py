@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from time import time_ns
 
+from matmamba_common.counts import counted
 from matmamba_datasets import BrokenTally, BrokenVideoError, Limits, Sampling, VideoFile, Videos
 from matmamba_datasets.frame_names import frame_name, frame_of, minutes_of
 from matmamba_retrieval import GalleryError, Row
@@ -174,7 +175,7 @@ class VideoPass:
         wanted.report.broken(tally)
         if self._incomplete:
             cut = BrokenTally(0, 1.0, found=self._incomplete)
-            wanted.report.say(f"{len(cut.found)} videos were not read whole:\n{cut.listing()}")
+            wanted.report.say(f"{counted(len(cut.found), 'video')} not read whole:\n{cut.listing()}")
         return IndexedVideos(
             gallery=wanted.gallery,
             added=added,

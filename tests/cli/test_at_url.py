@@ -50,7 +50,7 @@ def test_the_gallery_is_that_of_a_folder_here(
         assert [(row.id, row.label) for row in there.rows(range(8))] == rows
         assert np.array_equal(here.segments.read(np.arange(8)), there.segments.read(np.arange(8)))
         assert there.rows([0])[0].path == f"memory:/{store}/cats/00.png"
-    assert "8 ids were there already" in index(f"memory:/{store}")
+    assert "8 ids there already" in index(f"memory:/{store}")
     query, page = f"{store}/cats/00.png", tmp_path / "page.html"
     command = ["search", "--gallery", str(tmp_path / "g"), query, "--k", "3", "--html", str(page)]
     assert main(command) == 0

@@ -192,7 +192,7 @@ def test_indexing_again_adds_what_is_new(
     assert files(indexed / "segments") == before
     shutil.copy(photos / "dark" / "00.jpg", photos / "dark" / "copy.jpg")
     assert main(index) == 0
-    assert "1 images added, 25 in all" in capsys.readouterr().out
+    assert "1 image added, 25 in all" in capsys.readouterr().out
     assert (
         main(["search", "--gallery", str(indexed), str(photos / "dark" / "00.jpg"), "--k", "2", "--json"])
         == 0

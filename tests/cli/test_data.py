@@ -101,7 +101,7 @@ def test_a_flipped_bit_is_found(shards: Path, capsys: pytest.CaptureFixture[str]
         capsys.readouterr()
         assert verify("shards", shards) == 1
         said = capsys.readouterr().out
-        assert "1 files (shards) are damaged" in said
+        assert "1 file (of shards) damaged" in said
         assert "train-000001.tar: its SHA-256 is not that of index.json" in said
         shard.write_bytes(whole)
     assert verify("shards", shards) == 0

@@ -297,7 +297,7 @@ def test_labels_are_suggested_and_doubted(folder: Path, run: Run, tmp_path: Path
     assert "dog → cat?" in page.read_text()
     assert "<i>2" not in page.read_text()
     table = run(*judge, "--top", 1)
-    assert "1 images without a label" in table
+    assert "1 unlabelled image" in table
     assert "fewer than k" not in table
     assert f"{COUNT - 1} other images: fewer than k = 500" in run(*judge[:-1], 500)
     assert f"of {COUNT - 1} labels" in table

@@ -92,7 +92,7 @@ def test_changed_and_gone_files_are_mentioned_and_mended(
         assert "1 gone, which --prune deletes from the gallery: cats/03.png" in said
     assert index(tmp_path / "place", "--changed", "--prune") == 0
     said = capsys.readouterr().out
-    assert "1 images added, 7 in all" in said
+    assert "1 image added, 7 in all" in said
     assert "1 deleted from the gallery, whose files are gone" in said
     assert index() == 0
     assert " changed, " not in capsys.readouterr().out

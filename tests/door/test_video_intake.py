@@ -236,7 +236,7 @@ def test_a_file_that_breaks_off_is_told_and_kept_as_far_as_it_goes(tmp_path: Pat
     assert found.incomplete[str(half)].startswith("ends at 0:0")
     assert found.total
     texts = [event.text for event in said if isinstance(event, mv.Notice)]
-    assert texts == [f"1 videos were not read whole:\n  {half}: {found.incomplete[str(half)]}"]
+    assert texts == [f"1 video not read whole:\n  {half}: {found.incomplete[str(half)]}"]
 
 
 def in_a_fork(act: Callable[[], object]) -> int:

@@ -131,7 +131,8 @@ def test_what_is_under_way_is_answered_before_it_ends(folder: Path) -> None:
         assert len(json.loads(said.partition(b"\r\n\r\n")[2])["hits"]) == 3
         events = [line["event"] for line in served.end()]
         assert served.process.returncode == 0
-    assert events[-3:] == ["stopping", "request", "stopped"]
+    assert "stopping" in events[:-1]
+    assert events[-2:] == ["request", "stopped"]
 
 
 def is_open(place: tuple[str, int]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from matmamba_common.counts import counted
 
 from ..gallery.snapshot import Snapshot
 from ..index.rerank import prefix
@@ -96,9 +97,9 @@ def pushed_keys(gallery: Snapshot, contents: Contents) -> Ints:
 def _wrong_keys(collection: Collection, live: Ints) -> list[str]:
     there = np.concatenate([np.empty(0, dtype=np.int64), *collection.keys()])
     lost, foreign = np.setdiff1d(live, there), np.setdiff1d(there, live)
-    found = [f"{len(lost):,} images are missing, the first of key {lost[0]}"] if len(lost) else []
+    found = [f"{counted(len(lost), 'image')} missing, the first of key {lost[0]}"] if len(lost) else []
     if len(foreign):
-        found.append(f"{len(foreign):,} points are of no image, the first of key {foreign[0]}")
+        found.append(f"{counted(len(foreign), 'point')} of no image, the first of key {foreign[0]}")
     return found
 
 

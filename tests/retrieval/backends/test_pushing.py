@@ -157,7 +157,7 @@ def test_a_replaced_collection_is_made_anew_though_it_is_of_the_same_gallery(
         current.delete(np.array([5]))
     assert compared(stored, places).faults == [
         "it has 57 points for 58 images",
-        "1 images are missing, the first of key 5",
+        "1 image missing, the first of key 5",
         "'id5' is missing",
     ]
     with pytest.raises(GalleryError, match="does not hold what was pushed: it has 57 points for 58 images"):
@@ -267,7 +267,7 @@ def test_what_differs_is_named(stored: Gallery, places: Places) -> None:
         current.upsert(np.array([7, 8, 600]), wrong, [payload_of(row) for row in rows([7, 8, 600])])
     assert compared(stored, places).faults == [
         "it has 59 points for 58 images",
-        "1 points are of no image, the first of key 600",
+        "1 point of no image, the first of key 600",
         "'id7' has another vector full",
         "'id8' has another vector full",
     ]
