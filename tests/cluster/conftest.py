@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ def cluster() -> Iterator[str]:
 
     places = (Path(__file__).parents[2] / place for place in ("", "datasets", "retrieval", "tests"))
     os.environ |= QUIET | {"PYTHONPATH": os.pathsep.join(map(str, places))}
+    before = signal.getsignal(signal.SIGTERM)
     context: Any = ray.init(
         address="local", num_cpus=2, num_gpus=0, object_store_memory=STORE_BYTES, include_dashboard=False,
         log_to_driver=False, logging_level=logging.ERROR,
     )  # fmt: skip
+    # Ray leaves a handler of its own: processes forked from this one would have it, and lose a signal that
+    # comes while they start.
+    signal.signal(signal.SIGTERM, before)
     yield context.address_info["gcs_address"]
     ray.shutdown()
 
