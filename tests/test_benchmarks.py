@@ -352,6 +352,7 @@ def test_the_model_compared_on_tiny_imagenet_is_the_one_that_is_registered() -> 
     assert compared.architecture == model.architecture
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_measured_beside_training_from_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ class Frame:
             height=max(1, height // factor),
             format="rgb24",
             interpolation="AREA" if factor > 1 else "BICUBIC",
-            # By default, each frame starts threads of its own; a process forked later waits for them for ever.
+            # By default, each frame starts threads of its own, and a process forked later waits for them.
             threads=1,
         )
         return Image.fromarray(np.ascontiguousarray(self._upright(np.asarray(pixels, dtype=np.uint8))))

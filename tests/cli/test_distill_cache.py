@@ -253,6 +253,7 @@ def program(folder: Path, *launcher: str) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 def test_filling_that_was_killed_equals_an_unbroken_one(tmp_path: Path) -> None:
     done = program(tmp_path)
     assert done.endswith("done\n"), done

@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, short: TrainConfig) -> Tr
     return made
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path: Path, ranks: int) -> None:
     """Killed within an epoch, while saving, between epochs: losses and weights are equal to the bit."""
     done = subprocess.run(
@@ -124,6 +124,7 @@ def test_a_run_with_other_settings_is_not_continued(finished: TrainConfig) -> No
     ]
 
 
+@pytest.mark.slow
 def test_more_epochs_are_taken_where_the_learning_rate_permits(
     tmp_path: Path, short: TrainConfig, finished: TrainConfig
 ) -> None:

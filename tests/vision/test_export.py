@@ -67,7 +67,7 @@ def nodes_of(file: Path) -> Counter[str]:
 
 
 # Of one chunk of tokens, and of three.
-@pytest.mark.parametrize(("size", "most"), [(16, 52), (56, 140)])
+@pytest.mark.parametrize(("size", "most"), [(16, 52), pytest.param(56, 140, marks=pytest.mark.slow)])
 def test_a_graph_is_small_and_asks_nothing(size: int, most: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     counts = []

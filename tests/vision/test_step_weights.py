@@ -129,7 +129,9 @@ def by_loading(model: MatMamba) -> None:
     model.load_state_dict({name: 1.1 * value for name, value in model.state_dict().items()})
 
 
-@pytest.mark.parametrize("change", [by_optimiser, by_data, by_loading])
+@pytest.mark.parametrize(
+    "change", [by_optimiser, *(pytest.param(one, marks=pytest.mark.slow) for one in (by_data, by_loading))]
+)
 def test_changed_weights_are_packed_again(change: Callable[[MatMamba], None], packed: list[int]) -> None:
     model, other = made(**TWO_HEADS), made(**TWO_HEADS)
     share_in_steps(model)

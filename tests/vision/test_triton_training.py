@@ -295,6 +295,7 @@ def compile_for(tmp_path: Path, *kind: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_for_hopper(tmp_path: Path) -> None:
     """Nothing is spilled, and products go to tensor cores."""
     assert "90 scan_kernel" in compile_for(tmp_path, "90", "bfloat16", "16", "128")
