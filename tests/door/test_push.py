@@ -89,7 +89,7 @@ def test_the_command_says_what_is_there(
     assert "30 images; 30 put in, 0 taken out, in a new collection" in said
     assert "dim4: 4 dims, flat, memory" in said
     assert main([*command, "--verify-only"]) == 0
-    assert "30 images, as they were pushed; 30 compared" in capsys.readouterr().out
+    assert "30 images, as pushed; 30 compared" in capsys.readouterr().out
     with edge_collection(tmp_path / "P") as store:
         current = store.current()
         assert current is not None
