@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from growth import own_memory
+from markdown_tables import markdown
 from matmamba_retrieval import EmbeddingSpec, Gallery, Row
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Event, Progress
@@ -164,6 +165,28 @@ def killed(folder: Path, rows: int, kills: int) -> dict[str, Any]:
         "rows": rows, "kills": count, "ended_before": ended, "whole_seconds": whole, "last_seconds": last,
         "images": found.images, "points": found.counted, "compared": found.sampled, "faults": found.faults,
     }  # fmt: skip
+
+
+def table(result: dict[str, Any]) -> str:
+    """Rates of pushes, and what became of those that were killed."""
+    rows = [
+        (
+            f"{push['rows']:,}",
+            ", ".join(f"{vector['name']} {vector['index']}" for vector in push["vectors"]),
+            f"{push['rate']:,.0f}",
+            f"{min(push['rates']):,.0f} to {max(push['rates']):,.0f}",
+            f"{push['seconds']['building indexes']:.0f}",
+            f"{push['own_memory_bytes'] / 1e6:,.0f}",
+        )
+        for push in (result["push"], result["graph"])
+    ]
+    heads = ("images", "vectors", "images/s", "of each part", "building, s", "own memory, MB")
+    dead = result["killed"]
+    told = (
+        f"{dead['kills']} pushes of {dead['rows']:,} images were killed at random moments: in the end"
+        f" {dead['points']:,} points were there, {dead['compared']} compared, {len(dead['faults'])} faults."
+    )
+    return f"{markdown(heads, rows)}\n\n{told}"
 
 
 def forked(gallery_folder: Path, to: str, seconds: float | None = None) -> float | None:

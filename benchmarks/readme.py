@@ -25,6 +25,7 @@ import distill_ablation
 import fine_tuning
 import matmamba_vision
 import nested_quality
+import qdrant_push
 import ray_rate
 import report
 import retrieval_tables
@@ -344,6 +345,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "serving": lambda: serving.page(read("serving")),
     "streaming": lambda: streaming.page(read("streaming")),
     "watch": once_measured("watch", watch.page),
+    "qdrant_push": once_measured("qdrant_push", qdrant_push.table),
     "qdrant_query": once_measured("qdrant_query", retrieval_tables.qdrant_table),
     "second_encoding": lambda: second_encoding.table(read("second_encoding")),
     "video": once_measured("video", video.page),
