@@ -16,7 +16,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result: dict[str, Any] = {"command": command, "threads": options.threads, **environment()}
     try:
         # First, in forks of a process that the engine has no threads in yet.
-        for name, part in (
-            ("killed", lambda: killed(folder / "killed", options.killed_rows, options.kills)),
-            ("push", lambda: measured(folder / "whole", options.rows, options.every, "recall=1")),
-            ("graph", lambda: measured(folder / "graph", options.graph_rows, options.every, "recall=0.99")),
-        ):
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "killed": lambda: killed(folder / "killed", options.killed_rows, options.kills),
+            "push": lambda: measured(folder / "whole", options.rows, options.every, "recall=1"),
+            "graph": lambda: measured(folder / "graph", options.graph_rows, options.every, "recall=0.99"),
+        }
+        for name, part in parts.items():
             result[name] = part()
             print(result[name], flush=True)
             # As they come: a part takes minutes.
