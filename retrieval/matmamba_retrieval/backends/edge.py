@@ -71,7 +71,9 @@ class EdgeStore:
             if not self.folder.is_dir():
                 return
             names = {entry.name for entry in self.folder.iterdir()}
-        if names - {LOCK} and not any((self.folder / name / ABOUT).is_file() for name in names):
+        # Whoever made the lock has looked before: a first push that was killed leaves no more than that.
+        begun = LOCK in names or any((self.folder / name / ABOUT).is_file() for name in names)
+        if names and not begun:
             raise GalleryError(
                 f"{self.place} holds something else than a pushed gallery: name another folder"
             )

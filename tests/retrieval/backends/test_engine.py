@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matmamba_retrieval import GalleryError, prefix
 from matmamba_retrieval.backends.address import is_address, open_store
-from matmamba_retrieval.backends.edge import EdgeStore
+from matmamba_retrieval.backends.edge import ABOUT, EdgeStore
 from matmamba_retrieval.backends.engine import Collection, VectorField
 from pushed_places import Places
 
@@ -123,3 +124,18 @@ def test_what_is_not_installed_is_named_with_its_extra(
 def test_a_server_that_is_down_is_named() -> None:
     with pytest.raises(GalleryError, match=r"^qdrant://127.0.0.1:9/photos: the server cannot be reached"):
         open_store("qdrant://127.0.0.1:9/photos")
+
+
+def test_a_folder_whose_first_collection_was_never_finished_is_made_anew(tmp_path: Path) -> None:
+    """A kill between the engine's files and the one that says what they are leaves what a push goes on from."""
+    folder = tmp_path / "pushed"
+    with closing(EdgeStore(folder, write=True)) as store:
+        store.create("half", FIELDS, {}).close()
+    (folder / "half" / ABOUT).unlink()
+    with closing(EdgeStore(folder, write=True)) as store:
+        assert store.current() is None and store.staged("half") is None
+        store.create("half", FIELDS, {"made": "anew"})
+        store.publish("half")
+    with closing(EdgeStore(folder)) as store:
+        current = store.current()
+        assert current is not None and current.about() == {"made": "anew"}
