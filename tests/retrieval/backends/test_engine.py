@@ -127,15 +127,17 @@ def test_a_server_that_is_down_is_named() -> None:
 
 
 def test_a_folder_whose_first_collection_was_never_finished_is_made_anew(tmp_path: Path) -> None:
-    """A kill between the engine's files and the one that says what they are leaves what a push goes on from."""
+    """A push goes on where it was killed between the engine's files and the one that says what they are."""
     folder = tmp_path / "pushed"
     with closing(EdgeStore(folder, write=True)) as store:
         store.create("half", FIELDS, {}).close()
     (folder / "half" / ABOUT).unlink()
     with closing(EdgeStore(folder, write=True)) as store:
-        assert store.current() is None and store.staged("half") is None
+        assert store.current() is None
+        assert store.staged("half") is None
         store.create("half", FIELDS, {"made": "anew"})
         store.publish("half")
     with closing(EdgeStore(folder)) as store:
         current = store.current()
-        assert current is not None and current.about() == {"made": "anew"}
+        assert current is not None
+        assert current.about() == {"made": "anew"}
