@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,13 @@ class ShortlistIndex:
         dim: of the queries that it takes.
         recipe: what it was built by.
         takes_effort: whether a search can be told how much of it to look at.
-        compared: gives the distances that FAISS has computed so far in inverted lists and graphs; 0 of other
-            kinds. FAISS counts in the whole process: the difference over a search is exact while one thread
-            searches.
     """
 
     def __init__(self, faiss_index: Any, dim: int, recipe: str) -> None:
         self.faiss_index, self.dim, self.recipe = faiss_index, dim, recipe
         self._core = _core(faiss_index)
         self.takes_effort = isinstance(self._core, (faiss.IndexIVF, faiss.IndexHNSW))
-        self.compared = _count_of(_counters(self._core))
+        self._counters = _counters(self._core)
         self._on_gpu: Any = None
         self._plain: dict[int, Any] = {}
         # Than FAISS's own search of one query; and before or behind it.
@@ -97,6 +94,18 @@ class ShortlistIndex:
             self._core.nprobe = effort
         elif isinstance(self._core, faiss.IndexHNSW):
             self._core.hnsw.efSearch = effort
+
+    def compared(self) -> int:
+        """Distances that FAISS has computed so far in inverted lists and graphs; 0 of other kinds.
+
+        FAISS counts in the whole process: the difference over a search is exact while one thread searches.
+        """
+        if len(self._counters) == 1:
+            return int(self._counters[0].ndis)
+        total = 0
+        for counter in self._counters:
+            total += counter.ndis
+        return total
 
     @cached_property
     def memory(self) -> int:
@@ -229,13 +238,6 @@ def _counters(core: Any) -> tuple[Any, ...]:
         cells = _core(core.quantizer)
         return faiss.cvar.indexIVF_stats, *([faiss.cvar.hnsw_stats] * isinstance(cells, faiss.IndexHNSW))
     return (faiss.cvar.hnsw_stats,) if isinstance(core, faiss.IndexHNSW) else ()
-
-
-def _count_of(counters: tuple[Any, ...]) -> Callable[[], int]:
-    """What adds them up: called before and behind every search, in C where there is one."""
-    if len(counters) == 1:
-        return partial(getattr, counters[0], "ndis")
-    return lambda: sum(counter.ndis for counter in counters)
 
 
 def tune(index: ShortlistIndex, xq: Floats, exact: Ints, shortlist: int, recall: float) -> None:

@@ -136,7 +136,7 @@ class Hits:
         # query stand first, or behind the first where it was expanded.
         if len(D) != 1 or D.item(0) > 1 or (D.shape[1] > 1 and D.item(1) > 1):
             D = np.minimum(D, _ONE)
-        # Past what freezes it, which would take as long as a stage notes.
-        known = self.__dict__
-        known["D"], known["I"], known["shortlist"], known["cost"] = D, I, shortlist, cost
-        known["by_full"], known["reason"], known["nearest"] = by_full, reason, nearest
+        # At once: what is frozen is otherwise set value by value, which takes as long as a stage notes.
+        self.__dict__.update(
+            D=D, I=I, shortlist=shortlist, cost=cost, by_full=by_full, reason=reason, nearest=nearest
+        )

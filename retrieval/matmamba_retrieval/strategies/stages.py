@@ -118,8 +118,7 @@ class Bound:
         require_fit(strategy, k, images.dim)
         self._gallery, self._strategy, self._k, self._images = gallery, strategy, k, images
         self._step = step = strategy.steps[0]
-        self._index = found = require_index(gallery, step)
-        self._compared = found.index.compared
+        self._index = require_index(gallery, step)
         self._query_width, self._last_width = strategy.query_width, strategy.rerank_width or "full"
         self._length, self._is_whole = min(step.length, images.total), step.dim == images.dim
         self._reason = images.reason(k)
@@ -146,11 +145,11 @@ class Bound:
 
     def _shortlist(self, xq: Floats, cost: Cost) -> Ints:
         """(nq, K) keys of candidates by the index, and by newer vectors; what was compared is counted."""
-        start, index, step, count = time.perf_counter(), self._index, self._step, self._compared
-        before = count()
+        start, index, step = time.perf_counter(), self._index, self._step
+        before = index.index.compared()
         cut = xq if self._is_whole else prefix(xq, step.dim)
         found = index.search(cut, self._length, self._images.allowed, step.effort)
-        compared = (count() - before) / (len(xq) or 1) or float(self._images.keys)
+        compared = (index.index.compared() - before) / (len(xq) or 1) or float(self._images.keys)
         read = compared * index.file_bytes / self._images.keys
         cost.compared("shortlist", start, len(xq), compared * step.dim, read)
         return found
