@@ -22,9 +22,9 @@ Value = str | int | float
 Node = exp.Expr
 T = TypeVar("T")
 COLUMNS = ("id", "path", "label")
-# Bounds that keep SQLite within its own; the values of an IN are not counted.
 # How like a known name one has to be that was probably meant to be it.
 _LIKENESS = 0.5
+# Bounds that keep SQLite within its own; the values of an IN are not counted.
 MOST_CHARACTERS, MOST_COMPARISONS, MOST_NESTED, MOST_PATTERN = 1_000_000, 1_000, 50, 1_000
 _COMPARISONS: dict[type[Node], str] = {
     exp.EQ: "=",
