@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +82,7 @@ def connected(cluster: RayCluster, store_bytes: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    before = signal.getsignal(signal.SIGTERM)
     with _surroundings(QUIET):
         _connect(cluster, store_bytes)
     # Whoever replaces a process that died says so; Ray would print a paragraph, and has no setting for it.
@@ -89,6 +92,9 @@ def connected(cluster: RayCluster, store_bytes: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
+        # Ray's own handler would stay: whoever called decides what SIGTERM does from here on.
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _connect(cluster: RayCluster, store_bytes: int) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import matmamba_vision as mv
 import pytest
 from matmamba_datasets import open_images
 from matmamba_retrieval import Gallery
-from matmamba_vision.cluster import shard_worker
+from matmamba_vision.cluster import ray_cluster, shard_worker
 from matmamba_vision.cluster.crew import why_it_died
 from matmamba_vision.cluster.shard_folders import ShardFolders
 from matmamba_vision.cluster.shard_worker import ShardJob, ShardState, ShardWorker
@@ -137,3 +140,21 @@ def test_why_a_process_died_is_said_in_a_few_words(said: str, why: str) -> None:
 def test_a_cluster_of_impossible_numbers_is_refused(numbers: dict[str, int], said: str) -> None:
     with pytest.raises(mv.ConfigError, match=said):
         mv.RayCluster(**numbers)  # type: ignore[arg-type]
+
+
+def test_a_connection_leaves_no_handler_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray has one of its own: with it, a process forked later loses a signal that comes while it starts."""
+    ours = signal.getsignal(signal.SIGTERM)
+
+    def connect(*given: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *told: None)
+
+    calls = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: None, _private=MagicMock())
+    monkeypatch.setattr(ray_cluster, "ray", calls)
+    monkeypatch.setattr(ray_cluster, "_connect", connect)
+    try:
+        with ray_cluster.connected(mv.RayCluster(), 0):
+            assert signal.getsignal(signal.SIGTERM) is not ours
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, ours)

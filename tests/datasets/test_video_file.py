@@ -198,3 +198,14 @@ def test_damage_within_is_counted_and_passed(tmp_path: Path) -> None:
 def test_a_rate_that_cannot_be_is_refused(fps: float) -> None:
     with pytest.raises(ConfigError, match="fps"):
         Sampling(fps)
+
+
+def test_a_picture_starts_no_threads(tmp_path: Path) -> None:
+    """A process forked while they are there would wait for them without end."""
+    file = write_video(tmp_path / "large.mp4", at_rate(still(scenery(1, (1280, 720)), 2)))
+    with VideoFile(file, threads=1) as video:
+        frame = next(iter(video.frames(None)))
+        before = set(Path("/proc/self/task").iterdir())
+        frame.image(200)
+        frame.image()
+        assert set(Path("/proc/self/task").iterdir()) <= before
