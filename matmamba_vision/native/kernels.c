@@ -20,6 +20,7 @@
 #include "instructions.h"
 
 #define PANEL 32
+#define LINE 16 /* floats in a cache line */
 #define MOST_TAPS 8
 /* Tokens that a tile of the scan has at most. */
 #define TILE 14
@@ -115,12 +116,13 @@ typedef struct {
 
 /* Memory of one thread, or of all that work on one image. */
 typedef struct {
-    float *tokens, *shared, *transposed_B, *C, *steps, *scores, *within, *before, *after, *forget, *gated, *squares;
+    float *tokens, *transposed_B, *C, *steps, *scores, *within, *before, *after, *forget, *gated, *squares;
     float *x, *weighted, *z, *state, *tile, *factors;
 } Scratch;
 
+/* Where threads meet, and how many parts of the work until the next meeting were taken. */
 typedef struct {
-    int64_t waiting, round;
+    int64_t waiting, round, taken;
 } Barrier;
 
 /* The threads that work on one image; one alone has nobody to wait for. */
@@ -129,7 +131,7 @@ typedef struct {
     Barrier *barrier;
 } Team;
 
-typedef void BlockFunction(const Block *, float *stream, Team, Scratch shared, Scratch own);
+typedef void BlockFunction(const Block *, const Block *next, float *stream, Team, Scratch shared, Scratch own);
 typedef void PatchFunction(const Patches *, const float *image, float *stream, Team, Scratch shared);
 typedef void EndingFunction(const Ending *, const float *stream, float *embedding, Scratch own);
 /* A part of a pass; each comes out alike, whoever computes it. */
@@ -152,6 +154,11 @@ static inline int64_t padded(const Block *block) { return rounded(inner(block), 
 static inline int64_t first_tap(int64_t taps, int64_t t) { return t + 1 < taps ? taps - 1 - t : 0; }
 
 void matmamba_meet(Team team);
+
+/* The next part that nobody has taken since the last meeting: cores are not equally fast. `taken` is the thread's own. */
+static inline int64_t next_part(Team team, int64_t *taken) {
+    return team.size == 1 ? (*taken)++ : __atomic_fetch_add(&team.barrier->taken, 1, __ATOMIC_RELAXED);
+}
 
 #ifdef ISA
 
@@ -241,9 +248,10 @@ INLINE float wide_sum_of(V x) {
     return (float)sum;
 }
 
-/* A few rows of a product: their sums stay in registers. */
+/* A few rows of a product: their sums stay in registers. A cache line of `ahead`, if it is given, is fetched at each
+ * step: weights lie too far away to be waited for. */
 INLINE void product_rows(const int rows, const int vectors, int64_t depth, const float *a, int64_t lda, const float *b,
-                         int64_t ldb, const float *bias, float *c, int64_t ldc, int add) {
+                         int64_t ldb, const float *bias, float *c, int64_t ldc, int add, const float *ahead) {
     V sums[ROWS][VECTORS];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -252,6 +260,7 @@ INLINE void product_rows(const int rows, const int vectors, int64_t depth, const
             sums[r][v] = add ? load(c + r * ldc + v * LANES) : bias ? load(bias + v * LANES) : all(0.0f);
     for (int64_t k = 0; k < depth; k++) {
         V row[VECTORS];
+        if (ahead) __builtin_prefetch(ahead + k * LINE, 0, 2);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) row[v] = load(b + k * ldb + v * LANES);
 #pragma GCC unroll 16
@@ -267,11 +276,14 @@ INLINE void product_rows(const int rows, const int vectors, int64_t depth, const
 
 #define CASE(R)                                                                                  \
     case R:                                                                                      \
-        if (R <= ROWS) product_rows(R <= ROWS ? R : 1, vectors, depth, a, lda, b, ldb, bias, c, ldc, add); \
+        if (R <= ROWS) product_rows(R <= ROWS ? R : 1, vectors, depth, a, lda, b, ldb, bias, c, ldc, add, \
+                                    ahead); \
         break;
 
 INLINE void product_columns(const int vectors, int64_t rows, int64_t depth, const float *a, int64_t lda,
-                            const float *b, int64_t ldb, const float *bias, float *c, int64_t ldc, int add) {
+                            const float *b, int64_t ldb, const float *bias, float *c, int64_t ldc, int add,
+                            const float *ahead) {
+    const float *end = ahead + depth * PANEL;
     /* Nearly equal tiles: none is left with a row or two. */
     for (int64_t tiles = (rows + ROWS - 1) / ROWS; tiles > 0; tiles--) {
         int64_t size = (rows + tiles - 1) / tiles;
@@ -280,17 +292,23 @@ INLINE void product_columns(const int vectors, int64_t rows, int64_t depth, cons
             CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
         }
         a += size * lda, c += size * ldc, rows -= size;
+        if (ahead && (ahead += depth * LINE) >= end) ahead = 0;
     }
 }
 
-/* c = bias + a b, or c += a b: a (rows, depth), b (depth, columns), columns a multiple of 16. */
+/* c = bias + a b, or c += a b: a (rows, depth), b (depth, columns), columns a multiple of 16. Meanwhile a panel of the
+ * same depth is fetched from `ahead`, or nothing. */
+static void product_and_fetch(int64_t rows, int64_t depth, int64_t columns, const float *a, int64_t lda, const float *b,
+                              int64_t ldb, const float *bias, float *c, int64_t ldc, int add, const float *ahead) {
+    int64_t first = 0;
+    for (; first + VECTORS * LANES <= columns; first += VECTORS * LANES, ahead = 0)
+        product_columns(VECTORS, rows, depth, a, lda, b + first, ldb, bias ? bias + first : 0, c + first, ldc, add, ahead);
+    for (; first < columns; first += LANES, ahead = 0)
+        product_columns(1, rows, depth, a, lda, b + first, ldb, bias ? bias + first : 0, c + first, ldc, add, ahead);
+}
 static void product(int64_t rows, int64_t depth, int64_t columns, const float *a, int64_t lda, const float *b,
                     int64_t ldb, const float *bias, float *c, int64_t ldc, int add) {
-    int64_t first = 0;
-    for (; first + VECTORS * LANES <= columns; first += VECTORS * LANES)
-        product_columns(VECTORS, rows, depth, a, lda, b + first, ldb, bias ? bias + first : 0, c + first, ldc, add);
-    for (; first < columns; first += LANES)
-        product_columns(1, rows, depth, a, lda, b + first, ldb, bias ? bias + first : 0, c + first, ldc, add);
+    product_and_fetch(rows, depth, columns, a, lda, b, ldb, bias, c, ldc, add, 0);
 }
 
 /* A row with mean 0 and variance 1. */
@@ -318,13 +336,14 @@ INLINE V convolved(int64_t taps, int64_t from, const float *first, int64_t row, 
     return sum;
 }
 
-/* Causal convolution and SiLU of a panel in place: from the last token to the first, which no later one reads. */
-static void convolve(const Block *block, int64_t channel, int64_t columns, float *panel) {
+/* Causal convolution and SiLU of some tokens of a panel in place: from the last one to the first, which no later one
+ * reads. The few tokens before them are read as they are. */
+static void convolve(const Block *block, int64_t channel, int64_t columns, int64_t from, int64_t to, float *panel) {
     int64_t taps = block->taps, channels = inner(block) + 2 * block->state;
     for (int64_t v = 0; v < columns; v += LANES) {
         V weights[MOST_TAPS], bias = load(block->conv_bias + channel + v);
         for (int64_t k = 0; k < taps; k++) weights[k] = load(block->conv + k * channels + channel + v);
-        for (int64_t t = block->length - 1; t >= 0; t--) {
+        for (int64_t t = to - 1; t >= from; t--) {
             const float *first = panel + (t - taps + 1) * PANEL + v;
             V sum = convolved(taps, first_tap(taps, t), first, PANEL, LANES, weights, bias);
             store(panel + t * PANEL + v, silu(sum));
@@ -332,30 +351,37 @@ static void convolve(const Block *block, int64_t channel, int64_t columns, float
     }
 }
 
-/* B, C and the step sizes: what all heads share. */
-static void project_shared(const Block *block, Team team, Scratch s) {
-    int64_t L = block->length, N = block->state, dim = block->dim, heads = rounded(block->heads, 16);
-    int64_t columns = 2 * N + heads, first = 2 * padded(block), row = rounded(L, PANEL) + PANEL;
-    for (int64_t panel = team.rank; panel * PANEL < columns; panel += team.size) {
-        int64_t at = panel * PANEL, size = least(PANEL, columns - at);
-        float *raw = s.shared + at * L;
-        product(L, dim, size, s.tokens, dim, block->project + (first + at) * dim, PANEL,
-                block->project_bias + first + at, raw, PANEL, 0);
-        if (at < 2 * N) convolve(block, inner(block) + at, size, raw);
-        for (int64_t half = 0; half < size; half += 16) {
-            int64_t column = at + half;
-            float *from = raw + half;
-            if (column < N) {
-                for (int64_t n = 0; n < 16; n++)
-                    for (int64_t j = 0; j < L; j++) s.transposed_B[(column + n) * row + j] = from[j * PANEL + n];
-            } else if (column < 2 * N) {
-                for (int64_t i = 0; i < L; i++) memcpy(s.C + i * N + column - N, from + i * PANEL, 64);
-            } else {
-                for (int64_t i = 0; i < L; i++)
-                    for (int64_t v = 0; v < 16; v += LANES)
-                        store(s.steps + i * heads + column - 2 * N + v, softplus(load(from + i * PANEL + v)));
-            }
-        }
+/* Some tokens of a panel of B, C or the step sizes, from where they were computed to where heads read them. */
+static void place_shared(const Block *block, int64_t column, int64_t from, int64_t to, const float *raw, Scratch s) {
+    int64_t N = block->state, heads = rounded(block->heads, 16), row = rounded(block->length, PANEL) + PANEL;
+    if (column < N) {
+        for (int64_t n = 0; n < 16; n++)
+            for (int64_t j = from; j < to; j++) s.transposed_B[(column + n) * row + j] = raw[j * PANEL + n];
+    } else if (column < 2 * N) {
+        for (int64_t i = from; i < to; i++) memcpy(s.C + i * N + column - N, raw + i * PANEL, 64);
+    } else {
+        for (int64_t i = from; i < to; i++)
+            for (int64_t v = 0; v < 16; v += LANES)
+                store(s.steps + i * heads + column - 2 * N + v, softplus(load(raw + i * PANEL + v)));
+    }
+}
+
+static const float *shared_weights(const Block *block) { return block->project + 2 * padded(block) * block->dim; }
+
+/* B, C and the step sizes: what all heads share. Panels are too few to be dealt evenly, so each thread takes some
+ * tokens of all of them; what a convolution reads before these is computed once more. */
+static void project_shared(const Block *block, Team team, Scratch s, Scratch own) {
+    int64_t N = block->state, dim = block->dim, columns = 2 * N + rounded(block->heads, 16);
+    int64_t first = 2 * padded(block), from = block->length * team.rank / team.size;
+    int64_t to = block->length * (team.rank + 1) / team.size, before = least(from, block->taps - 1);
+    for (int64_t at = 0; at < columns; at += PANEL) {
+        int64_t size = least(PANEL, columns - at), read = at < 2 * N ? from - before : from;
+        const float *weights = shared_weights(block) + at * dim;
+        const float *ahead = at + PANEL < columns ? weights + PANEL * dim : block->project + team.rank * PANEL * dim;
+        product_and_fetch(to - read, dim, size, s.tokens + read * dim, dim, weights, PANEL,
+                          block->project_bias + first + at, own.x + read * PANEL, PANEL, 0, ahead);
+        if (at < 2 * N) convolve(block, inner(block) + at, size, from, to, own.x);
+        for (int64_t half = 0; half < size; half += 16) place_shared(block, at + half, from, to, own.x + half, s);
     }
 }
 
@@ -380,9 +406,11 @@ static int tiles_of(const Block *block, int64_t at, Tile *tile) {
 /* What the scan of a tile needs of every head: scores C B^T with and without decays, and the decays. */
 static void weigh(const Block *block, Team team, Scratch s) {
     int64_t N = block->state, heads = rounded(block->heads, 16), row = rounded(block->length, PANEL) + PANEL;
+    int64_t taken = 0, mine = next_part(team, &taken);
     Tile tile;
     for (int64_t at = 0, number = 0; tiles_of(block, at, &tile); at = tile.last, number++) {
-        if (number % team.size != team.rank) continue;
+        if (number != mine) continue;
+        mine = next_part(team, &taken);
         int64_t from = tile.first > block->first_row ? tile.first : block->first_row, seen = tile.last - tile.chunk;
         if (from < tile.last)
             product(tile.last - from, N, rounded(seen, 16), s.C + from * N, N, s.transposed_B + tile.chunk, row, 0,
@@ -464,15 +492,16 @@ static void scan(const Block *block, Columns columns, Scratch s, Scratch own) {
 }
 
 /* One panel of channels from the tokens to gated outputs, and the sums of their squares. */
-static void mix_panel(const Block *block, int64_t channel, Scratch s, Scratch own) {
+static void mix_panel(const Block *block, int64_t channel, const float *ahead, Scratch s, Scratch own) {
     int64_t L = block->length, dim = block->dim, row = padded(block), from = block->first_row;
     Columns columns = {channel, least(PANEL, inner(block) - channel)};
-    product(L, dim, columns.count, s.tokens, dim, block->project + channel * dim, PANEL, block->project_bias + channel,
-            own.x, PANEL, 0);
-    convolve(block, channel, columns.count, own.x);
+    const float *gate = block->project + (row + channel) * dim;
+    product_and_fetch(L, dim, columns.count, s.tokens, dim, block->project + channel * dim, PANEL,
+                      block->project_bias + channel, own.x, PANEL, 0, gate);
+    convolve(block, channel, columns.count, 0, L, own.x);
     scan(block, columns, s, own);
-    product(L - from, dim, columns.count, s.tokens + from * dim, dim, block->project + (row + channel) * dim, PANEL,
-            block->project_bias + row + channel, own.z, PANEL, 0);
+    product_and_fetch(L - from, dim, columns.count, s.tokens + from * dim, dim, gate, PANEL,
+                      block->project_bias + row + channel, own.z, PANEL, 0, ahead);
     for (int64_t i = from; i < L; i++) {
         V squares = all(0.0f);
         for (int64_t v = 0; v < columns.count; v += LANES) {
@@ -495,13 +524,14 @@ static void norm_factors(const Block *block, Scratch s, float *factors) {
 }
 
 /* Adds to the stream what the block has to say. */
-static void project_back(const Block *block, float *stream, Team team, Scratch s, Scratch own) {
+static void project_back(const Block *block, const Block *next, float *stream, Team team, Scratch s, Scratch own) {
     int64_t L = block->length, dim = block->dim, row = padded(block), from = block->first_row;
     norm_factors(block, s, own.factors);
-    for (int64_t d = team.rank * PANEL; d < dim; d += team.size * PANEL) {
-        int64_t columns = least(PANEL, dim - d);
-        product(L - from, inner(block), columns, s.gated + from * row, row, block->out + d * inner(block), PANEL, 0,
-                own.z, PANEL, 0);
+    for (int64_t taken = 0, d; (d = next_part(team, &taken) * PANEL) < dim;) {
+        int64_t columns = least(PANEL, dim - d), later = d + team.size * PANEL;
+        const float *ahead = later < dim ? block->out + later * inner(block) : next ? shared_weights(next) : 0;
+        product_and_fetch(L - from, inner(block), columns, s.gated + from * row, row, block->out + d * inner(block),
+                          PANEL, 0, own.z, PANEL, 0, ahead);
         for (int64_t i = from; i < L; i++)
             for (int64_t v = 0; v < columns; v += LANES) {
                 float *into = stream + block->order[i] * dim + d + v;
@@ -511,19 +541,22 @@ static void project_back(const Block *block, float *stream, Team team, Scratch s
     }
 }
 
-static void JOIN(block_, ISA)(const Block *block, float *stream, Team team, Scratch s, Scratch own) {
-    int64_t dim = block->dim;
+static void JOIN(block_, ISA)(const Block *block, const Block *next, float *stream, Team team, Scratch s, Scratch own) {
+    int64_t dim = block->dim, step = team.size * PANEL, taken = 0, channel;
     for (int64_t i = team.rank; i < block->length; i += team.size)
         normalise(dim, block->norm_epsilon, stream + block->order[i] * dim, s.tokens + i * dim);
     matmamba_meet(team);
-    project_shared(block, team, s);
+    project_shared(block, team, s, own);
     matmamba_meet(team);
     weigh(block, team, s);
     matmamba_meet(team);
-    for (int64_t channel = team.rank * PANEL; channel < inner(block); channel += team.size * PANEL)
-        mix_panel(block, channel, s, own);
+    while ((channel = next_part(team, &taken) * PANEL) < inner(block)) {
+        int more = channel + step < inner(block);
+        const float *out = block->out + team.rank * PANEL * inner(block);
+        mix_panel(block, channel, more ? block->project + (channel + step) * dim : out, s, own);
+    }
     matmamba_meet(team);
-    project_back(block, stream, team, s, own);
+    project_back(block, next, stream, team, s, own);
     matmamba_meet(team);
 }
 
@@ -543,10 +576,10 @@ static void JOIN(patches_, ISA)(const Patches *p, const float *image, float *str
     for (int64_t i = team.rank; i < p->length; i += team.size)
         memcpy(stream + i * p->dim, p->positions + i * p->dim, p->dim * 4);
     matmamba_meet(team);
-    for (int64_t d = team.rank * PANEL; d < p->dim; d += team.size * PANEL) {
+    for (int64_t taken = 0, d; (d = next_part(team, &taken) * PANEL) < p->dim;) {
         int64_t columns = least(PANEL, p->dim - d);
-        product(count, depth, columns, s.gated, depth, p->weight + d * depth, PANEL, 0,
-                stream + d, p->dim, 1);
+        product_and_fetch(count, depth, columns, s.gated, depth, p->weight + d * depth, PANEL, 0, stream + d, p->dim, 1,
+                          p->weight + (d + team.size * PANEL) * depth);
     }
     matmamba_meet(team);
 }
@@ -861,6 +894,7 @@ void matmamba_meet(Team team) {
     int64_t round = __atomic_load_n(&barrier->round, __ATOMIC_ACQUIRE), spins = 0;
     if (__atomic_add_fetch(&barrier->waiting, 1, __ATOMIC_ACQ_REL) == team.size) {
         __atomic_store_n(&barrier->waiting, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&barrier->taken, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&barrier->round, round + 1, __ATOMIC_RELEASE);
         return;
     }
@@ -962,7 +996,6 @@ static float *take(int64_t *taken, float *memory, int64_t count) {
 static int64_t lay_out(const Block *b, int64_t most_pixels, float *memory, Scratch *s) {
     int64_t L = b->length, N = b->state, heads = rounded(b->heads, PANEL), row = rounded(L, PANEL) + PANEL, taken = 0;
     s->tokens = take(&taken, memory, (L + 2) * b->dim + PANEL);
-    s->shared = take(&taken, memory, L * (2 * N + heads + PANEL));
     /* Scores are computed by 16, a few more than there are. */
     s->transposed_B = take(&taken, memory, N * row + PANEL);
     s->scores = take(&taken, memory, L * row + PANEL);
@@ -1047,7 +1080,7 @@ static void work_step(const Batch *b, int64_t step, int64_t image, Team team, Sc
     if (step < 0)
         b->kernels->patches(p, b->images + image * p->channels * p->height * p->width, stream, team, shared);
     else
-        b->kernels->block(b->blocks + step, stream, team, shared, own);
+        b->kernels->block(b->blocks + step, step + 1 < b->count ? b->blocks + step + 1 : 0, stream, team, shared, own);
 }
 
 static void work_ending(const Batch *b, int64_t image, Scratch own) {
