@@ -21,6 +21,8 @@ from targets import CPU_ROWS, GPU_ROWS, Results, Spread
 
 FOLDER = Path(__file__).parent
 RESULTS, NOTES, REPORT = FOLDER / "results", FOLDER / "notes.md", FOLDER / "README.md"
+# The same scripts on a second kind of processor: `--output benchmarks/results/intel/NAME.json`.
+INTEL = RESULTS / "intel"
 # In the order of `make bench`; `_1_thread` are those of --threads 1.
 SCRIPTS = (
     "block_time",
@@ -108,7 +110,7 @@ def main() -> None:
         draw_widths(results["width_time"]["cases"], RESULTS / "width_time.png")
     if "block_time" in results:
         draw_parts(results["block_time"]["cases"], RESULTS / "block_parts.png")
-    REPORT.write_text(render(results, NOTES.read_text()))
+    REPORT.write_text(render(results, NOTES.read_text(), load_results(INTEL)))
 
 
 def load_results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -117,10 +119,11 @@ def load_results(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
 
 
-def render(results: Results, notes: str) -> str:
+def render(results: Results, notes: str, intel: Results | None = None) -> str:
     """The page: targets, machines, notes, and all that was measured."""
     measured = {name: result for name, result in results.items() if name in SCRIPTS}
-    sections = [INTRODUCTION, "## Targets\n", targets_table(results), machines(measured)]
+    measured |= {f"intel/{name}": result for name, result in (intel or {}).items()}
+    sections = [INTRODUCTION, "## Targets\n", targets_table(results, intel or {}), machines(measured)]
     sections += [f"## Notes\n\n{notes.strip()}\n", *latency(results), *plots(results)]
     sections += without_a_gpu.sections(results)
     if measured:
@@ -128,17 +131,17 @@ def render(results: Results, notes: str) -> str:
     return "\n".join([*sections, OTHERS])
 
 
-def targets_table(results: Results) -> str:
-    """Target beside what was reached."""
+def targets_table(results: Results, intel: Results | None = None) -> str:
+    """Target beside what was reached, on two kinds of processors where both were had; the worse one is judged."""
     rows = []
     for place, known in (("CPU", CPU_ROWS), ("GPU", GPU_ROWS)):
         for row in known:
-            found = row.read(results)
-            verdict = row.verdict(found)
+            found, there = row.read(results), row.elsewhere().read(intel or {})
+            verdict = row.elsewhere().verdict(there) if row.is_worse(found, there) else row.verdict(found)
             if found is None and (expected := row.prediction(results)):
                 verdict += f"; predicted {without_a_gpu.between(expected)}{row.forecast(expected)}"
-            rows.append((row.what, place, row.target(), with_quartiles(found), verdict))
-    return markdown(("what", "where", "target", "reached", ""), rows) + "\n"
+            rows.append((row.what, place, row.target(), with_quartiles(found), with_quartiles(there), verdict))
+    return markdown(("what", "where", "target", "reached", "on an Intel Xeon", ""), rows) + "\n"
 
 
 def machines(results: Results) -> str:

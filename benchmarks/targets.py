@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Results = Mapping[str, dict[str, Any]]
@@ -20,6 +20,7 @@ class Row:
             name; "" for the worst one.
         side: instead of a ratio, the side of the case whose value is judged.
         at_most, at_least: the target, one of them, or neither for what is told as information.
+        on_intel: the target on the other processor, where it is not the same.
         aim: what would be better still.
         predicted: its name in results/gpu_model.json, told where it was not run.
     """
@@ -30,6 +31,7 @@ class Row:
     ratio: str = ""
     at_most: float | None = None
     at_least: float | None = None
+    on_intel: float | None = None
     aim: float | None = None
     side: str = ""
     predicted: str = ""
@@ -53,7 +55,8 @@ class Row:
         if self.at_most is None and self.at_least is None:
             return "-"
         bound = f"at most {self.at_most}" if self.at_most else f"at least {self.at_least}"
-        return bound + (f", aim {self.aim}" if self.aim else "")
+        bound += f", aim {self.aim}" if self.aim else ""
+        return bound + (f"; {self.on_intel} on the Intel" if self.on_intel else "")
 
     def verdict(self, found: Spread | None) -> str:
         """Reached, short by how much, or not run; by the median."""
@@ -76,6 +79,19 @@ class Row:
         if max(ends) <= 0:
             return ""
         return ": **a miss**" if min(ends) > 0 else ": perhaps a miss"
+
+    def elsewhere(self) -> Row:
+        """The row as it is judged on the other processor."""
+        if self.on_intel is None:
+            return self
+        bound = "at_least" if self.at_most is None else "at_most"
+        return replace(self, **{bound: self.on_intel})
+
+    def is_worse(self, found: Spread | None, there: Spread | None) -> bool:
+        """Whether what the other processor reached is farther from its target, or all that there is."""
+        if found is None or there is None:
+            return there is not None
+        return self.elsewhere()._missing(there["median"]) > self._missing(found["median"])
 
     def prediction(self, results: Results) -> Mapping[str, Any] | None:
         """`{"low", "high", "unit"}` of the model of a GPU, or None."""
@@ -100,6 +116,7 @@ CPU_ROWS = (
         "frozen",
         "frozen / products",
         at_most=1.25,
+        on_intel=1.35,
     ),
     *(
         Row(f"block at width {part}: the same", "block_time", f"width {part}")
