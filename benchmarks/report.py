@@ -132,7 +132,7 @@ def render(results: Results, notes: str, intel: Results | None = None) -> str:
 
 
 def targets_table(results: Results, intel: Results | None = None) -> str:
-    """Target beside what was reached, on two kinds of processors where both were had; the worse one is judged."""
+    """Target beside what was reached, on two kinds of processors where both were had; judged is the worse."""
     rows = []
     for place, known in (("CPU", CPU_ROWS), ("GPU", GPU_ROWS)):
         for row in known:
@@ -140,7 +140,9 @@ def targets_table(results: Results, intel: Results | None = None) -> str:
             verdict = row.elsewhere().verdict(there) if row.is_worse(found, there) else row.verdict(found)
             if found is None and (expected := row.prediction(results)):
                 verdict += f"; predicted {without_a_gpu.between(expected)}{row.forecast(expected)}"
-            rows.append((row.what, place, row.target(), with_quartiles(found), with_quartiles(there), verdict))
+            rows.append(
+                (row.what, place, row.target(), with_quartiles(found), with_quartiles(there), verdict)
+            )
     return markdown(("what", "where", "target", "reached", "on an Intel Xeon", ""), rows) + "\n"
 
 
