@@ -543,9 +543,10 @@ static void project_back(const Block *block, const Block *next, float *stream, T
 
 static void JOIN(block_, ISA)(const Block *block, const Block *next, float *stream, Team team, Scratch s, Scratch own) {
     int64_t dim = block->dim, step = team.size * PANEL, taken = 0, channel;
-    for (int64_t i = team.rank; i < block->length; i += team.size)
+    /* Every thread normalises all tokens: it would have to fetch those of others, and to wait for them. */
+    s.tokens = own.tokens;
+    for (int64_t i = 0; i < block->length; i++)
         normalise(dim, block->norm_epsilon, stream + block->order[i] * dim, s.tokens + i * dim);
-    matmamba_meet(team);
     project_shared(block, team, s, own);
     matmamba_meet(team);
     weigh(block, team, s);
