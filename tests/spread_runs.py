@@ -4,7 +4,8 @@
 
 trains copies of a model (ddp) and a sharded one (fsdp), in two processes each that are forked from this one.
 Accelerate shards on GPUs only; here it is made to do so on the CPU. Writes losses, weights and how often
-gradients were exchanged to FOLDER/ddp.pt and FOLDER/fsdp.pt.
+gradients were exchanged to FOLDER/ddp.pt and FOLDER/fsdp.pt. Without a GPU, prints what two processes of
+`matmamba train` would do.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from forked_ranks import run_ranks
 from matmamba_vision import MatMamba
+from matmamba_vision.cli.main import main as command
 from matmamba_vision.training import (
     EngineConfig,
     Hooks,
@@ -117,11 +119,19 @@ def train_some_steps(kind: str, output: Path) -> None:
     end_training(training.accelerator)
 
 
+def plan_a_run() -> None:
+    """By the command, which is not told a device."""
+    assert command(["train", "--dry-run", "--data.batch-size", "8"]) == 0
+
+
 def main() -> None:
     """Both kinds, two processes each."""
     torch.set_num_threads(1)
     for kind in ("ddp", "fsdp"):
         run_ranks(partial(train_some_steps, kind, Path(sys.argv[1]) / f"{kind}.pt"), (1, 2))
+    # Two processes would want two GPUs.
+    if not torch.cuda.is_available():
+        run_ranks(plan_a_run, (1, 2))
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ def alone() -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what came of two processes, by kind."""
+    """A folder with what came of two processes, by kind, and what was printed."""
     folder = tmp_path_factory.mktemp("spread")
-    subprocess.run([sys.executable, str(PROGRAM), str(folder)], check=True, timeout=300)
+    with (folder / "printed.txt").open("w") as printed:
+        subprocess.run([sys.executable, str(PROGRAM), str(folder)], check=True, timeout=300, stdout=printed)
     return folder
 
 
@@ -50,13 +51,8 @@ def test_two_processes_train_as_one(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want two GPUs")
-def test_two_processes_find_each_other_without_being_told_the_device() -> None:
-    """As torchrun starts them."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    command = ["-m", "matmamba_vision", "train", "--dry-run", "--data.batch-size", "8"]
-    done = subprocess.run([*torchrun, *command], check=True, timeout=300, stdout=subprocess.PIPE, text=True)
-    assert done.stdout.count("16 (2 processes x 1 batches x 8)") == 1
+def test_two_processes_find_each_other_without_being_told_the_device(spread: Path) -> None:
+    assert (spread / "printed.txt").read_text().count("16 (2 processes x 1 batches x 8)") == 1
 
 
 def test_sharding_without_gpus_is_refused() -> None:
