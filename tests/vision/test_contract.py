@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,16 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cross, groups": ("matmamba_nano_patch4_32", {"scan": "cross", "heads_per_group": 4}),
     "bidirectional": ("matmamba_nano_patch4_32", {"scan": "bidirectional", "global_pool": "avg"}),
 }
-each = pytest.mark.parametrize(("kind", "width"), [(kind, width) for kind in KINDS for width in WIDTHS])
+# Each kind at two widths, which are every pair in turn; at the others it is slow.
+PAIRS = [*combinations(WIDTHS, 2)]
+each = pytest.mark.parametrize(
+    ("kind", "width"),
+    [
+        pytest.param(kind, width, marks=[] if width in PAIRS[number % len(PAIRS)] else pytest.mark.slow)
+        for number, kind in enumerate(KINDS)
+        for width in WIDTHS
+    ],
+)
 
 
 def make(kind: str, width: str, **changes: Any) -> MatMamba:
