@@ -16,10 +16,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 import interpreter  # noqa: F401
 
 # What a training loads when it needs it: once here, instead of in each process.
-import matplotlib.figure  # noqa: F401
 import torch
 import torch._dynamo
 import torch.utils.tensorboard
@@ -36,6 +36,8 @@ from matmamba_vision.training import (
     ScheduleConfig,
     saving,
 )
+
+figures.leave_blank()
 
 STEPS = 5  # in an epoch
 # Module or class, its function, at which call, and whether the kill comes before or after.
