@@ -22,6 +22,7 @@ def hasten() -> None:
     builder.options = replace(builder.options, sanitize_overflow=False)
     look_up_types(interpreter)
     move_bits(interpreter)
+    share_shapes(interpreter.tl)
     replace_language_quickly(interpreter)
 
 
@@ -52,6 +53,30 @@ def move_bits(interpreter: Any) -> None:
         return convert(data, source, target, rounding)
 
     interpreter._convert_float = moved
+
+
+def share_shapes(tl: Any) -> None:
+    """Make what is said of a shape once; otherwise each operation says it in objects of its own."""
+    make_type, known = tl.block_type.__init__, dict[Any, dict[str, Any]]()
+    of_scalars = tl.constexpr(1), tl.tuple([])
+
+    def make_block_type(self: Any, element_ty: Any, shape: Any) -> None:
+        sizes = tuple(getattr(size, "value", size) for size in shape)
+        # Pointers differ in more than their names.
+        key = (element_ty.name, sizes) if type(element_ty) is tl.dtype else None
+        if key not in known:
+            make_type(self, element_ty, list(sizes))
+            self.of_tensors = tl.constexpr(self.numel), tl.tuple([tl.constexpr(size) for size in sizes])
+            if key is None:
+                return
+            known[key] = dict(vars(self))
+        vars(self).update(known[key])
+
+    def make_tensor(self: Any, handle: Any, type: Any) -> None:
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.numel, self.shape = type.of_tensors if type.is_block() else of_scalars
+
+    tl.block_type.__init__, tl.tensor.__init__ = make_block_type, make_tensor
 
 
 def replace_language_quickly(interpreter: Any) -> None:
