@@ -3,8 +3,8 @@
     python node_runs.py FOLDER
 
 writes a few images as a folder, as shards and as Parquet files, reads each for some epochs in 1 x 2, 2 x 1
-and 2 x 2 processes (machines x processes of each), and writes what each process read; then it trains on
-digits in 1 x 2. Every process is forked from this one, with what torchrun tells to those of such machines.
+and 2 x 2 processes (machines x processes of each), and writes what each process read; then it trains in
+1 x 2. Every process is forked from this one, with what torchrun tells to those of such machines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from forked_ranks import run_ranks
-from killed_runs import config as digits
+from killed_runs import config as few_images
 from matmamba_datasets import DataConfig, open_splits
 from matmamba_vision.data import prepare_shards
 from matmamba_vision.runs import TrainConfig, train
@@ -57,8 +57,8 @@ def config(data: Path, output: Path, ranks: int) -> TrainConfig:
 
 
 def short(output: Path) -> TrainConfig:
-    """An epoch of digits by two processes, with everything that draws random numbers."""
-    made = digits(output, 2)
+    """An epoch of a few images by two processes, with everything that draws random numbers."""
+    made = few_images(output, 2)
     made.optim.epochs = 1
     return made
 
@@ -84,7 +84,7 @@ def main() -> None:
         for machines, each in LAYOUTS:
             output = folder / f"{reader}-{machines}x{each}"
             run_ranks(partial(read, config(folder / reader, output, machines * each)), (machines, each))
-    run_ranks(partial(train, short(folder / "digits")), (1, 2))
+    run_ranks(partial(train, short(folder / "trained")), (1, 2))
     print("done", flush=True)
 
 
