@@ -19,7 +19,7 @@ def leave_blank() -> None:
     def save(figure: Figure, file: Any, **settings: Any) -> None:
         Image.new("RGB", (1, 1)).save(file, settings.get("format"))
 
-    Figure.savefig = save  # type: ignore[method-assign]
+    Figure.savefig = save  # type: ignore[assignment,method-assign]
 
 
 @contextmanager
