@@ -7,7 +7,6 @@ order.
 
 from __future__ import annotations
 
-import _thread
 import importlib
 import os
 import signal
@@ -79,7 +78,8 @@ def _raise_again(otherwise: Any, what: Any) -> None:
         return
     # Late, and rarely needed: threads are not loaded for it before.
     threading = importlib.import_module("threading")
-    later = threading.Timer(_AGAIN_S, _thread.interrupt_main)
+    # As a signal: whatever waits in the main thread waits no longer.
+    later = threading.Timer(_AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     later.daemon = True
     later.start()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drawn_vectors import unit_vectors
 from lookups import by_index
 from matmamba_retrieval import (
     EmbeddingSpec,
@@ -22,7 +23,6 @@ from matmamba_retrieval import (
 )
 from matmamba_retrieval.gallery.inspection import verify
 from matmamba_retrieval.gallery.repairing import repair
-from small import unit_vectors
 
 DIM, IMAGES = 32, 400
 

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from drawn_vectors import unit_vectors
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.gallery.inspection import verify
-from small import unit_vectors
 
 SPEC = EmbeddingSpec("a" * 64, "full", 16)
 

@@ -16,10 +16,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 import interpreter  # noqa: F401
 
 # What a training loads when it needs it: once here, instead of in each process.
-import matplotlib.figure  # noqa: F401
 import torch
 import torch._dynamo
 import torch.utils.tensorboard
@@ -37,6 +37,9 @@ from matmamba_vision.training import (
     saving,
 )
 
+figures.leave_blank()
+
+IMAGES = Path(__file__).parent / "data" / "v0_1" / "images"
 STEPS = 5  # in an epoch
 # Module or class, its function, at which call, and whether the kill comes before or after.
 POINTS = [
@@ -50,7 +53,7 @@ POINTS = [
 
 
 def config(output: Path, ranks: int) -> TrainConfig:
-    """Digits with everything that draws random numbers."""
+    """Some images with everything that draws random numbers; few, because reading them is most of a run."""
     return TrainConfig(
         output=str(output),
         threads=1,
@@ -60,7 +63,9 @@ def config(output: Path, ranks: int) -> TrainConfig:
         model=ModelConfig(
             img_size=8, drop_path_rate=0.2, proj_drop_rate=0.1, trained_widths=["full", "1/2", "1/4", "1/8"]
         ),
-        data=DataConfig(batch_size=280 // ranks, augment=AugmentConfig(re_prob=0.3)),
+        data=DataConfig(
+            name="folder", root=str(IMAGES), batch_size=6 // ranks, augment=AugmentConfig(re_prob=0.3)
+        ),
         objective=ObjectiveConfig(mrl_dims=[8, 32]),
         schedule=ScheduleConfig(kind="sandwich", between=1),
         mix=MixConfig(mixup=0.8, cutmix=1.0),

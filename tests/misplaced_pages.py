@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from damaged_galleries import answers
+from drawn_vectors import unit_vectors
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.gallery.inspection import verify
 from matmamba_retrieval.gallery.repairing import repair
-from small import unit_vectors
 
 PAGE, DIM, IMAGES = 4096, 32, 400
 KINDS = ("blank", "swapped", "twice")

@@ -3,18 +3,14 @@
     python node_runs.py FOLDER
 
 writes a few images as a folder, as shards and as Parquet files, reads each for some epochs in 1 x 2, 2 x 1
-and 2 x 2 processes (machines x processes of each), and writes what each process read; then it trains on
-digits in 1 x 2. Every process is forked from this one, with what torchrun tells to those of such machines.
+and 2 x 2 processes (machines x processes of each), and writes what each process read; then it trains in
+1 x 2. Every process is forked from this one, with what torchrun tells to those of such machines.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
-import traceback
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from killed_runs import config as digits
+from forked_ranks import run_ranks
+from killed_runs import config as few_images
 from matmamba_datasets import DataConfig, open_splits
 from matmamba_vision.data import prepare_shards
 from matmamba_vision.runs import TrainConfig, train
@@ -60,8 +57,8 @@ def config(data: Path, output: Path, ranks: int) -> TrainConfig:
 
 
 def short(output: Path) -> TrainConfig:
-    """An epoch of digits by two processes, with everything that draws random numbers."""
-    made = digits(output, 2)
+    """An epoch of a few images by two processes, with everything that draws random numbers."""
+    made = few_images(output, 2)
     made.optim.epochs = 1
     return made
 
@@ -78,41 +75,6 @@ def read(config: TrainConfig) -> None:
     end_training(accelerator)
 
 
-def run(config: TrainConfig, layout: tuple[int, int], work: Callable[[TrainConfig], object]) -> None:
-    """Work in so many machines and processes of each; all must come to the end."""
-    machines, each = layout
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    children = [
-        _fork(partial(work, config), machine, local, layout, port)
-        for machine in range(machines)
-        for local in range(each)
-    ]
-    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert statuses == [0] * len(children), (layout, statuses)
-
-
-def _fork(work: Callable[[], object], machine: int, local: int, layout: tuple[int, int], port: int) -> int:
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        machines, each = layout
-        rank = machine * each + local
-        known = {"RANK": rank, "LOCAL_RANK": local, "GROUP_RANK": machine, "MASTER_PORT": port}
-        known |= {"WORLD_SIZE": machines * each, "LOCAL_WORLD_SIZE": each}
-        os.environ.update({name: str(value) for name, value in known.items()}, MASTER_ADDR="127.0.0.1")
-        work()
-        status = 0
-    except Exception:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
-
-
 def main() -> None:
     """All readers in all layouts, and a training."""
     folder = Path(sys.argv[1])
@@ -121,8 +83,8 @@ def main() -> None:
     for reader in READERS:
         for machines, each in LAYOUTS:
             output = folder / f"{reader}-{machines}x{each}"
-            run(config(folder / reader, output, machines * each), (machines, each), read)
-    run(short(folder / "digits"), (1, 2), train)
+            run_ranks(partial(read, config(folder / reader, output, machines * each)), (machines, each))
+    run_ranks(partial(train, short(folder / "trained")), (1, 2))
     print("done", flush=True)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import timm
+from drawn_vectors import unit_vectors as unit_vectors
 from matmamba_vision import MatMamba
 from PIL import Image
 from torch import Tensor
@@ -21,12 +22,6 @@ SMALL: dict[str, Any] = {
     "head_dim": 4,
     "d_state": 8,
 }
-
-
-def unit_vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
-    """(count, dim) float32 vectors of length 1."""
-    x = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def save_photos(root: Path) -> None:

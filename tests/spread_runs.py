@@ -1,22 +1,28 @@
 """Some steps of training in several processes: a program for vision/test_spread.py.
 
-    torchrun --nproc-per-node 2 spread_runs.py KIND OUTPUT
+    python spread_runs.py FOLDER
 
-KIND is ddp or fsdp. Accelerate shards on GPUs only; here it is made to do so on the CPU. Writes losses,
-weights and how often gradients were exchanged.
+trains copies of a model (ddp) and a sharded one (fsdp), in two processes each that are forked from this one.
+Accelerate shards on GPUs only; here it is made to do so on the CPU. Writes losses, weights and how often
+gradients were exchanged to FOLDER/ddp.pt and FOLDER/fsdp.pt. Without a GPU, prints what two processes of
+`matmamba train` would do.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import interpreter  # noqa: F401
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from forked_ranks import run_ranks
 from matmamba_vision import MatMamba
+from matmamba_vision.cli.main import main as command
 from matmamba_vision.training import (
     EngineConfig,
     Hooks,
@@ -91,10 +97,8 @@ def shard_on_cpu() -> None:
     AcceleratorState.__init__ = sharding
 
 
-def main() -> None:
+def train_some_steps(kind: str, output: Path) -> None:
     """Train, and let the first process write what came of it."""
-    kind, output = sys.argv[1:]
-    torch.set_num_threads(1)
     if kind == "fsdp":
         shard_on_cpu()
     training, heard, exchanges = prepared(EngineConfig(accumulate=2, fsdp=kind == "fsdp")), Losses(), []
@@ -113,6 +117,21 @@ def main() -> None:
         found = {"widths": heard.widths, "weights": weights, "exchanges": exchanges, "wrapped": wrapped}
         torch.save(found, output)
     end_training(training.accelerator)
+
+
+def plan_a_run() -> None:
+    """By the command, which is not told a device."""
+    assert command(["train", "--dry-run", "--data.batch-size", "8"]) == 0
+
+
+def main() -> None:
+    """Both kinds, two processes each."""
+    torch.set_num_threads(1)
+    for kind in ("ddp", "fsdp"):
+        run_ranks(partial(train_some_steps, kind, Path(sys.argv[1]) / f"{kind}.pt"), (1, 2))
+    # Two processes would want two GPUs.
+    if not torch.cuda.is_available():
+        run_ranks(plan_a_run, (1, 2))
 
 
 if __name__ == "__main__":

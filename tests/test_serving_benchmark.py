@@ -58,6 +58,7 @@ def test_a_run_counts_what_was_late_sent_away_or_wrong() -> None:
 
 
 @pytest.mark.skipif(why_missing() is not None, reason=f"no kernels: {why_missing()}")
+@pytest.mark.usefixtures("really_drawn")
 def test_it_runs_against_a_real_service(tmp_path: Path) -> None:
     for part, seed in (("train", 0), ("heldout", 1)):
         rng, rows = np.random.default_rng(seed), []

@@ -128,10 +128,35 @@ def _timm(asked: str) -> Found:
     import timm
     from timm.data import resolve_data_config
 
+    _require_weights(asked)
     network: Any = timm.create_model(asked, pretrained=True, num_classes=0)
     input = resolve_data_config({}, model=network)  # type: ignore[no-untyped-call]
     architecture = str(network.pretrained_cfg["architecture"])
     return Found(network=network, features=network, input=input, architecture=architecture)
+
+
+def _require_weights(asked: str) -> None:
+    """Ask for weights before the network is built for them, which takes half a minute for a large one."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from timm.models import get_pretrained_cfg
+
+    known = get_pretrained_cfg(asked)
+    # A folder, another repository of the hub, or a name that timm does not know.
+    if known is None:
+        return
+    if not known.has_weights:
+        raise RuntimeError(f"timm has none for {asked}")
+    if known.hf_hub_id:
+        repository, _, revision = known.hf_hub_id.partition("@")
+        file = known.hf_hub_filename or "model.safetensors"
+        try:
+            hf_hub_download(repository, file, revision=revision or None)
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            # The repository has them under another name, which timm knows.
+            return
 
 
 def _open_clip(asked: str) -> Found:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 import numpy as np
 import pytest
 from matmamba_datasets import DataConfig, open_splits
@@ -41,7 +42,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     save_photos(folder / "photos")
     source = ["--data.name", "folder", "--data.root", str(folder / "photos")]
-    assert main(["train", *source, "--output", str(folder / "run"), *TINY]) == 0
+    with figures.drawn():
+        assert main(["train", *source, "--output", str(folder / "run"), *TINY]) == 0
     return folder
 
 
@@ -382,6 +384,7 @@ def test_help_shows_examples(command: str, capsys: pytest.CaptureFixture[str]) -
     assert command in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("few_digits")
 def test_the_demo_reports_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "demo"
     assert main(["demo", "--output", str(output), "--epochs", "1", "--require-goals"]) == 2

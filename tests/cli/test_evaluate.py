@@ -75,6 +75,7 @@ def evaluate(checkpoint: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.mark.usefixtures("really_drawn")
 def test_a_grid_is_tried_and_written(
     evaluate: Callable[..., dict[str, Any]], checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,9 @@ def indexed(photos: Path, tmp_path: Path) -> Path:
     """A gallery of the photos by an untrained model."""
     torch.manual_seed(0)
     cfg = {"input_size": (3, 16, 16)}
-    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **SMALL | {"num_classes": 2})
+    # Of sizes that the kernels in C take: a plan keeps encoders, and an export of each width takes seconds.
+    sizes = SMALL | {"num_classes": 2, "head_dim": 16, "d_state": 16}
+    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
     save_checkpoint(tmp_path / "run", model, ("bright", "dark"), {})
     flags = ["--checkpoint", str(tmp_path / "run"), "--images", str(photos), "--gallery", str(tmp_path / "G")]
     assert main(["index", *flags, "--threads", "1", "--dims", "8"]) == 0
@@ -185,6 +187,7 @@ def test_a_gallery_of_vectors_made_elsewhere_is_planned_with_vectors(
     assert "the plan of" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("really_drawn")
 def test_costs_of_vectors_alone_can_be_read(
     elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_the_slice_is_what_extract_makes_of_it(
     assert list(extracted.heads) == found["heads"]
 
 
+@pytest.mark.usefixtures("really_drawn")
 def test_all_that_was_evaluated_is_written(chosen: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     found = chosen("gmacs=0.0015", "--skip-blocks")
     content = json.loads((tmp_path / "select" / "candidates.json").read_text())

@@ -118,6 +118,7 @@ def test_a_gallery_of_other_widths_is_full_width_unless_named(
     assert {row["gallery_width"] for row in rows} == {"full", "1/4"}
 
 
+@pytest.mark.usefixtures("really_drawn")
 def test_the_files_say_the_same(
     validate: Callable[..., dict[str, Any]], checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,8 @@ from matmamba_vision.cluster.ray_cluster import QUIET, STORE_BYTES
 from small import create
 
 
-@pytest.fixture(scope="session")
+# No longer than its tests: its processes take time of the others'.
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a Ray with two cores, whatever this machine has; this process is connected to it."""
     # Here, because it takes long.

@@ -23,6 +23,8 @@ from same_galleries import content
 from slow_encoder import AWAITED, TOLD, deadly_encoder, slow_encoder
 
 TWO = mv.RayCluster(processes=2, shards=4)
+# Where one process does as well: each takes seconds to begin.
+ONE = mv.RayCluster(processes=1, shards=4)
 QUICK: dict[str, Any] = {"batch_size": 3, "max_broken": 0.2, "threads": 1}
 
 
@@ -183,13 +185,15 @@ def _has_rows(folder: Path) -> bool:
         return len(gallery) > 0
 
 
+# Its processes take ten seconds and more to begin.
+@pytest.mark.slow
 def test_the_limit_of_broken_files_counts_over_all_shards(cluster: str, place: Path) -> None:
     """Said as by one run; in no shard are they more than allowed."""
     for file in sorted((place / "photos" / "dark").glob("*.png"))[-3:]:
         file.write_bytes(b"no image")
     said = []
     for name, call in (("one", mv.index), ("many", mv.index_on_ray)):
-        options: dict[str, Any] = {"cluster": TWO} if call is mv.index_on_ray else {}
+        options: dict[str, Any] = {"cluster": ONE} if call is mv.index_on_ray else {}
         options |= {**QUICK, "max_broken": 0.05, "model": place / "model"}
         with pytest.raises(mv.MatMambaError, match="4 of 24 files cannot be read") as caught:
             call(place / "photos", place / name, **options)
@@ -233,7 +237,7 @@ def test_what_a_worker_cannot_do_is_said_in_its_own_words(cluster: str, place: P
 
     with pytest.raises(mv.CheckpointError, match="model") as caught:
         mv.index_on_ray(
-            place / "photos", place / "many", cluster=TWO, model=place / "model", progress=lose_the_model,
+            place / "photos", place / "many", cluster=ONE, model=place / "model", progress=lose_the_model,
             **QUICK,
         )  # fmt: skip
     assert "\n" not in str(caught.value)

@@ -7,13 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import matmamba_vision as mv
 import numpy as np
 import pytest
 import timm
 import torch
 from encoders_made import DIM, INPUT, MeanColour, coloured, onnx_file, timm_folder
+from huggingface_hub.errors import LocalEntryNotFoundError
 from matmamba_vision.cli.main import main
+from matmamba_vision.encoders import open_encoder
 from timm.data import create_transform, resolve_data_config
 from torch.nn import functional as F
 
@@ -300,3 +303,16 @@ def test_an_encoder_that_is_not_there_is_one_line(
     assert found.startswith("matmamba: error: ")
     assert found.count("\n") == 1
     assert not gallery.exists()
+
+
+@pytest.mark.parametrize("name", ["timm:beit3_giant_patch14_224", "timm:resnet50.a1_in1k"])
+def test_no_network_is_built_whose_weights_are_not_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are none; or the hub has them, and does not answer."""
+
+    def unreachable(*asked: object, **more: object) -> str:
+        raise LocalEntryNotFoundError("the hub does not answer")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(timm, "create_model", lambda *asked, **more: pytest.fail("it was built"))
+    with pytest.raises(mv.MatMambaError, match=r": (timm has none|the hub does not)"):
+        open_encoder(name)

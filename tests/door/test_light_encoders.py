@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from matmamba_vision import MatMamba
 from matmamba_vision.checkpoint import save_checkpoint
 from matmamba_vision.cli import main
 from matmamba_vision.errors import ConfigError
+from matmamba_vision.galleries import light_making
 from matmamba_vision.galleries.light_files import (
     FOLDER,
+    ONNX,
     LightFileError,
     light_files,
     read_header,
@@ -62,7 +65,13 @@ def photo_in(photos: Path) -> Path:
 
 @KERNELS
 @pytest.mark.parametrize("kinds", [("native",), ("onnx", "onnx-int8")])
-def test_a_kept_encoder_answers_as_the_model(folder: Path, photos: Path, kinds: tuple[str, ...]) -> None:
+def test_a_kept_encoder_answers_as_the_model(
+    folder: Path, photos: Path, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both kinds of ONNX are made of one export, which takes seconds.
+    once = cache(light_making._onnx)
+    monkeypatch.setattr(light_making, "_onnx", once)
+    monkeypatch.setitem(light_making._CONTENTS, ONNX, once)
     photo = photo_in(photos)
     before = answer(folder, photo)
     assert before.encoded_by["1/4"] not in kinds

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import figures
 import matmamba_vision as mv
 import numpy as np
 import pytest
@@ -59,8 +60,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, teacher: str) -> Path:
 @pytest.fixture(scope="module")
 def study(data: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> mv.Study:
     output = tmp_path_factory.mktemp("study")
-    grid = Grid(**GRID)
-    return mv.evaluate(mv.with_teacher(run), data="folder", root=data, grid=grid, output=output, threads=1)
+    known: dict[str, Any] = {"data": "folder", "root": data, "grid": Grid(**GRID), "threads": 1}
+    with figures.drawn():
+        return mv.evaluate(mv.with_teacher(run), output=output, **known)
 
 
 def side(data: Path, part: str) -> tuple[list[Image.Image], NDArray[np.int64]]:
@@ -196,6 +198,7 @@ def test_a_validation_takes_each_width_as_it_wants_its_images(data: Path, run: P
     assert {row["gallery_width"] for row in found.retrieval} == set(widths)
 
 
+@pytest.mark.usefixtures("really_drawn")
 def test_embeddings_shorter_than_every_dim_of_the_grid_are_drawn(
     data: Path, run: Path, tmp_path: Path
 ) -> None:

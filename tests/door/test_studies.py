@@ -121,6 +121,7 @@ def test_what_cannot_be_is_named_and_nothing_is_written(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.usefixtures("few_digits")
 def test_a_demonstration_is_a_value_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # What an earlier one left.
     (tmp_path / "demo" / "gallery").mkdir(parents=True)

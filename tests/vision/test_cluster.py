@@ -9,17 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import two_machines
 from documents import ROOT, blocks
 from finished_runs import assert_same_run
+from forked_ranks import run_ranks
 from killed_runs import STEPS, config
 from matmamba_vision.runs import train
 from matmamba_vision.runs.train_config import save_config
 from matmamba_vision.training import Saves
-from node_runs import run
 from two_machines import PORT, Machine, torchrun
 
 WHY_NOT = two_machines.missing()
@@ -41,7 +42,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of two processes of one machine."""
     made = config(tmp_path_factory.mktemp("undisturbed") / "run", 2)
     made.optim.epochs = EPOCHS
-    run(made, (1, 2), train)
+    run_ranks(partial(train, made), (1, 2))
     return Path(made.output)
 
 

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("really_drawn")
+
 
 def step(number: int, **other: Any) -> dict[str, Any]:
     row = {

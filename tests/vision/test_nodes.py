@@ -23,7 +23,7 @@ PROGRAM = Path(__file__).parents[1] / "node_runs.py"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of each reader over each layout, and one of digits over two processes."""
+    """A folder with a run of each reader over each layout, and one that trained in two processes."""
     folder = tmp_path_factory.mktemp("nodes")
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(folder)],
@@ -99,4 +99,4 @@ def test_torchrun_over_two_addresses_is_one_run(runs: Path, tmp_path: Path) -> N
     assert [process.returncode for process in both] == [0, 0], said
     # One process speaks.
     assert sum("checkpoint: " in text for text in said) == 1
-    assert_same_run(runs / "digits", tmp_path / "run")
+    assert_same_run(runs / "trained", tmp_path / "run")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,25 +25,21 @@ def alone() -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     return heard.widths, training.kept_model().state_dict()
 
 
-def launch(*program: str) -> str:
-    """Run a program in two processes; what they print."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    run = subprocess.run([*torchrun, *program], check=True, timeout=300, stdout=subprocess.PIPE, text=True)
-    return run.stdout
-
-
-def spread(kind: str, output: Path) -> dict[str, Any]:
-    launch(str(PROGRAM), kind, str(output))
-    return torch.load(output)
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what came of two processes, by kind, and what was printed."""
+    folder = tmp_path_factory.mktemp("spread")
+    with (folder / "printed.txt").open("w") as printed:
+        subprocess.run([sys.executable, str(PROGRAM), str(folder)], check=True, timeout=300, stdout=printed)
+    return folder
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_train_as_one(
-    tmp_path: Path, kind: str, alone: tuple[list[dict[str, float]], dict[str, torch.Tensor]]
+    spread: Path, kind: str, alone: tuple[list[dict[str, float]], dict[str, torch.Tensor]]
 ) -> None:
     """Copied or sharded; copies exchange gradients once for each step of three widths and two batches."""
-    found = spread(kind, tmp_path / "found.pt")
+    found = torch.load(spread / f"{kind}.pt")
     assert found["wrapped"] == {"ddp": "DistributedDataParallel", "fsdp": "FSDPTrainee"}[kind]
     for one, other in zip(found["widths"], alone[0], strict=True):
         assert one == pytest.approx(other, rel=TOLERANCE)
@@ -56,9 +51,8 @@ def test_two_processes_train_as_one(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want two GPUs")
-def test_two_processes_find_each_other_without_being_told_the_device() -> None:
-    printed = launch("-m", "matmamba_vision", "train", "--dry-run", "--data.batch-size", "8")
-    assert printed.count("16 (2 processes x 1 batches x 8)") == 1
+def test_two_processes_find_each_other_without_being_told_the_device(spread: Path) -> None:
+    assert (spread / "printed.txt").read_text().count("16 (2 processes x 1 batches x 8)") == 1
 
 
 def test_sharding_without_gpus_is_refused() -> None:
