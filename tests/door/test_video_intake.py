@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from made_videos import (
     at_rate,
     cuts,
     empty,
+    fade,
     noisy,
     pan,
     scenery,
@@ -137,6 +139,14 @@ def test_a_frame_of_a_video_is_a_query(whole: Path, videos: Path) -> None:
     assert sum(len(scene.hits) for scene in scenes) == len(answer.hits)
 
 
+def test_a_whole_video_is_no_query(whole: Path, videos: Path) -> None:
+    """It is said how one of its frames is asked."""
+    file = videos / "first.mp4"
+    said = f"{file}: a video, and a query is one frame of it, as {file}#t=0:05"
+    with mv.open_gallery(whole) as gallery, pytest.raises(mv.MatMambaError, match=f"^{re.escape(said)}$"):
+        gallery.search(file, 3)
+
+
 def test_scenes_that_come_again_are_found(whole: Path) -> None:
     with Gallery(whole) as gallery:
         (group,) = repeated_scenes(gallery, threshold=0.9)
@@ -154,6 +164,17 @@ def test_a_still_scene_is_one_frame_and_a_pan_several(tmp_path: Path, model: Che
     # Nothing is left out at the highest threshold.
     mv.index_video(file, tmp_path / "all", model=model, threshold=1.0, fps=2, threads=1)
     assert len(notes(tmp_path / "all")) > 24
+
+
+def test_what_lies_between_two_scenes_is_none(tmp_path: Path, model: Checkpoint) -> None:
+    """A dissolve, a fade through black, and a flash within a scene: all at frames that are looked at."""
+    one, two, three = (scenery(seed) for seed in (1, 2, 3))
+    black, white = np.zeros_like(one), np.full_like(one, 255)
+    pictures = [*still(one, 36), *fade(one, two, 9), *still(two, 40)]
+    pictures += [*fade(two, black, 9), *fade(black, three, 9), *still(three, 20), *fade(three, white, 9)]
+    timed = [(place / 10, pixels) for place, pixels in enumerate([*pictures, *still(three, 20)])]
+    mv.index_video(write_video(tmp_path / "clip.mp4", timed), tmp_path / "g", model=model, threads=1)
+    assert {note.scene_start for note in notes(tmp_path / "g")} == {0.0, 5.0, 10.0}
 
 
 def test_kept_frames_are_encoded_in_full_batches(
