@@ -86,8 +86,7 @@ class StoredPoint:
         return StoredPoint(int(record.id), dict(record.payload or {}), arrays)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(NamedTuple):
     """One comparison of queries: with all points, or with those that the stage before it kept.
 
     Attributes:
