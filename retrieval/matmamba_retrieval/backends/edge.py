@@ -91,6 +91,11 @@ class EdgeStore:
         except OSError as error:
             raise GalleryError(f"cannot write to {self.place}: {error.strerror or error}") from error
 
+    def about(self) -> dict[str, Any] | None:
+        """What is remembered with the collection that answers, which is not opened; None if there is none."""
+        token = self._current_token()
+        return _read(self.folder / token / ABOUT) if token else None
+
     def current(self) -> EdgeCollection | None:
         """The collection that answers; None if there is none."""
         token = self._current_token()
@@ -333,9 +338,13 @@ def saying(place: str) -> Iterator[None]:
         raise
     # The engine raises nothing more special than this; where it gives up, not even that.
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+        if not _of_engine(error):
             raise
         raise GalleryError(f"{place} {_words(error)}") from error
+
+
+def _of_engine(error: BaseException) -> bool:
+    return isinstance(error, Exception) or type(error).__name__ == PANIC
 
 
 def _words(error: BaseException) -> str:
@@ -346,14 +355,16 @@ def _words(error: BaseException) -> str:
     if any(f"(os error {number})" in first for number in (errno.EACCES, errno.EROFS)):
         return f"cannot be written to, which the engine does even to be asked: {first}"
     if type(error).__name__ == PANIC:
-        return f"is damaged: the engine gave up ({first}); push the gallery there anew, with `replace`"
+        return f"is damaged: the engine gave up ({first}); `push` with `replace` makes it anew"
     return f"cannot be used: {first}"
 
 
 def _in_use(shard: Path) -> bool:
     try:
         qe.EdgeShard.load(str(shard)).close()
-    except Exception as error:
+    except BaseException as error:
+        if not _of_engine(error):
+            raise
         return "WouldBlock" in str(error)
     return False
 

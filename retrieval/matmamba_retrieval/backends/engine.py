@@ -207,6 +207,10 @@ class Store(Protocol):
     # As users named it.
     place: str
 
+    def about(self) -> dict[str, Any] | None:
+        """What is remembered with the collection that answers, which is not opened; None if there is none."""
+        ...
+
     def current(self) -> Collection | None:
         """The collection that answers; None if there is none."""
         ...

@@ -66,6 +66,11 @@ class ServerStore:
             client = qc.QdrantClient(url=url, api_key=api_key, timeout=SECONDS, check_compatibility=False)
         return ServerStore(client, collection, place)
 
+    def about(self) -> dict[str, Any] | None:
+        """What is remembered with the collection that answers; None if there is none."""
+        current = self.current()
+        return None if current is None else current.about()
+
     def current(self) -> ServerCollection | None:
         """The collection that answers; None if there is none."""
         with saying(self.place):
