@@ -27,7 +27,8 @@ from matmamba_vision.galleries.encoding import some
 from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Event, Notice, Reporter
 from matmamba_vision.studies.experiment import Experiment, Workshop
-from matmamba_vision.studies.strategy_rows import StrategyRows, first_stage, over_single_shot
+from matmamba_vision.studies.strategy_rows import first_stage, over_single_shot
+from matmamba_vision.studies.study_tables import tables_of
 from matmamba_vision.widths.held_out import BatchReader, data_config, open_data
 from measuring import RESULTS, write_json
 
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wanted = strategies_of(
             grid, [known for known in widths if known in asked], dim, len(experiment.gallery)
         )
-        tables = StrategyRows(experiment, grid, 0, options.runs, Reporter(tell)).tables(wanted, dim)
+        report = Reporter(tell)
+        tables = tables_of(experiment, grid, wanted, seed=0, folder=options.runs, report=report)
     result = {
         "command": f"benchmarks/adaptive.py --data {Path(options.data).name.upper()} --runs RUNS"
         + given(options),

@@ -88,6 +88,8 @@ class Searching:
         candidates: rows reranked in these measurements.
         candidate_ms: a row reranked.
         add_seconds: a row added.
+        build_row_seconds: a row of an index that is built: read, cut, coded, and compared with the few rows
+            by which the effort of searches is chosen.
         build_seconds: a coordinate of a row compared with a centroid while an index is built.
         start_seconds: of adding and building, whatever the number of rows.
         catalogue_bytes: a row of the catalogue on the disk.
@@ -101,6 +103,7 @@ class Searching:
     candidates: int
     candidate_ms: float
     add_seconds: float
+    build_row_seconds: float
     build_seconds: float
     start_seconds: float
     catalogue_bytes: float
@@ -117,7 +120,7 @@ class Searching:
 
     def building(self, rows: float, prefix: int) -> float:
         """Seconds of building an index of cells, of one core, beside its start."""
-        return self.build_seconds * building_work(rows, prefix)
+        return self.build_row_seconds * rows + self.build_seconds * building_work(rows, prefix)
 
     def adding(self, rows: float, prefix: int) -> float:
         """Seconds of adding rows to a new gallery, and of building its index, of one core."""

@@ -1,10 +1,11 @@
 """A gallery pushed to Qdrant's engine in this process: rate over time, memory, and pushes killed at random.
 
-A million structured rows of 512 dims (structured.py), with a prefix of 64, are pushed as `gallery push`
-does it for recall=1: exact lists, without a graph. The rate of each 50,000 is to stay within 20 % of the
-median; what a push does before and behind that is given apart. A smaller gallery is pushed for recall=0.99,
-with a graph, and one with SIGKILL at 20 random moments; in the end every key is to be there, once, and every
-vector of a sample equal to the bit.
+A million structured rows of 512 dims (structured.py), with a prefix of 64, are pushed as `gallery push` does
+it for recall=1: exact lists, without a graph. The rate of each 50,000 is to stay within 20 % of the median,
+and so are the seconds of the cores that an image takes, of all threads of the process: what else the machine
+does changes the rate, and hardly those. What a push does before and behind that is given apart. A smaller
+gallery is pushed for recall=0.99, with a graph, and one with SIGKILL at 20 random moments; in the end every
+key is to be there, once, and every vector of a sample equal to the bit.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Event, Progress
 from matmamba_vision.upkeep.push import push, verify_pushed
 from measuring import RESULTS, prepare, write_json
-from structured import Structured
+from structured import Floats, Structured
 
 ROWS, GRAPH_ROWS, KILLED_ROWS, KILLS = 1_000_000, 50_000, 20_000, 20
 FULL, DIM, EVERY = 512, 64, 50_000
@@ -95,12 +96,12 @@ def made(folder: Path, rows: int) -> Path:
 
 
 class Clock:
-    """When how much of each stage was done."""
+    """When how much of each stage was done, by the clock and by the cores."""
 
     def __init__(self) -> None:
         self.begun: dict[str, float] = {}
         self.took: dict[str, float] = {}
-        self.done: list[tuple[float, int]] = []
+        self.done: list[tuple[float, float, int]] = []
 
     def __call__(self, event: Event) -> None:
         if not isinstance(event, Progress):
@@ -110,13 +111,13 @@ class Clock:
         if event.finished:
             self.took[event.stage] = now - self.begun[event.stage]
         elif event.stage == "pushing":
-            self.done.append((now, event.done))
+            self.done.append((now, time.process_time(), event.done))
 
-    def rates(self, every: int) -> list[float]:
-        """Images a second of each so many, the last part left out if it is shorter."""
-        times, counts = (np.array(values, dtype=float) for values in zip(*self.done, strict=True))
-        marks = np.interp(np.arange(0, counts[-1] + 1, every), counts, times)
-        return [float(every / seconds) for seconds in np.diff(marks)]
+    def parts(self, every: int) -> tuple[Floats, Floats]:
+        """Seconds of the clock, and of the cores, of each so many images; a shorter last part is left out."""
+        clock, cores, counts = (np.array(values, dtype=float) for values in zip(*self.done, strict=True))
+        marks = np.arange(0, counts[-1] + 1, every)
+        return np.diff(np.interp(marks, counts, clock)), np.diff(np.interp(marks, counts, cores))
 
 
 def measured(folder: Path, rows: int, every: int, target: str) -> dict[str, Any]:
@@ -125,15 +126,19 @@ def measured(folder: Path, rows: int, every: int, target: str) -> dict[str, Any]
     gallery_folder, clock = made(folder, rows), Clock()
     with Gallery(gallery_folder) as gallery, own_memory() as peak:
         done = push(gallery, f"edge:{folder / 'pushed'}", dims=(DIM,), target=target, progress=clock)
-    rates = clock.rates(every)
+    seconds, cores = clock.parts(every)
+    rates, core_us = every / seconds, 1e6 * cores / every
     return {
         "rows": rows,
         "target": target,
         "dims": [DIM, FULL],
         "every": every,
-        "rates": [round(rate, 1) for rate in rates],
+        "rates": np.round(rates, 1).tolist(),
         "rate": float(np.median(rates)),
-        "largest_deviation": float(max(abs(rate / np.median(rates) - 1) for rate in rates)),
+        "largest_deviation": deviation(rates),
+        "core_us": np.round(core_us, 1).tolist(),
+        "core_us_an_image": float(np.median(core_us)),
+        "largest_deviation_of_cores": deviation(core_us),
         "seconds": {stage: round(seconds, 2) for stage, seconds in clock.took.items()},
         "own_memory_bytes": peak[0],
         "disk_bytes": sum(
@@ -144,6 +149,11 @@ def measured(folder: Path, rows: int, every: int, target: str) -> dict[str, Any]
         "recall": done.recall,
         "compared": done.comparison.sampled,
     }
+
+
+def deviation(values: Floats) -> float:
+    """The largest, from the median, as a share of that."""
+    return float(np.abs(values / np.median(values) - 1).max())
 
 
 def killed(folder: Path, rows: int, kills: int) -> dict[str, Any]:
@@ -176,12 +186,15 @@ def table(result: dict[str, Any]) -> str:
             ", ".join(f"{vector['name']} {vector['index']}" for vector in push["vectors"]),
             f"{push['rate']:,.0f}",
             f"{min(push['rates']):,.0f} to {max(push['rates']):,.0f}",
+            f"{push['core_us_an_image']:,.0f}",
+            f"{min(push['core_us']):,.0f} to {max(push['core_us']):,.0f}",
             f"{push['seconds']['building indexes']:.0f}",
             f"{push['own_memory_bytes'] / 1e6:,.0f}",
         )
         for push in (result["push"], result["graph"])
     ]
-    heads = ("images", "vectors", "images/s", "of each part", "building, s", "own memory, MB")
+    heads = ("images", "vectors", "images/s", "of each part", "µs of a core an image", "of each part")
+    heads += ("building, s", "own memory, MB")
     dead = result["killed"]
     told = (
         f"{dead['kills']} pushes of {dead['rows']:,} images were killed at random moments: in the end"

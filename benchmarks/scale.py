@@ -1,10 +1,10 @@
 """Plan past one machine: what 1e8 or 1e9 images take, by a model (capacity.py) that is checked against runs.
 
 With --predict, answers for numbers of one's own, from the figures in results/scale.json. Without it,
-measures: small runs give the figures (one worker on a few images; galleries of 25,000 and 50,000 vectors;
-decoding at two sizes), then the same public calls are made at 1, 2 and 4 workers, and with 10,000, 100,000
-and 1,000,000 vectors, and each is written beside what the model said. Writes results/scale.json; takes about
-6 minutes and 3 GB of disk, in the folder for temporary files (TMPDIR).
+measures: small runs give the figures (one worker on a few images; galleries of 50,000, 150,000 and 200,000
+vectors; decoding at two sizes), then the same public calls are made at 1, 2 and 4 workers, and with 10,000,
+100,000 and 1,000,000 vectors, and each is written beside what the model said. Writes results/scale.json;
+takes about 8 minutes and 3 GB of disk, in the folder for temporary files (TMPDIR).
 
 Rates of encoders are those that other benchmarks measured (latency_1_thread.json, photos.json, gpu.json).
 Nothing here measures watts: no file of results has any. Figures are core hours and GPU hours instead.

@@ -31,6 +31,9 @@ __all__ = ["measured", "write_json"]
 CORES = 2  # that are measured: of this machine
 DIM, PREFIX, RECIPE, K = 256, 64, "ivfpq", 10
 SMALL_ROWS = 50_000  # the figures of search come from this gallery: below, start-up hides what a row takes
+# And from others so many times as large: the second has as many cells, and the third twice as many, which
+# tells what a row takes to index from what comparing it with centroids takes.
+TIMES = (1, 3, 4)
 CHECKED_ROWS = (10_000, 100_000, 1_000_000)
 EFFORTS, EFFORT = (1, 4, 16, 64), 16
 LENGTHS, LENGTH = (50, 200, 800), 200
@@ -57,6 +60,7 @@ def measured(quick: bool) -> dict[str, Any]:
         "settings": {
             "model": SHIPPED, "cores": CORES, "photo_edge": PHOTO_EDGE, "dim": DIM, "prefix": PREFIX,
             "recipe": RECIPE, "effort": EFFORT, "shortlist": LENGTH, "k": K, "small_rows": SMALL_ROWS,
+            "times": list(TIMES),
             "calibrated_images": list(images[0]), "rounds": 1 if quick else ROUNDS,
         },
         "figures": {"decoding": decoding, "indexing": figures, "search": search},
@@ -222,10 +226,12 @@ def encode_for(seconds: float) -> float:
 def searching_of(
     folder: Path, small: int, checked: Sequence[int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The figures of search from one gallery, and larger and smaller ones beside what follows from them."""
-    first = in_fresh_process(gallery_run, str(folder / f"rows{small}"), small, True)
-    half = in_fresh_process(gallery_run, str(folder / f"rows{small // 2}h"), small // 2, False)
-    figures = search_figures(first, half)
+    """The figures of search from small galleries, and others beside what follows from them."""
+    runs = [
+        in_fresh_process(gallery_run, str(folder / f"figures{times}"), times * small, times == 1)
+        for times in TIMES
+    ]
+    figures = search_figures(runs)
     model, checks = taken(Searching, figures), []
     for rows in checked:
         found = in_fresh_process(gallery_run, str(folder / f"rows{rows}"), rows, False)
@@ -241,25 +247,42 @@ def searching_of(
     return figures, checks
 
 
-def search_figures(first: dict[str, Any], half: dict[str, Any]) -> dict[str, Any]:
-    """What two small galleries say of any."""
-    rows, fewer = first["rows"], half["rows"]
+def search_figures(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What small galleries say of any; the first of them was asked in more ways."""
+    first, rows = runs[0], runs[0]["rows"]
+    sizes = [float(run["rows"]) for run in runs]
     call, per_compared = line([compared(rows, PREFIX, e) for e in EFFORTS], first["by_effort"])
     _, candidate = line([float(length) for length in LENGTHS], first["by_length"])
-    exact_call, exact = line([float(fewer * DIM), float(rows * DIM)], [half["exact_ms"], first["exact_ms"]])
-    add_start, add = line([float(fewer), float(rows)], [half["add_s"], first["add_s"]])
-    works = [building_work(count, PREFIX) for count in (fewer, rows)]
-    build_start, build = line(works, [half["build_s"], first["build_s"]])
+    exact_call, exact = line([size * DIM for size in sizes], [run["exact_ms"] for run in runs])
+    add_start, add = line(sizes, [run["add_s"] for run in runs])
+    works = [building_work(size, PREFIX) for size in sizes]
+    build_start, build_row, build = parts([[1.0] * len(runs), sizes, works], [run["build_s"] for run in runs])
     one = Searching(
         call_ms=call, compared_ms=per_compared, exact_ms=exact, exact_call_ms=exact_call, candidates=LENGTH,
-        candidate_ms=candidate, add_seconds=add, start_seconds=add_start + build_start, build_seconds=build,
-        catalogue_bytes=0.0, base_bytes=0.0,
+        candidate_ms=candidate, add_seconds=add, start_seconds=add_start + build_start,
+        build_row_seconds=build_row, build_seconds=build, catalogue_bytes=0.0, base_bytes=0.0,
     )  # fmt: skip
     known = vars(one) | {
         "catalogue_bytes": (first["disk_bytes"] - one.disk(rows, DIM, PREFIX, RECIPE)) / rows,
         "base_bytes": first["own_bytes"] - one.memory(rows, PREFIX, RECIPE),
     }
     return dict(known)
+
+
+def parts(works: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
+    """What a unit of each of several works takes, by what they took together; none is below 0.
+
+    Args:
+        works: of each kind, how much every run did.
+        seconds: of every run; the squares of relative errors are least.
+    """
+    from scipy.optimize import nnls
+
+    done = np.array(works).T
+    # Of one size, for rows and coordinates differ by millions.
+    largest = done.max(axis=0)
+    found, _ = nnls(done / largest / np.array(seconds)[:, None], np.ones(len(seconds)))
+    return [float(value) for value in found / largest]
 
 
 def gallery_run(place: str, rows: int, calibrate: bool) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def checks_table(result: Result) -> str:
         for one in result["checks"]
     ]
     known, machine = result["settings"], result["machine"]
+    sizes = [times * known["small_rows"] for times in known["times"]]
     about = (
         f"{known['cores']} cores of an {machine['processor']}, version"
         f" {result['versions']['matmamba-vision']}; photos of {known['photo_edge']} px by"
@@ -46,7 +47,7 @@ def checks_table(result: Result) -> str:
         f" `{known['recipe']}` over {known['prefix']}, {known['effort']} cells looked into,"
         f" {known['shortlist']} rows reranked, one thread. The figures come from"
         f" {' and '.join(f'{count:,}' for count in known['calibrated_images'])} photos by one worker, and"
-        f" from a gallery of {known['small_rows']:,} vectors and one of half of them."
+        f" from galleries of {' and '.join(f'{size:,}' for size in sizes)} vectors."
     )
     names = ("what", "at", "predicted", "measured", "unit", "error")
     return _page(names, rows, about)
@@ -68,6 +69,11 @@ def figures_table(result: Result) -> str:
         ("a photo's file", f"{decoding['bytes_per_pixel']:.2f} bytes a pixel"),
         ("a merged row", f"{1e6 * indexing['merge_seconds']:.0f} µs"),
         ("an added row", f"{1e6 * search['add_seconds']:.0f} µs"),
+        (
+            "an indexed row",
+            f"{1e6 * search['build_row_seconds']:.0f} µs, and {1e9 * search['build_seconds']:.2f} ns a"
+            " coordinate compared with a centroid",
+        ),
         (
             "a query, and 200 rows reranked",
             f"{search['call_ms']:.2f} ms, and {1e6 * search['compared_ms']:.2f} ns a compared coordinate",

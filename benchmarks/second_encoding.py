@@ -130,7 +130,7 @@ def strategies(experiment: Experiment, folder: Path) -> list[Row]:
         gate_expands=[0, EXPAND],
     )
     tried = StrategyRows(experiment, grid, 0, folder, Reporter(tell))
-    return list(tried.tables(strategies_of(grid, widths, dim, rows), dim)["rows"])
+    return tried.rows(strategies_of(grid, widths, dim, rows))
 
 
 def later_blocks(

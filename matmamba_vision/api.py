@@ -43,7 +43,9 @@ if TYPE_CHECKING:
         train,
     )
     from .studies.demo import Demonstration, demo
-    from .studies.evaluate import Study, evaluate
+    from .studies.evaluate import evaluate
+    from .studies.gallery_study import evaluate_gallery
+    from .studies.study import Study
     from .studies.tune import Tuned, tune
     from .upkeep.duplicates import DuplicatesFound
     from .upkeep.exchange import import_gallery
@@ -137,10 +139,9 @@ else:
                 "Demonstration",
                 "demo",
             ),
-            ".studies.evaluate": (
-                "Study",
-                "evaluate",
-            ),
+            ".studies.evaluate": ("evaluate",),
+            ".studies.gallery_study": ("evaluate_gallery",),
+            ".studies.study": ("Study",),
             ".studies.tune": (
                 "Tuned",
                 "tune",
@@ -258,6 +259,7 @@ __all__ = [
     "distill",
     "encoder_from",
     "evaluate",
+    "evaluate_gallery",
     "extract",
     "import_gallery",
     "index",

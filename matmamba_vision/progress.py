@@ -62,6 +62,10 @@ Listener = Callable[[Event], None]
 """What is told: a function of one event."""
 
 
+def nobody(event: Event) -> None:
+    """Listens to nothing."""
+
+
 class Meter:
     """Counts what is done of one stage, and tells it.
 
@@ -92,6 +96,9 @@ class Meter:
         self._tell(finished=True)
 
     def _tell(self, note: str = "", finished: bool = False) -> None:
+        # Every search has a meter, and few have a listener.
+        if self._listener is nobody:
+            return
         self._listener(
             Progress(
                 stage=self._stage,
@@ -118,7 +125,7 @@ class Reporter:
     def __init__(self, listener: Listener | None = None) -> None:
         if not (listener is None or callable(listener)):
             raise TypeError(f"progress is {listener!r}: it can be a function that takes an event, or None")
-        self.listener: Listener = listener or (lambda event: None)
+        self.listener: Listener = listener or nobody
 
     def say(self, text: str) -> None:
         """Tell something that the caller should know."""

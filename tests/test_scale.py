@@ -11,6 +11,7 @@ from pathlib import Path
 import capacity
 import pytest
 import scale
+import scale_runs
 from capacity import Encoder, Indexing, Machines, Searching, Wanted, indexing_plan, line, search_plan, shared
 from matmamba_retrieval.index.recipes import RECIPES
 
@@ -30,6 +31,7 @@ SEARCHING = Searching(
     candidates=200,
     candidate_ms=1e-4,
     add_seconds=4e-5,
+    build_row_seconds=3e-5,
     build_seconds=1e-10,
     start_seconds=0.2,
     catalogue_bytes=90.0,
@@ -97,6 +99,17 @@ def test_a_larger_gallery_takes_no_less() -> None:
         found = [measure(rows) for rows in SIZES]
         assert found == sorted(found)
         assert found[0] > 0
+
+
+def test_what_a_row_takes_is_told_from_what_its_comparisons_take() -> None:
+    """By the sizes of the runs, whose numbers of cells do not grow alike."""
+    sizes = [float(times * scale_runs.SMALL_ROWS) for times in scale_runs.TIMES]
+    known = replace(SEARCHING, build_row_seconds=3e-5, build_seconds=2e-10)
+    seconds = [1.5 + known.building(size, 64) for size in sizes]
+    works = [[1.0] * 3, sizes, [capacity.building_work(size, 64) for size in sizes]]
+    assert scale_runs.parts(works, seconds) == pytest.approx([1.5, 3e-5, 2e-10], rel=1e-6)
+    # Noise makes nothing take less than no time.
+    assert min(scale_runs.parts(works, [5.0, 5.0, 4.0])) >= 0
 
 
 def test_a_shortlist_grows_like_the_square_root_and_exact_search_with_the_rows() -> None:

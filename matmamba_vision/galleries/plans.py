@@ -100,7 +100,31 @@ class PlanFound:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanWanted:
+class QueriesWanted:
+    """Which queries a gallery is measured on, and how they are encoded.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ConfigError: an argument cannot be.
+    """
+
+    widths: Sequence[str]
+    most: int
+    max_broken: float
+    batch_size: int
+    workers: int
+    seed: int
+    report: Reporter
+
+    def __post_init__(self) -> None:
+        for name, least in (("most", 2), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+            require_whole(name, getattr(self, name), least)
+        require_texts("widths", self.widths)
+        require_number("max_broken", self.max_broken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanWanted(QueriesWanted):
     """How a plan is to be found; the arguments of `ImageGallery.plan`.
 
     Raises:
@@ -111,25 +135,16 @@ class PlanWanted:
 
     goal: Goal
     k: int
-    widths: Sequence[str]
     dims: Sequence[int]
     indexes: Sequence[str]
-    most: int
-    max_broken: float
-    batch_size: int
-    workers: int
-    seed: int
-    report: Reporter
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("most", 2), ("batch_size", 1), ("workers", 0), ("seed", 0)):
-            require_whole(name, getattr(self, name), least)
+        super().__post_init__()
+        require_whole("k", self.k, 1)
         require_type("dims", self.dims, Sequence, "a sequence of whole numbers")
         for place, dim in enumerate(self.dims):
             require_whole(f"dims[{place}]", dim, 1)
-        require_texts("widths", self.widths)
         require_texts("indexes", self.indexes)
-        require_number("max_broken", self.max_broken)
 
 
 def goal_of(target: Numbers, budget: Numbers) -> Goal:
@@ -218,7 +233,7 @@ def _try(gallery: AnyGallery, planner: Planner, widths: list[str], k: int, wante
 
 
 def given_queries(
-    vectors: QueryVectors, labels: Sequence[str | None] | None, gallery: AnyGallery, wanted: PlanWanted
+    vectors: QueryVectors, labels: Sequence[str | None] | None, gallery: AnyGallery, wanted: QueriesWanted
 ) -> tuple[EncodedQueries, list[str] | None]:
     """Query vectors, which cost no encoding, and their class names, if all have one.
 
@@ -251,7 +266,7 @@ def encoded_queries(
     labels: Sequence[str | None] | None,
     reading: TableReading | None,
     embedder: Embedder,
-    wanted: PlanWanted,
+    wanted: QueriesWanted,
 ) -> tuple[EncodedQueries, list[str] | None]:
     """Query images at each width, with the milliseconds of one; their class names, if all have one.
 
@@ -290,7 +305,7 @@ def _names(images: Any) -> list[str] | None:
 
 
 def _embed(
-    images: Images, embedder: Embedder, widths: list[str], wanted: PlanWanted
+    images: Images, embedder: Embedder, widths: list[str], wanted: QueriesWanted
 ) -> tuple[dict[str, NDArray[np.float32]], list[int]]:
     """Embeddings by width, and labels, of the images that can be read; the others are told."""
     from matmamba_datasets import make_loader

@@ -181,8 +181,9 @@ def unit_vectors(name: str, vectors: NDArray[np.generic], dim: int, axes: int) -
         )
     if vectors.shape[-1] != dim:
         raise GalleryError(f"{name} has {vectors.shape[-1]} dims: vectors of this gallery have {dim}")
-    xq = np.atleast_2d(vectors).astype(np.float32)
-    lengths = np.linalg.norm(xq, axis=1)
+    xq = np.array(vectors, dtype=np.float32, ndmin=2)
+    # Of one vector it takes a third of the time of NumPy's norm.
+    lengths = np.sqrt(np.einsum("nd,nd->n", xq, xq))
     # Written so that NaN counts as bad.
     if not (good := np.abs(lengths - 1) <= UNIT_TOLERANCE).all():
         bad = int(np.flatnonzero(~good)[0])

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from matmamba_common.counts import counted
 from matmamba_datasets import Limits
-from matmamba_retrieval import Encoded, GalleryError, Hits, Plan, Queries, Row, Strategy, search
+from matmamba_retrieval import Encoded, Gallery, GalleryError, Hits, Plan, Queries, Row, Strategy, search
 from matmamba_retrieval.index.library import load_faiss
 from matmamba_retrieval.index.rerank import NO_KEY
 from matmamba_retrieval.strategies.engines import AnyGallery
@@ -172,8 +172,9 @@ class SearchPass:
             queries = Towards(queries, self.text)
         if self.negatives is not None:
             queries = Away(queries, self.negatives, self.weight)
-        # No query is told that it took as long as loading it.
-        load_faiss()
+        if isinstance(self.gallery, Gallery):
+            # No query is told that it took as long as loading it.
+            load_faiss()
         return search(self.gallery, self.strategy, queries, k, self.allowed)
 
     def _answer(self, name: str, source: str | bytes | Image.Image, hits: Hits, place: int) -> Answer:
@@ -189,8 +190,7 @@ class SearchPass:
             if enough.sum() < found.sum():
                 reason = f"{enough.sum()} of {found.sum()} hits have a score of {self.min_score:g} or more"
             found = enough
-        # Vectors are rounded: those of one image can come out a little longer than 1.
-        pairs = zip(map(float, np.minimum(scores[found], 1)), self.gallery.rows(keys[found]), strict=True)
+        pairs = zip(scores[found].tolist(), self.gallery.rows(keys[found]), strict=True)
         return Answer(
             query=name,
             hits=tuple(_hit(row, score, rank) for rank, (score, row) in enumerate(pairs, 1)),

@@ -271,7 +271,7 @@ class SearchedGallery(OpenedGallery):
             elif kind is TextQuery:
                 found = search.texts([one.name for one in together], self._texts)
             elif kind is VectorQuery:
-                found = search.vectors([one.name for one in together], np.stack([one.xq for one in together]))
+                found = search.vectors([one.name for one in together], np.array([one.xq for one in together]))
             else:
                 found = search.more_like(np.array([one.key for one in together], dtype=np.int64))
             yield from _told(found, meter)
@@ -289,7 +289,7 @@ class SearchedGallery(OpenedGallery):
                 f"{self.folder} holds vectors that were made elsewhere: ask with vectors or like, not with"
                 f" {named}, unless {ENCODER} says which encoder made them"
             )
-        if self.takes_text() is False and any(isinstance(one, TextQuery) for one in queries):
+        if any(isinstance(one, TextQuery) for one in queries) and self.takes_text() is False:
             raise no_texts(str(gallery.checkpoint_path))
 
     def _texts(self, texts: Sequence[str]) -> TextQueries:

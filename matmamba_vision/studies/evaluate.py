@@ -1,17 +1,13 @@
-"""A grid of search strategies on labelled images: `evaluate`, and what it gives back and writes."""
+"""A grid of search strategies on labelled images: `evaluate`."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from io import StringIO
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from matmamba_common.settings import require_least
 from matmamba_datasets import Splits
@@ -19,7 +15,6 @@ from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.planning.savings import notes_of
 from matmamba_retrieval.strategies.strategy import Strategy
 
-from ..checkpoint import write_whole
 from ..config_file import load_into, shipped_config
 from ..device import limit_threads
 from ..errors import refusals
@@ -34,71 +29,13 @@ from ..widths.held_out import BatchReader, data_config, open_data
 from ..widths.slices import named_label
 from .experiment import Workshop
 from .modes import require_modes, widths_asked, widths_stored
-from .strategy_rows import StrategyRows
+from .study import Study, write_study
+from .study_tables import tables_of
 
-Row = dict[str, Any]
 # Grids that are shipped, by name.
 GRIDS = {"quick": "retrieval/quick.yaml", "full": "retrieval/adaptive.yaml"}
 # Of the quick grid: most images in the gallery, and most queries.
 QUICK_IMAGES, QUICK_QUERIES = 10_000, 1_000
-PLOTS = {
-    "quality_macs.png": "draw_macs",
-    "quality_ms.png": "draw_ms",
-    "recall_qps.png": "draw_recall",
-    "query_encoder.png": "draw_query_encoder",
-    "memory.png": "draw_memory",
-}
-# What is written besides of a student with its teacher.
-MODE_FILES = ("modes.csv", "modes.png")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Study:
-    """What `evaluate` found out; rows are plain values, and `NAME_interval` is the 95 % interval of `NAME`.
-
-    Attributes:
-        checkpoint: the file, or the name of another encoder.
-        digest: SHA-256 of its weights.
-        data: name and root of the data set.
-        settings: hits wanted, seed, number of resamples, and the grid.
-        environment: commit, versions and machine.
-        images: how many there are in the gallery, and among the queries.
-        exact: quality of exact search by each query width, gallery width and dim, without rerank; of a
-            student with its teacher by mode, with the loss against teacher-teacher at full length and the ms
-            of the query's encoder.
-        rows: one for each strategy: what it is, its quality, its loss against single-shot, its cost by itself
-            and over single-shot, and why a gate falls back to that.
-        notes: what has to be said: gates that save nothing, small queries that do not pay.
-        modes: of a student with its teacher, those that exact search is by; none for another model.
-        output: the folder that was written; None if none was named.
-    """
-
-    checkpoint: Path
-    digest: str
-    data: Mapping[str, str]
-    settings: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    images: Mapping[str, int]
-    exact: Sequence[Row]
-    rows: Sequence[Row]
-    notes: Sequence[str] = ()
-    modes: Sequence[str] = ()
-    output: Path | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in results.json."""
-        return {
-            "checkpoint": str(self.checkpoint),
-            "digest": self.digest,
-            "data": dict(self.data),
-            "settings": dict(self.settings),
-            **self.environment,
-            "images": dict(self.images),
-            **({"modes": list(self.modes)} if self.modes else {}),
-            "exact": list(self.exact),
-            "rows": list(self.rows),
-            "notes": list(self.notes),
-        }
 
 
 @refusals()
@@ -169,7 +106,7 @@ def evaluate(
     require_type("grid", grid, (str, os.PathLike, Grid), "a name, a file, or a Grid")
     place = None if output is None else require_folder("output", output)
     limit_threads(threads)
-    tried = _opened(grid)
+    tried = opened_grid(grid)
     if grid == "quick":
         gallery_images, queries = gallery_images or QUICK_IMAGES, queries or QUICK_QUERIES
     known, report = embedder_at(checkpoint, device, name="checkpoint"), Reporter(progress)
@@ -180,15 +117,22 @@ def evaluate(
     splits = Splits(some(splits.train, gallery_images, seed), some(splits.held_out, queries, seed))
     full, asked = known.dim, widths_asked(wanted_modes, tried.query_widths)
     wanted = strategies_of(tried, asked, full, len(splits.train))
-    _say_few(report, wanted, len(splits.held_out))
+    say_few(report, wanted, len(splits.held_out))
     reader = BatchReader(embedder=known, report=report, batch_size=batch_size, workers=workers)
     about = {"name": config.name, "root": config.root, "seed": seed, "held_out": config.held_out}
     stored = widths_stored(wanted_modes, tried.gallery_widths)
     with _working_folder(place) as folder:
         workshop = Workshop(folder / "encoded", reader)
         with workshop.open(splits, about, tried.query_widths, stored) as experiment:
-            rows = StrategyRows(experiment, tried, seed, folder / "encoded", report, wanted_modes)
-            tables = rows.tables(wanted, full)
+            tables = tables_of(
+                experiment,
+                tried,
+                wanted,
+                seed=seed,
+                folder=folder / "encoded",
+                report=report,
+                modes=wanted_modes,
+            )
     study = Study(
         checkpoint=Path(known.name),
         digest=known.digest,
@@ -201,11 +145,12 @@ def evaluate(
         output=place,
     )
     if place is not None:
-        _write(place, study)
+        write_study(place, study)
     return study
 
 
-def _opened(grid: str | os.PathLike[str] | Grid) -> Grid:
+def opened_grid(grid: str | os.PathLike[str] | Grid) -> Grid:
+    """The grid that is meant: by the name of one that is shipped, in a YAML file, or as it is."""
     if isinstance(grid, Grid):
         return grid
     named = GRIDS.get(str(grid))
@@ -223,7 +168,7 @@ def _with_widths(grid: Grid, embedder: Embedder) -> Grid:
     return replace(grid, query_widths=list(dict.fromkeys(["full", *asked])), gallery_widths=stored)
 
 
-def _say_few(report: Reporter, wanted: Sequence[tuple[Strategy, float]], queries: int) -> None:
+def say_few(report: Reporter, wanted: Sequence[tuple[Strategy, float]], queries: int) -> None:
     """Tell it if one query is more than a gate may lose."""
     one = 100 / queries
     losses = sorted({loss for strategy, loss in wanted if strategy.kind == "gated" and loss < one})
@@ -244,37 +189,3 @@ def _working_folder(place: Path | None) -> Iterator[Path]:
         return
     with TemporaryDirectory() as scratch:
         yield Path(scratch)
-
-
-def _write(folder: Path, study: Study) -> None:
-    """Write results.json, results.csv and the plots into a folder that exists; all of them or none."""
-    # Here, because importing it takes most of a second.
-    from . import evaluation_plots
-    from .mode_plot import draw_modes
-
-    results = study.to_dict()
-    drawn = {folder / name: getattr(evaluation_plots, draw)(results) for name, draw in PLOTS.items()}
-    tables = {
-        folder / "results.csv": _csv(study.rows).encode(),
-        folder / "results.json": json.dumps(results, indent=2).encode(),
-    }
-    if study.modes:
-        drawn[folder / "modes.png"] = draw_modes(results)
-        tables[folder / "modes.csv"] = _csv(study.exact).encode()
-    write_whole(drawn | tables)
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    """A line for each row; lists and objects as JSON."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {
-                name: json.dumps(value) if isinstance(value, list | dict) else value
-                for name, value in row.items()
-            }
-        )
-    return text.getvalue()

@@ -22,7 +22,13 @@ from ..measures.retrieval_plots import (
     marks_legend,
 )
 
-QUALITIES = {"knn1": "1-NN", "map": "mAP"}
+# What is drawn of labelled queries, and of others.
+LABELLED, UNLABELLED = {"knn1": "1-NN", "map": "mAP"}, {"same1": "same first hit", "recall": "recall"}
+
+
+def qualities_of(results: Row) -> dict[str, str]:
+    """Titles of what is drawn, by its name in the rows."""
+    return LABELLED if all("knn1" in row for row in results["rows"]) else UNLABELLED
 
 
 def offered(results: Row) -> list[Row]:
@@ -31,7 +37,7 @@ def offered(results: Row) -> list[Row]:
 
 
 def draw_macs(results: Row) -> bytes:
-    """A PNG: 1-NN and mAP (rows) against multiply-adds of encoder, of search, and of both (columns)."""
+    """A PNG: the qualities (rows) against multiply-adds of encoder, of search, and of both (columns)."""
     costs: dict[str, Number] = {
         "encoder": lambda row: row["encoder_macs"],
         "search": lambda row: row["search_macs"],
@@ -39,11 +45,12 @@ def draw_macs(results: Row) -> bytes:
     }
     figure = Figure(figsize=(13, 7.4), layout="constrained")
     grid = figure.subplots(2, 3, sharey="row", sharex="col")
-    for axes_row, name in zip(grid, QUALITIES, strict=True):
+    qualities = qualities_of(results)
+    for axes_row, name in zip(grid, qualities, strict=True):
         for axes, (title, cost) in zip(axes_row, costs.items(), strict=True):
             _scatter(axes, results, cost, lambda row, name=name: 100 * row[name])  # type: ignore[misc]
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            axes.set_title(title if name == "knn1" else "", fontsize=10)
+            axes.set_title(title if name == next(iter(qualities)) else "", fontsize=10)
     for axes in grid[-1]:
         axes.set_xlabel("multiply-adds per query")
     _label_qualities(grid[:, 0], results)
@@ -51,10 +58,10 @@ def draw_macs(results: Row) -> bytes:
 
 
 def draw_ms(results: Row) -> bytes:
-    """A PNG: 1-NN and mAP against milliseconds of one query, encoder and search."""
+    """A PNG: the qualities against milliseconds of one query, encoder and search."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     grid = figure.subplots(1, 2)
-    for axes, name in zip(grid, QUALITIES, strict=True):
+    for axes, name in zip(grid, qualities_of(results), strict=True):
         _scatter(axes, results, lambda row: row["ms"], lambda row, name=name: 100 * row[name])  # type: ignore[misc]
         axes.set_xlabel("ms of one query, encoder and search")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -134,11 +141,11 @@ def _line(axes: Axes, rows: Sequence[Row], name: str, title: str, style: str) ->
 
 
 def draw_memory(results: Row) -> bytes:
-    """A PNG: 1-NN and mAP against bytes that the first stage's index takes for each image."""
+    """A PNG: the qualities against bytes that the first stage's index takes for each image."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     grid = figure.subplots(1, 2)
     indexed = {**results, "rows": [row for row in results["rows"] if row["dims"]]}
-    for axes, name in zip(grid, QUALITIES, strict=True):
+    for axes, name in zip(grid, qualities_of(results), strict=True):
         _scatter(
             axes,
             indexed,
@@ -178,7 +185,7 @@ def _scatter(axes: Axes, results: Row, cost: Number, quality: Number) -> None:
 
 
 def _label_qualities(axes: Sequence[Axes], results: Row) -> None:
-    for each, (name, title) in zip(axes, QUALITIES.items(), strict=True):
+    for each, (name, title) in zip(axes, qualities_of(results).items(), strict=True):
         each.set_ylabel(f"{title}{'@' + str(results['settings']['k']) if name == 'map' else ''}, %")
 
 

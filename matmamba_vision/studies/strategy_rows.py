@@ -1,4 +1,4 @@
-"""What a study finds out: a row for each strategy of a grid, and exact search; and a row in words."""
+"""What a study finds out of strategies: a row for each; and a row in words."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from matmamba_retrieval import EncodedQueries
 from matmamba_retrieval.planning.grid import Grid
+from matmamba_retrieval.planning.planner import NEED_LABELS
 from matmamba_retrieval.planning.savings import compared, is_reference
 from matmamba_retrieval.planning.trials import Bench, Trial, latencies
+from matmamba_retrieval.strategies.engines import AnyGallery
 from matmamba_retrieval.strategies.indexes import ensure_index, index_bytes
 from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..measures.significance import with_intervals
 from ..progress import Reporter
-from ..widths.quality_and_cost import retrieval_values
-from .experiment import Experiment
-from .modes import losses, mode_of
 
 Row = dict[str, Any]
 # Queries that are asked alone, for the latency of each strategy.
@@ -29,86 +29,63 @@ ROWS_FILE = "rows.jsonl"
 OVER = "over single-shot"
 
 
+class Asked(Protocol):
+    """What strategies are tried on."""
+
+    @property
+    def name(self) -> str:
+        """Of the queries, as they were encoded."""
+        ...
+
+    @property
+    def gallery(self) -> AnyGallery:
+        """That answers; of a folder, open for writing where indexes are to be built."""
+        ...
+
+    @property
+    def queries(self) -> EncodedQueries:
+        """At each width that asks, with the milliseconds of one image."""
+        ...
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """Class name of each query, None if they have none."""
+        ...
+
+
 class StrategyRows:
     """Tries strategies; finished rows are kept in a file, and not tried again.
 
     Args:
-        experiment: images and gallery.
-        grid: hits wanted, dims of exact search, and how gates are calibrated.
+        asked: gallery and queries.
+        grid: hits wanted, and how gates are calibrated.
         seed: of the folds of queries, and of the resampling.
-        folder: of the file.
+        folder: of the file; None to keep none.
         report: is told how far it is.
-        modes: of a student and its teacher, which exact search is by; none for another model.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        grid: Grid,
-        seed: int,
-        folder: Path,
-        report: Reporter,
-        modes: Sequence[str] = (),
-    ) -> None:
-        self._modes = modes
-        self._experiment, self._grid, self._seed, self._report = experiment, grid, seed, report
-        self._file = folder / ROWS_FILE
-
-    def tables(self, wanted: Sequence[tuple[Strategy, float]], full: int) -> dict[str, Any]:
-        """Rows of strategies, exact search by width and dim, and numbers of images, as plain values.
-
-        Args:
-            wanted: strategies, and the loss in points that their gates may have.
-            full: dim of embeddings.
-        """
-        experiment = self._experiment
-        images = {"gallery": len(experiment.gallery), "queries": len(experiment.queries)}
-        dims = sorted({dim for dim in self._grid.dims if dim < full} | {full})
-        return {"images": images, "exact": self._exact(dims), "rows": self._rows(wanted)}
+    def __init__(self, asked: Asked, grid: Grid, seed: int, folder: Path | None, report: Reporter) -> None:
+        self._asked, self._grid, self._seed, self._report = asked, grid, seed, report
+        self._file = None if folder is None else folder / ROWS_FILE
 
     def _build(self, strategy: Strategy) -> None:
         """The indexes that a strategy needs; they replace others over the same dims."""
-        gallery = self._experiment.gallery
+        gallery = self._asked.gallery
         # A query that escalates asks the index of the full width.
         for step in strategy.steps[:1]:
             widths = {step.gallery_width, "full"} if strategy.again else {step.gallery_width}
             for width in sorted(widths):
                 ensure_index(gallery, step.dim, width, step.index)
 
-    def _exact(self, dims: Sequence[int]) -> list[Row]:
-        """Quality of exact search by each query width, gallery width and dim, without rerank."""
-        asked, stored = self._experiment.asked, self._experiment.stored
-        cells = [
-            (query, gallery, dim)
-            for query in asked.by_width
-            for gallery in stored.by_width
-            for dim in dims
-            if not self._modes or mode_of(query, gallery) in self._modes
-        ]
-        values = []
-        for query, gallery, dim in cells:
-            with self._report.stage(f"exact search: query {query}, gallery {gallery}, {dim} dims"):
-                found = retrieval_values(asked.at(query), stored.at(gallery), dim)
-                values.append({name: found[name] for name in ("knn1", "map10")})
-        if self._modes:
-            reference = values[cells.index(("full", "full", dims[-1]))]
-            values = [found | losses(found, reference) for found in values]
-        quality = with_intervals(values, self._seed)
-        macs = {width: known.macs for width, known in self._experiment.queries.by_width.items()}
-        rows = [
-            {"query_width": query, "gallery_width": gallery, "dim": dim, "encoder_macs": macs[query]} | found
-            for (query, gallery, dim), found in zip(cells, quality, strict=True)
-        ]
-        return [self._by_mode(row) for row in rows] if self._modes else rows
+    def rows(self, wanted: Sequence[tuple[Strategy, float]]) -> list[Row]:
+        """A row for each strategy, as plain values.
 
-    def _by_mode(self, row: Row) -> Row:
-        mode, width = mode_of(row["query_width"], row["gallery_width"]), row["query_width"]
-        return {"mode": mode} | row | {"encoder_ms": self._experiment.queries.encode(width).ms}
-
-    def _rows(self, wanted: Sequence[tuple[Strategy, float]]) -> list[Row]:
-        experiment, known = self._experiment, self._known()
-        bench = Bench(experiment.gallery, experiment.queries, self._grid.k, experiment.labels)
-        count = len(experiment.queries)
+        Args:
+            wanted: strategies, and the loss in points that their gates may have.
+        """
+        asked, known = self._asked, self._known()
+        bench = Bench(asked.gallery, asked.queries, self._grid.k, asked.labels)
+        count = len(asked.queries)
         with self._report.meter("trying strategies", len(wanted) * count, "queries") as bar:
             # By index, so that each is built once.
             ordered = sorted(wanted, key=lambda tried: _index(tried[0]))
@@ -117,8 +94,7 @@ class StrategyRows:
                 if name not in known:
                     self._build(strategy)
                     known[name] = self._row(bench, strategy, loss)
-                    with self._file.open("a") as opened:
-                        opened.write(json.dumps({"name": name, "row": known[name]}) + "\n")
+                    self._keep(name, known[name])
                     bar.advance(count, f"{strategy.kind} {number + 1}/{len(wanted)}")
                 else:
                     bar.skip(count)
@@ -132,7 +108,8 @@ class StrategyRows:
         strategy = trial.strategy
         lost = {
             f"{name}_loss": bench.reference[name].astype(float) - trial.values[name]
-            for name in ("knn1", "map")
+            for name in NEED_LABELS
+            if name in bench.reference
         }
         (quality,) = with_intervals([trial.values | lost], self._seed)
         alone = latencies(strategy, bench.gallery, bench.queries, bench.k, ALONE)
@@ -152,8 +129,8 @@ class StrategyRows:
         return tried | quality | about | cost
 
     def _tried(self, bench: Bench, strategy: Strategy, loss: float) -> tuple[Trial, Row]:
-        """The trial, and of a gate what it was calibrated to."""
-        if strategy.kind != "gated":
+        """The trial, and of a gate what it was calibrated to; one that is there is measured as it is."""
+        if strategy.kind != "gated" or strategy.gate is not None:
             return bench.trial(strategy), {}
         grid = self._grid
         trial, found = bench.gated_trial(
@@ -172,7 +149,7 @@ class StrategyRows:
     def _known(self) -> dict[str, Row]:
         """Rows that are done; a line that a kill cut short is none."""
         found: dict[str, Row] = {}
-        if self._file.is_file():
+        if self._file is not None and self._file.is_file():
             for line in self._file.read_text().splitlines():
                 try:
                     known = json.loads(line)
@@ -181,12 +158,17 @@ class StrategyRows:
                 found[known["name"]] = known["row"]
         return found
 
+    def _keep(self, name: str, row: Row) -> None:
+        if self._file is not None:
+            with self._file.open("a") as opened:
+                opened.write(json.dumps({"name": name, "row": row}) + "\n")
+
     def _name(self, strategy: Strategy, loss: float) -> str:
         """Of a row: all that decides what is in it."""
-        experiment, grid = self._experiment, self._grid
+        asked, grid = self._asked, self._grid
         known = [strategy.to_json(), loss, grid.gate_qualities, grid.k, grid.folds, self._seed]
         known += ["sure"] * grid.gate_sure
-        known += [str(experiment.gallery.folder), experiment.name, len(experiment.queries)]
+        known += [str(asked.gallery.folder), asked.name, len(asked.queries)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

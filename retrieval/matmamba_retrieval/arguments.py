@@ -23,7 +23,8 @@ def require_texts(values: Any, name: str) -> list[str]:
 def require_wholes(values: Any, name: str) -> list[int]:
     """Several whole numbers, as a list of Python's own; `TypeError` if it holds anything else."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
-        return [int(value) for value in values.ravel()]
+        found: list[int] = values.ravel().tolist()
+        return found
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} is {values!r}: it has to be a list of whole numbers")
     return [require_whole(value, name) for value in values]

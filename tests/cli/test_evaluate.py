@@ -25,7 +25,7 @@ from matmamba_vision.cli.evaluate_command import _print
 from matmamba_vision.cli.main import main
 from matmamba_vision.progress import Notice, Reporter
 from matmamba_vision.studies import evaluate as job
-from matmamba_vision.studies import experiment
+from matmamba_vision.studies import experiment, study
 from PIL import Image
 from small import SMALL, create
 
@@ -119,7 +119,7 @@ def test_the_help_explains_what_tables_name(capsys: pytest.CaptureFixture[str]) 
 def test_queries_too_few_for_a_target_are_said_once(loss: float, said: bool) -> None:
     gate = Strategy.gated(width="1/8", dim=8, length=5)
     told: list[Any] = []
-    job._say_few(Reporter(told.append), [(gate, loss), (gate, loss)], 100)
+    job.say_few(Reporter(told.append), [(gate, loss), (gate, loss)], 100)
     assert len(told) == said
     assert all(isinstance(event, Notice) and "100 queries are too few" in event.text for event in told)
 
@@ -201,7 +201,7 @@ def test_what_was_done_is_not_done_again(
     monkeypatch.setattr(Bench, "trial", fail)
 
     monkeypatch.setattr(experiment, "embed_images", fail)
-    monkeypatch.setattr(job, "PLOTS", {})
+    monkeypatch.setattr(study, "PLOTS", {})
     second = evaluate()
     assert tried == [first["rows"][-1]["strategy"]]
     assert second["rows"][:-1] == first["rows"][:-1]

@@ -137,6 +137,7 @@ FOLDERS = (
     "distill --teacher @/none.npy --images @/none --output @/run.pt",
     "select --checkpoint matmamba_nano_patch4_32 --budget params=10k --output @/chosen.yaml",
     "evaluate --checkpoint matmamba_nano_patch4_32 --output @/results.json",
+    "evaluate --gallery @/none --images @/full --output @/results.json",
     "validate --checkpoint matmamba_nano_patch4_32 --output @/results.json",
     "extract --checkpoint matmamba_nano_patch4_32 --width 1/2 --output @/small.pth",
     "demo --output @/report.html",

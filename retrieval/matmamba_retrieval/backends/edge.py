@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -38,6 +39,10 @@ CURRENT, ABOUT, SHARD, LOCK = "current.json", "about.json", "shard", "writer.loc
 KEYS_AT_ONCE = 10_000
 # KiB of vectors in a segment up to which all are compared, as on a server by default.
 FEWEST_FOR_GRAPH = 10_000
+# What a Rust program raises that gives up; it derives from nothing but `BaseException`.
+PANIC = "PanicException"
+# Bytes of a payload index, a point: more than it takes.
+INDEXED_BYTES = 256
 # The engine writes through memory, and a disk that is full then would end the process: it is asked before.
 ROOM = 256 << 20
 
@@ -85,6 +90,11 @@ class EdgeStore:
             raise GalleryError(f"another process writes to {self.place}: wait for it to end") from error
         except OSError as error:
             raise GalleryError(f"cannot write to {self.place}: {error.strerror or error}") from error
+
+    def about(self) -> dict[str, Any] | None:
+        """What is remembered with the collection that answers, which is not opened; None if there is none."""
+        token = self._current_token()
+        return _read(self.folder / token / ABOUT) if token else None
 
     def current(self) -> EdgeCollection | None:
         """The collection that answers; None if there is none."""
@@ -169,6 +179,7 @@ class EdgeCollection:
     def __init__(self, folder: Path, place: str) -> None:
         self.folder, self.place = folder, place
         self.is_open = False
+        self._last_filter: tuple[Condition | None, Any] = (None, None)
         with saying(place):
             self.shard = qe.EdgeShard.load(str(folder / SHARD))
         self.is_open = True
@@ -230,7 +241,7 @@ class EdgeCollection:
         self, stages: Sequence[Stage], condition: Condition | None = None, *, payload: bool = True
     ) -> list[list[ScoredPoint]]:
         """The best points for each query, in one call: see `Collection`."""
-        found = edge_filter(condition)
+        found = self._filter_of(condition)
         requests = [edge_request(stages, row, found, payload) for row in range(len(stages[0].xq))]
         with saying(self.place):
             if len(requests) == 1:
@@ -240,6 +251,14 @@ class EdgeCollection:
         return [
             [ScoredPoint(each.id, each.score, each.payload or {}) for each in answer] for answer in answers
         ]
+
+    def _filter_of(self, condition: Condition | None) -> Any:
+        """The last one is kept: many queries ask with one condition, which nobody changes."""
+        known, found = self._last_filter
+        if condition is not known:
+            found = edge_filter(condition)
+            self._last_filter = condition, found
+        return found
 
     def scroll(self, condition: Condition, parts: Sequence[str] = ()) -> Iterator[list[StoredPoint]]:
         """Points that fulfil a condition, by ascending keys, in blocks."""
@@ -259,11 +278,13 @@ class EdgeCollection:
     def index_payload(self, name: str, kind: str) -> None:
         """Index a part of the payload."""
         with saying(self.place):
-            known = self.shard.info().payload_schema.get(name)
+            info = self.shard.info()
+            known = info.payload_schema.get(name)
             wanted = getattr(qe.PayloadSchemaType, kind.capitalize()) if kind else None
             if known is not None and known.data_type != wanted:
                 self.shard.update(qe.UpdateOperation.delete_field_index(name))
             if wanted is not None and (known is None or known.data_type != wanted):
+                self._require_room(INDEXED_BYTES * info.points_count)
                 self.shard.update(qe.UpdateOperation.create_field_index(name, wanted))
 
     def finish(self, fields: Sequence[VectorField]) -> None:
@@ -315,27 +336,44 @@ def saying(place: str) -> Iterator[None]:
         yield
     except GalleryError:
         raise
-    # The engine raises nothing more special than this.
-    except Exception as error:
-        if "WouldBlock" in str(error):
-            raise GalleryError(f"{place} is in use by another process: wait for it to end") from error
-        first = str(error).partition("\n")[0]
-        raise GalleryError(f"{place}: {first}") from error
+    # The engine raises nothing more special than this; where it gives up, not even that.
+    except BaseException as error:
+        if not _of_engine(error):
+            raise
+        raise GalleryError(f"{place} {_words(error)}") from error
+
+
+def _of_engine(error: BaseException) -> bool:
+    return isinstance(error, Exception) or type(error).__name__ == PANIC
+
+
+def _words(error: BaseException) -> str:
+    """What the engine says, behind a place."""
+    first = str(error).partition("\n")[0]
+    if "WouldBlock" in first:
+        return "is in use by another process: wait for it to end"
+    if any(f"(os error {number})" in first for number in (errno.EACCES, errno.EROFS)):
+        return f"cannot be written to, which the engine does even to be asked: {first}"
+    if type(error).__name__ == PANIC:
+        return f"is damaged: the engine gave up ({first}); `push` with `replace` makes it anew"
+    return f"cannot be used: {first}"
 
 
 def _in_use(shard: Path) -> bool:
     try:
         qe.EdgeShard.load(str(shard)).close()
-    except Exception as error:
+    except BaseException as error:
+        if not _of_engine(error):
+            raise
         return "WouldBlock" in str(error)
     return False
 
 
 def _read(file: Path) -> dict[str, Any]:
     with system_errors(f"read {file}"):
-        text = file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     try:
-        found = json.loads(text)
+        found = json.loads(content.decode())
     except ValueError as error:
         raise GalleryError(f"{file} is damaged: {error}") from error
     if not isinstance(found, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from matmamba_common.lazy import Deferred
@@ -49,13 +50,15 @@ def _values(stage: Stage, row: int, inner: list[Any], condition: Any) -> dict[st
         "query": qe.Query.Nearest(stage.xq[row].tolist(), using=stage.field.name),
         "prefetches": inner,
         "filter": condition,
-        "params": _params(stage),
+        "params": _params(
+            stage.exact, stage.effort or stage.field.search_effort, bool(stage.field.quantisation)
+        ),
     }
 
 
-def _params(stage: Stage) -> Any:
-    """How a stage is searched: an exact one by no graph, and by no codes."""
-    effort = 0 if stage.exact else stage.effort or stage.field.search_effort
-    codes = qe.QuantizationSearchParams(ignore=stage.exact, rescore=True, oversampling=OVERSAMPLING)
-    quantised = codes if stage.field.quantisation else None
-    return qe.SearchParams(exact=stage.exact, hnsw_ef=effort or None, quantization=quantised)
+@lru_cache(maxsize=64)
+def _params(exact: bool, effort: int, quantised: bool) -> Any:
+    """How a stage is searched: an exact one by no graph, and by no codes; made once, not by each query."""
+    codes = qe.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
+    effort = 0 if exact else effort
+    return qe.SearchParams(exact=exact, hnsw_ef=effort or None, quantization=codes if quantised else None)

@@ -86,8 +86,7 @@ class StoredPoint:
         return StoredPoint(int(record.id), dict(record.payload or {}), arrays)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(NamedTuple):
     """One comparison of queries: with all points, or with those that the stage before it kept.
 
     Attributes:
@@ -207,6 +206,10 @@ class Store(Protocol):
 
     # As users named it.
     place: str
+
+    def about(self) -> dict[str, Any] | None:
+        """What is remembered with the collection that answers, which is not opened; None if there is none."""
+        ...
 
     def current(self) -> Collection | None:
         """The collection that answers; None if there is none."""

@@ -62,7 +62,8 @@ def _has_decimals(value: Any) -> bool:
 def row_of(payload: Mapping[str, Any], place: str) -> Row:
     """The image that `payload_of` described; `GalleryError` if it is no such thing."""
     image_id, path, label = payload.get(ID), payload.get(PATH), payload.get(LABEL)
-    metadata = _exact(payload.get(EXACT)) or payload.get(METADATA) or {}
+    exact = payload.get(EXACT)
+    metadata = (exact and _exact(exact)) or payload.get(METADATA) or {}
     if not (
         isinstance(image_id, str) and isinstance(path, str) and (label is None or isinstance(label, str))
     ):
@@ -70,6 +71,15 @@ def row_of(payload: Mapping[str, Any], place: str) -> Row:
     if not isinstance(metadata, dict):
         raise GalleryError(f"{place}: the metadata of {image_id!r} are {metadata!r:.80}, not an object")
     return Row(image_id, path, label, dict(metadata))
+
+
+def text_of(payload: Mapping[str, Any], name: str, place: str) -> str:
+    """The id or label in a payload; `GalleryError` if there is none, though the point was found by it."""
+    if not isinstance(value := payload.get(name), str):
+        raise GalleryError(
+            f"{place} is damaged: a point that was found by its {name} has {value!r:.80} there"
+        )
+    return value
 
 
 def _exact(text: Any) -> Any:

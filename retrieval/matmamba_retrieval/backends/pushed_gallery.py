@@ -26,7 +26,7 @@ from .address import open_store
 from .answers import Asking
 from .conditions_of_points import every, field_names, none_of
 from .engine import Condition, Ints, ScoredPoint, Store, VectorField
-from .layout import ID, LABEL, Contents, row_of
+from .layout import ID, LABEL, Contents, row_of, text_of
 from .matching import Matching
 from .pushed_state import FLOAT32_BYTES, PushedState, bytes_of
 
@@ -173,12 +173,11 @@ class PushedGallery:
 
     def rows(self, keys: Iterable[int]) -> list[Row]:
         """The images with these keys, in this order; `GalleryError` if one is not there any more."""
-        wanted, seen = require_wholes(keys, "keys"), self._asked()
-        known = {key: self._rows[key] for key in wanted if key in self._rows}
-        lacking = np.array([key for key in wanted if key not in known], dtype=np.int64)
-        if len(lacking):
-            for point in seen.collection.retrieve(lacking):
-                known[point.key] = row_of(point.payload, self.folder)
+        wanted, seen, known = require_wholes(keys, "keys"), self._asked(), self._rows
+        lacking = [key for key in wanted if key not in known]
+        if lacking:
+            points = seen.collection.retrieve(np.array(lacking, dtype=np.int64))
+            known = known | {point.key: row_of(point.payload, self.folder) for point in points}
         return [known[key] if key in known else seen.gone(key) for key in wanted]
 
     def keys_of(self, ids: Iterable[str]) -> dict[str, int]:
@@ -187,7 +186,7 @@ class PushedGallery:
         for start in range(0, len(wanted), IDS_AT_ONCE):
             some: Condition = {"key": ID, "match": {"any": wanted[start : start + IDS_AT_ONCE]}}
             for points in self._asked().collection.scroll(some, [ID]):
-                found |= {point.payload[ID]: point.key for point in points}
+                found |= {text_of(point.payload, ID, self.folder): point.key for point in points}
         return found
 
     def vectors(self, keys: Ints, width: str = "") -> NDArray[np.floating]:
@@ -285,7 +284,7 @@ class PushedGallery:
         for points in self._asked().collection.scroll(none_of([{"is_empty": {"key": LABEL}}]), [LABEL]):
             for point in points:
                 if point.key < len(found):
-                    found[point.key] = point.payload[LABEL]
+                    found[point.key] = text_of(point.payload, LABEL, self.folder)
         return found
 
     def step_dims(self) -> list[int] | None:

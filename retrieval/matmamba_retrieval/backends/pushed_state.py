@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import GalleryError
 from ..strategies.strategy import Strategy
 from .conditions_of_points import none_of
-from .engine import BINARY, FLOAT16, INT8, Collection, Condition, Floats, Ints, VectorField
+from .engine import BINARY, FLOAT16, INT8, Collection, Condition, Floats, Ints, StoredPoint, VectorField
 from .layout import LABEL, Contents
 
 FLOAT32_BYTES = 4
@@ -58,9 +58,16 @@ class PushedState:
         spec, widths = self.contents.spec, self.contents.widths
         field = self.field(width if width in widths else spec.width, spec.dim)
         points = self.collection.retrieve(keys, [field.name], payload=False)
-        found = {point.key: point.vectors[field.name] for point in points}
+        found = {point.key: self._vector(point, field.name) for point in points}
         rows = [found[key] if key in found else self.gone(key) for key in keys.tolist()]
         return np.stack(rows) if rows else np.empty((0, spec.dim), dtype=np.float32)
+
+    def _vector(self, point: StoredPoint, name: str) -> Floats:
+        if name not in point.vectors:
+            raise GalleryError(
+                f"{self.place} is damaged: the point of key {point.key} has no vector {name!r}"
+            )
+        return point.vectors[name]
 
     def gone(self, key: int) -> NoReturn:
         """Raise `GalleryError`: there is no image of a key, or not any more."""

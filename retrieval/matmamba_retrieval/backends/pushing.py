@@ -30,7 +30,7 @@ PATH_BLOCK = 1 << 16
 SAMPLED = 200
 # Between two notes of how far it is; what came after the last is pushed again by a continued push.
 NOTE_SECONDS = 10.0
-REPLACE = "push this gallery to another place, or with `replace` (`matmamba gallery push`)"
+REPLACE = "push this gallery to another place, or with `replace` (`matmamba gallery push --replace`)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +90,11 @@ class Pushing:
         self._noted = time.monotonic()
         self._digests = dict[range, str]()
         vectors = vectors_of(gallery, wish.dims)
-        current, serial = store.current(), 0
-        if current is not None:
-            known = Contents.from_json(current.about(), store.place)
-            if not replace:
+        about, serial = store.about(), 0
+        if about is not None:
+            known = Contents.from_json(about, store.place)
+            # One that takes its place needs nothing of it, which may be damaged.
+            if not replace and (current := store.current()) is not None:
                 if self._is_same(known, vectors, wish):
                     self.token, self._collection, self.contents = "", current, self._renewed(known)
                     return

@@ -66,6 +66,11 @@ class ServerStore:
             client = qc.QdrantClient(url=url, api_key=api_key, timeout=SECONDS, check_compatibility=False)
         return ServerStore(client, collection, place)
 
+    def about(self) -> dict[str, Any] | None:
+        """What is remembered with the collection that answers; None if there is none."""
+        current = self.current()
+        return None if current is None else current.about()
+
     def current(self) -> ServerCollection | None:
         """The collection that answers; None if there is none."""
         with saying(self.place):
@@ -313,11 +318,16 @@ def saying(place: str) -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    status = getattr(error, "status_code", None)
+    """What an error says, on one line."""
+    status, kind = getattr(error, "status_code", None), type(error).__name__
     if status is not None:
         content = getattr(error, "content", b"") or b""
-        return f"the server refused ({status}): {content.decode(errors='replace').strip()[:300]}"
-    kind = type(error).__name__
+        # Of a proxy it may be a page.
+        return f"the server refused ({status}): {_line(content.decode(errors='replace'))}"
     if kind == "ResponseHandlingException":
-        return f"the server cannot be reached, or went away: {error}"
-    return (str(error).partition("\n")[0] or kind)[:300]
+        return f"the server cannot be reached, or went away: {_line(str(error))}"
+    return _line(str(error).partition("\n")[0]) or kind
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]

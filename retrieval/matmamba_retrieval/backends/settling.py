@@ -6,8 +6,8 @@ other, they are computed anew from the stored vectors, by the same arithmetic as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -37,7 +37,7 @@ def settled(
     """
     k = stages[-1].length
     # One more, to see where the answer is cut.
-    asked = [*stages[:-1], replace(stages[-1], length=k + 1)]
+    asked = [*stages[:-1], stages[-1]._replace(length=k + 1)]
     found = collection.query(asked, condition)
     for row, points in enumerate(found):
         if any(better.score - worse.score <= NEAR for better, worse in pairwise(points)):
@@ -50,7 +50,7 @@ def _step_by_step(
 ) -> list[ScoredPoint]:
     points: list[ScoredPoint] = []
     for stage in stages:
-        points = _listed(collection, replace(stage, xq=stage.xq[row : row + 1]), condition)
+        points = _listed(collection, stage._replace(xq=stage.xq[row : row + 1]), condition)
         condition = among([point.key for point in points])
     return points
 
@@ -59,7 +59,7 @@ def _listed(collection: Collection, stage: Stage, condition: Condition | None) -
     """The points that one stage keeps of one query: equal ones are all looked at before the list is cut."""
     length, limit = stage.length, stage.length + 1
     while True:
-        points = collection.query([replace(stage, length=limit)], condition)[0]
+        points = collection.query([stage._replace(length=limit)], condition)[0]
         if len(points) < limit or points[length - 1].score - points[-1].score > NEAR:
             return _ordered(collection, stage, points)[:length]
         limit *= 2
@@ -94,9 +94,10 @@ def _scores(collection: Collection, stage: Stage, keys: Ints) -> dict[int, float
 
 def arrays(found: Sequence[Sequence[ScoredPoint]], k: int) -> tuple[Floats, Ints]:
     """D and I (nq, k) of what was found; -inf and `NO_KEY` where that are fewer."""
-    D = np.full((len(found), k), -np.inf, dtype=np.float32)
-    I = np.full((len(found), k), NO_KEY, dtype=np.int64)  # noqa: E741
-    for row, points in enumerate(found):
-        D[row, : len(points)] = [point.score for point in points[:k]]
-        I[row, : len(points)] = [point.key for point in points[:k]]
-    return D, I
+    scores, keys = list[list[float]](), list[list[int]]()
+    for points in found:
+        lacking = k - len(points)
+        scores.append([*(point.score for point in points[:k]), *[-math.inf] * lacking])
+        keys.append([*(point.key for point in points[:k]), *[NO_KEY] * lacking])
+    shape = len(found), k
+    return np.array(scores, dtype=np.float32).reshape(shape), np.array(keys, dtype=np.int64).reshape(shape)
