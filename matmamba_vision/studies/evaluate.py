@@ -22,7 +22,6 @@ from matmamba_retrieval.strategies.strategy import Strategy
 from ..checkpoint import write_whole
 from ..config_file import load_into, shipped_config
 from ..device import limit_threads
-from ..errors import refusals
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import some
 from ..galleries.gallery_model import ModelLike, embedder_at
@@ -30,6 +29,7 @@ from ..given import PathLike, require_folder, require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from ..widths.held_out import BatchReader, data_config, open_data
 from ..widths.slices import named_label
 from .experiment import Workshop
@@ -101,7 +101,7 @@ class Study:
         }
 
 
-@refusals()
+@public_call
 def evaluate(
     checkpoint: ModelLike,
     *,
