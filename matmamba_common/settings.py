@@ -20,6 +20,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from matmamba_common.errors import ConfigError
+from matmamba_common.words import in_words, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Bounds:
 
     def allow(self, value: Any) -> bool:
         """Whether a number can be this, or all numbers of a list or tuple."""
-        if isinstance(value, list | tuple):
+        if _is_list(value):
             in_order = not self.ordered or list(value) == sorted(value)
             return in_order and all(map(self.allow, value))
         return value is None or (
@@ -125,12 +126,12 @@ def require(name: str, value: Any, hint: Any, named: Callable[[str], str] = str)
         TypeError: it is of a wrong type.
     """
     if not _is_of(value, hint):
-        raise TypeError(f"{named(name)} is {kind_of(value)}: it can be {_in_words(hint)}")
+        name, value, hint = _culprit(name, value, hint)
+        raise TypeError(f"{named(name)} is {shown(value)}: it can be {in_words(hint)}")
     for rule in hint.__metadata__ if get_origin(hint) is Annotated else ():
         if isinstance(rule, Rule) and not rule.allow(value):
             each = " each" if isinstance(value, list) else ""
-            shown = repr(value) if isinstance(value, str) else value
-            raise ConfigError(f"{named(name)} is {shown}: it can be {rule}{each}")
+            raise ConfigError(f"{named(name)} is {shown(value)}: it can be {rule}{each}")
     if is_dataclass(value):
         check(value, f"{name}.", named)
 
@@ -147,23 +148,34 @@ def require_least(least: int, **given: Any) -> None:
         TypeError: one is no whole number.
     """
     for name, value in given.items():
-        for number in value if isinstance(value, Iterable) and not isinstance(value, str) else [value]:
+        several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+        for number in value if several else [value]:
             if number is not None:
                 require(name, number, Annotated[int, Bounds(least=least)])
-
-
-def kind_of(value: Any) -> str:
-    """What a value is, behind "it is": "a str"."""
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _hints(kind: type) -> Mapping[str, Any]:
     """Annotations of a dataclass, by its fields in their order."""
     known = get_type_hints(kind, include_extras=True)
     return {field.name: known[field.name] for field in fields(kind)}
+
+
+def _culprit(name: str, value: Any, hint: Any) -> tuple[str, Any, Any]:
+    """What of a value is of another type: the first such item of a list, or the value as a whole."""
+    lists = [one for one in _alternatives(hint) if get_origin(one) in (list, Sequence)]
+    if len(lists) == 1 and _is_list(value):
+        (inner,) = get_args(lists[0])
+        place = next(place for place, one in enumerate(value) if not _is_of(one, inner))
+        return _culprit(f"{name}[{place}]", value[place], inner)
+    return name, value, hint
+
+
+def _alternatives(hint: Any) -> Sequence[Any]:
+    """The types one of which a value has to have."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _alternatives(inner[0])
+    return inner if origin in (Union, types.UnionType) else (hint,)
 
 
 def _is_of(value: Any, hint: Any) -> bool:
@@ -176,15 +188,26 @@ def _is_of(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in inner
     if origin in (list, Sequence):
-        return isinstance(value, list | tuple) and all(_is_of(one, inner[0]) for one in value)
+        return _is_list(value) and all(_is_of(one, inner[0]) for one in value)
     if origin is tuple:
-        kinds = [inner[0]] * len(value) if inner[1:] == (...,) and isinstance(value, list | tuple) else inner
+        kinds = [inner[0]] * len(value) if inner[1:] == (...,) and _is_list(value) else inner
         return (
-            isinstance(value, list | tuple)
+            _is_list(value)
             and len(value) == len(kinds)
             and all(_is_of(one, kind) for one, kind in zip(value, kinds, strict=True))
         )
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(
+            _is_of(one, inner[0]) and _is_of(value[one], inner[1]) for one in value
+        )
+    if origin is not None and isinstance(origin, type):
+        return isinstance(value, origin)
     return hint is Any or not isinstance(hint, type) or _is_one(value, hint)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list of any kind, which texts are not."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
 
 
 def _is_one(value: Any, kind: type) -> bool:
@@ -193,23 +216,3 @@ def _is_one(value: Any, kind: type) -> bool:
     if kind in numbers:
         return isinstance(value, numbers[kind]) and not isinstance(value, bool)
     return isinstance(value, kind)
-
-
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
-
-
-def _in_words(hint: Any) -> str:
-    """A type, behind "it can be"."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _in_words(inner[0])
-    if origin in (Union, types.UnionType):
-        return " or ".join(map(_in_words, inner))
-    if origin is Literal:
-        return f"one of {', '.join(map(repr, inner))}"
-    if origin in (list, Sequence):
-        return f"a list, of {_in_words(inner[0])} each"
-    if origin is tuple:
-        return f"a tuple of {', '.join('...' if one is ... else _in_words(one) for one in inner)}"
-    name = str(getattr(hint, "__name__", hint))
-    return _WORDS.get(hint) or f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

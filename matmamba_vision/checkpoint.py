@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from matmamba_common.errors import MatMambaError
 from matmamba_common.lazy import Deferred
+from matmamba_common.settings import require
+from matmamba_common.words import shown
 
+from .device import place_called
 from .models.shipped import HEADER, read_header, shipped_file, shipped_variants
 from .nearest import did_you_mean
 from .plain import plain_number
+from .public_call import public_call
 
 if TYPE_CHECKING:
     import safetensors
@@ -60,8 +64,9 @@ class Checkpoint:
     digest: str
 
 
+@public_call
 def save_checkpoint(
-    path: Path | str,
+    path: str | os.PathLike[str],
     model: MatMamba,
     classes: tuple[str, ...] = (),
     run: dict[str, Any] | None = None,
@@ -74,8 +79,14 @@ def save_checkpoint(
     Args:
         dtype: of the weights in the file, such as float16 for half the size; by default the model's own.
     """
+    import torch
     from safetensors.torch import save
 
+    from .models import MatMamba
+
+    require("model", model, MatMamba)
+    require("run", run, dict[str, Any] | None)
+    require("dtype", dtype, torch.dtype | None)
     file = checkpoint_file(path)
     cfg = model.pretrained_cfg or {}
     header = {
@@ -95,14 +106,15 @@ def save_checkpoint(
     return file
 
 
-def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
+@public_call
+def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint file, the one in a run's folder, or the one that is shipped for a registered name.
 
     Raises:
         CheckpointError: the file is missing, damaged, not a checkpoint of this project, or holds numbers that
             are not finite.
     """
-    file = require_checkpoint(path)
+    file, place = require_checkpoint(path), place_called(device)
     header = _read_header(file)
     from safetensors.torch import load_file
 
@@ -112,16 +124,16 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     except (RuntimeError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{file} does not hold the model that its header describes: {error}") from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Checkpoint(file, model.to(device).eval(), tuple(header["classes"]), header["run"], digest)
+    return Checkpoint(file, model.to(place).eval(), tuple(header["classes"]), header["run"], digest)
 
 
-def checkpoint_file(path: Path | str) -> Path:
+def checkpoint_file(path: str | os.PathLike[str]) -> Path:
     """The file meant by a run's folder or by a file's own path."""
     path = Path(path)
     return path if path.suffix == ".safetensors" else path / FILE_NAME
 
 
-def require_checkpoint(path: Path | str) -> Path:
+def require_checkpoint(path: str | os.PathLike[str]) -> Path:
     """The file to read; what lies in the file system goes before what is shipped under the same name.
 
     Raises:
@@ -129,7 +141,7 @@ def require_checkpoint(path: Path | str) -> Path:
     """
     if (file := checkpoint_file(path)).is_file():
         return file
-    if shipped := shipped_file(str(path)):
+    if shipped := shipped_file(os.fspath(path)):
         return shipped
     names = shipped_variants()
     raise CheckpointError(
@@ -170,7 +182,7 @@ def unwrapped(state: Any) -> Mapping[str, Any]:
     if isinstance(state, Mapping):
         state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), state)
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
-        raise CheckpointError(f"a {type(state).__name__} is not a state dict: tensors by name")
+        raise CheckpointError(f"{shown(state)} is not a state dict: tensors by name")
     while state and (prefix := _shared_prefix(state)):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from matmamba_common.lazy import Deferred
+from matmamba_common.words import in_words, shown
 
 from .errors import ConfigError
+from .nearest import did_you_mean
 from .plain import plain_number
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def filled(kind: type[C], values: Any, source: str, defaults: C | None = None) -
         ConfigError: a key is unknown or of the wrong type; or a value refers to another, or to the
             environment: files come from others, too.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source} is {shown(values)}: it can be a mapping of settings")
     for key, value in flat(values, ".").items():
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, str) and "${" in one:
@@ -71,9 +75,35 @@ def filled(kind: type[C], values: Any, source: str, defaults: C | None = None) -
             omegaconf.OmegaConf.create(values),
         )
         return cast("C", omegaconf.OmegaConf.to_object(merged))
-    except omegaconf.errors.OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{source}: {error.full_key or 'config'}: {reason}") from error
+    # The second is what it raises for a list where keys belong, or keys where a list belongs.
+    except (omegaconf.errors.OmegaConfBaseException, TypeError) as error:
+        raise ConfigError(f"{source}: {_fault(kind, values) or str(error).splitlines()[0]}") from error
+
+
+def _fault(kind: type[Any], values: Mapping[str, Any], before: str = "") -> str | None:
+    """What is wrong with the first value that a dataclass does not take; None if it takes them all."""
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        name, hint = f"{before}{key}", hints.get(key)
+        if hint is None:
+            return f"unknown key {name}{did_you_mean(str(key), hints)}"
+        if is_dataclass(hint) and isinstance(value, Mapping):
+            fault = _fault(hint, value, f"{name}.")  # type: ignore[arg-type]
+        else:
+            words = "a mapping of settings" if is_dataclass(hint) else in_words(hint)
+            fault = None if _takes(kind, {key: value}) else f"{name} is {shown(value)}: it can be {words}"
+        if fault is not None:
+            return fault
+    return None
+
+
+def _takes(kind: type[Any], values: Mapping[str, Any]) -> bool:
+    """Whether these values of a dataclass are of its types, or can be read as such."""
+    try:
+        omegaconf.OmegaConf.merge(omegaconf.OmegaConf.structured(kind), omegaconf.OmegaConf.create(values))
+    except (omegaconf.errors.OmegaConfBaseException, TypeError):
+        return False
+    return True
 
 
 def as_plain(config: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from matmamba_common.settings import Bounds, check, kind_of, require, require_least
+from matmamba_common.settings import Bounds, check, require, require_least
+from matmamba_common.words import shown
 from matmamba_datasets import (
     AugmentConfig,
     DataConfig,
@@ -22,9 +23,9 @@ from matmamba_datasets.shards import find_shards
 from matmamba_datasets.verify import damaged_shards, decode_all
 
 from .config_file import filled
-from .errors import refusals
 from .given import require_folder, require_lists
 from .progress import Listener, Reporter
+from .public_call import public_call
 
 DataLike: TypeAlias = DataConfig | Mapping[str, Any]
 AboveZero = Annotated[float, Bounds(above=0)]
@@ -104,12 +105,12 @@ def _config_of(data: DataLike) -> DataConfig:
     if isinstance(data, Mapping):
         data = filled(DataConfig, dict(data), "data")
     if not isinstance(data, DataConfig):
-        raise TypeError(f"data is {kind_of(data)}: it can be a DataConfig, or a mapping of its values")
+        raise TypeError(f"data is {shown(data)}: it can be a DataConfig, or a mapping of its values")
     check(data, "data.")
     return data
 
 
-@refusals()
+@public_call
 def prepare_shards(
     data: DataLike,
     output: str | os.PathLike[str],
@@ -157,7 +158,7 @@ def _split(name: str, shards: Sequence[Mapping[str, Any]]) -> PreparedSplit:
     return PreparedSplit(name, images, len(shards), size)
 
 
-@refusals()
+@public_call
 def verify_data(data: DataLike, *, progress: Listener | None = None) -> CheckedData:
     """Decode every image of a data set, and compare shards with their checksums.
 
@@ -204,7 +205,7 @@ def _decode(name: str, images: Images, workers: int, report: Reporter) -> dict[s
     return broken
 
 
-@refusals()
+@public_call
 def reading_rates(
     data: DataLike,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matmamba_common.lazy import Deferred, when_imported
-from matmamba_common.settings import require_least
+from matmamba_common.settings import require, require_least
 
 from .errors import ConfigError
 
@@ -16,8 +16,11 @@ else:
     torch, faiss = Deferred("torch"), Deferred("faiss")
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: torch.device | str) -> torch.device:
     """The device called `name`, or a GPU if there is one for "auto"; `ConfigError` if it cannot be used."""
+    if isinstance(name, torch.device):
+        return name
+    require("device", name, str)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -27,7 +30,7 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def place_called(name: str) -> torch.device | str:
+def place_called(name: torch.device | str) -> torch.device | str:
     """As `resolve_device`, but that there is a CPU is known without torch, which takes long to load."""
     return name if name == "cpu" else resolve_device(name)
 

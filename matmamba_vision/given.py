@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from matmamba_common.settings import Bounds, kind_of, require
+from matmamba_common.settings import Bounds, require
+from matmamba_common.words import in_words, shown
 
 from .errors import ConfigError
 
@@ -35,7 +35,7 @@ def require_path(name: str, value: Any) -> Path:
         TypeError: it is no path.
     """
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} is {kind_of(value)}: it can be a path")
+        raise TypeError(f"{name} is {shown(value)}: it can be {in_words(PathLike)}")
     path = os.fspath(value)
     return Path(path if isinstance(path, str) else os.fsdecode(path))
 
@@ -47,10 +47,10 @@ def require_type(name: str, value: Any, kind: type | tuple[type, ...], allowed: 
         name: of the argument.
         value: as it was given.
         kind: the types that it may have.
-        allowed: these in words, such as "a text".
+        allowed: these in words, where a type alone does not say it.
     """
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} is {kind_of(value)}: it can be {allowed}")
+        raise TypeError(f"{name} is {shown(value)}: it can be {allowed}")
 
 
 def require_texts(name: str, values: Any) -> tuple[str, ...]:
@@ -65,9 +65,7 @@ def require_texts(name: str, values: Any) -> tuple[str, ...]:
     """
     if isinstance(values, str):
         return (values,)
-    require_type(name, values, Sequence, "a sequence of texts")
-    for place, value in enumerate(values):
-        require_type(f"{name}[{place}]", value, str, "a text")
+    require(name, values, Sequence[str])
     return tuple(values)
 
 
@@ -79,8 +77,8 @@ def require_lists(**given: Any) -> None:
     """
     for name, value in given.items():
         if isinstance(value, str):
-            raise TypeError(f"{name} is {value!r}: it can be a list, such as [{value!r}]")
-        require_type(name, value, Sequence, "a list")
+            raise TypeError(f"{name} is {shown(value)}: it can be a list, such as [{shown(value)}]")
+        require(name, value, Sequence[Any])
 
 
 def require_whole(name: str, value: Any, least: int) -> None:
@@ -109,7 +107,7 @@ def require_number(name: str, value: Any) -> None:
         TypeError: it is of another type.
         ConfigError: it is not a number (NaN).
     """
-    require_type(name, value, Real, "a number")
+    require(name, value, float)
     if value != value:
         raise ConfigError(f"{name} is not a number")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matmamba_common.counts import counted as named
+from matmamba_common.words import shown
 from matmamba_datasets import BrokenTally, left_out_text
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ class Reporter:
 
     def __init__(self, listener: Listener | None = None) -> None:
         if not (listener is None or callable(listener)):
-            raise TypeError(f"progress is {listener!r}: it can be a function that takes an event, or None")
+            raise TypeError(
+                f"progress is {shown(listener)}: it can be a function that takes an event, or left out"
+            )
         self.listener: Listener = listener or nobody
 
     def say(self, text: str) -> None:

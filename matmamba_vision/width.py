@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
 from matmamba_common.errors import MatMambaError
+from matmamba_common.words import shown
 
 
 class WidthError(MatMambaError):
@@ -47,6 +48,7 @@ def resolve_width(wanted: WidthLike, full: Width) -> Width:
     Raises:
         WidthError: the share does not give whole heads, the list has the wrong length, or a count is out of
             range.
+        TypeError: it is none of these.
     """
     if isinstance(wanted, Width):
         heads, states = wanted.heads, wanted.states
@@ -56,8 +58,11 @@ def resolve_width(wanted: WidthLike, full: Width) -> Width:
         states = _counts(state, full.states, "states") if colon else ()
     elif isinstance(wanted, float | int | Fraction):
         heads, states = _share_of(wanted, full.heads, "heads"), ()
-    else:
+    elif isinstance(wanted, Iterable):
         heads, states = tuple(wanted), ()
+    else:
+        words = "'full', a share such as '1/4', or a head count for each block"
+        raise TypeError(f"width is {shown(wanted)}: it can be {words}")
     return _checked(Width(heads, () if states == full.states else states), full)
 
 

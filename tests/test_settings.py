@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 from matmamba_common.errors import ConfigError
 from matmamba_common.settings import Bounds, OneOf, check, require
+from matmamba_common.words import in_words, shown
 from matmamba_vision.cli.arguments import check_flags
 from matmamba_vision.cli.computing import Computing
 from matmamba_vision.runs import TrainConfig
@@ -51,7 +55,7 @@ def test_what_can_be_passes() -> None:
         (Outer(inner=Inner(share=0)), "x.inner.share is 0: it can be above 0 to 1"),
         (
             Outer(inner=Inner(pair=(2, 1))),
-            "x.inner.pair is (2, 1): it can be 0 or more, two numbers, in order",
+            "x.inner.pair is [2, 1]: it can be 0 or more, two numbers, in order",
         ),
     ],
 )
@@ -64,22 +68,73 @@ def test_what_cannot_be_is_named_with_what_can(outer: Outer, said: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"count": "1"}, "count is a str: it can be a whole number"),
-        ({"count": True}, "count is a bool: it can be a whole number"),
-        ({"count": 1.5}, "count is a float: it can be a whole number"),
-        ({"limit": "x"}, "limit is a str: it can be a number"),
-        ({"rate": "x"}, "rate is a str: it can be a number or None"),
-        ({"dims": 3}, "dims is an int: it can be a list, of a whole number each"),
-        ({"dims": ["a"]}, "dims is a list: it can be a list, of a whole number each"),
-        ({"on": 1}, "on is an int: it can be True or False"),
-        ({"inner": None}, "inner is None: it can be an Inner"),
-        ({"inner": Inner(pair=(1,))}, "inner.pair is a tuple: it can be a tuple of a number, a"),  # type: ignore[arg-type]
+        ({"count": "1"}, "count is '1': it can be a whole number"),
+        ({"count": True}, "count is true: it can be a whole number"),
+        ({"count": 1.5}, "count is 1.5: it can be a whole number"),
+        ({"limit": "x"}, "limit is 'x': it can be a number"),
+        ({"rate": "x"}, "rate is 'x': it can be a number or left out"),
+        ({"dims": 3}, "dims is 3: it can be a list of whole numbers"),
+        ({"dims": ["a"]}, "dims[0] is 'a': it can be a whole number"),
+        ({"on": 1}, "on is 1: it can be yes or no (true/false)"),
+        ({"inner": None}, "inner is nothing: it can be an Inner"),
+        ({"inner": Inner(pair=(1,))}, "inner.pair is [1]: it can be a list of 2 numbers"),  # type: ignore[arg-type]
     ],
 )
 def test_a_wrong_type_is_named(change: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError) as caught:
         check(Outer(**change))
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "nothing"),
+        (True, "true"),
+        (1.5, "1.5"),
+        ("1", "'1'"),
+        (b"x", "bytes"),
+        ((1, None, "x"), "[1, nothing, 'x']"),
+        ([0] * 100, "a list of 100"),
+        ({"a": 1}, "a mapping"),
+        (Path("a/b"), "the path a/b"),
+        (np.zeros((2, 3), np.uint8), "an array of uint8, shape (2, 3)"),
+        (Inner(), "an Inner"),
+        (print, "the function print"),
+        (Inner, "the class Inner"),
+    ],
+)
+def test_a_value_is_shown_in_no_words_of_python(value: object, words: str) -> None:
+    assert shown(value) == words
+
+
+def test_a_long_text_is_not_shown_whole() -> None:
+    assert len(shown("x" * 10_000)) < 100
+    assert shown(["x" * 10_000]) == "a list of 1"
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (int, "a whole number"),
+        (bool, "yes or no (true/false)"),
+        (float | None, "a number or left out"),
+        (list[int], "a list of whole numbers"),
+        (Sequence[str | None] | None, "a list of texts or nothing, or left out"),
+        (Sequence[str | None], "a list of texts or nothing"),
+        (tuple[float, float], "a list of 2 numbers"),
+        (tuple[int, ...], "a list of whole numbers"),
+        (tuple[int, str], "a list: a whole number, text"),
+        (Mapping[str, str], "a mapping of texts to texts"),
+        (str | os.PathLike[str], "a path"),
+        (Literal["a", "b"], "one of a, b"),
+        (Callable[[int], int], "a function"),
+        (Annotated[int, Bounds(least=1)], "a whole number"),
+        (Inner, "an Inner"),
+    ],
+)
+def test_a_type_is_said_in_no_words_of_python(hint: object, words: str) -> None:
+    assert in_words(hint) == words
 
 
 def test_an_argument_is_checked_as_a_setting_is() -> None:

@@ -23,11 +23,12 @@ PACKAGES = {
 ORDERS = {
     "matmamba_vision": [
         "errors",
+        "public_call",
         "plain",
+        "nearest",
         "config_file",
         "allocator",
         "width",
-        "nearest",
         "batch",
         "device",
         "processor",

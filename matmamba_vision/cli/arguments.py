@@ -18,7 +18,7 @@ from matmamba_common.settings import check
 from ..errors import ConfigError
 from ..nearest import did_you_mean
 from .console import say
-from .flags import HELP, flags_of, refuse_unfit, refuse_values_of_switches
+from .flags import HELP, flags_of, refuse_unfit, refuse_values_of_switches, with_truths
 
 A = TypeVar("A")
 
@@ -34,7 +34,7 @@ def parse(
         ConfigError: a flag is unknown or missing, or its value is of a wrong type; the message names it.
     """
     known = {} if default is None else {"default": default}
-    arguments = _spelt(kind, arguments)
+    arguments = with_truths(kind, _spelt(kind, arguments))
     refuse_values_of_switches(kind, arguments)
     take = partial(
         tyro.cli,

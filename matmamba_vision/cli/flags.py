@@ -8,11 +8,14 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
+from matmamba_common.words import in_words
 
 from ..errors import ConfigError
 from ..nearest import did_you_mean
 
 HELP = ("-h", "--help")
+# Words of a list of yes and no, and how the parser wants them.
+TRUTHS = {"yes": "True", "true": "True", "no": "False", "false": "False"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,17 @@ def refuse_unfit(kind: type[Any], command: str, arguments: Sequence[str], given:
     _require_all(known, found, alone, command)
 
 
+def with_truths(kind: type[Any], arguments: Sequence[str]) -> list[str]:
+    """The words with yes and no, behind flags that take a list of them, as the parser has them."""
+    lists = {flag.name for flag in flags_of(kind) if flag.hint is bool and flag.count is None}
+    found, behind = list[str](), False
+    for word in arguments:
+        if _is_flag(word):
+            behind = word in lists
+        found.append(TRUTHS.get(word.lower(), word) if behind else word)
+    return found
+
+
 def refuse_values_of_switches(kind: type[Any], arguments: Sequence[str]) -> None:
     """Refuse a value behind the = of a flag that takes none.
 
@@ -147,11 +161,11 @@ def _taken(flag: Flag, word: str, ahead: list[str]) -> list[str]:
 def _require_values(flag: Flag, values: list[str]) -> None:
     if flag.count is not None and len(values) < flag.count:
         many = f"{flag.count} values" if flag.count > 1 else "a value"
-        raise ConfigError(f"{flag.name} needs {many}: {_in_words(flag.hint)}")
+        raise ConfigError(f"{flag.name} needs {many}: {_said(flag)}")
     for value in values:
         if not _fits(value, flag.hint):
             each = "each can" if flag.count != 1 else "it can"
-            raise ConfigError(f"{flag.name} is {value!r}: {each} be {_in_words(flag.hint)}")
+            raise ConfigError(f"{flag.name} is {value!r}: {each} be {_said(flag)}")
 
 
 def _require_all(known: dict[str, Flag], found: set[str], alone: list[str], command: str) -> None:
@@ -174,17 +188,14 @@ def _fits(word: str, hint: Any) -> bool:
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(word, one) for one in get_args(hint))
     if get_origin(hint) is Literal or hint in (bool, type(None)):
-        return word in {bool: ("True", "False"), type(None): ("None",)}.get(hint, get_args(hint))
+        return word in {bool: TRUTHS.values(), type(None): ("None",)}.get(hint, get_args(hint))
     try:
         return hint not in (int, float) or hint(word) is not None
     except ValueError:
         return False
 
 
-def _in_words(hint: Any) -> str:
-    """What a value of a type can be, as it is written."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_in_words(one) for one in get_args(hint) if one is not type(None))
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, get_args(hint)))}"
-    return {int: "a whole number", float: "a number", bool: "True or False"}.get(hint, "a text")
+def _said(flag: Flag) -> str:
+    """What a value of a flag can be: that it can be left out says its help."""
+    kinds = get_args(flag.hint) if get_origin(flag.hint) in (Union, types.UnionType) else (flag.hint,)
+    return " or ".join(in_words(kind) for kind in kinds if kind is not types.NoneType)

@@ -103,7 +103,8 @@ def info(arguments: list[str]) -> int:
         return 0
     width = max(map(len, about))
     for name, value in about.items():
-        say(f"{name.replace('_', ' '):{width}}  {_readable(value)}")
+        shown = f"{value[0]} to {value[-1]}" if name == "versions" and value else _readable(value)
+        say(f"{name.replace('_', ' '):{width}}  {shown}")
     return 0
 
 
@@ -112,8 +113,6 @@ def _readable(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, list) and value and isinstance(value[0], int):
-        return f"{value[0]} to {value[-1]}"
     if isinstance(value, list):
         return ", ".join(_readable(each) for each in value) or "none"
     if isinstance(value, dict):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matmamba_common.lazy import Deferred
+from matmamba_common.settings import require
 from matmamba_datasets import BrokenTally, Images, TableReading
 from matmamba_datasets.listing import absolute
 from matmamba_datasets.remote import is_url
@@ -24,7 +25,6 @@ from numpy.typing import NDArray
 
 from ..device import limit_threads
 from ..encoders.names import FUNCTION
-from ..errors import refusals
 from ..galleries.encoding import ImageEncoder
 from ..galleries.gallery_model import SHIPPED, ModelLike, embedder_at
 from ..galleries.given_images import ImageLike, collection_of
@@ -32,8 +32,9 @@ from ..galleries.image_intake import Described, left_to_encode, look_for_changes
 from ..galleries.image_places import files_of, place_of, require_told
 from ..galleries.intake import Indexed, Wanted
 from ..galleries.shortlists import build_shortlists, require_dims
-from ..given import require_path, require_texts, require_type
+from ..given import require_path, require_texts
 from ..progress import Listener, Meter, Reporter
+from ..public_call import public_call
 from ..upkeep.merge import put_together
 from .crew import ShardCrew
 from .ray_cluster import ClusterError, RayCluster, connected, room_for
@@ -51,7 +52,7 @@ SHARDS_EACH = 4
 LOOKED_FOR = 5
 
 
-@refusals()
+@public_call
 def index_on_ray(
     images: str | os.PathLike[str] | Images | Sequence[ImageLike],
     gallery: str | os.PathLike[str],
@@ -120,7 +121,7 @@ def index_on_ray(
     """
     start, report = time.monotonic(), Reporter(progress)
     cluster = RayCluster() if cluster is None else cluster
-    require_type("cluster", cluster, RayCluster, "a RayCluster")
+    require("cluster", cluster, RayCluster)
     # What is missing is said before all the work.
     _ = ray.__version__
     wanted = Wanted(

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matmamba_common.settings import require_least
 from torch import nn
 
 from ..checkpoint import load_checkpoint
+from ..device import place_called
+from ..public_call import public_call
 from .encoder import Encoder, EncoderError, Features, Texts, digests_of, require_pooled
 from .names import FUNCTION, ONNX, OPEN_CLIP, TIMM, place_of
 from .onnx_file import open_onnx
@@ -38,6 +41,7 @@ class Found:
     texts: Texts | None = None
 
 
+@public_call
 def open_encoder(
     name: str, size: int | None = None, device: torch.device | str = "cpu", half: bool = False
 ) -> Encoder:
@@ -55,6 +59,8 @@ def open_encoder(
         EncoderError: its weights cannot be had, or it has no pooled features.
         CheckpointError: not a checkpoint of ours, and none of the other names.
     """
+    require_least(1, size=size)
+    place = place_called(device)
     if name.endswith(ONNX):
         if size:
             raise EncoderError(f"{name}: the size of an ONNX file's images is fixed when it is exported")
@@ -65,9 +71,9 @@ def open_encoder(
     known = dict(found.input)
     if size:
         known["input_size"] = (known["input_size"][0], size, size)
-    network, features = found.network.to(device).eval().requires_grad_(False), found.features
+    network, features = found.network.to(place).eval().requires_grad_(False), found.features
     weights, digest, bare_digest = digests_of(known, network, found.architecture)
-    dim = require_pooled(name, features, known, device)
+    dim = require_pooled(name, features, known, place)
     if half:
         network.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = _in_half(features)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matmamba_common.settings import kind_of, require_least
+from matmamba_common.settings import require, require_least
+from matmamba_common.words import shown
 from torch import nn
 
+from ..public_call import public_call
 from .encoder import Encoder, Features, Texts, device_of, digests_of, require_pooled
 from .names import FUNCTION
 from .preparation import require_input
 
 
+@public_call
 def encoder_from(
     function: Features,
     name: str,
@@ -47,10 +50,10 @@ def encoder_from(
         EncoderError: it gives no vector for each image, or an argument cannot be.
         TypeError: an argument of another type.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name is {kind_of(name)}: it can be a text")
+    require("name", name, str)
     if not callable(function):
-        raise TypeError(f"function is {kind_of(function)}: it can be a function of images (B, 3, S, S)")
+        raise TypeError(f"function is {shown(function)}: it can be a function of images (B, 3, S, S)")
+    require("texts", texts, Texts | None)
     require_least(1, size=size)
     input = require_input(
         {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matmamba_common.words import shown
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -59,7 +60,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(about, dict):
         raise EncoderError(f"{file} holds no JSON object")
     if not isinstance(about.get("macs", 0), int):
-        raise EncoderError(f"{file}: macs is {about['macs']!r}: it can be a whole number")
+        raise EncoderError(f"{file}: macs is {shown(about['macs'])}: it can be a whole number")
     return about
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from matmamba_common.words import shown
+
 from .encoder import EncoderError
 
 CROP_MODES = ("center", "squash", "border")
@@ -35,15 +37,15 @@ def require_input(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     known = {**_DEFAULTS, **given}
     channels, height, width = _numbers(known, "input_size", where, 3)
     if not all(isinstance(side, int) and side > 0 for side in (channels, height, width)):
-        raise EncoderError(f"{where}: input_size is {known['input_size']!r}: it can be [3, 224, 224]")
+        raise EncoderError(f"{where}: input_size is {shown(known['input_size'])}: it can be [3, 224, 224]")
     mean, std = (_numbers(known, key, where, channels) for key in ("mean", "std"))
     if min(std) <= 0:
-        raise EncoderError(f"{where}: std is {list(std)}: it can be numbers above 0")
+        raise EncoderError(f"{where}: std is {shown(std)}: it can be numbers above 0")
     _require_choice(known, "interpolation", INTERPOLATIONS, where)
     _require_choice(known, "crop_mode", CROP_MODES, where)
     share = known["crop_pct"]
     if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
-        raise EncoderError(f"{where}: crop_pct is {share!r}: it can be a number above 0")
+        raise EncoderError(f"{where}: crop_pct is {shown(share)}: it can be a number above 0")
     return known | {"input_size": (channels, height, width), "mean": mean, "std": std}
 
 
@@ -51,10 +53,10 @@ def _numbers(known: Mapping[str, Any], key: str, where: str, count: int) -> tupl
     values = known[key]
     right = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == count
     if not right or not all(isinstance(one, Real) and not isinstance(one, bool) for one in values):
-        raise EncoderError(f"{where}: {key} is {values!r}: it can be {count} numbers")
+        raise EncoderError(f"{where}: {key} is {shown(values)}: it can be {count} numbers")
     return tuple(values)
 
 
 def _require_choice(known: Mapping[str, Any], key: str, choices: Sequence[str], where: str) -> None:
     if known[key] not in choices:
-        raise EncoderError(f"{where}: {key} is {known[key]!r}: it can be {', '.join(choices)}")
+        raise EncoderError(f"{where}: {key} is {shown(known[key])}: it can be {', '.join(choices)}")

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+from matmamba_common.settings import require
 from torch import Tensor
 
 from ..models import MatMamba
+from ..public_call import public_call
 from ..width import WidthLike
 from .native_width import native_engine
 from .packed import PackedWidth, pack
@@ -124,6 +126,7 @@ class FrozenWidth:
         return gradients or casts or place_of(self._model) != self._place
 
 
+@public_call
 def freeze(model: MatMamba, width: WidthLike = "full") -> FrozenWidth:
     """An encoder for inference of one width of a model; see `FrozenWidth`.
 
@@ -134,6 +137,7 @@ def freeze(model: MatMamba, width: WidthLike = "full") -> FrozenWidth:
     Raises:
         WidthError: the model has no such width.
     """
+    require("model", model, MatMamba)
     return FrozenWidth(model, width)
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, overload
 
+from matmamba_common.settings import require
 from matmamba_retrieval import Plan, Row, Strategy
 from matmamba_retrieval.strategies.hits import Cost
 from PIL import Image
 
 from ..errors import ConfigError
-from ..given import require_type
+from ..public_call import public_call
 from .strategies import settings_of
 
 
@@ -99,6 +100,7 @@ class Answer(Sequence[Hit]):
         return found | ({"reason": self.reason} if self.reason else {})
 
 
+@public_call
 def answers_to_dict(answers: Answer | Sequence[Answer]) -> dict[str, Any]:
     """Answers of one search as JSON holds them, with their strategy and what a query spent.
 
@@ -123,9 +125,10 @@ def answers_to_dict(answers: Answer | Sequence[Answer]) -> dict[str, Any]:
 def listed_answers(answers: Answer | Iterable[Answer]) -> list[Answer]:
     """Answers of a search, one or several, in a list; `TypeError` if one is something else."""
     # An answer is a sequence, too: of hits.
+    require("answers", answers, Answer | Iterable[Answer])
     listed = [answers] if isinstance(answers, Answer) else list(answers)
     for place, answer in enumerate(listed):
-        require_type(f"answers[{place}]", answer, Answer, "an Answer")
+        require(f"answers[{place}]", answer, Answer)
     return listed
 
 

@@ -15,7 +15,7 @@ from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from ..device import place_called
 from ..encoders import is_named
 from ..encoders.names import FUNCTION, file_of, is_taught
-from ..given import PathLike, require_path, require_type
+from ..given import PathLike, require_path
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ def _opened(model: CheckpointLike, device: torch.device | str, name: str) -> Che
     from ..encoders import open_encoder
     from .taught import open_taught
 
-    return (open_taught if is_taught(place) else open_encoder)(place, device=_device(device))
+    return (open_taught if is_taught(place) else open_encoder)(place, device=place_called(device))
 
 
 def checkpoint_at(
@@ -133,16 +133,9 @@ def checkpoint_at(
         CheckpointError: it is missing or damaged, or an encoder that is not ours.
     """
     if isinstance(model, Checkpoint):
-        _device(device)
+        place_called(device)
         return model
     place = require_path(name, model)
     if is_named(str(place)):
         raise CheckpointError(f"{name} {place} is no model of ours: it has no nested widths")
-    return load_checkpoint(place, _device(device))
-
-
-def _device(device: torch.device | str) -> torch.device | str:
-    if not isinstance(device, str):
-        require_type("device", device, torch.device, "a text")
-        return device
-    return place_called(device)
+    return load_checkpoint(place, place_called(device))

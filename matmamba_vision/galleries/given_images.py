@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from matmamba_common.settings import kind_of
+from matmamba_common.settings import require
+from matmamba_common.words import shown
 from matmamba_datasets import NO_LABEL, BrokenImageError, Images, Limits, TableReading
 from matmamba_datasets.image_file import to_rgb
 from matmamba_datasets.listing import absolute
@@ -113,7 +114,7 @@ def _ids(images: Sequence[ImageLike], ids: Sequence[str] | None) -> Sequence[str
     if ids is None:
         for place, image in enumerate(images):
             if not isinstance(image, (str, os.PathLike)):
-                raise ConfigError(f"images[{place}] has no path: give ids, a text for each image")
+                raise ConfigError(f"images[{place}] has no path: give ids, text for each image")
         ids = [os.fspath(image) for image in images]  # type: ignore[arg-type]
     ids = require_texts("ids", ids)
     if len(ids) != len(images):
@@ -128,12 +129,8 @@ def _ids(images: Sequence[ImageLike], ids: Sequence[str] | None) -> Sequence[str
 
 def _labels(labels: Sequence[str | None], count: int) -> Sequence[str | None]:
     if isinstance(labels, str):
-        raise TypeError(
-            f"labels is the text {labels!r}: it can be a sequence, with a text or None for each image"
-        )
-    require_type("labels", labels, Sequence, "a sequence of texts or None")
-    for place, label in enumerate(labels):
-        require_type(f"labels[{place}]", label, (str, type(None)), "a text or None")
+        raise TypeError(f"labels is {shown(labels)}: it can be a list, with text or nothing for each image")
+    require("labels", labels, Sequence[str | None])
     if len(labels) != count:
         raise ConfigError(f"labels has {len(labels)} for {count} images")
     return labels
@@ -161,7 +158,7 @@ def collection_of(
         DataError: there is nothing at the place.
     """
     if reading is not None:
-        require_type("reading", reading, TableReading, "a TableReading")
+        require("reading", reading, TableReading)
     if isinstance(images, (str, os.PathLike)) or _is_collection(images):
         unused = [name for name, value in (("ids", ids), ("labels", labels)) if value is not None]
         if unused:
@@ -174,8 +171,8 @@ def collection_of(
         return images
     if isinstance(images, (bytes, bytearray, memoryview)) or not isinstance(images, Sequence):
         raise TypeError(
-            f"{name} is {kind_of(images)}: it can be a folder, a Parquet file or a shard, or a"
-            f" sequence whose items are {ALLOWED}"
+            f"{name} is {shown(images)}: it can be a folder, a Parquet file or a shard, or a"
+            f" list whose items are {ALLOWED}"
         )
     return GivenImages(images, ids, labels, reading, name)
 

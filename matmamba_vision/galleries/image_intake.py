@@ -17,9 +17,9 @@ from matmamba_retrieval.gallery.image_files import Changes, ImageFiles, compare
 from numpy.typing import NDArray
 
 from ..device import limit_threads
-from ..errors import refusals
 from ..given import require_path, require_texts
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from .encoding import ImageEncoder
 from .gallery_model import SHIPPED, ModelLike, embedder_at
 from .given_images import ImageLike, collection_of
@@ -28,7 +28,7 @@ from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
 
 
-@refusals()
+@public_call
 def index(
     images: str | os.PathLike[str] | Images | Sequence[ImageLike],
     gallery: str | os.PathLike[str],

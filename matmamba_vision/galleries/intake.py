@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from matmamba_common.settings import require
 from matmamba_retrieval import Row
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.gallery.destination import Destination
@@ -17,7 +18,7 @@ from matmamba_retrieval.overlap import COMMIT_ROWS, Commit, Intake
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..given import require_folder, require_number, require_type, require_whole
+from ..given import require_folder, require_number, require_whole
 from ..progress import Reporter
 from .shortlists import build_shortlists
 
@@ -91,8 +92,8 @@ class Wanted:
     def __post_init__(self) -> None:
         require_folder("gallery", self.gallery)
         for name in ("prefix", "factory", "shard"):
-            require_type(name, getattr(self, name), str, "a text")
-        require_type("dims", self.dims, Sequence, "a sequence of whole numbers")
+            require(name, getattr(self, name), str)
+        require("dims", self.dims, Sequence[int])
         for place, dim in enumerate(self.dims):
             require_whole(f"dims[{place}]", dim, 1)
         require_number("max_broken", self.max_broken)

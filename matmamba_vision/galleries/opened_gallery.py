@@ -20,7 +20,7 @@ from matmamba_retrieval.strategies.engines import AnyGallery
 from PIL import Image
 
 from ..encoders import takes_text
-from ..errors import refusals
+from ..public_call import public_call
 from .gallery_model import ModelLike, embedder_at, embedder_of
 from .image_queries import ImageQueries, WidthEncoder
 from .light_encoder import LightEncoder
@@ -102,7 +102,7 @@ class OpenedGallery:
                 self._gallery.close()
             self._gallery = self._loaded = self._encoder = None
 
-    @refusals()
+    @public_call
     def __len__(self) -> int:
         return len(self._opened())
 
@@ -157,7 +157,7 @@ class OpenedGallery:
             finally:
                 self.refresh()
 
-    @refusals()
+    @public_call
     def refresh(self) -> None:
         """See what was added, deleted or planned since it was opened.
 

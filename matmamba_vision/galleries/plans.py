@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from matmamba_common.settings import require
 from matmamba_datasets import (
     NO_LABEL,
     BrokenTally,
@@ -21,10 +22,11 @@ from matmamba_retrieval.strategies.engines import AnyGallery
 from matmamba_retrieval.strategies.indexes import ensure_index
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, refusals
-from ..given import require_number, require_path, require_place, require_texts, require_type, require_whole
+from ..errors import ConfigError
+from ..given import require_number, require_path, require_place, require_texts, require_whole
 from ..measures.pareto import pareto_front
 from ..progress import Reporter
+from ..public_call import public_call
 from .encoding import embed_images, some
 from .given_images import ImageLike, collection_of
 from .given_vectors import GivenVectors
@@ -79,7 +81,7 @@ class PlanFound:
             "notes": list(self.notes),
         }
 
-    @refusals()
+    @public_call
     def write_plot(self, file: str | os.PathLike[str]) -> None:
         """Draw what was tried, with the Pareto front, into a PNG.
 
@@ -141,7 +143,7 @@ class PlanWanted(QueriesWanted):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("k", self.k, 1)
-        require_type("dims", self.dims, Sequence, "a sequence of whole numbers")
+        require("dims", self.dims, Sequence[int])
         for place, dim in enumerate(self.dims):
             require_whole(f"dims[{place}]", dim, 1)
         require_texts("indexes", self.indexes)
@@ -165,7 +167,7 @@ def _numbers(name: str, values: Numbers) -> Mapping[str, float]:
     if not isinstance(values, Mapping):
         return Goal.pairs(require_texts(name, values))
     for key, value in values.items():
-        require_type(f"{name}: a name", key, str, "a text")
+        require(f"{name}: a name", key, str)
         require_number(f"{name} {key}", value)
     return values
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from matmamba_common.settings import kind_of
+from matmamba_common.words import shown
 from matmamba_datasets import Limits
 from matmamba_datasets.frame_names import frame_of
 from matmamba_retrieval import GalleryError
@@ -83,7 +83,7 @@ def read_queries(query: Any, gallery: Searchable, reading: Limits, name: str = "
     if is_one(query):
         return [_read(name, query, gallery, reading)]
     if not isinstance(query, Sequence):
-        raise TypeError(f"{name} is {kind_of(query)}: it can be an id, a vector (D,), {ALLOWED}, or a list")
+        raise TypeError(f"{name} is {shown(query)}: it can be an id, a vector (D,), {ALLOWED}, or a list")
     return [_read(f"{name}[{place}]", one, gallery, reading) for place, one in enumerate(query)]
 
 

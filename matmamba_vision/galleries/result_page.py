@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from ..errors import refusals
 from ..given import require_place
+from ..public_call import public_call
 from .answers import Answer, Hit, listed_answers, mean_cost, spent_text
 from .page import Card, Page, Section, image_card
 from .pictures import Pictures
 from .strategies import strategy_text
 
 
-@refusals()
+@public_call
 def write_page(answers: Answer | Iterable[Answer], file: str | os.PathLike[str], *, intro: str = "") -> None:
     """Write answers with their pictures into one HTML file that holds everything and opens from disk.
 

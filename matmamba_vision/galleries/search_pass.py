@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from matmamba_common.counts import counted
+from matmamba_common.settings import require
 from matmamba_datasets import Limits
 from matmamba_retrieval import Encoded, Gallery, GalleryError, Hits, Plan, Queries, Row, Strategy, search
 from matmamba_retrieval.index.library import load_faiss
@@ -23,7 +23,7 @@ from matmamba_retrieval.strategies.stages import NONE_FULFILS
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..given import require_number, require_type
+from ..given import require_number
 from .answers import Answer, Hit
 from .image_queries import ImageQueries
 from .query_images import Asked, read_batch
@@ -220,13 +220,13 @@ def _shown(query: Asked) -> str | bytes | Image.Image:
 def require_search(k: Any, weight: Any, where: Any, min_score: Any, reading: Any) -> None:
     """Raise `TypeError` or `ConfigError` if an argument of a search cannot be."""
     if k is not None:
-        require_type("k", k, Integral, "a whole number")
+        require("k", k, int)
     require_number("unlike_weight", weight)
-    require_type("where", where, str, "a text")
+    require("where", where, str)
     if min_score is not None:
         require_number("min_score", min_score)
     if reading is not None:
-        require_type("reading", reading, Limits, "Limits or Reading")
+        require("reading", reading, Limits)
 
 
 def hits_wanted(k: int | None, gallery: Searchable) -> int:

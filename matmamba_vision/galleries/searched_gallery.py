@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +20,10 @@ from numpy.typing import NDArray
 
 from ..device import limit_threads, place_called
 from ..encoders.names import is_taught, no_texts
-from ..errors import ConfigError, refusals
-from ..given import require_path, require_place, require_type
+from ..errors import ConfigError
+from ..given import PathLike, require_path, require_place
 from ..progress import Listener, Meter, Reporter
+from ..public_call import public_call
 from .answers import Answer
 from .gallery_model import ModelLike
 from .given_images import ImageLike
@@ -63,7 +63,7 @@ class SearchedGallery(OpenedGallery):
     @classmethod
     def open(
         cls,
-        folder: str | os.PathLike[str],
+        folder: PathLike,
         *,
         model: ModelLike | None = None,
         write: bool = False,
@@ -72,9 +72,9 @@ class SearchedGallery(OpenedGallery):
     ) -> Self:
         """One that is there; see `open_gallery`."""
         place = require_path("folder", folder)
-        require_type("device", device, str, "a text")
         limit_threads(threads)
-        opened = cls(open_to_ask(place), model=model, write=write, device=place_called(device))
+        where = place_called(device)
+        opened = cls(open_to_ask(place), model=model, write=write, device=where)
         try:
             if model is not None and not made_elsewhere(opened.spec):
                 opened.require_model()
@@ -131,7 +131,7 @@ class SearchedGallery(OpenedGallery):
         like: str | Sequence[str] = (),
         unlike: Examples = (),
         unlike_weight: float = 0.5,
-        vectors: NDArray[np.floating] | GivenVectors | str | os.PathLike[str] | None = None,
+        vectors: NDArray[np.floating] | GivenVectors | PathLike | None = None,
         where: str = "",
         min_score: float | None = None,
         strategy: str | Strategy = "auto",
@@ -142,7 +142,7 @@ class SearchedGallery(OpenedGallery):
         progress: Listener | None = None,
     ) -> list[Answer]: ...
 
-    @refusals()
+    @public_call
     def search(
         self,
         query: QueryLike | Sequence[QueryLike] | None = None,
@@ -152,7 +152,7 @@ class SearchedGallery(OpenedGallery):
         like: str | Sequence[str] = (),
         unlike: Examples = (),
         unlike_weight: float = 0.5,
-        vectors: NDArray[np.floating] | GivenVectors | str | os.PathLike[str] | None = None,
+        vectors: NDArray[np.floating] | GivenVectors | PathLike | None = None,
         where: str = "",
         min_score: float | None = None,
         strategy: str | Strategy = "auto",
@@ -311,17 +311,17 @@ class SearchedGallery(OpenedGallery):
             return "full"
         return self.encoder().encoder.label(asked)
 
-    @refusals()
+    @public_call
     def add(
         self,
-        images: str | os.PathLike[str] | Sequence[ImageLike],
+        images: PathLike | Sequence[ImageLike],
         *,
         ids: Sequence[str] | None = None,
         labels: Sequence[str | None] | None = None,
         prefix: str = "",
         dims: Sequence[int] = (),
         factory: str = "",
-        metadata: str | os.PathLike[str] | None = None,
+        metadata: PathLike | None = None,
         reading: TableReading | None = None,
         upsert: bool = False,
         changed: bool = False,
@@ -382,7 +382,7 @@ class SearchedGallery(OpenedGallery):
                 progress=progress,
             )
 
-    @refusals()
+    @public_call
     def plan(
         self,
         queries: QueryImages | None = None,
@@ -398,7 +398,7 @@ class SearchedGallery(OpenedGallery):
         most: int = MOST_QUERIES,
         max_broken: float = 0.01,
         reading: TableReading | None = None,
-        plot: str | os.PathLike[str] | None = None,
+        plot: PathLike | None = None,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,

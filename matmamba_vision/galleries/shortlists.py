@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from matmamba_common.settings import require
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.index.gallery_index import empty_index
 
 from ..device import limit_threads
-from ..errors import refusals
-from ..given import require_path, require_type
+from ..given import require_path
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 
 DEFAULT_DIM = 32
 
@@ -61,7 +62,7 @@ def build_shortlists(gallery: Gallery, dims: Sequence[int], factory: str, added:
             ) from error
 
 
-@refusals()
+@public_call
 def build_indexes(
     gallery: str | os.PathLike[str],
     *,
@@ -87,7 +88,7 @@ def build_indexes(
         TypeError: an argument is of another type.
     """
     folder, report = require_path("gallery", gallery), Reporter(progress)
-    require_type("factory", factory, str, "a text")
+    require("factory", factory, str)
     limit_threads(threads)
     with Gallery(folder, write=True) as opened:
         sorted_dims = require_dims(dims, factory, opened.spec.dim)

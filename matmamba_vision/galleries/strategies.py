@@ -80,7 +80,7 @@ class StrategyChoice:
 
     def __post_init__(self) -> None:
         require_type("strategy", self.strategy, (str, Strategy), f"a Strategy, or one of {', '.join(KINDS)}")
-        require_type("query_width", self.query_width, str, "a text")
+        require("query_width", self.query_width, str)
         for name in ("dim", "shortlist"):
             if (value := getattr(self, name)) is not None:
                 require_whole(name, value, 1)

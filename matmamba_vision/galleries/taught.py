@@ -14,8 +14,8 @@ from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from ..device import place_called
 from ..encoders import Encoder, EncoderError, is_named, open_encoder, place_of
 from ..encoders.names import taught_name, taught_parts
-from ..errors import refusals
 from ..given import PathLike, require_path
+from ..public_call import public_call
 from ..rotation import FILE_NAME, Rotation, RotationError, load_rotation
 
 # Folder beside weights that are shipped.
@@ -153,7 +153,7 @@ def open_taught(name: str, device: torch.device | str = "cpu") -> Taught:
     return Taught(load_checkpoint(Path(run), device), teacher, device)
 
 
-@refusals()
+@public_call
 def with_teacher(
     student: PathLike | Checkpoint,
     teacher: PathLike | Encoder | None = None,

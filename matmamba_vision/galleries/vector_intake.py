@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from matmamba_common.settings import require
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError
 from matmamba_retrieval.curation.annotations import Annotations
 from matmamba_retrieval.exchange.vector_files import VectorFile, checked, elsewhere, open_vectors
@@ -15,15 +16,15 @@ from matmamba_retrieval.gallery.destination import Destination, parse_shard
 from matmamba_retrieval.storage.distinct import first_repeated
 
 from ..device import limit_threads
-from ..errors import refusals
-from ..given import require_path, require_type
+from ..given import require_path
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from .given_vectors import spec_of
 from .intake import Indexed, Wanted, annotated, finish, intake
 from .shortlists import require_dims
 
 
-@refusals()
+@public_call
 def index_vectors(
     vectors: str | os.PathLike[str],
     gallery: str | os.PathLike[str],
@@ -69,7 +70,7 @@ def index_vectors(
         TypeError: an argument is of another type.
     """
     start, report = time.monotonic(), Reporter(progress)
-    require_type("model_name", model_name, str, "a text")
+    require("model_name", model_name, str)
     wanted = Wanted(
         gallery=require_path("gallery", gallery),
         prefix=prefix,

@@ -255,7 +255,7 @@ def _pair(size: Any) -> tuple[int, int]:
 def require_pool(global_pool: str) -> str:
     """The name of a pooling, if there is one like that."""
     if global_pool not in POOLS:
-        raise ConfigError(f"global_pool {global_pool!r} is none of {POOLS}")
+        raise ConfigError(f"global_pool {global_pool!r} is none of {', '.join(POOLS)}")
     return global_pool
 
 

@@ -224,7 +224,7 @@ class Backbone(nn.Module):
             ConfigError: no such output format or block.
         """
         if output_fmt not in FORMATS:
-            raise ConfigError(f"output_fmt {output_fmt!r} is none of {FORMATS}")
+            raise ConfigError(f"output_fmt {output_fmt!r} is none of {', '.join(FORMATS)}")
         taken = blocks_asked_for(indices, len(self.blocks))
         x, grid = self._tokens(x)
         orders, active, found = self._orders(grid, x), self.active(width), list[Tensor]()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from matmamba_common.settings import require
+from matmamba_common.words import shown
 from safetensors.torch import save
 from torch import Tensor
 
 from ..checkpoint import FILE_NAME, CheckpointError, unwrapped, write_whole
 from ..errors import ConfigError
 from ..models import MatMamba
+from ..public_call import public_call
 from .layout import pack, unpack
 from .published_config import arguments_of, config_of
 from .source import CONFIG, PICKLED, SUFFIXES, Config, locate, read_config, read_weights
@@ -23,7 +27,10 @@ from .source import CONFIG, PICKLED, SUFFIXES, Config, locate, read_config, read
 _VARIANT = "matmamba_small_patch16_224"
 
 
-def load_official(source: Mapping[str, Any] | Path | str, config: Config | None = None) -> MatMamba:
+@public_call
+def load_official(
+    source: Mapping[str, Any] | str | os.PathLike[str], config: Config | None = None
+) -> MatMamba:
     """A model with the weights of a published checkpoint (arXiv 2410.06718), float32, in evaluation mode.
 
     Args:
@@ -43,8 +50,8 @@ def load_official(source: Mapping[str, Any] | Path | str, config: Config | None 
         if config is None:
             raise ConfigError("a state dict does not say its sizes: give `config`, the published arguments")
         return _build(source, read_config(config))
-    if not isinstance(source, Path | str):
-        raise ConfigError(f"source is a {type(source).__name__}, not a state dict, a path or a Hub name")
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"source is {shown(source)}: it can be a state dict, a path or a name on the Hub")
     file, config = locate(source, config)
     arguments, weights = read_config(config), read_weights(file)
     try:
@@ -53,6 +60,7 @@ def load_official(source: Mapping[str, Any] | Path | str, config: Config | None 
         raise CheckpointError(f"{file}: {error}") from error
 
 
+@public_call
 @torch.no_grad()
 def to_official(model: MatMamba) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Published state dict and config of `model`: copies on the CPU, such that `load_official` gives it back.
@@ -61,6 +69,7 @@ def to_official(model: MatMamba) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ConfigError: naming the argument or the tensors of `model` that the published layout has no place for:
             it has raster order, mixers only, and heads of d_model // 32 in every block.
     """
+    require("model", model, MatMamba)
     config = config_of(model)
     packed = pack(model.state_dict(), len(model.heads))
     # Contiguous, whatever memory format the model was moved to.
@@ -68,7 +77,8 @@ def to_official(model: MatMamba) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {name: tensor.cpu().clone(memory_format=whole) for name, tensor in packed.items()}, config
 
 
-def save_official(model: MatMamba, path: Path | str) -> Path:
+@public_call
+def save_official(model: MatMamba, path: str | os.PathLike[str]) -> Path:
     """Write `model` as a published checkpoint, both of its files or none.
 
     Args:
@@ -110,9 +120,9 @@ def _build(state: Any, config: Mapping[str, Any]) -> MatMamba:
 def _fitting(theirs: Mapping[str, Any], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """`theirs` in float32, if names and shapes are those of `wanted` and all numbers are finite."""
     if missing := sorted(wanted.keys() - theirs.keys()):
-        raise ConfigError(f"state dict of the published model lacks {missing[:5]}")
+        raise ConfigError(f"state dict of the published model lacks {', '.join(missing[:5])}")
     if unknown := sorted(theirs.keys() - wanted.keys()):
-        raise ConfigError(f"state dict of the published model has unknown tensors: {unknown[:5]}")
+        raise ConfigError(f"state dict of the published model has unknown tensors: {', '.join(unknown[:5])}")
     return {name: _float32(name, theirs[name], like.shape) for name, like in wanted.items()}
 
 

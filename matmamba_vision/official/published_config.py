@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from matmamba_common.words import shown
+
 from ..errors import ConfigError
 from ..models import MatMamba
 
@@ -39,7 +41,9 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     mixer = config.get("ssm_cfg") or {}
     if not isinstance(mixer, Mapping):
-        raise ConfigError(f"config: ssm_cfg {mixer!r} is not a mapping, such as {{'d_state': 128}}")
+        raise ConfigError(
+            f"config: ssm_cfg is {shown(mixer)}: it can be a mapping, such as {{'d_state': 128}}"
+        )
     _require_fixed(config, _FIXED)
     _require_fixed(mixer, _FIXED_MIXER)
     sizes = {ours: _size(config, key, ours, default) for key, (ours, default) in _SIZES.items()}
@@ -49,7 +53,9 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"config: d_model (embed_dim) {dim} has no whole heads of d_model // 32")
     pool = config.get("pool", "cls")
     if pool not in list(_POOLS):
-        raise ConfigError(f"config: pool (global_pool) {pool!r} is none of {sorted(_POOLS)}")
+        raise ConfigError(
+            f"config: pool (global_pool) {pool!r} is none of {', '.join(sorted(map(str, _POOLS)))}"
+        )
     shape = {key: _size(mixer, key, key, default) for key, default in _STATE_SIZES.items()}
     heads = {"num_heads": 2 * dim // head_dim, "head_dim": head_dim}
     return {**sizes, **heads, **shape, **_rates(config), "global_pool": _POOLS[pool]}
@@ -83,7 +89,7 @@ def _require_fixed(config: Mapping[str, Any], fixed: dict[str, Any]) -> None:
     for key, only in fixed.items():
         # Published files write an absent list as null or as [].
         if (config.get(key, only) or None) != (only or None):
-            raise ConfigError(f"config: {key} {config[key]!r} is not supported, only {only!r}")
+            raise ConfigError(f"config: {key} {shown(config[key])} is not supported, only {shown(only)}")
 
 
 def _size(config: Mapping[str, Any], key: str, ours: str, default: int | None) -> int:
@@ -91,7 +97,7 @@ def _size(config: Mapping[str, Any], key: str, ours: str, default: int | None) -
     if value is None:
         raise ConfigError(f"config of the published model lacks {key!r}")
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"config: {key} ({ours}) {value!r} is not a positive whole number")
+        raise ConfigError(f"config: {key} ({ours}) {shown(value)} is not a positive whole number")
     return value
 
 
@@ -99,5 +105,5 @@ def _rates(config: Mapping[str, Any]) -> dict[str, float]:
     rates = {key: config[key] for key in _RATES if config.get(key)}
     for key, rate in rates.items():
         if not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise ConfigError(f"config: {key} {rate!r} is not in [0, 1)")
+            raise ConfigError(f"config: {key} {shown(rate)} is not in [0, 1)")
     return rates

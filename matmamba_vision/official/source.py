@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from matmamba_common.words import shown
 from safetensors.torch import load_file
 
 from ..checkpoint import FILE_NAME, CheckpointError
@@ -66,6 +68,8 @@ def read_config(config: Config) -> Mapping[str, Any]:
     """
     if isinstance(config, Mapping):
         return config
+    if not isinstance(config, str | os.PathLike):
+        raise TypeError(f"config is {shown(config)}: it can be a mapping, or the path of a JSON file")
     try:
         arguments = json.loads(Path(config).read_text())
     except FileNotFoundError as error:
@@ -73,7 +77,7 @@ def read_config(config: Config) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{config} is damaged: {error}") from error
     if not isinstance(arguments, dict):
-        raise CheckpointError(f"{config} is no config: it holds a {type(arguments).__name__}, not names")
+        raise CheckpointError(f"{config} is no config: it is {shown(arguments)}, and can be a mapping")
     return arguments
 
 

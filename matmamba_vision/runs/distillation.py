@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from matmamba_datasets import NO_LABEL, DataError, Images, JoinedImages, Splits, Subset, open_training_images
 from matmamba_datasets.splits import split_by_id
 
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from ..rotation import FILE_NAME
 from ..training import StudentObjective, build_model, prepare_training
 from .fitting import Prepared, Run, accelerator_of, prepare_torch, reporter_of, require_best, run_training
@@ -27,7 +28,7 @@ from .teaching import VECTORS, Teaching
 from .train_config import DistillConfig, check_config, config_of
 
 
-@refusals()
+@public_call
 def distill(
     config: DistillConfig | Mapping[str, Any] | str | os.PathLike[str],
     *,

@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from matmamba_common.counts import counted
 from matmamba_datasets import Splits, open_splits
 
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError
 from ..models import MatMamba
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from ..training import (
     NestedObjective,
     Saves,
@@ -46,7 +47,7 @@ from .train_config import TrainConfig, check_config, config_of
 FEW = 5
 
 
-@refusals()
+@public_call
 def train(
     config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str],
     *,
@@ -102,7 +103,7 @@ def train(
     )
 
 
-@refusals()
+@public_call
 def plan_training(
     config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str],
     *,

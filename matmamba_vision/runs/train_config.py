@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from matmamba_common.settings import Bounds, check, kind_of
+from matmamba_common.settings import Bounds, check
+from matmamba_common.words import shown
 from matmamba_datasets import DataConfig
 
 from ..config_file import as_plain, filled, load_into
-from ..errors import refusals
 from ..given import PathLike, require_folder, require_path
+from ..public_call import public_call
 from ..training import (
     EngineConfig,
     MixConfig,
@@ -114,7 +115,7 @@ class DistillConfig(TrainConfig):
     follow: RegressionConfig = field(default_factory=RegressionConfig)
 
 
-@refusals()
+@public_call
 def load_config(file: PathLike) -> TrainConfig:
     """A run's configuration from a YAML file, defaults elsewhere.
 
@@ -149,7 +150,7 @@ def config_of(
     if isinstance(config, str | os.PathLike):
         return load_into(kind, Path(config), defaults)
     raise TypeError(
-        f"config is {kind_of(config)}: it can be a {kind.__name__}, a mapping of its values, or the"
+        f"config is {shown(config)}: it can be a {kind.__name__}, a mapping of its values, or the"
         " path of a YAML file"
     )
 

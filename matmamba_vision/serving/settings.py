@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from matmamba_common.settings import require
+
 from ..errors import ConfigError
-from ..given import require_number, require_texts, require_type, require_whole
+from ..given import require_number, require_texts, require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,6 @@ class Settings:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it is a share, and can be 1 at most")
         if not self.slo_ms:
             raise ConfigError("slo_ms is 0: it has to be more")
-        require_type("min_width", self.min_width, str, "a text")
-        require_type("writable", self.writable, bool, "True or False")
+        require("min_width", self.min_width, str)
+        require("writable", self.writable, bool)
         object.__setattr__(self, "widths", require_texts("widths", self.widths))

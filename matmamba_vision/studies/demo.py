@@ -17,12 +17,13 @@ from matmamba_retrieval import Gallery
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from ..config_file import shipped_config
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError
 from ..galleries.embedder import Embedder
 from ..galleries.image_intake import index
 from ..given import PathLike, require_folder
 from ..measures.environment import environment, peak_memory_mib
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from ..runs import TrainConfig, load_config, train
 from ..widths.quality_and_cost import measure_widths
 from .compare import Compared, compare_strategies
@@ -82,7 +83,7 @@ class Demonstration:
         require_goals(self.goals)
 
 
-@refusals()
+@public_call
 def demo(
     output: PathLike = "runs/demo",
     *,

@@ -17,7 +17,6 @@ from matmamba_retrieval.strategies.strategy import Strategy
 
 from ..config_file import load_into, shipped_config
 from ..device import limit_threads
-from ..errors import refusals
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import some
 from ..galleries.gallery_model import ModelLike, embedder_at
@@ -25,6 +24,7 @@ from ..given import PathLike, require_folder, require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from ..widths.held_out import BatchReader, data_config, open_data
 from ..widths.slices import named_label
 from .experiment import Workshop
@@ -38,7 +38,7 @@ GRIDS = {"quick": "retrieval/quick.yaml", "full": "retrieval/adaptive.yaml"}
 QUICK_IMAGES, QUICK_QUERIES = 10_000, 1_000
 
 
-@refusals()
+@public_call
 def evaluate(
     checkpoint: ModelLike,
     *,

@@ -12,6 +12,7 @@ import torch
 from ..errors import ConfigError
 from ..ops import BACKENDS, BackendError, Setting
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 
 if TYPE_CHECKING:
     from ..ops.triton.ahead import Compilation
@@ -49,6 +50,7 @@ class Tuned:
         }
 
 
+@public_call
 def tune(
     *,
     dtypes: Sequence[str] = ("bfloat16",),
@@ -70,11 +72,12 @@ def tune(
         BackendError: there is no GPU for CUDA, or Triton is missing or too old.
         ConfigError: a dtype or a head dim that no kernel takes.
     """
+    report = Reporter(progress)
     _require(dtypes, head_dims)
     from ..ops.triton import chosen, known_trials, trials
 
     device = torch.device("cuda", torch.cuda.current_device())
-    gpu, report = torch.cuda.get_device_name(device), Reporter(progress)
+    gpu = torch.cuda.get_device_name(device)
     major, minor = torch.cuda.get_device_capability(device)
     capability = 10 * major + minor
     wanted = known_trials.all_trials(dtypes, head_dims, capability)

@@ -7,17 +7,18 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from matmamba_common.settings import require
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.strategies.engines import AnsweringGallery, AnyGallery
 from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
 from ..encoders import takes_text
-from ..errors import refusals
-from ..given import require_texts, require_type
+from ..given import require_texts
+from ..public_call import public_call
 
 
-@refusals()
+@public_call
 def describe(gallery: AnyGallery) -> dict[str, Any]:
     """What a gallery holds, what made it, and what it takes on the disk, as plain values; sizes in bytes.
 
@@ -68,7 +69,7 @@ def _of_folder(gallery: Gallery) -> dict[str, Any]:
     }
 
 
-@refusals()
+@public_call
 def keys_where(gallery: Searchable, where: str = "") -> NDArray[np.int64]:
     """Keys of the images that fulfil a condition, in the order in which they were added.
 
@@ -79,11 +80,11 @@ def keys_where(gallery: Searchable, where: str = "") -> NDArray[np.int64]:
     Raises:
         GalleryError: a condition that cannot be understood; the message says where.
     """
-    require_type("where", where, str, "a text")
+    require("where", where, str)
     return gallery.keys_where(where)
 
 
-@refusals()
+@public_call
 def ids_to_delete(gallery: Gallery, ids: str | Sequence[str] = (), where: str = "") -> list[str]:
     """Ids of the images that `delete` would delete.
 
@@ -105,7 +106,7 @@ def ids_to_delete(gallery: Gallery, ids: str | Sequence[str] = (), where: str = 
     return wanted
 
 
-@refusals()
+@public_call
 def delete(gallery: Gallery, ids: str | Sequence[str] = (), where: str = "") -> int:
     """Delete images from a gallery; their files are never touched.
 

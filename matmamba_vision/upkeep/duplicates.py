@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from matmamba_common.counts import counted
-from matmamba_common.settings import require_least
+from matmamba_common.settings import require, require_least
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.curation.duplicates import find_duplicates
 
-from ..errors import refusals
 from ..galleries.answers import row_of
 from ..galleries.page import Page, Section, image_card
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, is_exact, own_strategy
-from ..given import require_number, require_place, require_type
+from ..given import require_number, require_place
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class DuplicatesFound:
         groups = [group.to_dict() for group in self.groups]
         return {"threshold": self.threshold, "method": method, "deleted": deleted, "groups": groups}
 
-    @refusals()
+    @public_call
     def write_page(self, file: str | os.PathLike[str]) -> None:
         """Write a page with the pictures, which holds everything and opens from disk.
 
@@ -104,7 +104,7 @@ def _section(number: int, group: DuplicateGroup, pictures: Pictures) -> Section:
     return Section(f"Group {number}: {counted(len(group.rows), 'image')}", cards, lead, note, bool(note))
 
 
-@refusals()
+@public_call
 def duplicates(
     gallery: Gallery,
     *,
@@ -133,7 +133,7 @@ def duplicates(
     """
     require_least(1, neighbours=neighbours)
     require_number("threshold", threshold)
-    require_type("where", where, str, "a text")
+    require("where", where, str)
     allowed = gallery.allowed(where or None)
     count = len(gallery) if allowed is None else int(allowed.sum())
     exact = is_exact(gallery, method)

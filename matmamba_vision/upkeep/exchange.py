@@ -9,18 +9,18 @@ from matmamba_common.settings import OneOf, require, require_least
 from matmamba_retrieval import Gallery, GalleryError
 from numpy.typing import NDArray
 
-from ..errors import refusals
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, own_strategy, say_few
 from ..given import PathLike, require_folder, require_path, require_place
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from .contents import keys_where
 
 # What becomes of images that a gallery has already.
 Existing = Literal["refuse", "skip", "replace"]
 
 
-@refusals()
+@public_call
 def export_gallery(
     gallery: Gallery, file: PathLike, *, where: str = "", progress: Listener | None = None
 ) -> int:
@@ -51,7 +51,7 @@ def export_gallery(
         return export_parquet(gallery, place, keys, meter.advance)
 
 
-@refusals()
+@public_call
 def import_gallery(
     file: PathLike, gallery: PathLike, *, existing: Existing = "refuse", progress: Listener | None = None
 ) -> int:
@@ -79,7 +79,7 @@ def import_gallery(
         return import_parquet(source, folder, existing, meter.advance)
 
 
-@refusals()
+@public_call
 def export_atlas(
     gallery: Gallery,
     file: PathLike,

@@ -15,10 +15,10 @@ from matmamba_retrieval.gallery.inspection import Damage
 from matmamba_retrieval.storage.files import remove
 from matmamba_retrieval.storage.records import Generation
 
-from ..errors import refusals
 from ..galleries.gallery_model import ModelLike, embedder_of, is_there
 from ..galleries.light_files import LightFileError, light_files, read_light
 from ..given import PathLike, require_path
+from ..public_call import public_call
 from .reencoding import Reencoder
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Repaired:
         return {"whole": self.whole, "said": list(self.said)}
 
 
-@refusals()
+@public_call
 def verify(folder: PathLike, *, images: int = 0, model: ModelLike | None = None) -> Verified:
     """Read every byte of a gallery and compare it with its checksum.
 
@@ -105,7 +105,7 @@ def _damaged_encoders(folder: Path) -> list[Damage]:
     return damages
 
 
-@refusals()
+@public_call
 def repair(folder: PathLike, *, model: ModelLike | None = None) -> Repaired:
     """Build again what can be built again: indexes from vectors, vectors from images.
 
@@ -124,7 +124,7 @@ def repair(folder: PathLike, *, model: ModelLike | None = None) -> Repaired:
     return Repaired(said)
 
 
-@refusals()
+@public_call
 def compact(folder: PathLike) -> int:
     """Leave out for good what was deleted, and put the vectors in few files.
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from matmamba_retrieval import Gallery, Row
 from matmamba_retrieval.metrics import VOTE_TEMPERATURE
 
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError
 from ..galleries.gallery_model import ModelLike, embedder_at
 from ..galleries.queries import stored_queries
 from ..galleries.searched_gallery import SearchedGallery
 from ..galleries.strategies import Method
 from ..given import require_whole
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from . import contents
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .moving import Moved
 
 
-@refusals()
+@public_call
 def open_gallery(
     folder: str | os.PathLike[str],
     *,
@@ -65,7 +66,7 @@ class ImageGallery(SearchedGallery):
     Several threads may search it at once; the model and the indexes are loaded once.
     """
 
-    @refusals()
+    @public_call
     def info(self) -> dict[str, Any]:
         """What it holds, what made it, and what it takes on the disk, as plain values; sizes in bytes.
 
@@ -75,7 +76,7 @@ class ImageGallery(SearchedGallery):
         with self.reading() as gallery:
             return contents.describe(gallery) | {"takes_text": self.takes_text()}
 
-    @refusals()
+    @public_call
     def rows(self, ids: str | Sequence[str] | None = None, *, where: str = "") -> list[Row]:
         """What the gallery knows of its images: id, path, label and metadata of each.
 
@@ -95,7 +96,7 @@ class ImageGallery(SearchedGallery):
                 return gallery.rows([one.key for one in stored_queries("ids", ids, gallery)])
             return gallery.rows(contents.keys_where(gallery, where))
 
-    @refusals()
+    @public_call
     def delete(self, ids: str | Sequence[str] = (), *, where: str = "") -> int:
         """Delete images; their files are never touched, and older versions keep them until `compact`.
 
@@ -113,7 +114,7 @@ class ImageGallery(SearchedGallery):
         with self.changing() as folder, Gallery(folder, write=True) as gallery:
             return contents.delete(gallery, ids, where)
 
-    @refusals()
+    @public_call
     def verify(self, *, images: int = 0) -> Verified:
         """Read every byte and compare it with its checksum.
 
@@ -128,7 +129,7 @@ class ImageGallery(SearchedGallery):
         with self.reading_folder() as gallery:
             return health.verify(gallery.folder, images=images, model=self._model)
 
-    @refusals()
+    @public_call
     def repair(self) -> Repaired:
         """Build again what can be built again: indexes from vectors, vectors from images.
 
@@ -140,7 +141,7 @@ class ImageGallery(SearchedGallery):
         with self.changing() as folder:
             return health.repair(folder, model=self._model)
 
-    @refusals()
+    @public_call
     def freeze(
         self, widths: Sequence[str] = (), *, kinds: Sequence[str] = (), progress: Listener | None = None
     ) -> list[KeptEncoder]:
@@ -166,7 +167,7 @@ class ImageGallery(SearchedGallery):
             self._encoder = None
         return made
 
-    @refusals()
+    @public_call
     def set_encoder(self, model: ModelLike, *, images: int = 16, force: bool = False) -> EncoderSet:
         """Say which model made its vectors, of those that were made elsewhere: then images can ask.
 
@@ -194,7 +195,7 @@ class ImageGallery(SearchedGallery):
             self._model, self._loaded, self._encoder = embedder, embedder, None
         return done
 
-    @refusals()
+    @public_call
     def compact(self) -> int:
         """Leave out for good what was deleted, and put the vectors in few files.
 
@@ -209,7 +210,7 @@ class ImageGallery(SearchedGallery):
         with self.changing() as folder:
             return health.compact(folder)
 
-    @refusals()
+    @public_call
     def export(
         self, file: str | os.PathLike[str], *, where: str = "", progress: Listener | None = None
     ) -> int:
@@ -231,7 +232,7 @@ class ImageGallery(SearchedGallery):
         with self.reading_folder() as gallery:
             return exchange.export_gallery(gallery, file, where=where, progress=progress)
 
-    @refusals()
+    @public_call
     def push(
         self,
         to: str,
@@ -271,7 +272,7 @@ class ImageGallery(SearchedGallery):
                 gallery, to, dims=dims, target=target, budget=budget, replace=replace, progress=progress
             )
 
-    @refusals()
+    @public_call
     def verify_pushed(self, place: str, *, progress: Listener | None = None) -> PushCheck:
         """Compare it with where it was pushed: every key, and a sample of vectors and metadata.
 
@@ -291,7 +292,7 @@ class ImageGallery(SearchedGallery):
         with self.reading_folder() as gallery:
             return push.verify_pushed(gallery, place, progress=progress)
 
-    @refusals()
+    @public_call
     def export_atlas(
         self,
         file: str | os.PathLike[str],
@@ -326,7 +327,7 @@ class ImageGallery(SearchedGallery):
                 gallery, file, where=where, k=k, pictures=pictures, method=method, progress=progress
             )
 
-    @refusals()
+    @public_call
     def duplicates(
         self,
         *,
@@ -361,7 +362,7 @@ class ImageGallery(SearchedGallery):
                 progress=progress,
             )
 
-    @refusals()
+    @public_call
     def suggest_labels(
         self,
         *,
@@ -399,7 +400,7 @@ class ImageGallery(SearchedGallery):
                 progress=progress,
             )
 
-    @refusals()
+    @public_call
     def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Moved:
         """Tell it that its files have moved: nothing is encoded again.
 

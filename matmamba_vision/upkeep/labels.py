@@ -19,12 +19,12 @@ from matmamba_retrieval.metrics import VOTE_TEMPERATURE
 from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
 
-from ..errors import refusals
 from ..galleries.page import Page, Section, image_card
 from ..galleries.pictures import Pictures
 from ..galleries.strategies import Method, own_strategy, say_few
 from ..given import require_number, require_place
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from .contents import keys_where
 
 Kind = Literal["suggestion", "suspicious"]
@@ -95,7 +95,7 @@ class LabelFindings:
         about = {"k": self.k, "temperature": self.temperature, "confirmed": self.confirmed}
         return {**about, "images": [finding.to_dict() for finding in self.findings]}
 
-    @refusals()
+    @public_call
     def write_csv(self, file: str | os.PathLike[str]) -> None:
         """Write all of them to a CSV file, whose texts no spreadsheet takes for formulas.
 
@@ -114,7 +114,7 @@ class LabelFindings:
             for finding in self.findings:
                 writer.writerow({name: safe_cell(value) for name, value in finding.to_dict().items()})
 
-    @refusals()
+    @public_call
     def write_page(self, file: str | os.PathLike[str], gallery: Gallery | Readable, *, top: int = 20) -> None:
         """Write a page with the pictures and their neighbours.
 
@@ -155,7 +155,7 @@ def _section(finding: LabelFinding, neighbours: list[Row], pictures: Pictures) -
     return Section(f"{label} → {finding.suggested}?", cards, lead, note, finding.kind == "suspicious")
 
 
-@refusals()
+@public_call
 def suggest_labels(
     gallery: Gallery,
     *,

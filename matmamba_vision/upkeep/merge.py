@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.settings import require
+from matmamba_common.words import shown
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.exchange.joining import join
 
-from ..errors import refusals
 from ..galleries.shortlists import build_shortlists, require_dims
-from ..given import require_folder, require_path, require_type
+from ..given import PathLike, require_folder, require_path
 from ..progress import Listener, Meter, Reporter
+from ..public_call import public_call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Merged:
         return {**vars(self), "gallery": str(self.gallery)}
 
 
-@refusals()
+@public_call
 def merge(
     galleries: Sequence[str | os.PathLike[str]],
     into: str | os.PathLike[str],
@@ -66,10 +68,10 @@ def merge(
         TypeError: an argument is of another type.
     """
     if isinstance(galleries, str | os.PathLike):
-        raise TypeError(f"galleries is {galleries!r}: it must be a list of folders")
+        raise TypeError(f"galleries is {shown(galleries)}: it can be a list of folders")
     if not galleries:
         raise GalleryError("galleries is empty: name the galleries to merge")
-    require_type("galleries", galleries, Sequence, "a list of folders")
+    require("galleries", galleries, Sequence[PathLike])
     folders = [require_path(f"galleries[{place}]", folder) for place, folder in enumerate(galleries)]
     return put_together(folders, require_folder("into", into), dims, factory, Reporter(progress))
 

@@ -10,8 +10,8 @@ from matmamba_datasets.listing import absolute
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.gallery import image_files
 
-from ..errors import refusals
 from ..given import require_path
+from ..public_call import public_call
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Moved:
         return dict(vars(self))
 
 
-@refusals()
+@public_call
 def relocate(gallery: Gallery, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Moved:
     """Tell a gallery that its files have moved: nothing is encoded again.
 

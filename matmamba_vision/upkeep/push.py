@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from matmamba_common.settings import require
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.backends.address import open_store
 from matmamba_retrieval.backends.comparison import PushCheck, compare
@@ -14,9 +15,10 @@ from matmamba_retrieval.backends.pushing import Pushed, Pushing
 from matmamba_retrieval.backends.wish import RECALL, Wish
 from matmamba_retrieval.planning.planner import Goal
 
-from ..errors import ConfigError, refusals
-from ..given import require_texts, require_type, require_whole
+from ..errors import ConfigError
+from ..given import require_texts, require_whole
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 
 # What a push can be asked for, in the words of plans.
 TARGET, BUDGET = "recall", "memory_mb"
@@ -24,7 +26,7 @@ MIB = 2**20
 T = TypeVar("T")
 
 
-@refusals()
+@public_call
 def push(
     gallery: Gallery,
     to: str,
@@ -62,8 +64,8 @@ def push(
             differs from the gallery. What was acknowledged stays, and the next push goes on.
         TypeError: an argument is of another type.
     """
-    require_type("to", to, str, "a text")
-    require_type("replace", replace, bool, "true or false")
+    require("to", to, str)
+    require("replace", replace, bool)
     wish, report = _wish(dims, target, budget), Reporter(progress)
     return _with_store(to, True, lambda store: _pushed(gallery, store, wish, replace, report))
 
@@ -89,7 +91,7 @@ def _pushed(gallery: Gallery, store: Store, wish: Wish, replace: bool, report: R
     return pushed
 
 
-@refusals()
+@public_call
 def verify_pushed(gallery: Gallery, place: str, *, progress: Listener | None = None) -> PushCheck:
     """Compare a pushed gallery with where it was pushed: every key, and a sample of vectors and metadata.
 
@@ -105,7 +107,7 @@ def verify_pushed(gallery: Gallery, place: str, *, progress: Listener | None = N
         MatMambaError: nothing was pushed there, or another gallery; or as `push`.
         TypeError: an argument is of another type.
     """
-    require_type("place", place, str, "a text")
+    require("place", place, str)
     with Reporter(progress).stage("comparing"):
         return _with_store(place, False, lambda store: _compared(gallery, store))
 
@@ -132,7 +134,7 @@ def _with_store(address: str, write: bool, then: Callable[[Store], T]) -> T:
 
 
 def _wish(dims: Sequence[int], target: str | Sequence[str], budget: str | Sequence[str]) -> Wish:
-    require_type("dims", dims, Sequence, "a sequence of whole numbers")
+    require("dims", dims, Sequence[int])
     for dim in dims:
         require_whole("dims", dim, 1)
     targets = Goal.pairs(require_texts("target", target))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matmamba_common.settings import require
 from matmamba_datasets import BrokenTally, Limits, StoredImages
 from matmamba_retrieval import Gallery, GalleryError
 from matmamba_retrieval.gallery.merging import merge_segments
@@ -17,13 +18,13 @@ from matmamba_retrieval.gallery.renewal import Renewal
 from numpy.typing import NDArray
 
 from ..device import limit_threads
-from ..errors import refusals
 from ..galleries.encoding import ImageEncoder
 from ..galleries.gallery_model import ModelLike, embedder_at
 from ..galleries.intake import intake
 from ..galleries.shortlists import build_shortlists
-from ..given import require_number, require_path, require_texts
+from ..given import require_path, require_texts
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 
 # Batches whose images' paths are in memory at once.
 WINDOW = 1024
@@ -56,7 +57,7 @@ class Reindexed:
         return {**vars(self), "gallery": str(self.gallery)}
 
 
-@refusals()
+@public_call
 def reindex(
     folder: str | os.PathLike[str],
     model: ModelLike,
@@ -96,7 +97,7 @@ def reindex(
         TypeError: an argument is of another type.
     """
     start, place, wanted = time.monotonic(), require_path("folder", folder), require_texts("widths", widths)
-    require_number("max_broken", max_broken)
+    require("limits", limits, Limits | None)
     limit_threads(threads)
     embedder, report = embedder_at(model), Reporter(progress)
     with Gallery(place, write=True) as gallery:

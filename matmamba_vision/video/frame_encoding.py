@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matmamba_common.settings import require
 from matmamba_datasets import Frame, Sampling, VideoFile
 from matmamba_datasets.transforms import resized_edge
 from matmamba_retrieval.overlap import ahead
@@ -17,7 +18,7 @@ from PIL import Image
 
 from ..errors import ConfigError
 from ..galleries.image_queries import WidthEncoder
-from ..given import require_type, require_whole
+from ..given import require_whole
 from .sifting import thumbnail_of
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class FrameEncoder:
 
     def __init__(self, embedder: Embedder, widths: Sequence[str], small: str, batch_size: int) -> None:
         require_whole("batch_size", batch_size, 1)
-        require_type("small_width", small, str, "a text")
+        require("small_width", small, str)
         self.embedder, self.batch_size = embedder, batch_size
         self.full, self.small = embedder.spec().width, embedder.label(small)
         labels = dict.fromkeys(embedder.label(width) for width in widths)

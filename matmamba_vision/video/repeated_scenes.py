@@ -14,11 +14,11 @@ from matmamba_retrieval import Gallery
 from matmamba_retrieval.curation.duplicates import similar_pairs
 from numpy.typing import NDArray
 
-from ..errors import refusals
 from ..galleries.page import Card, Page, Section
 from ..galleries.pictures import Pictures
-from ..given import PathLike, require_place, require_type
+from ..given import PathLike, require_place
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from .known_videos import CHUNK, FrameNote
 
 Share = Annotated[float, Bounds(above=0, most=1)]
@@ -71,7 +71,7 @@ class RepeatedScene:
         }
 
 
-@refusals()
+@public_call
 def repeated_scenes(
     gallery: Gallery,
     *,
@@ -101,7 +101,7 @@ def repeated_scenes(
     """
     require("threshold", threshold, Share)
     require("share", share, Share)
-    require_type("where", where, str, "a text")
+    require("where", where, str)
     allowed = gallery.allowed(where or None)
     scenes = _Scenes.of(gallery, gallery.live_keys() if allowed is None else np.flatnonzero(allowed))
     alike = defaultdict[tuple[Place, Place], tuple[set[int], set[int]]](lambda: (set(), set()))
@@ -171,7 +171,7 @@ def _grouped(scenes: _Scenes, shares: dict[tuple[Place, Place], float], least: f
     return sorted(groups, key=lambda group: -len(group.spans))
 
 
-@refusals()
+@public_call
 def write_repeats_page(groups: Sequence[RepeatedScene], file: PathLike) -> None:
     """Write a page with the first frame of each scene, which opens from disk.
 

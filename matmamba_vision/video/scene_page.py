@@ -10,13 +10,13 @@ from matmamba_datasets.frame_names import minutes_of
 from matmamba_retrieval import Row
 from matmamba_retrieval.strategies.searchable import Searchable
 
-from ..errors import refusals
 from ..galleries.answers import Answer, listed_answers, mean_cost, spent_text
 from ..galleries.page import Card, Page, Section
 from ..galleries.pictures import Pictures
 from ..galleries.result_page import answer_section
 from ..galleries.strategies import strategy_text
 from ..given import require_place
+from ..public_call import public_call
 from ..upkeep.contents import keys_where
 from .known_videos import FrameNote
 from .scene_hits import SceneHits, by_scene
@@ -25,7 +25,7 @@ from .scene_hits import SceneHits, by_scene
 STRIP = 12
 
 
-@refusals()
+@public_call
 def write_scene_page(
     gallery: Searchable, answers: Answer | Sequence[Answer], file: str | os.PathLike[str], *, intro: str = ""
 ) -> None:

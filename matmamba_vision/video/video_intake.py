@@ -10,20 +10,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from matmamba_common.settings import require
 from matmamba_datasets import Reading, Sampling, open_videos
 
 from ..device import limit_threads
-from ..errors import refusals
 from ..galleries.gallery_model import SHIPPED, ModelLike, embedder_at
 from ..galleries.intake import Wanted
 from ..given import PathLike, require_path, require_texts
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from .frame_encoding import FrameEncoder
 from .sifting import Sieve
 from .video_pass import IndexedVideos, VideoPass
 
 
-@refusals()
+@public_call
 def index_video(
     videos: PathLike,
     gallery: PathLike,
@@ -95,6 +96,7 @@ def index_video(
     import av  # noqa: F401
 
     started, report = time.monotonic(), Reporter(progress)
+    require("reading", reading, Reading | None)
     place = require_path("videos", videos)
     wanted = Wanted(
         gallery=require_path("gallery", gallery),

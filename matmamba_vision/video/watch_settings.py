@@ -10,7 +10,7 @@ from matmamba_common.settings import Bounds, check
 from matmamba_datasets.live_stream import STDIN, is_recording, shown_source
 
 from ..errors import ConfigError
-from ..given import require_texts, require_type
+from ..given import require_texts
 
 Seconds = Annotated[float, Bounds(least=0)]
 Positive = Annotated[float, Bounds(above=0)]
@@ -43,7 +43,6 @@ class WatchSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", require_texts("widths", self.widths))
-        require_type("options", self.options, Mapping, "a mapping of texts to texts")
         check(self)
 
     def require_source(self, source: str) -> None:

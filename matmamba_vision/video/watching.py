@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from matmamba_common.settings import require
 from matmamba_datasets.live_stream import LiveFrame, LiveStream
 
 from ..errors import MatMambaError, refusals
@@ -16,6 +17,7 @@ from ..galleries.answers import Hit
 from ..galleries.gallery_model import ModelLike
 from ..given import PathLike, require_path, require_type
 from ..progress import Listener, Progress, Reporter
+from ..public_call import public_call
 from ..upkeep.image_gallery import ImageGallery
 from .frame_search import FrameSearch
 from .frame_tally import FrameTally
@@ -271,7 +273,7 @@ def _wall(moment: float) -> str:
     return datetime.fromtimestamp(time.time() - passed, UTC).isoformat(timespec="milliseconds")
 
 
-@refusals()
+@public_call
 def watch(
     source: str | os.PathLike[str],
     gallery: PathLike,
@@ -345,6 +347,7 @@ def watch(
         TypeError: an argument is of another type.
     """
     require_type("source", source, (str, os.PathLike), "a path, or an address")
+    require("options", options, Mapping[str, str] | None)
     report = Reporter(progress)
     settings = WatchSettings(
         min_score=min_score,

@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import torch
-from matmamba_common.settings import require_least
+from matmamba_common.settings import require, require_least
 from matmamba_datasets import DataConfig, DataError
 
 from .. import models
 from ..checkpoint import Checkpoint, CheckpointError, checkpoint_file, save_checkpoint
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError
 from ..export import ExportError, check_onnx, export_onnx, largest_difference
 from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import CheckpointLike, checkpoint_at
@@ -24,6 +24,7 @@ from ..hub import ONNX, occupied, require_architecture, save_for_hub
 from ..measures import Latency, count_macs, count_parameters, measure_latency
 from ..models import MatMamba
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from ..width import Width, WidthLike
 from .card import ExtractFacts, MeasuredAccuracy, write_card
 from .held_out import BatchReader, data_config, open_data_of_its_classes
@@ -95,7 +96,7 @@ def extract(
 ) -> Extracted: ...
 
 
-@refusals()
+@public_call
 def extract(
     model: MatMamba | CheckpointLike,
     width: NamedWidth,
@@ -149,11 +150,11 @@ def extract(
         return models.extract(model, width_like(width))
     require_type("model", model, (str, os.PathLike, Checkpoint), "a MatMamba or a checkpoint")
     if output is None:
-        raise TypeError("output is None: it can be the folder or the .safetensors file to write")
+        raise TypeError("output is left out: it can be the folder or the .safetensors file to write")
     require_least(1, batch_size=batch_size)
     require_least(0, workers=workers)
-    require_type("data", data, str, "a text")
-    require_type("root", root, (str, os.PathLike), "a path")
+    require("data", data, str)
+    require("root", root, PathLike)
     place, parent = _place(output), checkpoint_at(model)
     _require_free(place, parent, overwrite=overwrite, onnx=onnx)
     cut = _cut(parent, named_width(width, parent), place)

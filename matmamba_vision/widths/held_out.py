@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from matmamba_common.settings import require
 from matmamba_datasets import (
     Batch,
     BrokenTally,
@@ -23,7 +24,7 @@ from ..config_file import filled
 from ..errors import ConfigError
 from ..galleries.embedder import Embedder
 from ..galleries.model_widths import FULL
-from ..given import PathLike, require_type
+from ..given import PathLike
 from ..progress import Reporter
 
 
@@ -40,9 +41,9 @@ def data_config(embedder: Embedder, name: str = "", root: PathLike = "") -> Data
             data set.
         TypeError: a name that is no text, or a folder that is no path.
     """
-    require_type("data", name, str, "a text")
+    require("data", name, str)
     # As it is written: it may be the address of a store.
-    require_type("root", root, (str, os.PathLike), "a path")
+    require("root", root, PathLike)
     folder = os.fspath(root)
     if embedder.trained is None and not (name or folder):
         raise ConfigError(f"{embedder.place} has no training run here: name the data set, and its root")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from matmamba_common.settings import require_least
+from matmamba_common.words import shown
 
 from ..device import limit_threads
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError
 from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import CheckpointLike, checkpoint_at
 from ..given import PathLike, require_folder
@@ -23,6 +24,7 @@ from ..measures.mixnmatch import Candidate
 from ..measures.pareto import pareto_front
 from ..measures.score import Score
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from ..width import Width
 from .held_out import BatchReader, data_config, open_data_of_its_classes
 from .slices import SLICE_FILE, write_slice
@@ -93,7 +95,7 @@ class Selected:
         return {"slice": None if self.slice is None else str(self.slice), **own, **self.about()}
 
 
-@refusals()
+@public_call
 def select(
     checkpoint: CheckpointLike,
     budget: str | Budget,
@@ -196,7 +198,7 @@ def _budget(budget: str | Budget) -> Budget:
     if isinstance(budget, Budget):
         return budget
     if not isinstance(budget, str):
-        raise TypeError(f"budget is {budget!r}: it can be a str such as 'gmacs=2.0'")
+        raise TypeError(f"budget is {shown(budget)}: it can be text such as 'gmacs=2.0'")
     return parse_budget(budget)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
+from matmamba_common.words import shown
 
 from ..checkpoint import Checkpoint
 from ..errors import ConfigError
@@ -51,8 +52,8 @@ def width_like(wanted: NamedWidth) -> WidthLike:
     """The same, if it is what `model.width` takes; else `TypeError`."""
     if not isinstance(wanted, Width | str | float | int | Fraction | Sequence):
         raise TypeError(
-            f"width {wanted!r}: it can be 'full', a share such as '1/4', a head count for each block, or"
-            " for a checkpoint a slice's YAML file"
+            f"width is {shown(wanted)}: it can be 'full', a share such as '1/4', a head count for each"
+            " block, or for a checkpoint a slice's YAML file"
         )
     return wanted
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from matmamba_common.settings import require_least
+from matmamba_common.words import shown
 from matmamba_datasets import Batch, DataConfig, DataError, Images, Splits
 
 from ..checkpoint import write_whole
 from ..device import limit_threads
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import embed_images, some
 from ..galleries.gallery_model import ModelLike, embedder_at
@@ -26,6 +27,7 @@ from ..measures import predict
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from .assessment import EncodedSides, ValidationPlan, assess
 from .held_out import BatchReader, classes_fit, data_config, open_data
 from .quality_and_cost import Embeddings, Labelled
@@ -93,7 +95,7 @@ class Validation:
         }
 
 
-@refusals()
+@public_call
 def validate(
     checkpoint: ModelLike,
     *,
@@ -202,8 +204,8 @@ def _plan(
     gallery = _named(stored, embedder) or list(dict.fromkeys(["full", *widths]))
     pairs = [(widths[0], width) for width in widths[1:]]
     if compare is not None:
-        if isinstance(compare, str) or len(compare) != 2:
-            raise TypeError(f"compare is {compare!r}: it can be two of the widths")
+        if isinstance(compare, str) or not isinstance(compare, Sequence) or len(compare) != 2:
+            raise TypeError(f"compare is {shown(compare)}: it can be two of the widths")
         first, second = _named(compare, embedder, once=False)
         for width in (first, second):
             if width not in widths:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from matmamba_common.words import in_words, shown
 from numpy.typing import NDArray
 
 
 def require_texts(values: Any, name: str) -> list[str]:
     """Several texts, as a list; `TypeError` if it is one text, or holds anything else."""
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} is {values!r}: it has to be a list of texts")
+        raise refusal(name, values, Sequence[str])
     found = list(values)
-    for value in found:
+    for place, value in enumerate(found):
         if not isinstance(value, str):
-            raise TypeError(f"{name} has {value!r}: all have to be texts")
+            raise refusal(f"{name}[{place}]", value, str)
     return found
 
 
@@ -26,28 +27,32 @@ def require_wholes(values: Any, name: str) -> list[int]:
         found: list[int] = values.ravel().tolist()
         return found
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} is {values!r}: it has to be a list of whole numbers")
-    return [require_whole(value, name) for value in values]
+        raise refusal(name, values, Sequence[int])
+    return [require_whole(value, f"{name}[{place}]") for place, value in enumerate(values)]
 
 
 def require_whole(value: Any, name: str) -> int:
     """A whole number as Python's own; `TypeError` if it is anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} is {value!r}: it has to be a whole number")
+        raise refusal(name, value, int)
     return int(value)
 
 
 def require_text(value: Any, name: str) -> str:
     """A text; `TypeError` if it is anything else."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}: it has to be a text")
+        raise refusal(name, value, str)
     return value
 
 
 def require_array(value: Any, name: str, kinds: str, shape: str) -> NDArray[Any]:
     """A NumPy array whose dtype is of one of these kinds, such as "fiu"; `shape` is for the message."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in kinds:
-        given = f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
-        words = {"f": "floats", "b": "truth values"}
-        raise TypeError(f"{name} is a {given}: it has to be an array {shape} of {words[kinds[0]]}")
+        words = {"f": "numbers (floating point)", "b": "yes and no (bool)"}
+        raise TypeError(f"{name} is {shown(value)}: it can be an array {shape} of {words[kinds[0]]}")
     return value
+
+
+def refusal(name: str, value: Any, kind: Any) -> TypeError:
+    """What is raised for an argument of another type than `kind`."""
+    return TypeError(f"{name} is {shown(value)}: it can be {in_words(kind)}")

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import tyro
+from matmamba_vision.cli.arguments import parse
 from matmamba_vision.cli.flags import flags_of
 from matmamba_vision.cli.main import COMMANDS, main
+from matmamba_vision.runs import DistillConfig
 
 SHOWN = "`matmamba {} --help` shows how"
 UNFIT = {
@@ -30,7 +32,7 @@ UNFIT = {
     "train --optim.lr x": "--optim.lr is 'x': it can be a number",
     "train --lr 1": "unknown flag --lr of matmamba train; did you mean --optim.lr?",
     "train --data.augment.scale 0.5": "--data.augment.scale needs 2 values: a number",
-    "distill --labelled yes": "--labelled is 'yes': each can be True or False",
+    "distill --labelled maybe": "--labelled is 'maybe': each can be yes or no (true/false)",
 }
 
 
@@ -73,3 +75,11 @@ def test_the_flags_are_those_that_the_parser_knows(line: str, monkeypatch: pytes
     taken = {name for action in parser._actions for name in action.option_strings} - {"-h", "--help"}
     assert {name for name in names if name.startswith("--")} == taken
     assert len(names) - len(taken) == sum(not action.option_strings for action in parser._actions)
+
+
+@pytest.mark.parametrize("written", ["yes no", "true False", "True no"])
+def test_yes_and_no_are_written_as_one_likes(written: str) -> None:
+    words = ["--labelled", *written.split(), "--images", "yes", "no"]
+    config = parse(DistillConfig, "distill", None, words)
+    assert config.labelled == [True, False]
+    assert config.images == ["yes", "no"]

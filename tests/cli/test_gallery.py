@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from matmamba_retrieval import Gallery, Row
+from matmamba_retrieval import Gallery, Plan, Row, Strategy
 from matmamba_vision import load_checkpoint
 from matmamba_vision.cli.main import main
 from matmamba_vision.galleries.embedder import Embedder
@@ -66,6 +67,16 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def live(folder: Path) -> list[str]:
     with Gallery(folder) as gallery:
         return [row.id for row in gallery.rows(gallery.live_keys())]
+
+
+def test_info_lists_every_dim_of_a_plan(folder: Path, run: Run) -> None:
+    """Versions alone are a range."""
+    strategy = Strategy.funnel(width="full", dims=(16, 32, 128), lengths=(9, 8, 7))
+    with Gallery(folder, write=True) as gallery:
+        gallery.save_plan(Plan(strategy=strategy, spec=gallery.spec, k=3, goal="recall >= 0.9").to_json())
+    said = run("gallery", "info", folder)
+    assert "dims 16, 32, 128 lengths 9, 8, 7 " in said
+    assert re.search(r"^versions +0 to 1$", said, re.MULTILINE)
 
 
 def test_info_says_what_a_gallery_is(folder: Path, run: Run) -> None:

@@ -179,7 +179,7 @@ def test_an_onnx_file_says_beside_it_how_images_are_prepared(
         (None, "has to say how images are prepared"),
         ("{", "is no JSON"),
         ("[]", "no JSON object"),
-        ({"std": None}, "std is None: it can be 3 numbers"),
+        ({"std": None}, "std is nothing: it can be 3 numbers"),
         ({"std": [0, 1, 1]}, "numbers above 0"),
         ({"size": 48}, "'size' is none of"),
         ({"crop_mode": "left"}, "crop_mode is 'left': it can be center"),

@@ -65,13 +65,17 @@ def test_rates(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "said"),
     [
-        (lambda place: verify_data("photos"), TypeError, "data is a str: it can be a DataConfig"),  # type: ignore[arg-type]
-        (lambda place: verify_data({"nam": "folder"}), MatMambaError, "data: nam"),
+        (lambda place: verify_data("photos"), TypeError, "data is 'photos': it can be a DataConfig"),  # type: ignore[arg-type]
+        (
+            lambda place: verify_data({"nam": "folder"}),
+            MatMambaError,
+            "data: unknown key nam; did you mean name",
+        ),
         (lambda place: verify_data({"held_out": 2.0}), MatMambaError, "data.held_out is 2.0"),
         (lambda place: prepare_shards({"name": "moon"}, place / "new"), MatMambaError, "moon"),
-        (lambda place: prepare_shards({"name": "digits"}, 3), TypeError, "output is an int"),  # type: ignore[arg-type]
+        (lambda place: prepare_shards({"name": "digits"}, 3), TypeError, "output is 3"),  # type: ignore[arg-type]
         (lambda place: prepare_shards({}, place / "new", shard_mb=0), MatMambaError, "shard_mb is 0"),
-        (lambda place: reading_rates({"name": "digits"}, workers=2), TypeError, "workers is an int"),  # type: ignore[arg-type]
+        (lambda place: reading_rates({"name": "digits"}, workers=2), TypeError, "workers is 2"),  # type: ignore[arg-type]
         (lambda place: reading_rates({"name": "digits"}, workers=[-1]), MatMambaError, "workers is -1"),
         (lambda place: reading_rates({"name": "digits"}, seconds=0), MatMambaError, "seconds is 0"),
     ],

@@ -383,8 +383,8 @@ def test_model_and_gallery_are_opened_once(place: Path, monkeypatch: pytest.Monk
 
 
 BAD_SEARCHES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "a number": ({"query": 7}, TypeError, "query is an int"),
-    "numbers in a list": ({"query": [1.0]}, TypeError, r"query\[0\] is a float"),
+    "a number": ({"query": 7}, TypeError, "query is 7"),
+    "numbers in a list": ({"query": [1.0]}, TypeError, r"query\[0\] is 1.0"),
     "floats as pixels": ({"query": np.zeros((4, 4, 3))}, TypeError, "query is an array of float64"),
     "grey pixels": ({"query": np.zeros((4, 4), np.uint8)}, TypeError, "query is an array of uint8"),
     "neither file nor id": ({"query": "nobody.jpg"}, MatMambaError, "query 'nobody.jpg' is neither"),
@@ -396,7 +396,7 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "whole vectors": ({"vectors": np.ones((2, 128), int)}, TypeError, "vectors is an array of int64"),
     "a missing vector file": ({"vectors": "nobody.npy"}, MatMambaError, "nobody.npy"),
     "unknown id": ({"like": "nobody"}, MatMambaError, "like: .* no image of id 'nobody'"),
-    "ids that are none": ({"like": [3]}, TypeError, r"like\[0\] is an int"),
+    "ids that are none": ({"like": [3]}, TypeError, r"like\[0\] is 3"),
     "unknown unlike": ({"query": "bright/00.png", "unlike": "nobody"}, MatMambaError, "unlike 'nobody'"),
     "weight": (
         {"query": "bright/00.png", "unlike": "dark/01.png", "unlike_weight": 0}, MatMambaError, "weight",
@@ -405,12 +405,12 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no queries": ({"query": []}, MatMambaError, "query is empty"),
     "a float image": ({"query": np.zeros((4, 4, 3))}, TypeError, r"\(H, W, 3\) of uint8"),
     "progress": ({"query": "bright/00.png", "progress": 3}, TypeError, "progress is 3"),
-    "k text": ({"query": "bright/00.png", "k": "5"}, TypeError, "k is a str"),
+    "k text": ({"query": "bright/00.png", "k": "5"}, TypeError, "k is '5'"),
     "where": ({"query": "bright/00.png", "where": "colour = 1"}, MatMambaError, "colour"),
-    "where list": ({"query": "bright/00.png", "where": ["x"]}, TypeError, "where is a list"),
+    "where list": ({"query": "bright/00.png", "where": ["x"]}, TypeError, r"where is \['x'\]"),
     "score": ({"query": "bright/00.png", "min_score": float("nan")}, MatMambaError, "min_score"),
     "strategy": ({"query": "bright/00.png", "strategy": "fast"}, MatMambaError, "strategy is 'fast'"),
-    "strategy type": ({"query": "bright/00.png", "strategy": 3}, TypeError, "strategy is an int"),
+    "strategy type": ({"query": "bright/00.png", "strategy": 3}, TypeError, "strategy is 3"),
     "width": (
         {"query": "bright/00.png", "strategy": "shortlist", "query_width": "1/5"}, MatMambaError, "1/5",
     ),
@@ -419,7 +419,7 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "meaningless": (
         {"query": "bright/00.png", "strategy": Strategy.single_shot(), "dim": 8}, MatMambaError, "dim",
     ),
-    "reading": ({"query": "bright/00.png", "reading": 5}, TypeError, "reading is an int"),
+    "reading": ({"query": "bright/00.png", "reading": 5}, TypeError, "reading is 5"),
     "too large": ({"query": None, "reading": Limits(max_file_mb=1e-6)}, MatMambaError, "larger|bytes|MB"),
 }  # fmt: skip
 
@@ -436,10 +436,10 @@ def test_what_cannot_be_searched_is_named(name: str, place: Path, gallery: Image
 def test_what_cannot_be_opened_is_named(place: Path, tmp_path: Path) -> None:
     for arguments, kind, message in (
         ({"folder": tmp_path / "none"}, MatMambaError, "none"),
-        ({"folder": 5}, TypeError, "folder is an int"),
+        ({"folder": 5}, TypeError, "folder is 5"),
         ({"folder": place / "g", "model": place / "nobody"}, MatMambaError, "nobody"),
         ({"folder": place / "g", "model": place / "other"}, MatMambaError, "made with"),
-        ({"folder": place / "g", "model": 5}, TypeError, "model is an int"),
+        ({"folder": place / "g", "model": 5}, TypeError, "model is 5"),
         ({"folder": place / "g", "device": "abacus"}, MatMambaError, "abacus"),
         ({"folder": place / "g", "threads": -1}, MatMambaError, "threads is -1"),
     ):
@@ -450,9 +450,9 @@ def test_what_cannot_be_opened_is_named(place: Path, tmp_path: Path) -> None:
 
 BAD_INDEXES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "missing folder": ({"images": "nowhere"}, MatMambaError, "nowhere"),
-    "a number": ({"images": 5}, TypeError, "images is an int"),
+    "a number": ({"images": 5}, TypeError, "images is 5"),
     "one image": ({"images": Image.new("RGB", (4, 4))}, TypeError, "images is"),
-    "a bad item": ({"images": [5]}, TypeError, r"images\[0\] is an int"),
+    "a bad item": ({"images": [5]}, TypeError, r"images\[0\] is 5"),
     "bad pixels": ({"images": [np.zeros((4, 4, 3))]}, TypeError, r"images\[0\] is an array of float64"),
     "nothing": ({"images": []}, MatMambaError, "images is empty"),
     "no ids": ({"images": [np.zeros((4, 4, 3), np.uint8)]}, MatMambaError, "give ids"),
@@ -463,18 +463,18 @@ BAD_INDEXES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a text of labels": (
         {"images": ["a.jpg", "b.jpg"], "labels": "xy"},
         TypeError,
-        "labels is the text 'xy'",
+        "labels is 'xy'",
     ),
-    "reading": ({"reading": 5}, TypeError, "reading is an int"),
+    "reading": ({"reading": 5}, TypeError, "reading is 5"),
     "broken files": ({"images": ["a.jpg"]}, MatMambaError, "no readable images"),
     "model": ({"model": "nobody"}, MatMambaError, "nobody"),
     "width": ({"widths": ["1/5"]}, MatMambaError, "1/5"),
     "widths": ({"widths": [5]}, TypeError, r"widths\[0\]"),
     "dim": ({"dims": [999]}, MatMambaError, "dims: 999"),
-    "dims": ({"dims": ["x"]}, TypeError, r"dims\[0\] is a str"),
+    "dims": ({"dims": ["x"]}, TypeError, r"dims\[0\] is 'x'"),
     "factory": ({"factory": "best"}, MatMambaError, "best"),
     "batch": ({"batch_size": 0}, MatMambaError, "batch_size is 0"),
-    "threads": ({"threads": "two"}, TypeError, "threads is a str"),
+    "threads": ({"threads": "two"}, TypeError, "threads is 'two'"),
     "metadata": ({"metadata": "m.csv"}, MatMambaError, "m.csv"),
     "shard": ({"shard": "3/2"}, MatMambaError, "3/2"),
     "shard and dims": ({"shard": "1/2", "dims": [8]}, MatMambaError, "dims means nothing for a shard"),
@@ -535,12 +535,12 @@ def test_a_closed_gallery_says_so(place: Path, model: Checkpoint) -> None:
     [
         ({}, MatMambaError, "either queries"),
         ({"queries": "nowhere", "target": {"recall": 0.9}}, MatMambaError, "nowhere"),
-        ({"queries": [5], "target": {"recall": 0.9}}, TypeError, r"queries\[0\] is an int"),
-        ({"queries": 5, "target": {"recall": 0.9}}, TypeError, "queries is an int"),
+        ({"queries": [5], "target": {"recall": 0.9}}, TypeError, r"queries\[0\] is 5"),
+        ({"queries": 5, "target": {"recall": 0.9}}, TypeError, "queries is 5"),
         ({"vectors": np.ones((3, 3)), "target": {"recall": 0.9}}, MatMambaError, "3 dims"),
         ({"vectors": np.ones((3, 3)), "widths": ["1/2"], "target": ["recall=1"]}, MatMambaError, "widths"),
         ({"queries": "x", "target": {"beauty": 0.9}}, MatMambaError, "beauty"),
-        ({"queries": "x", "target": {"recall": "all"}}, TypeError, "target recall is a str"),
+        ({"queries": "x", "target": {"recall": "all"}}, TypeError, "target recall is 'all'"),
         ({"queries": "x"}, MatMambaError, "target"),
         ({"queries": "x", "target": ["recall=0.9"], "k": 0}, MatMambaError, "k is 0"),
         ({"queries": "x", "target": ["recall=0.9"], "most": 1}, MatMambaError, "most is 1"),

@@ -169,7 +169,7 @@ def test_a_student_follows_stored_vectors(
     [
         ({"optim": {"epochs": 0}}, MatMambaError, "optim.epochs is 0: it can be 1 or more"),
         ({"optim": {"epochs": "many"}}, MatMambaError, "config: optim.epochs"),
-        ({"optim": {"steps": 3}}, MatMambaError, "config: optim.steps: Key 'steps' not in"),
+        ({"optim": {"steps": 3}}, MatMambaError, "config: unknown key optim.steps"),
         ({"model": {"name": "matmamba_nano"}}, MatMambaError, "model 'matmamba_nano' is none"),
         ({"model": {"trained_widths": ["full", "9/8"]}}, MatMambaError, "9/8"),
         ({"save": {"best": "1/3"}}, MatMambaError, "save.best '1/3' is neither mean nor one of"),
@@ -214,12 +214,12 @@ def test_a_setting_that_cannot_work_is_named(
 @pytest.mark.parametrize(
     ("call", "given", "error", "said"),
     [
-        (train, 3, TypeError, "config is an int: it can be a TrainConfig, a mapping"),
+        (train, 3, TypeError, "config is 3: it can be a TrainConfig, a mapping"),
         (train, DistillConfig(), TypeError, "config is a DistillConfig: it can be a TrainConfig"),
         (distill, TrainConfig(), TypeError, "config is a TrainConfig: it can be a DistillConfig"),
-        (train, TrainConfig(seed="1"), TypeError, "seed is a str: it can be a whole number"),  # type: ignore[arg-type]
+        (train, TrainConfig(seed="1"), TypeError, "seed is '1': it can be a whole number"),  # type: ignore[arg-type]
         (train, "no-such.yaml", MatMambaError, "no config file no-such.yaml"),
-        (plan_training, None, TypeError, "config is None"),
+        (plan_training, None, TypeError, "config is nothing"),
         (distill, DistillConfig(), MatMambaError, "a student needs a teacher"),
         (distill, {"teacher": "x.npy", "images": ["none"]}, MatMambaError, "none"),
         (distill, {"teacher": "x.npy", "images": ["a"], "dim": 0}, MatMambaError, "dim is 0: it can be 1"),

@@ -86,11 +86,11 @@ def test_costs_are_compared_with_single_shot_though_the_grid_has_none(run: Path)
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"checkpoint": 3}, "checkpoint is an int: it can be a path"),
-        ({"grid": 3}, "grid is an int: it can be a name, a file, or a Grid"),
-        ({"queries": 2.5}, "queries is a float"),
-        ({"data": 5}, "data is an int"),
-        ({"output": 7}, "output is an int"),
+        ({"checkpoint": 3}, "checkpoint is 3: it can be a path"),
+        ({"grid": 3}, "grid is 3: it can be a name, a file, or a Grid"),
+        ({"queries": 2.5}, "queries is 2.5"),
+        ({"data": 5}, "data is 5"),
+        ({"output": 7}, "output is 7"),
     ],
 )
 def test_a_wrong_type_is_named(arguments: dict[str, Any], named: str, run: Path, tmp_path: Path) -> None:
@@ -147,6 +147,6 @@ def test_a_demonstration_replaces_no_folder_of_others(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "x").read_text() == "x"
     with pytest.raises(MatMambaError, match="epochs is 0"):
         demo(tmp_path / "none", epochs=0)
-    with pytest.raises(TypeError, match="seed is a str"):
+    with pytest.raises(TypeError, match="seed is '1'"):
         demo(tmp_path / "none", seed="1")  # type: ignore[arg-type]
     assert not (tmp_path / "none").exists()

@@ -288,3 +288,22 @@ def test_a_gallery_of_one_image_can_be_indexed(recipe: str, tmp_path: Path) -> N
         gallery.add([Row("only", "")], clustered(1, 0))
         gallery.build_shortlist(DIM, recipe)
         assert by_index(gallery, clustered(2, 1), 3).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("recipe", ["Flat", "HNSW8", "IVF20,Flat", "IVF20,PQ4x4fs"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_found_out_once_answers_as_each_search_does(
+    recipe: str, count: int, gallery: Gallery
+) -> None:
+    """Where cells run dry, where rows are newer than the index, and of several queries, too."""
+    gallery.build_shortlist(8, recipe)
+    xq = prefix(unit_vectors(count, 32, seed=5), 8)
+    for turn in range(2):
+        opened = gallery.open_index(8, "full")
+        assert opened is not None
+        for effort in (None, 1) if opened.index.takes_effort else (None,):
+            for length in (20, 200):
+                find = opened.finder(length, effort)
+                for _again in range(2):
+                    assert np.array_equal(find(xq), opened.search(xq, length, None, effort))
+        gallery.add([Row(f"newer {turn}.{number}", "") for number in range(3)], unit_vectors(3, 32, seed=5))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from matmamba_common.words import shown
+
 from ..strategies.searchable import Selection
 from .engine import Condition
 from .pushed_state import PushedState
@@ -31,5 +33,5 @@ class Matching:
     def of(allowed: Selection | None) -> Matching | None:
         """What `PushedGallery.allowed` gave; `TypeError` if it is something else."""
         if allowed is not None and not isinstance(allowed, Matching):
-            raise TypeError(f"allowed is {type(allowed).__name__}: it has to come from the gallery")
+            raise TypeError(f"allowed is {shown(allowed)}: it has to come from the gallery")
         return allowed

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from matmamba_common.words import shown
 from numpy.typing import NDArray
 
 from ..arguments import require_array, require_text, require_texts, require_whole
@@ -75,7 +76,7 @@ class Gallery(Snapshot):
             widths: labels of further widths of which each image gets a vector.
         """
         if not isinstance(spec, EmbeddingSpec):
-            raise TypeError(f"spec is {spec!r}: it has to be an EmbeddingSpec")
+            raise TypeError(f"spec is {shown(spec)}: it can be an EmbeddingSpec")
         folder = require_folder(folder)
         lock = take_empty(folder)
         try:
@@ -173,7 +174,7 @@ class Gallery(Snapshot):
         self.require_writer()
         for row in rows:
             if not isinstance(row, Row):
-                raise TypeError(f"rows has {row!r}: all have to be a Row")
+                raise TypeError(f"rows has {shown(row)}: all have to be a Row")
         by_width = {self.spec.width: xb, **(small or {})}
         self.require_widths([*(small or {})])
         for vectors in by_width.values():

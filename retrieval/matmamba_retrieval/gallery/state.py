@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,23 @@ class OpenIndex:
     ) -> Ints:
         """(nq, K) keys whose prefixes are nearest to (nq, dim) normalised ones: see `search_index`."""
         return search_index(self.index, self.segments, xq, shortlist, allowed, effort or 0)
+
+    def finder(self, shortlist: int, effort: int | None) -> Callable[[Floats], Ints]:
+        """`search` without a filter, for many calls: what is the same for all of them is found out once."""
+        rows = self.index.ntotal
+        if rows != len(self.segments) or not self.index.is_at_once:
+            return partial(self.search, shortlist=shortlist, effort=effort)
+        wanted, index = (min(shortlist, rows), effort or 0), self.index
+
+        def find(xq: Floats) -> Ints:
+            if len(xq) == 1:
+                keys = index.one_query(*wanted)(xq)[1]
+                # Where its cells or its walk run dry, more is looked at.
+                if keys.item(-1) >= 0:
+                    return keys
+            return self.search(xq, shortlist, None, effort)
+
+        return find
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from matmamba_common.lazy import Deferred
 
@@ -15,6 +16,7 @@ else:
 __all__ = ["faiss", "load_faiss"]
 
 
-def load_faiss() -> None:
-    """Import it now, before something is timed, if that was not done."""
-    importlib.import_module("faiss")
+@cache
+def load_faiss() -> Any:
+    """FAISS itself, imported now if that was not done: before something is timed, or for many calls."""
+    return importlib.import_module("faiss")

@@ -19,6 +19,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Vectors = NDArray[np.floating]
 Read = Segments | Callable[[Ints], Vectors]
+# From queries, candidates and k to D and I.
+Reranker = Callable[[Floats, Ints, int], tuple[Floats, Ints]]
 NO_KEY = -1
 _TINY = np.finfo(np.float32).tiny
 _LOW = 0xFFFFFFFF
@@ -82,23 +84,37 @@ def rerank(xq: Floats, candidates: Ints, read: Read, k: int) -> tuple[Floats, In
     """
     if (kernels := row_kernels()) is not None:
         if isinstance(read, Segments):
-            return _from_segments(kernels, xq, candidates, read, k)
+            return _from_segments(kernels, read.derived(_table), read, xq, candidates, k)
         distinct, places = _distinct(candidates)
         xb = read(distinct)
         if len(xb) and xb.dtype == np.float16:
             return _from_memory(kernels, xq, distinct, places, xb, k)
         read = partial(_looked_up, distinct, xb)
+    return _without_kernel(read, xq, candidates, k)
+
+
+def reranker(segments: Segments) -> Reranker:
+    """`rerank` of stored vectors, for many calls: what is the same for all of them is found out once."""
+    if (kernels := row_kernels()) is None:
+        return partial(_without_kernel, segments)
+    return partial(_from_segments, kernels, segments.derived(_table), segments)
+
+
+def _table(segments: Segments) -> RowTable:
+    return RowTable(segments.mapped(), len(segments), segments.dim)
+
+
+def _without_kernel(read: Read, xq: Floats, candidates: Ints, k: int) -> tuple[Floats, Ints]:
     if len(xq) == 1:
         return _rerank_one(xq, candidates[0], read, k)
     return _rerank_many(xq, candidates, read, k)
 
 
 def _from_segments(
-    kernels: RowKernels, xq: Floats, candidates: Ints, segments: Segments, k: int
+    kernels: RowKernels, table: RowTable, segments: Segments, xq: Floats, candidates: Ints, k: int
 ) -> tuple[Floats, Ints]:
     """`rerank` of stored vectors by the kernel in C."""
     xq, keys = np.ascontiguousarray(xq, np.float32), np.ascontiguousarray(candidates, np.int64)
-    table = segments.derived(_table)
     if len(xq) > 1:
         return _in_parts(kernels, segments, table, xq, keys, k)
     return kernels.best(table, xq, keys, k) or _checked_first(kernels, segments, table, xq, keys, k)
@@ -119,10 +135,6 @@ def _from_memory(
 def _looked_up(known: Ints, xb: Vectors, keys: Ints) -> Vectors:
     """Vectors of some keys, of those known, which ascend."""
     return xb[np.searchsorted(known, keys)]
-
-
-def _table(segments: Segments) -> RowTable:
-    return RowTable(segments.mapped(), len(segments), segments.dim)
 
 
 def _checked_first(

@@ -12,7 +12,7 @@ import numpy as np
 from matmamba_common.native import Compiled, kernels
 from numpy.typing import NDArray
 
-from .library import faiss
+from .library import load_faiss
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -74,7 +74,7 @@ class RowKernels(Compiled):
         ):
             size.restype = c_int64
             self.require_size(structure, size())
-        self._best, self._name = best, self.instructions.encode()
+        self._best, self._name, self._address = best, self.instructions.encode(), load_faiss().swig_ptr
 
     def best(self, table: RowTable, xq: Floats, keys: Ints, k: int) -> tuple[Floats, Ints] | None:
         """The k best of each query's keys, as `rerank` gives them; None if one is not to be read.
@@ -93,7 +93,7 @@ class RowKernels(Compiled):
         """
         nq, dim = xq.shape
         D, I = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)  # noqa: E741
-        address = faiss.swig_ptr
+        address = self._address
         done = self._best(
             self._name, table.place, int(address(xq)), nq, dim, int(address(keys)), keys.shape[1], k,
             int(address(D)), int(address(I)),

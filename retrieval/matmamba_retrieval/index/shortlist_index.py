@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .adanns import TwoPrefixes
-from .library import faiss
+from .library import faiss, load_faiss
 from .rerank import NO_KEY, Floats, Ints, best_of, prefix
 from .threads import one_thread
 
 Allowed = NDArray[np.bool_]
+# From one query (1, d) to scores and keys (1, K).
+OneQuery = Callable[[Floats], tuple[Floats, Ints]]
 log = logging.getLogger(__name__)
 # From 20 queries on FAISS takes matrix products, whose last bits depend on the number of queries.
 FLAT_QUERIES = 19
 # How many times as many candidates are asked for, at most, to see all that tie with the last.
 MOST_TIES = 16
 PART_BYTES = 1 << 20
+# Lengths of lists with efforts whose searches by one query are kept.
+MOST_KEPT = 64
 
 
 class ShortlistIndex:
@@ -32,18 +36,26 @@ class ShortlistIndex:
         dim: of the queries that it takes.
         recipe: what it was built by.
         takes_effort: whether a search can be told how much of it to look at.
+        compared: gives the distances that FAISS has computed so far in inverted lists and graphs; 0 of other
+            kinds. FAISS counts in the whole process: the difference over a search is exact while one thread
+            searches.
     """
 
     def __init__(self, faiss_index: Any, dim: int, recipe: str) -> None:
         self.faiss_index, self.dim, self.recipe = faiss_index, dim, recipe
         self._core = _core(faiss_index)
         self.takes_effort = isinstance(self._core, (faiss.IndexIVF, faiss.IndexHNSW))
-        self._counters = _counters(self._core)
+        self.compared = _count_of(_counters(self._core))
         self._on_gpu: Any = None
-        self._plain: dict[int, Any] = {}
+        self._one_query: dict[tuple[int, int], OneQuery] = {}
         # Than FAISS's own search of one query; and before or behind it.
         self._takes_more = self.is_two_prefixes or isinstance(self._core, faiss.IndexLSH)
         self._nothing_to_do = not (self._takes_more or self._ties_are_exact)
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether FAISS's own answer to one query without a filter is that of `search`."""
+        return self._nothing_to_do and self._on_gpu is None
 
     @property
     def ntotal(self) -> int:
@@ -89,23 +101,11 @@ class ShortlistIndex:
 
     @effort.setter
     def effort(self, effort: int) -> None:
-        self._plain.clear()
+        self._one_query.clear()
         if isinstance(self._core, faiss.IndexIVF):
             self._core.nprobe = effort
         elif isinstance(self._core, faiss.IndexHNSW):
             self._core.hnsw.efSearch = effort
-
-    def compared(self) -> int:
-        """Distances that FAISS has computed so far in inverted lists and graphs; 0 of other kinds.
-
-        FAISS counts in the whole process: the difference over a search is exact while one thread searches.
-        """
-        if len(self._counters) == 1:
-            return int(self._counters[0].ndis)
-        total = 0
-        for counter in self._counters:
-            total += counter.ndis
-        return total
 
     @cached_property
     def memory(self) -> int:
@@ -140,8 +140,8 @@ class ShortlistIndex:
             allowed: (ntotal or more,) which keys may be found.
         """
         wanted = min(shortlist, self.ntotal)
-        if self._nothing_to_do and allowed is None and len(xq) == 1 and self._on_gpu is None:
-            return self._search_one(xq, wanted, effort)
+        if allowed is None and len(xq) == 1 and self.is_at_once:
+            return self.one_query(wanted, effort)(xq)
         if not self.filters and allowed is not None:
             return self._search_and_drop(xq, wanted, effort, allowed)
         if not self._ties_are_exact:
@@ -166,7 +166,7 @@ class ShortlistIndex:
     ) -> tuple[Floats, Ints]:
         """FAISS's own answer as cosine similarities, or what stands for them."""
         if allowed is None and len(xq) == 1 and not self._takes_more and self._on_gpu is None:
-            return self._search_one(xq, shortlist, effort)
+            return self.one_query(shortlist, effort)(xq)
         selector, bits = None, None
         if allowed is not None:
             bits = np.packbits(allowed[: self.ntotal], bitorder="little")
@@ -192,21 +192,15 @@ class ShortlistIndex:
         D[I == NO_KEY] = -np.inf
         return D, I
 
-    def _search_one(self, xq: Floats, shortlist: int, effort: int) -> tuple[Floats, Ints]:
-        """`_search` of one query (1, d) without a filter: FAISS's function itself, on one thread."""
-        xq = np.ascontiguousarray(xq, dtype=np.float32)
-        if self.faiss_index.d != xq.shape[1]:
-            xq = prefix(xq, self.faiss_index.d)
-        D, I = np.empty((1, shortlist), np.float32), np.empty((1, shortlist), np.int64)  # noqa: E741
-        parameters = self._plain.get(effort)
-        if parameters is None:
-            parameters = self._plain[effort] = self._parameters(effort, None)
-        arrays = faiss.swig_ptr(D), faiss.swig_ptr(I)
-        with one_thread():
-            self.faiss_index.search_c(1, faiss.swig_ptr(xq), shortlist, *arrays, parameters)
-        if I.item(-1) < 0:
-            D[I == NO_KEY] = -np.inf
-        return D, I
+    def one_query(self, shortlist: int, effort: int) -> OneQuery:
+        """What searches by one query (1, d) without a filter: FAISS's own answer, by its function itself."""
+        known = self._one_query.get((shortlist, effort))
+        if known is None:
+            if len(self._one_query) >= MOST_KEPT:
+                self._one_query.clear()
+            known = _one_query(self.faiss_index, shortlist, self._parameters(effort, None))
+            self._one_query[shortlist, effort] = known
+        return known
 
     def _parameters(self, effort: int, selector: Any) -> Any:
         """FAISS's parameters of one search; None if this kind takes none."""
@@ -215,6 +209,24 @@ class ShortlistIndex:
         if isinstance(self._core, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(efSearch=effort or self.effort, sel=selector)
         return faiss.SearchParameters(sel=selector) if selector is not None else None
+
+
+def _one_query(index: Any, shortlist: int, parameters: Any) -> OneQuery:
+    """A function: looking up the same of an index of FAISS for every query takes as long as some work."""
+    search, address, dim, shape = index.search_c, load_faiss().swig_ptr, index.d, (1, shortlist)
+
+    def found(xq: Floats) -> tuple[Floats, Ints]:
+        xq = np.ascontiguousarray(xq, dtype=np.float32)
+        if xq.shape[1] != dim:
+            xq = prefix(xq, dim)
+        D, I = np.empty(shape, np.float32), np.empty(shape, np.int64)  # noqa: E741
+        with one_thread():
+            search(1, address(xq), shortlist, address(D), address(I), parameters)
+        if I.item(-1) < 0:
+            D[I == NO_KEY] = -np.inf
+        return D, I
+
+    return found
 
 
 def gpus() -> int:
@@ -233,11 +245,17 @@ def _core(index: Any) -> Any:
 
 
 def _counters(core: Any) -> tuple[Any, ...]:
-    """FAISS's own of what a search of this kind compares; asking for them anew takes longer than reading."""
+    """FAISS's own of what a search of this kind compares."""
     if isinstance(core, faiss.IndexIVF):
         cells = _core(core.quantizer)
         return faiss.cvar.indexIVF_stats, *([faiss.cvar.hnsw_stats] * isinstance(cells, faiss.IndexHNSW))
     return (faiss.cvar.hnsw_stats,) if isinstance(core, faiss.IndexHNSW) else ()
+
+
+def _count_of(counters: tuple[Any, ...]) -> Callable[[], int]:
+    """What adds them up: asked before and behind every search, and so by SWIG's functions in C themselves."""
+    counts = [partial(type(counter).ndis.fget, counter.this) for counter in counters]
+    return counts[0] if len(counts) == 1 else lambda: sum(count() for count in counts)
 
 
 def tune(index: ShortlistIndex, xq: Floats, exact: Ints, shortlist: int, recall: float) -> None:

@@ -93,7 +93,7 @@ def _by_full_width(
         return hits.D, hits.I, hits.cost
     cost = Cost()
     xq = QueryWidths(queries, gallery.spec.dim, cost).at("full")
-    D, I, _ = last_step(gallery, xq, shortlist, k, strategy.expand, cost)  # noqa: E741
+    D, I, _ = last_step(gallery.segments, xq, shortlist, k, strategy.expand, cost)  # noqa: E741
     return D, I, cost
 
 

@@ -97,7 +97,7 @@ def _sums(values: Iterable[tuple[str, float]]) -> dict[str, float]:
 _ONE = np.float32(1)
 
 
-@dataclass(frozen=True, kw_only=True, init=False)
+@dataclass(kw_only=True, init=False, slots=True)
 class Hits:
     """Answers, best first.
 
@@ -136,7 +136,5 @@ class Hits:
         # query stand first, or behind the first where it was expanded.
         if len(D) != 1 or D.item(0) > 1 or (D.shape[1] > 1 and D.item(1) > 1):
             D = np.minimum(D, _ONE)
-        # At once: what is frozen is otherwise set value by value, which takes as long as a stage notes.
-        self.__dict__.update(
-            D=D, I=I, shortlist=shortlist, cost=cost, by_full=by_full, reason=reason, nearest=nearest
-        )
+        self.D, self.I, self.shortlist, self.cost = D, I, shortlist, cost
+        self.by_full, self.reason, self.nearest = by_full, reason, nearest

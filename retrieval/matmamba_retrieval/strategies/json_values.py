@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from matmamba_common.words import in_words, shown
 
 from ..errors import GalleryError
 
@@ -13,17 +15,19 @@ T = TypeVar("T")
 
 
 def filled(kind: type[T], values: Mapping[str, Any], what: str) -> T:
-    """A dataclass of these values; `GalleryError` naming the key that is unknown or of wrong type."""
-    names = {known.name for known in fields(kind)}  # type: ignore[arg-type]
-    if unknown := values.keys() - names:
-        listed = ", ".join(known.name for known in fields(kind))  # type: ignore[arg-type]
-        raise GalleryError(f"{what}: unknown key {min(unknown)!r}: one of {listed}")
+    """A dataclass of these values; `GalleryError` naming a key that is unknown, missing or of wrong type."""
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := values.keys() - known.keys():
+        raise GalleryError(f"{what}: unknown key {min(unknown)!r}: one of {', '.join(known)}")
     if wrong := _wrong(kind, values):
         raise GalleryError(f"{what}: {wrong}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise GalleryError(f"{what}: {error}") from error
+    if missing := [name for name, field in known.items() if _is_needed(field) and name not in values]:
+        raise GalleryError(f"{what} lacks {', '.join(missing)}")
+    return kind(**values)
+
+
+def _is_needed(known: Field[Any]) -> bool:
+    return known.init and known.default is MISSING and known.default_factory is MISSING
 
 
 def require_types(value: Any) -> None:
@@ -37,9 +41,8 @@ def require_types(value: Any) -> None:
 def _wrong(kind: type[Any], values: Mapping[str, Any]) -> str:
     """Which value is not of the type that its field has, and which that is; "" if all are."""
     hints = get_type_hints(kind)
-    texts = {known.name: known.type for known in fields(kind)}
     bad = (name for name, value in values.items() if not _fits(value, hints[name]))
-    return next((f"{name} is {values[name]!r}, not {texts[name]}" for name in bad), "")
+    return next((f"{name} is {shown(values[name])}: it can be {in_words(hints[name])}" for name in bad), "")
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from matmamba_common.words import shown
 from numpy.typing import NDArray
 
 from ..arguments import require_array
@@ -60,7 +61,7 @@ class EncodedQueries:
 
     def __post_init__(self) -> None:
         if not isinstance(self.by_width, dict) or not self.by_width:
-            raise TypeError(f"by_width is {self.by_width!r}: it has to be Encoded by label of width")
+            raise TypeError(f"by_width is {shown(self.by_width)}: it can be Encoded by label of width")
 
     def __len__(self) -> int:
         return len(next(iter(self.by_width.values())).xq)

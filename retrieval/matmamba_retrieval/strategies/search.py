@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matmamba_common.words import in_words, shown
 
 from ..gallery.gallery import Gallery
 from .engines import AnyGallery
@@ -46,11 +47,11 @@ def search(
 def _checked(gallery: object, strategy: object, queries: object, k: object) -> int:
     """k as Python's own number; `TypeError` naming the argument that is of another type."""
     if not isinstance(gallery, Gallery) and not hasattr(gallery, "staged"):
-        raise TypeError(f"gallery is {gallery!r}: it has to be a Gallery")
+        raise TypeError(f"gallery is {shown(gallery)}: it can be a Gallery")
     if not isinstance(strategy, Strategy):
-        raise TypeError(f"strategy is {strategy!r}: it has to be a Strategy, such as Strategy.shortlist()")
+        raise TypeError(f"strategy is {shown(strategy)}: it can be a Strategy, such as Strategy.shortlist()")
     if not hasattr(queries, "encode"):
-        raise TypeError(f"queries are {type(queries).__name__}: vectors have to be EncodedQueries, say")
+        raise TypeError(f"queries is {shown(queries)}: it can be EncodedQueries, for vectors")
     if not isinstance(k, (int, np.integer)):
-        raise TypeError(f"k is {k!r}: it has to be a whole number")
+        raise TypeError(f"k is {shown(k)}: it can be {in_words(int)}")
     return int(k)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from ..arguments import require_array
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
-from ..index.rerank import NO_KEY, exact_candidates, prefix, rerank
+from ..index.rerank import NO_KEY, exact_candidates, prefix, rerank, reranker
+from ..storage.segments import Segments
 from .engines import AnyGallery
 from .hits import Bools, Cost, Hits
 from .indexes import FLOAT16, expanded, require_index, selected_blocks
@@ -116,12 +117,18 @@ class Bound:
 
     def __init__(self, gallery: Gallery, strategy: Strategy, k: int, images: Answerable) -> None:
         require_fit(strategy, k, images.dim)
-        self._gallery, self._strategy, self._k, self._images = gallery, strategy, k, images
+        self._strategy, self._k, self._images = strategy, k, images
         self._step = step = strategy.steps[0]
-        self._index = require_index(gallery, step)
+        self._index = found = require_index(gallery, step)
+        self._compared = found.index.compared
         self._query_width, self._last_width = strategy.query_width, strategy.rerank_width or "full"
         self._length, self._is_whole = min(step.length, images.total), step.dim == images.dim
-        self._reason = images.reason(k)
+        self._reason, self._segments = images.reason(k), gallery.segments
+        self._find = (
+            found.finder(self._length, step.effort)
+            if images.allowed is None
+            else partial(found.search, shortlist=self._length, allowed=images.allowed, effort=step.effort)
+        )
 
     def hits(self, queries: Queries) -> Hits:
         """The k best images for each query."""
@@ -130,9 +137,9 @@ class Bound:
         candidates = shortlist = self._shortlist(encoded.at(self._query_width), cost)
         for step in self._strategy.steps[1:]:
             xq = encoded.at(step.width or "full")
-            candidates = rerank_step(self._gallery, xq, candidates, step.dim, step.length, cost)[1]
+            candidates = rerank_step(self._segments, xq, candidates, step.dim, step.length, cost)[1]
         xq, expand = encoded.at(self._last_width), self._strategy.expand
-        D, I, nearest = last_step(self._gallery, xq, candidates, self._k, expand, cost)  # noqa: E741
+        D, I, nearest = last_step(self._segments, xq, candidates, self._k, expand, cost)  # noqa: E741
         return Hits(
             D=D,
             I=I,
@@ -145,13 +152,11 @@ class Bound:
 
     def _shortlist(self, xq: Floats, cost: Cost) -> Ints:
         """(nq, K) keys of candidates by the index, and by newer vectors; what was compared is counted."""
-        start, index, step = time.perf_counter(), self._index, self._step
-        before = index.index.compared()
-        cut = xq if self._is_whole else prefix(xq, step.dim)
-        found = index.search(cut, self._length, self._images.allowed, step.effort)
-        compared = (index.index.compared() - before) / (len(xq) or 1) or float(self._images.keys)
-        read = compared * index.file_bytes / self._images.keys
-        cost.compared("shortlist", start, len(xq), compared * step.dim, read)
+        start, index, dim, keys = time.perf_counter(), self._index, self._step.dim, self._images.keys
+        before = self._compared()
+        found = self._find(xq if self._is_whole else prefix(xq, dim))
+        compared = (self._compared() - before) / (len(xq) or 1) or float(keys)
+        cost.compared("shortlist", start, len(xq), compared * dim, compared * index.file_bytes / keys)
         return found
 
 
@@ -234,7 +239,7 @@ def _exact(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None) -> tuple
 
 
 def last_step(
-    gallery: Gallery, xq: Floats, candidates: Ints, k: int, expand: int, cost: Cost
+    segments: Segments, xq: Floats, candidates: Ints, k: int, expand: int, cost: Cost
 ) -> tuple[Floats, Ints, tuple[Floats, Ints] | None]:
     """D and I (nq, k) of the candidates by all coordinates; where the query is expanded, those by itself too.
 
@@ -242,15 +247,15 @@ def last_step(
     would often be another.
     """
     dim = xq.shape[1]
-    D, I = rerank_step(gallery, xq, candidates, dim, max(k, expand), cost)  # noqa: E741
+    D, I = rerank_step(segments, xq, candidates, dim, max(k, expand), cost)  # noqa: E741
     cost.candidates += candidates.shape[1]
     if not expand:
         return D, I, None
     start = time.perf_counter()
-    mean = expanded(xq, I[:, :expand], gallery.segments.read)
-    first = rerank(mean, I[:, :1], gallery.segments, 1)
+    mean = expanded(xq, I[:, :expand], segments.read)
+    first = rerank(mean, I[:, :1], segments, 1)
     cost.took("rerank", start, len(xq))
-    behind = rerank_step(gallery, mean, candidates, dim, k, cost)
+    behind = rerank_step(segments, mean, candidates, dim, k, cost)
     return *put_first(*first, *behind), (D[:, :k], I[:, :k])
 
 
@@ -264,12 +269,12 @@ def put_first(D_first: Floats, first: Ints, D: Floats, I: Ints) -> tuple[Floats,
 
 
 def rerank_step(
-    gallery: Gallery, xq: Floats, candidates: Ints, dim: int, length: int, cost: Cost
+    segments: Segments, xq: Floats, candidates: Ints, dim: int, length: int, cost: Cost
 ) -> tuple[Floats, Ints]:
     """D and I (nq, length) of the candidates by their leading `dim` coordinates; what it takes is counted."""
     start = time.perf_counter()
     cut = xq if dim == xq.shape[1] else prefix(xq, dim)
-    D, I = rerank(cut, candidates, gallery.segments, length)  # noqa: E741
+    D, I = segments.derived(reranker)(cut, candidates, length)  # noqa: E741
     macs = candidates.shape[1] * dim
     cost.compared("rerank", start, len(xq), macs, macs * FLOAT16)
     return D, I
