@@ -123,10 +123,11 @@ def test_each_argument_has_a_line_of_its_own(package: str) -> None:
     folder = Path(importlib.import_module(package).__file__ or "").parent
     for file in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            for line in sections(node):
+            lines = sections(node)
+            known = names(node) if lines else set()
+            for line in lines:
                 entry = re.match(r"    (\w+, )+\w+: ", line)
                 assert not entry, f"{file.name}: {line}"
-                known = names(node)
                 later = re.findall(r"\. (\w+): ", line)
                 assert not [name for name in later if name in known], f"{file.name}: {line}"
 
