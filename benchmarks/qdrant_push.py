@@ -186,8 +186,7 @@ def table(result: dict[str, Any]) -> str:
             ", ".join(f"{vector['name']} {vector['index']}" for vector in push["vectors"]),
             f"{push['rate']:,.0f}",
             f"{min(push['rates']):,.0f} to {max(push['rates']):,.0f}",
-            f"{push['core_us_an_image']:,.0f}",
-            f"{min(push['core_us']):,.0f} to {max(push['core_us']):,.0f}",
+            *cores_of(push),
             f"{push['seconds']['building indexes']:.0f}",
             f"{push['own_memory_bytes'] / 1e6:,.0f}",
         )
@@ -201,6 +200,13 @@ def table(result: dict[str, Any]) -> str:
         f" {dead['points']:,} points were there, {dead['compared']} compared, {len(dead['faults'])} faults."
     )
     return f"{markdown(heads, rows)}\n\n{told}"
+
+
+def cores_of(push: dict[str, Any]) -> tuple[str, str]:
+    """What an image takes of the cores, and the least and the most of the parts; "-" if not measured."""
+    if "core_us" not in push:
+        return "-", "-"
+    return f"{push['core_us_an_image']:,.0f}", f"{min(push['core_us']):,.0f} to {max(push['core_us']):,.0f}"
 
 
 def forked(gallery_folder: Path, to: str, seconds: float | None = None) -> float | None:
