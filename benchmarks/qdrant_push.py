@@ -29,11 +29,13 @@ from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Event, Progress
 from matmamba_vision.upkeep.push import push, verify_pushed
 from measuring import RESULTS, prepare, write_json
-from structured import Floats, Structured
+from numpy.typing import NDArray
+from structured import Structured
 
 ROWS, GRAPH_ROWS, KILLED_ROWS, KILLS = 1_000_000, 50_000, 20_000, 20
 FULL, DIM, EVERY = 512, 64, 50_000
 SEED = 7
+Floats = NDArray[np.float64]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -192,8 +194,8 @@ def table(result: dict[str, Any]) -> str:
         )
         for push in (result["push"], result["graph"])
     ]
-    heads = ("images", "vectors", "images/s", "of each part", "µs of a core an image", "of each part")
-    heads += ("building, s", "own memory, MB")
+    names = ("images", "vectors", "images/s", "of each part", "µs of a core an image", "of each part")
+    heads = (*names, "building, s", "own memory, MB")
     dead = result["killed"]
     told = (
         f"{dead['kills']} pushes of {dead['rows']:,} images were killed at random moments: in the end"
