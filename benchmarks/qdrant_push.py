@@ -29,11 +29,13 @@ from matmamba_vision.measures.environment import environment
 from matmamba_vision.progress import Event, Progress
 from matmamba_vision.upkeep.push import push, verify_pushed
 from measuring import RESULTS, prepare, write_json
-from structured import Floats, Structured
+from numpy.typing import NDArray
+from structured import Structured
 
 ROWS, GRAPH_ROWS, KILLED_ROWS, KILLS = 1_000_000, 50_000, 20_000, 20
 FULL, DIM, EVERY = 512, 64, 50_000
 SEED = 7
+Floats = NDArray[np.float64]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -186,21 +188,27 @@ def table(result: dict[str, Any]) -> str:
             ", ".join(f"{vector['name']} {vector['index']}" for vector in push["vectors"]),
             f"{push['rate']:,.0f}",
             f"{min(push['rates']):,.0f} to {max(push['rates']):,.0f}",
-            f"{push['core_us_an_image']:,.0f}",
-            f"{min(push['core_us']):,.0f} to {max(push['core_us']):,.0f}",
+            *cores_of(push),
             f"{push['seconds']['building indexes']:.0f}",
             f"{push['own_memory_bytes'] / 1e6:,.0f}",
         )
         for push in (result["push"], result["graph"])
     ]
-    heads = ("images", "vectors", "images/s", "of each part", "µs of a core an image", "of each part")
-    heads += ("building, s", "own memory, MB")
+    names = ("images", "vectors", "images/s", "of each part", "µs of a core an image", "of each part")
+    heads = (*names, "building, s", "own memory, MB")
     dead = result["killed"]
     told = (
         f"{dead['kills']} pushes of {dead['rows']:,} images were killed at random moments: in the end"
         f" {dead['points']:,} points were there, {dead['compared']} compared, {len(dead['faults'])} faults."
     )
     return f"{markdown(heads, rows)}\n\n{told}"
+
+
+def cores_of(push: dict[str, Any]) -> tuple[str, str]:
+    """What an image takes of the cores, and the least and the most of the parts; "-" if not measured."""
+    if "core_us" not in push:
+        return "-", "-"
+    return f"{push['core_us_an_image']:,.0f}", f"{min(push['core_us']):,.0f} to {max(push['core_us']):,.0f}"
 
 
 def forked(gallery_folder: Path, to: str, seconds: float | None = None) -> float | None:

@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import scale_runs
 
     start = time.perf_counter()
-    result = scale_runs.measured(options.quick)
+    kept = json.loads(options.figures.read_text()) if options.search_only else None
+    result = scale_runs.measured(options.quick, kept)
     result = {"seconds": round(time.perf_counter() - start), **result}
     print(json.dumps(result["checks"], indent=1))
     if options.output:
@@ -70,6 +71,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="tiny runs; writes only to a given --output")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: results/scale.json")
+    parser.add_argument(
+        "--search-only", action="store_true", help="measure search alone; the rest stays as --figures has it"
+    )
     asked = parser.add_argument_group("predictions")
     asked.add_argument("--predict", action="store_true", help="say what the numbers below take")
     asked.add_argument("--figures", type=Path, default=RESULTS / "scale.json", help="that were measured")

@@ -112,6 +112,15 @@ def test_what_a_row_takes_is_told_from_what_its_comparisons_take() -> None:
     assert min(scale_runs.parts(works, [5.0, 5.0, 4.0])) >= 0
 
 
+def test_search_alone_leaves_the_rest_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, new = scale.read("scale"), {"what": "memory", "case": "5 rows"}
+    monkeypatch.setattr(scale_runs, "searching_of", lambda *_: ({"call_ms": 7.0}, [new]))
+    found = scale_runs.measured(True, kept)
+    assert found["figures"] == {**kept["figures"], "search": {"call_ms": 7.0}}
+    assert found["checks"] == [*(one for one in kept["checks"] if not one["case"].endswith("rows")), new]
+    assert len(found["checks"]) > 5
+
+
 def test_a_shortlist_grows_like_the_square_root_and_exact_search_with_the_rows() -> None:
     rows = 2**20
     assert capacity.compared(4 * rows, 64, 16) == 2 * capacity.compared(rows, 64, 16)

@@ -124,15 +124,8 @@ def evaluate(
     with _working_folder(place) as folder:
         workshop = Workshop(folder / "encoded", reader)
         with workshop.open(splits, about, tried.query_widths, stored) as experiment:
-            tables = tables_of(
-                experiment,
-                tried,
-                wanted,
-                seed=seed,
-                folder=folder / "encoded",
-                report=report,
-                modes=wanted_modes,
-            )
+            kept = folder / "encoded"
+            tables = tables_of(experiment, tried, wanted, seed, kept, report, wanted_modes)
     study = Study(
         checkpoint=Path(known.name),
         digest=known.digest,

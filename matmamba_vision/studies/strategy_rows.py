@@ -29,7 +29,7 @@ ROWS_FILE = "rows.jsonl"
 OVER = "over single-shot"
 
 
-class Asked(Protocol):
+class Subject(Protocol):
     """What strategies are tried on."""
 
     @property
@@ -64,7 +64,7 @@ class StrategyRows:
         report: is told how far it is.
     """
 
-    def __init__(self, asked: Asked, grid: Grid, seed: int, folder: Path | None, report: Reporter) -> None:
+    def __init__(self, asked: Subject, grid: Grid, seed: int, folder: Path | None, report: Reporter) -> None:
         self._asked, self._grid, self._seed, self._report = asked, grid, seed, report
         self._file = None if folder is None else folder / ROWS_FILE
 

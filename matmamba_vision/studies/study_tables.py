@@ -23,7 +23,6 @@ def tables_of(
     experiment: Experiment,
     grid: Grid,
     wanted: Sequence[tuple[Strategy, float]],
-    *,
     seed: int,
     folder: Path,
     report: Reporter,

@@ -133,7 +133,7 @@ def test_a_gate_that_falls_back_is_counted_and_not_listed(
     kept, fallen = gates[0] | {"falls_back": ""}, gates[1] | {"falls_back": SENDS_ALL, "query_width": "1/7"}
     single_shots = [row for row in results["rows"] if row["strategy"] == "single-shot"]
     for rows, listed in (([kept, fallen], True), ([fallen], False)):
-        study = job.Study(
+        made = study.Study(
             **{"checkpoint": Path("file"), "digest": "", "data": {}, "environment": {}, "exact": []},  # type: ignore[arg-type]
             settings=results["settings"],
             images=results["images"],
@@ -141,7 +141,7 @@ def test_a_gate_that_falls_back_is_counted_and_not_listed(
             notes=notes_of(rows),
         )
         capsys.readouterr()
-        _print(Console(), study)
+        _print(Console(), made)
         printed = capsys.readouterr().out
         assert "1/7" not in printed
         assert bool(re.search(r"^ *gated$", printed, re.MULTILINE)) == listed

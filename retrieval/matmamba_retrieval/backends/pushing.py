@@ -30,7 +30,7 @@ PATH_BLOCK = 1 << 16
 SAMPLED = 200
 # Between two notes of how far it is; what came after the last is pushed again by a continued push.
 NOTE_SECONDS = 10.0
-REPLACE = "push this gallery to another place, or with `replace` (`matmamba gallery push --replace`)"
+REPLACE = "push this gallery to another place, or with `replace` (`matmamba gallery push`)"
 
 
 @dataclass(frozen=True, kw_only=True)
