@@ -181,6 +181,13 @@ def test_a_path_that_is_empty_is_not_this_folder(name: str, place: Path, gallery
     assert written(place) == before
 
 
+def test_a_checkpoint_that_is_not_there_leaves_no_run(place: Path) -> None:
+    before = written(place)
+    with pytest.raises(MatMambaError, match=r"^resume is 'no/where': it can be no, auto, or a checkpoint"):
+        mv.train({"output": "new", "data": {"name": "digits"}}, resume="no/where")
+    assert written(place) == before
+
+
 def test_a_format_that_is_none_is_named() -> None:
     with pytest.raises(MatMambaError, match=r"^form is 'none': it can be a format that FFmpeg reads"):
         mv.watch("videos/first.mp4", "g", model="model", form="none")
