@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,7 @@ def save_checkpoint(
     from .models import MatMamba
 
     require("model", model, MatMamba)
+    require("classes", classes, Sequence[str])
     require("run", run, dict[str, Any] | None)
     require("dtype", dtype, torch.dtype | None)
     file = checkpoint_file(path)

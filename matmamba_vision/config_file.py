@@ -72,7 +72,7 @@ def filled(kind: type[C], values: Any, source: str, defaults: C | None = None) -
     try:
         merged = omegaconf.OmegaConf.merge(
             omegaconf.OmegaConf.structured(kind if defaults is None else defaults),
-            omegaconf.OmegaConf.create(values),
+            omegaconf.OmegaConf.create(dict(values)),
         )
         return cast("C", omegaconf.OmegaConf.to_object(merged))
     # The second is what it raises for a list where keys belong, or keys where a list belongs.
@@ -100,7 +100,9 @@ def _fault(kind: type[Any], values: Mapping[str, Any], before: str = "") -> str 
 def _takes(kind: type[Any], values: Mapping[str, Any]) -> bool:
     """Whether these values of a dataclass are of its types, or can be read as such."""
     try:
-        omegaconf.OmegaConf.merge(omegaconf.OmegaConf.structured(kind), omegaconf.OmegaConf.create(values))
+        omegaconf.OmegaConf.merge(
+            omegaconf.OmegaConf.structured(kind), omegaconf.OmegaConf.create(dict(values))
+        )
     except (omegaconf.errors.OmegaConfBaseException, TypeError):
         return False
     return True

@@ -11,7 +11,7 @@ from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from matmamba_common.settings import require
-from matmamba_common.words import shown
+from matmamba_common.words import in_words, shown
 
 from .errors import ConfigError, refusals
 
@@ -32,9 +32,10 @@ def public_call(call: F) -> F:
 
     Raises:
         TypeError: an argument is of another type than its annotation says; the message names it.
-        ConfigError: a number that is none (NaN).
+        ConfigError: a number that is none (NaN), or a path that is empty.
     """
-    names = [*inspect.signature(call).parameters]
+    parameters = inspect.signature(call).parameters
+    names = [*parameters]
 
     @wraps(call)
     def checked(*values: Any, **named: Any) -> Any:
@@ -42,6 +43,9 @@ def public_call(call: F) -> F:
         for name, value in (*zip(names, values, strict=False), *named.items()):
             if name in hints:
                 _require(name, value, hints[name])
+                # It would be the folder where the program runs.
+                if value == "" != parameters[name].default and _has_path(hints[name]):
+                    raise ConfigError(f"{name} is empty: it can be {in_words(hints[name])}")
         with refusals():
             return call(*values, **named)
 
@@ -81,6 +85,10 @@ def _is_plain(hint: Any) -> bool:
     inner = get_args(hint) if get_origin(hint) in (Union, UnionType, *LISTS) else ()
     kinds = [one for one in inner if one is not ...]
     return all(map(_is_plain, kinds)) if kinds else (get_origin(hint) or hint) in PLAIN
+
+
+def _has_path(hint: Any) -> bool:
+    return any((get_origin(one) or one) is os.PathLike for one in (hint, *get_args(hint)))
 
 
 def _has_list(hint: Any) -> bool:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from matmamba_common.errors import ConfigError
+from matmamba_common.words import shown
+
 from .backlog import Backlog
 from .errors import BrokenVideoError
 from .reading import Limits
@@ -52,6 +55,18 @@ def is_recording(source: str) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  a name, as libavformat takes it
     except (OSError, ValueError):
         return "://" not in source and source != STDIN and not re.match(r"\w+:", source)
+
+
+def _require_format(name: str) -> None:
+    """Raise `ConfigError` for what is no format that libavformat reads."""
+    import av
+
+    try:
+        known = not name or av.ContainerFormat(name, "r").is_input
+    except ValueError:
+        known = False
+    if not known:
+        raise ConfigError(f"form is {shown(name)}: it can be a format that FFmpeg reads, such as rtsp")
 
 
 def shown_source(source: str) -> str:
@@ -142,6 +157,7 @@ class LiveStream:
     def _connected(self, place: str) -> InputContainer:
         import av
 
+        _require_format(self._form)
         with self._faults():
             container = av.open(
                 place,

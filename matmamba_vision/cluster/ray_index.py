@@ -153,7 +153,7 @@ def _wherever_read(images: Any, ids: Sequence[str] | None) -> tuple[Any, Sequenc
     """Images and ids, with paths that lead to the same files from every folder of every machine."""
     if isinstance(images, (str, os.PathLike)):
         place = os.fspath(images)
-        return (place if is_url(place) else str(absolute(Path(place)))), ids
+        return (place if is_url(place) or not place else str(absolute(Path(place)))), ids
     if isinstance(images, Sequence) and not isinstance(images, (bytes, bytearray, memoryview)):
         paths = [os.fspath(image) for image in images if isinstance(image, (str, os.PathLike))]
         if ids is None and len(paths) == len(images):

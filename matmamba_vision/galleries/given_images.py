@@ -163,6 +163,8 @@ def collection_of(
         unused = [name for name, value in (("ids", ids), ("labels", labels)) if value is not None]
         if unused:
             raise ConfigError(f"{unused[0]} means nothing for a place or a collection, which has its own")
+    if isinstance(images, str) and not images:
+        raise ConfigError(f"{name} is empty: it can be a folder, a Parquet file or a shard")
     if isinstance(images, (str, os.PathLike)):
         from matmamba_datasets import open_images
 

@@ -22,7 +22,7 @@ PICKLED = (".bin", ".pt", ".pth")
 SUFFIXES = (".safetensors", *PICKLED)
 
 
-def locate(source: Path | str, config: Config | None) -> tuple[Path, Config]:
+def locate(source: str | os.PathLike[str], config: Config | None) -> tuple[Path, Config]:
     """The weights' file meant by a path or a Hub name, and `config`, or else the config that lies with it.
 
     Raises:

@@ -24,7 +24,7 @@ from ..progress import Reporter
 from ..training import Position, Saves, Training, end_training, fit, make_accelerator, named_losses
 from .agreement import from_first, hold_folder, require_same_start
 from .recorder import Recorder, RunParts
-from .resume import Found, find_checkpoint
+from .resume import Found, find_checkpoint, require_there
 from .run_batches import measured_on
 from .trackers import trackers_of
 from .train_config import TrainConfig
@@ -107,6 +107,8 @@ def run_training(
     output, saves = Path(config.output), Saves(Path(config.output) / "checkpoints", config.save.keep)
     with ExitStack() as stack:
         stack.enter_context(named_losses())
+        # Before the folder is made.
+        from_first(accelerator, lambda: require_there(resume))
         folder = hold_folder(accelerator, output)
         if folder:
             stack.callback(folder.release)

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.words import shown
+
 from ..checkpoint import checkpoint_file
 from ..config_file import as_plain, flat
 from ..errors import ConfigError
 from ..training import ResumeError, Saves
-from ..training.saving import read_state
+from ..training.saving import STATE, read_state
 from .train_config import TrainConfig
 
 # Keys that change nothing about the losses of a run.
@@ -35,6 +37,15 @@ FREE = (
 )
 
 Found = tuple[Path, dict[str, Any]]
+
+
+def require_there(resume: str) -> None:
+    """Raise `ResumeError` if `resume` names a checkpoint, and there is none."""
+    if resume not in ("no", "auto") and not (Path(resume) / STATE).is_file():
+        raise ResumeError(
+            f"resume is {shown(resume)}: it can be no, auto, or a checkpoint of the run, such as"
+            " RUN/checkpoints/step-00000100"
+        )
 
 
 def find_checkpoint(config: TrainConfig, saves: Saves, resume: str) -> Found | None:

@@ -169,6 +169,30 @@ def test_a_number_that_is_none_is_named(name: str, place: Path, gallery: mv.Imag
     assert written(place) == before
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_a_path_that_is_empty_is_not_this_folder(name: str, place: Path, gallery: mv.ImageGallery) -> None:
+    """Unless it stands for none, as in a call without it."""
+    call, given = called(name, gallery)
+    before = written(place)
+    for argument, parameter in inspect.signature(call).parameters.items():
+        if "PathLike" in str(parameter.annotation) and parameter.default != "":
+            with pytest.raises((MatMambaError, TypeError)):
+                call(**{**given, **INSTEAD.get((name, argument), {}), argument: ""})
+    assert written(place) == before
+
+
+def test_a_checkpoint_that_is_not_there_leaves_no_run(place: Path) -> None:
+    before = written(place)
+    with pytest.raises(MatMambaError, match=r"^resume is 'no/where': it can be no, auto, or a checkpoint"):
+        mv.train({"output": "new", "data": {"name": "digits"}}, resume="no/where")
+    assert written(place) == before
+
+
+def test_a_format_that_is_none_is_named() -> None:
+    with pytest.raises(MatMambaError, match=r"^form is 'none': it can be a format that FFmpeg reads"):
+        mv.watch("videos/first.mp4", "g", model="model", form="none")
+
+
 @pytest.mark.parametrize("name", [name for name in CALLS if "." in name])
 def test_a_closed_gallery_says_so(name: str, place: Path, gallery: mv.ImageGallery) -> None:
     call, given = called(name, gallery)
