@@ -84,8 +84,9 @@ class Row:
         """The row as it is judged on the other processor."""
         if self.on_intel is None:
             return self
-        bound = "at_least" if self.at_most is None else "at_most"
-        return replace(self, **{bound: self.on_intel})
+        if self.at_most is None:
+            return replace(self, at_least=self.on_intel)
+        return replace(self, at_most=self.on_intel)
 
     def is_worse(self, found: Spread | None, there: Spread | None) -> bool:
         """Whether what the other processor reached is farther from its target, or all that there is."""
