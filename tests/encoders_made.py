@@ -9,8 +9,10 @@ from typing import Any
 
 import matmamba_vision as mv
 import numpy as np
+import onnx
 import timm
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -53,17 +55,20 @@ def colour_texts(texts: Sequence[str]) -> Tensor:
 
 
 def onnx_file(file: Path) -> Path:
-    """`MeanColour` in an ONNX file."""
-    torch.onnx.export(
-        MeanColour().eval(),
-        (torch.zeros(2, *INPUT["input_size"]),),
-        str(file),
-        input_names=["images"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    """`MeanColour` in an ONNX file, node by node: an export of PyTorch takes seconds."""
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
+        helper.make_node("Add", ["means", "little"], ["colours"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([2, 3]), "axes"),
+        numpy_helper.from_array(np.array(0.1, dtype=np.float32), "little"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *INPUT["input_size"]])
+    colours = helper.make_tensor_value_info("colours", TensorProto.FLOAT, ["batch", DIM])
+    graph = helper.make_graph(nodes, "colour", [images], [colours], constants)
+    opset = helper.make_opsetid("", 18)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), file)
     return file
 
 

@@ -20,6 +20,8 @@ from encoders_made import clip_folder
 from made_videos import at_rate, cuts, write_video
 from matmamba_retrieval import Gallery
 from matmamba_vision.cli import main
+from matmamba_vision.serving.settings import Settings
+from matmamba_vision.video import frame_search
 from PIL import Image
 from timm.models._hub import save_for_hf
 
@@ -196,7 +198,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(made: Path, tmp_path: Path) -> Iterator[Path]:
+def soon_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services and watchers measure their widths for a tenth of the time."""
+    defaults = Settings.__init__.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "measure_s", 0.15)
+    monkeypatch.setattr(frame_search, "MEASURE_S", 0.05)
+
+
+@pytest.fixture
+def world(made: Path, tmp_path: Path, soon_measured: None) -> Iterator[Path]:
     """A copy of the folder, as the working directory."""
     folder = tmp_path / "world"
     shutil.copytree(made, folder, symlinks=True, copy_function=copy)
