@@ -109,7 +109,7 @@ def require_number(name: str, value: Any) -> None:
     """
     require(name, value, float)
     if value != value:
-        raise ConfigError(f"{name} is not a number")
+        raise ConfigError(f"{name} is nan: it can be a number")
 
 
 def require_folder(name: str, folder: Any, written: str = "a folder") -> Path:

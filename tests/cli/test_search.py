@@ -220,7 +220,7 @@ def test_vectors_that_do_not_fit_are_named(
     ("flags", "message"),
     [
         (["--shortlist", "0"], "shortlist is 0"),
-        (["--min-score", "nan"], "min_score is not a number"),
+        (["--min-score", "nan"], "min_score is nan: it can be a number"),
         (["--strategy", "single-shot", "--dim", "8"], "mean nothing for strategy single-shot"),
         (["--html", "none/page.html"], "there is no folder none"),
         (["--html", "."], "is a folder"),
