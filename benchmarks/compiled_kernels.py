@@ -6,8 +6,8 @@ cores, or takes more registers or shared memory than its row of the table allows
 which another Triton was installed, the same with that one, for the GPUs on which it is used.
 
 The file, results/compiled_kernels.json, is written after each section: a version of Triton, a GPU and a type.
-The same command goes on behind those that hold for the kernels and the table as they are; what was compiled
-of a section is in Triton's cache.
+The same command goes on where the file stops: rows of kernels that were changed since are compiled again, and
+what the table has besides. What was compiled of a section is in Triton's cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -36,6 +36,7 @@ import triton  # noqa: E402
 from matmamba_vision.measures.environment import environment  # noqa: E402
 from matmamba_vision.ops.triton import candidates, known_trials, oldest, trials  # noqa: E402
 from matmamba_vision.ops.triton.ahead import Compilation, MachineCode, compile_job, recorded  # noqa: E402
+from matmamba_vision.ops.triton.block.block_trials import block_trials  # noqa: E402
 from matmamba_vision.ops.triton.candidates import HOPPER, Launch, Shapes, rows_of  # noqa: E402
 from matmamba_vision.ops.triton.chosen import trying  # noqa: E402
 from measuring import RESULTS, write_json  # noqa: E402
@@ -46,8 +47,11 @@ CPU = torch.device("cpu")
 # The oldest Triton that is compiled with, beside the pinned one.
 OLDER = ".".join(map(str, oldest.OLDEST))
 DTYPES = ("bfloat16", "float16", "float32")
-# Heads, states and types at the ends of what kernels take.
+# Heads, states and types at the ends of what kernels for each part take.
 ENDS = ((128, 256, "bfloat16"), (8, 16, "float16"), (64, 64, "bfloat16"))
+# Heads of registered models; heads and states of other blocks.
+OF_MODELS = (16, 32)
+OTHER_BLOCKS = ((16, 64), (32, 64), (64, 64), (64, 128))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +122,48 @@ def names_of(section: Section) -> set[tuple[str, str, str]]:
     }
 
 
-def sources() -> str:
-    """The same as long as kernels and what launches them do, comments apart."""
-    found = hashlib.sha256()
-    folder = Path(candidates.__file__).parent
-    for file in sorted(folder.rglob("*.py")):
-        text = file.read_text()
-        if any(sign in text for sign in SIGNS):
-            found.update(f"{file.relative_to(folder)} {_without_documentation(text)}".encode())
-    return found.hexdigest()[:16]
+def sources() -> dict[str, str]:
+    """By kernel, the same as long as it and what launches it do, comments apart."""
+    known = {file: dumped for file, text in _files().items() if (dumped := _without_documentation(text))}
+    found = dict[str, str]()
+    for kernel in candidates.TABLE:
+        own = hashlib.sha256()
+        for file in sorted(
+            _with_imports({file for file, dumped in known.items() if f"'{kernel}'" in dumped})
+        ):
+            own.update(f"{file} {known[file]}".encode())
+        found[kernel] = own.hexdigest()[:16]
+    return found
 
 
-# What is in a file of kernels, or of what launches them.
-SIGNS = ("@triton.jit", "@on_device_of", "class TrainingConfig", "class BlockConfig")
+FOLDER = Path(candidates.__file__).parent
+# What is in a file of kernels, or of what launches them; and in one that says how.
+CODE, CONFIGS = ("@triton.jit", "@on_device_of"), ("class TrainingConfig", "class BlockConfig")
+# Of the latter trials read defaults and this; blocks in inference are launched by the table.
+CHOSEN = "default_training_config"
+
+
+def _files() -> dict[Path, str]:
+    texts = {file.relative_to(FOLDER): file.read_text() for file in FOLDER.rglob("*.py")}
+    return {file: text for file, text in texts.items() if any(sign in text for sign in CODE + CONFIGS)}
+
+
+def _with_imports(files: set[Path]) -> set[Path]:
+    """These files of kernels, and those that they import."""
+    known, found, left = _files(), set[Path](), sorted(files)
+    while left:
+        file = left.pop()
+        if file in known and file not in found:
+            found.add(file)
+            left += _imported(file, known[file])
+    return found
+
+
+def _imported(file: Path, text: str) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and 0 < node.level <= len(file.parents):
+            place = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            yield from [Path(f"{place}.py"), *(place / f"{alias.name}.py" for alias in node.names)]
 
 
 def _without_documentation(text: str) -> str:
@@ -138,7 +171,13 @@ def _without_documentation(text: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             node.body = node.body[1:]
+    if not any(sign in text for sign in CODE):
+        tree.body = [node for node in tree.body if _is_of_trials(node)]
     return ast.dump(tree)
+
+
+def _is_of_trials(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and node.name == CHOSEN)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,22 +185,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     if options.quick:
-        return _end(compiled(options, options.gpus, options.dtypes), options.output, {})
+        sections = [Section(short(triton.__version__), gpu, DTYPES[0]) for gpu in options.gpus]
+        return _end([row for known in sections for row in compiled(options, known)], options.output, {})
     head = {"command": " ".join(("benchmarks/compiled_kernels.py", *map(str, words))), **environment()}
+    head["sources"] = sources()
     rows = [] if options.again else still_true(options.output)
     for section in _sections(options):
-        if section in {section_of(row) for row in rows}:
+        known = {_name(row) for row in rows if section_of(row) == section}
+        if known >= _names_asked(section, options):
             continue
         start = time.perf_counter()
         own = section.triton == short(triton.__version__)
-        one = (options, [section.gpu], [section.dtype])
-        found = compiled(*one) if own else _by_another(*one)
+        found = compiled(options, section, known) if own else _by_another(options, section, rows)
         rows += found
-        if not options.kernels and {_name(row) for row in found} != names_of(section):
-            break
-        write_json(options.output, {**head, "sources": sources(), "rows": rows})
+        write_json(options.output, {**head, "rows": rows})
         print(f"{section}: {len(found)} launches, {time.perf_counter() - start:.0f} s", flush=True)
-    return _end(rows, options.output, {**head, "sources": sources()})
+        if not {_name(row) for row in found} | known >= _names_asked(section, options):
+            break
+    return _end(rows, options.output, head)
+
+
+def _names_asked(section: Section, options: argparse.Namespace) -> set[tuple[str, str, str]]:
+    return {name for name in names_of(section) if not options.kernels or name[0] in options.kernels}
 
 
 def _end(rows: Sequence[dict[str, Any]], output: Path | None, head: Mapping[str, Any]) -> int:
@@ -182,15 +227,15 @@ def _sections(options: argparse.Namespace) -> list[Section]:
 
 
 def still_true(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file in whose sections nothing was changed since."""
-    found = json.loads(file.read_text()) if file.is_file() and file.stat().st_size else {}
-    if found.get("sources") != sources():
-        return []
-    parts: dict[Section, list[dict[str, Any]]] = {}
-    for row in found["rows"]:
-        parts.setdefault(section_of(row), []).append(row)
-    whole = {section for section, rows in parts.items() if {_name(row) for row in rows} == names_of(section)}
-    return [row for section in parts if section in whole for row in parts[section]]
+    """The rows of a file that the table still has, of kernels that were not changed since."""
+    found = json.loads(file.read_text()) if file.is_file() and file.stat().st_size else {"rows": []}
+    before, now = found.get("sources", {}), sources()
+    names = {section: names_of(section) for section in {section_of(row) for row in found["rows"]}}
+    return [
+        row
+        for row in found["rows"]
+        if before.get(row["kernel"]) == now.get(row["kernel"]) and _name(row) in names[section_of(row)]
+    ]
 
 
 def _name(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -226,12 +271,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def wanted_trials(dtypes: Sequence[str], gpu: int) -> list[trials.KernelTrial]:
-    """What models launch in these types, and the ends of what kernels take."""
-    found = known_trials.all_trials(dtypes, (16, 32), gpu)
+    """What models launch in these types, other blocks, and the ends of what kernels for each part take."""
+    found = known_trials.all_trials(dtypes, OF_MODELS, gpu)
+    for dtype in dtypes:
+        for head_dim, state_dim in OTHER_BLOCKS:
+            for length, batch in known_trials.BATCHES.items():
+                found += block_trials(getattr(torch, dtype), head_dim, state_dim, length, batch, gpu)
     for head_dim, state_dim, dtype in ENDS:
         if dtype in dtypes:
             found += trials.scans(getattr(torch, dtype), head_dim, state_dim, 1100, 1)
-    return found
+    # Those of one class once.
+    return list({(trial.name, trial.shapes): trial for trial in found}.values())
 
 
 def some_trials(gpu: int) -> list[trials.KernelTrial]:
@@ -242,46 +292,52 @@ def some_trials(gpu: int) -> list[trials.KernelTrial]:
     return [trial for trial in found if trial.shapes.tokens in ("", "up to 512")] + longer
 
 
-def compiled(options: argparse.Namespace, gpus: Sequence[int], dtypes: Sequence[str]) -> list[dict[str, Any]]:
-    """For each GPU and each row what the compiler made of it, and what is wrong with that."""
-    found = list[dict[str, Any]]()
+def compiled(
+    options: argparse.Namespace, section: Section, known: Collection[tuple[str, str, str]] = ()
+) -> list[dict[str, Any]]:
+    """For each row that is not known what the compiler made of it, and what is wrong with that."""
+    gpu = section.gpu
+    wanted = some_trials(gpu) if options.quick else wanted_trials([section.dtype], gpu)
+    rows = list(
+        rows_to_compile(wanted, gpu, firsts_alone=options.quick, kernels=options.kernels, known=known)
+    )
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        for gpu in gpus:
-            known = some_trials(gpu) if options.quick else wanted_trials(dtypes, gpu)
-            rows = list(rows_to_compile(known, gpu, firsts_alone=options.quick, kernels=options.kernels))
-            jobs = {job.key: job for row in rows for job in row.jobs}
-            running = {key: pool.submit(_compile, job, gpu) for key, job in jobs.items()}
-            wait(running.values(), options.seconds)
-            codes = {key: code.result() for key, code in running.items() if code.done()}
-            whole = [row for row in rows if all(job.key in codes for job in row.jobs)]
-            found += [described(row, [codes[job.key] for job in row.jobs], gpu) for row in whole]
-            if len(whole) < len(rows):
-                pool.shutdown(wait=False, cancel_futures=True)
-                break
-    return found
+        jobs = {job.key: job for row in rows for job in row.jobs}
+        running = {key: pool.submit(_compile, job, gpu) for key, job in jobs.items()}
+        wait(running.values(), options.seconds)
+        codes = {key: code.result() for key, code in running.items() if code.done()}
+        pool.shutdown(wait=False, cancel_futures=True)
+    whole = [row for row in rows if all(job.key in codes for job in row.jobs)]
+    return [described(row, [codes[job.key] for job in row.jobs], gpu) for row in whole]
 
 
 def rows_to_compile(
-    known: Iterable[trials.KernelTrial],
+    wanted: Iterable[trials.KernelTrial],
     gpu: int,
     firsts_alone: bool = False,
     kernels: Sequence[str] | None = None,
+    known: Collection[tuple[str, str, str]] = (),
 ) -> Iterator[Row]:
-    """The rows of the table for the kernels of these trials, or for some of them."""
-    for trial in known:
-        wanted = [kernel for kernel in trial.kernels if not kernels or kernel in kernels]
-        if not wanted:
+    """The rows of the table for the kernels of these trials, or some of them, but those that are known."""
+    for trial in wanted:
+        rows = [
+            (kernel, number == 0, launch)
+            for kernel in trial.kernels
+            if not kernels or kernel in kernels
+            for number, launch in enumerate(rows_of(kernel, trial.shapes)[: 1 if firsts_alone else None])
+            if (kernel, str(trial.shapes), launch.name) not in known
+        ]
+        if not rows:
             continue
         work = trial.prepare(CPU, 1, False).work
         usual = {job.key for job in recorded(work, gpu)}
-        for kernel in wanted:
-            for number, launch in enumerate(rows_of(kernel, trial.shapes)[: 1 if firsts_alone else None]):
-                with trying(kernel, launch):
-                    # A tile of one kernel is that of others: they are compiled for it, too.
-                    launched = recorded(work, gpu)
-                jobs = tuple(job for job in launched if job.is_of(kernel) or job.key not in usual)
-                assert jobs, f"{trial} does not launch {kernel}"
-                yield Row(kernel=kernel, shapes=trial.shapes, launch=launch, first=number == 0, jobs=jobs)
+        for kernel, first, launch in rows:
+            with trying(kernel, launch):
+                # A tile of one kernel is that of others: they are compiled for it, too.
+                launched = recorded(work, gpu)
+            jobs = tuple(job for job in launched if job.kernel == kernel or job.key not in usual)
+            assert jobs, f"{trial} does not launch {kernel}"
+            yield Row(kernel=kernel, shapes=trial.shapes, launch=launch, first=first, jobs=jobs)
 
 
 def _compile(job: Compilation, gpu: int) -> MachineCode | str:
@@ -329,24 +385,27 @@ def faults_of(code: MachineCode, launch: Launch) -> list[str]:
 
 
 def _by_another(
-    options: argparse.Namespace, gpus: Sequence[int], dtypes: Sequence[str]
+    options: argparse.Namespace, section: Section, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The same by the Triton that was installed into a folder, in a process of its own."""
+    """The same by the Triton that was installed into a folder, in a process that goes on behind `rows`."""
     folder: Path = options.also
     if not (folder / "triton").is_dir():
         raise SystemExit(
             f"compiled_kernels.py: there is no Triton in {folder}: pip install --target makes it"
         )
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        words = ["--output", file.name, "--workers", str(options.workers), "--dtypes", *dtypes]
-        words += ["--gpus", *map(str, gpus), *(["--kernels", *options.kernels] if options.kernels else [])]
+    known = [row for row in rows if section_of(row) == section]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"sources": sources(), "rows": known}, file)
+        file.flush()
+        words = ["--output", file.name, "--workers", str(options.workers), "--dtypes", section.dtype]
+        words += ["--gpus", str(section.gpu), *(["--kernels", *options.kernels] if options.kernels else [])]
         command = [sys.executable, __file__, *words]
         places = [str(folder.resolve()), os.environ.get("PYTHONPATH", "")]
-        known = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+        known_places = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
         # What has faults ends with 1, and has written them.
-        if subprocess.run(command, env=known, check=False, stdout=subprocess.DEVNULL).returncode > 1:
+        if subprocess.run(command, env=known_places, check=False, stdout=subprocess.DEVNULL).returncode > 1:
             raise SystemExit(f"compiled_kernels.py: {' '.join(command)} failed")
-        return list(json.loads(Path(file.name).read_text())["rows"])
+        return list(json.loads(Path(file.name).read_text())["rows"])[len(known) :]
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:

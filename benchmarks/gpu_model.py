@@ -98,6 +98,21 @@ class Sizes:
         return ceil(self.tokens / self.tile) * self.tile / self.tokens
 
     @property
+    def padding_of_states(self) -> float:
+        """The same of the tiles of training, which has the state form at any length."""
+        return ceil(self.tokens / STATE) * STATE / self.tokens
+
+    @property
+    def in_tiles(self) -> float:
+        """Tokens that a token of training looks at directly, those that there are not as well."""
+        return STATE * self.padding_of_states
+
+    @property
+    def states(self) -> float:
+        """Bytes for a token of the states between tiles, in training."""
+        return HALF * self.inner * self.state * self.padding_of_states / STATE
+
+    @property
     def seen(self) -> float:
         """Tokens that a token looks at directly, on average, its own tile whole."""
         return self.tile * ((ceil(self.tokens / self.tile) + 1) / 2 if self.quadratic else 1)
@@ -134,11 +149,45 @@ def inference(sizes: Sizes) -> list[Work]:
     ]
 
 
+def training_forward(sizes: Sizes) -> list[Work]:
+    """The launches of a block's forward in training, of tiles of 64 at any length, and what is kept."""
+    projection, output = inference(sizes)[0], inference(sizes)[3]
+    stream, inner, shared = HALF * sizes.dim, HALF * sizes.inner, 2 * HALF * sizes.state
+    decays, scores, sums = 2 * SINGLE * sizes.heads, HALF * STATE, SINGLE * ceil(sizes.inner / 64)
+    through = sizes.state * sizes.padding_of_states
+    return [
+        Work(name="norm", bytes=2 * stream),
+        projection,
+        Work(
+            name="convolution, decays, scores",
+            bytes=2 * (inner + shared) + HALF * sizes.heads + decays + scores,
+            operations=2 * sizes.state * sizes.in_tiles,
+            by="scan",
+        ),
+        Work(
+            name="states of tiles",
+            bytes=inner + shared / 2 + decays + sizes.states,
+            operations=2 * sizes.inner * through,
+            by="scan",
+        ),
+        Work(
+            name="scan, gate",
+            bytes=3 * inner + shared / 2 + decays + scores + sums + sizes.states,
+            operations=2 * sizes.inner * (sizes.in_tiles + through),
+            by="scan",
+        ),
+        output,
+        Work(name="norm factor", bytes=2 * stream + sums),
+        Work(name="residual", bytes=3 * stream),
+    ]
+
+
 def backward(sizes: Sizes) -> list[Work]:
-    """Of a training step, what comes on top of the forward launches."""
+    """The launches of a block's backward."""
     forward = {work.name: work for work in inference(sizes)}
     stream, inner, shared = HALF * sizes.dim, HALF * sizes.inner, 2 * HALF * sizes.state
-    decays, scores = 2 * SINGLE * sizes.heads, HALF * sizes.seen
+    decays, scores, sums = 2 * SINGLE * sizes.heads, HALF * STATE, SINGLE * ceil(sizes.inner / 64)
+    through, ending = sizes.state * sizes.padding_of_states, SINGLE * sizes.heads
     # Each projection: the gradient of what it reads, and of its weights.
     projections = [
         Work(
@@ -147,22 +196,40 @@ def backward(sizes: Sizes) -> list[Work]:
         for name in ("input projection", "output projection")
     ]
     return [
-        Work(name="norm, residual, gradients", bytes=5 * stream),
+        Work(name="norm factor, gradients", bytes=3 * stream + sums),
         *projections,
         Work(
-            name="scan again, gradients of x, gate and decays",
-            bytes=6 * inner + 3 * decays + scores,
-            operations=2 * sizes.scan,
+            name="scan again, gradients of gate",
+            bytes=5 * inner + shared / 2 + decays + scores + sizes.states + ending,
+            operations=2 * sizes.inner * (sizes.in_tiles + through),
             by="scan",
         ),
         Work(
-            name="gradients of scores, B and C",
-            bytes=2 * inner + 2 * scores + 2 * shared + decays,
-            operations=sizes.scan + 4 * sizes.state * sizes.seen * sizes.padding,
+            name="gradients of states",
+            bytes=inner + shared / 2 + decays + sizes.states,
+            operations=2 * sizes.inner * through,
             by="scan",
         ),
-        Work(name="convolution, gradients", bytes=3 * inner),
+        Work(
+            name="gradients of x and decays",
+            bytes=3 * inner + shared / 2 + decays + scores + 2 * sizes.states + 2 * ending,
+            operations=2 * sizes.inner * (sizes.in_tiles + through),
+            by="scan",
+        ),
+        Work(
+            name="gradients of B and C",
+            bytes=2 * inner + 2 * shared + decays + 2 * sizes.states,
+            operations=2 * sizes.inner * 2 * (sizes.in_tiles + through) + 4 * sizes.state * sizes.in_tiles,
+            by="scan",
+        ),
+        Work(name="convolution, gradients", bytes=3 * (inner + shared)),
+        Work(name="norm, residual, gradients", bytes=6 * stream),
     ]
+
+
+def training(sizes: Sizes) -> list[Work]:
+    """Both directions."""
+    return [*training_forward(sizes), *backward(sizes)]
 
 
 def published(sizes: Sizes) -> list[Work]:
@@ -251,6 +318,9 @@ def predicted(rates: Rates) -> dict[str, Any]:
     for pixels in (224, 1024):
         model = create(MODEL, img_size=pixels, device="meta")
         kernels[f"{pixels} px"] = [asdict(work) for work in inference(sizes_of(model, 1.0))]
+        kernels[f"{pixels} px, training forward"] = [
+            asdict(work) for work in training_forward(sizes_of(model, 1.0))
+        ]
         kernels[f"{pixels} px, backward"] = [asdict(work) for work in backward(sizes_of(model, 1.0))]
         kernels[f"{pixels} px, published"] = [asdict(work) for work in published(sizes_of(model, 1.0))]
         found |= against_transformer(model, pixels, rates)
@@ -289,7 +359,7 @@ def against_published(name: str, model: MatMamba, rates: Rates) -> dict[str, dic
                 sizes = sizes_of(model, 1 / part)
                 ours, theirs = inference(sizes), published(sizes)
                 if use == "training":
-                    ours, theirs = [*ours, *backward(sizes)], [*theirs, *transformer_backward(theirs)]
+                    ours, theirs = training(sizes), [*theirs, *transformer_backward(theirs)]
                 of_widths.append(microseconds(theirs, rates, scan, 1) / microseconds(ours, rates, scan, 1))
             ratios.append(min(of_widths))
         found[f"{name}, {use}, published over ours"] = between(ratios, "")
@@ -332,7 +402,7 @@ def against_transformer(model: MatMamba, pixels: int, rates: Rates) -> dict[str,
     ours, found = inference(sizes), dict[str, dict[str, Any]]()
     for use, mine, other in (
         ("inference", ours, theirs),
-        ("training", [*ours, *backward(sizes)], [*theirs, *transformer_backward(theirs)]),
+        ("training", training(sizes), [*theirs, *transformer_backward(theirs)]),
     ):
         vit_us = microseconds(other, rates, 0, sizes.tokens * depth)
         times = sizes.tokens * len(model.heads)

@@ -9,14 +9,15 @@ from markdown_tables import digits, markdown
 
 PREDICTED = """## Predicted for a GPU
 
-Not measured: arithmetic on the shapes of `small` by `benchmarks/gpu_model.py`, for a block in five launches
-and a transformer of equal parameters. Each kernel takes the longer of its bytes and its operations. Assumed
-are {copy:.1f} TB/s of a copy (measured on an H200), of which kernels reach {share:.0%}; {products:.0f} TFLOPS
-of products, {attention:.0f} of flash attention, {low:.0f} to {high:.0f} of a scan; and {launch:.1f} µs from
-one kernel of a graph to the next (measured). One image is counted by its launches alone, its time at 1/8 over
-full also with the weights that blocks read; the published block by what mamba-ssm's kernels read and write
-with chunks of 256 tokens, without launches; the scan over its bound as the share of a copy's or of products'
-rate that it reaches.
+Not measured: arithmetic on the shapes of `small` by `benchmarks/gpu_model.py`, for a block in five launches,
+or in training fourteen kernels and six products, and a transformer of equal parameters. Each kernel takes the
+longer of its bytes and its operations. Assumed are {copy:.1f} TB/s of a copy (measured on an H200), of which
+kernels reach {share:.0%}; {products:.0f} TFLOPS of products, {attention:.0f} of flash attention, {low:.0f} to
+{high:.0f} of a scan; and {launch:.1f} µs from one kernel of a graph to the next (measured). One image is
+counted by its launches alone, its time at 1/8 over full also with the weights that blocks read; the published
+block by what mamba-ssm's kernels read and write with chunks of 256 tokens, without launches; the scan over
+its bound as the share of a copy's or of products' rate that it reaches. In training, what a transformer and
+the published block take is told from their forward, ours kernel by kernel.
 """
 COMPILED = """## Kernels as they are compiled
 

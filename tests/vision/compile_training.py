@@ -35,7 +35,7 @@ SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 # A limit of registers that is made for Hopper may cost others a few bytes.
 MOST_SPILLED = {80: 16, 89: 16, 90: 0}
 # What multiplies matrices.
-PRODUCTS = {"decays_and_scores_kernel", "states_kernel", "scan_kernel"}
+PRODUCTS = {"prepare_kernel", "states_of_tiles_kernel", "scan_kernel"}
 PRODUCTS |= {"gate_backward_kernel", "input_backward_kernel", "shared_backward_kernel"}
 TOKENS, CHANNELS = 197, 1024
 
@@ -93,9 +93,9 @@ def launch_all(dtype: torch.dtype, head_dim: int, state: int) -> None:
     per_head, config = torch.zeros(heads), training_configs.default_training_config(dtype)
     parameters = torch.zeros(convolved, 4), torch.zeros(convolved), per_head, per_head, per_head
     sizes = training_core.sizes_of(packed, heads, head_dim, state, heads, config)
-    gated, sums = training_core.core_forward(packed, *parameters, sizes)
+    gated, sums, kept = training_core.core_forward(packed, *parameters, sizes)
     dsums = torch.zeros(2, 1, TOKENS).expand_as(sums)
-    training_core.core_backward(gated, dsums, packed, *parameters, sizes)
+    training_core.core_backward(gated, dsums, packed, *parameters, kept, sizes)
     tokens = torch.zeros(2, TOKENS, dim, dtype=gated.dtype)
     training_norm.rows_forward(tokens, sums, CHANNELS, 1e-5, dtype, config)
     training_norm.rows_backward(tokens.to(dtype), tokens, sums, CHANNELS, 1e-5, config)

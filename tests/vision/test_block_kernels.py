@@ -142,6 +142,11 @@ def test_every_size_and_group_is_the_recurrence(scan: Scan, sizes: dict[str, Any
     assert_scans(replace(scan, columns=columns), 35, **sizes)
 
 
+def test_heads_are_read_in_parts() -> None:
+    """Those of 64 channels by two programs each, the last one of a group as well."""
+    assert_scans(STATE, 20, heads=3, head_dim=64, per_group=2)
+
+
 @pytest.mark.parametrize("state", [32, 64, 128])
 def test_states_that_are_read_by_halves_are_the_recurrence(state: int) -> None:
     """As GPUs other than Hopper's read them in float32, where they are large."""

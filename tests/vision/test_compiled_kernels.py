@@ -106,15 +106,28 @@ def test_another_source_or_table_makes_a_record_stale(
     with monkeypatch.context() as changed:
         changed.setattr(compiled_kernels, "names_of", lambda known: {("k", "c", "l")})
         assert compiled_kernels.still_true(file) == []
-    monkeypatch.setattr(compiled_kernels, "sources", lambda: "other")
-    assert compiled_kernels.still_true(file) == []
+    changed_alone = compiled_kernels.sources() | {"scan_kernel": "other"}
+    monkeypatch.setattr(compiled_kernels, "sources", lambda: changed_alone)
+    left = {row["kernel"] for row in compiled_kernels.still_true(file)}
+    assert left == set(candidates.TABLE) - {"scan_kernel"}
     assert compiled_kernels.names_of(section)
 
 
+def test_a_kernel_is_of_its_own_files_and_those_that_they_import() -> None:
+    """Its own, what launches it, and what both take of others; nothing of other kernels."""
+    files = compiled_kernels._with_imports({Path("block/scan_state.py")})
+    assert {file.stem for file in files} >= {"scan_state", "scan_state_kernel", "tile_parts", "configs"}
+    assert not [file for file in files if "training" in file.stem or "ssd" in file.stem]
+    found = compiled_kernels.sources()
+    assert set(found) == set(candidates.TABLE)
+    assert found["scan_state_kernel"] != found["conv_scores_kernel"]
+
+
 def test_comments_are_no_other_source() -> None:
-    plain = compiled_kernels._without_documentation
-    assert plain('def f():\n    """Says."""\n    return 1  # why\n') == plain("def f():\n    return 1\n")
-    assert plain("def f():\n    return 1\n") != plain("def f():\n    return 2\n")
+    plain, signed = compiled_kernels._without_documentation, "@triton.jit\n{}"
+    one = signed.format('def f():\n    """Says."""\n    return 1  # why\n')
+    assert plain(one) == plain(signed.format("def f():\n    return 1\n"))
+    assert plain(one) != plain(signed.format("def f():\n    return 2\n"))
 
 
 @pytest.mark.slow

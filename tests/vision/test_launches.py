@@ -300,18 +300,3 @@ def test_where_kernels_are_interpreted_nothing_can_be_compiled() -> None:
     work = trials.rows_of_channels(torch.float32, 24, 9, 1)[0].prepare(CPU, 1, False).work
     with pytest.raises(ahead.NothingRecordedError, match="interprets"):
         ahead.recorded(work, 90)
-
-
-def test_kernels_of_one_name_are_told_apart_by_their_modules() -> None:
-    job = ahead.Compilation(
-        module="a.training_scan_kernels",
-        kernel="states_kernel",
-        signature={},
-        constants={},
-        attributes={},
-        options={},
-    )
-    assert job.is_of("training_scan_kernels.states_kernel")
-    assert job.is_of("states_kernel")
-    assert not job.is_of("scan_kernel")
-    assert not job.is_of("ssd_kernels.states_kernel")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -151,7 +153,7 @@ def test_torch_can_trace_and_differentiate_the_operations(head_dim: int) -> None
     inputs = inputs_of(5, 2, head_dim, 16)
     given = [tensor.to(DEVICE, torch.float32).requires_grad_() for tensor in inputs]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(core.mixer_core, (*given, head_dim, 16, 2), test_utils=checks)
+    torch.library.opcheck(core.mixer_core_kept, (*given, head_dim, 16, 2), test_utils=checks)
     gated, sums = core.mixer_core(*given, head_dim, 16, 2)
     rows = (
         gated.detach().requires_grad_(),
@@ -214,6 +216,32 @@ def test_a_model_is_trained_by_them(
     assert len(launches) == fused
     model.use_backend("reference")
     torch.testing.assert_close(found, gradients_of(model, width), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="the interpreter tells what it launches")
+def test_a_block_is_fourteen_launches_and_six_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two blocks, the first of which is counted; forward and backward."""
+    from triton.runtime.interpreter import GridExecutor
+
+    launched, launch = Counter[str](), GridExecutor.__call__
+
+    def count(self: Any, *arguments: Any, **options: Any) -> None:
+        launched[self.fn.__name__] += 1
+        launch(self, *arguments, **options)
+
+    monkeypatch.setattr(GridExecutor, "__call__", count)
+    counts, products = [], []
+    for depth in (1, 2):
+        launched.clear()
+        with torch.profiler.profile() as profile:
+            gradients_of(of_kernels(depth=depth), "full")
+        counts.append(launched.copy())
+        products.append(sum(event.name in ("aten::mm", "aten::addmm") for event in profile.events()))
+    kernels = counts[1] - counts[0]
+    assert kernels.pop("states_of_tiles_kernel") == 2
+    assert set(kernels.values()) == {1}
+    assert len(kernels) == 12
+    assert products[1] - products[0] == 6
 
 
 def test_without_gradients_other_kernels_serve(launches: list[int]) -> None:

@@ -64,11 +64,6 @@ class Compilation:
     attributes: Mapping[tuple[int, ...], Any]
     options: Mapping[str, Any]
 
-    def is_of(self, kernel: str) -> bool:
-        """Whether it launches a kernel of that name, behind its module's where two have the same."""
-        module, _, name = kernel.rpartition(".")
-        return self.kernel == name and self.module.endswith(module)
-
     @cached_property
     def key(self) -> str:
         """The same for jobs that give the same machine code."""

@@ -112,6 +112,8 @@ class Launch:
 
 
 Rows = tuple[Launch, ...]
+# Heads and states of the registered models.
+OF_MODELS = ((16, 128), (32, 128))
 # Warps and stages that kernels of matrix products are offered.
 PAIRS = ((4, 1), (4, 2), (8, 1), (8, 2))
 EIGHT_WARPS = ((8, 1), (8, 2))
@@ -255,24 +257,24 @@ def _state(shapes: Shapes) -> Rows:
             ({"tile": 32, "exact": False}, 4, 1),
         )
     columns, stages = 64, 2 if halves else 1
-    if shapes.dtype == "float32":
+    if shapes.dtype in ("float32", "tf32"):
         # Three products for each take the registers of larger tiles; on Hopper those of fewer threads, and
         # on others those of more, because warps that share operands have a copy each.
-        columns = min(64, max(32, shapes.head_dim))
-        constants = {"tile": 16, "columns": columns, "exact": False}
+        constants = {"tile": 16, "columns": 32, "exact": False}
         return (Launch(constants=constants, warps=8 if hopper else 4, stages=1, products=True),)
-    if not hopper or shapes.dtype in ("float32", "tf32"):
+    if not hopper:
         columns = min(64, max(32, shapes.head_dim))
-    tile = 16 if columns == 64 and not halves and shapes.dtype != "float16" else 32
-    if shapes.dtype == "float16" and not hopper and columns == 64:
-        tile = 16
+    tile = 16 if shapes.dtype == "float16" and not hopper and columns == 64 else 32
     constants = {"tile": tile, "columns": columns, "exact": False}
     return _tiles(shapes, (constants, 8, stages), (constants, 4, stages))
 
 
 def _scores_of_block(shapes: Shapes) -> Rows:
+    """Where states travel through an image, large tiles and those of wide heads take more threads."""
     in_states = shapes.tokens != f"up to {TOKENS[0]}"
-    first = 8 if in_states and shapes.dtype == "bfloat16" and shapes.gpu == HOPPER else 4
+    large = shapes.dtype == "bfloat16" and shapes.gpu == HOPPER
+    wide = shapes.dtype in ("float32", "tf32") and shapes.head_dim == 64
+    first = 8 if in_states and (large or wide) else 4
     return _tiles(shapes, ({}, first, 1), ({}, 4, 1), ({}, 8, 1), ({}, 4, 2))
 
 
@@ -302,6 +304,8 @@ def _states_in_training(shapes: Shapes) -> Rows:
 
 def _two_programs(shapes: Shapes) -> Rows:
     """In bfloat16 two programs fit on Hopper's GPUs if threads get half of the registers."""
+    if (shapes.dtype, shapes.head_dim, shapes.state_dim, shapes.gpu) == ("float16", 64, 64, OTHERS):
+        return _on_tensor_cores((4, 1), ())
     if shapes.dtype != "bfloat16":
         return _on_tensor_cores((8, 1), PAIRS)
     if shapes.gpu != HOPPER:
@@ -341,9 +345,9 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scan_quadratic_kernel": _quadratic,
         "scan_state_kernel": _state,
         "norm_residual_kernel": _rows_of_norm,
-        "decays_and_scores_kernel": _in_training(4, 2),
+        "prepare_kernel": lambda shapes: _on_tensor_cores((4, 1), ((8, 1),)),
         "scan_kernel": _two_programs,
-        "training_scan_kernels.states_kernel": _states_in_training,
+        "states_of_tiles_kernel": _states_in_training,
         "gate_backward_kernel": _gate_backward,
         "input_backward_kernel": _in_training(8, 1),
         "shared_backward_kernel": _in_training(8, 1),
@@ -353,5 +357,10 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
 
 
 def rows_of(kernel: str, shapes: Shapes) -> Rows:
-    """The rows of a kernel for a class of shapes, the one that is used without a measurement first."""
-    return TABLE[kernel](shapes)
+    """The rows of a kernel for a class of shapes, the one that is used without a measurement first.
+
+    There is nothing to choose for blocks that no registered model has, and for float32 as TF32.
+    """
+    rows = TABLE[kernel](shapes)
+    is_other_block = shapes.gpu and (shapes.head_dim, shapes.state_dim) not in OF_MODELS
+    return rows[:1] if is_other_block or shapes.dtype == "tf32" else rows

@@ -18,7 +18,7 @@ from .configs import LONGEST_QUADRATIC
 from .mixed import mixed
 from .norm_residual import norm_residual
 from .packing import BlockWeights, pack_block
-from .training_core import core_backward, core_forward, sizes_of
+from .training_core import KeptScan, core_backward, core_forward, sizes_of
 
 DIM = 512
 FORWARD, BACKWARD = ("prepare", "scan"), ("states", "gate_backward", "input_backward", "shared", "conv")
@@ -193,13 +193,15 @@ def _prepare_training(
     dsums = dsums.expand(batch, sizes().places, length)
 
     def work() -> Sequence[Tensor]:
-        return core_backward(dgated, dsums, packed, *rest, sizes())
+        # One kernel is launched in both directions.
+        *_, kept = core_forward(packed, *rest, sizes())
+        return core_backward(dgated, dsums, packed, *rest, kept, sizes())
 
     exact = partial(_exact_backward, packed, rest, dgated, dsums[:, 0])
     return TrialInputs(work=work, expected=exact, sums=(1, 2))
 
 
-def _summed(found: tuple[Tensor, Tensor]) -> Sequence[Tensor]:
+def _summed(found: tuple[Tensor, Tensor, KeptScan]) -> Sequence[Tensor]:
     return found[0], found[1].sum(1)
 
 

@@ -23,8 +23,8 @@ from .training_configs import LaunchConfig, TrainingConfig
 
 # Of the fields of a `TrainingConfig`, which kernels they launch.
 TRAINING = {
-    "prepare": "decays_and_scores_kernel",
-    "states": "training_scan_kernels.states_kernel",
+    "prepare": "prepare_kernel",
+    "states": "states_of_tiles_kernel",
     "scan": "scan_kernel",
     "gate_backward": "gate_backward_kernel",
     "input_backward": "input_backward_kernel",

@@ -83,7 +83,7 @@ class QuadraticConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StateConfig:
-    """How `scan_state` is launched; attributes as of `QuadraticConfig`."""
+    """How `scan_state` is launched; attributes as of `QuadraticConfig`, but columns may be part of a head."""
 
     tile: int = 64
     columns: int = 64
@@ -133,20 +133,21 @@ def default_config(shape: BlockShape) -> BlockConfig:
         return BlockConfig(scan=QuadraticConfig(columns=columns, num_warps=8 if exact else 4), norm=norm)
     if shape.dtype == torch.bfloat16 and shape.capability == 90:
         return BlockConfig(scores=ScoresConfig(num_warps=8), scan=StateConfig(columns=columns), norm=norm)
-    return BlockConfig(scan=_small_states(shape, columns), norm=norm)
+    scores = ScoresConfig(num_warps=8 if exact and shape.head_dim == 64 else 4)
+    return BlockConfig(scores=scores, scan=_small_states(shape, columns), norm=norm)
 
 
 def _small_states(shape: BlockShape, columns: int) -> StateConfig:
     """For operands of four bytes, exact products of float32, and GPUs whose products go through registers."""
     in_registers, halves = shape.capability != 90, shape.dtype == torch.bfloat16
-    if in_registers or shape.dtype == torch.float32:
+    if shape.dtype == torch.float32:
+        # Of heads of 64 a program has a half.
+        columns = min(columns, 32)
+        return StateConfig(tile=16, columns=columns, num_stages=1, num_warps=4 if in_registers else 8)
+    if in_registers:
         columns = min(columns, max(32, shape.head_dim))
-        return StateConfig(
-            tile=16 if shape.dtype == torch.float32 or (columns == 64 and not halves) else 32,
-            columns=columns,
-            num_stages=2 if halves else 1,
-            num_warps=4 if in_registers and shape.dtype == torch.float32 else 8,
-        )
+        tile = 32 if columns < 64 or halves else 16
+        return StateConfig(tile=tile, columns=columns, num_stages=2 if halves else 1)
     return StateConfig(tile=32, columns=columns, num_stages=1)
 
 

@@ -29,14 +29,16 @@ def scan_state_kernel(
 ):  # fmt: skip
     """A program takes some columns through all tiles of an image, with their states in registers.
 
-    Grid: blocks of columns of each group, B. inputs: x, then B and C of each group (B, L, X), convolved.
+    Columns are whole heads, or a part of one. Grid: blocks of columns of each group, B. inputs: x, then B
+    and C of each group (B, L, X), convolved.
     """
     block, blocks, batch = tl.program_id(0), tl.num_programs(0), tl.program_id(1).to(tl.int64)
     group, number = block // blocks_of_group, block % blocks_of_group
     inner, n = tl.arange(0, T), tl.arange(0, N)
     column = group * heads_of_group * P + number * COLUMNS + tl.arange(0, COLUMNS)
-    HEADS: tl.constexpr = COLUMNS // P
-    first = group * heads_of_group + number * HEADS
+    PART: tl.constexpr = P if P < COLUMNS else COLUMNS
+    HEADS: tl.constexpr = COLUMNS // PART
+    first = group * heads_of_group + number * COLUMNS // P
     end = min((group + 1) * heads_of_group, H)
     inside = column < end * P
     I = H * P  # noqa: E741
@@ -56,17 +58,17 @@ def scan_state_kernel(
         at = inputs + token[:, None] * X
         mask = exists[:, None] & inside[None, :]
         x_TC = tl.load(at + column[None, :], mask=mask, other=0.0).to(tl.float32)
-        weighted_TC = x_TC * to_columns(of_heads(decays + layer, first, end, T, HEADS), P)
+        weighted_TC = x_TC * to_columns(of_heads(decays + layer, first, end, T, HEADS), PART)
         of_C = I + (2 * group + 1) * N
         past_TC = _read(at, of_C, exists, state_NC, N, COLUMNS, HALVES, DOT, PRECISION)
         s_TT = tl.load(scores + inner[:, None] * T + inner[None, :])
         y_TC = tile_outputs(
             past_TC, s_TT, x_TC, weighted_TC, tl.load(diagonal + token), skip, decays, layer, first, end,
-            P, T, HEADS, EXACT, DOT, PRECISION,
+            PART, T, HEADS, EXACT, DOT, PRECISION,
         )  # fmt: skip
         gate_and_store(y_TC, row, g, sums, token, L, E, column, inside, I, block, blocks)
         B_NT = tl.load(inputs + token[None, :] * X + of_B[:, None], mask=exists[None, :], other=0.0)
         decay_H = tl.exp2(totals(decays, first, end, T, HEADS))
-        state_NC = state_NC * to_columns(decay_H[None, :], P) + product(B_NT, weighted_TC, DOT, PRECISION)
+        state_NC = state_NC * to_columns(decay_H[None, :], PART) + product(B_NT, weighted_TC, DOT, PRECISION)
         decays += H * T
         scores += T * T

@@ -42,7 +42,7 @@ class TrainingConfig:
         summed: tokens whose gradients of a convolution's taps are one partial sum.
         channels: of a program of the convolution's gradient.
         rows: tokens of a program that scales rows.
-        prepare: of decays and scores.
+        prepare: of convolution, decays and scores.
         states: of states and their gradients.
         scan: of the forward scan.
         gate_backward: of the gradients of z and of the scan.
@@ -57,7 +57,7 @@ class TrainingConfig:
     summed: int = 64
     channels: int = 256
     rows: int = 4
-    prepare: LaunchConfig = LaunchConfig(num_stages=2)
+    prepare: LaunchConfig = LaunchConfig()
     states: LaunchConfig = LaunchConfig(num_stages=2)
     scan: LaunchConfig = LaunchConfig(num_warps=8)
     gate_backward: LaunchConfig = LaunchConfig(num_warps=8)

@@ -2,40 +2,48 @@
 
 | launch | forward |
 | --- | --- |
-| `conv_silu` | convolution and SiLU of x, B and C at once |
-| `decays_and_scores_kernel` | steps, decays and scores of each tile |
-| `states_kernel` | the states that enter each tile |
+| `prepare_kernel` | convolution and SiLU of x, B and C; steps, decays and scores of each tile |
+| `states_of_tiles_kernel` | the states that enter each tile |
 | `scan_kernel` | outputs, skip, gate, sums of squares for the norm |
 
-| launch | backward, behind the first three again, because their results are large |
+| launch | backward |
 | --- | --- |
 | `gate_backward_kernel` | outputs again, gradients of z and of the scan |
-| `states_kernel` | the gradients of the states that leave each tile |
+| `states_of_tiles_kernel` | the gradients of the states that leave each tile |
 | `input_backward_kernel` | gradients of x, dt and what belongs to heads |
 | `shared_backward_kernel` | gradients of B and C |
 | `conv_backward_kernel` | through the convolution |
 
+Backward reads what forward computed on its way: to compute it again would cost more traffic, and more
+launches. Where memory is short, blocks are computed again as a whole.
+
 Nothing is added by atomic operations: a repeated run gives the same bits. Kernels stand in
-`training_scan_kernels`, `training_backward_kernels` and `training_conv_kernel`; layouts in `training_parts`.
+`training_prepare_kernel`, `training_scan_kernels`, `training_backward_kernels` and `training_conv_kernel`;
+layouts in `training_parts`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..conv_and_norm_kernels import conv_silu_triton
 from ..launch import on_device_of, tensor_core_precision
-from . import training_backward_kernels, training_conv_kernel, training_scan_kernels
+from . import (
+    training_backward_kernels,
+    training_conv_kernel,
+    training_prepare_kernel,
+    training_scan_kernels,
+)
 from .chosen_configs import chosen_training_config
 from .training_configs import COLUMNS, LaunchConfig, TrainingConfig, default_training_config
 
-# Heads whose decays a program sums.
-_HEADS = 16
+# Heads whose decays a program sums, channels of one that convolves, and states taken at once for scores.
+_HEADS, _CHANNELS, _CHUNK = 16, 64, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,11 @@ class _Sizes:
     @property
     def heads_at_once(self) -> int:
         return max(1, COLUMNS // self.head_dim)
+
+    @property
+    def columns(self) -> int:
+        """C, channels of a program."""
+        return self.heads_at_once * self.head_dim
 
     @property
     def blocks(self) -> int:
@@ -115,23 +128,22 @@ class _Sizes:
         return options | launch.options()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ready:
-    """What both directions compute first.
+class KeptScan(NamedTuple):
+    """What forward computes on its way, for backward.
 
     Attributes:
         conv: (B, L, X) x, B and C behind convolution and SiLU.
-        step: (B, H, padded L).
-        cum: (B, H, padded L) running sums of dt A within each tile.
+        decays: (2, B, H, padded L) float32: steps, and running sums of dt A within each tile.
         scores: (B, G, padded L, T).
-        diagonal: (B, G, padded L).
+        diagonal: (B, G, padded L) float32.
+        states: (B, places, tiles, N, C) those that enter each tile.
     """
 
     conv: Tensor
-    step: Tensor
-    cum: Tensor
+    decays: Tensor
     scores: Tensor
     diagonal: Tensor
+    states: Tensor
 
 
 def sizes_of(
@@ -158,84 +170,84 @@ def sizes_of(
     return sizes
 
 
-def _prepare(
-    sizes: _Sizes, packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor
-) -> _Ready:
-    batch, groups, padded, tile = sizes.batch, sizes.groups, sizes.padded, sizes.config.tile
-    with torch.no_grad():
-        conv = conv_silu_triton(packed[..., sizes.inner : sizes.inner + sizes.convolved], taps, conv_bias)
-    step, cum = packed.new_empty(2, batch, sizes.heads, padded, dtype=torch.float32)
-    scores = packed.new_empty(batch, groups, padded, tile, dtype=sizes.wide)
-    diagonal = packed.new_empty(batch, groups, padded, dtype=torch.float32)
-    grid = (sizes.tiles, groups + ceil(sizes.heads / _HEADS), batch)
-    training_scan_kernels.decays_and_scores_kernel[grid](
-        packed, conv, dt_bias, A_log, step, cum, scores, diagonal, sizes.length, sizes.heads, sizes.inner,
-        sizes.convolved, groups, padded, *packed.stride()[:2], sizes.inner + sizes.convolved, HEADS=_HEADS,
-        **sizes.options(sizes.config.prepare, by_columns=False),
-    )  # fmt: skip
-    return _Ready(conv=conv, step=step, cum=cum, scores=scores, diagonal=diagonal)
+def _outputs_of(packed: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, KeptScan]:
+    """Gated outputs, sums of squares, and what is kept; all empty."""
+    batch, groups, padded = sizes.batch, sizes.groups, sizes.padded
+    states = batch, sizes.places, sizes.tiles, sizes.state, sizes.columns
+    kept = KeptScan(
+        conv=packed.new_empty(batch, sizes.length, sizes.convolved),
+        decays=packed.new_empty(2, batch, sizes.heads, padded, dtype=torch.float32),
+        scores=packed.new_empty(batch, groups, padded, sizes.config.tile, dtype=sizes.wide),
+        diagonal=packed.new_empty(batch, groups, padded, dtype=torch.float32),
+        states=packed.new_empty(states, dtype=sizes.wide),
+    )
+    gated = packed.new_empty(batch, sizes.length, sizes.inner, dtype=sizes.wide)
+    return gated, packed.new_empty(batch, sizes.places, sizes.length, dtype=torch.float32), kept
 
 
 @on_device_of
 def core_forward(
     packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor, sizes: _Sizes
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, KeptScan]:
     """Launches the forward; see `mixer_core`."""
-    ready = _prepare(sizes, packed, taps, conv_bias, dt_bias, A_log)
-    gated = packed.new_empty(sizes.batch, sizes.length, sizes.inner, dtype=sizes.wide)
-    sums = packed.new_empty(sizes.batch, sizes.places, sizes.length, dtype=torch.float32)
-    states = _states(sizes, ready, ready.conv, 0)
-    training_scan_kernels.scan_kernel[(sizes.places, sizes.tiles, sizes.batch)](
-        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, D, gated, sums,
-        *sizes.scan, *packed.stride()[:2], sizes.config.span, **sizes.options(sizes.config.scan),
+    gated, sums, kept = _outputs_of(packed, sizes)
+    head_blocks = ceil(sizes.heads / _HEADS)
+    tasks = sizes.groups + head_blocks + ceil(sizes.convolved / _CHANNELS)
+    training_prepare_kernel.prepare_kernel[(sizes.tiles, tasks, sizes.batch)](
+        packed, taps.contiguous(), conv_bias, dt_bias, A_log, *_read(kept), sizes.length, sizes.heads,
+        sizes.inner, sizes.convolved, sizes.groups, head_blocks, sizes.padded, *packed.stride()[:2],
+        CHUNK=min(_CHUNK, sizes.state), HEADS=_HEADS, CHANNELS=_CHANNELS,
+        **sizes.options(sizes.config.prepare, by_columns=False),
     )  # fmt: skip
-    return gated, sums
+    _through_tiles(sizes, kept, kept.conv, kept.states, 0)
+    training_scan_kernels.scan_kernel[(sizes.places, sizes.tiles, sizes.batch)](
+        packed, *_read(kept), kept.states, D, gated, sums, *sizes.scan, *packed.stride()[:2],
+        sizes.config.span, **sizes.options(sizes.config.scan),
+    )  # fmt: skip
+    return gated, sums, kept
+
+
+def _read(kept: KeptScan) -> tuple[Tensor, ...]:
+    """What the first kernel writes, and scans read."""
+    return kept.conv, *kept.decays, kept.scores, kept.diagonal
 
 
 @on_device_of
 def core_backward(
     dgated: Tensor, dsums: Tensor, packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor,
-    A_log: Tensor, D: Tensor, sizes: _Sizes,
+    A_log: Tensor, D: Tensor, kept: KeptScan, sizes: _Sizes,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Launches the backward; see `mixer_core_backward`."""
-    config, inner, convolved = sizes.config, sizes.inner, sizes.convolved
-    ready = _prepare(sizes, packed, taps, conv_bias, dt_bias, A_log)
-    states = _states(sizes, ready, ready.conv, 0)
-    dpacked, dy = torch.empty_like(packed), torch.empty_like(dgated)
-    dconv, ending = torch.empty_like(ready.conv, dtype=sizes.wide), torch.empty_like(ready.step)
-    grid = (sizes.places, sizes.tiles, sizes.batch)
+    config, dt_at = sizes.config, sizes.inner + sizes.convolved
+    dpacked, dy, dstates = torch.empty_like(packed), torch.empty_like(dgated), torch.empty_like(kept.states)
+    dconv, ending = torch.empty_like(kept.conv, dtype=sizes.wide), torch.empty_like(kept.decays[0])
+    grid, strides = (sizes.places, sizes.tiles, sizes.batch), packed.stride()[:2]
     training_backward_kernels.gate_backward_kernel[grid](
-        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dgated, dsums, D,
-        dpacked, dy, ending, *sizes.scan, *packed.stride()[:2], *dsums.stride(), config.span,
-        **sizes.options(config.gate_backward),
+        packed, *_read(kept), kept.states, dgated, dsums, D, dpacked, dy, ending, *sizes.scan, *strides,
+        *dsums.stride(), config.span, **sizes.options(config.gate_backward),
     )  # fmt: skip
-    dstates = _states(sizes, ready, dy, sizes.state)
+    _through_tiles(sizes, kept, dy, dstates, sizes.state)
     of_heads = packed.new_empty(sizes.batch, sizes.tiles, 3, sizes.heads, dtype=torch.float32)
     training_backward_kernels.input_backward_kernel[grid](
-        packed, ready.conv, ready.step, ready.cum, ready.scores, ready.diagonal, states, dstates, dy, ending,
-        A_log, D, dt_bias, dpacked, dconv, of_heads, *sizes.scan, *packed.stride()[:2], inner + convolved,
-        config.span, **sizes.options(config.input_backward),
+        packed, *_read(kept), kept.states, dstates, dy, ending, A_log, D, dt_bias, dpacked, dconv, of_heads,
+        *sizes.scan, *strides, dt_at, config.span, **sizes.options(config.input_backward),
     )  # fmt: skip
     training_backward_kernels.shared_backward_kernel[(sizes.tiles, 2 * sizes.groups, sizes.batch)](
-        ready.conv, ready.step, ready.cum, states, dy, dstates, dconv, *sizes.scan, config.span,
+        kept.conv, *kept.decays, kept.states, dy, dstates, dconv, *sizes.scan, config.span,
         **sizes.options(config.shared),
     )  # fmt: skip
-    of_conv = _through_conv(sizes, packed, dpacked, dconv, taps, conv_bias)
-    return dpacked, of_conv, of_heads.sum((0, 1))
+    return dpacked, _through_conv(sizes, packed, dpacked, dconv, taps, conv_bias), of_heads.sum((0, 1))
 
 
-def _states(sizes: _Sizes, ready: _Ready, t: Tensor, of_C: int) -> Tensor:
-    """(B, places, tiles, N, C): states from x, or their gradients from dy.
+def _through_tiles(sizes: _Sizes, kept: KeptScan, t: Tensor, states: Tensor, of_C: int) -> None:
+    """To `states` (B, places, tiles, N, C) those of x, or their gradients of dy.
 
     of_C: where C begins behind B, or 0 for B.
     """
-    columns = sizes.heads_at_once * sizes.head_dim
-    states = t.new_empty(sizes.batch, sizes.places, sizes.tiles, sizes.state, columns, dtype=sizes.wide)
-    training_scan_kernels.states_kernel[(sizes.places, sizes.batch)](
-        t, ready.conv[..., sizes.inner + of_C :], ready.step, ready.cum, states, *sizes.scan, t.shape[-1],
+    training_scan_kernels.states_of_tiles_kernel[(sizes.places, sizes.batch)](
+        t, kept.conv[..., sizes.inner + of_C :], *kept.decays, states, *sizes.scan, t.shape[-1],
         LEAVING=of_C > 0, **sizes.options(sizes.config.states),
     )  # fmt: skip
-    return states
 
 
 def _through_conv(
@@ -254,7 +266,6 @@ def _through_conv(
     return partial.sum((0, 1))
 
 
-@torch.library.custom_op("matmamba::mixer_core", mutates_args=())
 def mixer_core(
     packed: Tensor,
     taps: Tensor,
@@ -271,7 +282,7 @@ def mixer_core(
     Args:
         packed: (B, L, E) projections of each token, contiguous: z (I), x (I), B and C of each group (2 N
             each), dt (H).
-        taps: (X, 4) of the convolution over x, B and C, the last one for the token itself.
+        taps: (X, 4) of the convolution over x, B and C, the last one for the token itself; contiguous.
         conv_bias: (X,)
         dt_bias: (H,) added to dt before softplus.
         A_log: (H,) logarithms of the rates of decay.
@@ -284,8 +295,26 @@ def mixer_core(
         The gated outputs (B, L, I), in float32 where tokens are float16; and (B, places, L) float32, whose
         sums over places are the sums of squares of each token's gated outputs.
     """
+    found = mixer_core_kept(packed, taps, conv_bias, dt_bias, A_log, D, head_dim, state, group_size)
+    return found[0], found[1]
+
+
+@torch.library.custom_op("matmamba::mixer_core", mutates_args=())
+def mixer_core_kept(
+    packed: Tensor,
+    taps: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    head_dim: int,
+    state: int,
+    group_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `mixer_core`, and behind its results those of `KeptScan`."""
     sizes = sizes_of(packed, len(dt_bias), head_dim, state, group_size, None)
-    return core_forward(packed, taps, conv_bias, dt_bias, A_log, D, sizes)
+    gated, sums, kept = core_forward(packed, taps, conv_bias, dt_bias, A_log, D, sizes)
+    return gated, sums, *kept
 
 
 @torch.library.custom_op("matmamba::mixer_core_backward", mutates_args=())
@@ -298,24 +327,25 @@ def mixer_core_backward(
     dt_bias: Tensor,
     A_log: Tensor,
     D: Tensor,
+    kept: Sequence[Tensor],
     head_dim: int,
     state: int,
     group_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `packed`; (5, X) of the taps and the bias; (3, H) of A_log, D and dt_bias."""
     sizes = sizes_of(packed, len(dt_bias), head_dim, state, group_size, None)
-    return core_backward(dgated.contiguous(), dsums, packed, taps, conv_bias, dt_bias, A_log, D, sizes)
+    given = packed, taps, conv_bias, dt_bias, A_log, D
+    return core_backward(dgated.contiguous(), dsums, *given, KeptScan(*kept), sizes)
 
 
-@mixer_core.register_fake
+@mixer_core_kept.register_fake
 def _core_shapes(
     packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor,
     head_dim: int, state: int, group_size: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     sizes = sizes_of(packed, len(dt_bias), head_dim, state, group_size, None)
-    gated = packed.new_empty(packed.shape[0], packed.shape[1], sizes.inner, dtype=sizes.wide)
-    sums = packed.new_empty(packed.shape[0], sizes.places, packed.shape[1], dtype=torch.float32)
-    return gated, sums
+    gated, sums, kept = _outputs_of(packed, sizes)
+    return gated, sums, *kept
 
 
 @mixer_core_backward.register_fake
@@ -327,18 +357,27 @@ def _gradient_shapes(
     return torch.empty_like(packed), of_conv, of_heads
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.head_dim, ctx.state, ctx.group_size = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*tensors, *output[2:])
+    ctx.mark_non_differentiable(*output[2:])
+    # No zeros are made for what has no gradients.
+    ctx.set_materialize_grads(False)
 
 
-def _core_gradients(ctx: Any, dgated: Tensor, dsums: Tensor) -> tuple[Tensor | None, ...]:
+def _core_gradients(
+    ctx: Any, dgated: Tensor | None, dsums: Tensor | None, *none: None
+) -> tuple[Tensor | None, ...]:
     # Taken once: where blocks are computed again, that is all there is.
-    saved = ctx.saved_tensors
-    _, taps, conv_bias, dt_bias, A_log, D = saved
-    dpacked, of_conv, of_heads = mixer_core_backward(
-        dgated, dsums, *saved, ctx.head_dim, ctx.state, ctx.group_size
-    )
+    *given, conv, decays, scores, diagonal, states = ctx.saved_tensors
+    packed, taps, conv_bias, dt_bias, A_log, D = given
+    if dgated is None:
+        dgated = states.new_zeros(*packed.shape[:2], len(D) * ctx.head_dim)
+    if dsums is None:
+        dsums = diagonal.new_zeros(1, 1, 1).expand(*packed.shape[:1], 1, packed.shape[1])
+    kept = [conv, decays, scores, diagonal, states]
+    sizes = ctx.head_dim, ctx.state, ctx.group_size
+    dpacked, of_conv, of_heads = mixer_core_backward(dgated, dsums, *given, kept, *sizes)
     dA_log, dD, ddt_bias = of_heads.unbind()
     return (
         dpacked, of_conv[:4].T.to(taps.dtype), of_conv[4].to(conv_bias.dtype), ddt_bias.to(dt_bias.dtype),
@@ -346,4 +385,4 @@ def _core_gradients(ctx: Any, dgated: Tensor, dsums: Tensor) -> tuple[Tensor | N
     )  # fmt: skip
 
 
-mixer_core.register_autograd(_core_gradients, setup_context=_keep)
+mixer_core_kept.register_autograd(_core_gradients, setup_context=_keep)

@@ -1,4 +1,4 @@
-"""Kernels of a mixer's forward in training: decays and scores, states, and the scan with skip and gate.
+"""Kernels of a mixer's forward in training: states, and the scan with skip and gate.
 
 Layouts as in `training_parts`. Only states go from tile to tile; all else is computed for all tiles at once.
 """
@@ -7,7 +7,6 @@ import triton
 import triton.language as tl
 
 from .training_parts import (
-    STRONGEST,
     first_head,
     last_head,
     load,
@@ -19,49 +18,7 @@ from .training_parts import (
 
 
 @triton.jit
-def softplus(t):
-    """log(1 + exp(t)), of small numbers by its series: 1 + exp(t) would keep few of their digits."""
-    e = tl.exp(tl.minimum(t, 20.0))
-    series = e * (1 - e * (1 / 2 - e * (1 / 3 - e * (1 / 4 - e * (1 / 5 - e * (1 / 6 - e * (1 / 7)))))))
-    return tl.where(t > 20.0, t, tl.where(e < 0.1, series, tl.log(1.0 + e)))
-
-
-@triton.jit
-def decays_and_scores_kernel(
-    packed, conv, dt_bias, A_log, step, cum, scores, diagonal,
-    L, H, HP, X, groups, padded, packed_b, packed_l, dt_at,
-    T: tl.constexpr, N: tl.constexpr, HEADS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Scores of a tile for each group, then steps and decays of HEADS heads each.
-
-    Grid: tiles, groups and blocks of heads, B.
-    """
-    batch, task = tl.program_id(2).to(tl.int64), tl.program_id(1)
-    inner = tl.arange(0, T)
-    tokens = tl.program_id(0) * T + inner
-    if task < groups:
-        n = tl.arange(0, N)
-        B = conv + batch * L * X + HP + task * 2 * N
-        B_TN, C_TN = load(B, tokens, X, L, n, 1, N), load(B + N, tokens, X, L, n, 1, N)
-        acc = product(C_TN, load(B, n, 1, N, tokens, X, L), DOT, PRECISION)
-        acc = tl.where(inner[:, None] > inner[None, :], acc, 0.0)
-        row = (batch * groups + task) * padded
-        store(scores + row * T, acc, tokens, T, padded, inner, 1, T)
-        tl.store(diagonal + row + tokens, tl.sum(B_TN.to(tl.float32) * C_TN.to(tl.float32), 1))
-    else:
-        heads = (task - groups) * HEADS + tl.arange(0, HEADS)
-        raw_TH = load(packed + batch * packed_b + dt_at, tokens, packed_l, L, heads, 1, H).to(tl.float32)
-        raw_TH += tl.load(dt_bias + heads, mask=heads < H, other=0.0).to(tl.float32)[None, :]
-        step_TH = tl.where((tokens < L)[:, None], softplus(raw_TH), 0.0)
-        rate_H = -tl.exp(tl.load(A_log + heads, mask=heads < H, other=0.0).to(tl.float32))
-        a_TH = tl.maximum(step_TH * rate_H[None, :], STRONGEST)
-        at = batch * H * padded
-        store(step + at, step_TH, tokens, 1, padded, heads, padded, H)
-        store(cum + at, tl.cumsum(a_TH, 0), tokens, 1, padded, heads, padded, H)
-
-
-@triton.jit
-def states_kernel(
+def states_of_tiles_kernel(
     t, shared, step, cum, states, L, H, HP, X, group_size, blocks, tiles, padded, t_row,
     T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr, LEAVING: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
