@@ -18,7 +18,7 @@ from .configs import LONGEST_QUADRATIC
 from .mixed import mixed
 from .norm_residual import norm_residual
 from .packing import BlockWeights, pack_block
-from .training_core import Kept, core_backward, core_forward, sizes_of
+from .training_core import KeptScan, core_backward, core_forward, sizes_of
 
 DIM = 512
 FORWARD, BACKWARD = ("prepare", "scan"), ("states", "gate_backward", "input_backward", "shared", "conv")
@@ -201,7 +201,7 @@ def _prepare_training(
     return TrialInputs(work=work, expected=exact, sums=(1, 2))
 
 
-def _summed(found: tuple[Tensor, Tensor, Kept]) -> Sequence[Tensor]:
+def _summed(found: tuple[Tensor, Tensor, KeptScan]) -> Sequence[Tensor]:
     return found[0], found[1].sum(1)
 
 

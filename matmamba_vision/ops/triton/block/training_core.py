@@ -128,7 +128,7 @@ class _Sizes:
         return options | launch.options()
 
 
-class Kept(NamedTuple):
+class KeptScan(NamedTuple):
     """What forward computes on its way, for backward.
 
     Attributes:
@@ -170,11 +170,11 @@ def sizes_of(
     return sizes
 
 
-def _outputs_of(packed: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, Kept]:
+def _outputs_of(packed: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, KeptScan]:
     """Gated outputs, sums of squares, and what is kept; all empty."""
     batch, groups, padded = sizes.batch, sizes.groups, sizes.padded
     states = batch, sizes.places, sizes.tiles, sizes.state, sizes.columns
-    kept = Kept(
+    kept = KeptScan(
         conv=packed.new_empty(batch, sizes.length, sizes.convolved),
         decays=packed.new_empty(2, batch, sizes.heads, padded, dtype=torch.float32),
         scores=packed.new_empty(batch, groups, padded, sizes.config.tile, dtype=sizes.wide),
@@ -188,7 +188,7 @@ def _outputs_of(packed: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, Kept]:
 @on_device_of
 def core_forward(
     packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor, sizes: _Sizes
-) -> tuple[Tensor, Tensor, Kept]:
+) -> tuple[Tensor, Tensor, KeptScan]:
     """Launches the forward; see `mixer_core`."""
     gated, sums, kept = _outputs_of(packed, sizes)
     head_blocks = ceil(sizes.heads / _HEADS)
@@ -207,7 +207,7 @@ def core_forward(
     return gated, sums, kept
 
 
-def _read(kept: Kept) -> tuple[Tensor, ...]:
+def _read(kept: KeptScan) -> tuple[Tensor, ...]:
     """What the first kernel writes, and scans read."""
     return kept.conv, *kept.decays, kept.scores, kept.diagonal
 
@@ -215,7 +215,7 @@ def _read(kept: Kept) -> tuple[Tensor, ...]:
 @on_device_of
 def core_backward(
     dgated: Tensor, dsums: Tensor, packed: Tensor, taps: Tensor, conv_bias: Tensor, dt_bias: Tensor,
-    A_log: Tensor, D: Tensor, kept: Kept, sizes: _Sizes,
+    A_log: Tensor, D: Tensor, kept: KeptScan, sizes: _Sizes,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Launches the backward; see `mixer_core_backward`."""
     config, dt_at = sizes.config, sizes.inner + sizes.convolved
@@ -239,7 +239,7 @@ def core_backward(
     return dpacked, _through_conv(sizes, packed, dpacked, dconv, taps, conv_bias), of_heads.sum((0, 1))
 
 
-def _through_tiles(sizes: _Sizes, kept: Kept, t: Tensor, states: Tensor, of_C: int) -> None:
+def _through_tiles(sizes: _Sizes, kept: KeptScan, t: Tensor, states: Tensor, of_C: int) -> None:
     """To `states` (B, places, tiles, N, C) those of x, or their gradients of dy.
 
     of_C: where C begins behind B, or 0 for B.
@@ -311,7 +311,7 @@ def mixer_core_kept(
     state: int,
     group_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `mixer_core`, and behind its results those of `Kept`."""
+    """As `mixer_core`, and behind its results those of `KeptScan`."""
     sizes = sizes_of(packed, len(dt_bias), head_dim, state, group_size, None)
     gated, sums, kept = core_forward(packed, taps, conv_bias, dt_bias, A_log, D, sizes)
     return gated, sums, *kept
@@ -335,7 +335,7 @@ def mixer_core_backward(
     """Gradients of `packed`; (5, X) of the taps and the bias; (3, H) of A_log, D and dt_bias."""
     sizes = sizes_of(packed, len(dt_bias), head_dim, state, group_size, None)
     given = packed, taps, conv_bias, dt_bias, A_log, D
-    return core_backward(dgated.contiguous(), dsums, *given, Kept(*kept), sizes)
+    return core_backward(dgated.contiguous(), dsums, *given, KeptScan(*kept), sizes)
 
 
 @mixer_core_kept.register_fake
