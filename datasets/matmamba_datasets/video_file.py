@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from .kinds import is_video_name
 from .reading import Limits
 from .regular import said, why_not_regular
 from .video_frame import Frame, Framing
+from .video_groups import MOST_AT_ONCE, side_by_side, wanted_at_most
 from .video_sampling import DecodingStep, Sampling, TimedPacket, decoding_steps
 
 if TYPE_CHECKING:
@@ -48,7 +50,6 @@ class VideoFile:
         name: what errors call it.
         duration: in seconds; 0 where nobody knows.
         rate: frames a second, on average; 0 where nobody knows.
-        damaged: places that could not be decoded so far.
         reached: the end of what was read so far, in seconds.
 
     Raises:
@@ -63,17 +64,23 @@ class VideoFile:
         limits: Limits | None = None,
         threads: int = 0,
     ) -> None:
-        self.name, self.damaged, self.reached = os.fspath(source), 0, 0.0
+        self.name, self._damaged, self.reached = os.fspath(source), 0, 0.0
+        self._limits, self._at_once = limits or Limits(), min(threads or os.cpu_count() or 1, MOST_AT_ONCE)
+        # Others of the same file, whose decoders take groups of packets.
+        self._others = list[VideoFile]()
+        self._free = deque[VideoFile]()
         require_file(self.name)
         # As a file, whatever its name looks like to libavformat.
         self._container = _opened(self.name, f"file:{self.name}")
         try:
-            self._stream = pictures_of(self._container, self.name, limits or Limits())
+            self._stream = pictures_of(self._container, self.name, self._limits)
         except BrokenVideoError:
             self._container.close()
             raise
         self._decoder = self._stream.codec_context
-        self._decoder.thread_type, self._decoder.thread_count = "AUTO", threads
+        # As FFmpeg has it of its own accord: some threads wait for what others decode.
+        count = threads + 1 if threads > 1 else threads
+        self._decoder.thread_type, self._decoder.thread_count = "AUTO", count
         self._unit = float(self._stream.time_base or 1 / _MICROSECONDS)
         self._begin = _begin(self._container, self._stream)
         self._framing, self._read = Framing(float(self._stream.sample_aspect_ratio or 1)), False
@@ -89,7 +96,14 @@ class VideoFile:
 
     def close(self) -> None:
         """Let go of the file."""
+        for other in self._others:
+            other.close()
         self._container.close()
+
+    @property
+    def damaged(self) -> int:
+        """Places that could not be decoded so far."""
+        return self._damaged + sum(other.damaged for other in self._others)
 
     def frames(self, sampling: Sampling | None = None, start: float = 0.0) -> Iterator[Frame]:
         """Frames in the order in which they are shown; what cannot be decoded is counted in `damaged`.
@@ -112,7 +126,7 @@ class VideoFile:
         else:
             steps = decoding_steps(packets, sampling, start)
         latest = start - TOLERANCE if start > 0 else -math.inf
-        for frame in self._decoded(steps):
+        for frame in self._decoded(steps) if self._at_once == 1 else self._side_by_side(steps):
             # Some files go back in time where they were cut.
             if frame.time > latest:
                 latest = frame.time
@@ -157,12 +171,14 @@ class VideoFile:
                     if packet.pts is None:
                         packet.pts = round(number * usual / self._unit) if packet.dts is None else packet.dts
                     number += 1
+                    # What a container knows to be spoilt, the decoder may leave out without a word.
+                    self._damaged += packet.is_corrupt
                     time = packet.pts * self._unit - self._begin
                     duration = (packet.duration or 0) * self._unit or usual
                     self.reached = max(self.reached, time + duration)
                     yield TimedPacket(packet, time, duration, packet.is_keyframe, packet.size)
             except InvalidDataError:
-                self.damaged += 1
+                self._damaged += 1
 
     def _decoded(self, steps: Iterable[DecodingStep]) -> Iterator[Frame]:
         """The frames that are wanted of these packets."""
@@ -180,6 +196,24 @@ class VideoFile:
             yield from self._received(step.packet.packet, wanted)
         yield from self._received(None, wanted)
 
+    def _side_by_side(self, steps: Iterable[DecodingStep]) -> Iterator[Frame]:
+        """The same, by several decoders."""
+        wanted = wanted_at_most(self._decoder.width, self._decoder.height)
+        return side_by_side(steps, self._decoded, self._group, self._at_once, wanted)
+
+    def _group(self, steps: Sequence[DecodingStep]) -> list[Frame]:
+        """The frames that are wanted of packets that need no others; several threads may ask at once."""
+        try:
+            other = self._free.pop()
+        except IndexError:
+            # The file once more, for its decoder is set up as the file says.
+            other = VideoFile(self.name, limits=self._limits, threads=1)
+            self._others.append(other)
+        other._decoder.flush_buffers()
+        found = list(other._decoded(steps))
+        self._free.append(other)
+        return found
+
     def _received(self, packet: av.Packet[av.VideoStream] | None, wanted: dict[int, None]) -> Iterator[Frame]:
         """What the decoder has ready when it is given a packet, or None at the end."""
         from av.error import EOFError as NothingLeft
@@ -188,7 +222,7 @@ class VideoFile:
         try:
             found = self._decoder.decode(packet)
         except InvalidDataError:
-            self.damaged += 1
+            self._damaged += 1
             return
         except NothingLeft:
             return

@@ -103,7 +103,7 @@ def _missing(video: VideoFile) -> str:
     """What could not be read of a video, "" if nothing."""
     if video.reached < video.duration - max(_SLACK, 0.02 * video.duration):
         return f"ends at {minutes_of(video.reached)} of {minutes_of(video.duration)}"
-    return f"{video.damaged} places cannot be decoded" if video.damaged else ""
+    return f"{counted(video.damaged, 'place')} cannot be decoded" if video.damaged else ""
 
 
 @dataclass(kw_only=True)
@@ -262,9 +262,7 @@ class VideoPass:
 
     def _read_one(self, found: FoundVideo, target: Destination, writer: Intake[Row], told: _Told) -> None:
         start = found.known.end
-        # As FFmpeg has it of its own accord: some threads wait for what others decode.
-        threads = self.threads + 1 if self.threads > 1 else self.threads
-        with VideoFile(found.path, limits=self.reading, threads=threads) as video:
+        with VideoFile(found.path, limits=self.reading, threads=self.threads) as video:
             scenes = scenes_of(
                 video,
                 self.encoder,

@@ -29,9 +29,11 @@ from PIL import Image
 TWO_SCENES = cuts([1, 2], [3, 3])
 
 
-def taken(file: Path, sampling: Sampling | None, start: float = 0.0) -> list[tuple[float, int]]:
+def taken(
+    file: Path, sampling: Sampling | None, start: float = 0.0, threads: int = 1
+) -> list[tuple[float, int]]:
     """Time and number of each frame that is taken."""
-    with VideoFile(file, threads=1) as video:
+    with VideoFile(file, threads=threads) as video:
         return [(round(frame.time, 3), number_of(frame.image())) for frame in video.frames(sampling, start)]
 
 
@@ -66,6 +68,7 @@ def test_the_frames_that_are_shown_at_each_step(
         wanted = [step / fps for step in range(int(6 * fps) + 1) if step / fps < 6]
         numbers = shown_at([time for time, _ in every], wanted)
         assert taken(file, Sampling(fps)) == [every[number] for number in numbers], fps
+        assert taken(file, Sampling(fps), threads=3) == [every[number] for number in numbers], fps
 
 
 def test_a_rate_that_varies_is_followed_by_times(tmp_path: Path) -> None:
@@ -86,6 +89,7 @@ def test_a_pass_from_a_time_on_is_the_rest_of_a_whole_one(start: float, tmp_path
             whole = taken(file, sampling)
             rest = [one for one in whole if one[0] >= start - 1e-3]
             assert taken(file, sampling, start) == rest, (suffix, sampling)
+            assert taken(file, sampling, start, threads=3) == rest, (suffix, sampling)
 
 
 def test_keyframes_are_frames_that_are_stored_whole(tmp_path: Path) -> None:
@@ -190,6 +194,7 @@ def test_damage_within_is_counted_and_passed(tmp_path: Path) -> None:
     file.write_bytes(content)
     with VideoFile(file, threads=1) as video:
         times = [frame.time for frame in video.frames(Sampling(2.0))]
+        assert video.damaged
     assert times[0] == 0
     assert times[-1] > 5
 
