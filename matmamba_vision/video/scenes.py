@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from matmamba_datasets import BrokenVideoError, Sampling, VideoFile
 
-from .frame_encoding import ByWidth, Floats, FrameEncoder, KeptFrame
-from .sifting import Sieve, Sifting
+from .frame_encoding import ByWidth, Floats, FrameBatch, FrameEncoder, KeptFrame
+from .sifting import Seen, Sieve, Sifting
 
+T = TypeVar("T")
 # Kept frames wait until a batch of them is full, or so many batches were looked at: few of each are kept, and
 # few frames at once cost more each.
 PATIENCE = 8
@@ -111,19 +113,53 @@ def scenes_of(
         BrokenVideoError: the file cannot be read any further.
     """
     sifting, scenes = Sifting(sieve), _Gathering(encoder, number)
+    patience = PATIENCE * encoder.batch_size
     try:
         with closing(encoder.batches(video, sampling, start)) as batches:
-            for count, batch in enumerate(batches, 1):
-                small = encoder.by_small(batch)
-                for place, time in enumerate(batch.times):
-                    verdict = sifting.judge(small[place], batch.thumbnails[place], time)
-                    if verdict.kept:
-                        scenes.keep(KeptFrame.of(batch, place, small), time, verdict.begins)
-                told(len(batch.times), batch.times[-1])
-                yield from scenes.encoded(all_of_them=count % PATIENCE == 0)
+            for count, (now, after) in enumerate(_with_next(_looked_at(encoder, batches, told)), 1):
+                verdict = sifting.judge(now.seen, after and after.seen)
+                if verdict.kept:
+                    scenes.keep(now.to_keep(), now.seen.time, verdict.begins)
+                yield from scenes.encoded(all_of_them=count % patience == 0)
     except BrokenVideoError:
         # What was read to its end is whole.
         yield from scenes.encoded(all_of_them=True)
         raise
     scenes.end(video.reached)
     yield from scenes.encoded(all_of_them=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """A frame of a batch whose vectors at the small width are known."""
+
+    batch: FrameBatch
+    place: int
+    small: Floats
+
+    @property
+    def seen(self) -> Seen:
+        batch, place = self.batch, self.place
+        return Seen(self.small[place], batch.thumbnails[place], batch.times[place])
+
+    def to_keep(self) -> KeptFrame:
+        return KeptFrame.of(self.batch, self.place, self.small)
+
+
+def _looked_at(
+    encoder: FrameEncoder, batches: Iterable[FrameBatch], told: Callable[[int, float], None]
+) -> Iterator[_Looked]:
+    for batch in batches:
+        small = encoder.by_small(batch)
+        yield from (_Looked(batch, place, small) for place in range(len(batch.times)))
+        told(len(batch.times), batch.times[-1])
+
+
+def _with_next(items: Iterable[T]) -> Iterator[tuple[T, T | None]]:
+    """Each item with the one behind it; the last with None."""
+    rest = iter(items)
+    now = next(rest, None)
+    while now is not None:
+        after = next(rest, None)
+        yield now, after
+        now = after

@@ -14,6 +14,8 @@ from matmamba_common.settings import Bounds, require
 from numpy.typing import NDArray
 from PIL import Image
 
+from .transitions import NEAR_MIXTURE, misfit
+
 Floats = NDArray[np.float32]
 Similarity = Annotated[float, Bounds(least=-1, most=1)]
 # Columns and rows of a thumbnail.
@@ -23,6 +25,23 @@ MOST_KEPT = 4096
 # What a scene showed within so many seconds, in so many views at most, is no news when it comes back: the
 # empty place behind somebody who has passed. Somebody who comes again later is.
 RECENT_S, MOST_RECENT = 5.0, 64
+# Cosine similarity from which on the next frame shows the same.
+STAYS = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What is judged of a frame.
+
+    Attributes:
+        vector: (D,) of length 1, of the small width.
+        thumbnail: (9, 16, 3) in 0..1, as `thumbnail_of` makes it.
+        time: at which it is shown, in seconds.
+    """
+
+    vector: Floats
+    thumbnail: Floats
+    time: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +63,35 @@ class Sieve:
 
     def __post_init__(self) -> None:
         require("threshold", self.threshold, Similarity)
+
+    def differ(self, one: Seen, other: Seen) -> bool:
+        """Whether two frames are of different scenes, if one follows the other."""
+        if float(one.vector @ other.vector) >= self.cut:
+            return False
+        return float(np.abs(one.thumbnail - other.thumbnail).mean()) >= self.jump
+
+    def passing(self, before: Seen, now: Seen, after: Seen) -> bool:
+        """Whether a frame shows no scene, but how one becomes the next, or a flash within one."""
+        other = self.differ(before, after)
+        if _stays(now, after) or not (other or self.differ(before, now)):
+            return False
+        if misfit(now.thumbnail, before.thumbnail, after.thumbnail) <= NEAR_MIXTURE:
+            return True
+        flash = misfit(now.thumbnail, before.thumbnail, lit=True)
+        # Of two scenes, a flash belongs to the one of which more is left in it.
+        return flash <= NEAR_MIXTURE and not (
+            other and misfit(now.thumbnail, after.thumbnail, lit=True) < flash
+        )
+
+    def lit(self, now: Seen, after: Seen) -> bool:
+        """Whether a frame is the next one by a flash, or in the dark."""
+        near = misfit(now.thumbnail, after.thumbnail, lit=True) <= NEAR_MIXTURE
+        return near and not _stays(now, after)
+
+
+def _stays(now: Seen, after: Seen) -> bool:
+    """Whether what a frame shows stays: then it is no passing one, however dark or light."""
+    return float(now.vector @ after.vector) >= STAYS
 
 
 @dataclass(frozen=True)
@@ -76,33 +124,32 @@ class Sifting:
 
     def __init__(self, sieve: Sieve) -> None:
         self._sieve = sieve
-        self._before: tuple[Floats, Floats] | None = None
+        self._before: Seen | None = None
         # The view that is shown now is the last one.
         self._views = deque[_View](maxlen=MOST_RECENT)
         self._count = 0
 
-    def judge(self, vector: Floats, thumbnail: Floats, time: float) -> Verdict:
-        """What becomes of a frame.
-
-        Args:
-            vector: (D,) of length 1, of the small width.
-            thumbnail: (9, 16, 3) in 0..1, as `thumbnail_of` makes it.
-            time: at which it is shown, in seconds.
-        """
-        begins = self._before is None or self._cut(*self._before, vector, thumbnail)
-        view = None if begins else self._known(vector, time)
+    def judge(self, now: Seen, after: Seen | None) -> Verdict:
+        """What becomes of a frame, with the one that is looked at next; None behind the last."""
+        before = self._before
+        if before is not None and after is not None and self._sieve.passing(before, now, after):
+            return Verdict(kept=False, begins=False)
+        begins = before is None or self._sieve.differ(before, now)
+        view = None if begins else self._known(now.vector, now.time)
         kept = view is None
         begins = begins or (kept and self._count >= MOST_KEPT)
-        self._before = vector, thumbnail
+        # What follows a flash is held against what that lit up.
+        lit = begins and after is not None and self._sieve.lit(now, after)
+        self._before = after if lit else now
         if begins:
             self._views.clear()
             self._count = 0
         if view is None:
-            view = _View(vector, time)
+            view = _View(now.vector, now.time)
             self._count += 1
         else:
             self._views.remove(view)
-        view.time = time
+        view.time = now.time
         self._views.append(view)
         return Verdict(kept, begins)
 
@@ -114,11 +161,6 @@ class Sifting:
         recent = [view for view in self._views if time - view.time <= RECENT_S]
         likest = max(recent, key=lambda view: float(vector @ view.vector), default=now)
         return likest if float(vector @ likest.vector) >= least else None
-
-    def _cut(self, before: Floats, thumbnail_before: Floats, vector: Floats, thumbnail: Floats) -> bool:
-        if float(before @ vector) >= self._sieve.cut:
-            return False
-        return float(np.abs(thumbnail - thumbnail_before).mean()) >= self._sieve.jump
 
 
 def thumbnail_of(image: Image.Image) -> Floats:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from matmamba_vision.video.sifting import MOST_RECENT, RECENT_S, Floats, Sieve, Sifting, Verdict
+from matmamba_vision.video.sifting import MOST_RECENT, RECENT_S, Floats, Seen, Sieve, Sifting, Verdict
 
 ROOM, GUEST, OTHER = np.eye(3, dtype=np.float32)
 GREY = np.full((9, 16, 3), 0.5, np.float32)
@@ -14,8 +14,13 @@ GREY = np.full((9, 16, 3), 0.5, np.float32)
 
 def judged(views: list[Floats], step: float = 1.0, sieve: Sieve | None = None) -> list[Verdict]:
     """Verdicts of frames that look the same from far away, a step apart."""
+    return verdicts([Seen(view, GREY, step * place) for place, view in enumerate(views)], sieve)
+
+
+def verdicts(frames: list[Seen], sieve: Sieve | None = None) -> list[Verdict]:
+    """What becomes of the frames of a video."""
     sifting = Sifting(sieve or Sieve())
-    return [sifting.judge(view, GREY, step * place) for place, view in enumerate(views)]
+    return [sifting.judge(*pair) for pair in zip(frames, [*frames[1:], None], strict=True)]
 
 
 def kept(views: list[Floats], step: float = 1.0) -> list[int]:
@@ -53,25 +58,76 @@ def test_a_pass_from_where_a_scene_begins_says_the_same(seed: int) -> None:
     chance = np.random.default_rng(seed)
     views = chance.normal(size=(6, 8))
     views /= np.linalg.norm(views, axis=1, keepdims=True)
-    frames = [
-        (views[which].astype(np.float32), np.full_like(GREY, light))
-        for which, light in zip(chance.integers(0, 6, 80), chance.choice([0.3, 0.35, 0.8], 80), strict=True)
-    ]
+    kinds, lights = chance.integers(0, 6, 80), chance.choice([0.0, 0.3, 0.35, 0.8, 1.0], 80)
     times = chance.uniform(0.2, 3, 80).cumsum()
-
-    def verdicts(first: int) -> list[Verdict]:
-        sifting = Sifting(Sieve())
-        return [
-            sifting.judge(*frame, time)
-            for frame, time in zip(frames[first:], times[first:].tolist(), strict=True)
-        ]
-
-    whole = verdicts(0)
+    frames = [
+        Seen(views[kind].astype(np.float32), np.full_like(GREY, light), time)
+        for kind, light, time in zip(kinds, lights, times.tolist(), strict=True)
+    ]
+    whole = verdicts(frames)
     begins = [place for place, verdict in enumerate(whole) if verdict.begins]
     assert 2 < len(begins) < 79
     assert all(whole[place].kept for place in begins)
     for first in begins:
-        assert verdicts(first) == whole[first:]
+        assert verdicts(frames[first:]) == whole[first:]
+
+
+def picture(seed: int) -> Floats:
+    """A thumbnail of a scene, which looks like no other."""
+    return np.random.default_rng(seed).uniform(0.1, 0.7, GREY.shape).astype(np.float32)
+
+
+STREET, BEACH = picture(1), picture(2)
+BLACK, NOISE = np.zeros_like(GREY), np.random.default_rng(0).normal(0, 0.01, GREY.shape).astype(np.float32)
+
+
+VIEWS = np.eye(16, dtype=np.float32)
+
+
+def scenes_of(*thumbnails: Floats) -> list[tuple[bool, bool]]:
+    """Of frames a second apart, whose vectors are as different as their thumbnails."""
+    views = {id(thumbnail): vector for thumbnail, vector in zip(thumbnails, VIEWS, strict=False)}
+    frames = [Seen(views[id(one)], one, float(time)) for time, one in enumerate(thumbnails)]
+    return [(verdict.begins, verdict.kept) for verdict in verdicts(frames)]
+
+
+FIRST, SAME, LEFT_OUT = (True, True), (False, False), (False, False)
+
+
+@pytest.mark.parametrize("shares", [[0.5], [0.1], [0.9], [0.3, 0.7], [0.25, 0.5, 0.75]])
+def test_a_dissolve_is_one_cut(shares: list[float]) -> None:
+    """Where the next scene is there alone; what is a mixture of both is not kept."""
+    between = [(1 - share) * STREET + share * BEACH + NOISE for share in shares]
+    found = scenes_of(STREET, STREET, *between, BEACH, BEACH)
+    assert found == [FIRST, SAME, *[LEFT_OUT] * len(shares), FIRST, SAME]
+
+
+@pytest.mark.parametrize(
+    "between", [[BLACK + NOISE], [0.3 * STREET, 0.4 * BEACH], [0.5 * STREET, BLACK + NOISE, 0.5 * BEACH]]
+)
+def test_a_fade_through_black_is_one_cut(between: list[Floats]) -> None:
+    found = scenes_of(STREET, STREET, *between, BEACH, BEACH)
+    assert found == [FIRST, SAME, *[LEFT_OUT] * len(between), FIRST, SAME]
+
+
+@pytest.mark.parametrize("strength", [0.4, 0.9])
+def test_a_flash_is_no_cut(strength: float) -> None:
+    lit = 1 - (1 - strength) * (1 - STREET) + NOISE
+    assert scenes_of(STREET, STREET, lit, STREET, STREET) == [FIRST, SAME, LEFT_OUT, SAME, SAME]
+    # Before a cut it is of the first scene, behind it of the second.
+    assert scenes_of(STREET, lit, BEACH, BEACH) == [FIRST, LEFT_OUT, FIRST, SAME]
+    assert [begins for begins, _ in scenes_of(BEACH, lit, STREET, STREET)] == [True, True, False, False]
+
+
+def test_what_stays_is_a_scene_however_dark_or_light() -> None:
+    for still in (BLACK + NOISE, 1 - 0.1 * (1 - BEACH), 0.2 * BEACH):
+        assert scenes_of(STREET, still, still, still, BEACH, BEACH)[1] == FIRST
+
+
+def test_a_short_scene_is_one() -> None:
+    """A second of something else."""
+    assert scenes_of(STREET, STREET, BEACH, STREET, STREET)[2:4] == [FIRST, FIRST]
+    assert scenes_of(STREET, BEACH, picture(3)) == [FIRST, FIRST, FIRST]
 
 
 def test_memory_is_bounded() -> None:
