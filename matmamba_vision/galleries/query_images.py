@@ -11,6 +11,7 @@ from typing import BinaryIO, TypeVar
 
 from matmamba_datasets import BrokenImageError, Limits, Reading, left_out_text, read_image
 from matmamba_datasets.frame_names import frame_of
+from matmamba_datasets.kinds import is_video_name
 from matmamba_datasets.listing import Listing
 from matmamba_datasets.video_frames import VideoFrames
 from matmamba_retrieval import GalleryError
@@ -60,7 +61,15 @@ class Asked:
         if isinstance(self.source, Path) and frame_of(str(self.source)) and not self.source.exists():
             return VideoFrames(self.reading, 1).picture(str(self.source))
         source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-        return read_image(source, self.name, limits=self.reading)
+        try:
+            return read_image(source, self.name, limits=self.reading)
+        except BrokenImageError as error:
+            if not isinstance(source, Path) or not source.is_file() or not is_video_name(source.name):
+                raise
+            moment = f"{self.name}#t=0:05"
+            raise BrokenImageError(
+                self.name, f"a video, and a query is one frame of it, as {moment}"
+            ) from error
 
 
 def asked_images(

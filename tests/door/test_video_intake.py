@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -135,6 +136,14 @@ def test_a_frame_of_a_video_is_a_query(whole: Path, videos: Path) -> None:
     }
     assert answer.hits[0].score > 0.98
     assert sum(len(scene.hits) for scene in scenes) == len(answer.hits)
+
+
+def test_a_whole_video_is_no_query(whole: Path, videos: Path) -> None:
+    """It is said how one of its frames is asked."""
+    file = videos / "first.mp4"
+    said = f"{file}: a video, and a query is one frame of it, as {file}#t=0:05"
+    with mv.open_gallery(whole) as gallery, pytest.raises(mv.MatMambaError, match=f"^{re.escape(said)}$"):
+        gallery.search(file, 3)
 
 
 def test_scenes_that_come_again_are_found(whole: Path) -> None:
