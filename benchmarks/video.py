@@ -6,8 +6,9 @@ Clips are made of photos. `speed`: ten minutes of pans, zooms and cuts at 25 fra
 `index_video` with the shipped weights at a frame a second and by keyframes alone, decoding included. `sieve`:
 a talk with slides and a camera that watches a place, with noise; frames compared by the smallest width, and
 by the full one, which then encodes them all: seconds of the encoder, which scenes are cut, and of how many
-visitors a frame is kept. `cuts`: scenes cut hard, against the truth and against PySceneDetect's detectors on
-the same file. Writes results/video.json.
+visitors a frame is kept. `cuts`: where scenes begin in films of several kinds, with hard cuts, dissolves and
+fades, flashes that are no cuts, and slides, against the truth and against PySceneDetect's detectors on the
+same files. Writes results/video.json.
 """
 
 from __future__ import annotations
@@ -24,54 +25,59 @@ from unittest.mock import patch
 
 import numpy as np
 from markdown_tables import markdown
-from matmamba_retrieval import Gallery
+from matmamba_common.counts import counted
 from matmamba_vision import index_video
 from matmamba_vision.galleries.embedder import Embedder
 from matmamba_vision.galleries.gallery_model import embedder_at
 from matmamba_vision.measures.environment import environment
-from matmamba_vision.video.known_videos import FrameNote, frames_of
 from measuring import parse, prepare, write_json
 from video_clips import Drawn, film, repeated, surveillance, talk, visits_drawn, with_noise, write_clip
+from video_cuts import agreement, cuts, cuts_table, notes_of
 
 MODEL = "matmamba_mini_patch16_128"
 SIZES = ((160, 90), (640, 360), (1280, 720), (1920, 1080))
 # Seconds of a clip, and how often it stands in the file that is indexed.
 CLIP_SECONDS, TIMES = 40, 15
-# Seconds by which a cut may be missed: a frame a second is looked at.
-NEAR = 1.0
 PROMISED = {"fps": 20, "keyframes": 100, "saved": 0.5, "same": 0.95}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure everything, print and write."""
+    """Measure what is asked for, print, and write it beside what was measured before."""
     photos = argparse.ArgumentParser(add_help=False)
     photos.add_argument("--photos", type=Path, required=True, help="folder, shard or Parquet file of photos")
+    photos.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
     options = parse(Path(__file__), __doc__, arguments, [photos])
     prepare(options.threads)
     quick, threads = options.quick, options.threads or 0
-    model, start = embedder_at(MODEL), time.perf_counter()
+    model = embedder_at(MODEL)
     # What is made when a width is first asked for is no part of a video.
     for width in model.widths:
         model.frozen(width)
+    known = json.loads(options.output.read_text()) if options.output and options.output.is_file() else {}
+    result = known | {"settings": {"model": MODEL, "promised": PROMISED}}
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        result = {
-            "command": f"benchmarks/video.py --photos PHOTOS --threads {threads}",
-            "settings": {"model": MODEL, "promised": PROMISED, "threads": threads},
-            "speed": [
-                speed(place, options.photos, model, size, quick, threads)
-                for size in SIZES[: 2 if quick else 4]
-            ],
-            "sieve": [
-                sieve(place, options.photos, model, kind, quick, threads) for kind in ("talk", "camera")
-            ],
-            "cuts": cuts(place, options.photos, model, quick, threads),
-            "seconds": round(time.perf_counter() - start),
-            **environment(),
-        }
+        for part in options.parts:
+            start = time.perf_counter()
+            found = PARTS[part](Path(folder), options.photos, model, quick, threads)
+            command = f"benchmarks/video.py --photos PHOTOS --parts {part} --threads {threads}"
+            seconds = round(time.perf_counter() - start)
+            result[part] = {"command": command, "seconds": seconds, **environment(), "cases": found}
     print(json.dumps(result, indent=1))
     if options.output:
         write_json(options.output, result)
+
+
+def speeds(place: Path, photos: Path, model: Embedder, quick: bool, threads: int) -> list[dict[str, Any]]:
+    """Of each size."""
+    return [speed(place, photos, model, size, quick, threads) for size in SIZES[: 2 if quick else 4]]
+
+
+def sieves(place: Path, photos: Path, model: Embedder, quick: bool, threads: int) -> list[dict[str, Any]]:
+    """Of each kind of clip."""
+    return [sieve(place, photos, model, kind, quick, threads) for kind in ("talk", "camera")]
+
+
+PARTS = {"speed": speeds, "sieve": sieves, "cuts": cuts}
 
 
 def speed(
@@ -137,7 +143,7 @@ def sieve(place: Path, photos: Path, model: Embedder, kind: str, quick: bool, th
                 file, place / f"{kind}-{name}", model=model, small_width=width, threads=threads
             )
         known = notes_of(place / f"{kind}-{name}")
-        scenes[name] = sorted({note.scene_start for note in known})
+        scenes[name] = sorted({note.scene_start for note in known})[1:]
         found[name] = {
             "encoder_seconds": round(spent[0], 3),
             "looked_at": indexed.looked_at,
@@ -148,61 +154,12 @@ def sieve(place: Path, photos: Path, model: Embedder, kind: str, quick: bool, th
             there = [any(begin <= note.time < end for note in known) for begin, end in visits]
             found[name]["visits"] = [sum(there), len(visits)]
     found["saved"] = round(1 - found["small"]["encoder_seconds"] / found["full"]["encoder_seconds"], 3)
-    found["same_scenes"] = agreement(scenes["small"], scenes["full"])
+    found["same_scenes"] = agreement(scenes["small"], [(cut, cut) for cut in scenes["full"]])
     found["reached"] = found["saved"] >= PROMISED["saved"] and found["same_scenes"]["f1"] >= PROMISED["same"]
     return found
 
 
-def cuts(place: Path, photos: Path, model: Embedder, quick: bool, threads: int) -> dict[str, Any]:
-    """Cuts found by us and by PySceneDetect, against the truth and against each other."""
-    drawn = Drawn(photos, (640, 360), seed=2)
-    lengths = drawn.chance.uniform(3, 9, 4 if quick else 40).round(2)
-    file = write_clip(place / "cuts.mp4", with_noise(film(drawn, lengths), drawn.noise(4)), threads)
-    truth = [0.0, *lengths.cumsum()[:-1].tolist()]
-    index_video(file, place / "cuts", model=model, threads=threads)
-    ours = sorted({note.scene_start for note in notes_of(place / "cuts")})
-    found: dict[str, Any] = {"scenes": len(truth), "ours": agreement(ours, truth), "detectors": {}}
-    for name in ("ContentDetector", "AdaptiveDetector"):
-        start = time.perf_counter()
-        theirs = detected(file, name)
-        found["detectors"][name] = {
-            "seconds": round(time.perf_counter() - start, 2),
-            "truth": agreement(theirs, truth),
-            "ours": agreement(ours, theirs),
-        }
-    return found
-
-
-def detected(file: Path, name: str) -> list[float]:
-    """Starts of the scenes that a detector of PySceneDetect finds, as it is by default."""
-    import scenedetect
-
-    scenes = scenedetect.detect(str(file), getattr(scenedetect, name)())
-    return [start.seconds for start, _ in scenes] or [0.0]
-
-
-def notes_of(gallery: Path) -> list[FrameNote]:
-    """What a gallery knows of its frames."""
-    with Gallery(gallery) as opened:
-        return [note for _, note in frames_of(opened)]
-
-
-def agreement(found: Sequence[float], wanted: Sequence[float]) -> dict[str, float]:
-    """Precision, recall and F1 of cuts; each is paired once, with one that is near. Beginnings count not."""
-    left = list(wanted[1:])
-    hits = 0
-    for cut in found[1:]:
-        near = [other for other in left if abs(other - cut) <= NEAR]
-        if near:
-            left.remove(min(near, key=lambda other: abs(other - cut)))
-            hits += 1
-    precision = hits / (len(found) - 1) if len(found) > 1 else 1.0
-    recall = hits / (len(wanted) - 1) if len(wanted) > 1 else 1.0
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return {"precision": round(precision, 3), "recall": round(recall, 3), "f1": round(f1, 3)}
-
-
-def speed_table(result: dict[str, Any]) -> str:
+def speed_table(cases: Sequence[dict[str, Any]]) -> str:
     """How fast videos of each size are indexed."""
     rows = [
         (
@@ -217,7 +174,7 @@ def speed_table(result: dict[str, Any]) -> str:
                 )
             ),
         )
-        for found in result["speed"]
+        for found in cases
     ]
     heads = (
         "frame size",
@@ -231,7 +188,7 @@ def speed_table(result: dict[str, Any]) -> str:
     return markdown(heads, rows)
 
 
-def sieve_table(result: dict[str, Any]) -> str:
+def sieve_table(cases: Sequence[dict[str, Any]]) -> str:
     """What the small width saves."""
     rows = [
         (
@@ -244,7 +201,7 @@ def sieve_table(result: dict[str, Any]) -> str:
             f"{100 * found['same_scenes']['f1']:.0f} %",
             " of ".join(map(str, found["small"].get("visits", []))) or "-",
         )
-        for found in result["sieve"]
+        for found in cases
     ]
     heads = (
         "clip",
@@ -259,24 +216,19 @@ def sieve_table(result: dict[str, Any]) -> str:
     return markdown(heads, rows)
 
 
-def cuts_table(result: dict[str, Any]) -> str:
-    """Cuts against the truth and against other detectors."""
-    found = result["cuts"]
-    rows = [("`index_video`, 1 fps", *map(_percent, found["ours"].values()), "")]
-    for name, other in found["detectors"].items():
-        rows.append((name, *map(_percent, other["truth"].values()), _percent(other["ours"]["f1"])))
-    return markdown(("finds cuts", "precision", "recall", "F1", "agrees with ours, F1"), rows)
+TABLES = {"speed": speed_table, "sieve": sieve_table, "cuts": cuts_table}
 
 
 def page(result: dict[str, Any]) -> str:
-    """All tables, with what they were measured on."""
-    machine = result["machine"]
-    on = f"{result['seconds']} s on {machine['processor']}, {machine['threads']} threads."
-    return "\n\n".join([speed_table(result), sieve_table(result), cuts_table(result), on])
+    """All tables, each with what it was measured on."""
+    return "\n\n".join(
+        text for name, table in TABLES.items() for text in (table(result[name]["cases"]), _on(result[name]))
+    )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _on(part: dict[str, Any]) -> str:
+    machine = part["machine"]
+    return f"{machine['processor']}, {counted(machine['threads'], 'thread')}."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Videos for benchmarks, made of photos: pans, zooms, cuts, fades and noise, with their cuts known."""
+"""Videos for benchmarks, made of photos: pans, zooms, cuts and noise, with their cuts known."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Drawn:
     def __post_init__(self) -> None:
         self.images, self.chance = open_images(self.photos), np.random.default_rng(self.seed)
 
-    def photo(self) -> Image.Image:
-        """A photo that is large enough for any view."""
+    def photo(self, room: float = 1.25) -> Image.Image:
+        """A photo that is so many times as large as a view."""
         image = self.images[int(self.chance.integers(len(self.images)))].image
         width, height = self.size
-        scale = 1.25 * max(width / image.width, height / image.height)
+        scale = room * max(width / image.width, height / image.height)
         return image.resize(
             (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
         )
@@ -54,9 +54,9 @@ class Drawn:
         drawn = self.chance.normal(128, strength, (4, height, width, 1))
         return drawn.clip(0, 255).astype(np.uint8)
 
-    def moving(self, frames: int) -> Iterator[Pixels]:
-        """A slow pan over a photo, or a zoom into it."""
-        photo, (width, height) = self.photo(), self.size
+    def moving(self, frames: int, room: float = 1.25) -> Iterator[Pixels]:
+        """A pan over a photo, slow where that has little room, or a zoom into it."""
+        photo, (width, height) = self.photo(room), self.size
         room = np.array([photo.width - width, photo.height - height])
         start, end = self.chance.uniform(0, 1, 2), self.chance.uniform(0, 1, 2)
         zoom = self.chance.choice([0.0, 0.2])
@@ -79,10 +79,10 @@ def with_noise(pictures: Iterable[Pixels], noise: Pixels) -> Iterator[Pixels]:
         yield (pixels.astype(np.int16) + noise[place % len(noise)] - 128).clip(0, 255).astype(np.uint8)
 
 
-def film(drawn: Drawn, lengths: Iterable[float]) -> Iterator[Pixels]:
+def film(drawn: Drawn, lengths: Iterable[float], room: float = 1.25) -> Iterator[Pixels]:
     """Scenes of so many seconds, cut hard."""
     for seconds in lengths:
-        yield from drawn.moving(round(seconds * FPS))
+        yield from drawn.moving(round(seconds * FPS), room)
 
 
 def talk(drawn: Drawn, slides: int, seconds: float) -> Iterator[Pixels]:
