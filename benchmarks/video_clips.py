@@ -57,12 +57,12 @@ class Drawn:
     def moving(self, frames: int, room: float = 1.25) -> Iterator[Pixels]:
         """A pan over a photo, slow where that has little room, or a zoom into it."""
         photo, (width, height) = self.photo(room), self.size
-        room = np.array([photo.width - width, photo.height - height])
+        spare = np.array([photo.width - width, photo.height - height])
         start, end = self.chance.uniform(0, 1, 2), self.chance.uniform(0, 1, 2)
         zoom = self.chance.choice([0.0, 0.2])
         for place in range(frames):
             share = place / max(1, frames - 1)
-            left, top = room * (start + (end - start) * share)
+            left, top = spare * (start + (end - start) * share)
             edge = 1 - zoom * share
             box = (left, top, left + width * edge, top + height * edge)
             yield np.asarray(photo.resize(self.size, Image.Resampling.BILINEAR, box))

@@ -1,7 +1,6 @@
 """Groups of a video's packets that need no other: decoded side by side, each by one thread.
 
-The threads of a decoder that decodes frames at once wait for each other, and take a third more of the
-processor; groups do neither.
+The threads of one decoder that decodes several frames at once wait for each other; groups do not.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 from matmamba_datasets import BrokenVideoError, Sampling, VideoFile
 
 from .frame_encoding import ByWidth, Floats, FrameBatch, FrameEncoder, KeptFrame
-from .sifting import Seen, Sieve, Sifting
+from .sifting import Glimpse, Sieve, Sifting
 
 T = TypeVar("T")
 # Kept frames wait until a batch of them is full, or so many batches were looked at: few of each are kept, and
@@ -117,9 +117,9 @@ def scenes_of(
     try:
         with closing(encoder.batches(video, sampling, start)) as batches:
             for count, (now, after) in enumerate(_with_next(_looked_at(encoder, batches, told)), 1):
-                verdict = sifting.judge(now.seen, after and after.seen)
+                verdict = sifting.judge(now.glimpse, None if after is None else after.glimpse)
                 if verdict.kept:
-                    scenes.keep(now.to_keep(), now.seen.time, verdict.begins)
+                    scenes.keep(now.to_keep(), now.glimpse.time, verdict.begins)
                 yield from scenes.encoded(all_of_them=count % patience == 0)
     except BrokenVideoError:
         # What was read to its end is whole.
@@ -138,9 +138,9 @@ class _Looked:
     small: Floats
 
     @property
-    def seen(self) -> Seen:
+    def glimpse(self) -> Glimpse:
         batch, place = self.batch, self.place
-        return Seen(self.small[place], batch.thumbnails[place], batch.times[place])
+        return Glimpse(self.small[place], batch.thumbnails[place], batch.times[place])
 
     def to_keep(self) -> KeptFrame:
         return KeptFrame.of(self.batch, self.place, self.small)

@@ -30,7 +30,7 @@ STAYS = 0.9
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Glimpse:
     """What is judged of a frame.
 
     Attributes:
@@ -64,13 +64,13 @@ class Sieve:
     def __post_init__(self) -> None:
         require("threshold", self.threshold, Similarity)
 
-    def differ(self, one: Seen, other: Seen) -> bool:
+    def differ(self, one: Glimpse, other: Glimpse) -> bool:
         """Whether two frames are of different scenes, if one follows the other."""
         if float(one.vector @ other.vector) >= self.cut:
             return False
         return float(np.abs(one.thumbnail - other.thumbnail).mean()) >= self.jump
 
-    def passing(self, before: Seen, now: Seen, after: Seen) -> bool:
+    def passing(self, before: Glimpse, now: Glimpse, after: Glimpse) -> bool:
         """Whether a frame shows no scene, but how one becomes the next, or a flash within one."""
         other = self.differ(before, after)
         if _stays(now, after) or not (other or self.differ(before, now)):
@@ -83,13 +83,13 @@ class Sieve:
             other and misfit(now.thumbnail, after.thumbnail, lit=True) < flash
         )
 
-    def lit(self, now: Seen, after: Seen) -> bool:
+    def lit(self, now: Glimpse, after: Glimpse) -> bool:
         """Whether a frame is the next one by a flash, or in the dark."""
         near = misfit(now.thumbnail, after.thumbnail, lit=True) <= NEAR_MIXTURE
         return near and not _stays(now, after)
 
 
-def _stays(now: Seen, after: Seen) -> bool:
+def _stays(now: Glimpse, after: Glimpse) -> bool:
     """Whether what a frame shows stays: then it is no passing one, however dark or light."""
     return float(now.vector @ after.vector) >= STAYS
 
@@ -124,12 +124,12 @@ class Sifting:
 
     def __init__(self, sieve: Sieve) -> None:
         self._sieve = sieve
-        self._before: Seen | None = None
+        self._before: Glimpse | None = None
         # The view that is shown now is the last one.
         self._views = deque[_View](maxlen=MOST_RECENT)
         self._count = 0
 
-    def judge(self, now: Seen, after: Seen | None) -> Verdict:
+    def judge(self, now: Glimpse, after: Glimpse | None) -> Verdict:
         """What becomes of a frame, with the one that is looked at next; None behind the last."""
         before = self._before
         if before is not None and after is not None and self._sieve.passing(before, now, after):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def test_whoever_leaves_early_leaves_nothing_behind(file: Path) -> None:
     before = threading.active_count()
     with VideoFile(file, threads=3) as video:
         frames = video.frames(Sampling(1.0))
+        assert isinstance(frames, Generator)
         assert number_of(next(frames).image()) == 0
         frames.close()
         assert threading.active_count() == before

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from matmamba_vision.video.sifting import MOST_RECENT, RECENT_S, Floats, Seen, Sieve, Sifting, Verdict
+from matmamba_vision.video.sifting import MOST_RECENT, RECENT_S, Floats, Glimpse, Sieve, Sifting, Verdict
 
 ROOM, GUEST, OTHER = np.eye(3, dtype=np.float32)
 GREY = np.full((9, 16, 3), 0.5, np.float32)
@@ -14,10 +14,10 @@ GREY = np.full((9, 16, 3), 0.5, np.float32)
 
 def judged(views: list[Floats], step: float = 1.0, sieve: Sieve | None = None) -> list[Verdict]:
     """Verdicts of frames that look the same from far away, a step apart."""
-    return verdicts([Seen(view, GREY, step * place) for place, view in enumerate(views)], sieve)
+    return verdicts([Glimpse(view, GREY, step * place) for place, view in enumerate(views)], sieve)
 
 
-def verdicts(frames: list[Seen], sieve: Sieve | None = None) -> list[Verdict]:
+def verdicts(frames: list[Glimpse], sieve: Sieve | None = None) -> list[Verdict]:
     """What becomes of the frames of a video."""
     sifting = Sifting(sieve or Sieve())
     return [sifting.judge(*pair) for pair in zip(frames, [*frames[1:], None], strict=True)]
@@ -61,7 +61,7 @@ def test_a_pass_from_where_a_scene_begins_says_the_same(seed: int) -> None:
     kinds, lights = chance.integers(0, 6, 80), chance.choice([0.0, 0.3, 0.35, 0.8, 1.0], 80)
     times = chance.uniform(0.2, 3, 80).cumsum()
     frames = [
-        Seen(views[kind].astype(np.float32), np.full_like(GREY, light), time)
+        Glimpse(views[kind].astype(np.float32), np.full_like(GREY, light), time)
         for kind, light, time in zip(kinds, lights, times.tolist(), strict=True)
     ]
     whole = verdicts(frames)
@@ -87,7 +87,7 @@ VIEWS = np.eye(16, dtype=np.float32)
 def scenes_of(*thumbnails: Floats) -> list[tuple[bool, bool]]:
     """Of frames a second apart, whose vectors are as different as their thumbnails."""
     views = {id(thumbnail): vector for thumbnail, vector in zip(thumbnails, VIEWS, strict=False)}
-    frames = [Seen(views[id(one)], one, float(time)) for time, one in enumerate(thumbnails)]
+    frames = [Glimpse(views[id(one)], one, float(time)) for time, one in enumerate(thumbnails)]
     return [(verdict.begins, verdict.kept) for verdict in verdicts(frames)]
 
 
