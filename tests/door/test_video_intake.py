@@ -18,6 +18,7 @@ from made_videos import (
     at_rate,
     cuts,
     empty,
+    fade,
     noisy,
     pan,
     scenery,
@@ -163,6 +164,17 @@ def test_a_still_scene_is_one_frame_and_a_pan_several(tmp_path: Path, model: Che
     # Nothing is left out at the highest threshold.
     mv.index_video(file, tmp_path / "all", model=model, threshold=1.0, fps=2, threads=1)
     assert len(notes(tmp_path / "all")) > 24
+
+
+def test_what_lies_between_two_scenes_is_none(tmp_path: Path, model: Checkpoint) -> None:
+    """A dissolve, a fade through black, and a flash within a scene: all at frames that are looked at."""
+    one, two, three = (scenery(seed) for seed in (1, 2, 3))
+    black, white = np.zeros_like(one), np.full_like(one, 255)
+    pictures = [*still(one, 36), *fade(one, two, 9), *still(two, 40)]
+    pictures += [*fade(two, black, 9), *fade(black, three, 9), *still(three, 20), *fade(three, white, 9)]
+    timed = [(place / 10, pixels) for place, pixels in enumerate([*pictures, *still(three, 20)])]
+    mv.index_video(write_video(tmp_path / "clip.mp4", timed), tmp_path / "g", model=model, threads=1)
+    assert {note.scene_start for note in notes(tmp_path / "g")} == {0.0, 5.0, 10.0}
 
 
 def test_kept_frames_are_encoded_in_full_batches(
