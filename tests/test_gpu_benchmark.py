@@ -271,7 +271,7 @@ def test_what_is_predicted_stands_beside_what_was_not_run() -> None:
     row = next(known for known in targets.GPU_ROWS if known.predicted == "224 px, inference, over ViT")
     page = report.targets_table({"gpu_model": recorded})
     found = without_a_gpu.between(recorded["predicted"][row.predicted])
-    assert f"| {row.what} | GPU | at least 1.0 | - | not run; predicted {found}: **a miss** |" in page
+    assert f"| {row.what} | GPU | at least 1.0 | - | - | not run; predicted {found}: **a miss** |" in page
     assert all(known.prediction({"gpu_model": recorded}) for known in targets.GPU_ROWS if known.predicted)
 
 

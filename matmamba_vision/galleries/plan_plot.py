@@ -52,7 +52,7 @@ def draw_plan(rows: Sequence[Row], chosen: Row, single_shot: Row, quality: str, 
         place = chosen[cost], chosen[quality]
         axes.scatter(*place, s=190, facecolors="none", edgecolors=CHOSEN, linewidths=2)
         axes.set(xscale="log", xlabel=title)
-        _space_labels(axes, [row[cost] for row in rows])
+        _space_labels(axes, [row[cost] for row in (*rows, chosen, single_shot)])
         axes.xaxis.set_major_formatter("{x:g}" if cost == "ms" else EngFormatter(sep=""))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(quality)

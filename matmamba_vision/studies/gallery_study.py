@@ -14,7 +14,7 @@ from matmamba_retrieval.planning.savings import notes_of
 from matmamba_retrieval.remedies import PLAN as MAKE_PLAN
 from matmamba_retrieval.strategies.engines import AnyGallery
 
-from ..errors import ConfigError, refusals
+from ..errors import ConfigError
 from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import ModelLike
 from ..galleries.given_vectors import GivenVectors
@@ -25,6 +25,7 @@ from ..given import PathLike, require_folder, require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
 from ..progress import Listener, Reporter
+from ..public_call import public_call
 from ..upkeep.image_gallery import open_gallery
 from ..widths.slices import named_label
 from .evaluate import opened_grid, say_few
@@ -35,7 +36,7 @@ from .study import Study, write_study
 PLAN = "plan"
 
 
-@refusals()
+@public_call
 def evaluate_gallery(
     gallery: PathLike,
     queries: QueryImages | None = None,

@@ -321,7 +321,7 @@ def test_bad_input_is_named_and_changes_nothing(
         (["train", "--data.batch-size", "0", "--output", tmp_path / "x"], "data.batch_size is 0"),
         (
             ["train", "--data.augment.scale", "2", "3", "--output", tmp_path / "x"],
-            "data.augment.scale is (2.0, 3.0)",
+            "data.augment.scale is [2.0, 3.0]",
         ),
         (["train", "--model.drop-path-rate", "2", "--output", tmp_path / "x"], "model.drop_path_rate is 2"),
         (["train", "--model.img-size", "17", "--output", tmp_path / "x"], "img_size 17"),

@@ -66,6 +66,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "distill": {"config": {"teacher": "model", "images": ["photos"]}},
     "encoder_from": {"function": lambda images: images.mean((2, 3)), "name": "f", "size": 16},
     "evaluate": {"checkpoint": "model", "data": "digits"},
+    "evaluate_gallery": {"gallery": "g", "queries": "photos"},
     "extract": {"model": "model", "width": "1/2", "output": "new"},
     "freeze": {},
     "import_gallery": {"file": "g.parquet", "gallery": "new"},
@@ -112,7 +113,10 @@ CALLS: dict[str, dict[str, Any]] = {
     "gallery.verify_pushed": {"place": "edge:new"},
 }
 # What means nothing beside an argument.
-INSTEAD = {("gallery.plan", "vectors"): {"queries": None}}
+INSTEAD = {
+    ("evaluate_gallery", "vectors"): {"queries": None},
+    ("gallery.plan", "vectors"): {"queries": None},
+}
 # The network itself.
 TAKE_A_MODEL = ("freeze", "save_checkpoint", "save_official", "to_official")
 WITHOUT_ARGUMENTS = {

@@ -247,5 +247,5 @@ def test_what_the_system_refuses_is_an_error_of_the_family(config: TrainConfig, 
     train(config)
     with pytest.raises(MatMambaError, match=r"holds a finished or interrupted run: go on with resume auto"):
         train(config)
-    with pytest.raises(MatMambaError, match="no-such is damaged"):
+    with pytest.raises(MatMambaError, match=r"resume is .*no-such.: it can be no, auto"):
         train(config, resume=tmp_path / "no-such")
