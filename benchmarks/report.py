@@ -110,7 +110,12 @@ def main() -> None:
         draw_widths(results["width_time"]["cases"], RESULTS / "width_time.png")
     if "block_time" in results:
         draw_parts(results["block_time"]["cases"], RESULTS / "block_parts.png")
-    REPORT.write_text(render(results, NOTES.read_text(), load_results(INTEL)))
+    REPORT.write_text(page())
+
+
+def page() -> str:
+    """The page of what is recorded."""
+    return render(load_results(RESULTS), NOTES.read_text(), load_results(INTEL))
 
 
 def load_results(folder: Path) -> dict[str, dict[str, Any]]:
