@@ -18,6 +18,7 @@ from matmamba_retrieval.strategies.forecast import Forecast
 from matmamba_retrieval.strategies.gate import Gate
 from matmamba_vision import save_checkpoint
 from matmamba_vision.cli.main import main
+from matmamba_vision.galleries.plan_plot import draw_plan
 from matmamba_vision.galleries.strategies import plan_text, strategy_text
 from matmamba_vision.studies.strategy_rows import first_stage
 from matplotlib.figure import Figure
@@ -187,29 +188,58 @@ def test_a_gallery_of_vectors_made_elsewhere_is_planned_with_vectors(
     assert "the plan of" not in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("really_drawn")
-def test_costs_of_vectors_alone_can_be_read(
-    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No label of the picture covers another, and no multiply-adds of the table are rounded to nothing."""
-    drawn: list[Figure] = []
+@pytest.fixture
+def drawn(really_drawn: None, monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The pictures that are written."""
+    found: list[Figure] = []
     save = Figure.savefig
 
     def keep(figure: Figure, *to: Any, **how: Any) -> None:
-        drawn.append(figure)
+        found.append(figure)
         save(figure, *to, **how)
 
     monkeypatch.setattr(Figure, "savefig", keep)
+    return found
+
+
+def is_readable(figure: Figure) -> bool:
+    """Whether no label of a cost covers another."""
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        boxes = [label.get_window_extent() for place, label in ticks if low <= place <= high]
+        if any(left.x1 >= right.x0 for left, right in pairwise(boxes)):
+            return False
+    return True
+
+
+def test_costs_of_vectors_alone_can_be_read(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], drawn: list[Figure]
+) -> None:
+    """In the picture, and no multiply-adds of the table are rounded to nothing."""
     queries = ["--vectors", str(elsewhere / "queries.parquet"), "--model-name", "clip", "--normalise"]
     flags = ["--target", "recall=0.5", "--plot", str(elsewhere / "plan.png"), "--k", "3"]
     capsys.readouterr()
     assert main(["plan", "--gallery", str(elsewhere / "V"), *queries, *flags]) == 0
     assert not re.search(r"\s0\.0\s", capsys.readouterr().out)
-    for axes in drawn[0].axes:
-        low, high = axes.get_xlim()
-        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
-        boxes = [label.get_window_extent() for place, label in ticks if low <= place <= high]
-        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert is_readable(drawn[0])
+
+
+@pytest.mark.parametrize("single_shot", [1.0, 3.0, 30.0, 900.0, 20_000.0])
+def test_costs_can_be_read_whatever_single_shot_costs(single_shot: float, drawn: list[Figure]) -> None:
+    tried = [
+        {
+            "strategy": "shortlist",
+            "query_width": "full",
+            "falls_back": False,
+            "ms": ms,
+            "gmacs": ms,
+            "1-NN": 0.5,
+        }
+        for ms in (1, 4)
+    ]
+    draw_plan(tried, tried[0], tried[0] | {"ms": single_shot, "gmacs": single_shot}, "1-NN", "1-NN of 0.5")
+    assert is_readable(drawn[0])
 
 
 @pytest.mark.parametrize(
