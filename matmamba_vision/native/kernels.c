@@ -283,7 +283,7 @@ INLINE void product_rows(const int rows, const int vectors, int64_t depth, const
 INLINE void product_columns(const int vectors, int64_t rows, int64_t depth, const float *a, int64_t lda,
                             const float *b, int64_t ldb, const float *bias, float *c, int64_t ldc, int add,
                             const float *ahead) {
-    const float *end = ahead + depth * PANEL;
+    const float *end = ahead ? ahead + depth * PANEL : 0;
     /* Nearly equal tiles: none is left with a row or two. */
     for (int64_t tiles = (rows + ROWS - 1) / ROWS; tiles > 0; tiles--) {
         int64_t size = (rows + tiles - 1) / tiles;
