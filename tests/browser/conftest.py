@@ -67,6 +67,10 @@ def opens(browser: Browser, service: Served) -> Iterator[Opens]:
 
     yield opened
     for context in contexts:
+        # What a test answers in the place of a service is answered first, or the next test fails by it.
+        for page in context.pages:
+            page.unroute_all(behavior="wait")
+        context.unroute_all(behavior="wait")
         context.close()
     assert not wrong
     assert asked
