@@ -331,6 +331,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "call_overhead": lambda: ratio_table(
         "call_overhead", ("one query", "parts, µs", "public call, µs", "ratio"), 0
     ),
+    "image_versions": lambda: ratio_table(
+        "image_versions", ("one image", "before, ms", "now, ms", "before / now"), 2
+    ),
     "start": start_table,
     "one_image": one_image_table,
     "light_encoders": light_table,

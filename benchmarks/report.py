@@ -85,6 +85,8 @@ what the second encoding of a rerank or a gate can reuse of the first |
 | `results/listing.json` | `.venv/bin/python benchmarks/listing.py` | listing 100,000 files, beside `find` |
 | `results/versions.json` | `.venv/bin/python benchmarks/versions.py --before ../before` | indexing, \
 searching and training in two versions, in turn |
+| `results/image_versions.json` | `.venv/bin/python benchmarks/image_versions.py --before ../before` | one \
+image in two versions, in turn |
 | `results/call_overhead.json` | `.venv/bin/python benchmarks/call_overhead.py --threads 1` | what \
 the public search takes beside its parts |
 | `results/ray_rate.json` | `.venv/bin/python benchmarks/ray_rate.py`, on an idle machine | indexing on Ray, \

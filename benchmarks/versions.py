@@ -103,12 +103,18 @@ def cases(before: Path, threads: int, plan: Plan) -> list[Case]:
 
 
 @contextmanager
-def worker(tree: Path, threads: int) -> Iterator[Callable[[list[str]], float]]:
-    """A version in a process of its own; what is given runs a command there, and tells its milliseconds."""
+def worker(tree: Path, threads: int, code: str = WORKER) -> Iterator[Callable[[list[str]], float]]:
+    """A version in a process of its own; what is given runs something there, and tells its milliseconds.
+
+    Args:
+        tree: its source.
+        threads: that compute in it.
+        code: answers each line of arguments by `{"ms", "status", "said"}`; by default it runs commands.
+    """
     tree = tree.resolve()
     path = os.pathsep.join(map(str, (tree, tree / "datasets", tree / "retrieval")))
     environ = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-c", WORKER]
+    command = [sys.executable, "-c", code]
     with subprocess.Popen(
         command, cwd=tree, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -122,7 +128,7 @@ def worker(tree: Path, threads: int) -> Iterator[Callable[[list[str]], float]]:
             process.stdin.flush()
             answer: dict[str, Any] = json.loads(process.stdout.readline())
             if answer["status"]:
-                raise RuntimeError(f"{tree}: matmamba {' '.join(arguments)}:\n{answer['said']}")
+                raise RuntimeError(f"{tree}: {' '.join(arguments)}:\n{answer['said']}")
             return float(answer["ms"])
 
         yield ask

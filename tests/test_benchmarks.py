@@ -16,6 +16,7 @@ import block_time
 import fine_tuning
 import gallery_safety
 import gpu
+import image_versions
 import indexing
 import latency
 import listing
@@ -123,6 +124,15 @@ def test_each_script_runs(script: ModuleType, tiny: dict[str, Any], tmp_path: Pa
     assert all(case["warm_up"] == 1 and case["repeats"] == 3 for case in in_turn)
     assert all(found["median"] > 0 for case in result["cases"] for found in case["sides"].values())
     assert all(found["low"] <= found["high"] for case in result["cases"] for found in case["ratios"].values())
+
+
+@pytest.mark.slow
+def test_two_versions_encode_an_image_in_turn(tmp_path: Path) -> None:
+    tree, output = str(FOLDER.parent), tmp_path / "result.json"
+    image_versions.main(["--quick", "--before", tree, "--output", str(output)], models=["mini_patch8_64"])
+    cases = json.loads(output.read_text())["cases"]
+    assert len(cases) == len(image_versions.WIDTHS) * len(image_versions.THREADS)
+    assert all(side["median"] > 0 for case in cases for side in case["sides"].values())
 
 
 @pytest.mark.slow
