@@ -922,7 +922,35 @@ struct Pool {
     Work *work;
     void *job;
     Worker *workers;
+#if defined(__linux__)
+    cpu_set_t cores; /* where workers are woken */
+#endif
 };
+
+static int this_core(void) {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* Workers are woken on other cores than that of the thread that asks. The system often wakes them behind it, with
+ * another core idle, and there they wait for longer than a small image takes. */
+static void spare_own_core(Pool *pool) {
+#if defined(__linux__)
+    cpu_set_t cores;
+    int core = this_core();
+    if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof cores, &cores)) return;
+    if (CPU_COUNT(&cores) > 1) CPU_CLR(core, &cores);
+    if (CPU_EQUAL(&cores, &pool->cores)) return;
+    pool->cores = cores;
+    for (int64_t rank = 1; rank < pool->size; rank++)
+        pthread_setaffinity_np(pool->workers[rank].thread, sizeof cores, &cores);
+#else
+    (void)pool;
+#endif
+}
 
 static void *worker_main(void *argument) {
     Worker *worker = argument;
@@ -945,6 +973,7 @@ static void *worker_main(void *argument) {
 /* Done when it returns. `all`: every thread has a part of its own; otherwise those that come too late are left out. */
 static void run_on(Pool *pool, Work *work, void *job, int all) {
     if (pool->size > 1) {
+        spare_own_core(pool);
         pthread_mutex_lock(&pool->mutex);
         pool->work = work, pool->job = job;
         pool->late = pool->left = pool->size - 1;
@@ -1098,14 +1127,6 @@ static void take_turn(Batch *b, int64_t turn, int64_t rank) {
     if (rank < size)
         work_step(b, first + number / b->batch, number % b->batch, (Team){rank, size, &b->barrier}, scratch[0],
                   scratch[rank]);
-}
-
-static int this_core(void) {
-#if defined(__linux__)
-    return sched_getcpu();
-#else
-    return -1;
-#endif
 }
 
 /* Few images, by all threads together: whoever wakes late joins at the next turn, and nobody waits for him. */

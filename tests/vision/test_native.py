@@ -146,6 +146,36 @@ def test_threads_of_python_do_not_disturb_each_other() -> None:
     assert all(torch.equal(one, wanted) for one in found)
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core, or not Linux"
+)
+def test_workers_are_woken_on_other_cores_than_that_of_the_caller() -> None:
+    model = model_of({})
+    network, images = network_of(model), model.random_images(1)
+    two = set(sorted(os.sched_getaffinity(0))[:2])
+    found: list[set[int]] = []
+    tasks = Path("/proc/self/task")
+
+    def ask() -> None:
+        torch.set_num_threads(2)
+        before = set(tasks.iterdir())
+        for allowed in (two, {min(two)}, two):
+            os.sched_setaffinity(0, allowed)
+            embedded(network, images)
+            # The thread that it made for this one.
+            (worker,) = set(tasks.iterdir()) - before
+            found.append(os.sched_getaffinity(int(worker.name)))
+
+    caller = threading.Thread(target=ask)
+    caller.start()
+    caller.join()
+    first, alone, last = found
+    assert len(first) == len(last) == 1
+    assert first < two
+    assert alone == {min(two)}
+    assert last < two
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_has_threads_of_its_own() -> None:
     model = model_of({})
