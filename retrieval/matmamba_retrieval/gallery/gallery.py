@@ -322,7 +322,8 @@ class Gallery(Snapshot):
         require_array(xb, "xb", "fiu", "(n, D)")
         if xb.shape != (len(rows), self.spec.dim):
             raise GalleryError(f"vectors have shape {xb.shape}, not {(len(rows), self.spec.dim)}")
-        lengths = np.linalg.norm(xb.astype(np.float32), axis=1)
+        exact = xb.astype(np.float32, copy=False)
+        lengths = np.sqrt(np.einsum("nd,nd->n", exact, exact))
         # Written so that NaN counts as bad.
         bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))
         if len(bad):

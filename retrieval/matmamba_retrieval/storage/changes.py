@@ -97,7 +97,7 @@ def _require_text(rows: Sequence[Row]) -> None:
                 raise GalleryError(f"the {name} of {row.id!a} is {value!a}: not a text that can be stored")
         if not isinstance(row.metadata, Mapping):
             raise GalleryError(f"the metadata of {row.id!r} are {row.metadata!a:.80}, not an object")
-        if fault := _unfit(row.metadata):
+        if row.metadata and (fault := _unfit(row.metadata)):
             raise GalleryError(f"the metadata of {row.id!r} are not JSON: {fault}")
 
 
@@ -119,7 +119,8 @@ def _unfit(value: Any, depth: int = 0) -> str:
 
 def _storable(text: Any) -> bool:
     try:
-        return isinstance(text, str) and text.encode() is not None
+        # Most are ASCII, which a text knows of itself.
+        return isinstance(text, str) and (text.isascii() or text.encode() is not None)
     except UnicodeEncodeError:
         return False
 

@@ -15,6 +15,8 @@ from .spec import EmbeddingSpec
 
 # More images than this are not a count but damage: they would not fit into any memory.
 MOST_KEYS = 1 << 40
+# One for all: `json.dumps` makes one for each value that it writes.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class _Meaningless(ValueError):
@@ -41,7 +43,7 @@ def _require(record: Any, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
 def as_json(value: Any, what: str) -> str:
     """Its stored form, with letters as they are; `GalleryError` with `what` ("it is") if there is none."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise GalleryError(f"{what} not JSON: {error}") from error
 
