@@ -326,14 +326,14 @@ def once_measured(name: str, table: Callable[[dict[str, Any]], str]) -> Callable
     return made
 
 
+IMAGE_VERSIONS = ("one image", "before, ms", "now, ms", "before / now")
 BLOCKS: dict[str, Callable[[], str]] = {
     "versions": lambda: ratio_table("versions", ("command", "0.1.0, ms", "0.2.0, ms", "ratio"), 0),
     "call_overhead": lambda: ratio_table(
         "call_overhead", ("one query", "parts, µs", "public call, µs", "ratio"), 0
     ),
-    "image_versions": lambda: ratio_table(
-        "image_versions", ("one image", "before, ms", "now, ms", "before / now"), 2
-    ),
+    "image_versions": lambda: ratio_table("image_versions", IMAGE_VERSIONS, 2),
+    "image_versions_intel": lambda: ratio_table("intel/image_versions", IMAGE_VERSIONS, 2),
     "start": start_table,
     "one_image": one_image_table,
     "light_encoders": light_table,

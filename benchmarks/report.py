@@ -86,7 +86,7 @@ what the second encoding of a rerank or a gate can reuse of the first |
 | `results/versions.json` | `.venv/bin/python benchmarks/versions.py --before ../before` | indexing, \
 searching and training in two versions, in turn |
 | `results/image_versions.json` | `.venv/bin/python benchmarks/image_versions.py --before ../before` | one \
-image in two versions, in turn |
+image in two versions, in turn; `results/intel/image_versions.json` on another processor |
 | `results/call_overhead.json` | `.venv/bin/python benchmarks/call_overhead.py --threads 1` | what \
 the public search takes beside its parts |
 | `results/ray_rate.json` | `.venv/bin/python benchmarks/ray_rate.py`, on an idle machine | indexing on Ray, \
