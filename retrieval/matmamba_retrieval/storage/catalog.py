@@ -254,12 +254,17 @@ class Catalog(CheckedDatabase):
         """The images with these keys, in this order."""
         wanted = [int(key) for key in keys]
         self.require("images", generation, {key // IMAGE_BLOCK for key in wanted})
-        query = "SELECT id, path, label, metadata FROM images WHERE generation = ? AND key = ?"
+        # In one statement: each would ask the system for the file.
+        query = (
+            "SELECT key, id, path, label, metadata FROM images WHERE generation = ?"
+            " AND key IN (SELECT value FROM json_each(?))"
+        )
         with self._lock, naming(self.file), damage_of(self.file):
-            found = [self._db.execute(query, (generation, key)).fetchone() for key in wanted]
-            if None in found:
-                raise GalleryError(f"{self.file.parent} has no image of key {wanted[found.index(None)]}")
-            return [Row.stored(*row) for row in found if row]
+            found = {key: row for key, *row in self._db.execute(query, (generation, json.dumps(wanted)))}
+            missing = next((key for key in wanted if key not in found), None)
+            if missing is not None:
+                raise GalleryError(f"{self.file.parent} has no image of key {missing}")
+            return [Row.stored(*found[key]) for key in wanted]
 
     def labels(self, version: Version) -> list[str | None]:
         """Labels of all images of a version, deleted ones too, by key."""
