@@ -485,7 +485,13 @@ def test_it_says_how_it_is_doing(folder: Path, serve: Serve) -> None:
     assert (described["images"], described["labels"], described["fields"]) == (IMAGES, True, [])
 
 
-@pytest.mark.parametrize("bad", [{"slo_ms": 0}, {"workers": -1}, {"quality_share": 2}, {"max_batch_size": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"slo_ms": 0}, {"slo_ms": float("inf")}, {"workers": -1}, {"quality_share": 2}, {"max_batch_size": 0},
+        {"max_wait_ms": float("nan")}, {"min_width": 0.5}, {"writable": "yes"}, {"max_queue": 1.5},
+    ],
+)  # fmt: skip
 def test_settings_that_cannot_be_are_named(bad: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(bad))):
+    with pytest.raises((ConfigError, TypeError), match=next(iter(bad))):
         Settings(**bad)
