@@ -184,6 +184,9 @@ def test_what_this_gallery_cannot_answer_is_told_and_others_are_answered(folder:
         {"text": "a cat"},
         {"image": picture(0), "strategy": "guessing"},
     ]
+    for named in ("width", "min_width"):
+        with pytest.raises(ConfigError, match=f"{named} is '1/3': pictures is served at full, 1/2, 1/4"):
+            service.submit(question(id="picture 1", **{named: "1/3"}))
     futures = [service.submit(question(**one)) for one in bad for _ in range(3)]
     good = service.submit(question(image=picture(0)))
     for future in futures:

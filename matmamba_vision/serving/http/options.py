@@ -91,7 +91,8 @@ def read_token(file: Path) -> str:
     try:
         token = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"token file {file} cannot be read: {error}") from error
+        said = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"token file {file} cannot be read: {said}") from error
     if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"token file {file}: a token has {SHORTEST_TOKEN} or more letters, without spaces")
     return token
