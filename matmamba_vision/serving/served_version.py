@@ -156,7 +156,7 @@ class ServedVersion:
         return 0, narrowest if least is None else min(least, narrowest)
 
     def rank(self, name: str, width: str) -> int | None:
-        """Place of a width among all, from 0 for the widest; None for "", `ConfigError` naming the argument."""
+        """Place of a width among all, 0 for the widest, None for ""; `ConfigError` naming the argument."""
         if not width:
             return None
         if width not in self.widths:
