@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class LatencyTable:
         """A batch took so long: the table follows the 95th percentile of seen to predicted."""
         predicted = self.seconds(rank, count) / self.ratio
         self._ratios.append(seconds / max(predicted, 1e-6))
-        ratio = float(np.percentile(self._ratios, PERCENTILE))
+        ratio = _percentile(self._ratios)
         self.ratio = min(max(ratio, LEAST_RATIO), MOST_RATIO)
 
     def to_dict(self) -> dict[str, dict[str, float]]:
@@ -141,6 +141,14 @@ def _row(samples: Samples, rank: int, most: int) -> Floats:
     return found
 
 
+def _percentile(values: Iterable[float]) -> float:
+    """The `PERCENTILE`th, as NumPy has it, of few values: its call would take longer than all of this."""
+    ordered = sorted(values)
+    place = PERCENTILE / 100 * (len(ordered) - 1)
+    low = int(place)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+
+
 def _spread(samples: Samples) -> float:
     shares = [one / float(np.median(seconds)) for seconds in samples.values() for one in seconds]
-    return min(max(LEAST_SPREAD, float(np.percentile(shares, PERCENTILE))), MOST_SPREAD)
+    return min(max(LEAST_SPREAD, _percentile(shares)), MOST_SPREAD)
