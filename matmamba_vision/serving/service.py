@@ -475,6 +475,7 @@ class Service:
     def _release(self) -> None:
         if self._products is not None:
             self._products.restore_original_limits()
+            self._products = None
         self._preparing.shutdown(cancel_futures=True)
         for writer in self._writers.values():
             writer.close()

@@ -27,6 +27,7 @@ from matmamba_vision.serving.answering import encoded, is_out_of_memory
 from matmamba_vision.serving.question import Question, Reply
 from matmamba_vision.serving.service import Service
 from matmamba_vision.serving.trial import Crew, crews
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 from .conftest import picture
 
@@ -167,6 +168,19 @@ def test_cores_are_shared_as_asked_or_as_measured() -> None:
     assert crews(0, 4, "cuda") == [Crew(workers=1, threads=4)]
     assert crews(0, 1, "cpu") == [Crew(workers=1, threads=1)]
     assert crews(0, 2, "cpu") == [Crew(workers=1, threads=2), Crew(workers=2, threads=1)]
+
+
+def test_products_take_as_many_threads_as_a_worker_while_it_serves(folder: Path, serve: Serve) -> None:
+    """Else one for each core spins beside those who compute."""
+
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        service = serve(folder, workers=2, threads=2)
+        assert threads() == {1}
+        service.close(1.0)
+        assert threads() == {2}
 
 
 @pytest.mark.parametrize("kind", ["auto", "single-shot", "shortlist", "funnel"])
