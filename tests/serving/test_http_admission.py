@@ -187,6 +187,14 @@ def test_the_document_shows_all_routes_with_examples(service: FakeService) -> No
     assert references <= said["components"]["schemas"].keys()
 
 
+def test_the_document_says_whether_a_token_is_wanted(service: FakeService) -> None:
+    assert "security" not in client_of(service).get("/openapi.json").json()
+    bearing = {"authorization": f"Bearer {TOKEN}"}
+    said = client_of(service, HttpOptions(token=TOKEN), headers=bearing).get("/openapi.json").json()
+    assert said["security"] == [{"token": []}]
+    assert said["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
+
+
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/v1", "/v1/galleries/", "/v1/galleries/a/b/search"])
 def test_there_is_nothing_at_other_addresses(service: FakeService, path: str) -> None:
     said = client_of(service).get(path)

@@ -196,21 +196,6 @@ def test_what_this_gallery_cannot_answer_is_told_and_others_are_answered(folder:
     assert service.status()["queue"] == 0
 
 
-def test_a_text_that_nothing_encodes_is_told_without_the_place_of_the_model(
-    folder: Path, serve: Serve
-) -> None:
-    with pytest.raises(MatMambaError, match=r"^pictures has no text tower"):
-        serve(folder).submit(question(text="a cat")).result(60)
-
-
-def test_an_answer_says_where_its_time_went(folder: Path, serve: Serve) -> None:
-    ms = dict(ask(serve(folder), image=picture(0)).ms)
-    total = ms.pop("total")
-    assert list(ms)[:3] == ["prepare", "queue", "encode"]
-    assert min(ms["prepare"], ms["encode"]) > 0
-    assert sum(ms.values()) <= total
-
-
 def test_min_width_is_kept_and_a_deadline_that_cannot_be_is_refused(folder: Path, serve: Serve) -> None:
     service, shed = serve(folder), list[Shed]()
     service.on_event(lambda event: shed.append(event) if isinstance(event, Shed) else None)
@@ -501,15 +486,3 @@ def test_it_says_how_it_is_doing(folder: Path, serve: Serve) -> None:
     assert [one["width"] for one in described["widths"]] == list(WIDTHS)
     assert described["widths"][0]["gmacs"] > described["widths"][2]["gmacs"] > 0
     assert (described["images"], described["labels"], described["fields"]) == (IMAGES, True, [])
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"slo_ms": 0}, {"slo_ms": float("inf")}, {"workers": -1}, {"quality_share": 2}, {"max_batch_size": 0},
-        {"max_wait_ms": float("nan")}, {"min_width": 0.5}, {"writable": "yes"}, {"max_queue": 1.5},
-    ],
-)  # fmt: skip
-def test_settings_that_cannot_be_are_named(bad: dict[str, Any]) -> None:
-    with pytest.raises((ConfigError, TypeError), match=next(iter(bad))):
-        Settings(**bad)
