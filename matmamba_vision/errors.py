@@ -43,6 +43,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
+    "threadpoolctl": "serve",
     "qdrant_client": "qdrant",
     "qdrant_edge": "qdrant",
     "ray": "ray",

@@ -38,6 +38,7 @@ from matmamba_retrieval.gallery.addresses import EDGE, address_of
 
 from ..device import limit_threads
 from ..errors import ConfigError
+from ..given import require_folder
 from .arguments import check_flags, milliseconds, parse
 from .console import say
 
@@ -167,7 +168,7 @@ def _options(args: ServeFlags, slo_ms: float) -> HttpOptions:
     if args.keep_uploads is not None:
         if not args.writable:
             raise ConfigError("--keep-uploads means nothing without --writable")
-        args.keep_uploads.mkdir(parents=True, exist_ok=True)
+        require_folder("--keep-uploads", args.keep_uploads).mkdir(parents=True, exist_ok=True)
     return HttpOptions(
         slo_ms=slo_ms,
         max_upload_mb=args.max_upload_mb,

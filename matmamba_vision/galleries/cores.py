@@ -1,9 +1,11 @@
-"""The cores that answer: how many there are, and on how many threads the calling one computes."""
+"""The cores that answer: how many there are, and on how many threads they are computed on."""
 
 from __future__ import annotations
 
 import os
 import sys
+
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..native import library
 
@@ -22,3 +24,15 @@ def compute_on(threads: int) -> None:
         loaded = sys.modules.get(name)
         if loaded is not None and hasattr(loaded, call):
             getattr(loaded, call)(threads)
+
+
+def products_on(threads: int) -> threadpool_limits:
+    """Let NumPy's matrix products take so many threads, in all of this process.
+
+    A thread that has helped with a product spins for tens of milliseconds, ready for the next one: where
+    others have the core to themselves it costs nothing, where requests share the cores it costs half of them.
+
+    Returns:
+        What was limited: at the end of its block, or by `restore_original_limits`, all is as it was.
+    """
+    return threadpool_limits(threads, user_api="blas")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class LatencyTable:
         """A batch took so long: the table follows the 95th percentile of seen to predicted."""
         predicted = self.seconds(rank, count) / self.ratio
         self._ratios.append(seconds / max(predicted, 1e-6))
-        ratio = float(np.percentile(self._ratios, PERCENTILE))
+        ratio = _percentile(self._ratios)
         self.ratio = min(max(ratio, LEAST_RATIO), MOST_RATIO)
 
     def to_dict(self) -> dict[str, dict[str, float]]:
@@ -110,8 +110,10 @@ def _turns(sizes: Sequence[int]) -> list[int]:
 def table_of(widths: Sequence[str], most: int, *samples: Samples) -> LatencyTable:
     """The table of what was measured, by one thread or several at the same time.
 
-    Between measured sizes time grows linearly, beyond them as between the last two. The spread is of all
-    measurements together, each divided by the median of its own kind: few of each suffice.
+    Between measured sizes time grows linearly, beyond them in proportion. What else is done meanwhile only
+    makes a measurement longer: so no batch takes longer than a larger one, than its images one by one, or
+    than by a wider width. The spread is of all measurements together, each divided by the median of its own
+    kind: few of each suffice.
 
     Args:
         widths: labels, the widest first.
@@ -130,18 +132,23 @@ def table_of(widths: Sequence[str], most: int, *samples: Samples) -> LatencyTabl
 
 def _row(samples: Samples, rank: int, most: int) -> Floats:
     sizes = sorted(size for known, size in samples if known == rank)
-    medians = np.maximum.accumulate([float(np.median(samples[rank, size])) for size in sizes])
+    medians = np.array([float(np.median(samples[rank, size])) for size in sizes])
+    medians = np.minimum.accumulate(medians[::-1])[::-1]
+    medians = np.minimum(medians, medians[0] * np.array(sizes) / sizes[0])
     counts = np.arange(1, most + 1)
-    found: Floats = np.interp(counts, sizes, medians)
-    if sizes[-1] < most:
-        # One image more takes as much as it took between the last two; of a single one, as much as itself.
-        before, last = (sizes[-2], sizes[-1]) if len(sizes) > 1 else (0, sizes[0])
-        lower = medians[-2] if len(sizes) > 1 else 0.0
-        slope = (medians[-1] - lower) / (last - before)
-        found = np.where(counts > last, medians[-1] + slope * (counts - last), found)
+    # Beyond the largest of them its last value would be taken again.
+    found: Floats = np.interp(counts, sizes, medians) * np.maximum(1.0, counts / sizes[-1])
     return found
+
+
+def _percentile(values: Iterable[float]) -> float:
+    """The `PERCENTILE`th, as NumPy has it, of few values: its call would take longer than all of this."""
+    ordered = sorted(values)
+    place = PERCENTILE / 100 * (len(ordered) - 1)
+    low = int(place)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
 
 
 def _spread(samples: Samples) -> float:
     shares = [one / float(np.median(seconds)) for seconds in samples.values() for one in seconds]
-    return min(max(LEAST_SPREAD, float(np.percentile(shares, PERCENTILE))), MOST_SPREAD)
+    return min(max(LEAST_SPREAD, _percentile(shares)), MOST_SPREAD)

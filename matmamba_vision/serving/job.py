@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +29,7 @@ class Job(Ticket):
         position: requests that were before it.
         future: of the reply.
         prepared: its image, as what encodes it wants it; None for none.
+        prepare_ms: milliseconds that this took, and what else was looked up.
         inquiry: what it asks of the gallery; None until it is prepared.
         is_done: whether it needs nothing any more.
     """
@@ -38,6 +40,7 @@ class Job(Ticket):
     position: int = 0
     future: Future[Reply] = field(default_factory=Future)
     prepared: Any = None
+    prepare_ms: float = 0.0
     inquiry: Inquiry | None = None
     is_done: bool = False
 
@@ -47,7 +50,7 @@ class Job(Ticket):
         Raises:
             MatMambaError: a question that this gallery cannot be asked.
         """
-        version, image = self.version, self.question.image
+        version, image, start = self.version, self.question.image, time.monotonic()
         version.require_text(self.question)
         self.inquiry = Inquiry(self.question, version.gallery)
         if self.kind == IMAGE and version.encoder is not None and image is not None:
@@ -55,3 +58,4 @@ class Job(Ticket):
             # An image from a camera takes as much memory as thousands of what is encoded.
             self.question = replace(self.question, image=NO_PICTURE)
             self.inquiry.question = self.question
+        self.prepare_ms = 1e3 * (time.monotonic() - start)

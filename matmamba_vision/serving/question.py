@@ -96,7 +96,8 @@ class Reply:
         sent_on: whether the query was encoded at full width as well, by a gate or to rerank.
         version: of the gallery that answered.
         queue_position: requests that were before it when it came.
-        ms: milliseconds by stage: queue, encode, and the stages of the search, and total.
+        ms: milliseconds by stage: prepare (of its image, and what it asks by), queue, encode, the stages of
+            the search, and total.
         recall: of this width lately, None where nothing is known yet.
     """
 

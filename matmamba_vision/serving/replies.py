@@ -95,7 +95,8 @@ class Replies:
     def _answer(self, job: Job, found: PageFound, start: float, batch: int) -> None:
         now = time.monotonic()
         spent = {stage: ms for stage, ms in found.answer.cost.ms.items() if stage != "encode"}
-        ms = {"queue": 1e3 * (start - job.came)}
+        waited = 1e3 * (start - job.came) - job.prepare_ms
+        ms = {"prepare": job.prepare_ms, "queue": max(0.0, waited)}
         if found.width:
             ms["encode"] = found.encode_ms
         ms |= {**spent, "total": 1e3 * (now - job.came)}

@@ -135,30 +135,33 @@ class ServedVersion:
     def require_text(self, question: Question) -> None:
         """Raise `MatMambaError` for a text that no tower of the gallery's model takes."""
         if question.text and (self.encoder is None or self.opened.takes_text() is False):
-            raise no_texts(str(self.gallery.checkpoint_path) or self.name)
+            raise no_texts(self.name)
 
     def ranks(self, question: Question, kind: str, narrowest: int) -> tuple[int, int]:
         """Ranks of the widest and the narrowest width that may encode a question.
 
         Args:
             question: says which it wants, and how narrow it may be.
-            kind: of it; what is no image has one rank.
+            kind: of it; what is no image is not encoded at a width, and has one rank.
             narrowest: rank of the narrowest width that is used now.
 
         Raises:
             ConfigError: there is no such width.
         """
+        exact, least = self.rank("width", question.width), self.rank("min_width", question.min_width)
         if kind != IMAGE:
             return 0, 0
-        if question.width:
-            return (exact := self.rank("width", question.width)), exact
-        least = self.rank("min_width", question.min_width) if question.min_width else len(self.widths) - 1
-        return 0, min(least, narrowest)
+        if exact is not None:
+            return exact, exact
+        return 0, narrowest if least is None else min(least, narrowest)
 
-    def rank(self, name: str, width: str) -> int:
-        """Place of a width among all, from 0 for the widest; `ConfigError` naming the argument."""
+    def rank(self, name: str, width: str) -> int | None:
+        """Place of a width among all, 0 for the widest, None for ""; `ConfigError` naming the argument."""
+        if not width:
+            return None
         if width not in self.widths:
-            raise ConfigError(f"{name} is {width!r}: {self.name} is served at {', '.join(self.widths)}")
+            known = ", ".join(self.widths) or "no widths"
+            raise ConfigError(f"{name} is {width!r}: {self.name} is served at {known}")
         return self.widths.index(width)
 
     def encoded_by(self, width: str) -> str:

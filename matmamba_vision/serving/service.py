@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MatMambaError
-from ..galleries.cores import cores
+from ..galleries.cores import cores, products_on
 from ..galleries.gallery_model import ModelLike
 from ..galleries.given_images import ImageLike
 from ..upkeep.image_gallery import ImageGallery
@@ -81,6 +81,7 @@ class Service:
         self._open, self._all_told = 0, threading.Condition()
         self._stop_polling = threading.Event()
         self._polling: threading.Thread | None = None
+        self._products: Any = None
         self._build()
 
     def _margin(self) -> float:
@@ -136,6 +137,7 @@ class Service:
         self.crew = crew
         self._policy = replace(self._policy, workers=crew.workers)
         self._owner.waiting.policy = self._policy
+        self._products = products_on(crew.threads)
         self._owner.start(crew.workers, crew.threads)
         self._checker.start()
         if self.settings.poll_s:
@@ -471,6 +473,9 @@ class Service:
         self._release()
 
     def _release(self) -> None:
+        if self._products is not None:
+            self._products.restore_original_limits()
+            self._products = None
         self._preparing.shutdown(cancel_futures=True)
         for writer in self._writers.values():
             writer.close()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from matmamba_common.settings import require
+from matmamba_common.settings import Bounds, check
 
-from ..errors import ConfigError
-from ..given import require_number, require_texts, require_whole
+from ..given import require_texts
+
+Whole = Annotated[int, Bounds(least=0)]
+Some = Annotated[int, Bounds(least=1)]
+Time = Annotated[float, Bounds(least=0)]
+Share = Annotated[float, Bounds(least=0, most=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,39 +42,21 @@ class Settings:
         ConfigError: a value that cannot be.
     """
 
-    slo_ms: float = 100.0
-    workers: int = 0
-    threads: int = 0
-    max_batch_size: int = 16
-    max_wait_ms: float = 2.0
-    max_queue: int = 256
-    max_k: int = 1000
-    quality_share: float = 0.01
-    quality_floor: float = 0.0
-    poll_s: float = 2.0
+    slo_ms: Annotated[float, Bounds(above=0)] = 100.0
+    workers: Whole = 0
+    threads: Whole = 0
+    max_batch_size: Some = 16
+    max_wait_ms: Time = 2.0
+    max_queue: Some = 256
+    max_k: Some = 1000
+    quality_share: Share = 0.01
+    quality_floor: Share = 0.0
+    poll_s: Time = 2.0
     writable: bool = False
     widths: tuple[str, ...] = ()
     min_width: str = ""
-    measure_s: float = 1.5
+    measure_s: Time = 1.5
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("workers", 0),
-            ("threads", 0),
-            ("max_batch_size", 1),
-            ("max_queue", 1),
-            ("max_k", 1),
-        ):
-            require_whole(name, getattr(self, name), least)
-        for name in ("slo_ms", "max_wait_ms", "quality_share", "quality_floor", "poll_s", "measure_s"):
-            require_number(name, getattr(self, name))
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it can be 0 or more")
-        for name in ("quality_share", "quality_floor"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it is a share, and can be 1 at most")
-        if not self.slo_ms:
-            raise ConfigError("slo_ms is 0: it has to be more")
-        require("min_width", self.min_width, str)
-        require("writable", self.writable, bool)
         object.__setattr__(self, "widths", require_texts("widths", self.widths))
+        check(self)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..galleries.cores import compute_on, cores
+from ..galleries.cores import compute_on, cores, products_on
 from ..galleries.latency_table import LatencyTable, Samples, table_of, time_batches
 from .answering import found_by
 from .job import Job
@@ -99,8 +99,9 @@ def measured(version: ServedVersion, crew: Crew, most: int, seconds: float) -> M
         MatMambaError: a width that cannot encode, or a gallery that cannot be searched.
     """
     widths = version.widths
-    stored = _table(version, STORED, ("",), crew, most, seconds * (1 - OF_IMAGES if widths else 1))
-    image = _table(version, IMAGE, widths, crew, most, seconds * OF_IMAGES) if widths else None
+    with products_on(crew.threads):
+        stored = _table(version, STORED, ("",), crew, most, seconds * (1 - OF_IMAGES if widths else 1))
+        image = _table(version, IMAGE, widths, crew, most, seconds * OF_IMAGES) if widths else None
     return Measured(crew=crew, image=image, stored=stored)
 
 

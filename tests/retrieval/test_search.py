@@ -17,6 +17,7 @@ from matmamba_retrieval import (
     search,
 )
 from matmamba_retrieval.index.rerank import NO_KEY, exact_candidates
+from matmamba_retrieval.strategies import stages
 from small import unit_vectors
 
 
@@ -43,6 +44,24 @@ def test_exact_search_is_exact(seed: int, count: int, k: int, block: int) -> Non
     for row, scores in zip(found, D, strict=True):
         tied = np.flatnonzero(np.diff(scores[: min(k, count)]) == 0)
         assert (row[tied] < row[tied + 1]).all()
+
+
+@pytest.mark.parametrize("chosen", [None, 0, 1, 7, 39])
+@pytest.mark.parametrize("dim", [8, 32])
+def test_few_queries_are_answered_as_many_are(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, chosen: int | None, dim: int
+) -> None:
+    """Where vectors lie, or widened in blocks: to the bit, of all images and of some."""
+    xq = unit_vectors(stages.FEW_QUERIES, 32, seed=8)[:, :dim]
+    xq /= np.linalg.norm(xq, axis=1, keepdims=True)
+    allowed = None
+    if chosen is not None:
+        allowed = np.zeros(len(gallery.segments), bool)
+        allowed[np.random.default_rng(chosen).permutation(len(allowed))[:chosen]] = True
+    found = stages.exact_search(gallery, xq, 5, allowed)
+    monkeypatch.setattr(stages, "FEW_QUERIES", 0)
+    for few, many in zip(found, stages.exact_search(gallery, xq, 5, allowed), strict=True):
+        np.testing.assert_array_equal(few, many)
 
 
 def test_a_score_depends_on_its_two_vectors_alone() -> None:

@@ -27,6 +27,7 @@ from matmamba_vision.serving.answering import encoded, is_out_of_memory
 from matmamba_vision.serving.question import Question, Reply
 from matmamba_vision.serving.service import Service
 from matmamba_vision.serving.trial import Crew, crews
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 from .conftest import picture
 
@@ -105,8 +106,8 @@ def test_a_service_that_ran_out_of_memory_encodes_less_at_once(
 def test_a_table_is_between_and_beyond_what_was_measured() -> None:
     samples = {(0, 1): [0.010, 0.012, 0.011], (0, 4): [0.041], (1, 1): [0.004], (1, 2): [0.006]}
     table = table_of(("full", "1/8"), 6, samples, {(1, 2): [0.008]})
-    np.testing.assert_allclose(table.typical[0], [0.011, 0.021, 0.031, 0.041, 0.051, 0.061])
-    np.testing.assert_allclose(table.typical[1], [0.004, 0.007, 0.010, 0.013, 0.016, 0.019])
+    np.testing.assert_allclose(table.typical[0], [0.011, 0.021, 0.031, 0.041, 0.05125, 0.0615])
+    np.testing.assert_allclose(table.typical[1], [0.004, 0.007, 0.0105, 0.014, 0.0175, 0.021])
     # The spread of all measurements: about 12 of 11.
     assert 1.05 <= table.seconds(0, 1) / 0.011 <= 8 / 7
     assert table.seconds(0, 12) == pytest.approx(2 * table.seconds(0, 6))
@@ -122,6 +123,11 @@ def test_a_disturbed_measurement_makes_no_narrow_width_slow() -> None:
     table = table_of(("full", "1/8"), 2, {(0, 1): [0.01] * 9 + [1.0], (1, 1): [0.3], (0, 2): [0.02]})
     np.testing.assert_allclose(table.typical, [[0.01, 0.02], [0.01, 0.02]])
     assert table.seconds(0, 1) <= 0.02
+
+
+def test_a_disturbed_measurement_makes_no_batch_slower_than_larger_ones_or_its_images_one_by_one() -> None:
+    table = table_of(("full",), 8, {(0, 1): [0.01], (0, 2): [0.09], (0, 4): [0.03], (0, 8): [0.5]})
+    np.testing.assert_allclose(table.typical[0], [0.01, 0.02, 0.025, 0.03, 0.0425, 0.055, 0.0675, 0.08])
 
 
 def test_a_table_follows_what_is_seen() -> None:
@@ -162,6 +168,19 @@ def test_cores_are_shared_as_asked_or_as_measured() -> None:
     assert crews(0, 4, "cuda") == [Crew(workers=1, threads=4)]
     assert crews(0, 1, "cpu") == [Crew(workers=1, threads=1)]
     assert crews(0, 2, "cpu") == [Crew(workers=1, threads=2), Crew(workers=2, threads=1)]
+
+
+def test_products_take_as_many_threads_as_a_worker_while_it_serves(folder: Path, serve: Serve) -> None:
+    """Else one for each core spins beside those who compute."""
+
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        service = serve(folder, workers=2, threads=2)
+        assert threads() == {1}
+        service.close(1.0)
+        assert threads() == {2}
 
 
 @pytest.mark.parametrize("kind", ["auto", "single-shot", "shortlist", "funnel"])

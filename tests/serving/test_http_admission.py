@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ GALLERIES = "/v1/galleries"
 
 @pytest.mark.parametrize(
     "given",
-    ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"bearer {TOKEN}", f"Bearer {TOKEN}x", "é"],
+    ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer  {TOKEN}", f"Bearer {TOKEN}x", "é"],
 )
 def test_without_the_token_nothing_is_told(service: FakeService, given: str) -> None:
     client = client_of(service, HttpOptions(token=TOKEN))
@@ -48,6 +49,11 @@ def test_with_the_token_everything_is_told(service: FakeService) -> None:
     assert client.get(GALLERIES, headers={"host": "search.example.org"}).status_code == 200
 
 
+def test_the_scheme_may_be_written_as_one_likes(service: FakeService) -> None:
+    client = client_of(service, HttpOptions(token=TOKEN), headers={"authorization": f"bearer {TOKEN}"})
+    assert client.get(GALLERIES).status_code == 200
+
+
 def test_the_page_and_the_health_need_no_token(service: FakeService) -> None:
     client = client_of(service, HttpOptions(token=TOKEN))
     for path in ("/", "/healthz", "/readyz", *(f"/page/{file.name}" for file in page_files())):
@@ -63,7 +69,7 @@ def test_tokens_are_compared_in_constant_time(service: FakeService, monkeypatch:
 
     monkeypatch.setattr(admission, "compare_digest", compare)
     client_of(service, HttpOptions(token=TOKEN)).get(GALLERIES, headers={"authorization": "Bearer x"})
-    assert compared == [(b"Bearer x", f"Bearer {TOKEN}".encode())]
+    assert compared == [(b"x", TOKEN.encode())]
 
 
 def test_without_a_token_other_hosts_are_refused(service: FakeService) -> None:
@@ -181,6 +187,14 @@ def test_the_document_shows_all_routes_with_examples(service: FakeService) -> No
     assert references <= said["components"]["schemas"].keys()
 
 
+def test_the_document_says_whether_a_token_is_wanted(service: FakeService) -> None:
+    assert "security" not in client_of(service).get("/openapi.json").json()
+    bearing = {"authorization": f"Bearer {TOKEN}"}
+    said = client_of(service, HttpOptions(token=TOKEN), headers=bearing).get("/openapi.json").json()
+    assert said["security"] == [{"token": []}]
+    assert said["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
+
+
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/v1", "/v1/galleries/", "/v1/galleries/a/b/search"])
 def test_there_is_nothing_at_other_addresses(service: FakeService, path: str) -> None:
     said = client_of(service).get(path)
@@ -237,3 +251,20 @@ def test_a_root_path_is_one() -> None:
     for wrong in ("a", "https://x.example/a", "/a//b", "/a?b", "/a b"):
         with pytest.raises(ConfigError, match="root path"):
             require_root_path(wrong)
+
+
+@pytest.mark.parametrize(
+    ("bad", "culprit"),
+    [
+        ({"cors": ("photos.example.org",)}, "origin 'photos.example.org'"),
+        ({"cors": ("https://photos.example.org/",)}, "origin 'https://photos.example.org/'"),
+        ({"cors": ("*",)}, "origin '[*]'"),
+        ({"allowed_hosts": ("http://photos.example.org",)}, "host 'http://photos.example.org'"),
+        ({"memory_mb": 0}, "memory_mb"),
+        ({"max_upload_mb": float("inf")}, "max_upload_mb"),
+        ({"root_path": "search"}, "root path 'search'"),
+    ],
+)
+def test_options_that_cannot_be_are_named(bad: dict[str, Any], culprit: str) -> None:
+    with pytest.raises(ConfigError, match=culprit):
+        HttpOptions(**bad)

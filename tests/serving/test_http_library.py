@@ -14,10 +14,25 @@ import matmamba_vision as mv
 import numpy as np
 import pytest
 from matmamba_vision.serving.http.options import HttpOptions
+from matmamba_vision.serving.http.schemas import (
+    ANSWER,
+    AliveReport,
+    AnswerReport,
+    AnswerReports,
+    ErrorReport,
+    GalleryReport,
+    GalleryReports,
+    PlanReport,
+    ReadyReport,
+    StatusReport,
+    StoredItem,
+    StoredItems,
+)
 from matmamba_vision.serving.http.server import ServedHttp
 from matmamba_vision.serving.service import Service
 from matmamba_vision.serving.settings import Settings
 from PIL import Image
+from pydantic import BaseModel
 from served_http import listening
 
 WIDTHS = ("full", "1/2", "1/4", "1/8")
@@ -82,6 +97,30 @@ def test_many_clients_are_answered_as_the_library_answers(folder: Path, served: 
         assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in hits]
         scores = [hit["score"] for hit in answer["hits"]]
         assert scores == pytest.approx([hit.score for hit in hits], abs=SCORE_TOLERANCE)
+
+
+def test_what_is_answered_is_as_documented(served: ServedHttp) -> None:
+    """No key more or less, at any depth."""
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        one = {"id": client.get("v1/galleries/photos/items").json()["items"][0]["id"]}
+        at = "v1/galleries/photos"
+        told: list[tuple[type[BaseModel], httpx.Response]] = [
+            (AnswerReport, client.post(f"{at}/search", json=one)),
+            (AnswerReports, client.post(f"{at}/search/batch", json={"queries": [one, {"id": "none"}]})),
+            (ErrorReport, client.post(f"{at}/search", json={"id": "none"})),
+            (GalleryReports, client.get("v1/galleries")),
+            (GalleryReport, client.get(at)),
+            (PlanReport, client.get(f"{at}/plan")),
+            (StoredItems, client.get(f"{at}/items")),
+            (StoredItem, client.get(f"{at}/item", params=one)),
+            (StatusReport, client.get("v1/status")),
+            (AliveReport, client.get("healthz")),
+            (ReadyReport, client.get("readyz")),
+        ]
+    for model, response in told:
+        said = response.json()
+        assert model.model_validate(said, strict=True).model_dump() == said
+    assert AnswerReport.model_validate(ANSWER, strict=True).model_dump() == ANSWER
 
 
 def test_images_are_added_and_deleted_while_it_answers(folder: Path, served: ServedHttp) -> None:

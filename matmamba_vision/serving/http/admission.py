@@ -29,7 +29,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, options: HttpOptions) -> None:
         self._app, self._options = app, options
-        self._wanted = f"Bearer {options.token}".encode()
+        self._wanted = options.token.encode()
         self._hosts = {*LOOPBACK, *(host.lower() for host in options.allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,8 +60,9 @@ class Guard:
         return path in OPEN or path.startswith(OPEN_FOLDER)
 
     def _bears_token(self, headers: Headers) -> bool:
-        given = headers.get("authorization", "").encode("utf-8", "replace")
-        return compare_digest(given, self._wanted)
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        known = compare_digest(given.encode("utf-8", "replace"), self._wanted)
+        return known and scheme.lower() == "bearer"
 
     def _from_elsewhere(self, headers: Headers) -> bool:
         """Whether a browser sends this for a page of another origin, which its user may know nothing of."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from ...errors import MatMambaError
@@ -26,6 +26,7 @@ from .recording import REQUEST_ID, Recording
 from .refusals import FAULT, RequestError, error_response
 from .schemas import (
     EXAMPLE,
+    AliveReport,
     AnswerReport,
     AnswerReports,
     BatchBody,
@@ -35,7 +36,9 @@ from .schemas import (
     GalleryReports,
     ItemsBody,
     PlanReport,
+    ReadyReport,
     SearchBody,
+    StatusReport,
     StoredItem,
     StoredItems,
 )
@@ -94,7 +97,21 @@ def make_routes(front: Front) -> FastAPI:
     app.add_api_route("/", files.page, include_in_schema=False)
     app.add_api_route("/page/{file}", files.file, include_in_schema=False)
     _add_refusals(app, front)
+    if front.options.token:
+        _document_token(app)
     return app
+
+
+def _document_token(app: FastAPI) -> None:
+    """Have the document say that requests bear a token: who reads it sends it along."""
+    untold = app.openapi
+
+    def told() -> dict[str, Any]:
+        said = untold()
+        said["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        return said | {"security": [{"token": []}]}
+
+    app.openapi = told  # type: ignore[method-assign]
 
 
 def _add_searches(app: FastAPI, routes: SearchRoutes) -> None:
@@ -111,7 +128,8 @@ def _add_items(app: FastAPI, routes: ItemRoutes) -> None:
     _add(app, "GET", f"{GALLERY}/items", routes.items, StoredItems)
     _add(app, "GET", f"{GALLERY}/item", routes.item, StoredItem)
     picture = {"content": {"image/jpeg": {}}, "description": "the picture"}
-    _add(app, "GET", f"{GALLERY}/thumbnail", routes.thumbnail, None, responses={200: picture})
+    told: dict[str, Any] = {"response_class": Response, "responses": {200: picture}}
+    _add(app, "GET", f"{GALLERY}/thumbnail", routes.thumbnail, None, **told)
 
 
 def _add_changes(app: FastAPI, routes: ChangeRoutes) -> None:
@@ -121,10 +139,11 @@ def _add_changes(app: FastAPI, routes: ChangeRoutes) -> None:
 
 
 def _add_operations(app: FastAPI, routes: OperationRoutes) -> None:
-    _add(app, "GET", "/v1/status", routes.status, None)
-    _add(app, "GET", "/healthz", routes.alive, None)
-    _add(app, "GET", "/readyz", routes.ready, None)
-    _add(app, "GET", "/metrics", routes.metrics, None, responses={200: {"content": {"text/plain": {}}}})
+    _add(app, "GET", "/v1/status", routes.status, StatusReport)
+    _add(app, "GET", "/healthz", routes.alive, AliveReport)
+    unready = {503: {"model": ReadyReport, "description": "not yet, or not any more"}}
+    _add(app, "GET", "/readyz", routes.ready, ReadyReport, responses=unready)
+    _add(app, "GET", "/metrics", routes.metrics, None, response_class=PlainTextResponse)
 
 
 def _add(

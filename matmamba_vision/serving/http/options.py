@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from matmamba_common.settings import Bounds, check
 from matmamba_datasets import Limits
 
 from ...errors import ConfigError
 
 MOST_MEGAPIXELS = 50.0
 SHORTEST_TOKEN = 16
+Positive = Annotated[float, Bounds(above=0)]
+# What a browser sends as Origin, and what a Host header says before its port.
+_ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +41,35 @@ class HttpOptions:
         upload_s: seconds in which a request has to be there.
         drain_s: seconds that requests under way have to end when it stops.
         keep: folder in which images that are added are kept as files, None to keep their vectors alone.
+
+    Raises:
+        TypeError: a value of another type.
+        ConfigError: a value that cannot be.
     """
 
-    slo_ms: float = 100.0
-    max_upload_mb: float = 32.0
-    max_megapixels: float = MOST_MEGAPIXELS
-    memory_mb: float = 1000.0
+    slo_ms: Positive = 100.0
+    max_upload_mb: Positive = 32.0
+    max_megapixels: Positive = MOST_MEGAPIXELS
+    memory_mb: Positive = 1000.0
     token: str = field(default="", repr=False)
     cors: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     root_path: str = ""
     writable: bool = False
-    idle_s: float = 10.0
-    upload_s: float = 60.0
-    drain_s: float = 10.0
+    idle_s: Positive = 10.0
+    upload_s: Positive = 60.0
+    drain_s: Annotated[float, Bounds(least=0)] = 10.0
     keep: Path | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        require_root_path(self.root_path)
+        for origin in self.cors:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigError(f"cors origin {origin!r}: it can be such as https://photos.example.org")
+        for host in self.allowed_hosts:
+            if not _HOST.fullmatch(host):
+                raise ConfigError(f"allowed host {host!r}: it can be such as photos.example.org")
 
     @property
     def max_bytes(self) -> int:
@@ -70,7 +91,8 @@ def read_token(file: Path) -> str:
     try:
         token = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"token file {file} cannot be read: {error}") from error
+        said = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"token file {file} cannot be read: {said}") from error
     if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"token file {file}: a token has {SHORTEST_TOKEN} or more letters, without spaces")
     return token

@@ -13,6 +13,31 @@ MOST_IDS = 100
 MOST_DIMS = 65_536
 LONGEST_TEXT, LONGEST_CONDITION, LONGEST_ID = 4_000, 10_000, 4_000
 EXAMPLE: dict[str, Any] = {"k": 10, "where": "label = 'cat'", "min_width": "1/4"}
+ANSWER: dict[str, Any] = {
+    "request_id": "5b0f6c1d2e3a4b5c",
+    "gallery": "photos",
+    "version": "1.3",
+    "hits": [
+        {
+            "rank": 1,
+            "id": "cats/1.jpg",
+            "label": "cats",
+            "metadata": {"year": 2021},
+            "score": 0.87,
+            "thumbnail": "thumbnail?id=cats%2F1.jpg",
+        }
+    ],
+    "next_offset": 1,
+    "reason": "",
+    "width": "1/2",
+    "encoded_by": "native (avx512)",
+    "sent_on": False,
+    "strategy": {"name": "single-shot", "query_width": "1/2"},
+    "gmacs": 0.21,
+    "ms": {"decode": 0.4, "prepare": 0.6, "queue": 0.3, "encode": 5.7, "rerank": 0.1, "total": 8.0},
+    "queue_position": 0,
+    "recall": {"estimate": 0.93, "low": 0.9, "high": 0.95, "same_first": 0.9, "samples": 120},
+}
 Id = Annotated[str, Field(max_length=LONGEST_ID)]
 M = TypeVar("M", bound="_Body")
 
@@ -141,6 +166,8 @@ class GalleryReport(BaseModel):
     widths: list[ServedWidth]
     strategies: list[str]
     plan: str | None
+    min_width: str = Field(description='narrowest that is used while narrower ones are too bad, "" for all')
+    state: Literal["ready", "no images yet"]
 
 
 class GalleryReports(BaseModel):
@@ -205,6 +232,8 @@ class RecallReport(BaseModel):
 class AnswerReport(BaseModel):
     """An answer."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [ANSWER]})
+
     request_id: str
     gallery: str
     version: str
@@ -232,3 +261,46 @@ class ChangeReport(BaseModel):
 
     changed: int
     version: str
+
+
+class StatusReport(BaseModel):
+    """How the service fares; what is of the last minute is null where there was nothing."""
+
+    ready: bool
+    slo_ms: float
+    queue: int = Field(description="questions that wait")
+    in_flight: int = Field(description="questions under way that wait no more")
+    busy_workers: int
+    workers: int
+    threads: int = Field(description="of each worker")
+    uptime_s: float
+    per_second: float = Field(description="answers in the last minute")
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    in_time: float | None = Field(description="share of what was asked in the last minute")
+    shed: int = Field(description="questions that were turned away in the last minute")
+    widths: dict[str, float] = Field(
+        description="shares of the last minute's answers", examples=[{"full": 1}]
+    )
+    min_width: str = Field(description='narrowest that is used while narrower ones are too bad, "" for all')
+    notices: list[str]
+    recall: dict[str, RecallReport | None] = Field(description="by width")
+    table: dict[str, dict[str, float]] = Field(
+        description="milliseconds by width and images at once, as predicted now",
+        examples=[{"full": {"1": 9}}],
+    )
+    galleries: dict[str, str] = Field(description="version of each", examples=[{"photos": "1.3"}])
+
+
+class AliveReport(BaseModel):
+    """That the process responds."""
+
+    alive: bool
+
+
+class ReadyReport(BaseModel):
+    """Whether questions are answered."""
+
+    ready: bool
+    waiting_for: str = Field(description='what is missing until then, "" for nothing')

@@ -13,6 +13,7 @@ from ..arguments import require_array
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
 from ..index.rerank import NO_KEY, exact_candidates, prefix, rerank, reranker
+from ..index.row_kernels import row_kernels
 from ..storage.segments import Segments
 from .engines import AnyGallery
 from .hits import Bools, Cost, Hits
@@ -23,6 +24,8 @@ from .strategy import Strategy
 
 # So many queries meet a block of vectors at once: their scores take 64 MiB.
 QUERIES_AT_ONCE = 256
+# So few are compared with vectors where they lie: for these alone, to widen all vectors would take longest.
+FEW_QUERIES = 4
 NONE_FULFILS = "no image fulfils the condition"
 # Strategies that are remembered for a state of a gallery: a service asks a few, a planner tries hundreds.
 MOST_BOUND = 64
@@ -229,6 +232,9 @@ def _split(xq: Floats) -> Iterator[Floats]:
 
 
 def _exact(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None) -> tuple[Floats, Ints]:
+    if len(xq) <= FEW_QUERIES and row_kernels() is not None:
+        known = np.arange(len(gallery.segments)) if allowed is None else np.flatnonzero(allowed)
+        return rerank(xq, np.broadcast_to(known, (len(xq), len(known))), gallery.segments, k)
     keys, blocks = selected_blocks(gallery, allowed)
     if keys is not None and not len(keys):
         return rerank(xq, np.empty((len(xq), 0), dtype=np.int64), gallery.segments, k)
