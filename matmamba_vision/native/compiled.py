@@ -145,8 +145,8 @@ class Library(Compiled):
         key = (min(count, self._pools.most or count), os.getpid())
         known = self._pools.known
         if key not in known:
-            # Of a process that was forked, or of another number of threads.
-            known.clear()
+            # Those of the process that this one was forked from have no threads here.
+            self._pools.known = known = {at: pool for at, pool in known.items() if at[1] == key[1]}
             known[key] = Pool(self._calls, key[0])
         return known[key]
 
@@ -208,9 +208,10 @@ class _OwnPools(threading.local):
 
 
 class OwnMemory(threading.local):
-    """The memory of each Python thread."""
+    """The memory of each Python thread, by the pool that computes in it."""
 
-    memory: Memory | None = None
+    def __init__(self) -> None:
+        self.known: dict[Pool, Memory] = {}
 
 
 def _declared(calls: Any) -> Any:

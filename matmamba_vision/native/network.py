@@ -160,10 +160,10 @@ class Network:
         )  # fmt: skip
 
     def _memory(self) -> Memory:
-        known = self._own.memory
-        if known is None or known.pool is not self._library.pool():
-            known = self._own.memory = self._library.memory(self._largest, self._most_pixels)
-        return known
+        pool, known = self._library.pool(), self._own.known
+        if pool not in known:
+            known[pool] = self._library.memory(self._largest, self._most_pixels)
+        return known[pool]
 
     def _block(self, mixer: MixerArrays, first_row: int) -> BlockStruct:
         inner, length = mixer.heads * mixer.head_dim, len(mixer.rows)

@@ -19,7 +19,8 @@ class Owner:
 
     Args:
         waiting: what waits, and who is next; it is touched only while `changing` is held.
-        compute: answers what a worker, by its number, has taken; it does not raise.
+        compute: answers what a worker, by its number, has taken, and is told whether it does so on more
+            threads than it has of its own; it does not raise.
         give_up: tells requests that they cannot be answered in time; it does not raise.
 
     Attributes:
@@ -29,7 +30,7 @@ class Owner:
     def __init__(
         self,
         waiting: Waiting,
-        compute: Callable[[int, Chosen], None],
+        compute: Callable[[int, Chosen, bool], None],
         give_up: Callable[[Sequence[Ticket]], None],
     ) -> None:
         self.waiting, self.changing = waiting, threading.Condition()
@@ -42,13 +43,11 @@ class Owner:
 
         Args:
             workers: how many batches at the same time.
-            threads: that each batch is computed on.
+            threads: that each batch is computed on; one that is alone takes those of all.
         """
         for number in range(workers):
-            name = f"matmamba-worker-{number}"
-            self._threads.append(
-                threading.Thread(target=self._work, args=(number, threads), name=name, daemon=True)
-            )
+            given = {"args": (number, threads, workers * threads), "name": f"matmamba-worker-{number}"}
+            self._threads.append(threading.Thread(target=self._work, daemon=True, **given))
         for thread in self._threads:
             thread.start()
 
@@ -70,24 +69,28 @@ class Owner:
         with self.changing:
             return not len(self.waiting) and not self.waiting.running
 
-    def _work(self, number: int, threads: int) -> None:
+    def _work(self, number: int, threads: int, most: int) -> None:
         while True:
-            chosen, lost = self._next(number)
+            chosen, lost, alone = self._next(number)
             if lost:
                 self._give_up(lost)
             if chosen is not None:
+                taken = most if alone else threads
                 # PyTorch may have been loaded since.
-                compute_on(threads)
+                compute_on(taken)
                 try:
-                    self._compute(number, chosen)
+                    self._compute(number, chosen, taken > threads)
                 finally:
                     with self.changing:
                         self.waiting.done(number)
             elif not lost:
                 return
 
-    def _next(self, number: int) -> tuple[Chosen | None, list[Ticket]]:
-        """What a worker computes, and who is given up; neither, when it is to stop."""
+    def _next(self, number: int) -> tuple[Chosen | None, list[Ticket], bool]:
+        """What a worker computes, and who is given up; neither, when it is to stop.
+
+        And whether it is alone: nothing else is computed, or waits.
+        """
         with self.changing:
             while not self._stopped:
                 now = time.monotonic()
@@ -96,7 +99,8 @@ class Owner:
                 if chosen is not None or lost:
                     if len(self.waiting):
                         self.changing.notify()
-                    return chosen, lost
+                    alone = len(self.waiting.running) == 1 and not len(self.waiting)
+                    return chosen, lost, alone
                 due = self.waiting.due() - now
                 self.changing.wait(min(max(due, 1e-4), LOOK_AGAIN))
-            return None, []
+            return None, [], False

@@ -49,12 +49,18 @@ class Replies:
         self._compare, self._done = compare, done
         self._events, self._traffic = events, traffic
 
-    def compute(self, worker: int, chosen: Chosen) -> None:
-        """Answer a batch; who has gone meanwhile is left out."""
+    def compute(self, worker: int, chosen: Chosen, *, helped: bool) -> None:
+        """Answer a batch; who has gone meanwhile is left out.
+
+        Args:
+            worker: by its number.
+            chosen: the batch.
+            helped: whether idle workers' threads compute it, too, which the table of times does not know.
+        """
         jobs = [job for job in _jobs(chosen.tickets) if self._is_wanted(job)]
         if not jobs:
             return
-        start, left, alone = time.monotonic(), len(jobs), True
+        start, left, alone = time.monotonic(), len(jobs), not helped
 
         def send_on(job: Job) -> bool:
             lanes = job.version.lanes

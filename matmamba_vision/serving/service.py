@@ -94,7 +94,7 @@ class Service:
         )
         self._owner = Owner(
             waiting,
-            lambda worker, chosen: self._replies.compute(worker, chosen),
+            lambda worker, chosen, helped: self._replies.compute(worker, chosen, helped=helped),
             lambda tickets: self._replies.give_up(tickets),
         )
         self._checker = Checker(
