@@ -7,13 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MatMambaError
-from ..galleries.cores import cores, products_on
+from ..galleries.cores import products_on
 from ..galleries.gallery_model import ModelLike
 from ..galleries.given_images import ImageLike
 from ..upkeep.image_gallery import ImageGallery
@@ -77,7 +77,6 @@ class Service:
         self._events, self._traffic, self._notices = Events(), Traffic(), dict[str, str]()
         self.crew = crews(settings.workers, settings.threads, device)[0]
         self._policy = Policy(workers=self.crew.workers, most=settings.max_batch_size, margin=self._margin())
-        self._preparing = ThreadPoolExecutor(cores(), thread_name_prefix="matmamba-prepare")
         self._open, self._all_told = 0, threading.Condition()
         self._stop_polling = threading.Event()
         self._polling: threading.Thread | None = None
@@ -167,7 +166,7 @@ class Service:
         """Let a question in; its reply is to come.
 
         Args:
-            question: with its image decoded. It is prepared, and looked up, by other threads than the caller.
+            question: with its image decoded. It is prepared, and looked up, before this returns.
 
         Returns:
             The reply to come, or `OverloadedError` if its time ran out while it waited.
@@ -188,7 +187,7 @@ class Service:
         except BaseException:
             self._left()
             raise
-        self._preparing.submit(self._prepare, job)
+        self._prepare(job)
         return job.future
 
     def _held(self, question: Question, served: ServedGallery) -> Job:
@@ -476,7 +475,6 @@ class Service:
         if self._products is not None:
             self._products.restore_original_limits()
             self._products = None
-        self._preparing.shutdown(cancel_futures=True)
         for writer in self._writers.values():
             writer.close()
         for served in self._served.values():

@@ -48,10 +48,12 @@ def test_exact_search_is_exact(seed: int, count: int, k: int, block: int) -> Non
 
 @pytest.mark.parametrize("chosen", [None, 0, 1, 7, 39])
 @pytest.mark.parametrize("dim", [8, 32])
+@pytest.mark.parametrize("at_once", [3, 1000])
 def test_few_queries_are_answered_as_many_are(
-    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, chosen: int | None, dim: int
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, chosen: int | None, dim: int, at_once: int
 ) -> None:
     """Where vectors lie, or widened in blocks: to the bit, of all images and of some."""
+    monkeypatch.setattr(stages, "KEYS_AT_ONCE", at_once)
     xq = unit_vectors(stages.FEW_QUERIES, 32, seed=8)[:, :dim]
     xq /= np.linalg.norm(xq, axis=1, keepdims=True)
     allowed = None

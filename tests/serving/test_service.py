@@ -221,20 +221,25 @@ def test_nothing_below_the_narrowest_width_of_the_service_answers(folder: Path, 
 
 
 def test_a_flood_is_bounded_and_everyone_is_told(folder: Path, serve: Serve) -> None:
-    service = serve(folder, max_queue=8, workers=1)
-    futures, refused = list[Future[Reply]](), 0
-    for number in range(200):
+    service = serve(folder, max_queue=4, workers=1)
+    futures, refused, longest = list[Future[Reply]](), list[OverloadedError](), list[int]()
+
+    def flood(number: int) -> None:
         try:
             futures.append(service.submit(question(image=picture(number % 5))))
-        except OverloadedError:
-            refused += 1
-        assert service.status()["queue"] <= 8
-    assert refused + len(futures) == 200
+        except OverloadedError as error:
+            refused.append(error)
+        longest.append(service.status()["queue"])
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(flood, range(400)))
+    assert len(refused) + len(futures) == 400
     assert refused
+    assert max(longest) <= 4
     done, left = wait(futures, timeout=60)
     assert not left
     assert all(len(one.result().answer) == 5 for one in done)
-    assert max(one.result().queue_position for one in done) <= 8
+    assert max(one.result().queue_position for one in done) <= 4
 
 
 def test_what_was_let_in_is_answered_before_the_end(folder: Path, serve: Serve) -> None:

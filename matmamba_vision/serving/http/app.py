@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp
 from ...errors import MatMambaError
 from .admission import Guard
 from .changes import ChangeRoutes
+from .direct import Direct
 from .items import ItemRoutes
 from .logs import log_event
 from .operations import OperationRoutes
@@ -62,7 +64,9 @@ def make_application(front: Front) -> ASGIApp:
     Args:
         front: the service as routes see it.
     """
-    app: ASGIApp = Guard(make_routes(front), front.options)
+    searches = SearchRoutes(front)
+    routes = make_routes(front, searches)
+    app: ASGIApp = Guard(Direct(routes, searches, partial(_refuse, front)), front.options)
     if front.options.cors:
         app = CORSMiddleware(
             app,
@@ -74,11 +78,12 @@ def make_application(front: Front) -> ASGIApp:
     return Recording(app, front)
 
 
-def make_routes(front: Front) -> FastAPI:
+def make_routes(front: Front, searches: SearchRoutes) -> FastAPI:
     """The routes with their documentation, which `/openapi.json` shows.
 
     Args:
         front: the service as routes see it.
+        searches: of them that search.
     """
     app = FastAPI(
         title="MatMamba Vision",
@@ -89,7 +94,7 @@ def make_routes(front: Front) -> FastAPI:
         redirect_slashes=False,
         responses={"default": {"model": ErrorReport, "description": "what went wrong"}},
     )
-    _add_searches(app, SearchRoutes(front))
+    _add_searches(app, searches)
     _add_items(app, ItemRoutes(front))
     _add_changes(app, ChangeRoutes(front))
     _add_operations(app, OperationRoutes(front))
@@ -198,11 +203,7 @@ def _add_refusals(app: FastAPI, front: Front) -> None:
     """Every error has one form."""
 
     async def refuse(request: Request, error: Exception) -> Response:
-        refusal = front.refusal_of(error)
-        if refusal.code == "internal":
-            request_id = RequestNote.of(request).request_id
-            log_event("fault", level=logging.ERROR, error=error, request_id=request_id)
-        return _refused(request, refusal)
+        return _refuse(front, request, error)
 
     async def refuse_argument(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -224,6 +225,15 @@ def _add_refusals(app: FastAPI, front: Front) -> None:
     app.add_exception_handler(MatMambaError, refuse)
     app.add_exception_handler(RequestValidationError, refuse_argument)
     app.add_exception_handler(HTTPException, refuse_address)
+
+
+def _refuse(front: Front, request: Request, error: Exception) -> Response:
+    """The response to an error; what no user caused is written down."""
+    refusal = front.refusal_of(error)
+    if refusal.code == "internal":
+        request_id = RequestNote.of(request).request_id
+        log_event("fault", level=logging.ERROR, error=error, request_id=request_id)
+    return _refused(request, refusal)
 
 
 def _refused(request: Request, refusal: RequestError) -> Response:

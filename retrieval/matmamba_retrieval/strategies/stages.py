@@ -26,6 +26,8 @@ from .strategy import Strategy
 QUERIES_AT_ONCE = 256
 # So few are compared with vectors where they lie: for these alone, to widen all vectors would take longest.
 FEW_QUERIES = 4
+# Keys that they are compared with at once: 8 MiB for each query.
+KEYS_AT_ONCE = 1 << 20
 NONE_FULFILS = "no image fulfils the condition"
 # Strategies that are remembered for a state of a gallery: a service asks a few, a planner tries hundreds.
 MOST_BOUND = 64
@@ -233,8 +235,7 @@ def _split(xq: Floats) -> Iterator[Floats]:
 
 def _exact(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None) -> tuple[Floats, Ints]:
     if len(xq) <= FEW_QUERIES and row_kernels() is not None:
-        known = np.arange(len(gallery.segments)) if allowed is None else np.flatnonzero(allowed)
-        return rerank(xq, np.broadcast_to(known, (len(xq), len(known))), gallery.segments, k)
+        return _exact_of_few(gallery.segments, xq, k, allowed)
     keys, blocks = selected_blocks(gallery, allowed)
     if keys is not None and not len(keys):
         return rerank(xq, np.empty((len(xq), 0), dtype=np.int64), gallery.segments, k)
@@ -242,6 +243,18 @@ def _exact(gallery: Gallery, xq: Floats, k: int, allowed: Bools | None) -> tuple
     if keys is not None:
         candidates = np.where(candidates == NO_KEY, NO_KEY, keys[candidates])
     return rerank(xq, candidates, gallery.segments, k)
+
+
+def _exact_of_few(segments: Segments, xq: Floats, k: int, allowed: Bools | None) -> tuple[Floats, Ints]:
+    """Exact search by the kernel alone: the best of some keys at a time, then the best of these."""
+    found = list[tuple[Floats, Ints]]()
+    for first in range(0, max(1, len(segments)), KEYS_AT_ONCE):
+        last = min(first + KEYS_AT_ONCE, len(segments))
+        keys = np.arange(first, last) if allowed is None else first + np.flatnonzero(allowed[first:last])
+        found.append(rerank(xq, np.broadcast_to(keys, (len(xq), len(keys))), segments, k))
+    if len(found) == 1:
+        return found[0]
+    return rerank(xq, np.concatenate([keys for _, keys in found], axis=1), segments, k)
 
 
 def last_step(
