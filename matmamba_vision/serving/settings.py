@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from matmamba_common.settings import require
 
 from ..errors import ConfigError
-from ..given import require_number, require_texts, require_whole
+from ..given import require_number, require_path, require_texts, require_type, require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +67,8 @@ class Settings:
             require_whole(name, getattr(self, name), least)
         for name in ("slo_ms", "max_wait_ms", "quality_share", "quality_floor", "poll_s", "measure_s"):
             require_number(name, getattr(self, name))
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it can be 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it can be 0 or more, and finite")
         for name in ("quality_share", "quality_floor"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it is a share, and can be 1 at most")
@@ -73,3 +77,23 @@ class Settings:
         require("min_width", self.min_width, str)
         require("writable", self.writable, bool)
         object.__setattr__(self, "widths", require_texts("widths", self.widths))
+
+
+def require_galleries(galleries: Mapping[str, str | os.PathLike[str]]) -> dict[str, Path]:
+    """Folders of galleries by the names that questions call them.
+
+    Args:
+        galleries: as they were given.
+
+    Raises:
+        TypeError: a name or a folder of another type.
+        ConfigError: there is none, or one without a name.
+    """
+    require_type("galleries", galleries, Mapping, "folders by the names that questions call them")
+    if not galleries:
+        raise ConfigError("galleries is empty: a service has one or more")
+    for name in galleries:
+        require("a name of galleries", name, str)
+        if not name:
+            raise ConfigError("a name of galleries is empty: questions call each by its own")
+    return {name: require_path(f"galleries[{name!r}]", folder) for name, folder in galleries.items()}
