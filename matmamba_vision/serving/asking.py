@@ -52,6 +52,8 @@ def require_question(question: Question, max_k: int) -> None:
             require(name, value, hint)
     if question.image is not None:
         require_type("image", question.image, Image.Image, "a PIL image, or left out")
+    if question.vector is not None:
+        require_type("vector", question.vector, np.ndarray, "an array (D,) of floats, or left out")
     require_search(question.k, 0.5, question.where, question.min_score, None)
     if question.k < 1 or question.offset < 0:
         raise ConfigError(f"k is {question.k}, offset {question.offset}: they can be 1 and 0, or more")
