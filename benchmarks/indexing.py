@@ -2,11 +2,11 @@
 
     python benchmarks/indexing.py
 
-Random vectors of 64 dims are indexed by `matmamba index --vectors` with an inverted file of product-quantised
-vectors, 100,000 and 1,000,000 of them, each in a fresh process: the rate in each tenth of the rows, and the
-most memory that the process held. Then photos (crops of scikit-learn's two) are indexed by the shipped model,
-in turn with decoding, encoding and writing at the same time, and one after the other. Writes
-results/indexing.json.
+Random vectors of 64 dims are indexed by `index_vectors` with an inverted file of product-quantised vectors,
+100,000 and 1,000,000 of them, each in a fresh process: the rate in each tenth of the rows, as the call tells
+its progress, and the most memory that the process held. Then photos (crops of scikit-learn's two) are indexed
+by the shipped model, in turn with decoding, encoding and writing at the same time, and one after the other.
+Writes results/indexing.json.
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from matmamba_datasets import BrokenTally, Images, eval_transform, make_loader, open_images
 from matmamba_retrieval import Row
 from matmamba_retrieval.gallery.destination import Destination
-from matmamba_vision import Checkpoint, load_checkpoint
-from matmamba_vision.cli.main import main as matmamba
+from matmamba_vision import Checkpoint, Event, Progress, index, index_vectors, load_checkpoint
 from matmamba_vision.galleries.embedder import Embedder
-from matmamba_vision.galleries.image_intake import index
 from matmamba_vision.measures.environment import environment
 from measuring import QUICK, Plan, Ratio, in_fresh_process, measure_case, parse, prepare, timed, write_json
 from PIL import Image
@@ -73,23 +70,19 @@ def vectors(count: int, factory: str) -> dict[str, Any]:
 
 
 def index_once(file: Path, gallery: Path, count: int, factory: str) -> dict[str, Any]:
-    """Rates and memory of one command, in this process."""
-    passed, commit = [(0, time.monotonic(), time.process_time())], Destination.commit_new
+    """Rates and memory of one call, in this process."""
+    passed, start = [(0, time.monotonic(), time.process_time())], time.monotonic()
 
-    def noted(self: Destination, rows: Sequence[Row], xb: Mapping[str, Any]) -> int:
-        taken = commit(self, rows, xb)
-        passed.append((passed[-1][0] + taken, time.monotonic(), time.process_time()))
-        return taken
+    def noted(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "indexing" and event.done > passed[-1][0]:
+            passed.append((event.done, time.monotonic(), time.process_time()))
 
     before = memory()
-    command = ["index", "--vectors", str(file), "--gallery", str(gallery), "--normalise"]
-    command += ["--model-name", "random", "--dims", str(DIM), "--factory", factory]
-    with Peak() as peak, patch.object(Destination, "commit_new", noted):
-        start = time.monotonic()
-        status = matmamba(command)
+    with Peak() as peak:
+        index_vectors(
+            file, gallery, model_name="random", normalise=True, dims=[DIM], factory=factory, progress=noted
+        )
         seconds = time.monotonic() - start
-    if status:
-        raise RuntimeError(f"matmamba index ended with {status}")
     allowed = PROMISED[0] + PROMISED[1] * count
     return {
         "rows": count,
@@ -106,7 +99,7 @@ def index_once(file: Path, gallery: Path, count: int, factory: str) -> dict[str,
 
 
 def slices(passed: Sequence[tuple[int, float]], count: int) -> list[int]:
-    """Rows per second in each tenth of the rows, between the commits that are nearest to its ends."""
+    """Rows per second in each tenth of the rows, between the parts that end nearest to its ends."""
     rows, seconds = np.array(passed).T
     places = [int(np.abs(rows - count * part / SLICES).argmin()) for part in range(SLICES + 1)]
     pairs = [(first, last) for first, last in pairwise(places) if first < last]
@@ -172,7 +165,7 @@ def overlap(count: int, plan: Plan) -> dict[str, Any]:
 
 
 def one_after_the_other(checkpoint: Checkpoint, images: Images, gallery: Path) -> None:
-    """The same as the command without its threads."""
+    """The same as the call, without its threads."""
     embedder = Embedder(checkpoint)
     target, tally = Destination(gallery, embedder.spec()), BrokenTally(len(images), 0)
     left = target.missing(images.ids, images.paths)

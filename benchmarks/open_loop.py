@@ -51,9 +51,9 @@ def arrivals(rate: float, seconds: float, seed: int, bursts: bool = True) -> lis
         bursts: whether two of every ten seconds have twice the rate of the others.
     """
     rng, now, found = random.Random(seed), 0.0, list[float]()
-    calm = rate * 10 / (8 + 2 * BURST) if bursts else rate
+    base = rate * 10 / (8 + 2 * BURST) if bursts else rate
     while now < seconds:
-        now += rng.expovariate(calm * (BURST if bursts and now % 10 < 2 else 1))
+        now += rng.expovariate(base * (BURST if bursts and now % 10 < 2 else 1))
         found.append(now)
     return found[:-1]
 

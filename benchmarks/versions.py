@@ -7,6 +7,9 @@ Each version is a process that loads its own source tree and runs commands (`mat
 `train`) when told to; the two are told in turn, so that whatever else the machine does meets both. What a
 process needs to start is not counted. Both run the same commands, on the same photos (noise of
 photo size) and the same gallery. Writes results/versions.json.
+
+This alone goes through the command's own function, `matmamba_vision.cli.main.main`: 0.1 had no calls of
+Python, so that its commands are all that both versions have, and a process for each would mostly start.
 """
 
 from __future__ import annotations

@@ -66,9 +66,9 @@ class Outcome:
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     """When requests come: Poisson, with bursts, `rate` on the average."""
     rng, now, found = random.Random(seed), 0.0, list[float]()
-    calm = rate * 10 / (8 + 2 * BURST)
+    base = rate * 10 / (8 + 2 * BURST)
     while now < seconds:
-        now += rng.expovariate(calm * (BURST if now % 10 < 2 else 1))
+        now += rng.expovariate(base * (BURST if now % 10 < 2 else 1))
         found.append(now)
     return found
 

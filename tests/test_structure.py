@@ -242,6 +242,15 @@ def test_a_circle_is_found_wherever_it_hides(tmp_path: Path) -> None:
     assert imports("matmamba_vision.a.one", file) == wanted
 
 
+def test_the_command_line_is_for_people() -> None:
+    """Programs use the calls: benchmarks and examples neither import the command nor fake its arguments."""
+    files = [file for name in ("benchmarks", "examples") for file in (ROOT / name).rglob("*.py")]
+    texts = {file.stem: file.read_text() for file in files}
+    # What compares with 0.1, which had nothing else.
+    assert [name for name, text in texts.items() if "matmamba_vision.cli" in text] == ["versions"]
+    assert [name for name, text in texts.items() if re.search(r"sys\.argv(\[.*\])? = ", text)] == []
+
+
 # Kernels may be long: a kernel is one computation.
 KERNELS = "matmamba_vision.ops.triton."
 

@@ -164,7 +164,7 @@ class Embedder:
         return ImageQueries(self, Originals(images, self.transform_of))
 
     def _checked(self, images: PreparedImages, width: str) -> Tensor:
-        require_prepared(images, tuple(self.input_of(width)["input_size"]))
+        require_prepared(images.shape, tuple(self.input_of(width)["input_size"]))
         return torch.from_numpy(images) if isinstance(images, np.ndarray) else images
 
 

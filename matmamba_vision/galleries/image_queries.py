@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+from matmamba_datasets import eval_transform
 from matmamba_retrieval import EmbeddingSpec, Encoded, GalleryError
 from numpy.typing import NDArray
 from PIL import Image
@@ -52,17 +54,13 @@ class WidthEncoder(Protocol):
         """(n, D) float32 embeddings of length 1 of prepared images (n, C, S, S)."""
         ...
 
-    def queries(self, images: Images) -> ImageQueries:
-        """Query images for a strategy."""
-        ...
 
-
-def require_prepared(images: PreparedImages, wanted: tuple[int, int, int]) -> None:
+def require_prepared(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> None:
     """Raise `GalleryError` unless images are (n, C, S, S) as a model takes them, `wanted` being (C, S, S)."""
-    if images.ndim != 4:
-        raise GalleryError(f"images have shape {tuple(images.shape)}, not (n, C, S, S)")
+    if len(shape) != 4:
+        raise GalleryError(f"images have shape {tuple(shape)}, not (n, C, S, S)")
     names = ("channels", "pixels of height", "pixels of width")
-    for name, found, needed in zip(names, images.shape[1:], wanted, strict=True):
+    for name, found, needed in zip(names, shape[1:], wanted, strict=True):
         if found != needed:
             raise GalleryError(f"query has {found} {name}, the model takes {needed}")
 
@@ -133,3 +131,24 @@ class ImageQueries:
             width: Encoded(known.xq[which], known.macs, known.ms) for width, known in self._encoded.items()
         }
         return taken
+
+
+@dataclass(frozen=True)
+class QueryEncoder:
+    """What encodes queries: loaded once, for all threads.
+
+    Attributes:
+        encoder: of any width.
+        read: makes of an image what is kept of it: prepared, or as it is where widths want it differently.
+        queries: makes queries of what was kept.
+    """
+
+    encoder: WidthEncoder
+    read: Callable[[Image.Image], Any]
+    queries: Callable[[Sequence[Any]], ImageQueries]
+
+    @staticmethod
+    def preparing(encoder: WidthEncoder, input: Mapping[str, Any]) -> QueryEncoder:
+        """One whose widths all want images prepared in one way."""
+        transform = eval_transform(input).array
+        return QueryEncoder(encoder, transform, lambda images: ImageQueries(encoder, np.stack(images)))

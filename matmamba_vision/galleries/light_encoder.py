@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..native import Network, NetworkFileError, from_bytes, library
 from ..native.compiled import threads
 from ..processor import processor_name
-from .image_queries import ImageQueries, Images, WidthEncoder, require_prepared
+from .image_queries import Images, WidthEncoder, require_prepared
 from .light_files import (
     KINDS,
     NATIVE,
@@ -182,13 +182,9 @@ class LightEncoder:
         light = self._light(self.label(width))
         if light is None:
             return self._model().embed(images, width)
-        require_prepared(images, tuple(light.header.input["input_size"]))
+        require_prepared(images.shape, tuple(light.header.input["input_size"]))
         parts = [light.computes.embed(images[at : at + BATCH]) for at in range(0, len(images), BATCH)]
         return np.concatenate(parts) if parts else np.empty((0, light.header.dim), np.float32)
-
-    def queries(self, images: Images) -> ImageQueries:
-        """Query images for a strategy, encoded at each width when first asked for."""
-        return ImageQueries(self, images)
 
     def _light(self, width: str) -> LightWidth | None:
         with self._getting:

@@ -18,7 +18,7 @@ from .query_images import Asked, read_batch
 from .search_pass import VectorQueries
 
 if TYPE_CHECKING:
-    from .opened_gallery import QueryEncoder
+    from .image_queries import QueryEncoder
 
 # Queries to keep away from, and keys of those that the gallery has.
 Away: TypeAlias = tuple[Queries | None, NDArray[np.int64]]

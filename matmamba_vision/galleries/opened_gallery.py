@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from matmamba_datasets import eval_transform
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Plan, Strategy
 from matmamba_retrieval.gallery.addresses import require_folder
 from matmamba_retrieval.storage.spec import made_elsewhere
 from matmamba_retrieval.strategies.engines import AnyGallery
-from PIL import Image
 
 from ..encoders import takes_text
 from ..public_call import public_call
 from .gallery_model import ModelLike, embedder_at, embedder_of
-from .image_queries import ImageQueries, WidthEncoder
+from .image_queries import QueryEncoder
 from .light_encoder import LightEncoder
 from .light_files import NATIVE
 from .sharing import Sharing
@@ -34,27 +30,6 @@ if TYPE_CHECKING:
     from .embedder import Embedder
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class QueryEncoder:
-    """What encodes queries: loaded once, for all threads.
-
-    Attributes:
-        encoder: of any width.
-        read: makes of an image what is kept of it: prepared, or as it is where widths want it differently.
-        queries: makes queries of what was kept.
-    """
-
-    encoder: WidthEncoder
-    read: Callable[[Image.Image], Any]
-    queries: Callable[[Sequence[Any]], ImageQueries]
-
-    @staticmethod
-    def preparing(encoder: WidthEncoder, input: Mapping[str, Any]) -> QueryEncoder:
-        """One whose widths all want images prepared in one way."""
-        transform = eval_transform(input).array
-        return QueryEncoder(encoder, transform, lambda images: encoder.queries(np.stack(images)))
 
 
 class OpenedGallery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..given import require_place
 from ..public_call import public_call
@@ -27,11 +27,29 @@ def write_page(answers: Answer | Iterable[Answer], file: str | os.PathLike[str],
         SystemRefusalError: the file cannot be written.
         TypeError: an argument is of another type.
     """
+    write_sections(answers, file, intro, lambda answer, pictures: [answer_section(answer, pictures)])
+
+
+def write_sections(
+    answers: Answer | Iterable[Answer],
+    file: str | os.PathLike[str],
+    intro: str,
+    sections: Callable[[Answer, Pictures], Iterable[Section]],
+) -> None:
+    """The same page of any sections.
+
+    Args:
+        answers: as for `write_page`.
+        file: as for `write_page`.
+        intro: as for `write_page`.
+        sections: of an answer.
+    """
     place, listed = require_place("file", file), listed_answers(answers)
     pictures = Pictures()
     with Page(place, "Search results", intro) as page:
         for answer in listed:
-            page.write(answer_section(answer, pictures))
+            for section in sections(answer, pictures):
+                page.write(section)
         if listed:
             page.facts["strategy"] = strategy_text(listed[0].strategy)
             page.facts["per query"] = spent_text(mean_cost(listed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from matmamba_common.counts import counted
@@ -25,7 +25,7 @@ from PIL import Image
 
 from ..given import require_number
 from .answers import Answer, Hit
-from .image_queries import ImageQueries
+from .image_queries import QueryEncoder
 from .query_images import Asked, read_batch
 from .text_queries import TextQueries
 
@@ -33,7 +33,6 @@ from .text_queries import TextQueries
 BATCH = 256
 # The same of images that are kept as they were decoded: 36 MB each from a camera.
 ORIGINALS = 16
-T = TypeVar("T")
 DEFAULT_K = 10
 # Checked once, not by each query.
 DEFAULT_LIMITS = Limits()
@@ -92,22 +91,20 @@ class SearchPass:
     def images(
         self,
         asked: Sequence[Asked],
-        read: Callable[[Image.Image], T],
-        encode: Callable[[Sequence[T]], ImageQueries],
+        encoder: Callable[[], QueryEncoder],
         most: int = BATCH,
     ) -> Iterator[Answer]:
         """Answers in the order of the queries; one that cannot be read says so, the others are answered.
 
         Args:
             asked: the images.
-            read: makes of an image what is kept of it.
-            encode: makes queries of that.
+            encoder: gives what encodes; called when there is something to encode.
             most: images that are kept at once.
         """
         for start in range(0, len(asked), most):
             part = asked[start : start + most]
-            readable, images, broken = read_batch(part, read)
-            encoded = encode(images) if readable else None
+            readable, images, broken = read_batch(part, lambda image: encoder().read(image))
+            encoded = encoder().queries(images) if readable else None
             hits = None if encoded is None else self._search(encoded, self.k)
             places = {position: place for place, position in enumerate(readable)}
             for position, query in enumerate(part):

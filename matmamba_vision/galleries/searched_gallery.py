@@ -261,13 +261,8 @@ class SearchedGallery(OpenedGallery):
         for kind, group in groupby(queries, type):
             together: list[Any] = list(group)
             if kind is Asked:
-                # The model is loaded when there is something to encode.
-                found = search.images(
-                    together,
-                    lambda image: self.encoder().read(image),
-                    lambda images: self.encoder().queries(images),
-                    ORIGINALS if is_taught(search.gallery.generation.checkpoint_path) else BATCH,
-                )
+                taught = is_taught(search.gallery.generation.checkpoint_path)
+                found = search.images(together, self.encoder, ORIGINALS if taught else BATCH)
             elif kind is TextQuery:
                 found = search.texts([one.name for one in together], self._texts)
             elif kind is VectorQuery:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..galleries.answers import Answer
-from ..galleries.image_queries import ImageQueries
-from ..galleries.opened_gallery import QueryEncoder
+from ..galleries.image_queries import ImageQueries, QueryEncoder
 from ..galleries.text_queries import TextQueries
 from ..galleries.ways import FULL, way
 from .asking import page_of

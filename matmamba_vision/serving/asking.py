@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from matmamba_common.settings import require
 from matmamba_retrieval import Queries, Strategy
 from matmamba_retrieval.strategies.engines import AnyGallery
 from matmamba_retrieval.strategies.examples import Stored, Towards
 from matmamba_retrieval.strategies.hits import Cost
 from matmamba_retrieval.strategies.searchable import Searchable
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..errors import ConfigError
 from ..galleries.answers import Answer
@@ -20,11 +22,20 @@ from ..galleries.image_queries import ImageQueries
 from ..galleries.queries import stored_queries, unit_vectors
 from ..galleries.search_pass import SearchPass, VectorQueries, hits_wanted, require_search, why_few
 from ..galleries.text_queries import TextQueries
+from ..given import require_type
 from .question import Question
 
 NO_IMAGES = "there are no images yet"
 # What a question's own vector, and images of the gallery, are called in answers.
 VECTOR, EXAMPLES, IMAGE = "vector", "like", "image"
+
+# What is asked in numbers and texts.
+PLAIN: dict[str, Any] = {
+    **dict.fromkeys(("gallery", "id", "text", "strategy", "width", "min_width", "request_id"), str),
+    **dict.fromkeys(("like", "unlike"), Sequence[str]),
+    **dict.fromkeys(("k", "offset"), int),
+    "deadline": float,
+}
 
 
 def require_question(question: Question, max_k: int) -> None:
@@ -34,6 +45,15 @@ def require_question(question: Question, max_k: int) -> None:
         question: as it was asked.
         max_k: hits that can be asked for, those of earlier pages included.
     """
+    require_type("question", question, Question, "a Question")
+    for name, hint in PLAIN.items():
+        # Every request comes by here: what is of the very type takes no time.
+        if type(value := getattr(question, name)) is not hint:
+            require(name, value, hint)
+    if question.image is not None:
+        require_type("image", question.image, Image.Image, "a PIL image, or left out")
+    if question.vector is not None:
+        require_type("vector", question.vector, np.ndarray, "an array (D,) of floats, or left out")
     require_search(question.k, 0.5, question.where, question.min_score, None)
     if question.k < 1 or question.offset < 0:
         raise ConfigError(f"k is {question.k}, offset {question.offset}: they can be 1 and 0, or more")

@@ -10,9 +10,9 @@ from matmamba_retrieval.strategies.engines import AnyGallery
 
 from ..encoders.names import no_texts
 from ..errors import ConfigError
+from ..galleries.image_queries import QueryEncoder
 from ..galleries.latency_table import LatencyTable
 from ..galleries.newer import state_of
-from ..galleries.opened_gallery import QueryEncoder
 from ..galleries.ways import FULL
 from ..upkeep.image_gallery import ImageGallery
 from .policy import Lane

@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
+
+from matmamba_common.words import shown
 
 from ..errors import ConfigError, MatMambaError
 from ..galleries.cores import products_on
 from ..galleries.gallery_model import ModelLike
 from ..galleries.given_images import ImageLike
+from ..given import require_type
+from ..public_call import public_call
 from ..upkeep.image_gallery import ImageGallery
 from .asking import require_question
 from .checking import Checker, Comparison, GivenAnswer
@@ -29,7 +32,7 @@ from .question import LiveRecall, OverloadedError, Question, Reply
 from .replies import Replies
 from .served_gallery import ServedGallery
 from .served_version import NO_WAIT, ServedVersion
-from .settings import Settings
+from .settings import Settings, require_galleries
 from .traffic import Traffic
 from .trial import Crew, crews
 from .waiting import Waiting
@@ -56,9 +59,11 @@ class Service:
         crew: how the cores are shared.
 
     Raises:
-        ConfigError: there is no gallery.
+        ConfigError: there is no gallery, or one without a name.
+        TypeError: an argument is of another type.
     """
 
+    @public_call
     def __init__(
         self,
         galleries: Mapping[str, str | os.PathLike[str]],
@@ -67,10 +72,9 @@ class Service:
         model: ModelLike | None = None,
         device: str = "cpu",
     ) -> None:
-        if not galleries:
-            raise ConfigError("galleries is empty: a service has one or more")
+        require_type("settings", settings, Settings, "a Settings")
         self.settings, self.ready, self._closing = settings, False, False
-        self._folders = {name: Path(folder) for name, folder in galleries.items()}
+        self._folders = require_galleries(galleries)
         self._model, self._device = model, device
         self._served: dict[str, ServedGallery] = {}
         self._writers = {name: Writer(folder, model, device) for name, folder in self._folders.items()}
@@ -117,8 +121,10 @@ class Service:
 
         Raises:
             MatMambaError: a gallery that is not there or damaged, a width that is unknown, or what encodes
-                queries is not to be had.
+                queries is not to be had; or it was started before, or closed.
         """
+        if self._closing or self._served:
+            raise ConfigError("a service starts once: make another one")
         ways = crews(self.settings.workers, self.settings.threads, self._device)
         try:
             for name, folder in self._folders.items():
@@ -208,6 +214,7 @@ class Service:
             self._open -= 1
             self._all_told.notify_all()
 
+    @public_call
     def require_room(self, gallery: str, deadline: float, width: str = "", min_width: str = "") -> None:
         """Raise what `submit` would for an image: before it is decoded, which is for nothing otherwise.
 
@@ -326,6 +333,7 @@ class Service:
         """Of the galleries."""
         return list(self._folders)
 
+    @public_call
     def gallery(self, name: str) -> ImageGallery:
         """A gallery at the version that answers now, to look at; changes go through `add` and `delete`.
 
@@ -341,6 +349,7 @@ class Service:
             raise OverloadedError(STARTING, 1.0)
         return self._served[name]
 
+    @public_call
     def describe(self, name: str) -> dict[str, Any]:
         """What a gallery is, and what its widths cost.
 
@@ -372,6 +381,7 @@ class Service:
             "galleries": {one.name: one.present.label for one in served},
         }
 
+    @public_call
     def refresh(self, name: str | None = None) -> None:
         """Look for newer versions now; requests that are being answered stay with the older ones.
 
@@ -396,6 +406,7 @@ class Service:
             except Exception:
                 log.exception("looking for newer versions failed")
 
+    @public_call
     def add(
         self,
         name: str,
@@ -422,6 +433,7 @@ class Service:
         self._writer(name).add(images, ids, labels, metadata, upsert)
         self.refresh(name)
 
+    @public_call
     def delete(self, name: str, ids: Sequence[str]) -> int:
         """Delete images of a gallery, all of them or none, and answer without them from then on.
 
@@ -446,9 +458,16 @@ class Service:
         return self._writers[name]
 
     def on_event(self, listener: Callable[[ServiceEvent], None]) -> None:
-        """Tell a listener of what happens: of the values in `events`, in the thread in which it happens."""
+        """Tell a listener of what happens: of the values in `events`, in the thread in which it happens.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
+        if not callable(listener):
+            raise TypeError(f"listener is {shown(listener)}: it can be a function that takes an event")
         self._events.on_event(listener)
 
+    @public_call
     def close(self, drain_s: float = 10.0) -> None:
         """Let nobody in any more, answer what was let in, then release everything.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
-from matmamba_common.settings import Bounds, check
+from matmamba_common.settings import Bounds, check, require
 
-from ..given import require_texts
+from ..errors import ConfigError
+from ..given import require_path, require_texts, require_type
 
 Whole = Annotated[int, Bounds(least=0)]
 Some = Annotated[int, Bounds(least=1)]
@@ -60,3 +64,23 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", require_texts("widths", self.widths))
         check(self)
+
+
+def require_galleries(galleries: Mapping[str, str | os.PathLike[str]]) -> dict[str, Path]:
+    """Folders of galleries by the names that questions call them.
+
+    Args:
+        galleries: as they were given.
+
+    Raises:
+        TypeError: a name or a folder of another type.
+        ConfigError: there is none, or one without a name.
+    """
+    require_type("galleries", galleries, Mapping, "folders by the names that questions call them")
+    if not galleries:
+        raise ConfigError("galleries is empty: a service has one or more")
+    for name in galleries:
+        require("a name of galleries", name, str)
+        if not name:
+            raise ConfigError("a name of galleries is empty: questions call each by its own")
+    return {name: require_path(f"galleries[{name!r}]", folder) for name, folder in galleries.items()}

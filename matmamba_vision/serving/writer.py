@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matmamba_common.settings import require
+
 from ..errors import ConfigError
 from ..galleries.gallery_model import ModelLike
 from ..galleries.given_images import ImageLike
@@ -54,7 +56,7 @@ class Writer:
             opened, file = self._writable(), None
             if known:
                 file = Path(place) / "metadata.jsonl"
-                file.write_text("\n".join(map(json.dumps, known)), encoding="utf-8")
+                file.write_text("\n".join(known), encoding="utf-8")
             opened.refresh()
             if not upsert:
                 _require_new(opened, ids)
@@ -81,11 +83,22 @@ class Writer:
         return self._opened
 
 
-def _described(ids: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is known of each image, with its id; only of those of which something is known."""
+def _described(ids: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of JSON: what is known of each image, with its id; only of those of which something is known."""
+    require("metadata", metadata, Sequence[Mapping[str, Any]])
     if len(metadata) != len(ids):
         raise ConfigError(f"metadata has {len(metadata)} objects for {len(ids)} images")
-    return [{**known, "id": one} for one, known in zip(ids, metadata, strict=True) if known]
+    pairs = zip(ids, metadata, strict=True)
+    return [
+        _line(f"metadata[{place}]", {**known, "id": one}) for place, (one, known) in enumerate(pairs) if known
+    ]
+
+
+def _line(name: str, known: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(known, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} is no JSON: {error}") from error
 
 
 def _require_new(opened: ImageGallery, ids: Sequence[str]) -> None:

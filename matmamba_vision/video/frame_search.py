@@ -14,9 +14,10 @@ from matmamba_retrieval.strategies.searchable import Selection
 from PIL import Image
 
 from ..galleries.answers import Hit
+from ..galleries.image_queries import QueryEncoder
 from ..galleries.latency_table import LatencyTable, table_of, time_batches
 from ..galleries.newer import state_of
-from ..galleries.opened_gallery import OpenedGallery, QueryEncoder
+from ..galleries.opened_gallery import OpenedGallery
 from ..galleries.search_pass import SearchPass, hits_wanted
 from ..galleries.ways import FULL, way
 from .frame_encoding import frame_edge

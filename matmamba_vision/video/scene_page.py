@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matmamba_datasets.frame_names import minutes_of
 from matmamba_retrieval import Row
 from matmamba_retrieval.strategies.searchable import Searchable
 
-from ..galleries.answers import Answer, listed_answers, mean_cost, spent_text
-from ..galleries.page import Card, Page, Section
+from ..galleries.answers import Answer
+from ..galleries.page import Card, Section
 from ..galleries.pictures import Pictures
-from ..galleries.result_page import answer_section
-from ..galleries.strategies import strategy_text
-from ..given import require_place
+from ..galleries.result_page import answer_section, write_sections
 from ..public_call import public_call
 from ..upkeep.contents import keys_where
 from .known_videos import FrameNote
@@ -42,17 +40,14 @@ def write_scene_page(
         SystemRefusalError: the file cannot be written.
         TypeError: an argument is of another type.
     """
-    place, listed = require_place("file", file), listed_answers(answers)
-    pictures = Pictures()
-    with Page(place, "Search results", intro) as page:
-        for answer in listed:
-            page.write(answer_section(answer, pictures))
-            for scene in by_scene(answer.hits):
-                if scene.note is not None:
-                    page.write(_strip(gallery, scene, scene.note, pictures))
-        if listed:
-            page.facts["strategy"] = strategy_text(listed[0].strategy)
-            page.facts["per query"] = spent_text(mean_cost(listed))
+
+    def sections(answer: Answer, pictures: Pictures) -> Iterator[Section]:
+        yield answer_section(answer, pictures)
+        for scene in by_scene(answer.hits):
+            if scene.note is not None:
+                yield _strip(gallery, scene, scene.note, pictures)
+
+    write_sections(answers, file, intro, sections)
 
 
 def frames_in(gallery: Searchable, note: FrameNote) -> list[Row]:

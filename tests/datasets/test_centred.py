@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from matmamba_datasets import eval_transform
-from matmamba_datasets.centred import centred_view
+from matmamba_datasets.transforms import centred_view
 from PIL import Image
 from timm.data import create_transform
 

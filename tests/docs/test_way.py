@@ -16,6 +16,7 @@ import matmamba_vision as mv
 import numpy as np
 import pytest
 import torch
+from matmamba_vision.galleries.image_queries import ImageQueries
 from PIL import Image
 
 NETWORK = tuple(f"matmamba_vision/{room}/" for room in ("models", "layers", "ops", "frozen", "native"))
@@ -26,7 +27,7 @@ DIMS = (128, 32)
 
 def is_image(value: Any, depth: int = 0) -> bool:
     """Whether a value is an image in any of its forms (bytes to vector, or a hit), or holds one."""
-    if isinstance(value, Image.Image | mv.Hit):
+    if isinstance(value, Image.Image | ImageQueries | mv.Hit):
         return True
     if isinstance(value, torch.Tensor):
         return value.dim() >= 3
@@ -45,7 +46,7 @@ def is_image(value: Any, depth: int = 0) -> bool:
 
 
 def files_on_the_way(work: Callable[[], object]) -> set[str]:
-    """Files with a function that is given an image or gives one back, those of the network left out."""
+    """Files with a function that holds an image when it begins or ends, those of the network left out."""
     found: set[str] = set()
 
     def look(frame: FrameType, event: str, value: Any) -> None:
@@ -53,8 +54,7 @@ def files_on_the_way(work: Callable[[], object]) -> set[str]:
         ours = file.startswith(str(documents.ROOT)) and "site-packages" not in file and file != __file__
         if not ours or event not in ("call", "return"):
             return
-        given = [value] if event == "return" else list(frame.f_locals.values())
-        if any(map(is_image, given)):
+        if any(map(is_image, (value, *frame.f_locals.values()))):
             found.add(Path(file).relative_to(documents.ROOT).as_posix())
 
     threading.setprofile(look)
@@ -103,14 +103,18 @@ def require_shown(title: str, found: set[str]) -> None:
     rows, others = shown(title)
     assert 0 < len(rows) <= 8
     assert set(rows) <= found, "the page shows a file that no image passes"
-    unnamed = [path for path in found - set(rows) if not any(path.endswith(f"/{other}") for other in others)]
-    assert not unnamed, "an image passes files that the page does not name"
+    handed_on = sorted(found - set(rows))
+    named = {other: [path for path in handed_on if f"/{path}".endswith(f"/{other}")] for other in others}
+    assert sorted(path for paths in named.values() for path in paths) == handed_on, "others hand an image on"
+    assert all(named.values()), "the page names a file that no image passes"
 
 
 def test_the_way_of_an_image(one: Path) -> None:
-    found = files_on_the_way(lambda: mv.index(one, "HOLIDAYS", model="RUN", prefix="new/"))
+    model = mv.load_checkpoint("RUN")
+    found = files_on_the_way(lambda: mv.index(one, "HOLIDAYS", model=model, prefix="new/"))
     # The index is built anew from the stored vectors, which is not the image's way.
-    require_shown("An image, from its file to its segment", found - {"matmamba_retrieval/index/rerank.py"})
+    built = {path for path in found if path.startswith("matmamba_retrieval/index/")}
+    require_shown("An image, from its file to its segment", found - built)
 
 
 def test_the_way_of_a_query(one: Path) -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from matmamba_common.errors import MatMambaError
 from matmamba_retrieval.planning.grid import Grid
-from matmamba_vision import load_checkpoint, save_checkpoint
-from matmamba_vision.progress import Event, Notice, Progress
+from matmamba_vision import load_checkpoint
+from matmamba_vision.progress import Event, Notice
 from matmamba_vision.studies.demo import demo
 from matmamba_vision.studies.evaluate import evaluate
 from matmamba_vision.studies.goals import GoalsMissedError
-from small import SMALL, create
+from untrained_runs import require_finished, untrained_run
 
 GRID = {
     "k": 3,
@@ -29,20 +28,7 @@ GRID = {
 @pytest.fixture
 def run(photos: Path, tmp_path: Path) -> Path:
     """The folder of an untrained model, of a run on the photos."""
-    torch.manual_seed(0)
-    cfg = {"input_size": (3, 16, 16)}
-    sizes = SMALL | {"num_classes": 2}
-    model = create("matmamba_nano_patch4_32", pretrained_cfg_overlay=cfg, **sizes)
-    known = {"data": {"name": "folder", "root": str(photos), "max_broken": 1.0, "held_out": 0.4}}
-    save_checkpoint(tmp_path / "run", model, ("bright", "dark"), known)
-    return tmp_path / "run"
-
-
-def require_finished(events: list[Event], *stages: str) -> None:
-    """Each stage began, and its last event says that it is over."""
-    last = {event.stage: event for event in events if isinstance(event, Progress)}
-    assert set(stages) <= set(last)
-    assert all(event.finished for event in last.values())
+    return untrained_run(photos, tmp_path / "run")
 
 
 def test_a_study_is_a_value_and_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -345,8 +345,6 @@ def test_a_folder_that_is_no_gallery_is_told_at_start(tmp_path: Path) -> None:
     with pytest.raises(MatMambaError, match=str(tmp_path)):
         service.start()
     assert not service.ready
-    with pytest.raises(ConfigError):
-        Service({}, Settings())
 
 
 def test_versions_are_exchanged_while_requests_are_answered(folder: Path, serve: Serve) -> None:

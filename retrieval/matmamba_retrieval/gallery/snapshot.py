@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..arguments import require_text, require_texts, require_wholes
 from ..errors import GalleryError
-from ..index.gallery_index import load_index
+from ..index.gallery_index import OpenIndex, load_index
 from ..index.shortlist_index import ShortlistIndex
 from ..remedies import REINDEX
 from ..storage.catalog import Catalog
@@ -23,7 +23,7 @@ from ..storage.records import Generation, Row, ShortlistRecord, Version
 from ..storage.segments import Segments
 from ..storage.spec import EmbeddingSpec
 from .place import LOCKS, SEGMENTS, SHORTLISTS, hold_generation
-from .state import OpenIndex, Seen
+from .state import Seen
 
 RETRY_SECONDS = 0.01
 # Images that are looked at to see whether images have labels.

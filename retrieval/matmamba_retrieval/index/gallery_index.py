@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,46 @@ def search_index(
     newer = np.arange(rows, count)
     newer = newer if allowed is None else newer[allowed[rows:count]]
     return _compared(segments, xq, shortlist, newer, (scores, keys))[1] if len(newer) else keys
+
+
+@dataclass(frozen=True)
+class OpenIndex:
+    """An index with all that a search of it takes.
+
+    Attributes:
+        record: what the catalogue knows of it.
+        index: in memory.
+        segments: the vectors that it was built of, and newer ones.
+        file_bytes: of its file.
+    """
+
+    record: ShortlistRecord
+    index: ShortlistIndex
+    segments: Segments
+    file_bytes: int
+
+    def search(
+        self, xq: Floats, shortlist: int, allowed: Allowed | None = None, effort: int | None = None
+    ) -> Ints:
+        """(nq, K) keys whose prefixes are nearest to (nq, dim) normalised ones: see `search_index`."""
+        return search_index(self.index, self.segments, xq, shortlist, allowed, effort or 0)
+
+    def finder(self, shortlist: int, effort: int | None) -> Callable[[Floats], Ints]:
+        """`search` without a filter, for many calls: what is the same for all of them is found out once."""
+        rows = self.index.ntotal
+        if rows != len(self.segments) or not self.index.is_at_once:
+            return partial(self.search, shortlist=shortlist, effort=effort)
+        wanted, index = (min(shortlist, rows), effort or 0), self.index
+
+        def find(xq: Floats) -> Ints:
+            if len(xq) == 1:
+                keys = index.one_query(*wanted)(xq)[1]
+                # Where its cells or its walk run dry, more is looked at.
+                if keys.item(-1) >= 0:
+                    return keys
+            return self.search(xq, shortlist, None, effort)
+
+        return find
 
 
 def _fill(

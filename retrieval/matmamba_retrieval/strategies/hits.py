@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .queries import Encoded, Floats, Ints
+from .queries import Floats, Ints
 
 Bools = NDArray[np.bool_]
 
@@ -71,10 +71,10 @@ class Cost:
         """
         self._notes.append((stage, 1e3 * (time.perf_counter() - start) / (queries or 1), macs, bytes_read))
 
-    def add_encoder(self, encoded: Encoded) -> None:
+    def encoded(self, macs: float, ms: float) -> None:
         """Count one encoding of each query."""
-        self.macs += encoded.macs
-        self._notes.append(("encode", encoded.ms, None, 0.0))
+        self.macs += macs
+        self._notes.append(("encode", ms, None, 0.0))
 
     def add(self, other: Cost, share: float) -> None:
         """Add what a share of the queries spent besides."""

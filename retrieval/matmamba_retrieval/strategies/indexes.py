@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import GalleryError
 from ..gallery.gallery import Gallery
-from ..gallery.state import OpenIndex
+from ..index.gallery_index import OpenIndex
 from ..index.rerank import NO_KEY
 from ..index.shortlist_index import ShortlistIndex
 from .engines import AnyGallery, IndexChoice

@@ -102,7 +102,7 @@ class QueryWidths:
         encoded = self._queries.encode(width)
         if encoded.xq.shape[1] != self.dim:
             raise GalleryError(f"queries have {encoded.xq.shape[1]} dims, the gallery has {self.dim}")
-        self._cost.add_encoder(encoded)
+        self._cost.encoded(encoded.macs, encoded.ms)
         self._known[width] = encoded.xq
         return encoded.xq
 
