@@ -2,8 +2,9 @@
 
 A million structured rows of 512 dims (structured.py), with a prefix of 64, are pushed as `gallery push` does
 it for recall=1: exact lists, without a graph. The rate of each 50,000 is to stay within 20 % of the median,
-and so are the seconds of the cores that an image takes, of all threads of the process: what else the machine
-does changes the rate, and hardly those. What a push does before and behind that is given apart. A smaller
+and so are the seconds of the cores that an image takes, of all threads of the process. Both change with what
+else the machine does, the rate the most; so between the parts a work is timed that is always the same, and
+what changes there is the machine. What a push does before and behind that is given apart. A smaller
 gallery is pushed for recall=0.99, with a graph, and one with SIGKILL at 20 random moments; in the end every
 key is to be there, once, and every vector of a sample equal to the bit.
 """
@@ -98,9 +99,14 @@ def made(folder: Path, rows: int) -> Path:
 
 
 class Clock:
-    """When how much of each stage was done, by the clock and by the cores."""
+    """When how much of each stage was done, by the clock and by the cores; and what the machine does.
 
-    def __init__(self) -> None:
+    Args:
+        every: images between two times that the same work is done.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every, self.same_ms = every, list[float]()
         self.begun: dict[str, float] = {}
         self.took: dict[str, float] = {}
         self.done: list[tuple[float, float, int]] = []
@@ -114,6 +120,8 @@ class Clock:
             self.took[event.stage] = now - self.begun[event.stage]
         elif event.stage == "pushing":
             self.done.append((now, time.process_time(), event.done))
+            if event.done >= self.every * len(self.same_ms):
+                self.same_ms.append(same_work())
 
     def parts(self, every: int) -> tuple[Floats, Floats]:
         """Seconds of the clock, and of the cores, of each so many images; a shorter last part is left out."""
@@ -122,10 +130,19 @@ class Clock:
         return np.diff(np.interp(marks, counts, clock)), np.diff(np.interp(marks, counts, cores))
 
 
+def same_work() -> float:
+    """Milliseconds of a core for a work that is always the same: numbers of a part of the rows, as lists."""
+    numbers = np.zeros((1000, FULL + DIM), dtype=np.float32)
+    begun = time.process_time()
+    for row in numbers:
+        row.tolist()
+    return 1e3 * (time.process_time() - begun)
+
+
 def measured(folder: Path, rows: int, every: int, target: str) -> dict[str, Any]:
     """One push of all rows; of few, a quarter has a rate of its own."""
     every = min(every, rows // 4)
-    gallery_folder, clock = made(folder, rows), Clock()
+    gallery_folder, clock = made(folder, rows), Clock(every)
     with Gallery(gallery_folder) as gallery, own_memory() as peak:
         done = push(gallery, f"edge:{folder / 'pushed'}", dims=(DIM,), target=target, progress=clock)
     seconds, cores = clock.parts(every)
@@ -141,6 +158,7 @@ def measured(folder: Path, rows: int, every: int, target: str) -> dict[str, Any]
         "core_us": np.round(core_us, 1).tolist(),
         "core_us_an_image": float(np.median(core_us)),
         "largest_deviation_of_cores": deviation(core_us),
+        "same_work_ms": np.round(clock.same_ms, 2).tolist(),
         "seconds": {stage: round(seconds, 2) for stage, seconds in clock.took.items()},
         "own_memory_bytes": peak[0],
         "disk_bytes": sum(
@@ -201,7 +219,17 @@ def table(result: dict[str, Any]) -> str:
         f"{dead['kills']} pushes of {dead['rows']:,} images were killed at random moments: in the end"
         f" {dead['points']:,} points were there, {dead['compared']} compared, {len(dead['faults'])} faults."
     )
-    return f"{markdown(heads, rows)}\n\n{told}"
+    return f"{markdown(heads, rows)}\n\n{told}{same_work_of(result['push'])}"
+
+
+def same_work_of(push: dict[str, Any]) -> str:
+    """What the same work took between the parts of a push; nothing if it was not measured."""
+    if not (spent := push.get("same_work_ms")):
+        return ""
+    return (
+        f" Between the parts of the first push the same work took {min(spent):.1f} to {max(spent):.1f} ms of"
+        " a core: so much of what differs is the machine."
+    )
 
 
 def cores_of(push: dict[str, Any]) -> tuple[str, str]:

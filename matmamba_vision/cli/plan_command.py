@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
+from matmamba_retrieval.gallery.addresses import as_written
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -146,7 +147,7 @@ def _print(console: Console, folder: Path, found: PlanFound) -> None:
     console.print(_table(rows, chosen, found.goal.quality))
     for note in found.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    console.print(f"saved in {folder}: matmamba search uses it", soft_wrap=True)
+    console.print(f"saved in {as_written(folder)}: matmamba search uses it", soft_wrap=True)
 
 
 def _table(rows: list[Row], chosen: Row, quality: str) -> Table:

@@ -50,6 +50,7 @@ from typing import Annotated, Literal
 
 import tyro
 from matmamba_datasets import BrokenImageError, Reading
+from matmamba_retrieval.gallery.addresses import as_written
 from rich.markup import escape
 from rich.table import Table
 
@@ -173,7 +174,7 @@ def _write_page(args: SearchFlags, gallery: ImageGallery, answers: Sequence[Answ
 def _intro(args: SearchFlags, count: int) -> str:
     filtered = f", where {args.where}" if args.where else ""
     k = min(DEFAULT_K if args.k is None else args.k, count)
-    return f"The {k} images most like each query, of {count:,} in {args.gallery}{filtered}."
+    return f"The {k} images most like each query, of {count:,} in {as_written(args.gallery)}{filtered}."
 
 
 def _print(console: Console, answers: Sequence[Answer]) -> None:

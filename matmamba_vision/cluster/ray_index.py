@@ -277,9 +277,10 @@ class _Call:
         cluster, token = self.cluster, uuid.uuid4().hex
         shared = _bytes_of(self.images) + _bytes_of(self._job(folders, 1))
         stack.enter_context(connected(cluster, shared))
-        processes = cluster.processes or room_for(cluster)
-        if not processes:
+        # Ray would wait for a machine with room for as long as it takes.
+        if not (room := room_for(cluster)):
             raise ClusterError(f"no machine of the cluster has {cluster.each}: no process fits")
+        processes = cluster.processes or room
         noted = noted or {**self._about(), "shards": self._shards(processes)}
         folders.note(noted)
         folders.ask(token)

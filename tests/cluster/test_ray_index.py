@@ -254,7 +254,12 @@ def test_a_shard_that_kills_its_workers_ends_the_call(cluster: str, place: Path)
 
 @pytest.mark.parametrize(
     ("cluster_asked", "said"),
-    [(mv.RayCluster(cpus=64), "no machine of the cluster has 64 cores"), (mv.RayCluster(gpus=1), "1 GPU")],
+    [
+        (mv.RayCluster(cpus=64), "no machine of the cluster has 64 cores"),
+        (mv.RayCluster(gpus=1), "1 GPU"),
+        # However many are asked for.
+        (mv.RayCluster(processes=2, gpus=1), "1 GPU"),
+    ],
 )
 def test_a_cluster_without_room_is_told(
     cluster: str, place: Path, cluster_asked: mv.RayCluster, said: str

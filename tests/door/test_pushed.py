@@ -175,10 +175,14 @@ def test_the_commands_take_it_for_a_folder(
     about = json.loads(capsys.readouterr().out)
     assert (about["folder"], about["images"], about["pushed_from"]) == (place, COUNT, str(folder))
     assert [each["name"] for each in about["vectors"]] == ["full", "dim4"]
-    for command in (["compact", place], ["verify", place], ["delete", place, "--ids", "id1", "--yes"]):
-        assert main(["gallery", *command]) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
+    elsewhere = "qdrant://127.0.0.1:9/photos"
+    of_folders = (["compact"], ["verify"], ["repair"], ["delete", "--ids", "id1", "--yes"])
+    for name, *flags in of_folders:
+        for where in (place, elsewhere):
+            assert main(["gallery", name, where, *flags]) == 2
+            said = capsys.readouterr().err
+            assert said.startswith(f"matmamba: error: {where} is a place for pushed galleries"), said
+            assert said.count("\n") == 1
     monkeypatch.chdir(folder.parent)
     assert main(["gallery", "info", "edge:nowhere"]) == 2
     assert capsys.readouterr().err == "matmamba: error: edge:nowhere holds no gallery: push one there\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -322,11 +323,18 @@ def _words(error: Exception) -> str:
     status, kind = getattr(error, "status_code", None), type(error).__name__
     if status is not None:
         content = getattr(error, "content", b"") or b""
-        # Of a proxy it may be a page.
-        return f"the server refused ({status}): {_line(content.decode(errors='replace'))}"
+        return f"the server refused ({status}): {_line(_said(content.decode(errors='replace')))}"
     if kind == "ResponseHandlingException":
         return f"the server cannot be reached, or went away: {_line(str(error))}"
     return _line(str(error).partition("\n")[0]) or kind
+
+
+def _said(content: str) -> str:
+    """What a server says went wrong; of a proxy it may be a page, which stays as it is."""
+    try:
+        return str(json.loads(content)["status"]["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return content
 
 
 def _line(text: str) -> str:

@@ -24,6 +24,11 @@ def address_of(place: str | os.PathLike[str]) -> str:
     return text if text.startswith(EDGE) else ""
 
 
+def as_written(place: str | os.PathLike[str]) -> str:
+    """A place for messages, as whoever named it wrote it."""
+    return address_of(place) or os.fspath(place)
+
+
 def require_folder(place: Path | str) -> Path:
     """The folder of a gallery; `GalleryError` for an address, where this cannot be done."""
     if address := address_of(place):

@@ -19,6 +19,7 @@ from ..storage.database import damaged_pages
 from ..storage.files import require_checksum
 from ..storage.records import Generation, Row, SegmentRecord
 from ..storage.segments import checked_blocks, rows_per_check
+from .addresses import require_folder
 from .place import CATALOG, SEGMENTS, SHORTLISTS, require_own_files
 from .snapshot import Snapshot
 from .staging import key_count
@@ -57,7 +58,7 @@ def verify(folder: Path | str) -> list[Damage]:
     Raises:
         GalleryError: there is no gallery, or one of another format.
     """
-    folder = Path(folder)
+    folder = require_folder(folder)
     require_own_files(folder)
     if found := damage_of_catalog(folder / CATALOG, _verify_tables):
         return found

@@ -18,6 +18,7 @@ from ..storage.files import flush_folder
 from ..storage.records import Generation, SegmentRecord
 from ..storage.rewriting import finish_rewriting, rewrite_database
 from ..storage.segments import Segments, checked_blocks, write_segment
+from .addresses import require_folder
 from .inspection import Encode, damage_of_catalog, fits, verify
 from .place import CATALOG, SEGMENTS, SHORTLISTS, hold_to_write, require_own_files
 from .staging import drop_old, forget_images, sweep
@@ -45,7 +46,7 @@ def repair(folder: Path | str, encoder_of: EncoderOf | None = None) -> list[str]
     Raises:
         GalleryError: no gallery, another process writes to it, or the catalogue's tables cannot be read.
     """
-    folder = Path(folder)
+    folder = require_folder(folder)
     lock = hold_to_write(folder) if folder.is_dir() else None
     try:
         done = ["put the catalogue back that a stopped repair had moved away"] * finish_rewriting(

@@ -96,7 +96,7 @@ def test_a_push_over_http_is_whole_and_answers_as_the_folder(stored: Gallery, se
         (UNSAID, "the server cannot be reached, or went away"),
         (HALF, "the server cannot be reached, or went away"),
         (PROXY, r"the server refused \(502\): .*502 Bad Gateway"),
-        (FULL, r"the server refused \(500\): .*No space left on device"),
+        (FULL, r"the server refused \(500\): Service internal error: No space left on device"),
     ],
 )
 def test_wherever_a_push_is_cut_it_is_one_line_and_goes_on(
