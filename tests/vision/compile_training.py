@@ -36,7 +36,7 @@ MOST_SPILLED = {80: 16, 89: 16, 90: 0}
 # What multiplies matrices.
 PRODUCTS = {"prepare_kernel", "states_of_tiles_kernel", "scan_kernel"}
 PRODUCTS |= {"gate_backward_kernel", "scan_backward_kernel"}
-TOKENS, CHANNELS = 197, 1024
+TOKENS, CHANNELS = (197, 600), 1024
 
 
 def main(gpu: int, dtype: torch.dtype, head_dim: int, state: int) -> None:
@@ -62,7 +62,10 @@ def main(gpu: int, dtype: torch.dtype, head_dim: int, state: int) -> None:
 
     COMPILED_FOR.set(gpu)
     jit.JITFunction.__getitem__ = launcher
-    launch_all(dtype, head_dim, state)
+    # In the quadratic form, and with states.
+    for tokens in TOKENS:
+        done.clear()
+        launch_all(dtype, head_dim, state, tokens)
     assert done >= PRODUCTS
 
 
@@ -85,18 +88,18 @@ def check(name: str, compiled: Any, gpu: int) -> None:
     assert sum(products) or name not in PRODUCTS or "float32" in sys.argv, f"{name}: no tensor cores"
 
 
-def launch_all(dtype: torch.dtype, head_dim: int, state: int) -> None:
-    """Every launch of a step."""
+def launch_all(dtype: torch.dtype, head_dim: int, state: int, count: int) -> None:
+    """Every launch of a step with so many tokens."""
     heads, dim = CHANNELS // head_dim, 512
     convolved = CHANNELS + 2 * state
-    packed = torch.zeros(2, TOKENS, CHANNELS + convolved + heads, dtype=dtype)
+    packed = torch.zeros(2, count, CHANNELS + convolved + heads, dtype=dtype)
     per_head = torch.zeros(heads)
     parameters = torch.zeros(convolved, 4), torch.zeros(convolved), per_head, per_head, per_head
     sizes = training_core.sizes_of(packed, heads, head_dim, state, heads, None)
     gated, sums, kept = training_core.core_forward(packed, *parameters, sizes)
-    dsums = torch.zeros(2, 1, TOKENS).expand_as(sums)
+    dsums = torch.zeros(2, 1, count).expand_as(sums)
     training_core.core_backward(gated, dsums, packed, *parameters, kept, sizes)
-    update, tokens = (torch.zeros(2, TOKENS, dim, dtype=t) for t in (gated.dtype, dtype))
+    update, tokens = (torch.zeros(2, count, dim, dtype=t) for t in (gated.dtype, dtype))
     training_norm.rows_forward(update, sums, tokens, CHANNELS, 1e-5, dtype)
     training_norm.rows_backward(tokens, update, sums, CHANNELS, 1e-5)
     rows = torch.zeros(CHANNELS, dim), torch.zeros(CHANNELS, dim), torch.zeros(2 * state, dim)

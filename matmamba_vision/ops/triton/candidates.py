@@ -192,7 +192,9 @@ def _shared_gradients(shapes: Shapes) -> Rows:
     """Small states as TF32 leave nothing to eight warps; exact float32 has them where heads are narrow."""
     if _fills(shapes) or shapes.dtype == "bfloat16":
         return _scan(shapes)
-    if shapes.dtype in AS_TF32:
+    if shapes.dtype == "tf32":
+        return _products(shapes, (8, 1), ())
+    if shapes.dtype == "float16":
         return _products(shapes, (4, 2), PAIRS if shapes.state_dim >= 64 else ((4, 1),))
     if shapes.head_dim > 16:
         return _products(shapes, (4, 2), ((4, 1),))
@@ -285,13 +287,6 @@ def _rows_of_norm(shapes: Shapes) -> Rows:
     return tuple(Launch(constants={"rows": rows}, warps=4) for rows in (4, 1, 2))
 
 
-def _in_training(warps: int, stages: int) -> Callable[[Shapes], Rows]:
-    """Products of a mixer in training; tiles are one choice for all kernels, and stay."""
-    # Four warps where eight are wanted spill.
-    pairs = [pair for pair in PAIRS if pair[0] >= warps]
-    return lambda shapes: _on_tensor_cores((warps, stages), pairs)
-
-
 def _on_tensor_cores(first: tuple[int, int], others: Sequence[tuple[int, int]]) -> Rows:
     """Products of all types: exact float32 goes as three of TF32."""
     pairs = dict.fromkeys((first, *others))
@@ -337,6 +332,13 @@ def _gate_backward(shapes: Shapes) -> Rows:
     return _two_programs(shapes)
 
 
+def _scan_backward(shapes: Shapes) -> Rows:
+    """Small tiles as TF32 leave nothing to eight warps; four warps of anything else spill."""
+    if _is_short(shapes) and shapes.dtype == "tf32":
+        return _on_tensor_cores((4, 1), ())
+    return _on_tensor_cores((8, 1), EIGHT_WARPS)
+
+
 def _by_warps_unstaged(*warps: int) -> Callable[[Shapes], Rows]:
     return lambda shapes: tuple(Launch(warps=number, stages=1) for number in warps)
 
@@ -370,7 +372,7 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scan_kernel": _two_programs,
         "states_of_tiles_kernel": _states_in_training,
         "gate_backward_kernel": _gate_backward,
-        "scan_backward_kernel": _in_training(8, 1),
+        "scan_backward_kernel": _scan_backward,
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),
         "start_kernel": _rows_of_stream,
         "start_backward_kernel": _rows_of_stream,
