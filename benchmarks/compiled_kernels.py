@@ -3,18 +3,17 @@
 For each candidate: registers, spilled bytes, shared memory, matrix products on tensor cores (Hopper's own,
 wgmma, or those of all others, mma) and exponentials in the code. Fails where one spills, misses the tensor
 cores, or takes more registers or shared memory than its row of the table allows. With --also, a folder into
-which another Triton was installed, the same with that one, for the GPUs on which it is used.
+which another Triton was installed, the same with that one; where that is refused when it is to compute, as on
+Hopper's GPUs, its faults are told and nothing more.
 
 The file, results/compiled_kernels.json, is written after each section: a version of Triton, a GPU and a type.
-The same command goes on where the file stops: rows of kernels that were changed since are compiled again, and
-what the table has besides. What was compiled of a section is in Triton's cache.
+The same command goes on where the file stops: of kernels whose files were changed, what is compiled otherwise
+than before is compiled again, and what the table has besides. What was compiled is in Triton's cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
 import json
 import os
 import subprocess
@@ -23,7 +22,9 @@ import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +34,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "datasets"), str(ROOT / "retrieval")]
 
 import torch  # noqa: E402
 import triton  # noqa: E402
+from kernel_sources import code_of, sources  # noqa: E402
 from matmamba_vision.measures.environment import environment  # noqa: E402
-from matmamba_vision.ops.triton import candidates, known_trials, oldest, trials  # noqa: E402
+from matmamba_vision.ops.triton import known_trials, oldest, trials  # noqa: E402
 from matmamba_vision.ops.triton.ahead import Compilation, MachineCode, compile_job, recorded  # noqa: E402
 from matmamba_vision.ops.triton.block.block_trials import block_trials  # noqa: E402
 from matmamba_vision.ops.triton.candidates import HOPPER, Launch, Shapes, rows_of  # noqa: E402
@@ -46,12 +48,18 @@ GPUS = (90, 80)
 CPU = torch.device("cpu")
 # The oldest Triton that is compiled with, beside the pinned one.
 OLDER = ".".join(map(str, oldest.OLDEST))
-DTYPES = ("bfloat16", "float16", "float32")
+# The last one is float32 where a user allows torch to multiply it as TF32.
+DTYPES = ("bfloat16", "float16", "float32", "tf32")
 # Heads, states and types at the ends of what kernels for each part take.
 ENDS = ((128, 256, "bfloat16"), (8, 16, "float16"), (64, 64, "bfloat16"))
 # Heads of registered models; heads and states of other blocks.
 OF_MODELS = (16, 32)
 OTHER_BLOCKS = ((16, 64), (32, 64), (64, 64), (64, 128))
+
+
+# Kernel, class and launch: a row within its section.
+Name = tuple[str, str, str]
+Recorded = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +80,16 @@ class Row:
     first: bool
     jobs: tuple[Compilation, ...]
 
+    @property
+    def name(self) -> Name:
+        """As `_name` of what is written for it."""
+        return self.kernel, str(self.shapes), self.launch.name
+
+    @cached_property
+    def code(self) -> str:
+        """What is compiled for it, see `code_of`."""
+        return code_of(self.jobs)
+
 
 class Section(NamedTuple):
     """What is compiled and written at once.
@@ -79,7 +97,7 @@ class Section(NamedTuple):
     Attributes:
         triton: version, without its last number.
         gpu: compute capability.
-        dtype: of the inputs.
+        dtype: of the inputs, one of `DTYPES`.
     """
 
     triton: str
@@ -89,17 +107,23 @@ class Section(NamedTuple):
     def __str__(self) -> str:
         return f"triton {self.triton}, sm_{self.gpu}, {self.dtype}"
 
+    @property
+    def refusal(self) -> str | None:
+        """Why that version is refused when it is to compute there, or None."""
+        whole = triton.__version__ if self.triton == short(triton.__version__) else self.triton
+        return oldest.refusal_of(whole, on_hopper=self.gpu == HOPPER)
+
 
 def wanted_sections(gpus: Sequence[int] = GPUS) -> list[Section]:
-    """All that a whole record has: for this version, and for the oldest one where it is used."""
-    versions = dict.fromkeys((triton.__version__, OLDER))
-    known = [
-        (short(version), gpu)
-        for version in versions
-        for gpu in gpus
-        if oldest.refusal_of(version, on_hopper=gpu == HOPPER) is None
-    ]
+    """All that a whole record has: for this version, and for the oldest one."""
+    known = [(short(version), gpu) for version in (triton.__version__, OLDER) for gpu in gpus]
     return [Section(version, gpu, dtype) for version, gpu in dict.fromkeys(known) for dtype in DTYPES]
+
+
+def refused() -> list[dict[str, Any]]:
+    """Versions and GPUs for which one is compiled and never computes, and why."""
+    found = {section[:2]: section.refusal for section in wanted_sections()}
+    return [{"triton": version, "gpu": gpu, "why": why} for (version, gpu), why in found.items() if why]
 
 
 def short(version: str) -> str:
@@ -112,72 +136,25 @@ def section_of(row: Mapping[str, Any]) -> Section:
     return Section(short(row["triton"]), row["gpu"], row["class"].rpartition(" ")[2])
 
 
-def names_of(section: Section) -> set[tuple[str, str, str]]:
-    """Kernel, class and launch of each row that a section has to have."""
-    return {
+def names_of(section: Section) -> set[Name]:
+    """Those of each row that a section has to have."""
+    return set(_names_in_order(section))
+
+
+def _names_in_order(section: Section) -> list[Name]:
+    return [
         (kernel, str(trial.shapes), launch.name)
-        for trial in wanted_trials([section.dtype], section.gpu)
+        for trial in wanted_trials(section.dtype, section.gpu)
         for kernel in trial.kernels
         for launch in rows_of(kernel, trial.shapes)
-    }
+    ]
 
 
-def sources() -> dict[str, str]:
-    """By kernel, the same as long as it and what launches it do, comments apart."""
-    known = {file: dumped for file, text in _files().items() if (dumped := _without_documentation(text))}
-    found = dict[str, str]()
-    for kernel in candidates.TABLE:
-        own = hashlib.sha256()
-        for file in sorted(
-            _with_imports({file for file, dumped in known.items() if f"'{kernel}'" in dumped})
-        ):
-            own.update(f"{file} {known[file]}".encode())
-        found[kernel] = own.hexdigest()[:16]
-    return found
-
-
-FOLDER = Path(candidates.__file__).parent
-# What is in a file of kernels, or of what launches them; and in one that says how.
-CODE, CONFIGS = ("@triton.jit", "@on_device_of"), ("class TrainingConfig", "class BlockConfig")
-# Of the latter trials read defaults and this; blocks in inference are launched by the table.
-CHOSEN = "default_training_config"
-
-
-def _files() -> dict[Path, str]:
-    texts = {file.relative_to(FOLDER): file.read_text() for file in FOLDER.rglob("*.py")}
-    return {file: text for file, text in texts.items() if any(sign in text for sign in CODE + CONFIGS)}
-
-
-def _with_imports(files: set[Path]) -> set[Path]:
-    """These files of kernels, and those that they import."""
-    known, found, left = _files(), set[Path](), sorted(files)
-    while left:
-        file = left.pop()
-        if file in known and file not in found:
-            found.add(file)
-            left += _imported(file, known[file])
-    return found
-
-
-def _imported(file: Path, text: str) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and 0 < node.level <= len(file.parents):
-            place = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
-            yield from [Path(f"{place}.py"), *(place / f"{alias.name}.py" for alias in node.names)]
-
-
-def _without_documentation(text: str) -> str:
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-            node.body = node.body[1:]
-    if not any(sign in text for sign in CODE):
-        tree.body = [node for node in tree.body if _is_of_trials(node)]
-    return ast.dump(tree)
-
-
-def _is_of_trials(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and node.name == CHOSEN)
+def in_order(rows: Recorded) -> Recorded:
+    """As the table has them, in whichever order they were compiled."""
+    names = [(section, name) for section in wanted_sections() for name in _names_in_order(section)]
+    places = {name: place for place, name in enumerate(names)}
+    return sorted(rows, key=lambda row: places.get((section_of(row), _name(row)), len(places)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,36 +165,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sections = [Section(short(triton.__version__), gpu, DTYPES[0]) for gpu in options.gpus]
         return _end([row for known in sections for row in compiled(options, known)], options.output, {})
     head = {"command": " ".join(("benchmarks/compiled_kernels.py", *map(str, words))), **environment()}
-    head["sources"] = sources()
-    rows = [] if options.again else still_true(options.output)
+    head |= {"sources": sources(), "refused": refused()}
+    rows, before = ([], []) if options.again else kept_rows(options.output)
+    head |= {"before": before}
     for section in _sections(options):
-        known = {_name(row) for row in rows if section_of(row) == section}
-        if known >= _names_asked(section, options):
+        asked = {name for name in names_of(section) if not options.kernels or name[0] in options.kernels}
+        known = [row for row in rows if section_of(row) == section]
+        if {_name(row) for row in known} >= asked:
             continue
         start = time.perf_counter()
         own = section.triton == short(triton.__version__)
-        found = compiled(options, section, known) if own else _by_another(options, section, rows)
+        of_section = [row for row in before if section_of(row) == section]
+        found = (compiled if own else _by_another)(options, section, known, of_section)
         rows += found
-        write_json(options.output, {**head, "rows": rows})
+        reached = {_name(row) for row in found}
+        before = [row for row in before if section_of(row) != section or _name(row) not in reached]
+        # What was not reached is not lost.
+        head |= {"before": before}
+        _write(options.output, head, rows)
         print(f"{section}: {len(found)} launches, {time.perf_counter() - start:.0f} s", flush=True)
-        if not {_name(row) for row in found} | known >= _names_asked(section, options):
+        if not {_name(row) for row in known} | reached >= asked:
             break
     return _end(rows, options.output, head)
 
 
-def _names_asked(section: Section, options: argparse.Namespace) -> set[tuple[str, str, str]]:
-    return {name for name in names_of(section) if not options.kernels or name[0] in options.kernels}
-
-
-def _end(rows: Sequence[dict[str, Any]], output: Path | None, head: Mapping[str, Any]) -> int:
+def _end(rows: Recorded, output: Path | None, head: Mapping[str, Any]) -> int:
     print_rows(rows)
     if output:
-        write_json(output, {**head, "rows": rows})
+        _write(output, head, rows)
     faults = [(row, fault) for row in rows for fault in row["faults"]]
     for row, fault in faults:
         print(f"{_named(row)}: {fault}")
-    print(f"{len(rows)} launches, {len(faults)} faults")
-    return 1 if faults else 0
+    used = [row for row, _ in faults if section_of(row).refusal is None]
+    print(f"{len(rows)} launches, {len(faults)} faults, {len(used)} of versions that may compute")
+    return 1 if used else 0
+
+
+def _write(output: Path, head: Mapping[str, Any], rows: Recorded) -> None:
+    head = {name: value for name, value in head.items() if name != "before" or value}
+    write_json(output, {**head, "rows": in_order(rows)})
 
 
 def _sections(options: argparse.Namespace) -> list[Section]:
@@ -226,19 +212,21 @@ def _sections(options: argparse.Namespace) -> list[Section]:
     return [section for section in known if section.dtype in options.dtypes]
 
 
-def still_true(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file that the table still has, of kernels that were not changed since."""
+def kept_rows(file: Path) -> tuple[Recorded, Recorded]:
+    """Of a file the rows that the table still has: of kernels whose files are as they were, and of others."""
     found = json.loads(file.read_text()) if file.is_file() and file.stat().st_size else {"rows": []}
-    before, now = found.get("sources", {}), sources()
-    names = {section: names_of(section) for section in {section_of(row) for row in found["rows"]}}
-    return [
-        row
-        for row in found["rows"]
-        if before.get(row["kernel"]) == now.get(row["kernel"]) and _name(row) in names[section_of(row)]
-    ]
+    sources_then, sources_now = found.get("sources", {}), sources()
+    every = [*found["rows"], *found.get("before", ())]
+    names = {section: names_of(section) for section in {section_of(row) for row in every}}
+    wanted = [row for row in every if _name(row) in names[section_of(row)]]
+    same = {name for name, source in sources_now.items() if sources_then.get(name) == source}
+    in_rows = {id(row) for row in found["rows"]}
+    true = [row for row in wanted if row["kernel"] in same and id(row) in in_rows]
+    ids = {id(row) for row in true}
+    return true, [row for row in wanted if id(row) not in ids]
 
 
-def _name(row: Mapping[str, Any]) -> tuple[str, str, str]:
+def _name(row: Mapping[str, Any]) -> Name:
     return row["kernel"], row["class"], row["launch"]
 
 
@@ -270,18 +258,29 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def wanted_trials(dtypes: Sequence[str], gpu: int) -> list[trials.KernelTrial]:
-    """What models launch in these types, other blocks, and the ends of what kernels for each part take."""
-    found = known_trials.all_trials(dtypes, OF_MODELS, gpu)
-    for dtype in dtypes:
+@contextmanager
+def multiplied_as(dtype: str) -> Iterator[str]:
+    """Torch's own name of one of `DTYPES`, where torch may multiply float32 as TF32 only if that is asked."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    try:
+        yield "float32" if dtype == "tf32" else dtype
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def wanted_trials(dtype: str, gpu: int) -> list[trials.KernelTrial]:
+    """What models launch in this type, other blocks, and the ends of what kernels for each part take."""
+    with multiplied_as(dtype) as name:
+        found = known_trials.all_trials([name], OF_MODELS, gpu)
         for head_dim, state_dim in OTHER_BLOCKS:
             for length, batch in known_trials.BATCHES.items():
-                found += block_trials(getattr(torch, dtype), head_dim, state_dim, length, batch, gpu)
-    for head_dim, state_dim, dtype in ENDS:
-        if dtype in dtypes:
-            found += trials.scans(getattr(torch, dtype), head_dim, state_dim, 1100, 1)
-    # Those of one class once.
-    return list({(trial.name, trial.shapes): trial for trial in found}.values())
+                found += block_trials(getattr(torch, name), head_dim, state_dim, length, batch, gpu)
+        for head_dim, state_dim, of_ends in ENDS:
+            if of_ends == dtype:
+                found += trials.scans(getattr(torch, name), head_dim, state_dim, 1100, 1)
+    # Those of one class once; what multiplies nothing is of float32 alone.
+    return list({(t.name, t.shapes): t for t in found if t.shapes.dtype == dtype}.values())
 
 
 def some_trials(gpu: int) -> list[trials.KernelTrial]:
@@ -293,14 +292,23 @@ def some_trials(gpu: int) -> list[trials.KernelTrial]:
 
 
 def compiled(
-    options: argparse.Namespace, section: Section, known: Collection[tuple[str, str, str]] = ()
-) -> list[dict[str, Any]]:
-    """For each row that is not known what the compiler made of it, and what is wrong with that."""
-    gpu = section.gpu
-    wanted = some_trials(gpu) if options.quick else wanted_trials([section.dtype], gpu)
-    rows = list(
-        rows_to_compile(wanted, gpu, firsts_alone=options.quick, kernels=options.kernels, known=known)
-    )
+    options: argparse.Namespace, section: Section, known: Recorded = (), before: Recorded = ()
+) -> Recorded:
+    """For each row that is not known what the compiler made of it, and what is wrong with that.
+
+    Args:
+        options: of the command.
+        section: what is compiled.
+        known: its rows that there are.
+        before: what stands for rows of which the same is compiled.
+    """
+    gpu, names = section.gpu, {_name(row) for row in known}
+    wanted = some_trials(gpu) if options.quick else wanted_trials(section.dtype, gpu)
+    with multiplied_as(section.dtype):
+        rows = list(rows_to_compile(wanted, gpu, options.quick, options.kernels, names))
+    same = {(_name(row), row.get("code")): row for row in before}
+    carried = [same[row.name, row.code] | _place(row, gpu) for row in rows if (row.name, row.code) in same]
+    rows = [row for row in rows if (row.name, row.code) not in same]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         jobs = {job.key: job for row in rows for job in row.jobs}
         running = {key: pool.submit(_compile, job, gpu) for key, job in jobs.items()}
@@ -308,7 +316,7 @@ def compiled(
         codes = {key: code.result() for key, code in running.items() if code.done()}
         pool.shutdown(wait=False, cancel_futures=True)
     whole = [row for row in rows if all(job.key in codes for job in row.jobs)]
-    return [described(row, [codes[job.key] for job in row.jobs], gpu) for row in whole]
+    return carried + [described(row, [codes[job.key] for job in row.jobs], gpu) for row in whole]
 
 
 def rows_to_compile(
@@ -316,7 +324,7 @@ def rows_to_compile(
     gpu: int,
     firsts_alone: bool = False,
     kernels: Sequence[str] | None = None,
-    known: Collection[tuple[str, str, str]] = (),
+    known: Collection[Name] = (),
 ) -> Iterator[Row]:
     """The rows of the table for the kernels of these trials, or some of them, but those that are known."""
     for trial in wanted:
@@ -357,14 +365,17 @@ def described(row: Row, codes: Sequence[MachineCode | str], gpu: int) -> dict[st
         "kernel": row.kernel,
         "class": str(row.shapes),
         "launch": row.launch.name,
-        "first": row.first,
+        "code": row.code,
+        **_place(row, gpu),
         **{name: max((getattr(code, name) for code in made), default=None) for name in FIGURES},
-        "allowed": {
-            "registers": row.launch.most_registers,
-            "shared": row.launch.most_shared(gpu),
-        },
         "faults": faults + [fault for code in made for fault in faults_of(code, row.launch)],
     }
+
+
+def _place(row: Row, gpu: int) -> dict[str, Any]:
+    """What the table says of it."""
+    allowed = {"registers": row.launch.most_registers, "shared": row.launch.most_shared(gpu)}
+    return {"first": row.first, "allowed": allowed}
 
 
 FIGURES = ("registers", "spilled", "shared", "wgmma", "mma", "exponentials")
@@ -384,28 +395,27 @@ def faults_of(code: MachineCode, launch: Launch) -> list[str]:
     return [fault for fault, wrong in checks.items() if wrong]
 
 
-def _by_another(
-    options: argparse.Namespace, section: Section, rows: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The same by the Triton that was installed into a folder, in a process that goes on behind `rows`."""
+def _by_another(options: argparse.Namespace, section: Section, known: Recorded, before: Recorded) -> Recorded:
+    """As `compiled`, by the Triton that was installed into a folder, in a process of its own."""
     folder: Path = options.also
     if not (folder / "triton").is_dir():
         raise SystemExit(
             f"compiled_kernels.py: there is no Triton in {folder}: pip install --target makes it"
         )
-    known = [row for row in rows if section_of(row) == section]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump({"sources": sources(), "rows": known}, file)
+        json.dump({"sources": sources(), "rows": known, "before": before}, file)
         file.flush()
         words = ["--output", file.name, "--workers", str(options.workers), "--dtypes", section.dtype]
         words += ["--gpus", str(section.gpu), *(["--kernels", *options.kernels] if options.kernels else [])]
+        words += ["--seconds", str(options.seconds)] if options.seconds else []
         command = [sys.executable, __file__, *words]
         places = [str(folder.resolve()), os.environ.get("PYTHONPATH", "")]
         known_places = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
         # What has faults ends with 1, and has written them.
         if subprocess.run(command, env=known_places, check=False, stdout=subprocess.DEVNULL).returncode > 1:
             raise SystemExit(f"compiled_kernels.py: {' '.join(command)} failed")
-        return list(json.loads(Path(file.name).read_text())["rows"])[len(known) :]
+        names = {_name(row) for row in known}
+        return [row for row in json.loads(Path(file.name).read_text())["rows"] if _name(row) not in names]
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:

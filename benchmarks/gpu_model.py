@@ -98,19 +98,25 @@ class Sizes:
         return ceil(self.tokens / self.tile) * self.tile / self.tokens
 
     @property
-    def padding_of_states(self) -> float:
-        """The same of the tiles of training, which has the state form at any length."""
+    def padding_of_training(self) -> float:
+        """The same of the tiles of training, which are as large at any length."""
         return ceil(self.tokens / STATE) * STATE / self.tokens
 
     @property
-    def in_tiles(self) -> float:
+    def in_training(self) -> float:
         """Tokens that a token of training looks at directly, those that there are not as well."""
-        return STATE * self.padding_of_states
+        tiles = ceil(self.tokens / STATE)
+        return STATE * ((tiles + 1) / 2 if self.quadratic else 1) * self.padding_of_training
+
+    @property
+    def through(self) -> float:
+        """Of the state, in training: numbers that a token writes to it or reads of it."""
+        return 0 if self.quadratic else self.state * self.padding_of_training
 
     @property
     def states(self) -> float:
         """Bytes for a token of the states between tiles, in training."""
-        return HALF * self.inner * self.state * self.padding_of_states / STATE
+        return HALF * self.inner * self.through / STATE
 
     @property
     def seen(self) -> float:
@@ -153,41 +159,45 @@ def training_forward(sizes: Sizes) -> list[Work]:
     """The launches of a block's forward in training, of tiles of 64 at any length, and what is kept."""
     projection, output = inference(sizes)[0], inference(sizes)[3]
     stream, inner, shared = HALF * sizes.dim, HALF * sizes.inner, 2 * HALF * sizes.state
-    decays, scores, sums = 2 * SINGLE * sizes.heads, HALF * STATE, SINGLE * ceil(sizes.inner / 64)
-    through = sizes.state * sizes.padding_of_states
+    decays, scores, sums = 2 * SINGLE * sizes.heads, HALF * sizes.in_training, SINGLE * ceil(sizes.inner / 64)
+    states = Work(
+        name="states of tiles",
+        bytes=inner + shared / 2 + decays + sizes.states,
+        operations=2 * sizes.inner * sizes.through,
+        by="scan",
+    )
     return [
         Work(name="norm", bytes=2 * stream),
         projection,
         Work(
             name="convolution, decays, scores",
             bytes=2 * (inner + shared) + HALF * sizes.heads + decays + scores,
-            operations=2 * sizes.state * sizes.in_tiles,
+            operations=2 * sizes.state * sizes.in_training,
             by="scan",
         ),
-        Work(
-            name="states of tiles",
-            bytes=inner + shared / 2 + decays + sizes.states,
-            operations=2 * sizes.inner * through,
-            by="scan",
-        ),
+        *([] if sizes.quadratic else [states]),
         Work(
             name="scan, gate",
-            bytes=3 * inner + shared / 2 + decays + scores + sums + sizes.states,
-            operations=2 * sizes.inner * (sizes.in_tiles + through),
+            bytes=3 * inner + decays + scores + sums + _of_states(sizes),
+            operations=2 * sizes.inner * (sizes.in_training + sizes.through),
             by="scan",
         ),
         output,
-        Work(name="norm factor", bytes=2 * stream + sums),
-        Work(name="residual", bytes=3 * stream),
+        Work(name="norm factor, residual", bytes=3 * stream + sums),
     ]
+
+
+def _of_states(sizes: Sizes) -> float:
+    """Bytes of the states, and of B or C that is multiplied by them."""
+    return 0 if sizes.quadratic else HALF * sizes.state + sizes.states
 
 
 def backward(sizes: Sizes) -> list[Work]:
     """The launches of a block's backward."""
     forward = {work.name: work for work in inference(sizes)}
     stream, inner, shared = HALF * sizes.dim, HALF * sizes.inner, 2 * HALF * sizes.state
-    decays, scores, sums = 2 * SINGLE * sizes.heads, HALF * STATE, SINGLE * ceil(sizes.inner / 64)
-    through, ending = sizes.state * sizes.padding_of_states, SINGLE * sizes.heads
+    decays, scores, sums = 2 * SINGLE * sizes.heads, HALF * sizes.in_training, SINGLE * ceil(sizes.inner / 64)
+    ending, read = SINGLE * sizes.heads, sizes.in_training + sizes.through
     # Each projection: the gradient of what it reads, and of its weights.
     projections = [
         Work(
@@ -195,35 +205,33 @@ def backward(sizes: Sizes) -> list[Work]:
         )
         for name in ("input projection", "output projection")
     ]
+    states = Work(
+        name="gradients of states",
+        bytes=inner + shared / 2 + decays + sizes.states,
+        operations=2 * sizes.inner * sizes.through,
+        by="scan",
+    )
+    # In the quadratic form decays wait for the last launch.
+    waiting = 2 * ending if sizes.quadratic else 0
     return [
         Work(name="norm factor, gradients", bytes=3 * stream + sums),
         *projections,
         Work(
             name="scan again, gradients of gate",
-            bytes=5 * inner + shared / 2 + decays + scores + sizes.states + ending,
-            operations=2 * sizes.inner * (sizes.in_tiles + through),
+            bytes=5 * inner + decays + scores + ending + _of_states(sizes),
+            operations=2 * sizes.inner * read,
             by="scan",
         ),
+        *([] if sizes.quadratic else [states]),
+        # Programs of x and decays, and of B and C, each of which read what they need.
         Work(
-            name="gradients of states",
-            bytes=inner + shared / 2 + decays + sizes.states,
-            operations=2 * sizes.inner * through,
+            name="gradients of x, B, C and decays",
+            bytes=5 * inner + 2 * shared + 2 * decays + scores + 2 * ending + waiting + 4 * _of_states(sizes),
+            operations=2 * sizes.inner * 3 * read + 4 * sizes.state * sizes.in_training,
             by="scan",
         ),
-        Work(
-            name="gradients of x and decays",
-            bytes=3 * inner + shared / 2 + decays + scores + 2 * sizes.states + 2 * ending,
-            operations=2 * sizes.inner * (sizes.in_tiles + through),
-            by="scan",
-        ),
-        Work(
-            name="gradients of B and C",
-            bytes=2 * inner + 2 * shared + decays + 2 * sizes.states,
-            operations=2 * sizes.inner * 2 * (sizes.in_tiles + through) + 4 * sizes.state * sizes.in_tiles,
-            by="scan",
-        ),
-        Work(name="convolution, gradients", bytes=3 * (inner + shared)),
-        Work(name="norm, residual, gradients", bytes=6 * stream),
+        Work(name="convolution, gradients", bytes=3 * (inner + shared) + 2 * waiting),
+        Work(name="norm, residual, gradients", bytes=4 * stream),
     ]
 
 

@@ -9,21 +9,22 @@ from markdown_tables import digits, markdown
 
 PREDICTED = """## Predicted for a GPU
 
-Not measured: arithmetic on the shapes of `small` by `benchmarks/gpu_model.py`, for a block in five launches,
-or in training fourteen kernels and six products, and a transformer of equal parameters. Each kernel takes the
-longer of its bytes and its operations. Assumed are {copy:.1f} TB/s of a copy (measured on an H200), of which
-kernels reach {share:.0%}; {products:.0f} TFLOPS of products, {attention:.0f} of flash attention, {low:.0f} to
-{high:.0f} of a scan; and {launch:.1f} µs from one kernel of a graph to the next (measured). One image is
-counted by its launches alone, its time at 1/8 over full also with the weights that blocks read; the published
-block by what mamba-ssm's kernels read and write with chunks of 256 tokens, without launches; the scan over
-its bound as the share of a copy's or of products' rate that it reaches. In training, what a transformer and
-the published block take is told from their forward, ours kernel by kernel.
+Not measured: arithmetic on the shapes of `small` by `benchmarks/gpu_model.py`, for a block in five
+launches, or in training nine kernels (at 1,024 px eleven) and six products, and a transformer of equal
+parameters. Each kernel takes the longer of its bytes and its operations. Assumed are {copy:.1f} TB/s of a
+copy (measured on an H200), of which kernels reach {share:.0%}; {products:.0f} TFLOPS of products,
+{attention:.0f} of flash attention, {low:.0f} to {high:.0f} of a scan; and {launch:.1f} µs from one kernel
+of a graph to the next (measured). One image is counted by its launches alone, its time at 1/8 over full
+also with the weights that blocks read; the published block by what mamba-ssm's kernels read and write with
+chunks of 256 tokens, without launches; the scan over its bound as the share of a copy's or of products'
+rate that it reaches. In training, what a transformer and the published block take is told from their
+forward, ours kernel by kernel.
 """
 COMPILED = """## Kernels as they are compiled
 
 By `benchmarks/compiled_kernels.py` (`make kernels`), without a GPU: {launches} launches, of which {faults}
 have faults and {spills} spill: {sections}.
-Below, what the first row of each kernel takes for `small` in bfloat16; not run.
+{refused}Below, what the first row of each kernel takes for `small` in bfloat16; not run.
 """
 
 
@@ -63,11 +64,14 @@ def between(row: Mapping[str, Any]) -> str:
 
 def kernels(compiled: Mapping[str, Any]) -> list[str]:
     """What the first row of each kernel takes on the newest GPU, by the pinned compiler."""
-    rows, own = compiled["rows"], compiled["versions"]["triton"]
+    every, own = compiled["rows"], compiled["versions"]["triton"]
+    never = {(known["triton"], known["gpu"]): known["why"] for known in compiled["refused"]}
+    rows = [row for row in every if _version_and_gpu(row) not in never]
     gpus = sorted({row["gpu"] for row in rows}, reverse=True)
     text = COMPILED.format(
         launches=len(rows), faults=sum(bool(row["faults"]) for row in rows),
         spills=sum(row["spilled"] > 0 for row in rows), sections=_sections(rows),
+        refused="".join(_of_refused(every, known, why) for known, why in never.items()),
     )  # fmt: skip
     shown = [
         (
@@ -94,6 +98,23 @@ def kernels(compiled: Mapping[str, Any]) -> list[str]:
         "ex2",
     )
     return [text, markdown(names, shown) + "\n"]
+
+
+def _version_and_gpu(row: Mapping[str, Any]) -> tuple[str, int]:
+    """Such as ("3.6", 90)."""
+    return ".".join(row["triton"].split(".")[:2]), row["gpu"]
+
+
+def _of_refused(rows: Sequence[Mapping[str, Any]], known: tuple[str, int], why: str) -> str:
+    """What was compiled by a version that never computes there."""
+    own = [row for row in rows if _version_and_gpu(row) == known]
+    spills = sorted({f"`{row['kernel']}`" for row in own if row["spilled"]})
+    count = sum(bool(row["faults"]) for row in own)
+    said = f"{count} have faults" + (f" (of {', '.join(spills)})" if spills else "")
+    return (
+        f"For the record {len(own)} more by Triton {known[0]} for sm_{known[1]}, where it is refused\n"
+        f"when it is to compute ({why}): {said}.\n"
+    )
 
 
 def _sections(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -86,7 +86,7 @@ class Block(nn.Module):
         """
         if heads == 0:
             return x_BLD
-        return self._end(self._add(x_BLD, self._mix(x_BLD, heads, state, orders)), heads)
+        return self._end(self._first(x_BLD, heads, state, orders), heads)
 
     def step(
         self, x_BLD: Tensor, heads: int, state: int, orders: Orders, carried: MixerStates
@@ -110,14 +110,28 @@ class Block(nn.Module):
             return x_BLD
         return self._add(x_BLD, self.mlp(self._ready(self.mlp_norm(x_BLD)), heads))
 
-    def _mix(self, x_BLD: Tensor, heads: int | None, state: int | None, orders: Orders) -> Tensor:
+    def _first(self, x_BLD: Tensor, heads: int | None, state: int | None, orders: Orders) -> Tensor:
+        """The branch of the mixer."""
         if isinstance(self.mixer, Attention):
-            return self.mixer(self._ready(self.norm(x_BLD)), heads)
-        if self.mean_of is None:
-            return self.mixer(self._ready(self.mixer.normalised(x_BLD, self.norm)), heads, state, orders)
-        mean_B1D = x_BLD[:, self.mean_of].mean(1, keepdim=True)
-        u_BLD = self._ready(self.mixer.normalised(torch.cat([mean_B1D, x_BLD], dim=1), self.norm))
-        return self.mixer(u_BLD, heads, state, orders)[:, 1:].contiguous()
+            return self._add(x_BLD, self.mixer(self._ready(self.norm(x_BLD)), heads))
+        adds = not (self.training and self._drops)
+        read_BLD = x_BLD
+        if self.mean_of is not None:
+            read_BLD = torch.cat([x_BLD[:, self.mean_of].mean(1, keepdim=True), x_BLD], dim=1)
+        if self.compiled or not self.mixer.takes_norm(read_BLD, state, orders):
+            adds = False
+            u_BLD = self._ready(self.mixer.normalised(read_BLD, self.norm))
+            result_BLD = self.mixer(u_BLD, heads, state, orders)
+        else:
+            result_BLD = self.mixer(read_BLD, heads, state, orders, before=self.norm, adds=adds)
+        if self.mean_of is not None:
+            result_BLD = result_BLD[:, 1:].contiguous()
+        return result_BLD if adds else self._add(x_BLD, result_BLD)
+
+    @property
+    def _drops(self) -> bool:
+        """Whether updates are changed in training before they are added."""
+        return self.proj_drop.p > 0 or isinstance(self.drop_path, DropPath)
 
     def _ready(self, u_BLD: Tensor) -> Tensor:
         if self.compiled:

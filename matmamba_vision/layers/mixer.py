@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import Backend, linear, require_known, resolve_for, scan_macs
+from ..ops import Backend, InTraining, linear, require_known, resolve_for, scan_macs
 from ..ops.step_weights import Rows, StepWeights, WidthOfStep
 from .leading import leading_parts
 from .nested import Nested, register, uniform_
@@ -329,18 +329,44 @@ class Mixer(Nested):
         return MixerWeights(**leading)
 
     def forward(
-        self, u_BLD: Tensor, heads: int | None = None, state: int | None = None, orders: Orders = (None,)
+        self,
+        u_BLD: Tensor,
+        heads: int | None = None,
+        state: int | None = None,
+        orders: Orders = (None,),
+        *,
+        before: nn.LayerNorm | None = None,
+        adds: bool = False,
     ) -> Tensor:
         """Update for tokens (B, L, D).
 
         Args:
-            u_BLD: normalised tokens.
+            u_BLD: normalised tokens, or those that `before` is to normalise.
             heads: leading heads to compute with, all by default.
             state: leading states, all by default.
             orders: in which convolution and scan read the tokens, see `mix`.
+            before: norm of the tokens, where `takes_norm`.
+            adds: whether the update is added to the tokens that `before` normalises.
         """
-        width = partial(self._of_step, heads, state)
-        return mix(u_BLD, self.weights(heads, state), self.setting, orders, width)
+        width, weights = partial(self._of_step, heads, state), self.weights(heads, state)
+        if before is None:
+            return mix(u_BLD, weights, self.setting, orders, width)
+        trained = self._trained(u_BLD, state)
+        assert trained is not None
+        (order,) = orders
+        t_BLD = u_BLD if order is None else order.arrange(u_BLD)
+        by_kernels = partial(trained.mix, width=width(), before=before, adds=adds)
+        t_BLD = _mix_trained(t_BLD, weights, self.setting, by_kernels)
+        return t_BLD if order is None else order.restore(t_BLD)
+
+    def takes_norm(self, x_BLD: Tensor, state: int | None, orders: Orders) -> bool:
+        """Whether the mixer can normalise the stream's tokens itself, and add its update to them."""
+        wanted = len(orders) == 1 and _wants_gradients(x_BLD, self.in_x) and "in_z_bias" not in self._names
+        return wanted and self._trained(x_BLD, state) is not None
+
+    def _trained(self, x_BLD: Tensor, state: int | None = None) -> InTraining | None:
+        sizes = self.norm.shape[1], state or self.state_dim, self.conv_x.shape[-1]
+        return resolve_for(self.setting.backend, x_BLD, *sizes).trained(*sizes)
 
     def _of_step(self, heads: int | None, state: int | None) -> WidthOfStep | None:
         # What compiles Python would take what is kept for a constant.
@@ -365,8 +391,7 @@ class Mixer(Nested):
 
     def normalised(self, x_BLD: Tensor, norm: nn.LayerNorm) -> Tensor:
         """What `norm` makes of tokens, in training in one launch and in the type that products take."""
-        sizes = self.norm.shape[1], self.state_dim, self.conv_x.shape[-1]
-        trained = resolve_for(self.setting.backend, x_BLD, *sizes).trained(*sizes)
+        trained = self._trained(x_BLD)
         if trained and _wants_gradients(x_BLD, norm.weight):
             return trained.layer_norm(x_BLD, norm)
         result: Tensor = norm(x_BLD)

@@ -13,13 +13,23 @@ from torch import Tensor
 from .autograd import apply_where_wanted
 from .carried import carried_macs, convolve_carried, scan_carried
 from .chunked import scan_macs
-from .dispatch import BACKENDS, Backend, BackendError, Setting, require_known, resolve, resolve_for
+from .dispatch import (
+    BACKENDS,
+    Backend,
+    BackendError,
+    InTraining,
+    Setting,
+    require_known,
+    resolve,
+    resolve_for,
+)
 from .product import linear
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendError",
+    "InTraining",
     "Setting",
     "apply_where_wanted",
     "carried_macs",

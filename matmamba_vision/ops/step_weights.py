@@ -104,7 +104,7 @@ class StepWeights:
             rows: those of the width, of the rows of all heads.
             channels: the leading columns of the output projection that the width has.
             types: of both.
-            pack: does it, see `triton.block.training_packing.pack`.
+            pack: does it, see `triton.block.training_start.pack`.
 
         Returns:
             (E, D) and (D, I), the latter with rows that may lie apart; None if it would have to be made while

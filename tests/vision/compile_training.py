@@ -20,12 +20,11 @@ from typing import Any
 import torch
 import triton
 from matmamba_vision.ops.triton.block import (
-    training_configs,
     training_core,
-    training_layer_norm,
     training_norm,
-    training_packing,
+    training_start,
 )
+from matmamba_vision.ops.triton.launch import COMPILED_FOR
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime import jit
@@ -36,8 +35,8 @@ SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 MOST_SPILLED = {80: 16, 89: 16, 90: 0}
 # What multiplies matrices.
 PRODUCTS = {"prepare_kernel", "states_of_tiles_kernel", "scan_kernel"}
-PRODUCTS |= {"gate_backward_kernel", "input_backward_kernel", "shared_backward_kernel"}
-TOKENS, CHANNELS = 197, 1024
+PRODUCTS |= {"gate_backward_kernel", "scan_backward_kernel"}
+TOKENS, CHANNELS = (197, 600), 1024
 
 
 def main(gpu: int, dtype: torch.dtype, head_dim: int, state: int) -> None:
@@ -61,8 +60,12 @@ def main(gpu: int, dtype: torch.dtype, head_dim: int, state: int) -> None:
         compiled = triton.compile(ASTSource(kernel, *source), target=target, options=parsed.__dict__)
         check(name, compiled, gpu)
 
+    COMPILED_FOR.set(gpu)
     jit.JITFunction.__getitem__ = launcher
-    launch_all(dtype, head_dim, state)
+    # In the quadratic form, and with states.
+    for tokens in TOKENS:
+        done.clear()
+        launch_all(dtype, head_dim, state, tokens)
     assert done >= PRODUCTS
 
 
@@ -85,27 +88,26 @@ def check(name: str, compiled: Any, gpu: int) -> None:
     assert sum(products) or name not in PRODUCTS or "float32" in sys.argv, f"{name}: no tensor cores"
 
 
-def launch_all(dtype: torch.dtype, head_dim: int, state: int) -> None:
-    """Every launch of a step."""
+def launch_all(dtype: torch.dtype, head_dim: int, state: int, count: int) -> None:
+    """Every launch of a step with so many tokens."""
     heads, dim = CHANNELS // head_dim, 512
     convolved = CHANNELS + 2 * state
-    packed = torch.zeros(2, TOKENS, CHANNELS + convolved + heads, dtype=dtype)
-    per_head, config = torch.zeros(heads), training_configs.default_training_config(dtype)
+    packed = torch.zeros(2, count, CHANNELS + convolved + heads, dtype=dtype)
+    per_head = torch.zeros(heads)
     parameters = torch.zeros(convolved, 4), torch.zeros(convolved), per_head, per_head, per_head
-    sizes = training_core.sizes_of(packed, heads, head_dim, state, heads, config)
+    sizes = training_core.sizes_of(packed, heads, head_dim, state, heads, None)
     gated, sums, kept = training_core.core_forward(packed, *parameters, sizes)
-    dsums = torch.zeros(2, 1, TOKENS).expand_as(sums)
+    dsums = torch.zeros(2, 1, count).expand_as(sums)
     training_core.core_backward(gated, dsums, packed, *parameters, kept, sizes)
-    tokens = torch.zeros(2, TOKENS, dim, dtype=gated.dtype)
-    training_norm.rows_forward(tokens, sums, CHANNELS, 1e-5, dtype, config)
-    training_norm.rows_backward(tokens.to(dtype), tokens, sums, CHANNELS, 1e-5, config)
-    norm = torch.zeros(dim)
-    training_layer_norm.layer_norm_forward(tokens, norm, norm, 1e-5, dtype, config)
-    training_layer_norm.layer_norm_backward(tokens, tokens, norm, 1e-5, config)
+    update, tokens = (torch.zeros(2, count, dim, dtype=t) for t in (gated.dtype, dtype))
+    training_norm.rows_forward(update, sums, tokens, CHANNELS, 1e-5, dtype)
+    training_norm.rows_backward(tokens, update, sums, CHANNELS, 1e-5)
     rows = torch.zeros(CHANNELS, dim), torch.zeros(CHANNELS, dim), torch.zeros(2 * state, dim)
-    weights = *rows, torch.zeros(heads, dim), torch.zeros(dim, CHANNELS), torch.zeros(CHANNELS)
-    both = training_packing.pack_mixer(*weights, dtype, gated.dtype)
-    training_packing.unpack(*both, *weights[4:], 2 * state, heads)
+    weights = [*rows, torch.zeros(heads, dim), torch.zeros(dim, CHANNELS), torch.zeros(CHANNELS)]
+    of_tokens = [tokens, torch.zeros(dim), torch.zeros(dim)]
+    u, *both = training_start.start_mixer(of_tokens, weights, 1e-5, dtype, gated.dtype)
+    of_parts = [*both, *weights[4:]]
+    training_start.start_mixer_backward([u, *of_tokens[:2]], of_parts, tokens, 1e-5, 2 * state, heads)
 
 
 if __name__ == "__main__":

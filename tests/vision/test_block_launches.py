@@ -10,6 +10,7 @@ import torch
 
 chosen = pytest.importorskip("matmamba_vision.ops.triton.chosen", reason="triton is not installed")
 block_trials = pytest.importorskip("matmamba_vision.ops.triton.block.block_trials")
+branch_trials = pytest.importorskip("matmamba_vision.ops.triton.block.branch_trials")
 candidates = pytest.importorskip("matmamba_vision.ops.triton.candidates")
 chosen_configs = pytest.importorskip("matmamba_vision.ops.triton.block.chosen_configs")
 configs = pytest.importorskip("matmamba_vision.ops.triton.block.configs")
@@ -48,7 +49,15 @@ def test_the_first_rows_are_the_fixed_choice(
     assert chosen_configs.config_of(shapes, length <= configs.LONGEST_QUADRATIC) == default
     training = training_configs.default_training_config(dtype)
     like = torch.zeros(1, length, 1, dtype=dtype)
-    assert chosen_configs.chosen_training_config(training, like, head_dim, 128) == training
+    found = chosen_configs.chosen_training_config(training, like, head_dim, 128)
+    on_hopper = replace(shapes, gpu=90)
+    for field, kernel in chosen_configs.TRAINING.items():
+        first = candidates.rows_of(kernel, on_hopper)[0].options
+        launched = getattr(found, field).options()
+        assert launched == {
+            "maxnreg" if name == "registers" else name: value for name, value in first.items()
+        }
+    assert replace(training, **{field: getattr(found, field) for field in chosen_configs.TRAINING}) == found
 
 
 def test_another_row_changes_that_kernel_alone() -> None:
@@ -68,11 +77,11 @@ def test_another_row_changes_that_kernel_alone() -> None:
         few = replace(shape, batch=1)
         assert chosen_configs.chosen_config(few) == configs.default_config(few)
     training = training_configs.default_training_config(torch.bfloat16)
-    row = candidates.rows_of("shared_backward_kernel", shapes)[1]
-    with chosen.trying("shared_backward_kernel", row):
+    row = candidates.rows_of("scan_backward_kernel", shapes)[1]
+    with chosen.trying("scan_backward_kernel", row):
         like = torch.zeros(1, 197, 1, dtype=torch.bfloat16)
         found = chosen_configs.chosen_training_config(training, like, 16, 128)
-    assert found == replace(training, shared=training_configs.LaunchConfig(num_warps=8, num_stages=2))
+    assert found.scan_backward == training_configs.LaunchConfig(num_warps=8, num_stages=2)
 
 
 @pytest.mark.skipif(not launch.is_interpreted(), reason="on a GPU every row is compared in test_launches.py")
@@ -87,3 +96,24 @@ def test_what_is_expected_of_a_block_is_what_its_kernels_compute(
     for trial in block_trials.block_trials(torch.float32, 16, 16, length, 1):
         inputs = trial.prepare(CPU, 1, True)
         assert trials.fault_of(inputs.work, inputs.expected(), inputs.sums, trial.shapes) is None
+
+
+@pytest.mark.skipif(not launch.is_interpreted(), reason="on a GPU every row is compared in test_launches.py")
+def test_what_is_expected_where_a_mixer_begins_and_ends_is_what_its_kernels_compute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By each row, in both directions."""
+    for name, value in {"HEADS": 2, "STATE": 16, "TOKENS": 9, "PLACES": 3}.items():
+        monkeypatch.setattr(branch_trials, name, value)
+    found = branch_trials.branch_trials(torch.float32, 24)
+    assert [kernel for trial in found for kernel in trial.kernels] == [
+        "start_kernel",
+        "start_backward_kernel",
+        "scale_rows_kernel",
+        "scale_rows_backward_kernel",
+    ]
+    for trial in found:
+        inputs = trial.prepare(CPU, 2, True)
+        for row in candidates.rows_of(*trial.kernels, trial.shapes):
+            with chosen.trying(*trial.kernels, row):
+                assert trials.fault_of(inputs.work, inputs.expected(), inputs.sums, trial.shapes) is None

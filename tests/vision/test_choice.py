@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,29 +11,33 @@ import torch
 from matmamba_vision import MatMamba
 from matmamba_vision.layers import mixer
 from matmamba_vision.ops import BACKENDS, BackendError, Setting, mamba_ssm, reference, resolve
-from matmamba_vision.ops.dispatch import fastest
-from matmamba_vision.ops.dispatch.backends import Backend, Scan
+from matmamba_vision.ops.dispatch.backends import Backend, Scan, never_refuses
 from matmamba_vision.ops.mamba_ssm import installed
 from small import SMALL
 from torch.nn import functional as F
 
 
-def slowed(name: str, seconds: float) -> Backend:
+def serving(backend: Backend) -> Backend:
     def scan(*tensors: torch.Tensor, **options: Any) -> torch.Tensor:
-        time.sleep(seconds)
-        return tensors[0] + sum(tensor.sum() for tensor in tensors[1:])
+        raise AssertionError("nothing is measured at a first call")
 
-    return replace(BACKENDS["chunked"], name=name, scan=cast(Scan, scan))
+    return replace(backend, refusal=never_refuses, scan=cast(Scan, scan))
 
 
-def test_of_several_kernels_the_fastest_is_taken_and_both_times_are_said(
-    caplog: pytest.LogCaptureFixture,
+def test_of_several_kernels_ours_are_taken_and_nothing_is_measured(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("triton", "mamba_ssm"):
+        monkeypatch.setitem(BACKENDS, name, serving(BACKENDS[name]))
     with caplog.at_level("INFO"):
-        chosen = fastest._fastest([slowed("slow", 0.2), slowed("quick", 0.0)], Setting())
-    assert chosen.name == "quick"
-    assert "slow 2" in caplog.text
-    assert "quick" in caplog.text
+        chosen = resolve.__wrapped__("auto", Setting(device="cuda", dtype=torch.bfloat16))
+    assert chosen.name == "triton"
+    assert "state 128: triton (" in caplog.text
+    monkeypatch.setitem(BACKENDS, "triton", replace(BACKENDS["triton"], refusal=lambda setting: "it is old"))
+    with caplog.at_level("INFO"):
+        chosen = resolve.__wrapped__("auto", Setting(device="cuda", dtype=torch.bfloat16))
+    assert chosen.name == "mamba_ssm"
+    assert "not triton: it is old" in caplog.text
 
 
 def test_auto_fails_for_lack_of_nothing(

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import pytest
 candidates = pytest.importorskip("matmamba_vision.ops.triton.candidates", reason="triton is not installed")
 ahead = pytest.importorskip("matmamba_vision.ops.triton.ahead")
 compiled_kernels = pytest.importorskip("compiled_kernels")
+kernel_sources = pytest.importorskip("kernel_sources")
 ROOT = Path(__file__).parents[2]
 # Another Triton, which `make kernels` installs.
 OLDER = ROOT / "build" / "triton36"
 RECORD = ROOT / "benchmarks" / "results" / "compiled_kernels.json"
-# What is compiled: on Hopper GPUs 3.6 is refused for its wrong gradients, and so never launched there.
-COMPILED = (("3.7", 90), ("3.7", 80), ("3.6", 80))
+COMPILED = (("3.7", 90), ("3.7", 80), ("3.6", 90), ("3.6", 80))
+# On Hopper GPUs 3.6 is refused for its wrong gradients: it never computes there, whatever it compiles.
+REFUSED = {("3.6", 90)}
 # Kernels that compile quickly: with products and without, in inference, in training and for each part.
 SAMPLE = ("norm_residual_kernel", "conv_backward_kernel", "carry_kernel", "scores_kernel")
 
@@ -50,8 +54,13 @@ def rows_of_the_record() -> list[dict[str, Any]]:
 
 def test_the_record_is_of_the_kernels_as_they_are() -> None:
     """Of the kernels' source, and of every row of the table for every section; nothing more is in it."""
-    assert json.loads(RECORD.read_text())["sources"] == compiled_kernels.sources(), "make kernels"
+    record = json.loads(RECORD.read_text())
+    assert record["sources"] == compiled_kernels.sources(), "make kernels"
+    assert "before" not in record, "make kernels"
+    assert record["refused"] == compiled_kernels.refused()
+    assert {(each["triton"], each["gpu"]) for each in record["refused"]} == REFUSED
     rows, found = rows_of_the_record(), dict[Any, list[tuple[str, str, str]]]()
+    assert rows == compiled_kernels.in_order(rows)
     for row in rows:
         found.setdefault(compiled_kernels.section_of(row), []).append(
             (row["kernel"], row["class"], row["launch"])
@@ -63,24 +72,75 @@ def test_the_record_is_of_the_kernels_as_they_are() -> None:
         assert set(names) == compiled_kernels.names_of(section), f"make kernels: {section}"
 
 
-def test_nothing_recorded_takes_more_than_its_row_allows() -> None:
-    """By the rows as they are now: no spill, tensor cores where there are products, registers, memory."""
+def wrong(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that do not keep within the table as it is now, or of which the record says something else.
+
+    No spill, tensor cores where there are products, registers, shared memory. What is refused when it is to
+    compute may have faults, if the record tells them.
+    """
     launches = {
-        (kernel, str(trial.shapes), launch.name): launch
+        (gpu, kernel, str(trial.shapes), launch.name): launch
         for gpu in compiled_kernels.GPUS
-        for trial in compiled_kernels.wanted_trials(compiled_kernels.DTYPES, gpu)
+        for dtype in compiled_kernels.DTYPES
+        for trial in compiled_kernels.wanted_trials(dtype, gpu)
         for kernel in trial.kernels
         for launch in candidates.rows_of(kernel, trial.shapes)
     }
-    rows = rows_of_the_record()
-    assert {row["kernel"] for row in rows} == set(candidates.TABLE)
+    found = []
     for row in rows:
+        launch = launches[row["gpu"], row["kernel"], row["class"], row["launch"]]
         figures = {name: row[name] for name in compiled_kernels.FIGURES}
         made = ahead.MachineCode(kernel=row["kernel"], gpu=row["gpu"], seconds=0.0, **figures)
-        launch = launches[row["kernel"], row["class"], row["launch"]]
-        assert row["faults"] == compiled_kernels.faults_of(made, launch) == [], row
         # Whatever has products on tensor cores has to have them.
-        assert launch.products or not made.wgmma + made.mma, row
+        faults = compiled_kernels.faults_of(made, replace(launch, products=launch.products or _has(row)))
+        is_refused = compiled_kernels.section_of(row)[:2] in REFUSED
+        if row["faults"] != faults or (faults and not is_refused) or _allowed(launch, row) != row["allowed"]:
+            found.append(row)
+    return found
+
+
+def _has(row: dict[str, Any]) -> bool:
+    return bool(row["wgmma"] + row["mma"])
+
+
+def _allowed(launch: Any, row: dict[str, Any]) -> dict[str, int]:
+    return {"registers": launch.most_registers, "shared": launch.most_shared(row["gpu"])}
+
+
+def test_nothing_recorded_takes_more_than_its_row_allows() -> None:
+    rows = rows_of_the_record()
+    assert {row["kernel"] for row in rows} == set(candidates.TABLE)
+    assert wrong(rows) == []
+
+
+@pytest.mark.parametrize("name", ["spilled", "registers", "shared", "tensor cores"])
+@pytest.mark.parametrize("told", [False, True])
+def test_a_record_that_says_otherwise_is_wrong(name: str, told: bool) -> None:
+    """One byte, one register or no product, in one row of many; even where it is told as a fault."""
+    rows = [row for row in rows_of_the_record() if row["kernel"] in (*SAMPLE, "scan_kernel")]
+    rows = [row for row in rows if compiled_kernels.section_of(row)[:2] not in REFUSED]
+    row = next(row for row in rows if row["kernel"] == "scan_kernel")
+    assert row["wgmma"] > 0 == row["spilled"]
+    fault = {
+        "spilled": ({"spilled": 4}, "spills 4 bytes"),
+        "registers": ({"registers": row["allowed"]["registers"] + 1}, "registers"),
+        "shared": ({"shared": row["allowed"]["shared"] + 1}, "shared memory"),
+        "tensor cores": ({"wgmma": 0, "mma": 0}, "has no product on tensor cores"),
+    }
+    changed, said = fault[name]
+    row |= changed
+    if told:
+        launch = next(
+            launch
+            for trial in compiled_kernels.wanted_trials("bfloat16", row["gpu"])
+            for launch in candidates.rows_of("scan_kernel", trial.shapes)
+            if (str(trial.shapes), launch.name) == (row["class"], row["launch"])
+        )
+        figures = {name: row[name] for name in compiled_kernels.FIGURES}
+        made = ahead.MachineCode(kernel="scan_kernel", gpu=row["gpu"], seconds=0.0, **figures)
+        row["faults"] = compiled_kernels.faults_of(made, launch)
+        assert said in row["faults"][0]
+    assert wrong(rows) == [row]
 
 
 def test_a_few_rows_compile_to_what_is_recorded(tmp_path: Path) -> None:
@@ -101,21 +161,68 @@ def test_another_source_or_table_makes_a_record_stale(
 ) -> None:
     file = tmp_path / "record.json"
     shutil.copy(RECORD, file)
-    section = compiled_kernels.section_of(rows_of_the_record()[0])
-    assert len(compiled_kernels.still_true(file)) == len(rows_of_the_record())
+    rows = rows_of_the_record()
+    assert compiled_kernels.kept_rows(file) == (rows, [])
     with monkeypatch.context() as changed:
         changed.setattr(compiled_kernels, "names_of", lambda known: {("k", "c", "l")})
-        assert compiled_kernels.still_true(file) == []
+        assert compiled_kernels.kept_rows(file) == ([], [])
     changed_alone = compiled_kernels.sources() | {"scan_kernel": "other"}
     monkeypatch.setattr(compiled_kernels, "sources", lambda: changed_alone)
-    left = {row["kernel"] for row in compiled_kernels.still_true(file)}
-    assert left == set(candidates.TABLE) - {"scan_kernel"}
-    assert compiled_kernels.names_of(section)
+    kept, doubtful = compiled_kernels.kept_rows(file)
+    assert {row["kernel"] for row in kept} == set(candidates.TABLE) - {"scan_kernel"}
+    assert {row["kernel"] for row in doubtful} == {"scan_kernel"}
+
+
+def test_what_is_compiled_as_before_is_carried_over(tmp_path: Path) -> None:
+    """Of other files, but of the same functions, signature and options; what is not is compiled again."""
+    file = tmp_path / "compiled.json"
+    rows = [
+        row
+        for row in rows_of_the_record()
+        if row["kernel"] == "norm_residual_kernel"
+        and str(compiled_kernels.section_of(row)).endswith("float16")
+    ]
+    section = compiled_kernels.Section("3.7", 90, "bfloat16")
+    rows.sort(key=lambda row: compiled_kernels.section_of(row) != section)
+    # Figures that no compiler gives.
+    rows = [row | {"exponentials": 1234} for row in rows]
+    rows[0]["code"] = "other"
+    file.write_text(json.dumps({"sources": {}, "rows": rows}))
+    found = compile_all(tmp_path, "--gpus", "90", "--dtypes", "bfloat16", "--kernels", "norm_residual_kernel")
+    of_section = [row for row in rows if compiled_kernels.section_of(row) == section]
+    assert [row["exponentials"] for row in found if row in of_section] == [1234] * (len(of_section) - 1)
+
+
+def test_the_code_of_a_row_is_of_all_that_is_compiled_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The functions of a kernel, signature, constants and the options that a launch chooses; nothing else."""
+    job = ahead.Compilation(
+        module="matmamba_vision.ops.triton.block.scan_state_kernel",
+        kernel="scan_state_kernel",
+        signature={"x": "*bf16"},
+        constants={(1,): 64},
+        attributes={(0,): [["tt.divisibility", 16]]},
+        options={"num_warps": 4, "num_stages": 2, "arch": "sm90"},
+    )
+    code = kernel_sources.code_of([job])
+    assert code == kernel_sources.code_of([replace(job, options=job.options | {"arch": "sm80"})])
+    for changed in (
+        {"signature": {"x": "*fp16"}},
+        {"constants": {(1,): 32}},
+        {"attributes": {}},
+        {"options": job.options | {"num_warps": 8}},
+        {"module": "matmamba_vision.ops.triton.block.norm_residual_kernel", "kernel": "norm_residual_kernel"},
+    ):
+        assert code != kernel_sources.code_of([replace(job, **changed)])
+    parts, functions = import_module("matmamba_vision.ops.triton.block.tile_parts"), dict[str, str]()
+    kernel_sources._collect(import_module(job.module).scan_state_kernel, functions)
+    assert {f"{parts.__name__}.product", f"{job.module}._read"} <= functions.keys()
+    monkeypatch.setattr(parts.SEPARABLE, "value", 90.0)
+    assert code != kernel_sources.code_of([job])
 
 
 def test_a_kernel_is_of_its_own_files_and_those_that_they_import() -> None:
     """Its own, what launches it, and what both take of others; nothing of other kernels."""
-    files = compiled_kernels._with_imports({Path("block/scan_state.py")})
+    files = kernel_sources._with_imports({Path("block/scan_state.py")})
     assert {file.stem for file in files} >= {"scan_state", "scan_state_kernel", "tile_parts", "configs"}
     assert not [file for file in files if "training" in file.stem or "ssd" in file.stem]
     found = compiled_kernels.sources()
@@ -124,7 +231,7 @@ def test_a_kernel_is_of_its_own_files_and_those_that_they_import() -> None:
 
 
 def test_comments_are_no_other_source() -> None:
-    plain, signed = compiled_kernels._without_documentation, "@triton.jit\n{}"
+    plain, signed = kernel_sources._of_trials, "@triton.jit\n{}"
     one = signed.format('def f():\n    """Says."""\n    return 1  # why\n')
     assert plain(one) == plain(signed.format("def f():\n    return 1\n"))
     assert plain(one) != plain(signed.format("def f():\n    return 2\n"))

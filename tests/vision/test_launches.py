@@ -20,6 +20,7 @@ chosen = pytest.importorskip("matmamba_vision.ops.triton.chosen")
 ahead = pytest.importorskip("matmamba_vision.ops.triton.ahead")
 trials = pytest.importorskip("matmamba_vision.ops.triton.trials")
 block_trials = pytest.importorskip("matmamba_vision.ops.triton.block.block_trials")
+branch_trials = pytest.importorskip("matmamba_vision.ops.triton.block.branch_trials")
 known_trials = pytest.importorskip("matmamba_vision.ops.triton.known_trials")
 launch = pytest.importorskip("matmamba_vision.ops.triton.launch")
 ssd = pytest.importorskip("matmamba_vision.ops.triton.ssd")
@@ -192,6 +193,7 @@ def test_each_kernel_of_the_table_is_tried_and_the_fastest_is_taken(monkeypatch:
         for length in (197, 4097)
         for trial in block_trials.block_trials(torch.float32, 16, 128, length, 1)
     ]
+    blocks += branch_trials.branch_trials(torch.float32, 24)
     assert seen | {kernel for trial in blocks for kernel in trial.kernels} == set(candidates.TABLE)
 
 

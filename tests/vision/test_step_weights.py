@@ -27,8 +27,8 @@ from matmamba_vision.training.passes import CapturedPass
 from small import SMALL, LabelledImages, play
 from torch import Tensor
 
-packing = pytest.importorskip(
-    "matmamba_vision.ops.triton.block.training_packing", reason="triton is not installed"
+start = pytest.importorskip(
+    "matmamba_vision.ops.triton.block.training_start", reason="triton is not installed"
 )
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FUSED: dict[str, Any] = SMALL | {
@@ -54,13 +54,13 @@ def images(size: int = 1) -> Tensor:
 @pytest.fixture
 def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Gets the rows of what is packed, whenever a kernel does it."""
-    rows, pack = list[int](), packing.pack
+    rows, launch = list[int](), start._launch
 
-    def counted(*arguments: Any, **options: Any) -> None:
-        rows.append(len(arguments[0]))
-        pack(*arguments, **options)
+    def counted(like: Tensor, tokens: Any, parts: Any, *rest: Any) -> None:
+        rows.extend(len(part) for part in parts[:1])
+        launch(like, tokens, parts, *rest)
 
-    monkeypatch.setattr(packing, "pack", counted)
+    monkeypatch.setattr(start, "_launch", counted)
     return rows
 
 

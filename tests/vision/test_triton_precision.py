@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -78,13 +81,14 @@ def test_the_gradient_of_decays_survives_states_in_halves(seed: int, monkeypatch
 
 
 @pytest.mark.parametrize("length", [65, 197])
+@pytest.mark.parametrize("longest", [512, 0], ids=["quadratic", "states"])
 def test_the_gradient_of_decays_of_a_trained_mixer_keeps_its_digits(
-    length: int, monkeypatch: pytest.MonkeyPatch
+    length: int, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a token does to itself is left out, and what cancels cancels in float32."""
     for module in (training_parts, training_backward_kernels):
         monkeypatch.setattr(module, "rounded", as_halves)
-    config = training_configs.default_training_config(torch.bfloat16)
+    config = replace(training_configs.default_training_config(torch.bfloat16), longest_quadratic=longest)
     monkeypatch.setattr(training_core, "default_training_config", lambda dtype: config)
     generator = torch.Generator().manual_seed(length)
     shapes = (1, length, 2 * 32 + 2 * 16 + 2), (32 + 2 * 16, 4), (32 + 2 * 16,), (2,), (2,), (2,)
@@ -101,3 +105,23 @@ def test_the_gradient_of_decays_of_a_trained_mixer_keeps_its_digits(
     found = gradient(mixer, torch.float32)
     exact = gradient(lambda *given: defined(given, 16, 16, 2), torch.float64)
     assert (found - exact).abs().max() <= OF_DECAYS * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("switch", "precision"),
+    [
+        ("torch.set_float32_matmul_precision('high')", "tf32"),
+        ("torch.backends.cuda.matmul.allow_tf32 = True", "tf32"),
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "tf32"),
+        ("torch.backends.cuda.matmul.fp32_precision = 'ieee'", "ieee"),
+        ("pass", "ieee"),
+    ],
+)
+def test_each_switch_of_torch_for_tf32_is_heard(switch: str, precision: str) -> None:
+    """The newer ones are not to be mixed with the older ones in one process."""
+    program = (
+        "import torch; from matmamba_vision.ops.triton.launch import precision_of; "
+        f"{switch}; print(precision_of(torch.float32)[1])"
+    )
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == precision

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from matmamba_vision import MatMamba
+from matmamba_vision.ops.step_weights import TypesOfStep
 from mixer_core import defined
 from small import SMALL
 from torch import Tensor
@@ -21,8 +22,7 @@ from torch.nn import functional as F
 
 core = pytest.importorskip("matmamba_vision.ops.triton.block.training_core", reason="triton is not installed")
 norm = pytest.importorskip("matmamba_vision.ops.triton.block.training_norm")
-packing = pytest.importorskip("matmamba_vision.ops.triton.block.training_packing")
-layer_norm = pytest.importorskip("matmamba_vision.ops.triton.block.training_layer_norm")
+start = pytest.importorskip("matmamba_vision.ops.triton.block.training_start")
 configs = pytest.importorskip("matmamba_vision.ops.triton.block.training_configs")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,10 +57,21 @@ def results(function: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Ten
 
 
 def assert_as_defined(
-    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, *, tile: int = 16, rate: float = 1.0
+    sizes: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    longest: int,
+    *,
+    tile: int = 16,
+    rate: float = 1.0,
 ) -> None:
     length, heads, head_dim, state, groups, batch = sizes
-    config = replace(configs.default_training_config(torch.float32), tile=tile, summed=16, channels=64)
+    config = replace(
+        configs.default_training_config(torch.float32),
+        tile=tile,
+        summed=16,
+        channels=64,
+        longest_quadratic=longest,
+    )
     monkeypatch.setattr(core, "default_training_config", lambda dtype: config)
     inputs = inputs_of(length, heads, head_dim, state, groups, batch, rate)
     constants = (head_dim, state, -(-heads // groups))
@@ -87,27 +98,34 @@ SIZES = [
 ]
 
 
+# Of the longest sequence in which tiles read tiles; beyond it they read states.
+FORMS = pytest.mark.parametrize("longest", [512, 0], ids=["quadratic", "states"])
+
+
+@FORMS
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_outputs_and_gradients_are_the_recurrence(
-    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, ...], longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_as_defined(sizes, monkeypatch)
+    assert_as_defined(sizes, monkeypatch, longest)
 
 
+@FORMS
 @pytest.mark.slow
 @pytest.mark.parametrize(("head_dim", "heads"), [(16, 5), (32, 3), (64, 1)])
 @pytest.mark.parametrize("state", [64, 128])
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 65, 197])
 def test_longer_ones_are_the_recurrence(
-    length: int, state: int, head_dim: int, heads: int, monkeypatch: pytest.MonkeyPatch
+    length: int, state: int, head_dim: int, heads: int, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_as_defined((length, heads, head_dim, state, 1, 1), monkeypatch, tile=32)
+    assert_as_defined((length, heads, head_dim, state, 1, 1), monkeypatch, longest, tile=32)
 
 
+@FORMS
 @pytest.mark.parametrize("rate", [30.0, 1e5])
-def test_strong_decays_are_the_recurrence(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strong_decays_are_the_recurrence(rate: float, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of about 1,000 nats and more beside weak ones: no factor of rows and one of columns."""
-    assert_as_defined((37, 3, 16, 16, 1, 1), monkeypatch, tile=32, rate=rate)
+    assert_as_defined((37, 3, 16, 16, 1, 1), monkeypatch, longest, tile=32, rate=rate)
 
 
 def test_repeated_runs_give_the_same_bits() -> None:
@@ -137,7 +155,7 @@ def test_scaled_rows_are_a_norm_before_the_projection(length: int) -> None:
 
     def behind(g: Tensor, w: Tensor) -> Tensor:
         sums = g.square().unflatten(-1, (3, 16)).sum(-1).mT.contiguous()
-        return norm.scale_rows(F.linear(g, w), sums, 48, 1e-5, torch.float32)
+        return norm.scale_rows(F.linear(g, w), sums, None, 48, 1e-5, torch.float32)
 
     def before(g: Tensor, w: Tensor) -> Tensor:
         return F.linear(g * (g.square().mean(-1, keepdim=True) + 1e-5).rsqrt(), w)
@@ -158,11 +176,33 @@ def test_torch_can_trace_and_differentiate_the_operations(head_dim: int) -> None
     rows = (
         gated.detach().requires_grad_(),
         sums.detach().requires_grad_(),
+        torch.ones_like(gated).requires_grad_(),
         head_dim * 2,
         1e-5,
         torch.float32,
     )
     torch.library.opcheck(norm.scale_rows, rows, test_utils=checks)
+
+
+def test_torch_can_trace_where_a_mixer_begins() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(DEVICE)
+
+    tokens, dim, inner = [normal(2, 5, 20), normal(20), normal(20)], 20, 48
+    parts = [normal(inner, dim), normal(inner, dim), normal(32, dim), normal(3, dim), normal(dim, inner)]
+    parts.append(normal(inner))
+    checks = ("test_schema", "test_faketensor")
+    for of_tokens, of_parts in ((tokens, parts), (tokens, []), ([], parts)):
+        given = (of_tokens, of_parts, 1e-5, torch.float32, torch.float32)
+        torch.library.opcheck(start.start_mixer, given, test_utils=checks)
+        results = start.start_mixer(*given)
+        du = [results[0], *tokens[:2]] if of_tokens else []
+        dparts = [*results[-2:], *parts[4:]] if of_parts else []
+        for dstream in (tokens[0], None) if of_tokens else (None,):
+            backward = (du, dparts, dstream, 1e-5, 32, 3)
+            torch.library.opcheck(start.start_mixer_backward, backward, test_utils=checks)
 
 
 def of_kernels(**changes: object) -> MatMamba:
@@ -202,6 +242,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ({"depth": 1}, "full", 1),
         ({"scan": "flip"}, "1/4", 2),
         ({"depth": 1, "heads_per_group": 4}, "1/2", 1),
+        ({"depth": 1, "mean_token": True}, "1/4", 1),
         ({"depth": 1, "scan": "bidirectional"}, "1/4", 0),
         ({"depth": 1, "head_dim": 8}, "1/4", 0),
     ],
@@ -218,11 +259,27 @@ def test_a_model_is_trained_by_them(
     torch.testing.assert_close(found, gradients_of(model, width), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("rate", ["proj_drop_rate", "drop_path_rate"])
+def test_what_is_dropped_stands_between_update_and_stream(rate: str, launches: list[int]) -> None:
+    model, found = of_kernels(**{rate: 0.5}), list[list[Tensor]]()
+    for backend in ("triton", "reference"):
+        model.use_backend(backend)
+        torch.manual_seed(3)
+        found.append(gradients_of(model, "1/4"))
+    assert len(launches) == 2
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.skipif(DEVICE == "cuda", reason="the interpreter tells what it launches")
-def test_a_block_is_fourteen_launches_and_six_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two blocks, the first of which is counted; forward and backward."""
+@FORMS
+def test_a_block_is_nine_launches_and_six_products_or_eleven(
+    longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two blocks, the first of which is counted; forward and backward. Eleven where there are states."""
     from triton.runtime.interpreter import GridExecutor
 
+    config = replace(configs.default_training_config(torch.float32), longest_quadratic=longest)
+    monkeypatch.setattr(core, "default_training_config", lambda dtype: config)
     launched, launch = Counter[str](), GridExecutor.__call__
 
     def count(self: Any, *arguments: Any, **options: Any) -> None:
@@ -238,9 +295,9 @@ def test_a_block_is_fourteen_launches_and_six_products(monkeypatch: pytest.Monke
         counts.append(launched.copy())
         products.append(sum(event.name in ("aten::mm", "aten::addmm") for event in profile.events()))
     kernels = counts[1] - counts[0]
-    assert kernels.pop("states_of_tiles_kernel") == 2
+    assert kernels.pop("states_of_tiles_kernel", 0) == (0 if longest else 2)
     assert set(kernels.values()) == {1}
-    assert len(kernels) == 12
+    assert len(kernels) == 9
     assert products[1] - products[0] == 6
 
 
@@ -288,7 +345,7 @@ def test_packed_weights_are_the_weights(heads: int) -> None:
     z, x, shared, dt, out, norm_weight = weights
     parts = (z[:heads].flatten(0, 1), x[:heads].flatten(0, 1), shared, dt[:heads])
     last = (out[:, :heads].flatten(1), norm_weight[:heads].flatten())
-    found = packing.pack_mixer(*parts, *last, torch.bfloat16, torch.float32)
+    found = start.packed_once((*parts, *last), TypesOfStep(torch.bfloat16, torch.float32), None)
     wanted = torch.cat(parts).bfloat16(), last[0] * last[1]
     factors = [torch.randn(tensor.shape, generator=generator).to(tensor) for tensor in wanted]
     gradients = [torch.autograd.grad(both, weights, factors) for both in (found, wanted)]
@@ -308,7 +365,7 @@ def test_the_layer_norm_is_that_of_torch(shape: tuple[int, ...]) -> None:
     x.requires_grad_()
     given = [x, *torch_norm.parameters()]
     results = []
-    for out in (layer_norm.trained_layer_norm(x, torch_norm), torch_norm(x)):
+    for out in (start.trained_layer_norm(x, torch_norm), torch_norm(x)):
         results.append([out, *torch.autograd.grad(out, given, dout)])
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 

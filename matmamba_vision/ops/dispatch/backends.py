@@ -33,11 +33,11 @@ class Scan(Protocol):
 
 
 class InTraining(NamedTuple):
-    """What computes a mixer, and what stands before it, where gradients are wanted.
+    """What computes a mixer, and what may stand before it, where gradients are wanted.
 
     Attributes:
         mix: see `triton.block.training_mixer.trained_mixer`.
-        layer_norm: see `triton.block.training_layer_norm.trained_layer_norm`.
+        layer_norm: see `triton.block.training_start.trained_layer_norm`.
     """
 
     mix: Callable[..., Tensor]
@@ -147,7 +147,7 @@ def _mix_by_triton(*arguments: Any, **options: Any) -> Tensor:
 
 
 def _normalise_by_triton(*arguments: Any) -> Tensor:
-    from ..triton.block.training_layer_norm import trained_layer_norm
+    from ..triton.block.training_start import trained_layer_norm
 
     return trained_layer_norm(*arguments)
 

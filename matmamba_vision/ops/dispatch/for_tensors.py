@@ -16,7 +16,7 @@ from torch import Tensor
 from ..chunked import ssd_chunked
 from ..reference import conv_silu_reference, gated_rms_norm_reference
 from .backends import BACKENDS, Backend, Scan, Setting, never_refuses
-from .fastest import require_known, resolve
+from .by_name import require_known, resolve
 
 
 def resolve_for(name: str, like: Tensor, head_dim: int, state_dim: int, taps: int = 4) -> Backend:

@@ -114,6 +114,8 @@ class Launch:
 Rows = tuple[Launch, ...]
 # Heads and states of the registered models.
 OF_MODELS = ((16, 128), (32, 128))
+# Multiplied as TF32: operands are of four bytes.
+AS_TF32 = ("float16", "tf32")
 # Warps and stages that kernels of matrix products are offered.
 PAIRS = ((4, 1), (4, 2), (8, 1), (8, 2))
 EIGHT_WARPS = ((8, 1), (8, 2))
@@ -158,10 +160,10 @@ def _scores(shapes: Shapes) -> Rows:
 
 
 def _outputs(shapes: Shapes) -> Rows:
-    """Tiles of float16, which are multiplied as four bytes, are not fetched ahead by four warps."""
-    if _fills(shapes) or shapes.dtype not in ("float16", "float32"):
+    """Tiles that are multiplied as TF32 are not fetched ahead by four warps."""
+    if _fills(shapes) or shapes.dtype == "bfloat16":
         return _scan_by_pairs(shapes)
-    if shapes.dtype == "float16":
+    if shapes.dtype in AS_TF32:
         return _products(shapes, (8, 2), ((4, 1), *EIGHT_WARPS))
     if shapes.head_dim > 16:
         return _products(shapes, (8, 1), EIGHT_WARPS)
@@ -170,26 +172,28 @@ def _outputs(shapes: Shapes) -> Rows:
 
 def _input_gradients(shapes: Shapes) -> Rows:
     """Operands of four bytes spill by four warps; those of exact float32 where they are fetched ahead."""
-    if _fills(shapes) or shapes.dtype not in ("float16", "float32"):
+    if _fills(shapes) or shapes.dtype == "bfloat16":
         return _scan_by_pairs(shapes)
-    if shapes.dtype == "float16":
+    if shapes.dtype in AS_TF32:
         return _products(shapes, (8, 1), EIGHT_WARPS)
     return _products(shapes, (4, 1), ((8, 1),))
 
 
 def _score_gradients(shapes: Shapes) -> Rows:
     """What does not spill in exact float32 depends on the heads."""
-    if _fills(shapes) or shapes.dtype not in ("float16", "float32"):
+    if _fills(shapes) or shapes.dtype == "bfloat16":
         return _scan_by_pairs(shapes)
-    if shapes.dtype == "float16":
+    if shapes.dtype in AS_TF32:
         return _products(shapes, (8, 1), EIGHT_WARPS)
     return _products(shapes, (4, 2), ((4, 1),)) if shapes.head_dim > 16 else _products(shapes, (8, 2), ())
 
 
 def _shared_gradients(shapes: Shapes) -> Rows:
-    """Small states of float16 leave nothing to eight warps; exact float32 has them where heads are narrow."""
-    if _fills(shapes) or shapes.dtype not in ("float16", "float32"):
+    """Small states as TF32 leave nothing to eight warps; exact float32 has them where heads are narrow."""
+    if _fills(shapes) or shapes.dtype == "bfloat16":
         return _scan(shapes)
+    if shapes.dtype == "tf32":
+        return _products(shapes, (8, 1), ())
     if shapes.dtype == "float16":
         return _products(shapes, (4, 2), PAIRS if shapes.state_dim >= 64 else ((4, 1),))
     if shapes.head_dim > 16:
@@ -271,7 +275,7 @@ def _state(shapes: Shapes) -> Rows:
 
 def _scores_of_block(shapes: Shapes) -> Rows:
     """Where states travel through an image, large tiles and those of wide heads take more threads."""
-    in_states = shapes.tokens != f"up to {TOKENS[0]}"
+    in_states = not _is_short(shapes)
     large = shapes.dtype == "bfloat16" and shapes.gpu == HOPPER
     wide = shapes.dtype in ("float32", "tf32") and shapes.head_dim == 64
     first = 8 if in_states and (large or wide) else 4
@@ -283,17 +287,22 @@ def _rows_of_norm(shapes: Shapes) -> Rows:
     return tuple(Launch(constants={"rows": rows}, warps=4) for rows in (4, 1, 2))
 
 
-def _in_training(warps: int, stages: int) -> Callable[[Shapes], Rows]:
-    """Products of a mixer in training; tiles are one choice for all kernels, and stay."""
-    # Four warps where eight are wanted spill.
-    pairs = [pair for pair in PAIRS if pair[0] >= warps]
-    return lambda shapes: _on_tensor_cores((warps, stages), pairs)
-
-
 def _on_tensor_cores(first: tuple[int, int], others: Sequence[tuple[int, int]]) -> Rows:
     """Products of all types: exact float32 goes as three of TF32."""
     pairs = dict.fromkeys((first, *others))
     return tuple(Launch(warps=warps, stages=stages, products=True) for warps, stages in pairs)
+
+
+def _is_short(shapes: Shapes) -> bool:
+    """Whether every tile reads all before it, rather than a state."""
+    return shapes.tokens == f"up to {TOKENS[0]}"
+
+
+def _prepare(shapes: Shapes) -> Rows:
+    """Scores of all pairs of tiles take more threads, but for tiles of float16."""
+    if _is_short(shapes) and shapes.dtype != "float16":
+        return _on_tensor_cores((8, 1), ((8, 2),))
+    return _on_tensor_cores((4, 1), ((8, 1),))
 
 
 def _states_in_training(shapes: Shapes) -> Rows:
@@ -303,26 +312,40 @@ def _states_in_training(shapes: Shapes) -> Rows:
 
 
 def _two_programs(shapes: Shapes) -> Rows:
-    """In bfloat16 two programs fit on Hopper's GPUs if threads get half of the registers."""
+    """In bfloat16 two programs that read states fit on Hopper's GPUs if threads get half of the registers."""
     if (shapes.dtype, shapes.head_dim, shapes.state_dim, shapes.gpu) == ("float16", 64, 64, OTHERS):
         return _on_tensor_cores((4, 1), ())
     if shapes.dtype != "bfloat16":
         return _on_tensor_cores((8, 1), PAIRS)
     if shapes.gpu != HOPPER:
         return _on_tensor_cores((8, 1), EIGHT_WARPS)
+    if _is_short(shapes):
+        return _on_tensor_cores((8, 1), ((4, 2), (8, 2)))
     halved = Launch(constants={"registers": 128}, warps=8, stages=1, programs=2, products=True)
     return halved, *_on_tensor_cores((8, 1), PAIRS)
 
 
 def _gate_backward(shapes: Shapes) -> Rows:
-    """In float16 eight warps spill."""
-    if shapes.dtype == "float16":
+    """As TF32 eight warps spill."""
+    if shapes.dtype in AS_TF32:
         return _on_tensor_cores((4, 1), ((4, 2),))
     return _two_programs(shapes)
 
 
+def _scan_backward(shapes: Shapes) -> Rows:
+    """Small tiles as TF32 leave nothing to eight warps; four warps of anything else spill."""
+    if _is_short(shapes) and shapes.dtype == "tf32":
+        return _on_tensor_cores((4, 1), ())
+    return _on_tensor_cores((8, 1), EIGHT_WARPS)
+
+
 def _by_warps_unstaged(*warps: int) -> Callable[[Shapes], Rows]:
     return lambda shapes: tuple(Launch(warps=number, stages=1) for number in warps)
+
+
+def _rows_of_stream(shapes: Shapes) -> Rows:
+    """Tokens that a program has at once."""
+    return tuple(Launch(constants={"ROWS": rows}, warps=4, stages=1) for rows in (4, 2, 1))
 
 
 TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
@@ -345,13 +368,16 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "scan_quadratic_kernel": _quadratic,
         "scan_state_kernel": _state,
         "norm_residual_kernel": _rows_of_norm,
-        "prepare_kernel": lambda shapes: _on_tensor_cores((4, 1), ((8, 1),)),
+        "prepare_kernel": _prepare,
         "scan_kernel": _two_programs,
         "states_of_tiles_kernel": _states_in_training,
         "gate_backward_kernel": _gate_backward,
-        "input_backward_kernel": _in_training(8, 1),
-        "shared_backward_kernel": _in_training(8, 1),
+        "scan_backward_kernel": _scan_backward,
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),
+        "start_kernel": _rows_of_stream,
+        "start_backward_kernel": _rows_of_stream,
+        "scale_rows_kernel": _rows_of_stream,
+        "scale_rows_backward_kernel": _rows_of_stream,
     }
 )
 

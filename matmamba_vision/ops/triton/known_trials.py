@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
-from .block.block_trials import block_trials
+from .block.block_trials import DIM, block_trials
+from .block.branch_trials import branch_trials
 from .candidates import HOPPER
 from .trials import HEADS, KernelTrial, rows_of_channels, scans
 
@@ -16,7 +17,7 @@ BATCHES = {197: 128, 1025: 24, 4097: 8}
 
 
 def all_trials(dtypes: Iterable[str], head_dims: Iterable[int], gpu: int = HOPPER) -> list[KernelTrial]:
-    """Blocks, scans, convolutions and norms of models with such heads, at three lengths.
+    """Blocks, scans, convolutions and norms of models with such heads, at three lengths and two D.
 
     Args:
         dtypes: of "bfloat16", "float16", "float32".
@@ -30,5 +31,7 @@ def all_trials(dtypes: Iterable[str], head_dims: Iterable[int], gpu: int = HOPPE
                 found += scans(dtype, head_dim, STATE_DIM, length, batch)
                 found += block_trials(dtype, head_dim, STATE_DIM, length, batch, gpu)
             found += rows_of_channels(dtype, HEADS * head_dim)
+        for dim in (DIM, 2 * DIM):
+            found += branch_trials(dtype, dim)
     # Those of one class once.
     return list({(trial.name, trial.shapes): trial for trial in found}.values())

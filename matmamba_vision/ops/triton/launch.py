@@ -59,8 +59,14 @@ def precision_of(dtype: torch.dtype) -> tuple[tl.dtype, str]:
     """
     if dtype == torch.bfloat16 and not is_interpreted():
         return tl.bfloat16, "ieee"
-    tf32 = dtype == torch.float16 or torch.get_float32_matmul_precision() != "highest"
-    return tl.float32, "tf32" if tf32 else "ieee"
+    return tl.float32, "tf32" if dtype == torch.float16 or _allows_tf32() else "ieee"
+
+
+def _allows_tf32() -> bool:
+    """Whether PyTorch may multiply float32 as TF32 on a GPU, by whichever of its switches."""
+    # Since torch 2.9; the older switch sets it too, but cannot be asked once the newer one was used.
+    newer: str | None = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    return torch.get_float32_matmul_precision() != "highest" if newer is None else newer == "tf32"
 
 
 def tensor_core_precision(dtype: torch.dtype) -> tuple[tl.dtype, str]:

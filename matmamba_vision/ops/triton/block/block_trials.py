@@ -21,7 +21,7 @@ from .packing import BlockWeights, pack_block
 from .training_core import KeptScan, core_backward, core_forward, sizes_of
 
 DIM = 512
-FORWARD, BACKWARD = ("prepare", "scan"), ("states", "gate_backward", "input_backward", "shared", "conv")
+FORWARD, BACKWARD = ("prepare", "scan"), ("gate_backward", "scan_backward", "conv")
 
 
 def block_trials(
@@ -39,6 +39,8 @@ def block_trials(
     """
     sizes = (dtype, head_dim, state, length)
     shapes = shapes_of_block(*sizes, gpu)
+    # Only longer sequences have states.
+    states = () if length <= LONGEST_QUADRATIC else ("states",)
     scan = "scan_quadratic_kernel" if length <= LONGEST_QUADRATIC else "scan_state_kernel"
     inference = KernelTrial(
         name="block",
@@ -55,7 +57,7 @@ def block_trials(
             batch=max(1, batch // 2),
             prepare=partial(_prepare_training, *sizes, name == "backward"),
         )
-        for name, fields in (("forward", FORWARD), ("backward", BACKWARD))
+        for name, fields in (("forward", FORWARD), ("backward", states + BACKWARD))
     ]
     return [inference, *training]
 

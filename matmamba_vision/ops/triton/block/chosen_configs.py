@@ -27,8 +27,7 @@ TRAINING = {
     "states": "states_of_tiles_kernel",
     "scan": "scan_kernel",
     "gate_backward": "gate_backward_kernel",
-    "input_backward": "input_backward_kernel",
-    "shared": "shared_backward_kernel",
+    "scan_backward": "scan_backward_kernel",
     "conv": "conv_backward_kernel",
 }
 

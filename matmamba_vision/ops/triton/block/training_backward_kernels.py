@@ -1,4 +1,4 @@
-"""Kernels of a mixer's backward in training: through gate, skip and scan; and to B and C.
+"""Kernels of a mixer's backward in training: through gate and skip, and through the scan.
 
 Layouts as in `training_parts`. What a matrix product takes rounded is summed rounded, too: the decays that
 end at a token and those that begin there are then sums of the very same numbers, of which all that cancels
@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 
 from .training_parts import (
-    STRONGEST,
     first_head,
     last_head,
     load,
@@ -20,8 +19,10 @@ from .training_parts import (
     product,
     rounded,
     scan_outputs,
+    step_gradients,
     store,
     through_scores,
+    tile_total,
 )
 
 
@@ -45,8 +46,8 @@ def gate_backward_kernel(
     y_TC, read_TC, past_TC, to_own_TC, from_past_TC = scan_outputs(
         conv + batch * L * X, step + batch * H * padded, cum + batch * H * padded,
         scores, diagonal, (batch * (places // blocks) + group) * padded,
-        states + ((batch * places + place) * tiles + tile) * N * (HB * P), D, tile, heads, c, last, L,
-        HP + group * 2 * N, X, padded, SPAN, T, P, HB, N, DOT, PRECISION,
+        states, (batch * places + place) * tiles + tile, D, tile, heads, c, last, L, HP + group * 2 * N, X,
+        padded, SPAN, T, P, HB, N, DOT, PRECISION,
     )  # fmt: skip
 
     z_TC = load(packed + batch * packed_b, tokens, packed_l, L, c, 1, end_c).to(tl.float32)
@@ -67,18 +68,38 @@ def gate_backward_kernel(
 
 
 @triton.jit
-def input_backward_kernel(
+def _later_tiles(
+    dy, cum, scores, tile, heads, c, last, L, HP, tiles, padded,
+    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(T, C): gradients of a tile's inputs by all tiles behind it, as decays have left them where it ends."""
+    inner = tl.arange(0, T)
+    acc = tl.zeros((T, HB * P), tl.float32)
+    for count in range(tiles - 1 - tile):
+        other = tiles - 1 - count
+        tokens = other * T + inner
+        cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
+        dy_TC = load(dy, tokens, HP, L, c, 1, last * P).to(tl.float32)
+        dy_TC *= per_column(tl.exp(cum_TH), T, P, HB)
+        total_C = tl.load(cum + c // P * padded + other * T + T - 1, mask=c < last * P, other=0.0)
+        scores_TT = load(scores, tile * T + inner, 1, padded, tokens, padded, padded)
+        acc = acc * tl.exp(total_C)[None, :] + product(scores_TT, dy_TC, DOT, PRECISION)
+    return acc
+
+
+@triton.jit
+def _input_gradients(
     packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
-    dpacked, dconv, of_heads, L, H, HP, X, group_size, blocks, tiles, padded, packed_b, packed_l, dt_at, SPAN,
+    dpacked, dconv, of_heads, net, dinputs, batch, place, places, tile, L, H, HP, X, group_size, blocks,
+    tiles, padded, packed_b, packed_l, dt_at, SPAN,
     T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of x, to dconv (B, L, X), and of dt, to dpacked (B, L, E), from those of the scan.
 
-    of_heads (B, tiles, 3, H) gets gradients of A_log, D and dt_bias. Grid: places, tiles, B.
+    of_heads (B, tiles, 3, H) gets gradients of A_log, D and dt_bias.
     """
-    batch, place, tile = tl.program_id(2).to(tl.int64), tl.program_id(0), tl.program_id(1)
-    places, group = tl.num_programs(0), place // blocks
+    group = place // blocks
     first, last = first_head(place, blocks, group_size, HB), last_head(place, blocks, group_size, H)
     heads, c, n = first + tl.arange(0, HB), first * P + tl.arange(0, HB * P), tl.arange(0, N)
     inner, end_c, column = tl.arange(0, T), last * P, tl.arange(0, HB * P)
@@ -95,7 +116,10 @@ def input_backward_kernel(
     # Within the tile: the inputs' gradients, and decays that begin at a token and end at a later one.
     dy_TC = load(dy + batch * L * HP, tokens, HP, L, c, 1, end_c).to(tl.float32)
     to_tile_TC = rounded(dy_TC * per_column(tl.exp(middle_TH), T, P, HB), DOT)
-    scores_TT = load(scores + row * T, inner, 1, T, tokens, T, padded)
+    if states is None:
+        scores_TT = load(scores + row * padded, tokens, 1, padded, tokens, padded, padded)
+    else:
+        scores_TT = load(scores + row * T, inner, 1, T, tokens, T, padded)
     back_TC = through_scores(scores_TT, to_tile_TC, cum_TH, separable, True, T, P, HB, DOT, PRECISION)
     x_TC = load(conv, tokens, X, L, c, 1, end_c).to(tl.float32)
     before_TH = tl.exp(-middle_TH)
@@ -105,15 +129,18 @@ def input_backward_kernel(
 
     # To behind the tile.
     offset = ((batch * places + place) * tiles + tile) * N * (HB * P)
-    dstate_NC = load(dstates + offset, n, HB * P, N, column, 1, HB * P)
-    B_TN = load(conv + HP + group * 2 * N, tokens, X, L, n, 1, N)
-    ahead_TC = product(B_TN, dstate_NC, DOT, PRECISION)
+    if states is None:
+        ahead_TC = _later_tiles(
+            dy + batch * L * HP, cum, scores + row * padded, tile, heads, c, last, L, HP, tiles, padded,
+            T, P, HB, DOT, PRECISION,
+        )  # fmt: skip
+    else:
+        dstate_NC = load(dstates + offset, n, HB * P, N, column, 1, HB * P)
+        B_TN = load(conv + HP + group * 2 * N, tokens, X, L, n, 1, N)
+        ahead_TC = product(B_TN, dstate_NC, DOT, PRECISION)
     left_TH = tl.exp(total_H[None, :] - cum_TH)
     weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT).to(tl.float32)
     beginning_TH = per_head(weighted_TC * ahead_TC, T, P, HB)
-    state_NC = load(states + offset, n, HB * P, N, column, 1, HB * P).to(tl.float32)
-    through_C = tl.sum(state_NC * dstate_NC.to(tl.float32), 0)
-    through_H = tl.sum(tl.reshape(through_C, (HB, P)), 1) * tl.exp(total_H)
 
     # A token reads itself, too.
     diagonal_TH = tl.broadcast_to(tl.load(diagonal + row + tokens)[:, None], (T, HB))
@@ -123,20 +150,57 @@ def input_backward_kernel(
     dx_TC = dinput_TC * per_column(step_TH, T, P, HB) + dy_TC * D_C[None, :]
     store(dconv + batch * L * X, dx_TC, tokens, X, L, c, 1, end_c)
 
-    # A token's decay is part of all that begin before it and end at it or behind.
-    A_H = -tl.exp(tl.load(A_log + heads, mask=heads < last, other=0.0).to(tl.float32))
-    da_TH = tl.cumsum(inside_TH, 0, reverse=True) + through_H[None, :]
-    da_TH += tl.cumsum(beginning_TH, 0) - beginning_TH
-    da_TH = tl.where(step_TH * A_H[None, :] > STRONGEST, da_TH, 0.0)
-    dstep_TH = per_head(dinput_TC * x_TC, T, P, HB) + da_TH * A_H[None, :]
-    raw_TH = load(packed + batch * packed_b + dt_at, tokens, packed_l, L, heads, 1, last).to(tl.float32)
-    raw_TH += tl.load(dt_bias + heads, mask=heads < last, other=0.0).to(tl.float32)[None, :]
-    draw_TH = tl.where((tokens < L)[:, None], dstep_TH * tl.sigmoid(raw_TH), 0.0)
-    store(dpacked + batch * packed_b + dt_at, draw_TH, tokens, packed_l, L, heads, 1, last)
     of_heads += (batch * tiles + tile) * 3 * H + heads
-    tl.store(of_heads, tl.sum(da_TH * step_TH, 0) * A_H, mask=heads < last)
     tl.store(of_heads + H, tl.sum(per_head(dy_TC * x_TC, T, P, HB), 0), mask=heads < last)
-    tl.store(of_heads + 2 * H, tl.sum(draw_TH, 0), mask=heads < last)
+    dinput_TH = per_head(dinput_TC * x_TC, T, P, HB)
+    if states is None:
+        # Decays wait for all tiles behind this one: see `training_conv_kernel`.
+        at = batch * H * padded
+        store(net + at, inside_TH - beginning_TH, tokens, 1, padded, heads, padded, last)
+        store(dinputs + at, dinput_TH, tokens, 1, padded, heads, padded, last)
+    else:
+        state_NC = load(states + offset, n, HB * P, N, column, 1, HB * P).to(tl.float32)
+        through_C = tl.sum(state_NC * dstate_NC.to(tl.float32), 0)
+        through_H = tl.sum(tl.reshape(through_C, (HB, P)), 1) * tl.exp(total_H)
+        # A token's decay is part of all that begin before it and end at it or behind.
+        da_TH = tl.cumsum(inside_TH, 0, reverse=True) + through_H[None, :]
+        da_TH += tl.cumsum(beginning_TH, 0) - beginning_TH
+        step_gradients(
+            packed + batch * packed_b + dt_at, dpacked + batch * packed_b + dt_at, of_heads, A_log, dt_bias,
+            da_TH, dinput_TH, step_TH, tokens, heads, last, L, H, packed_l,
+        )  # fmt: skip
+
+
+@triton.jit
+def _of_pair(
+    weighted, seen, step, cum, tile, other, L, H, row, row_seen, first, last, blocks, padded,
+    FROM_LATER: tl.constexpr, T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(T, T): gradients of the scores between a tile, its rows, and another; arguments as of the next."""
+    inner, column = tl.arange(0, T), tl.arange(0, HB * P)
+    tokens, others = tile * T + inner, other * T + inner
+    dscores_TT = tl.zeros((T, T), tl.float32)
+    for block in range(blocks):
+        heads, c = first + block * HB + tl.arange(0, HB), (first + block * HB) * P + column
+        between_H = tl.zeros((HB,), tl.float32)
+        for passed in range(tl.minimum(tile, other) + 1, tl.maximum(tile, other)):
+            between_H += tile_total(cum, heads, last, passed, padded, T)
+        cum_TH = load(cum, tokens, 1, padded, heads, padded, last)
+        cum_HT = load(cum, heads, padded, last, others, 1, padded)
+        if FROM_LATER:
+            total_H = tile_total(cum, heads, last, tile, padded, T)
+            here_TH = tl.exp(total_H[None, :] - cum_TH) * load(step, tokens, 1, padded, heads, padded, last)
+            there_HT = tl.exp(cum_HT + between_H[:, None])
+        else:
+            total_H = tile_total(cum, heads, last, other, padded, T)
+            here_TH = tl.exp(cum_TH + between_H[None, :])
+            there_HT = tl.exp(total_H[:, None] - cum_HT) * load(step, heads, padded, last, others, 1, padded)
+        t_TC = load(weighted, tokens, row, L, c, 1, last * P).to(tl.float32)
+        seen_CT = load(seen, c, 1, last * P, others, row_seen, L).to(tl.float32)
+        here_TC = t_TC * per_column(here_TH, T, P, HB)
+        dscores_TT += product(here_TC, seen_CT * per_row(there_HT, T, P, HB), DOT, PRECISION)
+    return dscores_TT
 
 
 @triton.jit
@@ -150,7 +214,7 @@ def _shared_gradient(
 
     Rows of `weighted` (L, row) are this tensor's tokens, of `seen` those at the other end: dy and x for C,
     where `other` is B and states those that enter; x and dy for B, where `other` is C and states the
-    gradients of those that leave.
+    gradients of those that leave. Without states scores of other tiles take their place.
     """
     inner, n, column = tl.arange(0, T), tl.arange(0, N), tl.arange(0, HB * P)
     tokens = tile * T + inner
@@ -182,39 +246,73 @@ def _shared_gradient(
                 own_TC = tl.where((column // P == head)[None, :], here_TC, 0.0)
                 decay_TT = own_decay(cum_TH, head, FROM_LATER, T, HB)
                 dscores_TT += product(own_TC, seen_CT, DOT, PRECISION) * decay_TT
-        at = states + (block * tiles + tile).to(tl.int64) * N * (HB * P)
-        state_CN = load(at, column, 1, HB * P, n, HB * P, N)
-        acc_TN += product(t_TC * per_column(outside_TH, T, P, HB), state_CN, DOT, PRECISION)
+        if states is not None:
+            at = states + (block * tiles + tile).to(tl.int64) * N * (HB * P)
+            state_CN = load(at, column, 1, HB * P, n, HB * P, N)
+            acc_TN += product(t_TC * per_column(outside_TH, T, P, HB), state_CN, DOT, PRECISION)
     # A token reads itself, too; what is not separable has zeros here already.
     first_T1, second_1T = inner[:, None], inner[None, :]
     inside = first_T1 <= second_1T if FROM_LATER else first_T1 >= second_1T
     dscores_TT = tl.where(inside, dscores_TT, 0.0)
     acc_TN += product(dscores_TT, load(other, tokens, X, L, n, 1, N), DOT, PRECISION)
+    if states is None:
+        if FROM_LATER:
+            start, stop = tile + 1, tiles
+        else:
+            start, stop = 0, tile
+        for pair in range(start, stop):
+            dpair_TT = _of_pair(
+                weighted, seen, step, cum, tile, pair, L, H, row, row_seen, first, last, blocks, padded,
+                FROM_LATER, T, P, HB, DOT, PRECISION,
+            )  # fmt: skip
+            others = pair * T + inner
+            acc_TN += product(dpair_TT, load(other, others, X, L, n, 1, N), DOT, PRECISION)
     store(out, acc_TN, tokens, X, L, n, 1, N)
 
 
 @triton.jit
-def shared_backward_kernel(
-    conv, step, cum, states, dy, dstates, dconv, L, H, HP, X, group_size, blocks, tiles, padded, SPAN,
-    T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
+def scan_backward_kernel(
+    packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
+    dpacked, dconv, of_heads, net, dinputs, L, H, HP, X, group_size, blocks, tiles, padded, packed_b,
+    packed_l, dt_at, SPAN, T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of B and C behind convolution and SiLU, to dconv. Grid: tiles, groups x (B, C), B."""
-    batch, group, tile = tl.program_id(2).to(tl.int64), tl.program_id(1) // 2, tl.program_id(0)
-    first, last = group * group_size, tl.minimum((group + 1) * group_size, H)
-    at = batch * L * X + HP + group * 2 * N
-    places = tl.num_programs(1) // 2 * blocks
-    of_group = (batch * places + group * blocks) * tiles * N * (HB * P)
-    step += batch * H * padded
-    cum += batch * H * padded
-    x, dy = conv + batch * L * X, dy + batch * L * HP
-    if tl.program_id(1) % 2 == 0:
-        _shared_gradient(
-            conv + at + N, dconv + at, x, dy, step, cum, dstates + of_group, tile, L, H, X, X, HP,
-            first, last, blocks, tiles, padded, SPAN, True, T, P, HB, N, DOT, PRECISION,
+    """Gradients of what the scan reads, behind convolution and SiLU: to dconv, dpacked and of_heads.
+
+    In the quadratic form, where states and dstates are None, steps and decays wait for what `net` and
+    `dinputs` (B, H, padded L) get: decays that end at each token less those that begin there, and gradients
+    of steps by the inputs.
+
+    Programs do one of three things, none of which waits for another. Grid: B and C of each group, which go
+    through all of its heads and so take longest, then places; tiles; B.
+    """
+    batch, task, tile = tl.program_id(2).to(tl.int64), tl.program_id(0), tl.program_id(1)
+    groups = tl.num_programs(0) // (blocks + 2)
+    places = groups * blocks
+    if task >= 2 * groups:
+        _input_gradients(
+            packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
+            dpacked, dconv, of_heads, net, dinputs, batch, task - 2 * groups, places, tile, L, H, HP, X,
+            group_size, blocks, tiles, padded, packed_b, packed_l, dt_at, SPAN, T, P, HB, N, DOT, PRECISION,
         )  # fmt: skip
     else:
-        _shared_gradient(
-            conv + at, dconv + at + N, dy, x, step, cum, states + of_group, tile, L, H, X, HP, X,
-            first, last, blocks, tiles, padded, SPAN, False, T, P, HB, N, DOT, PRECISION,
-        )  # fmt: skip
+        group = task // 2
+        first, last = group * group_size, tl.minimum((group + 1) * group_size, H)
+        at = batch * L * X + HP + group * 2 * N
+        leaving, entering = dstates, states
+        if states is not None:
+            of_group = (batch * places + group * blocks) * tiles * N * (HB * P)
+            leaving, entering = dstates + of_group, states + of_group
+        step += batch * H * padded
+        cum += batch * H * padded
+        x, dy = conv + batch * L * X, dy + batch * L * HP
+        if task % 2 == 0:
+            _shared_gradient(
+                conv + at + N, dconv + at, x, dy, step, cum, leaving, tile, L, H, X, X, HP,
+                first, last, blocks, tiles, padded, SPAN, True, T, P, HB, N, DOT, PRECISION,
+            )  # fmt: skip
+        else:
+            _shared_gradient(
+                conv + at, dconv + at + N, dy, x, step, cum, entering, tile, L, H, X, HP, X,
+                first, last, blocks, tiles, padded, SPAN, False, T, P, HB, N, DOT, PRECISION,
+            )  # fmt: skip

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .configs import LONGEST_QUADRATIC
+
 # Columns of a program, whole heads.
 COLUMNS = 64
 # Decays of a tile up to so many nats are split into a scale of rows and one of columns.
@@ -38,42 +40,36 @@ class TrainingConfig:
 
     Attributes:
         tile: T, tokens that are read and written at once: 16, 32 or 64.
+        longest_quadratic: tokens of the longest sequence in which each tile reads all before it by scores,
+            which are fewer bytes than the states between tiles of longer ones.
         span: the strongest decays of a tile, in nats, that are not computed for each pair of tokens.
         summed: tokens whose gradients of a convolution's taps are one partial sum.
         channels: of a program of the convolution's gradient.
-        rows: tokens of a program that scales rows.
         prepare: of convolution, decays and scores.
         states: of states and their gradients.
         scan: of the forward scan.
         gate_backward: of the gradients of z and of the scan.
-        input_backward: of the gradients of x and dt.
-        shared: of the gradients of B and C.
+        scan_backward: of the gradients of x, B, C and dt.
         conv: of the gradient of the convolution.
-        norm: of scaled rows, and of their gradient.
     """
 
     tile: int = 64
+    longest_quadratic: int = LONGEST_QUADRATIC
     span: float = SPAN
     summed: int = 64
     channels: int = 256
-    rows: int = 4
     prepare: LaunchConfig = LaunchConfig()
     states: LaunchConfig = LaunchConfig(num_stages=2)
     scan: LaunchConfig = LaunchConfig(num_warps=8)
     gate_backward: LaunchConfig = LaunchConfig(num_warps=8)
-    input_backward: LaunchConfig = LaunchConfig(num_warps=8)
-    shared: LaunchConfig = LaunchConfig(num_warps=8)
+    scan_backward: LaunchConfig = LaunchConfig(num_warps=8)
     conv: LaunchConfig = LaunchConfig(num_warps=2)
-    norm: LaunchConfig = LaunchConfig()
 
 
 def default_training_config(dtype: torch.dtype) -> TrainingConfig:
-    """The fixed choice for tokens of this type, made from what compilers say: not measured on a GPU."""
-    if dtype == torch.bfloat16:
-        # Two programs fit, and nothing is spilled.
-        two = LaunchConfig(num_warps=8, registers=128)
-        return TrainingConfig(scan=two, gate_backward=two)
+    """The fixed choice of tiles for tokens of this type, made from what compilers say: not measured on a GPU.
+
+    How each kernel is launched is the table's matter, see `chosen_configs.chosen_training_config`.
+    """
     # Operands of four bytes fill shared memory and registers twice as fast, products in three parts again.
-    if dtype == torch.float16:
-        return TrainingConfig(tile=32, gate_backward=LaunchConfig(num_warps=4))
-    return TrainingConfig(tile=16)
+    return TrainingConfig(tile={torch.bfloat16: 64, torch.float16: 32}.get(dtype, 16))

@@ -1,7 +1,13 @@
-"""The gradient of convolution and SiLU: each convolution is computed once, token by token."""
+"""The gradient of convolution and SiLU: each convolution is computed once, token by token.
+
+In the quadratic form the same launch ends what waits for all tiles: gradients of steps and of what belongs to
+heads, by what `training_backward_kernels` has left of each token.
+"""
 
 import triton
 import triton.language as tl
+
+from .training_parts import load, step_gradients
 
 
 @triton.jit
@@ -12,15 +18,49 @@ def _row(pointer, token, stride, limit, channel, X):
 
 
 @triton.jit
+def _end_steps(
+    raw, draw, net, dinputs, step, A_log, dt_bias, of_heads, first, L, H, padded, raw_b, raw_l,
+    T: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    """A decay is part of all that begin before its token and end at it or behind."""
+    batch, tile = tl.program_id(2).to(tl.int64), tl.program_id(1)
+    heads, inner = first + tl.arange(0, HEADS), tl.arange(0, T)
+    tokens, at = tile * T + inner, batch * H * padded
+    later_TH = tl.zeros((T, HEADS), tl.float32)
+    for other in range(tile + 1, tl.num_programs(1)):
+        later_TH += load(net + at, other * T + inner, 1, padded, heads, padded, H)
+    da_TH = tl.cumsum(load(net + at, tokens, 1, padded, heads, padded, H), 0, reverse=True)
+    da_TH += tl.sum(later_TH, 0)[None, :]
+    dinput_TH = load(dinputs + at, tokens, 1, padded, heads, padded, H)
+    step_TH = load(step + at, tokens, 1, padded, heads, padded, H)
+    of_heads += (batch * tl.num_programs(1) + tile) * 3 * H + heads
+    step_gradients(
+        raw + batch * raw_b, draw + batch * raw_b, of_heads, A_log, dt_bias, da_TH, dinput_TH, step_TH,
+        tokens, heads, H, L, H, raw_l,
+    )  # fmt: skip
+
+
+@triton.jit
 def conv_backward_kernel(
-    t, taps, bias, dout, dt, partial, L, X, t_b, t_l, taps_x, dout_b, dout_l,
-    SUMMED: tl.constexpr, CHANNELS: tl.constexpr,
+    t, taps, bias, dout, dt, partial, net, dinputs, step, A_log, dt_bias, of_heads,
+    L, X, H, padded, t_b, t_l, taps_x, dout_b, dout_l, channel_blocks,
+    SUMMED: tl.constexpr, CHANNELS: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
     """Of a convolution with 4 taps (X, 4): to dt, of t's strides, and partial (B, sums, 5, X): taps and bias.
 
     A program goes through SUMMED tokens and the 3 behind them, whose gradients it needs, and keeps in its
-    registers what the last tokens have left. Grid: blocks of channels, sums, B.
+    registers what the last tokens have left. If there is `net`, which in the quadratic form is given, further
+    programs have HEADS heads each, whose steps stand behind the channels. Grid: blocks of channels, then of
+    heads; sums; B.
     """
+    if net is not None:
+        block = tl.program_id(0) - channel_blocks
+        if block >= 0:
+            _end_steps(
+                t + X, dt + X, net, dinputs, step, A_log, dt_bias, of_heads, block * HEADS, L, H, padded,
+                t_b, t_l, SUMMED, HEADS,
+            )  # fmt: skip
+            return
     batch = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channel < X

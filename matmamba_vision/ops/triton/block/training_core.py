@@ -3,16 +3,18 @@
 | launch | forward |
 | --- | --- |
 | `prepare_kernel` | convolution and SiLU of x, B and C; steps, decays and scores of each tile |
-| `states_of_tiles_kernel` | the states that enter each tile |
+| `states_of_tiles_kernel` | the states that enter each tile, in longer sequences |
 | `scan_kernel` | outputs, skip, gate, sums of squares for the norm |
 
 | launch | backward |
 | --- | --- |
 | `gate_backward_kernel` | outputs again, gradients of z and of the scan |
-| `states_of_tiles_kernel` | the gradients of the states that leave each tile |
-| `input_backward_kernel` | gradients of x, dt and what belongs to heads |
-| `shared_backward_kernel` | gradients of B and C |
-| `conv_backward_kernel` | through the convolution |
+| `states_of_tiles_kernel` | the gradients of the states that leave each tile, in longer sequences |
+| `scan_backward_kernel` | gradients of x, B and C, dt and what belongs to heads |
+| `conv_backward_kernel` | through the convolution; in the quadratic form dt and decays, too |
+
+Short sequences take the quadratic form, in which each tile reads all before it by their scores, and decays
+wait for all tiles; in longer ones it reads a state.
 
 Backward reads what forward computed on its way: to compute it again would cost more traffic, and more
 launches. Where memory is short, blocks are computed again as a whole.
@@ -44,6 +46,8 @@ from .training_configs import COLUMNS, LaunchConfig, TrainingConfig, default_tra
 
 # Heads whose decays a program sums, channels of one that convolves, and states taken at once for scores.
 _HEADS, _CHANNELS, _CHUNK = 16, 64, 64
+# Heads whose steps a program ends.
+_ENDED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,21 @@ class _Sizes:
         return self.tiles * self.config.tile
 
     @property
+    def quadratic(self) -> bool:
+        """Whether each tile reads all before it, rather than a state."""
+        return self.length <= self.config.longest_quadratic
+
+    @property
+    def seen(self) -> int:
+        """Tokens of a row of scores."""
+        return self.padded if self.quadratic else self.config.tile
+
+    @property
+    def summed(self) -> int:
+        """Tokens whose gradients of a convolution's taps are one partial sum."""
+        return self.config.tile if self.quadratic else self.config.summed
+
+    @property
     def wide(self) -> torch.dtype:
         """The type of what outgrows float16's range."""
         return torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
@@ -134,9 +153,9 @@ class KeptScan(NamedTuple):
     Attributes:
         conv: (B, L, X) x, B and C behind convolution and SiLU.
         decays: (2, B, H, padded L) float32: steps, and running sums of dt A within each tile.
-        scores: (B, G, padded L, T).
+        scores: (B, G, padded L, T), or padded L instead of T in the quadratic form.
         diagonal: (B, G, padded L) float32.
-        states: (B, places, tiles, N, C) those that enter each tile.
+        states: (B, places, tiles, N, C) those that enter each tile; none in the quadratic form.
     """
 
     conv: Tensor
@@ -173,11 +192,12 @@ def sizes_of(
 def _outputs_of(packed: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, KeptScan]:
     """Gated outputs, sums of squares, and what is kept; all empty."""
     batch, groups, padded = sizes.batch, sizes.groups, sizes.padded
-    states = batch, sizes.places, sizes.tiles, sizes.state, sizes.columns
+    places = 0 if sizes.quadratic else sizes.places
+    states = batch, places, sizes.tiles, sizes.state, sizes.columns
     kept = KeptScan(
         conv=packed.new_empty(batch, sizes.length, sizes.convolved),
         decays=packed.new_empty(2, batch, sizes.heads, padded, dtype=torch.float32),
-        scores=packed.new_empty(batch, groups, padded, sizes.config.tile, dtype=sizes.wide),
+        scores=packed.new_empty(batch, groups, padded, sizes.seen, dtype=sizes.wide),
         diagonal=packed.new_empty(batch, groups, padded, dtype=torch.float32),
         states=packed.new_empty(states, dtype=sizes.wide),
     )
@@ -196,12 +216,12 @@ def core_forward(
     training_prepare_kernel.prepare_kernel[(sizes.tiles, tasks, sizes.batch)](
         packed, taps.contiguous(), conv_bias, dt_bias, A_log, *_read(kept), sizes.length, sizes.heads,
         sizes.inner, sizes.convolved, sizes.groups, head_blocks, sizes.padded, *packed.stride()[:2],
-        CHUNK=min(_CHUNK, sizes.state), HEADS=_HEADS, CHANNELS=_CHANNELS,
+        CHUNK=min(_CHUNK, sizes.state), HEADS=_HEADS, CHANNELS=_CHANNELS, QUADRATIC=sizes.quadratic,
         **sizes.options(sizes.config.prepare, by_columns=False),
     )  # fmt: skip
-    _through_tiles(sizes, kept, kept.conv, kept.states, 0)
+    states = None if sizes.quadratic else _through_tiles(sizes, kept, kept.conv, kept.states, 0)
     training_scan_kernels.scan_kernel[(sizes.places, sizes.tiles, sizes.batch)](
-        packed, *_read(kept), kept.states, D, gated, sums, *sizes.scan, *packed.stride()[:2],
+        packed, *_read(kept), states, D, gated, sums, *sizes.scan, *packed.stride()[:2],
         sizes.config.span, **sizes.options(sizes.config.scan),
     )  # fmt: skip
     return gated, sums, kept
@@ -219,28 +239,35 @@ def core_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Launches the backward; see `mixer_core_backward`."""
     config, dt_at = sizes.config, sizes.inner + sizes.convolved
-    dpacked, dy, dstates = torch.empty_like(packed), torch.empty_like(dgated), torch.empty_like(kept.states)
+    dpacked, dy = torch.empty_like(packed), torch.empty_like(dgated)
+    states = None if sizes.quadratic else kept.states
     dconv, ending = torch.empty_like(kept.conv, dtype=sizes.wide), torch.empty_like(kept.decays[0])
     grid, strides = (sizes.places, sizes.tiles, sizes.batch), packed.stride()[:2]
     training_backward_kernels.gate_backward_kernel[grid](
-        packed, *_read(kept), kept.states, dgated, dsums, D, dpacked, dy, ending, *sizes.scan, *strides,
+        packed, *_read(kept), states, dgated, dsums, D, dpacked, dy, ending, *sizes.scan, *strides,
         *dsums.stride(), config.span, **sizes.options(config.gate_backward),
     )  # fmt: skip
-    _through_tiles(sizes, kept, dy, dstates, sizes.state)
+    dstates = (
+        None if states is None else _through_tiles(sizes, kept, dy, torch.empty_like(states), sizes.state)
+    )
+    # Decays by token, and gradients of steps, that wait for all tiles.
+    waiting = tuple(torch.empty_like(kept.decays)) if sizes.quadratic else (None, None)
     of_heads = packed.new_empty(sizes.batch, sizes.tiles, 3, sizes.heads, dtype=torch.float32)
-    training_backward_kernels.input_backward_kernel[grid](
-        packed, *_read(kept), kept.states, dstates, dy, ending, A_log, D, dt_bias, dpacked, dconv, of_heads,
-        *sizes.scan, *strides, dt_at, config.span, **sizes.options(config.input_backward),
+    tasks = sizes.places + 2 * sizes.groups
+    training_backward_kernels.scan_backward_kernel[(tasks, sizes.tiles, sizes.batch)](
+        packed, *_read(kept), states, dstates, dy, ending, A_log, D, dt_bias, dpacked, dconv, of_heads,
+        *waiting, *sizes.scan, *strides, dt_at, config.span, **sizes.options(config.scan_backward),
     )  # fmt: skip
-    training_backward_kernels.shared_backward_kernel[(sizes.tiles, 2 * sizes.groups, sizes.batch)](
-        kept.conv, *kept.decays, kept.states, dy, dstates, dconv, *sizes.scan, config.span,
-        **sizes.options(config.shared),
-    )  # fmt: skip
-    return dpacked, _through_conv(sizes, packed, dpacked, dconv, taps, conv_bias), of_heads.sum((0, 1))
+    of_steps = *waiting, kept.decays[0], A_log, dt_bias, of_heads
+    return (
+        dpacked,
+        _through_conv(sizes, packed, dpacked, dconv, taps, conv_bias, of_steps),
+        of_heads.sum((0, 1)),
+    )
 
 
-def _through_tiles(sizes: _Sizes, kept: KeptScan, t: Tensor, states: Tensor, of_C: int) -> None:
-    """To `states` (B, places, tiles, N, C) those of x, or their gradients of dy.
+def _through_tiles(sizes: _Sizes, kept: KeptScan, t: Tensor, states: Tensor, of_C: int) -> Tensor:
+    """`states` (B, places, tiles, N, C), filled with those of x, or their gradients of dy.
 
     of_C: where C begins behind B, or 0 for B.
     """
@@ -248,20 +275,23 @@ def _through_tiles(sizes: _Sizes, kept: KeptScan, t: Tensor, states: Tensor, of_
         t, kept.conv[..., sizes.inner + of_C :], *kept.decays, states, *sizes.scan, t.shape[-1],
         LEAVING=of_C > 0, **sizes.options(sizes.config.states),
     )  # fmt: skip
+    return states
 
 
 def _through_conv(
-    sizes: _Sizes, packed: Tensor, dpacked: Tensor, dconv: Tensor, taps: Tensor, conv_bias: Tensor
-) -> Tensor:
+    sizes: _Sizes, packed: Tensor, dpacked: Tensor, dconv: Tensor, taps: Tensor, conv_bias: Tensor,
+    of_steps: tuple[Tensor | None, ...],
+) -> Tensor:  # fmt: skip
     """(5, X): gradients of 4 taps and the bias; those of what is convolved go to `dpacked`."""
-    config, X = sizes.config, sizes.convolved
+    config, X, summed = sizes.config, sizes.convolved, sizes.summed
     convolved = slice(sizes.inner, sizes.inner + X)
-    partial = packed.new_empty(sizes.batch, ceil(sizes.length / config.summed), 5, X, dtype=torch.float32)
-    grid = (ceil(X / config.channels), partial.shape[1], sizes.batch)
-    training_conv_kernel.conv_backward_kernel[grid](
-        packed[..., convolved], taps, conv_bias, dconv, dpacked[..., convolved], partial, sizes.length, X,
-        *packed.stride()[:2], taps.stride(0), *dconv.stride()[:2], SUMMED=config.summed,
-        CHANNELS=config.channels, **config.conv.options(),
+    partial = packed.new_empty(sizes.batch, ceil(sizes.length / summed), 5, X, dtype=torch.float32)
+    channels, heads = ceil(X / config.channels), ceil(sizes.heads / _ENDED) if sizes.quadratic else 0
+    training_conv_kernel.conv_backward_kernel[(channels + heads, partial.shape[1], sizes.batch)](
+        packed[..., convolved], taps, conv_bias, dconv, dpacked[..., convolved], partial, *of_steps,
+        sizes.length, X, sizes.heads, sizes.padded, *packed.stride()[:2], taps.stride(0),
+        *dconv.stride()[:2], channels, SUMMED=summed, CHANNELS=config.channels, HEADS=_ENDED,
+        **config.conv.options(),
     )  # fmt: skip
     return partial.sum((0, 1))
 

@@ -1,19 +1,19 @@
-"""A mixer in training: all of it, from normalised tokens to the update of the residual stream."""
+"""A mixer in training: all of it, from tokens to the update of the residual stream."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...step_weights import TypesOfStep, WidthOfStep
+from ...step_weights import WidthOfStep
 from .training_core import mixer_core
 from .training_norm import scale_rows
-from .training_packing import packed_once
+from .training_start import Started, packed_once, started, types_of
 
 
 def trained_mixer(
-    u_BLD: Tensor,
+    t_BLD: Tensor,
     z_ID: Tensor,
     x_ID: Tensor,
     shared_SD: Tensor,
@@ -31,11 +31,13 @@ def trained_mixer(
     group_size: int,
     epsilon: float,
     width: WidthOfStep | None = None,
+    before: nn.LayerNorm | None = None,
+    adds: bool = False,
 ) -> Tensor:
     """Mamba2's mixer (arXiv 2405.21060, section 7), two products and the kernels around them.
 
     Args:
-        u_BLD: normalised tokens.
+        t_BLD: normalised tokens, or those that are to be.
         z_ID: projection to the gate.
         x_ID: projection to the input.
         shared_SD: projections to B and C of each group, in turn.
@@ -52,21 +54,23 @@ def trained_mixer(
         group_size: consecutive heads that share B and C; no more than H.
         epsilon: of the norm.
         width: what was packed of these weights for all of a step, if anything.
+        before: normalises the tokens, where they are not yet.
+        adds: whether the update is added to the tokens; needs `before`.
 
     Returns:
         (B, L, D), of the type of the tokens, or that of autocast; with gradients for all tensors.
     """
-    device = u_BLD.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else u_BLD.dtype
-    # A gated output, which no norm has divided yet, can outgrow float16.
-    wide = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+    types = types_of(t_BLD)
     # The norm's weight is a factor of columns of the projection behind it, and a token's factor of its rows.
     parts = (z_ID, x_ID, shared_SD, dt_HD, out_DI, norm_I)
-    project_ED, folded_DI = packed_once(parts, TypesOfStep(dtype, wide), width)
-    with torch.autocast(device, enabled=False):
-        packed_BLE = F.linear(u_BLD.to(dtype), project_ED)
+    if before is None:
+        start = Started(None, t_BLD, *packed_once(parts, types, width))
+    else:
+        start = started(t_BLD, before, parts, types, width, adds)
+    with torch.autocast(t_BLD.device.type, enabled=False):
+        packed_BLE = F.linear(start.u.to(types.project), start.project)
         gated_BLI, sums = mixer_core(
             packed_BLE, taps_XK, conv_bias_X, dt_bias_H, A_log_H, D_H, head_dim, state, group_size
         )
-        out_BLD = F.linear(gated_BLI, folded_DI)
-        return scale_rows(out_BLD, sums, norm_I.numel(), epsilon, dtype)
+        out_BLD = F.linear(gated_BLI, start.folded)
+        return scale_rows(out_BLD, sums, start.stream, norm_I.numel(), epsilon, types.project)

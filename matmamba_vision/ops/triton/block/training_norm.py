@@ -9,54 +9,67 @@ import torch
 import triton
 from torch import Tensor
 
+from ..chosen import launch_of
+from ..conv_and_norm_kernels import shapes_of_rows
 from ..launch import on_device_of
 from . import training_norm_kernels
-from .training_configs import TrainingConfig, default_training_config
 
 
-def _options(t: Tensor, config: TrainingConfig) -> dict[str, int]:
-    return {"ROWS": config.rows, "BLOCK": triton.next_power_of_2(t.shape[-1])} | config.norm.options()
+def rows_options(kernel: str, dtype: torch.dtype, dim: int, device: torch.device) -> dict[str, int]:
+    """How a kernel of whole rows of D numbers is launched, for a block whose products take that type."""
+    return dict(launch_of(kernel, shapes_of_rows(dtype, dim), device))
 
 
 @on_device_of
 def rows_forward(
-    t: Tensor, sums: Tensor, width: int, epsilon: float, dtype: torch.dtype, config: TrainingConfig
+    t: Tensor,
+    sums: Tensor,
+    stream: Tensor | None,
+    width: int,
+    epsilon: float,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Launches the forward; see `scale_rows`."""
     batch, length, channels = t.shape
-    out = torch.empty_like(t, dtype=dtype)
-    training_norm_kernels.scale_rows_kernel[(ceil(length / config.rows), batch)](
-        t, sums, out, length, channels, sums.shape[1], width, epsilon, **_options(t, config)
+    out, options = (
+        torch.empty_like(t, dtype=dtype),
+        rows_options("scale_rows_kernel", dtype, channels, t.device),
     )
+    training_norm_kernels.scale_rows_kernel[(ceil(length / options["ROWS"]), batch)](
+        t, sums, stream, out, length, channels, sums.shape[1], width, epsilon, **options,
+        BLOCK=triton.next_power_of_2(channels),
+    )  # fmt: skip
     return out
 
 
 @on_device_of
-def rows_backward(
-    dout: Tensor, t: Tensor, sums: Tensor, width: int, epsilon: float, config: TrainingConfig
-) -> tuple[Tensor, Tensor]:
+def rows_backward(dout: Tensor, t: Tensor, sums: Tensor, width: int, epsilon: float) -> tuple[Tensor, Tensor]:
     """Launches the backward; see `scale_rows_backward`."""
     batch, length, channels = t.shape
     dt, dsums = torch.empty_like(t), torch.empty_like(sums[:, 0])
-    training_norm_kernels.scale_rows_backward_kernel[(ceil(length / config.rows), batch)](
+    options = rows_options("scale_rows_backward_kernel", dout.dtype, channels, t.device)
+    training_norm_kernels.scale_rows_backward_kernel[(ceil(length / options["ROWS"]), batch)](
         t, sums, dout, dt, dsums, length, channels, sums.shape[1], width, epsilon, *dout.stride()[:2],
-        **_options(t, config),
+        **options, BLOCK=triton.next_power_of_2(channels),
     )  # fmt: skip
     return dt, dsums
 
 
 @torch.library.custom_op("matmamba::scale_rows", mutates_args=())
-def scale_rows(t: Tensor, sums: Tensor, width: int, epsilon: float, dtype: torch.dtype) -> Tensor:
+def scale_rows(
+    t: Tensor, sums: Tensor, stream: Tensor | None, width: int, epsilon: float, dtype: torch.dtype
+) -> Tensor:
     """Tokens by the factors of their RMSNorm, which commute with the projection in between.
 
     Args:
         t: (B, L, D) projected tokens, contiguous.
         sums: (B, places, L) float32, contiguous: sums over places are sums of squares over `width` channels.
+        stream: (B, L, D), contiguous, to which they are added; None for none.
         width: channels of the norm.
         epsilon: added to the mean square.
         dtype: of the result.
     """
-    return rows_forward(t, sums, width, epsilon, dtype, default_training_config(t.dtype))
+    return rows_forward(t, sums, stream, width, epsilon, dtype)
 
 
 @torch.library.custom_op("matmamba::scale_rows_backward", mutates_args=())
@@ -65,11 +78,13 @@ def scale_rows_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of t, and of each of a token's sums (B, L)."""
     dout = dout if dout.stride(-1) == 1 else dout.contiguous()
-    return rows_backward(dout, t, sums, width, epsilon, default_training_config(t.dtype))
+    return rows_backward(dout, t, sums, width, epsilon)
 
 
 @scale_rows.register_fake
-def _scaled_shape(t: Tensor, sums: Tensor, width: int, epsilon: float, dtype: torch.dtype) -> Tensor:
+def _scaled_shape(
+    t: Tensor, sums: Tensor, stream: Tensor | None, width: int, epsilon: float, dtype: torch.dtype
+) -> Tensor:
     return torch.empty_like(t, dtype=dtype)
 
 
@@ -79,14 +94,16 @@ def _scaled_gradient_shapes(dout: Tensor, t: Tensor, sums: Tensor, *rest: Any) -
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    t, sums, ctx.width, ctx.epsilon, _ = inputs
+    t, sums, stream, ctx.width, ctx.epsilon, _ = inputs
+    ctx.stream_type = None if stream is None else stream.dtype
     ctx.save_for_backward(t, sums)
 
 
 def _gradients(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     t, sums = ctx.saved_tensors
     dt, dsums = scale_rows_backward(dout, t, sums, ctx.width, ctx.epsilon)
-    return dt, dsums[:, None].expand_as(sums), None, None, None
+    dstream = None if ctx.stream_type is None else dout.to(ctx.stream_type)
+    return dt, dsums[:, None].expand_as(sums), dstream, None, None, None
 
 
 scale_rows.register_autograd(_gradients, setup_context=_keep)

@@ -15,15 +15,17 @@ def _scale(sums, rows, L, places, width, epsilon):
 
 @triton.jit
 def scale_rows_kernel(
-    t, sums, out, L, D, places, width, epsilon, ROWS: tl.constexpr, BLOCK: tl.constexpr
+    t, sums, stream, out, L, D, places, width, epsilon, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """t (B, L, D) times each token's factor. Grid: blocks of tokens, B."""
+    """t (B, L, D) times each token's factor, added to the stream unless that is None. Grid: tokens, B."""
     batch = tl.program_id(1).to(tl.int64)
     rows, d = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK)
     scale = _scale(sums + batch * places * L, rows, L, places, width, epsilon)
     at = batch * L * D + rows[:, None] * D + d[None, :]
     inside = (rows < L)[:, None] & (d < D)[None, :]
     value = tl.load(t + at, mask=inside, other=0.0).to(tl.float32) * scale[:, None]
+    if stream is not None:
+        value += tl.load(stream + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
 
 

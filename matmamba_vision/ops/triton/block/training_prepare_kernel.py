@@ -36,23 +36,32 @@ def _convolved(t, taps, bias, tokens, channels, L, X, t_l):
 
 
 @triton.jit
-def _scores(
-    t, taps, bias, scores, diagonal, tile, first, L, X, t_l,
+def _scores_of_pair(
+    t, taps, bias, tokens, others, first, L, X, t_l,
     T: tl.constexpr, N: tl.constexpr, CHUNK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of a tile's own tokens; `first`: where B begins, behind which C stands. Both are convolved again."""
-    inner = tl.arange(0, T)
-    tokens = tile * T + inner
     acc_TT = tl.zeros((T, T), tl.float32)
     for start in range(0, N, CHUNK):
         n = first + start + tl.arange(0, CHUNK)
         C_TN = _convolved(t, taps, bias, tokens[:, None], (n + N)[None, :], L, X, t_l)
         # Computed as it is multiplied, and not transposed.
-        B_NT = _convolved(t, taps, bias, tokens[None, :], n[:, None], L, X, t_l)
+        B_NT = _convolved(t, taps, bias, others[None, :], n[:, None], L, X, t_l)
         acc_TT += product(C_TN, B_NT, DOT, PRECISION)
+    return acc_TT
+
+
+@triton.jit
+def _scores(
+    t, taps, bias, scores, diagonal, tile, first, L, X, t_l, seen,
+    T: tl.constexpr, N: tl.constexpr, CHUNK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Of a tile's own tokens; `first`: where B begins, behind which C stands. Both are convolved again."""
+    inner = tl.arange(0, T)
+    tokens = tile * T + inner
+    acc_TT = _scores_of_pair(t, taps, bias, tokens, tokens, first, L, X, t_l, T, N, CHUNK, DOT, PRECISION)
     tl.store(diagonal + tokens, tl.sum(tl.where(inner[:, None] == inner[None, :], acc_TT, 0.0), 1))
     acc_TT = tl.where(inner[:, None] > inner[None, :], acc_TT, 0.0)
-    tl.store(scores + tokens[:, None] * T + inner[None, :], acc_TT.to(scores.dtype.element_ty))
+    tl.store(scores + tokens[:, None] * seen + inner[None, :], acc_TT.to(scores.dtype.element_ty))
 
 
 @triton.jit
@@ -71,21 +80,33 @@ def prepare_kernel(
     packed, taps, bias, dt_bias, A_log, conv, step, cum, scores, diagonal,
     L, H, HP, X, groups, head_blocks, padded, packed_b, packed_l,
     T: tl.constexpr, N: tl.constexpr, CHUNK: tl.constexpr, HEADS: tl.constexpr, CHANNELS: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
+    QUADRATIC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Programs do one of three things, so that one launch does all of a tile.
 
     Grid: tiles; scores of each group, then steps and decays of HEADS heads each, then the convolution of
-    CHANNELS channels each; B.
+    CHANNELS channels each; B. QUADRATIC: scores with all tiles before, too.
     """
     batch, task, tile = tl.program_id(2).to(tl.int64), tl.program_id(1), tl.program_id(0)
     packed += batch * packed_b
     tokens = tile * T + tl.arange(0, T)
     if task < groups:
-        row = (batch * groups + task) * padded
+        row, first, packed = (batch * groups + task) * padded, HP + task * 2 * N, packed + HP
+        if QUADRATIC:
+            scores += row * padded
+            for other in range(tile):
+                others = other * T + tl.arange(0, T)
+                acc_TT = _scores_of_pair(
+                    packed, taps, bias, tokens, others, first, L, X, packed_l, T, N, CHUNK, DOT, PRECISION
+                )
+                at = scores + tokens[:, None] * padded + others[None, :]
+                tl.store(at, acc_TT.to(scores.dtype.element_ty))
+            scores, seen = scores + tile * T, padded
+        else:
+            scores, seen = scores + row * T, T
         _scores(
-            packed + HP, taps, bias, scores + row * T, diagonal + row, tile, HP + task * 2 * N, L, X,
-            packed_l, T, N, CHUNK, DOT, PRECISION,
+            packed, taps, bias, scores, diagonal + row, tile, first, L, X, packed_l, seen, T, N, CHUNK, DOT,
+            PRECISION,
         )  # fmt: skip
     elif task < groups + head_blocks:
         heads, at = (task - groups) * HEADS + tl.arange(0, HEADS), batch * H * padded

@@ -73,8 +73,8 @@ def scan_kernel(
     y_TC, _, _, _, _ = scan_outputs(
         conv + batch * L * X, step + batch * H * padded, cum + batch * H * padded,
         scores, diagonal, (batch * (places // blocks) + group) * padded,
-        states + ((batch * places + place) * tiles + tile) * N * (HB * P), D, tile, heads, c, last, L,
-        HP + group * 2 * N, X, padded, SPAN, T, P, HB, N, DOT, PRECISION,
+        states, (batch * places + place) * tiles + tile, D, tile, heads, c, last, L, HP + group * 2 * N, X,
+        padded, SPAN, T, P, HB, N, DOT, PRECISION,
     )  # fmt: skip
     z_TC = load(packed + batch * packed_b, tokens, packed_l, L, c, 1, last * P).to(tl.float32)
     g_TC = y_TC * z_TC * tl.sigmoid(z_TC)
