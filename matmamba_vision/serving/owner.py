@@ -46,8 +46,8 @@ class Owner:
             threads: that each batch is computed on; one that is alone takes those of all.
         """
         for number in range(workers):
-            given = {"args": (number, threads, workers * threads), "name": f"matmamba-worker-{number}"}
-            self._threads.append(threading.Thread(target=self._work, daemon=True, **given))
+            name, given = f"matmamba-worker-{number}", (number, threads, workers * threads)
+            self._threads.append(threading.Thread(target=self._work, args=given, name=name, daemon=True))
         for thread in self._threads:
             thread.start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from functools import cache
 from types import UnionType
@@ -46,8 +46,10 @@ def _wrong(kind: type[Any], values: Mapping[str, Any]) -> str:
     return next((f"{name} is {shown(values[name])}: it can be {in_words(hints[name])}" for name in bad), "")
 
 
-# To read them takes longer than to check the values of a strategy, of which each query makes one.
-_hints: Callable[[type[Any]], dict[str, Any]] = cache(get_type_hints)
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    # To read them takes longer than to check the values of a strategy, of which each query makes one.
+    return get_type_hints(kind)
 
 
 def _fits(value: Any, hint: Any) -> bool:
