@@ -41,7 +41,7 @@ def require_types(value: Any) -> None:
 
 def _wrong(kind: type[Any], values: Mapping[str, Any]) -> str:
     """Which value is not of the type that its field has, and which that is; "" if all are."""
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # types have a hash
     bad = (name for name, value in values.items() if not _fits(value, hints[name]))
     return next((f"{name} is {shown(values[name])}: it can be {in_words(hints[name])}" for name in bad), "")
 
