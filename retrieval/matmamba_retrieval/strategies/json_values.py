@@ -47,7 +47,7 @@ def _wrong(kind: type[Any], values: Mapping[str, Any]) -> str:
 
 
 # To read them takes longer than to check the values of a strategy, of which each query makes one.
-_hints: Callable[[type[Any]], dict[str, Any]] = cache(get_type_hints)
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def _fits(value: Any, hint: Any) -> bool:
