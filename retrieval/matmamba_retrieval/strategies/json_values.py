@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from functools import cache
 from types import UnionType
@@ -41,15 +41,13 @@ def require_types(value: Any) -> None:
 
 def _wrong(kind: type[Any], values: Mapping[str, Any]) -> str:
     """Which value is not of the type that its field has, and which that is; "" if all are."""
-    hints = _hints(kind)  # type: ignore[arg-type]  # types have a hash
+    hints = _hints(kind)
     bad = (name for name, value in values.items() if not _fits(value, hints[name]))
     return next((f"{name} is {shown(values[name])}: it can be {in_words(hints[name])}" for name in bad), "")
 
 
-@cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    # To read them takes longer than to check the values of a strategy, of which each query makes one.
-    return get_type_hints(kind)
+# To read them takes longer than to check the values of a strategy, of which each query makes one.
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def _fits(value: Any, hint: Any) -> bool:
