@@ -94,6 +94,11 @@ class Searching:
         start_seconds: of adding and building, whatever the number of rows.
         catalogue_bytes: a row of the catalogue on the disk.
         base_bytes: own memory of the process without a gallery.
+        exact_far_ms: a stored coordinate more, of those that the processor's cache does not hold.
+        cache_bytes: of that cache.
+        first_answer_seconds: of a command that asks once: imports, opening, the first query; it and the three
+            others are 0 where figures are from before they were measured.
+        first_answer_row_seconds: a row of the gallery that is opened for it.
     """
 
     call_ms: float
@@ -108,15 +113,24 @@ class Searching:
     start_seconds: float
     catalogue_bytes: float
     base_bytes: float
+    exact_far_ms: float = 0.0
+    cache_bytes: float = 0.0
+    first_answer_seconds: float = 0.0
+    first_answer_row_seconds: float = 0.0
 
     def exact(self, rows: float, dim: int) -> float:
         """Milliseconds of a query by exact search."""
-        return self.exact_call_ms + self.exact_ms * rows * dim
+        far = beyond(rows * dim, self.cache_bytes)
+        return self.exact_call_ms + self.exact_ms * rows * dim + self.exact_far_ms * far
 
     def shortlist(self, rows: float, prefix: int, effort: int, candidates: int | None = None) -> float:
         """Milliseconds of a query that looks into `effort` cells, and reranks."""
         more = 0 if candidates is None else candidates - self.candidates
         return self.call_ms + self.compared_ms * compared(rows, prefix, effort) + self.candidate_ms * more
+
+    def first_answer(self, rows: float) -> float:
+        """Seconds of one core of a command that asks once, by a stored vector."""
+        return self.first_answer_seconds + self.first_answer_row_seconds * rows
 
     def building(self, rows: float, prefix: int) -> float:
         """Seconds of building an index of cells, of one core, beside its start."""
@@ -133,6 +147,11 @@ class Searching:
     def disk(self, rows: float, dim: int, prefix: int, recipe: str) -> float:
         """Bytes of a gallery's folder."""
         return rows * (HALF * dim + self.catalogue_bytes) + index_bytes(rows, prefix, recipe)
+
+
+def beyond(coordinates: float, cache_bytes: float) -> float:
+    """Of stored coordinates that are read one after the other, those that a cache does not hold."""
+    return max(0.0, coordinates - cache_bytes / HALF)
 
 
 def building_work(rows: float, prefix: int) -> float:
@@ -243,6 +262,27 @@ def indexing_plan(wanted: Wanted, encoder: Encoder, machines: Machines, figures:
     }
 
 
+def energy(
+    indexing: Mapping[str, Any], images: float, core_watts: float | None, gpu_watts: float | None
+) -> dict[str, float] | None:
+    """Watt hours are hours times watts: joules of an image, and all of indexing.
+
+    Args:
+        indexing: of `indexing_plan`.
+        images: of it.
+        core_watts: of a busy core, measured where it is; None where it was not.
+        gpu_watts: of a busy GPU.
+
+    Returns:
+        None where the watts of something that works are not known.
+    """
+    hours = ((indexing["core_hours"], core_watts), (indexing["gpu_hours"], gpu_watts))
+    if any(watts is None for busy, watts in hours if busy):
+        return None
+    watt_hours = sum(busy * (watts or 0.0) for busy, watts in hours)
+    return {"kilowatt_hours": watt_hours / 1e3, "joules_an_image": 3600 * watt_hours / images}
+
+
 def stage_rates(wanted: Wanted, encoder: Encoder, machines: Machines, figures: Indexing) -> dict[str, float]:
     """Images a second that each stage of one machine can do."""
     speed = figures.speed(machines.cores)
@@ -291,9 +331,9 @@ def search_plan(wanted: Wanted, machines: Machines, figures: Searching) -> dict[
 
 
 def taken(kind: type[T], known: Mapping[str, Any]) -> T:
-    """A dataclass from what a file has of it, and perhaps more."""
+    """A dataclass from what a file has of it, and perhaps more; `TypeError` if it lacks what is needed."""
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: known[name] for name in names})
+    return kind(**{name: known[name] for name in names if name in known})
 
 
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:

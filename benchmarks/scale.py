@@ -7,12 +7,14 @@ vectors; decoding at two sizes), then the same public calls are made at 1, 2 and
 takes about 8 minutes and 3 GB of disk, in the folder for temporary files (TMPDIR).
 
 Rates of encoders are those that other benchmarks measured (latency_1_thread.json, photos.json, gpu.json).
-Nothing here measures watts: no file of results has any. Figures are core hours and GPU hours instead.
+Nothing here measures watts: figures are core hours and GPU hours. With the watts of your own machines,
+--core-watts and --gpu-watts, joules of an image and kilowatt hours follow from them.
 
 examples:
   python benchmarks/scale.py --predict --images 1e9
   python benchmarks/scale.py --predict --images 1e9 --width 1/8 --machines 20 --cores 64
   python benchmarks/scale.py --predict --images 1e8 --encoder matmamba_small_patch16_224 --gpus 8 --cores 96
+  python benchmarks/scale.py --predict --images 1e9 --width 1/8 --core-watts 6.5
   python benchmarks/scale.py --predict --images 1e8 --prefix 32 --dim 256 --queries 2000 --json
   python benchmarks/scale.py --quick --output small.json
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +31,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from capacity import Encoder, Indexing, Machines, Searching, Wanted, indexing_plan, search_plan, taken
+from capacity import Encoder, Indexing, Machines, Searching, Wanted, energy, indexing_plan, search_plan, taken
 
 RESULTS = Path(__file__).parent / "results"
 # By encoder: the file with what one image takes on one core, and how its rows are named.
@@ -95,6 +98,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     asked.add_argument("--memory-gb", type=float, default=256, help="of a machine")
     asked.add_argument("--read-mb", type=float, default=1000, help="MB a machine reads in a second")
     asked.add_argument("--random-reads", type=float, default=200_000, help="rows a disk finds in a second")
+    asked.add_argument("--core-watts", type=float, help="of a busy core of yours, with its share of the rest")
+    asked.add_argument("--gpu-watts", type=float, help="of a busy GPU of yours")
     options = parser.parse_args(arguments)
     if options.output is None and not options.quick:
         options.output = RESULTS / "scale.json"
@@ -111,6 +116,9 @@ def predicted(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("images", "edge", "dim", "prefix", "effort", "shortlist", "queries", "machines", "cores"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} {getattr(options, name)} is not at least 1")
+    for name in ("core_watts", "gpu_watts"):
+        if (watts := getattr(options, name)) is not None and not 0 < watts < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {watts:g} is not above 0")
     if options.prefix > options.dim:
         raise ValueError(f"--prefix {options.prefix} is longer than --dim {options.dim}")
     figures = json.loads(options.figures.read_text())["figures"]
@@ -139,9 +147,11 @@ def predicted(options: argparse.Namespace) -> dict[str, Any]:
         queries=options.queries,
         query_ms=query.decoded_ms + query.core_ms,
     )
+    made = indexing_plan(wanted, encoder, machines, taken(Indexing, figures["indexing"]))
     return {
         "asked": {**asdict(wanted), **asdict(machines), "encoder": options.encoder, "width": options.width},
-        "indexing": indexing_plan(wanted, encoder, machines, taken(Indexing, figures["indexing"])),
+        "indexing": made,
+        "energy": energy(made, wanted.images, options.core_watts, options.gpu_watts),
         "search": search_plan(wanted, machines, taken(Searching, figures["search"])),
     }
 
@@ -196,6 +206,16 @@ def file_bytes(figures: dict[str, Any], edge: int) -> float:
     return float(figures["decoding"]["bytes_per_pixel"]) * edge * edge
 
 
+def energy_in_words(energy: dict[str, float] | None) -> str:
+    """What indexing takes of a socket."""
+    if energy is None:
+        return "watts: not measured here; give those of your own: --core-watts, and --gpu-watts with GPUs"
+    return (
+        f"by the watts that you gave: {energy['joules_an_image']:.3g} J an image,"
+        f" {energy['kilowatt_hours']:,.1f} kWh of indexing"
+    )
+
+
 def in_words(said: dict[str, Any]) -> str:
     """A prediction as people read it."""
     asked, made, search = said["asked"], said["indexing"], said["search"]
@@ -225,7 +245,8 @@ def in_words(said: dict[str, Any]) -> str:
             f" bottleneck: {search['bottleneck']}; for {asked['queries']:,.0f} queries/s:"
             f" {search['copies_for_queries']} copies of all machines",
             "",
-            f"not measured: watts; assumed: {asked['read_bytes'] / 1e6:,.0f} MB/s read by a machine,"
+            energy_in_words(said["energy"]),
+            f"assumed: {asked['read_bytes'] / 1e6:,.0f} MB/s read by a machine,"
             f" {asked['random_reads']:,.0f} rows/s found on a disk; see docs/scale.md",
         )
     )

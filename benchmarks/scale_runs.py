@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from capacity import Indexing, Searching, building_work, compared, line, taken
+from capacity import Indexing, Searching, beyond, building_work, compared, line, taken
 from matmamba_datasets import eval_transform, open_images
 from matmamba_retrieval import Strategy
 from matmamba_vision import index, index_vectors, load_checkpoint, merge, open_gallery
@@ -30,14 +31,14 @@ __all__ = ["measured", "write_json"]
 
 CORES = 2  # that are measured: of this machine
 DIM, PREFIX, RECIPE, K = 256, 64, "ivfpq", 10
-SMALL_ROWS = 50_000  # the figures of search come from this gallery: below, start-up hides what a row takes
-# And from others so many times as large: the second has as many cells, and the third twice as many, which
-# tells what a row takes to index from what comparing it with centroids takes.
-TIMES = (1, 3, 4)
+# The figures of search come from these galleries. The first tells what takes a time of its own, whatever the
+# rows, the others what a row takes: two have as many cells, and the last twice as many, which tells what a
+# row takes to index from what comparing it with centroids takes.
+FITTED_ROWS = (1_000, 50_000, 150_000, 200_000)
 CHECKED_ROWS = (10_000, 100_000, 1_000_000)
 EFFORTS, EFFORT = (1, 4, 16, 64), 16
 LENGTHS, LENGTH = (50, 200, 800), 200
-QUERIES, EXACT_QUERIES = 200, 20
+QUERIES, EXACT_QUERIES, FIRST_ANSWERS = 200, 20, 3
 CALIBRATED, CHECKED_IMAGES = (200, 1000), 1600  # photos for the figures; photos of each check
 PHOTO_EDGE = 256
 # Decoding: the figures from the first and the last, held against the one between.
@@ -54,6 +55,7 @@ def measured(quick: bool, kept: dict[str, Any] | None = None) -> dict[str, Any]:
         kept: an earlier result, of which all but search is taken; None to measure all.
     """
     rows = (1_000, 2_000) if quick else CHECKED_ROWS
+    fitted = (500, 3_000, 9_000, 12_000) if quick else FITTED_ROWS
     images = ((8, 24), 32) if quick else (CALIBRATED, CHECKED_IMAGES)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -64,13 +66,12 @@ def measured(quick: bool, kept: dict[str, Any] | None = None) -> dict[str, Any]:
             decoding, figures = (kept["figures"][part] for part in ("decoding", "indexing"))
             decoded = [one for one in kept["checks"] if not one["case"].endswith(" rows")]
             indexed = []
-        search, searched = searching_of(folder, 3_000 if quick else SMALL_ROWS, rows)
+        search, searched = searching_of(folder, fitted, rows)
     return {
         "command": "benchmarks/scale.py" + " --quick" * quick + " --search-only" * (kept is not None),
         "settings": {
             "model": SHIPPED, "cores": CORES, "photo_edge": PHOTO_EDGE, "dim": DIM, "prefix": PREFIX,
-            "recipe": RECIPE, "effort": EFFORT, "shortlist": LENGTH, "k": K, "small_rows": SMALL_ROWS,
-            "times": list(TIMES),
+            "recipe": RECIPE, "effort": EFFORT, "shortlist": LENGTH, "k": K, "fitted_rows": list(fitted),
             "calibrated_images": list(images[0]), "rounds": 1 if quick else ROUNDS,
         },
         "figures": {"decoding": decoding, "indexing": figures, "search": search},
@@ -234,17 +235,14 @@ def encode_for(seconds: float) -> float:
 
 
 def searching_of(
-    folder: Path, small: int, checked: Sequence[int]
+    folder: Path, fitted: Sequence[int], checked: Sequence[int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The figures of search from small galleries, and others beside what follows from them."""
-    runs = [
-        in_fresh_process(gallery_run, str(folder / f"figures{times}"), times * small, times == 1)
-        for times in TIMES
-    ]
+    runs = [gallery_runs(folder / f"figures{rows}", rows, rows == fitted[1]) for rows in fitted]
     figures = search_figures(runs)
     model, checks = taken(Searching, figures), []
     for rows in checked:
-        found = in_fresh_process(gallery_run, str(folder / f"rows{rows}"), rows, False)
+        found = gallery_runs(folder / f"rows{rows}", rows, False)
         case = f"{rows:,} rows"
         short = model.shortlist(rows, PREFIX, EFFORT)
         checks += [
@@ -257,32 +255,69 @@ def searching_of(
                 model.adding(rows, PREFIX),
                 found["add_s"] + found["build_s"],
             ),
+            check(
+                "a command that asks once",
+                case,
+                "s of a core",
+                model.first_answer(rows),
+                found["first_answer_s"],
+            ),
             check("memory", case, "MB", model.memory(rows, PREFIX, RECIPE) / 1e6, found["own_bytes"] / 1e6),
             check("disk", case, "MB", model.disk(rows, DIM, PREFIX, RECIPE) / 1e6, found["disk_bytes"] / 1e6),
         ]
     return figures, checks
 
 
+def gallery_runs(folder: Path, rows: int, calibrate: bool) -> dict[str, Any]:
+    """What one process measures of a gallery that it makes, and then others that only ask it once."""
+    found = in_fresh_process(gallery_run, str(folder), rows, calibrate)
+    seconds = [first_answer(folder / "gallery") for _ in range(FIRST_ANSWERS)]
+    shutil.rmtree(folder)
+    return found | {"first_answer_s": float(np.median(seconds))}
+
+
+def first_answer(folder: Path) -> float:
+    """Seconds of the cores that a command takes which asks once, by a stored vector."""
+    words = ["search", "--gallery", str(folder), "--like", "0", "--k", str(K), "--json"]
+    words += ["--strategy", "shortlist", "--dim", str(PREFIX), "--shortlist", str(LENGTH)]
+    before = _children_seconds()
+    command = [sys.executable, "-m", "matmamba_vision", *words, "--threads", "1"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return _children_seconds() - before
+
+
 def search_figures(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What small galleries say of any; the first of them was asked in more ways."""
-    first, rows = runs[0], runs[0]["rows"]
+    """What small galleries say of any; one of them was asked in more ways."""
+    first = next(run for run in runs if "by_effort" in run)
+    rows = first["rows"]
     sizes = [float(run["rows"]) for run in runs]
     call, per_compared = line([compared(rows, PREFIX, e) for e in EFFORTS], first["by_effort"])
     _, candidate = line([float(length) for length in LENGTHS], first["by_length"])
-    exact_call, exact = line([size * DIM for size in sizes], [run["exact_ms"] for run in runs])
+    stored, cache = [size * DIM for size in sizes], cache_bytes()
+    works = [[1.0] * len(runs), stored, [beyond(one, cache) for one in stored]]
+    exact_call, exact, exact_far = parts(works, [run["exact_ms"] for run in runs])
+    answer_start, answer = line(sizes, [run["first_answer_s"] for run in runs])
     add_start, add = line(sizes, [run["add_s"] for run in runs])
-    works = [building_work(size, PREFIX) for size in sizes]
-    build_start, build_row, build = parts([[1.0] * len(runs), sizes, works], [run["build_s"] for run in runs])
+    works = [[1.0] * len(runs), sizes, [building_work(size, PREFIX) for size in sizes]]
+    build_start, build_row, build = parts(works, [run["build_s"] for run in runs])
     one = Searching(
-        call_ms=call, compared_ms=per_compared, exact_ms=exact, exact_call_ms=exact_call, candidates=LENGTH,
-        candidate_ms=candidate, add_seconds=add, start_seconds=add_start + build_start,
-        build_row_seconds=build_row, build_seconds=build, catalogue_bytes=0.0, base_bytes=0.0,
+        call_ms=call, compared_ms=per_compared, exact_ms=exact, exact_far_ms=exact_far, cache_bytes=cache,
+        exact_call_ms=exact_call, candidates=LENGTH, candidate_ms=candidate, add_seconds=add,
+        start_seconds=add_start + build_start, build_row_seconds=build_row, build_seconds=build,
+        first_answer_seconds=answer_start, first_answer_row_seconds=answer, catalogue_bytes=0.0,
+        base_bytes=0.0,
     )  # fmt: skip
     known = vars(one) | {
         "catalogue_bytes": (first["disk_bytes"] - one.disk(rows, DIM, PREFIX, RECIPE)) / rows,
         "base_bytes": first["own_bytes"] - one.memory(rows, PREFIX, RECIPE),
     }
     return dict(known)
+
+
+def cache_bytes() -> float:
+    """Of the largest cache of this processor; 0 where the system does not say."""
+    places = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max((1024.0 * int(place.read_text().strip().removesuffix("K")) for place in places), default=0.0)
 
 
 def parts(works: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
@@ -295,8 +330,8 @@ def parts(works: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[fl
     from scipy.optimize import nnls
 
     done = np.array(works).T
-    # Of one size, for rows and coordinates differ by millions.
-    largest = done.max(axis=0)
+    # Of one size, for rows and coordinates differ by millions; of what no run did, nothing is known: 0.
+    largest = np.maximum(done.max(axis=0), 1.0)
     found, _ = nnls(done / largest / np.array(seconds)[:, None], np.ones(len(seconds)))
     return [float(value) for value in found / largest]
 

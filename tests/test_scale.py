@@ -27,6 +27,8 @@ SEARCHING = Searching(
     call_ms=0.3,
     compared_ms=1e-6,
     exact_ms=3e-7,
+    exact_far_ms=1e-7,
+    cache_bytes=2.0**20,
     exact_call_ms=0.2,
     candidates=200,
     candidate_ms=1e-4,
@@ -34,6 +36,8 @@ SEARCHING = Searching(
     build_row_seconds=3e-5,
     build_seconds=1e-10,
     start_seconds=0.2,
+    first_answer_seconds=1.5,
+    first_answer_row_seconds=1e-7,
     catalogue_bytes=90.0,
     base_bytes=3e8,
 )
@@ -92,6 +96,7 @@ def test_a_larger_gallery_takes_no_less() -> None:
         lambda rows: SEARCHING.exact(rows, 256),
         lambda rows: SEARCHING.shortlist(rows, 64, 16),
         lambda rows: SEARCHING.adding(rows, 64),
+        SEARCHING.first_answer,
         lambda rows: SEARCHING.memory(rows, 64, "ivfpq"),
         lambda rows: SEARCHING.disk(rows, 256, 64, "ivfpq"),
     )
@@ -103,13 +108,16 @@ def test_a_larger_gallery_takes_no_less() -> None:
 
 def test_what_a_row_takes_is_told_from_what_its_comparisons_take() -> None:
     """By the sizes of the runs, whose numbers of cells do not grow alike."""
-    sizes = [float(times * scale_runs.SMALL_ROWS) for times in scale_runs.TIMES]
+    sizes = [float(size) for size in scale_runs.FITTED_ROWS]
     known = replace(SEARCHING, build_row_seconds=3e-5, build_seconds=2e-10)
     seconds = [1.5 + known.building(size, 64) for size in sizes]
-    works = [[1.0] * 3, sizes, [capacity.building_work(size, 64) for size in sizes]]
+    works = [[1.0] * 4, sizes, [capacity.building_work(size, 64) for size in sizes]]
     assert scale_runs.parts(works, seconds) == pytest.approx([1.5, 3e-5, 2e-10], rel=1e-6)
+    # What no run did takes nothing.
+    none = [*works, [0.0] * 4]
+    assert scale_runs.parts(none, seconds) == pytest.approx([1.5, 3e-5, 2e-10, 0.0], rel=1e-6)
     # Noise makes nothing take less than no time.
-    assert min(scale_runs.parts(works, [5.0, 5.0, 4.0])) >= 0
+    assert min(scale_runs.parts(works, [5.0, 5.0, 5.0, 4.0])) >= 0
 
 
 def test_search_alone_leaves_the_rest_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +132,12 @@ def test_search_alone_leaves_the_rest_as_it_was(monkeypatch: pytest.MonkeyPatch)
 def test_a_shortlist_grows_like_the_square_root_and_exact_search_with_the_rows() -> None:
     rows = 2**20
     assert capacity.compared(4 * rows, 64, 16) == 2 * capacity.compared(rows, 64, 16)
-    free = replace(SEARCHING, exact_call_ms=0.0)
+    free = replace(SEARCHING, exact_call_ms=0.0, cache_bytes=0.0)
     assert free.exact(2e6, 256) == pytest.approx(2 * free.exact(1e6, 256))
+    # 2,048 rows of 512 bytes are in the cache of 1 MiB; of the next 2,048, each coordinate takes more.
+    cached = replace(SEARCHING, exact_call_ms=0.0)
+    assert cached.exact(2048, 256) == pytest.approx(2048 * 256 * 3e-7)
+    assert cached.exact(4096, 256) == pytest.approx(2 * 2048 * 256 * 3e-7 + 2048 * 256 * 1e-7)
     assert SEARCHING.shortlist(1e6, 64, 16, 300) - SEARCHING.shortlist(1e6, 64, 16) == pytest.approx(1e-2)
     # All cells: no more than all rows.
     assert capacity.compared(1e4, 64, 10**9) == capacity.compared(1e4, 64, 64)
@@ -221,7 +233,22 @@ def test_predictions_are_said(figures: Path, capsys: pytest.CaptureFixture[str])
         else:
             assert "core hours" in said
             assert "the bottleneck:" in said
-            assert "not measured: watts" in said
+            assert ("not measured here" in said) != ("--core-watts" in words)
+
+
+def test_energy_is_hours_times_watts() -> None:
+    """10 ms of a core of 6 W are 60 mJ an image; a GPU of 700 W that does 8,000 a second takes 87.5 mJ."""
+    plan = indexing_plan(WANTED, ENCODER, MACHINES, INDEXING)
+    found = capacity.energy(plan, 1e8, 6.0, None)
+    assert found is not None
+    assert found["joules_an_image"] == pytest.approx(0.060)
+    assert found["kilowatt_hours"] == pytest.approx(1e8 * 0.060 / 3.6e6)
+    assert capacity.energy(plan, 1e8, None, 700.0) is None
+    with_gpus = indexing_plan(WANTED, ENCODER, replace(MACHINES, gpus=1), INDEXING)
+    assert capacity.energy(with_gpus, 1e8, 6.0, None) is None
+    found = capacity.energy(with_gpus, 1e8, 6.0, 700.0)
+    assert found is not None
+    assert found["joules_an_image"] == pytest.approx(0.002 * 6 + 700 / 8000)
 
 
 def test_a_narrower_encoder_is_cheaper(figures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +268,8 @@ def test_a_narrower_encoder_is_cheaper(figures: Path, capsys: pytest.CaptureFixt
         (["--width", "1/3"], "was not measured at width 1/3"),
         (["--prefix", "512"], "--prefix 512 is longer than --dim 256"),
         (["--gpus", "1"], "was not measured on a GPU"),
+        (["--core-watts", "-3"], "--core-watts -3 is not above 0"),
+        (["--gpu-watts", "inf"], "--gpu-watts inf is not above 0"),
         (["--figures", "nowhere.json"], "nowhere.json"),
     ],
 )
