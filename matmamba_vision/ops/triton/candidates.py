@@ -193,7 +193,7 @@ def _shared_gradients(shapes: Shapes) -> Rows:
     if _fills(shapes) or shapes.dtype == "bfloat16":
         return _scan(shapes)
     if shapes.dtype == "tf32":
-        return _products(shapes, (8, 1), ())
+        return _products(shapes, (4, 1) if shapes.head_dim > 16 else (8, 1), ())
     if shapes.dtype == "float16":
         return _products(shapes, (4, 2), PAIRS if shapes.state_dim >= 64 else ((4, 1),))
     if shapes.head_dim > 16:
