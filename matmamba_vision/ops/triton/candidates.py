@@ -193,7 +193,7 @@ def _shared_gradients(shapes: Shapes) -> Rows:
     if _fills(shapes) or shapes.dtype == "bfloat16":
         return _scan(shapes)
     if shapes.dtype == "tf32":
-        return _products(shapes, (8, 1), ())
+        return _products(shapes, (4, 1) if shapes.head_dim > 16 else (8, 1), ())
     if shapes.dtype == "float16":
         return _products(shapes, (4, 2), PAIRS if shapes.state_dim >= 64 else ((4, 1),))
     if shapes.head_dim > 16:
@@ -300,6 +300,8 @@ def _is_short(shapes: Shapes) -> bool:
 
 def _prepare(shapes: Shapes) -> Rows:
     """Scores of all pairs of tiles take more threads, but for tiles of float16."""
+    if _is_short(shapes) and shapes.dtype == "tf32":
+        return _on_tensor_cores((4, 2), ())
     if _is_short(shapes) and shapes.dtype != "float16":
         return _on_tensor_cores((8, 1), ((8, 2),))
     return _on_tensor_cores((4, 1), ((8, 1),))
@@ -333,9 +335,10 @@ def _gate_backward(shapes: Shapes) -> Rows:
 
 
 def _scan_backward(shapes: Shapes) -> Rows:
-    """Small tiles as TF32 leave nothing to eight warps; four warps of anything else spill."""
-    if _is_short(shapes) and shapes.dtype == "tf32":
-        return _on_tensor_cores((4, 1), ())
+    """What does not spill of small tiles as TF32 depends on the heads; four warps of anything else spill."""
+    if shapes.dtype == "tf32":
+        wide = (shapes.head_dim, shapes.state_dim, shapes.gpu) == (64, 64, OTHERS)
+        return _on_tensor_cores((4, 1) if _is_short(shapes) != wide else (8, 1), ())
     return _on_tensor_cores((8, 1), EIGHT_WARPS)
 
 
