@@ -55,6 +55,10 @@ class PublishedMixer(nn.Module):
         y_BLI = between(packed, kernel, bias, *rest, self.norm_weight[:inner])
         return F.linear(y_BLI, self.out_proj_weight[:, :inner])
 
+    def takes_norm(self, *_: object) -> bool:
+        """It leaves norm and residual add to the block, as the published model does."""
+        return False
+
     def normalised(self, x_BLD: Tensor, norm: nn.LayerNorm) -> Tensor:
         """What `norm` makes of tokens, by PyTorch, as in the published model."""
         result: Tensor = norm(x_BLD)

@@ -258,6 +258,7 @@ class Mixer(Nested):
     of_groups = _OF_GROUPS
     norm: Tensor
     in_BC: Tensor
+    in_x: Tensor
     conv_x: Tensor
 
     def __init__(

@@ -205,13 +205,14 @@ def test_the_code_of_a_row_is_of_all_that_is_compiled_for_it(monkeypatch: pytest
     )
     code = kernel_sources.code_of([job])
     assert code == kernel_sources.code_of([replace(job, options=job.options | {"arch": "sm80"})])
-    for changed in (
+    changes: tuple[dict[str, Any], ...] = (
         {"signature": {"x": "*fp16"}},
         {"constants": {(1,): 32}},
         {"attributes": {}},
         {"options": job.options | {"num_warps": 8}},
         {"module": "matmamba_vision.ops.triton.block.norm_residual_kernel", "kernel": "norm_residual_kernel"},
-    ):
+    )
+    for changed in changes:
         assert code != kernel_sources.code_of([replace(job, **changed)])
     parts, functions = import_module("matmamba_vision.ops.triton.block.tile_parts"), dict[str, str]()
     kernel_sources._collect(import_module(job.module).scan_state_kernel, functions)

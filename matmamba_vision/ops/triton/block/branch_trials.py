@@ -106,7 +106,7 @@ def _prepare_end(
     if not backward:
         return TrialInputs(
             work=lambda: (rows_forward(update, sums, stream, inner, EPSILON, dtype),),
-            expected=lambda: _ended(*(tensor.double() for tensor in (update, sums, stream)), inner=inner),
+            expected=lambda: _ended(update.double(), sums.double(), stream.double(), inner),
         )
 
     def expected() -> Sequence[Tensor]:
