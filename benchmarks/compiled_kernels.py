@@ -294,8 +294,8 @@ def some_trials(gpu: int) -> list[trials.KernelTrial]:
 def compiled(
     options: argparse.Namespace,
     section: Section,
-    known: Sequence[Mapping[str, Any]] = (),
-    before: Sequence[Mapping[str, Any]] = (),
+    known: Sequence[dict[str, Any]] = (),
+    before: Sequence[dict[str, Any]] = (),
 ) -> Recorded:
     """For each row that is not known what the compiler made of it, and what is wrong with that.
 
