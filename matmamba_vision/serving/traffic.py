@@ -32,19 +32,28 @@ class Traffic:
     def answered(self, ms: float, in_time: bool, width: str) -> None:
         """A request was answered."""
         with self._counting:
-            self._answered.append((self._clock(), ms, in_time, width))
+            self._forget(now := self._clock())
+            self._answered.append((now, ms, in_time, width))
 
     def shed(self) -> None:
         """A request was sent away."""
         with self._counting:
-            self._shed.append(self._clock())
+            self._forget(now := self._clock())
+            self._shed.append(now)
+
+    def _forget(self, now: float) -> None:
+        """Drop what is older than the last minute: memory is that of a minute, however long it serves."""
+        while self._answered and self._answered[0][0] < now - SPAN:
+            self._answered.popleft()
+        while self._shed and self._shed[0] < now - SPAN:
+            self._shed.popleft()
 
     def to_dict(self) -> dict[str, Any]:
         """What `GET /v1/status` says of the last minute; None where there was nothing."""
         now = self._clock()
         with self._counting:
-            answered = [one for one in self._answered if one[0] >= now - SPAN]
-            shed = sum(when >= now - SPAN for when in self._shed)
+            self._forget(now)
+            answered, shed = list(self._answered), len(self._shed)
         ms = np.array([one[1] for one in answered])
         p50, p95, p99 = (float(np.percentile(ms, p)) if len(ms) else None for p in (50, 95, 99))
         widths = Counter(one[3] for one in answered if one[3])
