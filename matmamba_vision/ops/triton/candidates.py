@@ -299,11 +299,14 @@ def _is_short(shapes: Shapes) -> bool:
 
 
 def _prepare(shapes: Shapes) -> Rows:
-    """Scores of all pairs of tiles take more threads, but for tiles of float16."""
+    """Scores of all pairs of tiles take more threads, but for tiles of float16 with large states."""
+    hopper = shapes.gpu == HOPPER
     if _is_short(shapes) and shapes.dtype == "tf32":
-        return _on_tensor_cores((4, 2), ())
+        return _on_tensor_cores((4, 2) if hopper or shapes.state_dim <= 64 else (8, 1), ())
+    if _is_short(shapes) and shapes.dtype == "float16" and not hopper:
+        return _on_tensor_cores((4, 1) if shapes.state_dim > 64 else (8, 1), ())
     if _is_short(shapes) and shapes.dtype != "float16":
-        return _on_tensor_cores((8, 1), ((8, 2),))
+        return _on_tensor_cores((8, 1), ((8, 2),) if hopper or shapes.dtype != "bfloat16" else ())
     return _on_tensor_cores((4, 1), ((8, 1),))
 
 
@@ -329,16 +332,22 @@ def _two_programs(shapes: Shapes) -> Rows:
 
 def _gate_backward(shapes: Shapes) -> Rows:
     """As TF32 eight warps spill."""
+    if _is_short(shapes) and (shapes.dtype, shapes.head_dim, shapes.gpu) == ("float16", 16, OTHERS):
+        return _on_tensor_cores((4, 2), ())
     if shapes.dtype in AS_TF32:
         return _on_tensor_cores((4, 1), ((4, 2),))
     return _two_programs(shapes)
 
 
 def _scan_backward(shapes: Shapes) -> Rows:
-    """What does not spill of small tiles as TF32 depends on the heads; four warps of anything else spill."""
+    """What does not spill as TF32, or of float16 elsewhere than on Hopper's, depends on the heads."""
     if shapes.dtype == "tf32":
         wide = (shapes.head_dim, shapes.state_dim, shapes.gpu) == (64, 64, OTHERS)
         return _on_tensor_cores((4, 1) if _is_short(shapes) != wide else (8, 1), ())
+    if _is_short(shapes) and (shapes.dtype, shapes.gpu) == ("float16", OTHERS):
+        # More warps have a copy each of operands that they share, which wide heads leave no room for.
+        copies = shapes.head_dim == 16 or (shapes.head_dim, shapes.state_dim) in OF_MODELS
+        return _on_tensor_cores((8, 2) if copies else (4, 1), ())
     return _on_tensor_cores((8, 1), EIGHT_WARPS)
 
 
@@ -348,7 +357,23 @@ def _by_warps_unstaged(*warps: int) -> Callable[[Shapes], Rows]:
 
 def _rows_of_stream(shapes: Shapes) -> Rows:
     """Tokens that a program has at once."""
-    return tuple(Launch(constants={"ROWS": rows}, warps=4, stages=1) for rows in (4, 2, 1))
+    return _at_once(4, 2, 1)
+
+
+def _rows_of_start(shapes: Shapes) -> Rows:
+    """Many channels of halves spill in small tiles, those of float32 in large ones."""
+    if shapes.dtype == "float32":
+        return _at_once(2, 1) if shapes.channels == 512 else _at_once(4, 2, 1)
+    return _at_once(4) if shapes.channels >= 1024 else _at_once(4, 2, 1)
+
+
+def _rows_of_start_backward(shapes: Shapes) -> Rows:
+    """One token at once spills in bfloat16."""
+    return _at_once(4, 2) if shapes.dtype == "bfloat16" else _at_once(4, 2, 1)
+
+
+def _at_once(*tokens: int) -> Rows:
+    return tuple(Launch(constants={"ROWS": rows}, warps=4, stages=1) for rows in tokens)
 
 
 TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
@@ -377,8 +402,8 @@ TABLE: Mapping[str, Callable[[Shapes], Rows]] = MappingProxyType(
         "gate_backward_kernel": _gate_backward,
         "scan_backward_kernel": _scan_backward,
         "conv_backward_kernel": _by_warps_unstaged(2, 4, 8),
-        "start_kernel": _rows_of_stream,
-        "start_backward_kernel": _rows_of_stream,
+        "start_kernel": _rows_of_start,
+        "start_backward_kernel": _rows_of_start_backward,
         "scale_rows_kernel": _rows_of_stream,
         "scale_rows_backward_kernel": _rows_of_stream,
     }
