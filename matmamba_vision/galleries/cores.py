@@ -30,7 +30,7 @@ def products_on(threads: int) -> threadpool_limits:
     """Let NumPy's matrix products take so many threads, in all of this process.
 
     A thread that has helped with a product spins for tens of milliseconds, ready for the next one: where
-    others have the core to themselves it costs nothing, where requests share the cores it costs half of them.
+    the core has nothing else to do it costs nothing, where requests share the cores it takes one from them.
 
     Returns:
         What was limited: at the end of its block, or by `restore_original_limits`, all is as it was.
