@@ -29,7 +29,7 @@ def compute_on(threads: int) -> None:
 def products_on(threads: int) -> threadpool_limits:
     """Let NumPy's matrix products take so many threads, in all of this process.
 
-    A thread that has helped with a product spins for tens of milliseconds, ready for the next one: where
+    A thread that has helped with a product spins for a while, ready for the next one: where
     the core has nothing else to do it costs nothing, where requests share the cores it takes one from them.
 
     Returns:
