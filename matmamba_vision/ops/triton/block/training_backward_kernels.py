@@ -69,10 +69,14 @@ def gate_backward_kernel(
 
 @triton.jit
 def _later_tiles(
-    dy, cum, scores, tile, heads, c, last, L, HP, tiles, padded,
+    dy, cum, scores, crossing, weighted_TC, tile, heads, c, last, L, HP, tiles, padded,
     T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """(T, C): gradients of a tile's inputs by all tiles behind it, as decays have left them where it ends."""
+    """(T, C): gradients of a tile's inputs by all tiles behind it, as decays have left them where it ends.
+
+    weighted_TC: the inputs, as decays have left them there. crossing (H, tiles, tiles) gets what they and the
+    gradients of a tile and all behind it make together, but for the decays of the tiles between.
+    """
     inner = tl.arange(0, T)
     acc = tl.zeros((T, HB * P), tl.float32)
     for count in range(tiles - 1 - tile):
@@ -84,13 +88,15 @@ def _later_tiles(
         total_C = tl.load(cum + c // P * padded + other * T + T - 1, mask=c < last * P, other=0.0)
         scores_TT = load(scores, tile * T + inner, 1, padded, tokens, padded, padded)
         acc = acc * tl.exp(total_C)[None, :] + product(scores_TT, dy_TC, DOT, PRECISION)
+        crossing_H = tl.sum(tl.reshape(tl.sum(weighted_TC * acc, 0), (HB, P)), 1)
+        tl.store(crossing + (heads * tiles + tile) * tiles + other, crossing_H, mask=heads < last)
     return acc
 
 
 @triton.jit
 def _input_gradients(
     packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
-    dpacked, dconv, of_heads, net, dinputs, batch, place, places, tile, L, H, HP, X, group_size, blocks,
+    dpacked, dconv, of_heads, dlogs, dinputs, crossing, batch, place, places, tile, L, H, HP, X, group_size, blocks,
     tiles, padded, packed_b, packed_l, dt_at, SPAN,
     T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -128,18 +134,18 @@ def _input_gradients(
     inside_TH -= per_head(own_TC * back_TC, T, P, HB)
 
     # To behind the tile.
+    left_TH = tl.exp(total_H[None, :] - cum_TH)
+    weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT).to(tl.float32)
     offset = ((batch * places + place) * tiles + tile) * N * (HB * P)
     if states is None:
         ahead_TC = _later_tiles(
-            dy + batch * L * HP, cum, scores + row * padded, tile, heads, c, last, L, HP, tiles, padded,
-            T, P, HB, DOT, PRECISION,
+            dy + batch * L * HP, cum, scores + row * padded, crossing + batch * H * tiles * tiles, weighted_TC,
+            tile, heads, c, last, L, HP, tiles, padded, T, P, HB, DOT, PRECISION,
         )  # fmt: skip
     else:
         dstate_NC = load(dstates + offset, n, HB * P, N, column, 1, HB * P)
         B_TN = load(conv + HP + group * 2 * N, tokens, X, L, n, 1, N)
         ahead_TC = product(B_TN, dstate_NC, DOT, PRECISION)
-    left_TH = tl.exp(total_H[None, :] - cum_TH)
-    weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT).to(tl.float32)
     beginning_TH = per_head(weighted_TC * ahead_TC, T, P, HB)
 
     # A token reads itself, too.
@@ -153,18 +159,18 @@ def _input_gradients(
     of_heads += (batch * tiles + tile) * 3 * H + heads
     tl.store(of_heads + H, tl.sum(per_head(dy_TC * x_TC, T, P, HB), 0), mask=heads < last)
     dinput_TH = per_head(dinput_TC * x_TC, T, P, HB)
+    # A token's decay is part of all that begin before it and end at it or behind.
+    da_TH = tl.cumsum(inside_TH, 0, reverse=True) + tl.cumsum(beginning_TH, 0) - beginning_TH
     if states is None:
-        # Decays wait for all tiles behind this one: see `training_conv_kernel`.
+        # Those that begin before the tile and end behind it wait: see `training_conv_kernel`.
         at = batch * H * padded
-        store(net + at, inside_TH - beginning_TH, tokens, 1, padded, heads, padded, last)
+        store(dlogs + at, da_TH, tokens, 1, padded, heads, padded, last)
         store(dinputs + at, dinput_TH, tokens, 1, padded, heads, padded, last)
     else:
         state_NC = load(states + offset, n, HB * P, N, column, 1, HB * P).to(tl.float32)
         through_C = tl.sum(state_NC * dstate_NC.to(tl.float32), 0)
         through_H = tl.sum(tl.reshape(through_C, (HB, P)), 1) * tl.exp(total_H)
-        # A token's decay is part of all that begin before it and end at it or behind.
-        da_TH = tl.cumsum(inside_TH, 0, reverse=True) + through_H[None, :]
-        da_TH += tl.cumsum(beginning_TH, 0) - beginning_TH
+        da_TH += through_H[None, :]
         step_gradients(
             packed + batch * packed_b + dt_at, dpacked + batch * packed_b + dt_at, of_heads, A_log, dt_bias,
             da_TH, dinput_TH, step_TH, tokens, heads, last, L, H, packed_l,
@@ -273,15 +279,15 @@ def _shared_gradient(
 @triton.jit
 def scan_backward_kernel(
     packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
-    dpacked, dconv, of_heads, net, dinputs, L, H, HP, X, group_size, blocks, tiles, padded, packed_b,
-    packed_l, dt_at, SPAN, T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
+    dpacked, dconv, of_heads, dlogs, dinputs, crossing, L, H, HP, X, group_size, blocks, tiles, padded,
+    packed_b, packed_l, dt_at, SPAN, T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of what the scan reads, behind convolution and SiLU: to dconv, dpacked and of_heads.
 
-    In the quadratic form, where states and dstates are None, steps and decays wait for what `net` and
-    `dinputs` (B, H, padded L) get: decays that end at each token less those that begin there, and gradients
-    of steps by the inputs.
+    In the quadratic form, where states and dstates are None, steps wait for what goes through whole tiles:
+    `dlogs` and `dinputs` (B, H, padded L) get the other gradients of log decays, and those of steps by the
+    inputs, and `crossing` (B, H, tiles, tiles) what begins in one tile and ends in another or behind it.
 
     Programs do one of three things, none of which waits for another. Grid: B and C of each group, which go
     through all of its heads and so take longest, then places; tiles; B.
@@ -292,7 +298,7 @@ def scan_backward_kernel(
     if task >= 2 * groups:
         _input_gradients(
             packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
-            dpacked, dconv, of_heads, net, dinputs, batch, task - 2 * groups, places, tile, L, H, HP, X,
+            dpacked, dconv, of_heads, dlogs, dinputs, crossing, batch, task - 2 * groups, places, tile, L, H, HP, X,
             group_size, blocks, tiles, padded, packed_b, packed_l, dt_at, SPAN, T, P, HB, N, DOT, PRECISION,
         )  # fmt: skip
     else:

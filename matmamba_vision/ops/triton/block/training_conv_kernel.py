@@ -7,7 +7,7 @@ heads, by what `training_backward_kernels` has left of each token.
 import triton
 import triton.language as tl
 
-from .training_parts import load, step_gradients
+from .training_parts import load, step_gradients, tile_total
 
 
 @triton.jit
@@ -19,21 +19,23 @@ def _row(pointer, token, stride, limit, channel, X):
 
 @triton.jit
 def _end_steps(
-    raw, draw, net, dinputs, step, A_log, dt_bias, of_heads, first, L, H, padded, raw_b, raw_l,
-    T: tl.constexpr, HEADS: tl.constexpr,
+    raw, draw, dlogs, dinputs, crossing, step, cum, A_log, dt_bias, of_heads, first, L, H, padded, raw_b,
+    raw_l, T: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
-    """A decay is part of all that begin before its token and end at it or behind."""
+    """Of a tile, whose decays are also part of all that begin before it and end behind it."""
     batch, tile = tl.program_id(2).to(tl.int64), tl.program_id(1)
-    heads, inner = first + tl.arange(0, HEADS), tl.arange(0, T)
-    tokens, at = tile * T + inner, batch * H * padded
-    later_TH = tl.zeros((T, HEADS), tl.float32)
-    for other in range(tile + 1, tl.num_programs(1)):
-        later_TH += load(net + at, other * T + inner, 1, padded, heads, padded, H)
-    da_TH = tl.cumsum(load(net + at, tokens, 1, padded, heads, padded, H), 0, reverse=True)
-    da_TH += tl.sum(later_TH, 0)[None, :]
+    heads, tiles = first + tl.arange(0, HEADS), tl.num_programs(1)
+    tokens, at = tile * T + tl.arange(0, T), batch * H * padded
+    through_H = tl.zeros((HEADS,), tl.float32)
+    for other in range(tile):
+        through_H *= tl.exp(tile_total(cum + at, heads, H, other, padded, T))
+        begin = crossing + ((batch * H + heads) * tiles + other) * tiles
+        through_H += tl.load(begin + tile + 1, mask=(heads < H) & (tile + 1 < tiles), other=0.0)
+    through_H *= tl.exp(tile_total(cum + at, heads, H, tile, padded, T))
+    da_TH = load(dlogs + at, tokens, 1, padded, heads, padded, H) + through_H[None, :]
     dinput_TH = load(dinputs + at, tokens, 1, padded, heads, padded, H)
     step_TH = load(step + at, tokens, 1, padded, heads, padded, H)
-    of_heads += (batch * tl.num_programs(1) + tile) * 3 * H + heads
+    of_heads += (batch * tiles + tile) * 3 * H + heads
     step_gradients(
         raw + batch * raw_b, draw + batch * raw_b, of_heads, A_log, dt_bias, da_TH, dinput_TH, step_TH,
         tokens, heads, H, L, H, raw_l,
@@ -42,23 +44,23 @@ def _end_steps(
 
 @triton.jit
 def conv_backward_kernel(
-    t, taps, bias, dout, dt, partial, net, dinputs, step, A_log, dt_bias, of_heads,
+    t, taps, bias, dout, dt, partial, dlogs, dinputs, crossing, step, cum, A_log, dt_bias, of_heads,
     L, X, H, padded, t_b, t_l, taps_x, dout_b, dout_l, channel_blocks,
     SUMMED: tl.constexpr, CHANNELS: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
     """Of a convolution with 4 taps (X, 4): to dt, of t's strides, and partial (B, sums, 5, X): taps and bias.
 
     A program goes through SUMMED tokens and the 3 behind them, whose gradients it needs, and keeps in its
-    registers what the last tokens have left. If there is `net`, which in the quadratic form is given, further
+    registers what the last tokens have left. If there is `dlogs`, which in the quadratic form is given, further
     programs have HEADS heads each, whose steps stand behind the channels. Grid: blocks of channels, then of
     heads; sums; B.
     """
-    if net is not None:
+    if dlogs is not None:
         block = tl.program_id(0) - channel_blocks
         if block >= 0:
             _end_steps(
-                t + X, dt + X, net, dinputs, step, A_log, dt_bias, of_heads, block * HEADS, L, H, padded,
-                t_b, t_l, SUMMED, HEADS,
+                t + X, dt + X, dlogs, dinputs, crossing, step, cum, A_log, dt_bias, of_heads, block * HEADS,
+                L, H, padded, t_b, t_l, SUMMED, HEADS,
             )  # fmt: skip
             return
     batch = tl.program_id(2).to(tl.int64)

@@ -250,20 +250,27 @@ def core_backward(
     dstates = (
         None if states is None else _through_tiles(sizes, kept, dy, torch.empty_like(states), sizes.state)
     )
-    # Decays by token, and gradients of steps, that wait for all tiles.
-    waiting = tuple(torch.empty_like(kept.decays)) if sizes.quadratic else (None, None)
+    waiting = _waiting(kept, sizes)
     of_heads = packed.new_empty(sizes.batch, sizes.tiles, 3, sizes.heads, dtype=torch.float32)
     tasks = sizes.places + 2 * sizes.groups
     training_backward_kernels.scan_backward_kernel[(tasks, sizes.tiles, sizes.batch)](
         packed, *_read(kept), states, dstates, dy, ending, A_log, D, dt_bias, dpacked, dconv, of_heads,
         *waiting, *sizes.scan, *strides, dt_at, config.span, **sizes.options(config.scan_backward),
     )  # fmt: skip
-    of_steps = *waiting, kept.decays[0], A_log, dt_bias, of_heads
+    of_steps = *waiting, *kept.decays, A_log, dt_bias, of_heads
     return (
         dpacked,
         _through_conv(sizes, packed, dpacked, dconv, taps, conv_bias, of_steps),
         of_heads.sum((0, 1)),
     )
+
+
+def _waiting(kept: KeptScan, sizes: _Sizes) -> tuple[Tensor | None, ...]:
+    """Gradients by token of log decays and of steps, and those between tiles that the former wait for."""
+    if not sizes.quadratic:
+        return None, None, None
+    between = sizes.batch, sizes.heads, sizes.tiles, sizes.tiles
+    return *torch.empty_like(kept.decays), kept.decays.new_empty(between)
 
 
 def _through_tiles(sizes: _Sizes, kept: KeptScan, t: Tensor, states: Tensor, of_C: int) -> Tensor:
