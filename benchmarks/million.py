@@ -10,6 +10,9 @@ by itself the structure that Matryoshka training puts into the coordinates.
 
 Single queries are asked with the threads given, and with one. With --scratch, files stay there (4 GB), so
 that HNSW32, which takes a quarter of an hour to build, is built once.
+
+Single queries are asked in two ways, which differ by several times for every side: one right after another,
+as a service is asked, and each behind a rest, in which the core falls asleep and loses what it has in caches.
 """
 
 from __future__ import annotations
@@ -139,9 +142,7 @@ def measured(gallery: Gallery, data: Structured, scratch: Path, plan: Plan, hnsw
     ]
     chosen = {side.name: tuned(side, xq, exact) for side in sides}
     searches = {side.name: side.settings[chosen[side.name]] for side in sides}
-    times = {"one": timings(searches, xq, plan, SINGLE), "batch": timings(searches, xq, plan, 0)}
-    with one_thread():
-        times["one_thread"] = timings(searches, xq, plan, SINGLE)
+    times = measured_times(searches, xq, plan)
     return {
         "rows": rows, "dim": data.dim, "k": K, "queries": len(xq), "repeats": plan.repeats,
         "prefix_recall": prefix_recall(gallery.segments, xq[:100], exact[:100]),
@@ -161,6 +162,31 @@ def measured(gallery: Gallery, data: Structured, scratch: Path, plan: Plan, hnsw
             for how, found in times.items() for name in found if name != "ours"
         },
     }  # fmt: skip
+
+
+def measured_times(
+    searches: dict[str, Search], xq: np.ndarray, plan: Plan
+) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds per query in each round, the sides in turn: single ones, by one thread too, and all at once."""
+    single = xq[np.random.default_rng(0).choice(len(xq), SINGLE, replace=False)]
+    times = {
+        # Exact search of them all takes a good part of a minute.
+        "batch": alternate({name: at_once(search, xq) for name, search in searches.items()}, plan.at_most(5)),
+        **singly(searches, single, plan, ""),
+    }
+    with one_thread():
+        return times | singly(searches, single, plan, "_thread")
+
+
+def singly(
+    searches: dict[str, Search], xq: np.ndarray, plan: Plan, named: str
+) -> dict[str, dict[str, list[float]]]:
+    """In the two ways in which single queries are asked."""
+    ways = {"one": in_a_row, "rested": behind_rests}
+    return {
+        way + named: alternate({name: asked(search, xq) for name, search in searches.items()}, plan)
+        for way, asked in ways.items()
+    }
 
 
 def made_gallery(folder: Path, data: Structured, rows: int) -> Gallery:
@@ -279,43 +305,31 @@ def tuned(side: Side, xq: np.ndarray, exact: np.ndarray) -> str:
     able = [name for name, recall in recalls.items() if recall >= RECALL]
     if not able:
         return max(recalls, key=recalls.__getitem__)
-    # All of them one query after the other, without the rests of a measurement, which take most of an hour.
-    hurried = alternate({name: hurriedly(side.settings[name], xq[:SINGLE]) for name in able}, Plan(1, 3))
+    hurried = alternate({name: in_a_row(side.settings[name], xq[:SINGLE]) for name in able}, Plan(1, 3))
     closest = sorted(able, key=lambda name: float(np.median(hurried[name])))[:CLOSEST]
-    plan = Plan(warm_up=1, repeats=3)
-    found = alternate({name: one_by_one(side.settings[name], xq[:SINGLE]) for name in closest}, plan)
+    found = alternate({name: in_a_row(side.settings[name], xq[:SINGLE]) for name in closest}, Plan(1, 9))
     return min(closest, key=lambda name: float(np.median(found[name])))
 
 
-def hurriedly(search: Search, xq: np.ndarray) -> Callable[[], float]:
-    """A side that asks each query alone, one right after the other, and returns the milliseconds of one."""
+def in_a_row(search: Search, xq: np.ndarray) -> Callable[[], float]:
+    """A side that asks each query alone, one right after another, and returns the milliseconds of one."""
 
-    def measure() -> float:
-        start = time.perf_counter()
+    def ask() -> None:
         for q in range(len(xq)):
             search(xq[q : q + 1])
-        return 1e3 * (time.perf_counter() - start) / len(xq)
 
-    return measure
+    return lambda: timed(ask)() / len(xq)
 
 
-def one_by_one(search: Search, xq: np.ndarray) -> Callable[[], float]:
-    """A side that asks each query alone, and returns the median milliseconds."""
+def behind_rests(search: Search, xq: np.ndarray) -> Callable[[], float]:
+    """A side that asks each query alone, behind a rest (`timed`), and returns the median milliseconds."""
     sides = [timed(partial(search, xq[q : q + 1])) for q in range(len(xq))]
     return lambda: float(np.median([side() for side in sides]))
 
 
-def timings(searches: dict[str, Search], xq: np.ndarray, plan: Plan, single: int) -> dict[str, list[float]]:
-    """Milliseconds per query in each round, the sides in turn: `single` queries alone; all together if 0."""
-    if single:
-        chances = np.random.default_rng(0).choice(len(xq), single, replace=False)
-        return alternate({name: one_by_one(search, xq[chances]) for name, search in searches.items()}, plan)
-    sides = {
-        name: (lambda search=search: timed(lambda: search(xq))() / len(xq))
-        for name, search in searches.items()
-    }
-    # Exact search of them all takes a good part of a minute.
-    return alternate(sides, plan.at_most(5))
+def at_once(search: Search, xq: np.ndarray) -> Callable[[], float]:
+    """A side that asks all queries at once, and returns the milliseconds of one."""
+    return lambda: timed(lambda: search(xq))() / len(xq)
 
 
 def prefix_recall(segments: Any, xq: np.ndarray, exact: np.ndarray) -> dict[str, dict[str, float]]:
