@@ -88,7 +88,7 @@ def _later_tiles(
         total_C = tl.load(cum + c // P * padded + other * T + T - 1, mask=c < last * P, other=0.0)
         scores_TT = load(scores, tile * T + inner, 1, padded, tokens, padded, padded)
         acc = acc * tl.exp(total_C)[None, :] + product(scores_TT, dy_TC, DOT, PRECISION)
-        crossing_H = tl.sum(tl.reshape(tl.sum(weighted_TC * acc, 0), (HB, P)), 1)
+        crossing_H = tl.sum(tl.reshape(tl.sum(weighted_TC.to(tl.float32) * acc, 0), (HB, P)), 1)
         tl.store(crossing + (heads * tiles + tile) * tiles + other, crossing_H, mask=heads < last)
     return acc
 
@@ -96,8 +96,8 @@ def _later_tiles(
 @triton.jit
 def _input_gradients(
     packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
-    dpacked, dconv, of_heads, dlogs, dinputs, crossing, batch, place, places, tile, L, H, HP, X, group_size, blocks,
-    tiles, padded, packed_b, packed_l, dt_at, SPAN,
+    dpacked, dconv, of_heads, dlogs, dinputs, crossing, batch, place, places, tile, L, H, HP, X, group_size,
+    blocks, tiles, padded, packed_b, packed_l, dt_at, SPAN,
     T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, N: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -135,18 +135,18 @@ def _input_gradients(
 
     # To behind the tile.
     left_TH = tl.exp(total_H[None, :] - cum_TH)
-    weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT).to(tl.float32)
+    weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT)
     offset = ((batch * places + place) * tiles + tile) * N * (HB * P)
     if states is None:
         ahead_TC = _later_tiles(
-            dy + batch * L * HP, cum, scores + row * padded, crossing + batch * H * tiles * tiles, weighted_TC,
-            tile, heads, c, last, L, HP, tiles, padded, T, P, HB, DOT, PRECISION,
+            dy + batch * L * HP, cum, scores + row * padded, crossing + batch * H * tiles * tiles,
+            weighted_TC, tile, heads, c, last, L, HP, tiles, padded, T, P, HB, DOT, PRECISION,
         )  # fmt: skip
     else:
         dstate_NC = load(dstates + offset, n, HB * P, N, column, 1, HB * P)
         B_TN = load(conv + HP + group * 2 * N, tokens, X, L, n, 1, N)
         ahead_TC = product(B_TN, dstate_NC, DOT, PRECISION)
-    beginning_TH = per_head(weighted_TC * ahead_TC, T, P, HB)
+    beginning_TH = per_head(weighted_TC.to(tl.float32) * ahead_TC, T, P, HB)
 
     # A token reads itself, too.
     diagonal_TH = tl.broadcast_to(tl.load(diagonal + row + tokens)[:, None], (T, HB))
@@ -298,8 +298,9 @@ def scan_backward_kernel(
     if task >= 2 * groups:
         _input_gradients(
             packed, conv, step, cum, scores, diagonal, states, dstates, dy, ending, A_log, D, dt_bias,
-            dpacked, dconv, of_heads, dlogs, dinputs, crossing, batch, task - 2 * groups, places, tile, L, H, HP, X,
-            group_size, blocks, tiles, padded, packed_b, packed_l, dt_at, SPAN, T, P, HB, N, DOT, PRECISION,
+            dpacked, dconv, of_heads, dlogs, dinputs, crossing, batch, task - 2 * groups, places, tile, L, H,
+            HP, X, group_size, blocks, tiles, padded, packed_b, packed_l, dt_at, SPAN, T, P, HB, N, DOT,
+            PRECISION,
         )  # fmt: skip
     else:
         group = task // 2

@@ -51,9 +51,9 @@ def conv_backward_kernel(
     """Of a convolution with 4 taps (X, 4): to dt, of t's strides, and partial (B, sums, 5, X): taps and bias.
 
     A program goes through SUMMED tokens and the 3 behind them, whose gradients it needs, and keeps in its
-    registers what the last tokens have left. If there is `dlogs`, which in the quadratic form is given, further
-    programs have HEADS heads each, whose steps stand behind the channels. Grid: blocks of channels, then of
-    heads; sums; B.
+    registers what the last tokens have left. If there is `dlogs`, which in the quadratic form is given,
+    further programs have HEADS heads each, whose steps stand behind the channels. Grid: blocks of channels,
+    then of heads; sums; B.
     """
     if dlogs is not None:
         block = tl.program_id(0) - channel_blocks
