@@ -167,7 +167,7 @@ def measured(gallery: Gallery, data: Structured, scratch: Path, plan: Plan, hnsw
 def measured_times(
     searches: dict[str, Search], xq: np.ndarray, plan: Plan
 ) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds per query in each round, the sides in turn: single ones, by one thread too, and all at once."""
+    """Milliseconds of a query in each round: single ones, by one thread as well, and all at once."""
     single = xq[np.random.default_rng(0).choice(len(xq), SINGLE, replace=False)]
     times = {
         # Exact search of them all takes a good part of a minute.
