@@ -1,8 +1,9 @@
 """How long one image takes at each trained width, frozen, beside a vision transformer of equal parameters.
 
 timm's transformer has the parameters of the full width, the same image, patches and embedding size, and the
-fastest way there is here: eager, by torch.compile, or by ONNX Runtime. Neither side has a classifier. Writes
-results/latency.json.
+fastest way there is here: eager, by torch.compile, or by ONNX Runtime. Neither side has a classifier. Images
+are encoded in two ways: each behind a rest, in which cores fall asleep and lose what they have in caches, and
+some in a row, as for an index or a busy service. Writes results/latency.json.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from matmamba_vision.measures import count_macs
 from measuring import Case, Plan, Ratio, compare, run
 from peers import create, fastest, vit_of_equal_parameters, vit_settings, ways_to_run
 
+# Images in a row.
+IN_A_ROW = 5
 MODELS = ("matmamba_mini_patch8_64", "matmamba_tiny_patch16_224", "matmamba_small_patch16_224")
 
 
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str] | None = None, models: Sequence[str] = MODELS)
 
 
 def cases(plan: Plan, models: Sequence[str]) -> Iterator[Case]:
-    """One case for each model: widths over the full one, and over the transformer."""
+    """Two cases for each model: widths over the full one, and over the transformer."""
     for name in models:
         model = create(name, num_classes=0).eval()
         vit = vit_of_equal_parameters(model)
@@ -47,7 +50,9 @@ def cases(plan: Plan, models: Sequence[str]) -> Iterator[Case]:
         }
         # First in a round: it stands behind ONNX Runtime, whose threads spin on for a while.
         eager = {"full, eager": partial(model.embed, image)}
-        yield compare(name, {**eager, **sides, **of_vit}, ratios, plan, settings)
+        for calls, case in ((1, name), (IN_A_ROW, f"{name}, in a row")):
+            known = {"in_a_row": calls, **settings}
+            yield compare(case, {**eager, **sides, **of_vit}, ratios, plan, known, calls)
 
 
 if __name__ == "__main__":

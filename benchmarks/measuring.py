@@ -127,10 +127,13 @@ def compare(
     ratios: Iterable[Ratio],
     plan: Plan,
     settings: Mapping[str, Any],
+    calls: int = 1,
 ) -> Case:
-    """`measure_case` of the milliseconds that inference takes: nothing is kept for gradients."""
+    """`measure_case` of the milliseconds that inference takes, of so many calls in a row: see `timed`."""
+    timed_sides = {side: timed(work, calls) for side, work in sides.items()}
+    # Nothing is kept for gradients.
     with torch.inference_mode():
-        return measure_case(name, {side: timed(work) for side, work in sides.items()}, ratios, plan, settings)
+        return measure_case(name, timed_sides, ratios, plan, settings)
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: Any) -> T:

@@ -204,7 +204,7 @@ def image_row(result: dict[str, Any]) -> Row:
 
 
 def one_image_table() -> str:
-    """A row for each model and number of threads: milliseconds of widths, of the model, of a transformer."""
+    """For each model and number of threads, milliseconds of widths, of the model itself, of a transformer."""
     rows = []
     for result in (*on_both("latency_1_thread"), *on_both("latency")):
         machine = result["machine"]
@@ -214,9 +214,11 @@ def one_image_table() -> str:
             sides = [f"{case['sides'][name]['median']:.2f}" for name in _IMAGE_SIDES]
             ratios = [_with_quartiles(case["ratios"][name], 2) for name in _IMAGE_RATIOS]
             vit = f"{case['sides'][best]['median']:.2f} ({best.removeprefix('ViT, ')})"
-            rows.append((f"`{case['name'].removeprefix('matmamba_')}`", processor, *sides, vit, *ratios))
+            model = case["settings"]["model"].removeprefix("matmamba_")
+            asked = "behind a rest" if case["settings"].get("in_a_row", 1) == 1 else "in a row"
+            rows.append((f"`{model}`", processor, asked, *sides, vit, *ratios))
     widths = [name.replace("full, eager", "full, by the model") for name in _IMAGE_SIDES]
-    names = ("model", "processor, threads", *widths, "ViT, the fastest", *_IMAGE_RATIOS)
+    names = ("model", "processor, threads", "images", *widths, "ViT, the fastest", *_IMAGE_RATIOS)
     return markdown(names, rows)
 
 

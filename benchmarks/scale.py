@@ -166,8 +166,10 @@ def encoders() -> dict[str, dict[str, dict[str, float]]]:
     """What was measured of each encoder by width: ms of an image on one core, images a second on one GPU."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for case in read("latency_1_thread")["cases"]:
-        sides = {width: case["sides"][width]["median"] for width in WIDTHS}
-        found[case["name"]] = {width: {"core_ms": ms} for width, ms in sides.items()}
+        # A core that indexes does not rest.
+        if case["settings"]["in_a_row"] > 1:
+            times = {width: {"core_ms": case["sides"][width]["median"]} for width in WIDTHS}
+            found[case["settings"]["model"]] = times
     for row in read("photos")["costs"]:
         who, _, width = row["encoder"].partition(" ")
         if who == "student":

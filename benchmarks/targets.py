@@ -159,8 +159,9 @@ CPU_ROWS = (
         for part in ("1/2", "1/4", "1/8")
     ),
     *(
-        Row(f"{size}, one image, frozen, {threads}: {what}", place, model, ratio, at_most=most)
+        Row(f"{size}, {image}, frozen, {threads}: {what}", place, f"{model}{asked}", ratio, at_most=most)
         for place, threads in (("latency", "2 threads"), ("latency_1_thread", "1 thread"))
+        for image, asked in (("one image behind a rest", ""), ("images in a row", ", in a row"))
         for size, model, ratio, what, most in (
             ("mini", MINI, "1/8 / full", "time at 1/8 over full", 0.30),
             ("mini", MINI, "1/8 / ViT", "1/8 over a ViT's fastest", 0.45),
