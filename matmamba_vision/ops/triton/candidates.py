@@ -340,14 +340,12 @@ def _gate_backward(shapes: Shapes) -> Rows:
 
 
 def _scan_backward(shapes: Shapes) -> Rows:
-    """What does not spill as TF32, or of float16 elsewhere than on Hopper's, depends on the heads."""
+    """What does not spill depends on the heads as TF32, and elsewhere than on Hopper's GPUs on the type."""
     if shapes.dtype == "tf32":
         wide = (shapes.head_dim, shapes.state_dim, shapes.gpu) == (64, 64, OTHERS)
         return _on_tensor_cores((4, 1) if _is_short(shapes) != wide else (8, 1), ())
-    if _is_short(shapes) and (shapes.dtype, shapes.gpu) == ("float16", OTHERS):
-        # More warps have a copy each of operands that they share, which wide heads leave no room for.
-        copies = shapes.head_dim == 16 or (shapes.head_dim, shapes.state_dim) in OF_MODELS
-        return _on_tensor_cores((8, 2) if copies else (4, 1), ())
+    if _is_short(shapes) and shapes.gpu == OTHERS and shapes.dtype != "float32":
+        return _on_tensor_cores((4, 1) if shapes.dtype == "float16" else (8, 2), ())
     return _on_tensor_cores((8, 1), EIGHT_WARPS)
 
 

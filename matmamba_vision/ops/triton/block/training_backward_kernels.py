@@ -69,13 +69,14 @@ def gate_backward_kernel(
 
 @triton.jit
 def _later_tiles(
-    dy, cum, scores, crossing, weighted_TC, tile, heads, c, last, L, HP, tiles, padded,
+    dy, x, cum, scores, crossing, weight_TH, tile, heads, c, last, L, HP, X, tiles, padded,
     T: tl.constexpr, P: tl.constexpr, HB: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """(T, C): gradients of a tile's inputs by all tiles behind it, as decays have left them where it ends.
 
-    weighted_TC: the inputs, as decays have left them there. crossing (H, tiles, tiles) gets what they and the
-    gradients of a tile and all behind it make together, but for the decays of the tiles between.
+    x (L, X): the inputs. weight_TH: their steps, and decays to the end of the tile. crossing (H, tiles,
+    tiles) gets what they and the gradients of a tile and all behind it make together, but for the decays of
+    the tiles between.
     """
     inner = tl.arange(0, T)
     acc = tl.zeros((T, HB * P), tl.float32)
@@ -88,7 +89,10 @@ def _later_tiles(
         total_C = tl.load(cum + c // P * padded + other * T + T - 1, mask=c < last * P, other=0.0)
         scores_TT = load(scores, tile * T + inner, 1, padded, tokens, padded, padded)
         acc = acc * tl.exp(total_C)[None, :] + product(scores_TT, dy_TC, DOT, PRECISION)
-        crossing_H = tl.sum(tl.reshape(tl.sum(weighted_TC.to(tl.float32) * acc, 0), (HB, P)), 1)
+        # Read again for each tile: kept, they would take registers from the products.
+        x_TC = load(x, tile * T + inner, X, L, c, 1, last * P).to(tl.float32)
+        x_TC = rounded(x_TC * per_column(weight_TH, T, P, HB), DOT).to(tl.float32)
+        crossing_H = tl.sum(tl.reshape(tl.sum(x_TC * acc, 0), (HB, P)), 1)
         tl.store(crossing + (heads * tiles + tile) * tiles + other, crossing_H, mask=heads < last)
     return acc
 
@@ -135,18 +139,18 @@ def _input_gradients(
 
     # To behind the tile.
     left_TH = tl.exp(total_H[None, :] - cum_TH)
-    weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT)
     offset = ((batch * places + place) * tiles + tile) * N * (HB * P)
     if states is None:
         ahead_TC = _later_tiles(
-            dy + batch * L * HP, cum, scores + row * padded, crossing + batch * H * tiles * tiles,
-            weighted_TC, tile, heads, c, last, L, HP, tiles, padded, T, P, HB, DOT, PRECISION,
+            dy + batch * L * HP, conv, cum, scores + row * padded, crossing + batch * H * tiles * tiles,
+            left_TH * step_TH, tile, heads, c, last, L, HP, X, tiles, padded, T, P, HB, DOT, PRECISION,
         )  # fmt: skip
     else:
         dstate_NC = load(dstates + offset, n, HB * P, N, column, 1, HB * P)
         B_TN = load(conv + HP + group * 2 * N, tokens, X, L, n, 1, N)
         ahead_TC = product(B_TN, dstate_NC, DOT, PRECISION)
-    beginning_TH = per_head(weighted_TC.to(tl.float32) * ahead_TC, T, P, HB)
+    weighted_TC = rounded(x_TC * per_column(left_TH * step_TH, T, P, HB), DOT).to(tl.float32)
+    beginning_TH = per_head(weighted_TC * ahead_TC, T, P, HB)
 
     # A token reads itself, too.
     diagonal_TH = tl.broadcast_to(tl.load(diagonal + row + tokens)[:, None], (T, HB))
