@@ -15,7 +15,7 @@ from ..errors import GalleryError
 from ..gallery.snapshot import Snapshot
 from .comparison import PushCheck, compare, vectors_at
 from .engine import KEYWORD, Collection, Ints, Store
-from .kinds import merge_kinds
+from .kinds import MIXED, NOTHING, merge_kinds
 from .layout import ID, LABEL, Contents, payload_of
 from .tuning import chosen_fields, measured_fields, memory_of
 from .wish import RECALL, Wish, vectors_of
@@ -260,7 +260,7 @@ class Pushing:
     def build(self) -> None:
         """Index what filters use, build graphs, and measure what they find."""
         for name, kind in {ID: KEYWORD, LABEL: KEYWORD, **self.contents.kinds}.items():
-            self._collection.index_payload(name, kind)
+            self._collection.index_payload(name, MIXED if kind == NOTHING else kind)
         self._collection.finish(self.contents.fields)
         wanted = float(self.contents.wish["recall"]) or RECALL
         fields, recalls = measured_fields(self.gallery, self._collection, self.contents.fields, wanted)

@@ -71,6 +71,7 @@ def test_all_of_a_gallery_is_there(stored: Gallery, places: Places) -> None:
         "metadata.year": "integer",
         "metadata.size": "float",
         "metadata.raw": "bool",
+        "metadata.at": "",
         'metadata.at."odd key"': "keyword",
     }
 
