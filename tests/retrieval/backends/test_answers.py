@@ -338,6 +338,16 @@ def test_metadata_of_any_names_and_values_are_pushed_and_found(tmp_path: Path, p
         assert compared(gallery, places).faults == []
 
 
+def test_queries_that_are_not_finite_are_refused(tmp_path: Path, places: Places) -> None:
+    xq = unit_vectors(3, DIM)
+    xq[1, 2] = np.nan
+    gallery = make(tmp_path / "g", 1)
+    with pushed(places, gallery) as found:
+        for each in (found, gallery):
+            with pytest.raises(GalleryError, match="^row 1 of xq holds a number that is not finite$"):
+                search(each, Strategy.single_shot(), EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), 3)
+
+
 @pytest.fixture(params=["edge", "local"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
