@@ -89,6 +89,11 @@ class Pushing:
         self._added = self._deleted = 0
         self._noted = time.monotonic()
         self._digests = dict[range, str]()
+        self.token, self._collection, self.contents = self._begun(wish, replace)
+
+    def _begun(self, wish: Wish, replace: bool) -> tuple[str, Collection, Contents]:
+        """The collection that is filled, what it says, and its name where it is not the one that answers."""
+        gallery, store = self.gallery, self.store
         vectors = vectors_of(gallery, wish.dims)
         about, serial = store.about(), 0
         if about is not None:
@@ -96,12 +101,14 @@ class Pushing:
             # One that takes its place needs nothing of it, which may be damaged.
             if not replace and (current := store.current()) is not None:
                 if self._is_same(known, vectors, wish):
-                    self.token, self._collection, self.contents = "", current, self._renewed(known)
-                    return
+                    return "", current, self._renewed(known)
                 self._require_replaceable(current, known)
+            if not wish.given and (not replace or self._is_of_this(known)):
+                wish = Wish.kept(known.wish, gallery.spec.dim)
+                vectors = vectors_of(gallery, wish.dims)
             serial = known.serial + 1
-        self.token = _token(self._identity, vectors, wish, serial)
-        self._collection, self.contents = self._staged(vectors, wish, serial)
+        token = _token(self._identity, vectors, wish, serial)
+        return token, *self._staged(token, vectors, wish, serial)
 
     def _is_same(self, known: Contents, vectors: list[tuple[str, int]], wish: Wish) -> bool:
         """Whether what is there can be brought up to date."""
@@ -155,9 +162,11 @@ class Pushing:
         ids = [str(point.payload.get(ID)) for point in current.retrieve(keys)]
         return 2 * len(self.gallery.keys_of(ids)) >= max(1, len(ids))
 
-    def _staged(self, vectors: list[tuple[str, int]], wish: Wish, serial: int) -> tuple[Collection, Contents]:
+    def _staged(
+        self, token: str, vectors: list[tuple[str, int]], wish: Wish, serial: int
+    ) -> tuple[Collection, Contents]:
         """One beside the current: begun by a push that was stopped, or new."""
-        gallery, staged = self.gallery, self.store.staged(self.token)
+        gallery, staged = self.gallery, self.store.staged(token)
         if staged is not None:
             return staged, self._renewed(Contents.from_json(staged.about(), self.store.place))
         fields, tried = chosen_fields(gallery, vectors, wish)
@@ -174,7 +183,7 @@ class Pushing:
             plan=gallery.plan,
             measured={"sample": tried},
         )
-        return self.store.create(self.token, fields, contents.to_json()), contents
+        return self.store.create(token, fields, contents.to_json()), contents
 
     @property
     def total(self) -> int:

@@ -124,6 +124,29 @@ def test_another_wish_makes_another_collection_and_none_keeps_the_one_that_is_th
     assert compared(stored, places).faults == []
 
 
+def test_settings_are_kept_when_all_is_pushed_anew(stored: Gallery, places: Places) -> None:
+    """Asked for nothing: after `compact`, with another plan, with `replace`, and with fewer dims."""
+    push(stored, places, dims=(8, 12), recall=0.9)
+    kept = Wish(dims=(8, 12), recall=0.9).to_json()
+    compact(stored)
+    done = push(stored, places)
+    assert (done.anew, contents_of(places).wish) == (True, kept)
+    assert {"dim4", "dim8", "dim12"} <= {each["name"] for each in done.vectors}
+    strategy = Strategy.shortlist(dim=6, length=20)
+    stored.save_plan(Plan(strategy=strategy, spec=SPEC, k=10, goal="recall >= 0.9").to_json())
+    for replace in (False, True):
+        done = push(stored, places, replace=replace)
+        assert (done.anew, contents_of(places).wish) == (True, kept)
+        assert {"dim6", "dim8", "dim12"} <= {each["name"] for each in done.vectors}
+    shorter = EmbeddingSpec("b" * 64, "full", 10)
+    renewal = Renewal(stored, shorter, "runs/b")
+    keys = renewal.pending()
+    renewal.add(keys, unit_vectors(len(keys), 10))
+    renewal.finish()
+    push(stored, places)
+    assert contents_of(places).wish == Wish(dims=(8,), recall=0.9).to_json()
+
+
 def test_a_collection_of_another_gallery_stays_unless_it_is_to_be_replaced(
     stored: Gallery, places: Places, tmp_path: Path
 ) -> None:
