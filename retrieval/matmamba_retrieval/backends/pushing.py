@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -28,6 +29,8 @@ FIRST_KEYS = 64
 PATH_BLOCK = 1 << 16
 # Points that are compared to find out whether another generation is of the same gallery.
 SAMPLED = 200
+# Under which a collection remembers the push that began last to write to it.
+WRITER = "matmamba_push"
 # Between two notes of how far it is; what came after the last is pushed again by a continued push.
 NOTE_SECONDS = 10.0
 REPLACE = "push this gallery to another place, or with `replace` (`matmamba gallery push`)"
@@ -90,6 +93,8 @@ class Pushing:
         self._noted = time.monotonic()
         self._digests = dict[range, str]()
         self.token, self._collection, self.contents = self._begun(wish, replace)
+        self._writer = uuid.uuid4().hex
+        self._collection.note({WRITER: self._writer})
 
     def _begun(self, wish: Wish, replace: bool) -> tuple[str, Collection, Contents]:
         """The collection that is filled, what it says, and its name where it is not the one that answers."""
@@ -220,7 +225,15 @@ class Pushing:
         numbers = sum(field.dim for field in self.contents.fields)
         return max(1, min(BATCH_ROWS, BATCH_NUMBERS // numbers))
 
+    def _require_alone(self) -> None:
+        """Nothing locks a server: of two pushes the later one goes on, and the other writes nothing more."""
+        if self._collection.about().get(WRITER) != self._writer:
+            raise GalleryError(
+                f"another push to {self.store.place} has begun meanwhile, and goes on: this one ends"
+            )
+
     def _note(self) -> None:
+        self._require_alone()
         self.contents = replace(self.contents, paths=self._path_digests(self.contents.keys))
         self._collection.note(self.contents.to_json())
         self._noted = time.monotonic()
@@ -231,6 +244,7 @@ class Pushing:
         gone = self.gallery.catalog.gone(number, range(self.total))
         keys = sorted(key for key, version in gone.items() if self.contents.version < version <= now)
         for first in range(0, len(keys), BATCH_ROWS):
+            self._require_alone()
             self._collection.delete(np.array(keys[first : first + BATCH_ROWS], dtype=np.int64))
         self._deleted = len(keys)
 
@@ -262,12 +276,14 @@ class Pushing:
     def _put(self, keys: Ints) -> None:
         rows = self.gallery.rows(keys)
         vectors = {field.name: vectors_at(self.gallery, field, keys) for field in self.contents.fields}
+        self._require_alone()
         self._collection.upsert(keys, vectors, [payload_of(row) for row in rows])
         merge_kinds(self.contents.kinds, (row.metadata for row in rows))
         self._added += len(keys)
 
     def build(self) -> None:
         """Index what filters use, build graphs, and measure what they find."""
+        self._require_alone()
         for name, kind in {ID: KEYWORD, LABEL: KEYWORD, **self.contents.kinds}.items():
             self._collection.index_payload(name, MIXED if kind == NOTHING else kind)
         self._collection.finish(self.contents.fields)
@@ -278,6 +294,7 @@ class Pushing:
 
     def check(self) -> PushCheck:
         """Compare what is there with the gallery; `GalleryError` if it differs."""
+        self._require_alone()
         now = self.gallery.version
         self.contents = replace(
             self.contents, version=now.number, time=now.time, live=len(self.gallery), complete=True

@@ -13,6 +13,7 @@ from matmamba_retrieval.backends import comparison, pushing
 from matmamba_retrieval.backends.edge import EdgeCollection
 from matmamba_retrieval.backends.engine import Floats, Ints, VectorField
 from matmamba_retrieval.backends.layout import payload_of
+from matmamba_retrieval.backends.pushing import Pushing
 from matmamba_retrieval.backends.server import ServerCollection
 from matmamba_retrieval.backends.wish import Wish
 from matmamba_retrieval.gallery.renewal import Renewal, compact
@@ -145,6 +146,23 @@ def test_settings_are_kept_when_all_is_pushed_anew(stored: Gallery, places: Plac
     renewal.finish()
     push(stored, places)
     assert contents_of(places).wish == Wish(dims=(8,), recall=0.9).to_json()
+
+
+def test_of_two_pushes_the_later_one_goes_on(stored: Gallery, places: Places) -> None:
+    """What the other would have written last is of an older version: an image that was deleted since."""
+    push(stored, places)
+    fill(stored, [70, 71])
+    with Gallery(stored.folder) as before, places.open() as store:
+        stored.delete(["id70"])
+        first = Pushing(before, store, Wish())
+        later = Pushing(stored, store, Wish())
+        later.carry(lambda count: None)
+        for step in (lambda: first.carry(lambda count: None), first.build, first.check):
+            with pytest.raises(GalleryError, match="another push to .* has begun meanwhile"):
+                step()
+        later.build()
+        later.publish(later.check())
+    assert compared(stored, places).faults == []
 
 
 def test_a_collection_of_another_gallery_stays_unless_it_is_to_be_replaced(
