@@ -179,7 +179,10 @@ def test_bad_input_of_each_command_is_one_line(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("index --images @/full --gallery @/g --engine ray --processes -1", "processes is -1: it can be 0 or more"),
+        (
+            "index --images @/full --gallery @/g --engine ray --processes -1",
+            "processes is -1: it can be 0 or more",
+        ),
         ("index --images @/full --gallery @/g --engine ray --cpus 0", "cpus is 0: it can be 1 or more"),
     ],
 )

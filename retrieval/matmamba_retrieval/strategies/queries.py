@@ -39,7 +39,9 @@ class Encoded:
             raise GalleryError(f"xq has shape {self.xq.shape}: it has to be (nq, D)")
         # Nothing is near to these: each index would answer in its own way.
         if not (finite := np.isfinite(self.xq)).all():
-            raise GalleryError(f"row {int(finite.all(axis=1).argmin())} of xq holds a number that is not finite")
+            raise GalleryError(
+                f"row {int(finite.all(axis=1).argmin())} of xq holds a number that is not finite"
+            )
 
 
 class Queries(Protocol):

@@ -330,9 +330,10 @@ def test_metadata_of_any_names_and_values_are_pushed_and_found(tmp_path: Path, p
             # What no filter can name.
             assert set(gallery.fields()) - set(found.fields()) == {"a\\b", 'a"b'}
             for where in (
-                f"x = {2**70}", "x > 1e20", "x = 1", "x = '1'", "x LIKE '{%'", "x IS NULL", "x.large LIKE '[1%'",
-                "y = 1", "y IS NULL", "NOT y = 1", "y LIKE '{%'", "y.z IS NULL", "y.z = 'a'", "y.z IN (1, 2)",
-                "\"\" = 'no name'", "\"a.b\" = 3", "a.b = 4", "a IS NULL", '"c[0]" = 6', "c LIKE '%7%'",
+                f"x = {2**70}", "x > 1e20", "x = 1", "x = '1'", "x LIKE '{%'", "x IS NULL",
+                "x.large LIKE '[1%'", "y = 1", "y IS NULL", "NOT y = 1", "y LIKE '{%'", "y.z IS NULL",
+                "y.z = 'a'", "y.z IN (1, 2)", "\"\" = 'no name'", '"a.b" = 3', "a.b = 4", "a IS NULL",
+                '"c[0]" = 6', "c LIKE '%7%'",
             ):  # fmt: skip
                 assert np.array_equal(found.keys_where(where), gallery.keys_where(where)), where
         assert compared(gallery, places).faults == []
@@ -344,7 +345,7 @@ def test_queries_that_are_not_finite_are_refused(tmp_path: Path, places: Places)
     gallery = make(tmp_path / "g", 1)
     with pushed(places, gallery) as found:
         for each in (found, gallery):
-            with pytest.raises(GalleryError, match="^row 1 of xq holds a number that is not finite$"):
+            with pytest.raises(GalleryError, match=r"^row 1 of xq holds a number that is not finite$"):
                 search(each, Strategy.single_shot(), EncodedQueries({"full": Encoded(xq, 0.0, 0.0)}), 3)
 
 

@@ -158,7 +158,7 @@ def test_of_two_pushes_the_later_one_goes_on(stored: Gallery, places: Places) ->
         later = Pushing(stored, store, Wish())
         later.carry(lambda count: None)
         for step in (lambda: first.carry(lambda count: None), first.build, first.check):
-            with pytest.raises(GalleryError, match="another push to .* has begun meanwhile"):
+            with pytest.raises(GalleryError, match=r"another push to .* has begun meanwhile"):
                 step()
         later.build()
         later.publish(later.check())
