@@ -311,7 +311,7 @@ def test_decimals_come_back_to_the_last_digit(tmp_path: Path, places: Places) ->
 
 
 # Values of which engines have no type, or whose names their paths cannot say; names without any value.
-ODD = (
+ODD: tuple[dict[str, Any], ...] = (
     {"x": 2**70},
     {"x": {"large": [10**400, 1.5]}},
     {"x": {}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,7 @@ def test_a_folder_that_goes_away_during_a_push_is_one_line_and_the_next_one_is_w
     places = Places("edge", tmp_path)
     with places.open() as store:
         work = Pushing(stored, store, Wish(dims=(4,), recall=0.9, memory=IMAGES * 5.0))
-        steps = {
+        steps: dict[str, Callable[[], object]] = {
             "carry": lambda: work.carry(lambda count: None),
             "build": work.build,
             "check": work.check,

@@ -13,6 +13,7 @@ from matmamba_retrieval.backends import comparison, pushing
 from matmamba_retrieval.backends.edge import EdgeCollection
 from matmamba_retrieval.backends.engine import Floats, Ints, VectorField
 from matmamba_retrieval.backends.layout import payload_of
+from matmamba_retrieval.backends.pushed_gallery import PushedGallery
 from matmamba_retrieval.backends.pushing import Pushing
 from matmamba_retrieval.backends.server import ServerCollection
 from matmamba_retrieval.backends.wish import Wish
@@ -163,6 +164,25 @@ def test_of_two_pushes_the_later_one_goes_on(stored: Gallery, places: Places) ->
         later.build()
         later.publish(later.check())
     assert compared(stored, places).faults == []
+
+
+def test_what_a_stopped_push_has_put_in_has_its_labels(stored: Gallery, places: Places) -> None:
+    """It is answered, so whoever measures answers by labels asks for them."""
+    push(stored, places)
+    fill(stored, range(70, 90))
+    with places.open() as store:
+        work = Pushing(stored, store, Wish())
+        work.carry(lambda count: None)
+        current = store.current()
+        assert current is not None
+        # As it was noted before.
+        current.note({"matmamba": {**work.contents.to_json()["matmamba"], "keys": 60, "paths": []}})
+    with places.open(write=False) as store:
+        opened = PushedGallery(store)
+        assert (len(opened), opened.key_count) == (58, 60)
+        assert max(opened.keys_where()) == 79
+        live = stored.live_keys()
+        assert [opened.labels()[key] for key in live] == [row.label for row in stored.rows(live)]
 
 
 def test_a_collection_of_another_gallery_stays_unless_it_is_to_be_replaced(
