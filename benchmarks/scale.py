@@ -101,6 +101,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     asked.add_argument("--core-watts", type=float, help="of a busy core of yours, with its share of the rest")
     asked.add_argument("--gpu-watts", type=float, help="of a busy GPU of yours")
     options = parser.parse_args(arguments)
+    words = {word.partition("=")[0] for word in (sys.argv[1:] if arguments is None else arguments)}
+    known = {name for action in asked._group_actions for name in action.option_strings} - {"--figures"}
+    if not options.predict and (lone := words & known):
+        # It would measure for minutes, and write its results over those that are there.
+        parser.error(f"{min(lone)} is for predictions: add --predict")
     if options.output is None and not options.quick:
         options.output = RESULTS / "scale.json"
     return options
@@ -114,11 +119,13 @@ def predicted(options: argparse.Namespace) -> dict[str, Any]:
         OSError: there are no figures.
     """
     for name in ("images", "edge", "dim", "prefix", "effort", "shortlist", "queries", "machines", "cores"):
-        if getattr(options, name) < 1:
+        if not 1 <= getattr(options, name) < math.inf:
             raise ValueError(f"--{name} {getattr(options, name)} is not at least 1")
-    for name in ("core_watts", "gpu_watts"):
-        if (watts := getattr(options, name)) is not None and not 0 < watts < math.inf:
-            raise ValueError(f"--{name.replace('_', '-')} {watts:g} is not above 0")
+    if options.gpus < 0:
+        raise ValueError(f"--gpus {options.gpus} is below 0")
+    for name in ("memory_gb", "read_mb", "random_reads", "core_watts", "gpu_watts"):
+        if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g} is not above 0")
     if options.prefix > options.dim:
         raise ValueError(f"--prefix {options.prefix} is longer than --dim {options.dim}")
     figures = json.loads(options.figures.read_text())["figures"]

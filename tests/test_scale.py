@@ -264,6 +264,12 @@ def test_a_narrower_encoder_is_cheaper(figures: Path, capsys: pytest.CaptureFixt
     ("flags", "said"),
     [
         (["--images", "0"], "--images 0.0 is not at least 1"),
+        (["--images", "nan"], "--images nan is not at least 1"),
+        (["--images", "inf"], "--images inf is not at least 1"),
+        (["--read-mb", "0"], "--read-mb 0 is not above 0"),
+        (["--random-reads", "nan"], "--random-reads nan is not above 0"),
+        (["--memory-gb", "-1"], "--memory-gb -1 is not above 0"),
+        (["--gpus", "-1"], "--gpus -1 is below 0"),
         (["--encoder", "nothing"], "--encoder nothing is none of"),
         (["--width", "1/3"], "was not measured at width 1/3"),
         (["--prefix", "512"], "--prefix 512 is longer than --dim 256"),
@@ -278,3 +284,13 @@ def test_numbers_that_cannot_be_are_named(
 ) -> None:
     assert scale.main(["--predict", "--figures", str(figures), *flags]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_numbers_without_a_prediction_do_not_begin_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    """Which takes minutes, and ends by writing over the recorded results."""
+    for flags in (["--images", "1e9"], ["--images=1e9"], ["--json"]):
+        with pytest.raises(SystemExit) as raised:
+            scale.parse(flags)
+        assert raised.value.code == 2
+        assert f"{flags[0].partition('=')[0]} is for predictions: add --predict" in capsys.readouterr().err
+    assert scale.parse(["--search-only", "--figures", "some.json"]).search_only

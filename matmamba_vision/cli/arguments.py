@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import tyro
 from matmamba_common.settings import check
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MatMambaError
 from ..nearest import did_you_mean
 from .console import say
 from .flags import HELP, flags_of, refuse_unfit, refuse_values_of_switches, with_truths
@@ -51,10 +51,19 @@ def parse(
         # Its own words are those of a programmer, in a box.
         with redirect_stderr(StringIO()):
             return take()
-    except SystemExit:
+    except SystemExit as ended:
+        if refused := _refused(ended):
+            raise refused from None
         refuse_unfit(kind, command, arguments, default is not None)
         # Whatever else it has to say about them.
         return take()
+
+
+def _refused(error: BaseException | None) -> MatMambaError | None:
+    """What values that do not go together were refused with, which the parser has put into a box."""
+    while error is not None and not isinstance(error, MatMambaError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _spelt(kind: type[Any], arguments: list[str]) -> list[str]:

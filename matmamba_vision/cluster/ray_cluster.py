@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +26,9 @@ else:
 # Bytes of shared memory that Ray starts with on this machine, beside the list of images: nothing else is
 # kept there.
 STORE_BYTES = 128 * 2**20
+# An address that names a machine and a port, and how long an answer may take.
+_HOST = re.compile(r"(ray://)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\s]+):(?P<port>\d{1,5})")
+LISTEN_SECONDS = 10.0
 # What Ray does by itself unless it is told not to, and what it says to programmers.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -97,6 +102,12 @@ def connected(cluster: RayCluster, store_bytes: int) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+def _require_listener(address: str) -> None:
+    """Raise `OSError` where nobody listens: Ray asks for minutes, and logs each attempt."""
+    if found := _HOST.fullmatch(address):
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), LISTEN_SECONDS).close()
+
+
 def _connect(cluster: RayCluster, store_bytes: int) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not cluster.address:
@@ -104,9 +115,10 @@ def _connect(cluster: RayCluster, store_bytes: int) -> None:
         # Where a cluster runs here already, this one is apart from it.
         options["address"] = "local"
     try:
+        _require_listener(cluster.address)
         ray.init(**{"address": cluster.address, **options})
     # A version that differs, a name that leads nowhere, a server that does not answer: each is told apart.
-    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = f"no Ray cluster at {cluster.address}" if cluster.address else "Ray cannot be started here"
         raise ClusterError(f"{where}: {reason}") from error

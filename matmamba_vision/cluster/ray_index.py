@@ -18,6 +18,7 @@ from matmamba_datasets import BrokenTally, Images, TableReading
 from matmamba_datasets.listing import absolute
 from matmamba_datasets.remote import is_url
 from matmamba_retrieval import Gallery, GalleryError
+from matmamba_retrieval.gallery.addresses import require_folder
 from matmamba_retrieval.gallery.destination import Destination
 from matmamba_retrieval.gallery.place import require_empty
 from matmamba_retrieval.storage.sources import file_of
@@ -125,7 +126,7 @@ def index_on_ray(
     # What is missing is said before all the work.
     _ = ray.__version__
     wanted = Wanted(
-        gallery=absolute(require_path("gallery", gallery)),
+        gallery=absolute(require_folder(require_path("gallery", gallery))),
         prefix=prefix,
         dims=dims,
         factory=factory,

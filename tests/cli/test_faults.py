@@ -176,6 +176,25 @@ def test_bad_input_of_each_command_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "index --images @/full --gallery @/g --engine ray --processes -1",
+            "processes is -1: it can be 0 or more",
+        ),
+        ("index --images @/full --gallery @/g --engine ray --cpus 0", "cpus is 0: it can be 1 or more"),
+    ],
+)
+def test_a_value_that_settings_refuse_is_one_line(
+    line: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it is the parser that makes them of the flags, too."""
+    (tmp_path / "full").mkdir()
+    assert main(line.replace("@", str(tmp_path)).split()) == 2
+    assert capsys.readouterr().err == f"matmamba: error: {said}\n"
+
+
 def test_the_fault_of_a_script_is_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

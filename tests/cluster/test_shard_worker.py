@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from unittest.mock import MagicMock
 import matmamba_vision as mv
 import pytest
 from matmamba_datasets import open_images
-from matmamba_retrieval import Gallery
+from matmamba_retrieval import Gallery, GalleryError
 from matmamba_vision.cluster import ray_cluster, shard_worker
 from matmamba_vision.cluster.crew import why_it_died
 from matmamba_vision.cluster.shard_folders import ShardFolders
@@ -116,6 +117,17 @@ def test_a_damaged_note_is_told(folders: ShardFolders, noted: str) -> None:
         folders.begun()
 
 
+@pytest.mark.parametrize("address", ["edge:G", "qdrant://host/g"])
+def test_a_place_for_pushed_galleries_is_no_folder(
+    address: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    before = {path.name for path in place.iterdir()}
+    with pytest.raises(GalleryError, match="is a place for pushed galleries"):
+        mv.index_on_ray(place / "photos", address, model=place / "model")
+    assert {path.name for path in place.iterdir()} == before
+
+
 def test_without_ray_its_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(mv.MissingPackageError, match=r"pip install 'matmamba-vision\[ray\]'"):
@@ -140,6 +152,23 @@ def test_why_a_process_died_is_said_in_a_few_words(said: str, why: str) -> None:
 def test_a_cluster_of_impossible_numbers_is_refused(numbers: dict[str, int], said: str) -> None:
     with pytest.raises(mv.ConfigError, match=said):
         mv.RayCluster(**numbers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nobody_listens_is_told_at_once(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself asks for minutes: it is not asked."""
+    calls = SimpleNamespace(is_initialized=lambda: False, init=lambda **options: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(ray_cluster, "ray", calls)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{bound.getsockname()[1]}"
+        with (
+            pytest.raises(mv.ClusterError, match=f"^no Ray cluster at {address}: .*Connection refused$"),
+            ray_cluster.connected(mv.RayCluster(address=address), 0),
+        ):
+            pass
 
 
 def test_a_connection_leaves_no_handler_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:

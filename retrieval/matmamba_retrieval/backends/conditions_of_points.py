@@ -14,7 +14,7 @@ _PART = re.compile(r'"([^"]*)"|([^."]+)')
 def field_names(kinds: Mapping[str, str]) -> list[str]:
     """Names of metadata fields as filters have them, of their paths in the payload."""
     parts = (_PART.findall(path.removeprefix(f"{METADATA}.")) for path in kinds)
-    return sorted(".".join(quoted or plain for quoted, plain in each) for each in parts)
+    return sorted({".".join(quoted or plain for quoted, plain in each) for each in parts})
 
 
 def every(parts: Sequence[Condition]) -> Condition:

@@ -292,14 +292,17 @@ class EdgeCollection:
         """Merge segments, drop what was deleted, build graphs and codes."""
         if any(field.links or field.quantisation for field in fields):
             # Written anew beside what is there.
-            self._require_room(sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()))
+            with system_errors(f"look into {self.folder}"):
+                there = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+            self._require_room(there)
             with saying(self.place):
                 self.shard.optimize()
         with saying(self.place):
             self.shard.flush()
 
     def _require_room(self, size: int) -> None:
-        free = shutil.disk_usage(self.folder).free
+        with system_errors(f"look for room at {self.folder}"):
+            free = shutil.disk_usage(self.folder).free
         if free < size + ROOM:
             raise GalleryError(
                 f"the disk of {self.place} is full: {free / 2**20:,.0f} MiB are left, and"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..storage.conditions import ConditionReader, Name, Value
 from .conditions_of_points import every, field_names, none_of
 from .engine import BOOL, FLOAT, KEYWORD, Condition
-from .kinds import MIXED
+from .kinds import MIXED, NOTHING
 from .layout import payload_path
 
 # Whole numbers from here on are not all numbers of double precision, by which ranges compare.
@@ -80,7 +80,7 @@ def compile_filter(text: str, kinds: Mapping[str, str], *, truth_values: bool = 
     Args:
         text: the filter.
         kinds: of the metadata's values by path in the payload: keyword, integer, float or bool for those
-            that are all of that type, anything else for others.
+            that are all of that type, null where there are none, anything else for others.
         truth_values: whether the engine finds them.
 
     Raises:
@@ -117,7 +117,7 @@ class _FilterWriter(ConditionReader[Truth]):
         kind = self._kind(name)
         if kind == MIXED:
             return Truth.unsaid(_ALL)
-        if isinstance(value, str) != (kind == KEYWORD):
+        if kind == NOTHING or isinstance(value, str) != (kind == KEYWORD):
             return NEVER
         if isinstance(value, str):
             if sign not in ("=", "<>"):

@@ -20,8 +20,10 @@ FORMAT = 1
 # Under which name a collection remembers what made it; others are their owners'.
 ABOUT = "matmamba"
 ID, PATH, LABEL, METADATA = "id", "path", "label", "metadata"
-# The metadata as text, where it holds decimals, whose last digits engines keep otherwise.
+# The metadata as text, where it holds numbers that engines keep otherwise: last digits of decimals, and whole
+# ones beyond 64 bits.
 EXACT = "exact"
+_LEAST, _MOST = -(2**63), 2**64 - 1
 # What names of vectors may not have on a server.
 _UNFIT = re.compile(r'[<>:"/\\|?*\x00\x1f]')
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
@@ -47,16 +49,31 @@ def vector_name(spec: EmbeddingSpec, width: str, dim: int) -> str:
 
 def payload_of(row: Row) -> dict[str, Any]:
     """What stands beside the vectors of an image."""
-    found = {ID: row.id, PATH: row.path, LABEL: row.label, METADATA: dict(row.metadata)}
-    if _has_decimals(row.metadata):
-        found[EXACT] = json.dumps(found[METADATA], ensure_ascii=False)
+    found = {ID: row.id, PATH: row.path, LABEL: row.label, METADATA: _kept(dict(row.metadata))}
+    if _is_kept_otherwise(row.metadata):
+        found[EXACT] = json.dumps(dict(row.metadata), ensure_ascii=False)
     return found
 
 
-def _has_decimals(value: Any) -> bool:
+def _is_kept_otherwise(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(map(_has_decimals, value.values()))
-    return isinstance(value, float) or (isinstance(value, list) and any(map(_has_decimals, value)))
+        return any(map(_is_kept_otherwise, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_kept_otherwise, value))
+    return isinstance(value, float) or _is_too_large(value)
+
+
+def _is_too_large(value: Any) -> bool:
+    return isinstance(value, int) and not _LEAST <= value <= _MOST
+
+
+def _kept(value: Any) -> Any:
+    """A value as an engine can have it: whole numbers that it has no type for are text."""
+    if isinstance(value, Mapping):
+        return {name: _kept(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_kept(each) for each in value]
+    return str(value) if _is_too_large(value) else value
 
 
 def row_of(payload: Mapping[str, Any], place: str) -> Row:
@@ -92,7 +109,7 @@ def _exact(text: Any) -> Any:
 
 def payload_path(names: Sequence[str]) -> str | None:
     """Where a part of the metadata stands in the payload, in Qdrant's words; None if they cannot say it."""
-    if any('"' in name or not name for name in names):
+    if any('"' in name or "\\" in name for name in names):
         return None
     return ".".join((METADATA, *(name if _PLAIN.fullmatch(name) else f'"{name}"' for name in names)))
 
@@ -117,7 +134,8 @@ class Contents:
         fields: vectors of each point.
         wish: what was asked for when it was begun.
         serial: of the collections that were made for one place, one after the other.
-        kinds: of the metadata's values that were pushed, by path in the payload; "" for mixed ones.
+        kinds: of the metadata's values that were pushed, by path in the payload; "" for mixed ones, "null"
+            for none.
         paths: digests of the images' paths, by block of keys, the last block up to `keys`.
         plan: of the gallery, as it keeps it; None for none.
         measured: what was measured of it.

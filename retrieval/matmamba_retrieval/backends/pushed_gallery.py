@@ -280,7 +280,9 @@ class PushedGallery:
 
     def labels(self) -> list[str | None]:
         """Labels of all images, by key; None for those of deleted ones."""
-        found: list[str | None] = [None] * self.key_count
+        # What a later push has put in is answered before that push has come to its end, or was stopped.
+        ahead = [int(keys[-1]) + 1 for keys in self._asked().collection.keys(self.key_count)]
+        found: list[str | None] = [None] * max([self.key_count, *ahead])
         for points in self._asked().collection.scroll(none_of([{"is_empty": {"key": LABEL}}]), [LABEL]):
             for point in points:
                 if point.key < len(found):

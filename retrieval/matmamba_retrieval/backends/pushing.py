@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from ..errors import GalleryError
 from ..gallery.snapshot import Snapshot
 from .comparison import PushCheck, compare, vectors_at
 from .engine import KEYWORD, Collection, Ints, Store
-from .kinds import merge_kinds
+from .kinds import MIXED, NOTHING, merge_kinds
 from .layout import ID, LABEL, Contents, payload_of
 from .tuning import chosen_fields, measured_fields, memory_of
 from .wish import RECALL, Wish, vectors_of
@@ -28,6 +29,8 @@ FIRST_KEYS = 64
 PATH_BLOCK = 1 << 16
 # Points that are compared to find out whether another generation is of the same gallery.
 SAMPLED = 200
+# Under which a collection remembers the push that began last to write to it.
+WRITER = "matmamba_push"
 # Between two notes of how far it is; what came after the last is pushed again by a continued push.
 NOTE_SECONDS = 10.0
 REPLACE = "push this gallery to another place, or with `replace` (`matmamba gallery push`)"
@@ -89,6 +92,13 @@ class Pushing:
         self._added = self._deleted = 0
         self._noted = time.monotonic()
         self._digests = dict[range, str]()
+        self.token, self._collection, self.contents = self._begun(wish, replace)
+        self._writer = uuid.uuid4().hex
+        self._collection.note({WRITER: self._writer})
+
+    def _begun(self, wish: Wish, replace: bool) -> tuple[str, Collection, Contents]:
+        """The collection that is filled, what it says, and its name where it is not the one that answers."""
+        gallery, store = self.gallery, self.store
         vectors = vectors_of(gallery, wish.dims)
         about, serial = store.about(), 0
         if about is not None:
@@ -96,12 +106,14 @@ class Pushing:
             # One that takes its place needs nothing of it, which may be damaged.
             if not replace and (current := store.current()) is not None:
                 if self._is_same(known, vectors, wish):
-                    self.token, self._collection, self.contents = "", current, self._renewed(known)
-                    return
+                    return "", current, self._renewed(known)
                 self._require_replaceable(current, known)
+            if not wish.given and (not replace or self._is_of_this(known)):
+                wish = Wish.kept(known.wish, gallery.spec.dim)
+                vectors = vectors_of(gallery, wish.dims)
             serial = known.serial + 1
-        self.token = _token(self._identity, vectors, wish, serial)
-        self._collection, self.contents = self._staged(vectors, wish, serial)
+        token = _token(self._identity, vectors, wish, serial)
+        return token, *self._staged(token, vectors, wish, serial)
 
     def _is_same(self, known: Contents, vectors: list[tuple[str, int]], wish: Wish) -> bool:
         """Whether what is there can be brought up to date."""
@@ -155,9 +167,11 @@ class Pushing:
         ids = [str(point.payload.get(ID)) for point in current.retrieve(keys)]
         return 2 * len(self.gallery.keys_of(ids)) >= max(1, len(ids))
 
-    def _staged(self, vectors: list[tuple[str, int]], wish: Wish, serial: int) -> tuple[Collection, Contents]:
+    def _staged(
+        self, token: str, vectors: list[tuple[str, int]], wish: Wish, serial: int
+    ) -> tuple[Collection, Contents]:
         """One beside the current: begun by a push that was stopped, or new."""
-        gallery, staged = self.gallery, self.store.staged(self.token)
+        gallery, staged = self.gallery, self.store.staged(token)
         if staged is not None:
             return staged, self._renewed(Contents.from_json(staged.about(), self.store.place))
         fields, tried = chosen_fields(gallery, vectors, wish)
@@ -174,7 +188,7 @@ class Pushing:
             plan=gallery.plan,
             measured={"sample": tried},
         )
-        return self.store.create(self.token, fields, contents.to_json()), contents
+        return self.store.create(token, fields, contents.to_json()), contents
 
     @property
     def total(self) -> int:
@@ -211,7 +225,15 @@ class Pushing:
         numbers = sum(field.dim for field in self.contents.fields)
         return max(1, min(BATCH_ROWS, BATCH_NUMBERS // numbers))
 
+    def _require_alone(self) -> None:
+        """Nothing locks a server: of two pushes the later one goes on, and the other writes nothing more."""
+        if self._collection.about().get(WRITER) != self._writer:
+            raise GalleryError(
+                f"another push to {self.store.place} has begun meanwhile, and goes on: this one ends"
+            )
+
     def _note(self) -> None:
+        self._require_alone()
         self.contents = replace(self.contents, paths=self._path_digests(self.contents.keys))
         self._collection.note(self.contents.to_json())
         self._noted = time.monotonic()
@@ -222,6 +244,7 @@ class Pushing:
         gone = self.gallery.catalog.gone(number, range(self.total))
         keys = sorted(key for key, version in gone.items() if self.contents.version < version <= now)
         for first in range(0, len(keys), BATCH_ROWS):
+            self._require_alone()
             self._collection.delete(np.array(keys[first : first + BATCH_ROWS], dtype=np.int64))
         self._deleted = len(keys)
 
@@ -253,14 +276,16 @@ class Pushing:
     def _put(self, keys: Ints) -> None:
         rows = self.gallery.rows(keys)
         vectors = {field.name: vectors_at(self.gallery, field, keys) for field in self.contents.fields}
+        self._require_alone()
         self._collection.upsert(keys, vectors, [payload_of(row) for row in rows])
         merge_kinds(self.contents.kinds, (row.metadata for row in rows))
         self._added += len(keys)
 
     def build(self) -> None:
         """Index what filters use, build graphs, and measure what they find."""
+        self._require_alone()
         for name, kind in {ID: KEYWORD, LABEL: KEYWORD, **self.contents.kinds}.items():
-            self._collection.index_payload(name, kind)
+            self._collection.index_payload(name, MIXED if kind == NOTHING else kind)
         self._collection.finish(self.contents.fields)
         wanted = float(self.contents.wish["recall"]) or RECALL
         fields, recalls = measured_fields(self.gallery, self._collection, self.contents.fields, wanted)
@@ -269,6 +294,7 @@ class Pushing:
 
     def check(self) -> PushCheck:
         """Compare what is there with the gallery; `GalleryError` if it differs."""
+        self._require_alone()
         now = self.gallery.version
         self.contents = replace(
             self.contents, version=now.number, time=now.time, live=len(self.gallery), complete=True

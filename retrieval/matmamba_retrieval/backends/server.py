@@ -26,6 +26,7 @@ from .engine import (
     StoredPoint,
     VectorField,
 )
+from .layout import ABOUT
 from .missing import needed
 
 qm = Deferred("qdrant_client.models")
@@ -111,8 +112,14 @@ class ServerStore:
             ]
             self.client.update_collection_aliases(change_aliases_operations=operations)
             for each in self.client.get_collections().collections:
-                if each.name.startswith(self.collection + BETWEEN) and each.name != self._name(token):
+                if each.name != self._name(token) and self._is_of_a_push(each.name):
                     self.client.delete_collection(each.name)
+
+    def _is_of_a_push(self, name: str) -> bool:
+        """Whether a push made a collection for this name; others may have made some that are called alike."""
+        if not name.startswith(self.collection + BETWEEN):
+            return False
+        return ABOUT in ServerCollection(self.client, name, self.place).about()
 
     def _name(self, token: str) -> str:
         return f"{self.collection}{BETWEEN}{token}"

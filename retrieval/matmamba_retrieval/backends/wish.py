@@ -38,6 +38,12 @@ class Wish:
         if not (math.isfinite(self.memory) and self.memory >= 0):
             raise GalleryError(f"memory of {self.memory:g} bytes: it has to be above 0")
 
+    @staticmethod
+    def kept(known: dict[str, Any], longest: int) -> Wish:
+        """What `to_json` gave, but for prefixes that vectors of the longest dim do not have any more."""
+        dims = tuple(dim for dim in known.get("dims", ()) if dim <= longest)
+        return Wish(dims=dims, recall=known.get("recall", 0.0), memory=known.get("memory", 0.0))
+
     @property
     def given(self) -> bool:
         """Whether anything is asked for."""

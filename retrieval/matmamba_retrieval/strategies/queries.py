@@ -27,7 +27,7 @@ class Encoded:
 
     Raises:
         TypeError: no array of floats.
-        GalleryError: an array of another shape.
+        GalleryError: an array of another shape, or with a number that is not finite.
     """
 
     xq: Floats
@@ -37,6 +37,11 @@ class Encoded:
     def __post_init__(self) -> None:
         if require_array(self.xq, "xq", "f", "(nq, D)").ndim != 2:
             raise GalleryError(f"xq has shape {self.xq.shape}: it has to be (nq, D)")
+        # Nothing is near to these: each index would answer in its own way.
+        if not (finite := np.isfinite(self.xq)).all():
+            raise GalleryError(
+                f"row {int(finite.all(axis=1).argmin())} of xq holds a number that is not finite"
+            )
 
 
 class Queries(Protocol):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matmamba_common.errors import MatMambaError
 from matmamba_retrieval import EmbeddingSpec, Gallery, GalleryError, Row
 from matmamba_retrieval.backends import edge
+from matmamba_retrieval.backends.comparison import PushCheck
 from matmamba_retrieval.backends.pushed_gallery import PushedGallery
+from matmamba_retrieval.backends.pushing import Pushing
+from matmamba_retrieval.backends.wish import Wish
 from pushed_places import Places, compared, push
 from small import unit_vectors
 
@@ -100,6 +104,31 @@ def test_what_is_no_fault_of_the_engine_passes() -> None:
     for error in (KeyboardInterrupt(), SystemExit(3)):
         with pytest.raises(type(error)), edge.saying("edge:P"):
             raise error
+
+
+@pytest.mark.parametrize("step", ["carry", "build", "check", "publish"])
+def test_a_folder_that_goes_away_during_a_push_is_one_line_and_the_next_one_is_whole(
+    stored: Gallery, tmp_path: Path, step: str
+) -> None:
+    places = Places("edge", tmp_path)
+    with places.open() as store:
+        work = Pushing(stored, store, Wish(dims=(4,), recall=0.9, memory=IMAGES * 5.0))
+        steps: dict[str, Callable[[], object]] = {
+            "carry": lambda: work.carry(lambda count: None),
+            "build": work.build,
+            "check": work.check,
+            "publish": lambda: work.publish(PushCheck(images=IMAGES, counted=IMAGES, sampled=0)),
+        }
+        for name, go in steps.items():
+            if name == step:
+                shutil.rmtree(tmp_path / "pushed")
+                with pytest.raises(MatMambaError, match="No such file or directory") as raised:
+                    go()
+                assert "\n" not in str(raised.value)
+                break
+            go()
+    assert push(stored, places).images == IMAGES
+    assert compared(stored, places).faults == []
 
 
 def test_a_disk_that_fills_while_filters_are_indexed_is_told_and_the_push_goes_on(

@@ -56,7 +56,7 @@ def test_what_was_put_in_is_there_to_the_bit_and_once(places: Places) -> None:
 
 def test_a_staged_collection_answers_once_it_is_published(places: Places) -> None:
     with places.open() as store:
-        fill(store.create("a", FIELDS, {"format": 1}), np.arange(5))
+        fill(store.create("a", FIELDS, {"matmamba": {}}), np.arange(5))
     with places.open() as store:
         assert store.current() is None
         staged = store.staged("a")
@@ -66,11 +66,11 @@ def test_a_staged_collection_answers_once_it_is_published(places: Places) -> Non
         staged.index_payload("metadata.year", "integer")
         staged.finish(FIELDS)
         store.publish("a")
-        fill(store.create("b", FIELDS, {"format": 1}), np.arange(9))
+        fill(store.create("b", FIELDS, {"matmamba": {}}), np.arange(9))
     with places.open() as store:
         current = store.current()
         assert current is not None
-        assert (current.count(), current.about()) == (5, {"format": 1, "pushed": 5})
+        assert (current.count(), current.about()) == (5, {"matmamba": {}, "pushed": 5})
         store.publish("b")
         assert store.staged("a") is None
         current = store.current()

@@ -13,6 +13,8 @@ from matmamba_retrieval.backends import comparison, pushing
 from matmamba_retrieval.backends.edge import EdgeCollection
 from matmamba_retrieval.backends.engine import Floats, Ints, VectorField
 from matmamba_retrieval.backends.layout import payload_of
+from matmamba_retrieval.backends.pushed_gallery import PushedGallery
+from matmamba_retrieval.backends.pushing import Pushing
 from matmamba_retrieval.backends.server import ServerCollection
 from matmamba_retrieval.backends.wish import Wish
 from matmamba_retrieval.gallery.renewal import Renewal, compact
@@ -71,6 +73,7 @@ def test_all_of_a_gallery_is_there(stored: Gallery, places: Places) -> None:
         "metadata.year": "integer",
         "metadata.size": "float",
         "metadata.raw": "bool",
+        "metadata.at": "",
         'metadata.at."odd key"': "keyword",
     }
 
@@ -121,6 +124,65 @@ def test_another_wish_makes_another_collection_and_none_keeps_the_one_that_is_th
     assert push(stored, places, dims=(2,)).anew
     assert [each.name for each in contents_of(places).fields][2:] == ["dim2", "dim4"]
     assert compared(stored, places).faults == []
+
+
+def test_settings_are_kept_when_all_is_pushed_anew(stored: Gallery, places: Places) -> None:
+    """Asked for nothing: after `compact`, with another plan, with `replace`, and with fewer dims."""
+    push(stored, places, dims=(8, 12), recall=0.9)
+    kept = Wish(dims=(8, 12), recall=0.9).to_json()
+    compact(stored)
+    done = push(stored, places)
+    assert (done.anew, contents_of(places).wish) == (True, kept)
+    assert {"dim4", "dim8", "dim12"} <= {each["name"] for each in done.vectors}
+    strategy = Strategy.shortlist(dim=6, length=20)
+    stored.save_plan(Plan(strategy=strategy, spec=SPEC, k=10, goal="recall >= 0.9").to_json())
+    for replace in (False, True):
+        done = push(stored, places, replace=replace)
+        assert (done.anew, contents_of(places).wish) == (True, kept)
+        assert {"dim6", "dim8", "dim12"} <= {each["name"] for each in done.vectors}
+    shorter = EmbeddingSpec("b" * 64, "full", 10)
+    renewal = Renewal(stored, shorter, "runs/b")
+    keys = renewal.pending()
+    renewal.add(keys, unit_vectors(len(keys), 10))
+    renewal.finish()
+    push(stored, places)
+    assert contents_of(places).wish == Wish(dims=(8,), recall=0.9).to_json()
+
+
+def test_of_two_pushes_the_later_one_goes_on(stored: Gallery, places: Places) -> None:
+    """What the other would have written last is of an older version: an image that was deleted since."""
+    push(stored, places)
+    fill(stored, [70, 71])
+    with Gallery(stored.folder) as before, places.open() as store:
+        stored.delete(["id70"])
+        first = Pushing(before, store, Wish())
+        later = Pushing(stored, store, Wish())
+        later.carry(lambda count: None)
+        for step in (lambda: first.carry(lambda count: None), first.build, first.check):
+            with pytest.raises(GalleryError, match=r"another push to .* has begun meanwhile"):
+                step()
+        later.build()
+        later.publish(later.check())
+    assert compared(stored, places).faults == []
+
+
+def test_what_a_stopped_push_has_put_in_has_its_labels(stored: Gallery, places: Places) -> None:
+    """It is answered, so whoever measures answers by labels asks for them."""
+    push(stored, places)
+    fill(stored, range(70, 90))
+    with places.open() as store:
+        work = Pushing(stored, store, Wish())
+        work.carry(lambda count: None)
+        current = store.current()
+        assert current is not None
+        # As it was noted before.
+        current.note({"matmamba": {**work.contents.to_json()["matmamba"], "keys": 60, "paths": []}})
+    with places.open(write=False) as store:
+        opened = PushedGallery(store)
+        assert (len(opened), opened.key_count) == (58, 60)
+        assert max(opened.keys_where()) == 79
+        live = stored.live_keys()
+        assert [opened.labels()[key] for key in live] == [row.label for row in stored.rows(live)]
 
 
 def test_a_collection_of_another_gallery_stays_unless_it_is_to_be_replaced(

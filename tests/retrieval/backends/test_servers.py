@@ -133,6 +133,21 @@ def test_a_collection_that_is_not_ours_is_left_alone(stored: Gallery, tmp_path: 
         assert [each.name for each in store.client.get_collections().collections] == [name]  # type: ignore[attr-defined]
 
 
+def test_collections_of_others_that_are_called_alike_stay(stored: Gallery, tmp_path: Path) -> None:
+    """A push removes what pushes have left of its name, and nothing else."""
+    places = Places("local", tmp_path)
+    push(stored, places)
+    with places.open() as store:
+        client, name = store.client, store.collection  # type: ignore[attr-defined]
+        client.create_collection(f"{name}--backup", VectorParams(size=3, distance=Distance.DOT))
+        there = {each.name for each in client.get_collections().collections}
+    assert push(stored, places, replace=True).anew
+    with places.open() as store:
+        left = {each.name for each in store.client.get_collections().collections}  # type: ignore[attr-defined]
+    assert left & there == {f"{name}--backup"}
+    assert len(left) == 2
+
+
 def test_what_others_remember_with_a_collection_stays(stored: Gallery, tmp_path: Path) -> None:
     places = Places("local", tmp_path)
     push(stored, places)
