@@ -73,6 +73,9 @@ class Bounds:
         return ", ".join(filter(None, (words, self.what, "in order" if self.ordered else "")))
 
 
+# Processes or threads of one call. A machine's memory ends long before more of them have started.
+CREW = Bounds(least=0, most=1024)
+
 @dataclass(frozen=True)
 class OneOf:
     """A setting that is one of some names.
@@ -147,11 +150,20 @@ def require_least(least: int, **given: Any) -> None:
         ConfigError: one is below.
         TypeError: one is no whole number.
     """
+    _require_within(Bounds(least=least), given)
+
+
+def require_crew(**given: Any) -> None:
+    """Refuse numbers of processes or threads that no machine has: see `require_least`, and `CREW`."""
+    _require_within(CREW, given)
+
+
+def _require_within(bounds: Bounds, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
         for number in value if several else [value]:
             if number is not None:
-                require(name, number, Annotated[int, Bounds(least=least)])
+                require(name, number, Annotated[int, bounds])
 
 
 def _hints(kind: type) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from matmamba_common.settings import Bounds, check, require, require_least
+from matmamba_common.settings import Bounds, check, require, require_crew, require_least
 from matmamba_common.words import shown
 from matmamba_datasets import (
     AugmentConfig,
@@ -236,7 +236,7 @@ def reading_rates(
 
     require_lists(workers=workers)
     require_least(1, input_size=input_size)
-    require_least(0, workers=workers)
+    require_crew(workers=workers)
     require("seconds", seconds, AboveZero)
     data = _config_of(data)
     images = open_splits(replace(data, workers=0)).train

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matmamba_common.lazy import Deferred, when_imported
-from matmamba_common.settings import require, require_least
+from matmamba_common.settings import require, require_crew
 
 from .errors import ConfigError
 
@@ -37,7 +37,7 @@ def place_called(name: torch.device | str) -> torch.device | str:
 
 def limit_threads(threads: int) -> None:
     """Let torch and FAISS compute on so many threads; 0 for as many as they take, `ConfigError` for fewer."""
-    require_least(0, threads=threads)
+    require_crew(threads=threads)
     if threads:
         # Who needs one of them does not wait for the other.
         when_imported("torch", lambda: torch.set_num_threads(threads))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from matmamba_common.settings import Bounds, check
+from matmamba_common.settings import CREW, Bounds, check
 
 from .cifar import open_cifar
 from .errors import DataError
@@ -38,7 +38,7 @@ class DataConfig(TableReading):
     # Images per step of each process.
     batch_size: Annotated[int, Bounds(least=1)] = 32
     # Processes that decode images; 0 decodes in the main one.
-    workers: Annotated[int, Bounds(least=0)] = 0
+    workers: Annotated[int, CREW] = 0
     # Share of images that may be unreadable before the run stops.
     max_broken: Annotated[float, Bounds(least=0, most=1)] = 0.01
     # Folder where remote shards are copied to when they are first read; by default ~/.cache/matmamba.

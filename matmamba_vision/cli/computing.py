@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from matmamba_common.settings import Bounds
+from matmamba_common.settings import CREW, Bounds
 
 from .console import Console
 
@@ -26,11 +26,11 @@ class Computing:
     # Images encoded at once.
     batch_size: Annotated[int, Bounds(least=1)] = 64
     # Processes that decode images.
-    workers: Annotated[int, Bounds(least=0)] = 0
+    workers: Annotated[int, CREW] = 0
     # cpu, cuda, or auto for whichever is there.
     device: str = "auto"
     # Threads that encode and search; 0 for as many as there are.
-    threads: Annotated[int, Bounds(least=0)] = 0
+    threads: Annotated[int, CREW] = 0
     # Seed of all that is left to chance.
     seed: Annotated[int, Bounds(least=0)] = 0
     # Print JSON instead of tables.

@@ -22,7 +22,7 @@ from shlex import quote
 from typing import Annotated
 
 from matmamba_common.counts import counted
-from matmamba_common.settings import Bounds
+from matmamba_common.settings import CREW, Bounds
 from matmamba_datasets import BrokenTally, DataConfig, TableReading, left_out_text
 from rich.table import Table
 
@@ -79,7 +79,7 @@ class Source(NamedSource):
     """A data set that is read by one number of processes."""
 
     # Processes that decode images; 0 decodes in the main one.
-    workers: Annotated[int, Bounds(least=0)] = 0
+    workers: Annotated[int, CREW] = 0
 
     def config(self) -> DataConfig:
         """As the registry takes it."""
@@ -115,7 +115,7 @@ class TimedSource(NamedSource):
     """A data set that is read by several numbers of processes."""
 
     # Numbers of processes that decode images, measured in turn; 0 decodes in the main one.
-    workers: Annotated[list[int], Bounds(least=0)] = field(default_factory=lambda: [0])
+    workers: Annotated[list[int], CREW] = field(default_factory=lambda: [0])
     # Images per batch.
     batch_size: Annotated[int, Bounds(least=1)] = 64
 

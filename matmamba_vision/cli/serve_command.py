@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from matmamba_common.counts import counted
-from matmamba_common.settings import Bounds
+from matmamba_common.settings import CREW, Bounds
 from matmamba_retrieval.gallery.addresses import EDGE, address_of
 
 from ..device import limit_threads
@@ -90,7 +90,7 @@ class ServeFlags:
     # Recall below which narrower widths are not used any more; 0 for none.
     quality_floor: Share = 0.0
     # Threads that answer; 0 for whichever is measured better.
-    workers: Annotated[int, Bounds(least=0)] = 0
+    workers: Annotated[int, CREW] = 0
     # Images that are encoded at once.
     max_batch_size: Annotated[int, Bounds(least=1)] = 16
     # Longest that an image waits for others to be encoded with.
@@ -108,7 +108,7 @@ class ServeFlags:
     # cpu, cuda, or auto for whichever is there.
     device: str = "cpu"
     # Threads that encode and search; 0 for as many as there are.
-    threads: Annotated[int, Bounds(least=0)] = 0
+    threads: Annotated[int, CREW] = 0
     # Write no line for each request, only for what goes wrong.
     quiet: bool = False
     # Start, have each width answer once, say so, and end.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matmamba_common.settings import require_crew
 from matmamba_datasets import BrokenTally, Images, Subset
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ class ImageEncoder:
     def of(embedder: Embedder, widths: Sequence[str], batch_size: int, workers: int) -> ImageEncoder:
         """One for widths as a user writes them; `ConfigError` if a number cannot be."""
         require_whole("batch_size", batch_size, 1)
-        require_whole("workers", workers, 0)
+        require_crew(workers=workers)
         labels = dict.fromkeys(embedder.label(width) for width in widths)
         labels.pop(embedder.spec().width, None)
         if labels and embedder.taught is not None:

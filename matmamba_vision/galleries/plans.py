@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from matmamba_common.settings import require
+from matmamba_common.settings import require, require_crew
 from matmamba_datasets import (
     NO_LABEL,
     BrokenTally,
@@ -119,8 +119,9 @@ class QueriesWanted:
     report: Reporter
 
     def __post_init__(self) -> None:
-        for name, least in (("most", 2), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+        for name, least in (("most", 2), ("batch_size", 1), ("seed", 0)):
             require_whole(name, getattr(self, name), least)
+        require_crew(workers=self.workers)
         require_texts("widths", self.widths)
         require_number("max_broken", self.max_broken)
 

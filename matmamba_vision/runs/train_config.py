@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from matmamba_common.settings import Bounds, check
+from matmamba_common.settings import CREW, Bounds, check
 from matmamba_common.words import shown
 from matmamba_datasets import DataConfig
 
@@ -44,7 +44,7 @@ class TrainConfig:
     # cpu, cuda, or auto for whichever is there.
     device: str = "auto"
     # Threads that compute; 0 for as many as torch takes.
-    threads: Annotated[int, Bounds(least=0)] = 0
+    threads: Annotated[int, CREW] = 0
     # Compile the blocks with torch.compile first. On a CPU that needs a C++ compiler, and gained nothing when
     # measured (benchmarks/README.md).
     compile: bool = False

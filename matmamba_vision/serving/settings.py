@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from matmamba_common.settings import Bounds, check, require
+from matmamba_common.settings import CREW, Bounds, check, require
 
 from ..errors import ConfigError
 from ..given import require_path, require_texts, require_type
@@ -47,8 +47,8 @@ class Settings:
     """
 
     slo_ms: Annotated[float, Bounds(above=0)] = 100.0
-    workers: Whole = 0
-    threads: Whole = 0
+    workers: Annotated[int, CREW] = 0
+    threads: Annotated[int, CREW] = 0
     max_batch_size: Some = 16
     max_wait_ms: Time = 2.0
     max_queue: Some = 256

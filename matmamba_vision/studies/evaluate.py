@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from matmamba_common.settings import require_least
+from matmamba_common.settings import require_crew, require_least
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.planning.savings import notes_of
@@ -102,7 +102,8 @@ def evaluate(
     """
     require_least(1, gallery_images=gallery_images, batch_size=batch_size)
     require_least(2, queries=queries)
-    require_least(0, workers=workers, threads=threads, seed=seed)
+    require_crew(workers=workers, threads=threads)
+    require_least(0, seed=seed)
     require_type("grid", grid, (str, os.PathLike, Grid), "a name, a file, or a Grid")
     place = None if output is None else require_folder("output", output)
     limit_threads(threads)

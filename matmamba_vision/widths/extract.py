@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import torch
-from matmamba_common.settings import require, require_least
+from matmamba_common.settings import require, require_crew, require_least
 from matmamba_datasets import DataConfig, DataError
 
 from .. import models
@@ -152,7 +152,7 @@ def extract(
     if output is None:
         raise TypeError("output is left out: it can be the folder or the .safetensors file to write")
     require_least(1, batch_size=batch_size)
-    require_least(0, workers=workers)
+    require_crew(workers=workers)
     require("data", data, str)
     require("root", root, PathLike)
     place, parent = _place(output), checkpoint_at(model)

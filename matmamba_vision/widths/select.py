@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from matmamba_common.settings import require_least
+from matmamba_common.settings import require_crew, require_least
 from matmamba_common.words import shown
 
 from ..device import limit_threads
@@ -156,7 +156,8 @@ def select(
     wanted = _budget(budget)
     require_least(1, images=images, evaluations=evaluations, profile_batch=profile_batch)
     require_least(1, batch_size=batch_size)
-    require_least(0, workers=workers, threads=threads, seed=seed)
+    require_crew(workers=workers, threads=threads)
+    require_least(0, seed=seed)
     folder = None if output is None else require_folder("output", output)
     if folder is not None and (folder / SLICE_FILE).exists() and not overwrite:
         raise ConfigError(f"{folder / SLICE_FILE} exists: name another output, or overwrite it")

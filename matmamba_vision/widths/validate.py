@@ -12,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from matmamba_common.settings import require_least
+from matmamba_common.settings import require_crew, require_least
 from matmamba_common.words import shown
 from matmamba_datasets import Batch, DataConfig, DataError, Images, Splits
 
@@ -156,7 +156,8 @@ def validate(
     """
     require_lists(widths=widths, gallery_widths=gallery_widths, dims=dims, knn=knn)
     require_least(1, gallery_images=gallery_images, knn=knn, dims=dims, batch_size=batch_size)
-    require_least(0, workers=workers, threads=threads, seed=seed)
+    require_crew(workers=workers, threads=threads)
+    require_least(0, seed=seed)
     folder = None if output is None else require_folder("output", output)
     if probe:
         # Before the work, so that a missing package costs none.
