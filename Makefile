@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 BROWSER_READY := $(VENV)/.ready-browser
 CHROMIUM := /usr/bin/chromium
+# A Python for ARM, which QEMU runs, and what compiles for it.
+ARM_READY := build/arm/.ready
+ARM_TOOLS := /usr/bin/qemu-aarch64 /usr/bin/aarch64-linux-gnu-gcc /usr/aarch64-linux-gnu/include/stdlib.h
 # Fresh environments for the wheel: what searches without torch, and what trains.
 SMOKE := build/smoke
 # The oldest Triton that kernels are compiled with, beside the pinned one.
@@ -22,7 +25,7 @@ BENCHMARKS ?= block_time transformers_mixer against_vit width_time training_step
 # These once more on one thread, which waits for no other: on a shared machine the steadier figure.
 ONE_THREAD ?= $(filter against_vit width_time latency,$(BENCHMARKS))
 
-.PHONY: demo serve test coverage test-timm browser qdrant slow cluster smoke lint format docs record readme bench kernels native clean
+.PHONY: demo serve test coverage test-timm browser arm qdrant slow cluster smoke lint format docs record readme bench kernels native clean
 
 demo: $(READY)  ## train, index and search handwritten digits; report in runs/demo
 	$(BIN)/matmamba demo $(FLAGS)
@@ -43,6 +46,9 @@ test-timm: $(READY)  ## timm's own tests of models, fetched in the installed ver
 
 browser: $(BROWSER_READY) $(CHROMIUM)  ## the service's page in Chromium: a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser $(FLAGS)
+
+arm: $(ARM_READY)  ## the kernels in C and searches without torch on an emulated ARM machine: some minutes
+	$(BIN)/python benchmarks/arm.py $(FLAGS)
 
 qdrant: $(READY)  ## the tests of pushed galleries on a real server: make qdrant QDRANT_URL=http://localhost:6333
 	@test -n "$(QDRANT_URL)" || { echo "name a server: make qdrant QDRANT_URL=http://localhost:6333"; exit 1; }
@@ -118,6 +124,14 @@ $(BROWSER_READY): $(READY)  # what drives a browser
 $(CHROMIUM):  # Debian's, where apt-get may install
 	@{ apt-get update -qq && apt-get install -qq --no-install-recommends chromium; } > /dev/null 2>&1 \
 		|| { echo "$@ is missing, and apt-get cannot install it here: install Debian's package chromium"; exit 1; }
+
+$(ARM_TOOLS) &:  # Debian's, where apt-get may install
+	@{ apt-get update -qq && apt-get install -qq --no-install-recommends qemu-user gcc-aarch64-linux-gnu \
+		libc6-dev-arm64-cross; } > /dev/null 2>&1 || { echo "apt-get cannot install these here: install Debian's \
+	packages qemu-user, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross"; exit 1; }
+
+$(ARM_READY): $(READY) benchmarks/arm_machine.py constraints.txt | $(ARM_TOOLS)  # 280 MB: Debian's Python for ARM, and packages
+	$(BIN)/python benchmarks/arm_machine.py
 
 $(BENCH_READY): $(READY)  # the libraries that are measured beside ours
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

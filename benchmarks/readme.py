@@ -21,6 +21,7 @@ from statistics import mean
 from typing import Any
 
 import ablation
+import arm
 import distill_ablation
 import fine_tuning
 import matmamba_vision
@@ -355,6 +356,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scaling": lambda: retrieval_tables.scaling_table(read("photos_unscaled"), read("photos")),
     "encoders": lambda: retrieval_tables.encoders_table(read("photos")),
     "ray_rate": once_measured("ray_rate", ray_rate.table),
+    "arm": once_measured("arm", arm.table),
     "growth": lambda: retrieval_tables.growth_table(read("growth")),
     "scale_plans": once_measured("scale", scale_tables.plans_table),
     "scale_encoders": scale_tables.encoders_table,

@@ -97,6 +97,7 @@ gallery's answer takes beyond the engine's own call, and its recall |
 `python -c pass` and `import torch` |
 | `results/gpu_model.json` | `.venv/bin/python benchmarks/gpu_model.py` | what arithmetic predicts of a GPU |
 | `results/compiled_kernels.json` | `make kernels` | every launch of the GPU's kernels, compiled without one |
+| `results/arm.json` | `make arm` | the kernels in C on an emulated ARM machine, beside this one |
 | `results/small_gallery.json` | `.venv/bin/python benchmarks/small_gallery.py` | search time of one query, \
 single-shot against shortlist, by gallery size |
 

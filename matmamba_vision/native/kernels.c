@@ -19,6 +19,11 @@
 
 #include "instructions.h"
 
+/* Whether threads can be told where to run: Android's C library has no call for it. */
+#if defined(__linux__) && !defined(__ANDROID__)
+#define PLACES_THREADS
+#endif
+
 #define PANEL 32
 #define LINE 16 /* floats in a cache line */
 #define MOST_TAPS 8
@@ -150,17 +155,17 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t inner(const Block *block) { return block->heads * block->head_dim; }
 static inline int64_t padded(const Block *block) { return rounded(inner(block), PANEL); }
 
+void matmamba_meet(Team team);
+
+#ifdef ISA
+
 /* The first tap of token t that does not read before the sequence. */
 static inline int64_t first_tap(int64_t taps, int64_t t) { return t + 1 < taps ? taps - 1 - t : 0; }
-
-void matmamba_meet(Team team);
 
 /* The next part that nobody has taken since the last meeting: cores are not equally fast. `taken` is the thread's own. */
 static inline int64_t next_part(Team team, int64_t *taken) {
     return team.size == 1 ? (*taken)++ : __atomic_fetch_add(&team.barrier->taken, 1, __ATOMIC_RELAXED);
 }
-
-#ifdef ISA
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -646,7 +651,7 @@ INLINE void convolve_step(const Convolution *c, const Band *band, int64_t taps, 
 INLINE void convolve_step_back(const Convolution *c, Band *band, int64_t taps, int64_t v, int64_t count, int64_t first,
                                int64_t last) {
     const V *weights = band->weights[v / LANES];
-    V later[MOST_TAPS], sums[MOST_TAPS + 1], seen[MOST_TAPS];
+    V later[MOST_TAPS], sums[MOST_TAPS + 1], seen[MOST_TAPS] = {0};
 #pragma GCC unroll 8
     for (int64_t k = 0; k < taps; k++) later[k] = band->later[v / LANES][k], sums[k] = all(0.0f);
     sums[taps] = all(0.0f);
@@ -922,7 +927,7 @@ struct Pool {
     Work *work;
     void *job;
     Worker *workers;
-#if defined(__linux__)
+#if defined(PLACES_THREADS)
     cpu_set_t cores; /* where workers are woken */
 #endif
 };
@@ -938,7 +943,7 @@ static int this_core(void) {
 /* Workers are woken on other cores than that of the thread that asks. The system often wakes them behind it, with
  * another core idle, and there they wait for longer than a small image takes. */
 static void spare_own_core(Pool *pool) {
-#if defined(__linux__)
+#if defined(PLACES_THREADS)
     cpu_set_t cores;
     int core = this_core();
     if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof cores, &cores)) return;
