@@ -20,6 +20,7 @@ from ..device import limit_threads
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import some
 from ..galleries.gallery_model import ModelLike, embedder_at
+from ..galleries.drawn_apart import require_apart
 from ..given import PathLike, require_folder, require_type
 from ..measures.environment import environment
 from ..measures.significance import RESAMPLES
@@ -114,7 +115,7 @@ def evaluate(
     wanted_modes = require_modes(modes, known)
     tried = _with_widths(tried, known)
     config = data_config(known, data, root)
-    splits = open_data(report, config)
+    splits = open_data(report, config, place)
     splits = Splits(some(splits.train, gallery_images, seed), some(splits.held_out, queries, seed))
     full, asked = known.dim, widths_asked(wanted_modes, tried.query_widths)
     wanted = strategies_of(tried, asked, full, len(splits.train))
@@ -123,9 +124,8 @@ def evaluate(
     about = {"name": config.name, "root": config.root, "seed": seed, "held_out": config.held_out}
     stored = widths_stored(wanted_modes, tried.gallery_widths)
     with _working_folder(place) as folder:
-        workshop = Workshop(folder / "encoded", reader)
-        with workshop.open(splits, about, tried.query_widths, stored) as experiment:
-            kept = folder / "encoded"
+        kept = folder / "encoded"
+        with Workshop(kept, reader).open(splits, about, tried.query_widths, stored) as experiment:
             tables = tables_of(experiment, tried, wanted, seed, kept, report, wanted_modes)
     study = Study(
         checkpoint=Path(known.name),

@@ -124,6 +124,20 @@ def test_a_gallery_among_photos_is_no_class(root: Path) -> None:
     assert images.left_out == {f"{root}/{name}": reason for name, reason in named.items()}
 
 
+def test_a_run_among_photos_is_no_class(root: Path) -> None:
+    """Its curves would be taken for an image of a class that is called like the run."""
+    photos(root)
+    (root / "run" / "tensorboard").mkdir(parents=True)
+    for name in ("run/curves.png", "run/tensorboard/a.png"):
+        (root / name).write_bytes(encoded(1))
+    assert "run" in open_images(root).classes
+    for name in ("config.yaml", "metrics.jsonl"):
+        (root / "run" / name).write_text("")
+    images = open_images(root)
+    assert (len(images), images.classes) == (8, ("cats", "dogs"))
+    assert images.left_out == {f"{root}/run/": "a run"}
+
+
 def test_a_stray_table_does_not_replace_what_is_trained_on(root: Path) -> None:
     photos(root / "train"), photos(root / "val")
     write_table(root / "gallery.parquet", id=["a"])
