@@ -98,6 +98,15 @@ def test_what_made_a_gallery_and_is_gone_is_named(place: Path, tmp_path: Path) -
         index(place / "photos", tmp_path / "g", threads=1)
 
 
+def test_an_index_that_is_none_is_answered_by_those_there_are(place: Path, tmp_path: Path) -> None:
+    said = (
+        r"no index over 32 dims is called 'hnws': it can be flat, sq8, hnsw, .*, or a factory string of FAISS"
+    )
+    with pytest.raises(MatMambaError, match=said):
+        index(place / "photos", tmp_path / "g", model=place / "model", factory="hnws")
+    assert not (tmp_path / "g").exists()
+
+
 def photo(place: Path, number: int = 0) -> Path:
     return place / "photos" / ("dark" if number % 2 else "bright") / f"{number:02d}.png"
 
