@@ -269,7 +269,10 @@ def left_beside(root: Path, taken: Sequence[Path]) -> dict[str, str]:
 
 def beside_nothing(listing: Listing) -> str:
     """What there is where nothing is that was looked for, as the end of a message."""
-    found = f"; {len(listing.images):,} images such as {shown(listing.images[0])}" if listing.images else ""
+    found = ""
+    if listing.images:
+        first = shown(listing.images[0])
+        found = f"; {len(listing.images):,} images such as {first}: the data set 'folder' reads them"
     return f"{found}\n{left_out_text(listing.left_out)}" if listing.left_out else found
 
 

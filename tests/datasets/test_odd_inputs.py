@@ -258,7 +258,9 @@ def test_a_compressed_archive_says_so(root: Path) -> None:
 def test_what_is_there_instead_is_named(root: Path, name: str) -> None:
     (root / "a.tar.gz").write_bytes(b"")
     (root / "a.png").write_bytes(encoded(1))
-    with pytest.raises(DataError, match=r"(?s)1 images such as a\.png.*a\.tar\.gz"):
+    with pytest.raises(
+        DataError, match=r"(?s)1 images such as a\.png: the data set 'folder' reads them.*a\.tar\.gz"
+    ):
         open_splits(DataConfig(name=name, root=str(root)))
 
 
