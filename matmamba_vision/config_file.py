@@ -36,6 +36,7 @@ def load_into(kind: type[C], file: Path, defaults: C | None = None) -> C:
     Raises:
         ConfigError: the file is missing or not YAML, has no keys, or a key is unknown or of the wrong type.
     """
+    file = found_config(file)
     if not file.is_file():
         raise ConfigError(f"no config file {file}")
     try:
@@ -121,6 +122,14 @@ def flat(row: Mapping[str, Any], separator: str, before: str = "") -> dict[str, 
         inner = isinstance(value, Mapping)
         found |= flat(value, separator, f"{before}{name}{separator}") if inner else {f"{before}{name}": value}
     return found
+
+
+def found_config(file: Path) -> Path:
+    """The file that is meant: one of `configs/`, which comes with the package, is found from any folder."""
+    if file.is_file() or file.parts[:1] != ("configs",) or ".." in file.parts:
+        return file
+    shipped = shipped_config(file.relative_to("configs").as_posix())
+    return shipped if shipped.is_file() else file
 
 
 def shipped_config(name: str) -> Path:

@@ -33,11 +33,14 @@ def require_path(name: str, value: Any) -> Path:
 
     Raises:
         TypeError: it is no path.
+        ConfigError: it has a NUL, which no system takes.
     """
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name} is {shown(value)}: it can be {in_words(PathLike)}")
-    path = os.fspath(value)
-    return Path(path if isinstance(path, str) else os.fsdecode(path))
+    path = os.fsdecode(value)
+    if "\0" in path:
+        raise ConfigError(f"{name} is {shown(path)}: it can be a path, without a NUL")
+    return Path(path)
 
 
 def require_type(name: str, value: Any, kind: type | tuple[type, ...], allowed: str) -> None:
@@ -122,11 +125,14 @@ def require_folder(name: str, folder: Any, written: str = "a folder") -> Path:
 
     Raises:
         TypeError: it is no path.
-        ConfigError: it ends as files do, and is no folder that is there; or it is a file.
+        ConfigError: it ends as files do, and is no folder that is there; or it is a file, or below one.
     """
     path = require_path(name, folder)
     if not path.is_dir() and (path.suffix.lower() in OF_FILES or path.is_file()):
         raise ConfigError(f"{name} {path} is the name of a file: {written} is written")
+    above = next((place for place in path.absolute().parents if place.exists()), path)
+    if above.is_file():
+        raise ConfigError(f"{name} {path}: {above} is a file, and holds no folders")
     return path
 
 

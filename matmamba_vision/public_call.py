@@ -32,7 +32,7 @@ def public_call(call: F) -> F:
 
     Raises:
         TypeError: an argument is of another type than its annotation says; the message names it.
-        ConfigError: a number that is none (NaN), or a path that is empty.
+        ConfigError: a number that is none (NaN), or a path that is empty or has a NUL.
     """
     parameters = inspect.signature(call).parameters
     names = [*parameters]
@@ -43,9 +43,8 @@ def public_call(call: F) -> F:
         for name, value in (*zip(names, values, strict=False), *named.items()):
             if name in hints:
                 _require(name, value, hints[name])
-                # It would be the folder where the program runs.
-                if value == "" != parameters[name].default and _has_path(hints[name]):
-                    raise ConfigError(f"{name} is empty: it can be {in_words(hints[name])}")
+                if _has_path(hints[name]):
+                    _require_place(name, value, hints[name], parameters[name].default)
         with refusals():
             return call(*values, **named)
 
@@ -55,14 +54,24 @@ def public_call(call: F) -> F:
 def _require(name: str, value: Any, hint: Any) -> None:
     if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{name} is {shown(value)}: it can be a number")
-    if not (_has_list(hint) and _may_be_a_list(value)):
+    if not (_has_list(hint) and _may_be_a_list(value, hint)):
         require(name, value, hint)
 
 
-def _may_be_a_list(value: Any) -> bool:
-    """One text, or what gives values one by one: the call says whether it takes that for a list."""
+def _require_place(name: str, value: Any, hint: Any, default: Any) -> None:
+    """Refuse a path that would be the folder where the program runs, and one that no system takes."""
+    if value == "" != default:
+        raise ConfigError(f"{name} is empty: it can be {in_words(hint)}")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name} is {shown(value)}: it can be {in_words(hint)}, without a NUL")
+
+
+def _may_be_a_list(value: Any, hint: Any) -> bool:
+    """One text of several, or what gives values one by one: the call says if that is a list."""
     others = (bytes, bytearray, memoryview, Mapping, Sequence)
-    return isinstance(value, str) or (isinstance(value, Iterable) and not isinstance(value, others))
+    if isinstance(value, str):
+        return not _has_numbers(hint)
+    return isinstance(value, Iterable) and not isinstance(value, others)
 
 
 @cache
@@ -85,6 +94,10 @@ def _is_plain(hint: Any) -> bool:
     inner = get_args(hint) if get_origin(hint) in (Union, UnionType, *LISTS) else ()
     kinds = [one for one in inner if one is not ...]
     return all(map(_is_plain, kinds)) if kinds else (get_origin(hint) or hint) in PLAIN
+
+
+def _has_numbers(hint: Any) -> bool:
+    return hint in (int, float) or any(map(_has_numbers, get_args(hint)))
 
 
 def _has_path(hint: Any) -> bool:

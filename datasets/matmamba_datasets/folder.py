@@ -103,6 +103,13 @@ def open_folder(root: Path | str, held_out: float, reading: Reading | None = Non
     return given_splits(train, labelled(Folder(held_out_root, train.classes, reading)), root)
 
 
+def split_folders(root: Path | str) -> tuple[Path, ...]:
+    """The folders of whose images splits are made: `train/` and `val/` if both are there, else all of it."""
+    root = Path(root)
+    parts = named_part(root, TRAIN_NAMES), named_part(root, HELD_OUT_NAMES)
+    return tuple(part for part in parts if part is not None) if all(parts) else (root,)
+
+
 def _folders(root: Path) -> list[Path]:
     return [path for path in root.iterdir() if path.is_dir() and not why_no_folder(path.name)]
 

@@ -17,13 +17,12 @@ from pathlib import Path
 from .kinds import is_shard, is_table, why_no_folder, why_no_image
 from .left_out import left_out_text
 from .names import is_text, shown
+from .own_folders import own_kind
 from .reading import FOLLOW, Reading
 from .regular import said, why_not_regular
 from .texts import Packed
 
 _READ_ALREADY = "a link to a folder that is read where it lies, or holds this one"
-# In the folder of a gallery, beside `segments/`.
-_CATALOG = "catalog.sqlite"
 Entries = list[str]
 # Suffixes, as they are written, of which is remembered what is done with their files.
 _REMEMBERED = 256
@@ -121,18 +120,25 @@ class Listing:
                 self._sort_out(entries, inside, found)
         except OSError as error:
             self.leave(inside, f"cannot be listed: {said(error)}")
-        if inside and f"{self.prefix}{inside}{_CATALOG}" in self.left_out and f"{inside}segments/" in found:
-            self._is_gallery(inside)
+        if inside and (kind := self._own_kind(inside, found)):
+            self._leave_whole(inside, kind)
             return Entries()
         found.sort()
         return found if "".join(found).isascii() else [path for path in found if self._is_text(path)]
 
-    def _is_gallery(self, inside: str) -> None:
-        """Name a folder as a whole: what is in it is the gallery's own, and makes no class."""
+    def _own_kind(self, inside: str, found: Entries) -> str:
+        """What the folder is, if this project wrote it: a gallery, or a run."""
+        whole = self.prefix + inside
+        return own_kind(
+            lambda name: inside + name in found if name[-1] == "/" else whole + name in self.left_out
+        )
+
+    def _leave_whole(self, inside: str, kind: str) -> None:
+        """Name a folder as a whole: what is in it is no image of the user's, and makes no class."""
         whole = self.prefix + inside
         for path in [path for path in self.left_out if path.startswith(whole)]:
             del self.left_out[path]
-        self.leave(inside, "a gallery")
+        self.leave(inside, kind)
 
     def _sort_out(self, entries: Iterable[os.DirEntry[str]], inside: str, found: Entries) -> None:
         """Add images and folders to what was found, and name the others."""
@@ -263,7 +269,10 @@ def left_beside(root: Path, taken: Sequence[Path]) -> dict[str, str]:
 
 def beside_nothing(listing: Listing) -> str:
     """What there is where nothing is that was looked for, as the end of a message."""
-    found = f"; {len(listing.images):,} images such as {shown(listing.images[0])}" if listing.images else ""
+    found = ""
+    if listing.images:
+        first = shown(listing.images[0])
+        found = f"; {len(listing.images):,} images such as {first}: the data set 'folder' reads them"
     return f"{found}\n{left_out_text(listing.left_out)}" if listing.left_out else found
 
 

@@ -11,7 +11,7 @@ from matmamba_common.settings import CREW, Bounds, check
 
 from .cifar import open_cifar
 from .errors import DataError
-from .folder import Folder, open_folder
+from .folder import Folder, open_folder, split_folders
 from .imagenet import open_imagenet
 from .kinds import SHARD, TABLE, is_image_name, is_shard, is_table, reasons, suffix_of
 from .listing import Listing
@@ -89,6 +89,11 @@ def open_splits(config: DataConfig) -> Splits:
         raise DataError(f"data set {config.name!r} needs data.root, the folder to read")
     check(config, "data.")
     return DATASETS[config.name](config)
+
+
+def folders_read(config: DataConfig) -> tuple[Path, ...]:
+    """The folders whose image files a data set is made of, whatever they are called; none of most kinds."""
+    return split_folders(config.root) if config.name == "folder" and config.root else ()
 
 
 def open_images(path: Path | str, reading: TableReading | None = None) -> Images:

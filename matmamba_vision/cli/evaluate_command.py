@@ -78,6 +78,7 @@ from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
 from .measured_model import folder_beside, model_named, require_model
+from .summary import kept
 
 if TYPE_CHECKING:
     from ..studies.study import Study
@@ -154,20 +155,22 @@ def _of_checkpoint(args: EvaluateFlags, listener: Listener) -> Study:
     checkpoint = args.checkpoint or Path(SHIPPED)
     require_model(checkpoint)
     # Here, because it loads torch.
-    from ..studies.evaluate import evaluate
+    from ..studies.evaluate import ENCODED, evaluate
 
-    return evaluate(
-        model_named(checkpoint, args.teacher, args.computing.device),
-        modes=args.modes,
-        grid=args.grid,
-        output=args.output or folder_beside(checkpoint, "modes" if args.teacher else "evaluate"),
-        data=args.data.name,
-        root=args.data.root,
-        gallery_images=args.gallery_images,
-        queries=args.queries,
-        **args.computing.settings(),
-        progress=listener,
-    )
+    output = args.output or folder_beside(checkpoint, "modes" if args.teacher else "evaluate")
+    with kept(output / ENCODED):
+        return evaluate(
+            model_named(checkpoint, args.teacher, args.computing.device),
+            modes=args.modes,
+            grid=args.grid,
+            output=output,
+            data=args.data.name,
+            root=args.data.root,
+            gallery_images=args.gallery_images,
+            queries=args.queries,
+            **args.computing.settings(),
+            progress=listener,
+        )
 
 
 def _of_gallery(args: EvaluateFlags, listener: Listener) -> Study:

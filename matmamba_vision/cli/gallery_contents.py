@@ -103,9 +103,18 @@ def info(arguments: list[str]) -> int:
         return 0
     width = max(map(len, about))
     for name, value in about.items():
-        shown = f"{value[0]} to {value[-1]}" if name == "versions" and value else _readable(value)
-        say(f"{name.replace('_', ' '):{width}}  {shown}")
+        say(f"{name.replace('_', ' '):{width}}  {_fact(name, value)}")
     return 0
+
+
+def _fact(name: str, value: Any) -> str:
+    """One of the facts; of a plan what it does and is for: --json has its forty figures."""
+    if name == "versions" and value:
+        return f"{value[0]} to {value[-1]}"
+    if name == "plan" and value:
+        given = {key: one for key, one in value["settings"].items() if one not in (None, [], {}, "")}
+        return f"{_readable(given)} for {value['goal']}"
+    return _readable(value)
 
 
 def _readable(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Add images to a gallery, encoded at full width, or frames of videos, or vectors made elsewhere.
 
-The gallery is created if it is not there, and remembers its checkpoint. Images that it has are left alone, so
-the same command continues a run that was stopped, or adds what is new in a folder.
+The gallery is created if it is not there, and remembers its checkpoint, which is taken where none is named.
+Images that it has are left alone, so the same command continues a run that was stopped, or adds what is new.
 
 With --engine ray the processes of a Ray cluster encode (extra [ray]): the same gallery, to the bit. It has to
 lie in a folder that all machines of the cluster share, beside the folder of its shards, GALLERY.shards, which
@@ -21,7 +21,7 @@ examples:
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G
   matmamba index --checkpoint timm:resnet50.a1_in1k --images PHOTOS --gallery T
   matmamba index --checkpoint runs/student --teacher timm:resnet50.a1_in1k --images PHOTOS --gallery T
-  matmamba index --checkpoint runs/photos --images MORE --gallery G --prefix more/
+  matmamba index --images MORE --gallery G --prefix more/
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --dims 16 64 --factory auto
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G --widths 1/8 --metadata photos.csv
   matmamba index --checkpoint runs/photos --images PHOTOS --gallery G2 --shard 2/4
@@ -40,7 +40,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from matmamba_common.counts import counted
@@ -63,6 +63,9 @@ from .bars import Shown
 from .console import Console
 from .measured_model import model_named
 from .summary import continuable, summarise
+
+if TYPE_CHECKING:
+    from ..galleries.taught import Taught
 
 
 @dataclass
@@ -92,8 +95,9 @@ class IndexFlags:
     # and vector, and if there path, label and whatever else is known about each image.
     vectors: Path | None = None
     # Run folder, checkpoint file, or the name of a model whose weights are shipped; or any encoder:
-    # timm:NAME, timm:local-dir:FOLDER, open_clip:ARCH/TAG, or an ONNX file with a JSON file beside it.
-    checkpoint: Path = Path(SHIPPED)
+    # timm:NAME, timm:local-dir:FOLDER, open_clip:ARCH/TAG, or an ONNX file with a JSON file beside it. By
+    # default what made the gallery, and for a new one matmamba_mini_patch16_128.
+    checkpoint: Path | None = None
     # Of a student: the teacher encodes the gallery, rotated as the student's run says, and the student asks
     # it, at its widths `student`, `student 1/2` and so on. Its name; auto for the one that the run names.
     teacher: str = ""
@@ -205,7 +209,7 @@ def _index_images(args: IndexFlags, place: str, listener: Listener) -> Indexed:
         index if args.engine == "local" else index_on_ray,
         place,
         args.gallery,
-        model=model_named(args.checkpoint, args.teacher),
+        model=_model(args),
         prefix=args.prefix,
         widths=args.widths,
         dims=args.dims,
@@ -226,6 +230,13 @@ def _index_images(args: IndexFlags, place: str, listener: Listener) -> Indexed:
     return images(shard=args.shard)
 
 
+def _model(args: IndexFlags) -> Path | Taught | None:
+    """What is to encode, if any of it was named."""
+    if args.checkpoint is None and not args.teacher:
+        return None
+    return model_named(args.checkpoint or Path(SHIPPED), args.teacher)
+
+
 def _index_video(args: IndexFlags, video: Path, listener: Listener) -> IndexedVideos:
     """Take in videos."""
     return index_video(
@@ -235,7 +246,7 @@ def _index_video(args: IndexFlags, video: Path, listener: Listener) -> IndexedVi
         keyframes=args.frames.keyframes,
         threshold=args.frames.threshold,
         small_width=args.frames.small_width,
-        model=model_named(args.checkpoint, args.teacher),
+        model=_model(args),
         prefix=args.prefix,
         widths=args.widths,
         dims=args.dims,

@@ -109,6 +109,9 @@ def _run(name: str, arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         _print_help()
         return 0
+    if name == "--version":
+        say(f"matmamba {importlib.import_module('matmamba_vision').__version__}")
+        return 0
     if name not in COMMANDS:
         raise ConfigError(
             f"unknown command {name!r}: one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}"
@@ -124,7 +127,7 @@ def _print_help() -> None:
     table = Table.grid(padding=(0, 3))
     for name, summary in COMMANDS.items():
         table.add_row(f"  {name}", summary)
-    console.print("usage: matmamba [--debug] COMMAND [--help] ...\n\ncommands:")
+    console.print("usage: matmamba [--version] [--debug] COMMAND [--help] ...\n\ncommands:")
     console.print(table)
     console.print(
         "\n`matmamba COMMAND --help` lists a command's flags; --debug shows tracebacks.\n\nexamples:"

@@ -30,6 +30,22 @@ def continuable(gallery: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Say, when the block is interrupted, that what is in a folder by then is not done again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder.exists():
+            Console(stderr=True).print(
+                f"\nstopped: what was done is kept in {folder}; the same command goes on from there",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
+        raise
+
+
 def summarise(console: Console, folder: Path, verb: str, *, count: int, total: int, seconds: float) -> None:
     """Print how many images were taken in how long.
 

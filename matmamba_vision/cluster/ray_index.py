@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..device import limit_threads
 from ..encoders.names import FUNCTION
 from ..galleries.encoding import ImageEncoder
-from ..galleries.gallery_model import SHIPPED, ModelLike, embedder_at
+from ..galleries.gallery_model import ModelLike, embedder_for
 from ..galleries.given_images import ImageLike, collection_of
 from ..galleries.image_intake import Described, left_to_encode, look_for_changes, none_readable
 from ..galleries.image_places import files_of, place_of, require_told
@@ -59,7 +59,7 @@ def index_on_ray(
     gallery: str | os.PathLike[str],
     *,
     cluster: RayCluster | None = None,
-    model: ModelLike = SHIPPED,
+    model: ModelLike | None = None,
     ids: Sequence[str] | None = None,
     labels: Sequence[str | None] | None = None,
     prefix: str = "",
@@ -141,7 +141,7 @@ def index_on_ray(
     )
     texts = require_texts("widths", widths)
     limit_threads(threads)
-    encoder = ImageEncoder.of(embedder_at(model), texts, batch_size, workers)
+    encoder = ImageEncoder.of(embedder_for(wanted.gallery, model), texts, batch_size, workers)
     collection = collection_of(*_wherever_read(images, ids), labels, reading)
     require_told(wanted, collection)
     report.left_out(collection.left_out)

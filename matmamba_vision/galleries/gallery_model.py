@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from matmamba_common.lazy import Deferred
+from matmamba_retrieval import Gallery
 from matmamba_retrieval.remedies import ENCODER
 from matmamba_retrieval.storage.records import Generation
 from matmamba_retrieval.storage.spec import made_elsewhere
@@ -59,6 +60,22 @@ def embedder_of(
     if named is None and not is_there(generation.checkpoint_path):
         raise CheckpointError(_missing(folder, generation.checkpoint_path))
     return embedder_at(generation.checkpoint_path if named is None else named, device)
+
+
+def embedder_for(folder: Path, model: ModelLike | None) -> Embedder:
+    """What encodes images that a gallery is given: what is named, else what made it, else what is shipped.
+
+    Args:
+        folder: of the gallery, which need not be there.
+        model: that was named; None if none was.
+
+    Raises:
+        MatMambaError: what `embedder_of` and `embedder_at` raise; or the gallery is damaged.
+    """
+    if model is not None or not Gallery.exists(folder):
+        return embedder_at(SHIPPED if model is None else model)
+    with Gallery(folder) as gallery:
+        return embedder_of(folder, gallery.generation)
 
 
 def is_there(place: str) -> bool:

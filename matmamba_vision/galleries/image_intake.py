@@ -21,7 +21,7 @@ from ..given import require_path, require_texts
 from ..progress import Listener, Reporter
 from ..public_call import public_call
 from .encoding import ImageEncoder
-from .gallery_model import SHIPPED, ModelLike, embedder_at
+from .gallery_model import ModelLike, embedder_for
 from .given_images import ImageLike, collection_of
 from .image_places import Place, facts_from_now, files_of, place_of, require_told
 from .intake import Indexed, Wanted, annotated, finish, intake
@@ -33,7 +33,7 @@ def index(
     images: str | os.PathLike[str] | Images | Sequence[ImageLike],
     gallery: str | os.PathLike[str],
     *,
-    model: ModelLike = SHIPPED,
+    model: ModelLike | None = None,
     ids: Sequence[str] | None = None,
     labels: Sequence[str | None] | None = None,
     prefix: str = "",
@@ -64,7 +64,8 @@ def index(
         gallery: its folder.
         model: run folder, checkpoint file, or the name of a model whose weights are shipped; any encoder, as
             `timm:NAME`, `open_clip:ARCH/TAG` or an ONNX file with a JSON file beside it; or a checkpoint or
-            encoder that is loaded; or a student with its teacher, as `with_teacher` gives it.
+            encoder that is loaded; or a student with its teacher, as `with_teacher` gives it. By default what
+            made the gallery, and for a new one `matmamba_mini_patch16_128`.
         ids: of a sequence of images, one each; by default their paths, so images in memory need them.
         labels: of a sequence of images, one each, None for an image without.
         prefix: put before each id: keeps two folders apart.
@@ -113,7 +114,7 @@ def index(
         place=place_of(images),
     )
     limit_threads(threads)
-    encoder = ImageEncoder.of(embedder_at(model), texts, batch_size, workers)
+    encoder = ImageEncoder.of(embedder_for(folder, model), texts, batch_size, workers)
     collection = collection_of(images, ids, labels, reading)
     require_told(wanted, collection)
     report.left_out(collection.left_out)

@@ -22,7 +22,9 @@ def require_dims(dims: Sequence[int], factory: str, embed_dim: int) -> list[int]
 
     Raises:
         GalleryError: a dim that embeddings do not have, or an index that FAISS does not know.
+        TypeError: they are no list of whole numbers.
     """
+    require("dims", dims, Sequence[int])
     for dim in dims:
         if not 1 <= dim <= embed_dim:
             raise GalleryError(f"dims: {dim} is not in 1..{embed_dim}")

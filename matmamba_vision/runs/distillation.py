@@ -15,9 +15,12 @@ from typing import Any
 
 from accelerate import Accelerator
 from matmamba_datasets import NO_LABEL, DataError, Images, JoinedImages, Splits, Subset, open_training_images
+from matmamba_datasets.folder import split_folders
+from matmamba_datasets.remote import is_url
 from matmamba_datasets.splits import split_by_id
 
 from ..errors import ConfigError
+from ..galleries.drawn_apart import require_apart
 from ..progress import Listener, Reporter
 from ..public_call import public_call
 from ..rotation import FILE_NAME
@@ -57,6 +60,8 @@ def distill(
     """
     config = config_of(DistillConfig, config)
     check_config(config)
+    read = [folder for place in config.images if not is_url(place) for folder in split_folders(place)]
+    require_apart("output", Path(config.output), read, is_run=True)
     _complete(config)
     splits = open_sources(config)
     accelerator = accelerator_of(config)

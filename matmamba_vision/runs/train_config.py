@@ -13,8 +13,10 @@ import tyro
 from matmamba_common.settings import CREW, Bounds, check
 from matmamba_common.words import shown
 from matmamba_datasets import DataConfig
+from matmamba_datasets.registry import folders_read
 
 from ..config_file import as_plain, filled, load_into
+from ..galleries.drawn_apart import require_apart
 from ..given import PathLike, require_folder, require_path
 from ..public_call import public_call
 from ..training import (
@@ -163,7 +165,8 @@ def check_config(config: TrainConfig) -> None:
         TypeError: a value is of a wrong type.
     """
     check(config)
-    require_folder("output", config.output)
+    output = require_folder("output", config.output)
+    require_apart("output", output, folders_read(config.data), is_run=True)
 
 
 def save_config(config: TrainConfig, file: Path) -> None:

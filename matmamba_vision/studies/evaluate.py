@@ -10,13 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from matmamba_common.settings import require_crew, require_least
+from matmamba_common.words import shown
 from matmamba_datasets import Splits
 from matmamba_retrieval.planning.grid import Grid, strategies_of
 from matmamba_retrieval.planning.savings import notes_of
 from matmamba_retrieval.strategies.strategy import Strategy
 
-from ..config_file import load_into, shipped_config
+from ..config_file import found_config, load_into, shipped_config
 from ..device import limit_threads
+from ..errors import ConfigError
+from ..galleries.drawn_apart import require_apart
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import some
 from ..galleries.gallery_model import ModelLike, embedder_at
@@ -34,6 +37,8 @@ from .study_tables import tables_of
 
 # Grids that are shipped, by name.
 GRIDS = {"quick": "retrieval/quick.yaml", "full": "retrieval/adaptive.yaml"}
+# In a study's folder: embeddings, the gallery and rows that are done, which a later call goes on from.
+ENCODED = "encoded"
 # Of the quick grid: most images in the gallery, and most queries.
 QUICK_IMAGES, QUICK_QUERIES = 10_000, 1_000
 
@@ -114,7 +119,7 @@ def evaluate(
     wanted_modes = require_modes(modes, known)
     tried = _with_widths(tried, known)
     config = data_config(known, data, root)
-    splits = open_data(report, config)
+    splits = open_data(report, config, place)
     splits = Splits(some(splits.train, gallery_images, seed), some(splits.held_out, queries, seed))
     full, asked = known.dim, widths_asked(wanted_modes, tried.query_widths)
     wanted = strategies_of(tried, asked, full, len(splits.train))
@@ -123,9 +128,8 @@ def evaluate(
     about = {"name": config.name, "root": config.root, "seed": seed, "held_out": config.held_out}
     stored = widths_stored(wanted_modes, tried.gallery_widths)
     with _working_folder(place) as folder:
-        workshop = Workshop(folder / "encoded", reader)
-        with workshop.open(splits, about, tried.query_widths, stored) as experiment:
-            kept = folder / "encoded"
+        kept = folder / ENCODED
+        with Workshop(kept, reader).open(splits, about, tried.query_widths, stored) as experiment:
             tables = tables_of(experiment, tried, wanted, seed, kept, report, wanted_modes)
     study = Study(
         checkpoint=Path(known.name),
@@ -148,6 +152,10 @@ def opened_grid(grid: str | os.PathLike[str] | Grid) -> Grid:
     if isinstance(grid, Grid):
         return grid
     named = GRIDS.get(str(grid))
+    if not named and not found_config(Path(grid)).is_file():
+        raise ConfigError(
+            f"grid is {shown(str(grid))}: it can be {', '.join(GRIDS)}, of a gallery plan, or a YAML file"
+        )
     return load_into(Grid, shipped_config(named) if named else Path(grid))
 
 

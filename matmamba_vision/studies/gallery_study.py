@@ -15,6 +15,7 @@ from matmamba_retrieval.remedies import PLAN as MAKE_PLAN
 from matmamba_retrieval.strategies.engines import AnyGallery
 
 from ..errors import ConfigError
+from ..galleries.drawn_apart import require_apart
 from ..galleries.embedder import Embedder
 from ..galleries.gallery_model import ModelLike
 from ..galleries.given_vectors import GivenVectors
@@ -95,6 +96,8 @@ def evaluate_gallery(
         raise ConfigError("a gallery is measured with either queries, images, or vectors")
     require_type("grid", grid, (str, os.PathLike, Grid), "a name, a file, or a Grid")
     place = None if output is None else require_folder("output", output)
+    if isinstance(queries, str | os.PathLike):
+        require_apart("output", place, [queries])
     tried = None if grid == PLAN else opened_grid(grid)
     report = Reporter(progress)
     wanted = QueriesWanted(

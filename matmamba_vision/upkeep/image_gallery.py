@@ -14,7 +14,7 @@ from ..galleries.gallery_model import ModelLike, embedder_at
 from ..galleries.queries import stored_queries
 from ..galleries.searched_gallery import SearchedGallery
 from ..galleries.strategies import Method
-from ..given import require_whole
+from ..given import require_texts, require_whole
 from ..progress import Listener, Reporter
 from ..public_call import public_call
 from . import contents
@@ -163,7 +163,13 @@ class ImageGallery(SearchedGallery):
         from ..galleries.freezing import freeze_widths
 
         with self.changing(), self.reading_folder() as gallery:
-            made = freeze_widths(gallery, self.require_model(), widths, kinds, Reporter(progress))
+            made = freeze_widths(
+                gallery,
+                self.require_model(),
+                require_texts("widths", widths),
+                require_texts("kinds", kinds),
+                Reporter(progress),
+            )
             self._encoder = None
         return made
 

@@ -14,7 +14,7 @@ from matmamba_common.settings import require
 from matmamba_datasets import Reading, Sampling, open_videos
 
 from ..device import limit_threads
-from ..galleries.gallery_model import SHIPPED, ModelLike, embedder_at
+from ..galleries.gallery_model import ModelLike, embedder_for
 from ..galleries.intake import Wanted
 from ..given import PathLike, require_path, require_texts
 from ..progress import Listener, Reporter
@@ -33,7 +33,7 @@ def index_video(
     keyframes: bool = False,
     threshold: float = 0.9,
     small_width: str = "",
-    model: ModelLike = SHIPPED,
+    model: ModelLike | None = None,
     prefix: str = "",
     widths: Sequence[str] = (),
     dims: Sequence[int] = (),
@@ -116,7 +116,7 @@ def index_video(
     limit_threads(threads)
     texts = require_texts("widths", widths)
     found = open_videos(place, reading)
-    encoder = FrameEncoder(embedder_at(model), texts, small_width, batch_size)
+    encoder = FrameEncoder(embedder_for(wanted.gallery, model), texts, small_width, batch_size)
     report.left_out(found.left_out)
     job = VideoPass(
         wanted=wanted,

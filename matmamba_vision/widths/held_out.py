@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matmamba_common.settings import require
@@ -17,11 +18,13 @@ from matmamba_datasets import (
     make_loader,
     open_splits,
 )
+from matmamba_datasets.registry import folders_read
 from matmamba_datasets.transforms import Transform
 
 from ..checkpoint import Checkpoint, CheckpointError
 from ..config_file import filled
 from ..errors import ConfigError
+from ..galleries.drawn_apart import require_apart
 from ..galleries.embedder import Embedder
 from ..galleries.model_widths import FULL
 from ..given import PathLike
@@ -63,16 +66,19 @@ def classes_fit(embedder: Embedder, splits: Splits) -> bool:
     return embedder.checkpoint is not None and embedder.checkpoint.classes == splits.train.classes
 
 
-def open_data(report: Reporter, config: DataConfig) -> Splits:
+def open_data(report: Reporter, config: DataConfig, output: Path | None = None) -> Splits:
     """The splits of a data set; tells what is not read.
 
     Args:
         report: is told.
         config: of the data set.
+        output: where what is found is drawn, if it is.
 
     Raises:
+        ConfigError: the output lies among the images.
         DataError: data set missing or unreadable.
     """
+    require_apart("output", output, folders_read(config))
     splits = open_splits(config)
     report.left_out(splits.left_out)
     if splits.unmeasured:
@@ -80,14 +86,17 @@ def open_data(report: Reporter, config: DataConfig) -> Splits:
     return splits
 
 
-def open_data_of_its_classes(report: Reporter, embedder: Embedder, config: DataConfig) -> Splits:
+def open_data_of_its_classes(
+    report: Reporter, embedder: Embedder, config: DataConfig, output: Path | None = None
+) -> Splits:
     """The same, of the classes that a model's classifier tells apart.
 
     Raises:
+        ConfigError: the output lies among the images.
         DataError: data set missing or unreadable.
         CheckpointError: it has other classes than the model.
     """
-    splits = open_data(report, config)
+    splits = open_data(report, config, output)
     if not classes_fit(embedder, splits):
         raise CheckpointError(f"{embedder.place} was trained on other classes than those of this data set")
     return splits

@@ -165,7 +165,7 @@ def select(
     known, report = checkpoint_at(checkpoint, device, name="checkpoint"), Reporter(progress)
     embedder = Embedder(known)
     config = data_config(embedder, data, root)
-    held_out = open_data_of_its_classes(report, embedder, config).held_out
+    held_out = open_data_of_its_classes(report, embedder, config, folder).held_out
     reader = BatchReader(embedder=embedder, report=report, batch_size=batch_size, workers=workers)
     settings = SearchSettings(
         images=images,

@@ -166,7 +166,7 @@ def validate(
     known, report = embedder_at(checkpoint, device, name="checkpoint"), Reporter(progress)
     plan = _plan(known, widths, gallery_widths, dims, knn=knn, compare=compare, probe=probe, seed=seed)
     config = data_config(known, data, root)
-    splits = open_data(report, config)
+    splits = open_data(report, config, folder)
     plan = replace(plan, classified=_classified(known, splits, report))
     splits = Splits(some(splits.train, gallery_images, seed), splits.held_out)
     if folder is not None:

@@ -27,6 +27,21 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert load_config(tmp_path / "config.yaml") == load_config(str(tmp_path / "config.yaml")) == config
 
 
+def test_what_comes_with_the_package_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As README and docs name it; one's own goes before."""
+    monkeypatch.chdir(tmp_path)
+    named = Path("configs/digits/demo.yaml")
+    assert load_config(named) == load_config(shipped_config("digits/demo.yaml"))
+    named.parent.mkdir(parents=True)
+    save_config(TrainConfig(seed=7), named)
+    assert load_config(named).seed == 7
+    for missing in ("configs/none.yaml", "configs/../pyproject.toml", "elsewhere/digits/demo.yaml"):
+        with pytest.raises(ConfigError, match="no config file"):
+            load_config(missing)
+
+
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     config = TrainConfig(seed=np.int64(7))  # type: ignore[arg-type]
     config.optim.lr = np.float32(0.5)  # type: ignore[assignment]

@@ -208,6 +208,22 @@ def test_what_was_done_is_not_done_again(
     assert second["rows"][-1]["recall"] == first["rows"][-1]["recall"]
 
 
+def test_an_interrupted_study_says_how_to_go_on(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bench, "trial", interrupted)
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--threads", "1"]) == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"kept in {checkpoint}/evaluate/encoded; the same command goes on from there" in said
+    # Before there is anything, there is nothing to go on from.
+    monkeypatch.setattr(job, "embedder_at", interrupted)
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--output", str(checkpoint / "new")]) == 130
+    assert "goes on" not in capsys.readouterr().err
+
+
 def test_images_of_other_classes_can_be_asked(
     evaluate: Callable[..., dict[str, Any]],
     checkpoint: Path,

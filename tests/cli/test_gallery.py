@@ -76,6 +76,8 @@ def test_info_lists_every_dim_of_a_plan(folder: Path, run: Run) -> None:
         gallery.save_plan(Plan(strategy=strategy, spec=gallery.spec, k=3, goal="recall >= 0.9").to_json())
     said = run("gallery", "info", folder)
     assert "dims 16, 32, 128 lengths 9, 8, 7 " in said
+    # In one line; its figures are in --json.
+    assert re.search(r"^plan +strategy funnel .* for recall >= 0.9$", said, re.MULTILINE)
     assert re.search(r"^versions +0 to 1$", said, re.MULTILINE)
 
 

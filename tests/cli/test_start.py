@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matmamba_vision import __version__
 from matmamba_vision.cli.main import COMMANDS, main
 from matmamba_vision.errors import EXTRAS
 from PIL import Image
@@ -87,6 +88,11 @@ def imported(place: Path, *lines: str, without: Sequence[str] = ()) -> list[tupl
     """Of commands in one interpreter: their exit status, and which heavy libraries are there behind them."""
     run(place, *lines, without=without)
     return [(status, set(found)) for status, found in json.loads((place / "imported.json").read_text())]
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"matmamba {__version__}\n"
 
 
 def test_help_imports_no_library_of_models(place: Path) -> None:

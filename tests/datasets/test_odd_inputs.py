@@ -124,6 +124,20 @@ def test_a_gallery_among_photos_is_no_class(root: Path) -> None:
     assert images.left_out == {f"{root}/{name}": reason for name, reason in named.items()}
 
 
+def test_a_run_among_photos_is_no_class(root: Path) -> None:
+    """Its curves would be taken for an image of a class that is called like the run."""
+    photos(root)
+    (root / "run" / "tensorboard").mkdir(parents=True)
+    for name in ("run/curves.png", "run/tensorboard/a.png"):
+        (root / name).write_bytes(encoded(1))
+    assert "run" in open_images(root).classes
+    for name in ("config.yaml", "metrics.jsonl"):
+        (root / "run" / name).write_text("")
+    images = open_images(root)
+    assert (len(images), images.classes) == (8, ("cats", "dogs"))
+    assert images.left_out == {f"{root}/run/": "a run"}
+
+
 def test_a_stray_table_does_not_replace_what_is_trained_on(root: Path) -> None:
     photos(root / "train"), photos(root / "val")
     write_table(root / "gallery.parquet", id=["a"])
@@ -244,7 +258,9 @@ def test_a_compressed_archive_says_so(root: Path) -> None:
 def test_what_is_there_instead_is_named(root: Path, name: str) -> None:
     (root / "a.tar.gz").write_bytes(b"")
     (root / "a.png").write_bytes(encoded(1))
-    with pytest.raises(DataError, match=r"(?s)1 images such as a\.png.*a\.tar\.gz"):
+    with pytest.raises(
+        DataError, match=r"(?s)1 images such as a\.png: the data set 'folder' reads them.*a\.tar\.gz"
+    ):
         open_splits(DataConfig(name=name, root=str(root)))
 
 

@@ -185,6 +185,28 @@ def test_a_path_that_is_empty_is_not_this_folder(name: str, place: Path, gallery
     assert written(place) == before
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_a_path_that_no_system_takes_is_refused(name: str, place: Path, gallery: mv.ImageGallery) -> None:
+    call, given = called(name, gallery)
+    before = written(place)
+    for argument, parameter in inspect.signature(call).parameters.items():
+        if "PathLike" in str(parameter.annotation):
+            with pytest.raises((MatMambaError, TypeError)):
+                call(**{**given, **INSTEAD.get((name, argument), {}), argument: "a\0b"})
+    assert written(place) == before
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_text_is_no_list_of_numbers(name: str, place: Path, gallery: mv.ImageGallery) -> None:
+    call, given = called(name, gallery)
+    before = written(place)
+    for argument, parameter in inspect.signature(call).parameters.items():
+        if str(parameter.annotation).startswith("Sequence[int]"):
+            with pytest.raises(TypeError, match=rf"^{argument} is '64': it can be a list"):
+                call(**{**given, argument: "64"})
+    assert written(place) == before
+
+
 def test_a_checkpoint_that_is_not_there_leaves_no_run(place: Path) -> None:
     before = written(place)
     with pytest.raises(MatMambaError, match=r"^resume is 'no/where': it can be no, auto, or a checkpoint"):

@@ -80,6 +80,33 @@ def _nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
     assert said.out == said.err == ""
 
 
+def test_a_gallery_that_is_there_is_added_to_by_what_made_it(place: Path, tmp_path: Path) -> None:
+    for name, model in (("bright", place / "model"), ("dark", None)):
+        found = index(place / "photos" / name, tmp_path / "g", model=model, threads=1)
+    assert found.total == COUNT
+    with Gallery(tmp_path / "g") as gallery, Gallery(place / "g") as at_once:
+        assert gallery.spec == at_once.spec
+        assert Path(gallery.generation.checkpoint_path).parent == place / "model"
+
+
+def test_what_made_a_gallery_and_is_gone_is_named(place: Path, tmp_path: Path) -> None:
+    """Rather than that the weights of the package are others."""
+    save_checkpoint(tmp_path / "gone", load_checkpoint(place / "other").model)
+    index(place / "photos", tmp_path / "g", model=tmp_path / "gone", threads=1)
+    (tmp_path / "gone" / "model.safetensors").unlink()
+    with pytest.raises(MatMambaError, match=r"the checkpoint of \S+g is no longer at \S+gone"):
+        index(place / "photos", tmp_path / "g", threads=1)
+
+
+def test_an_index_that_is_none_is_answered_by_those_there_are(place: Path, tmp_path: Path) -> None:
+    said = (
+        r"no index over 32 dims is called 'hnws': it can be flat, sq8, hnsw, .*, or a factory string of FAISS"
+    )
+    with pytest.raises(MatMambaError, match=said):
+        index(place / "photos", tmp_path / "g", model=place / "model", factory="hnws")
+    assert not (tmp_path / "g").exists()
+
+
 def photo(place: Path, number: int = 0) -> Path:
     return place / "photos" / ("dark" if number % 2 else "bright") / f"{number:02d}.png"
 

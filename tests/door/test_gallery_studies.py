@@ -174,7 +174,7 @@ def test_images_ask_by_all_widths(photos: Path, tmp_path: Path) -> None:
         ({"vectors": unit_vectors(3, 8), "labels": None}, "vectors has 8 dims"),
         ({"labels": ["z"] * ASKED}, "no query is of a class of .*G: a, b, c there, z asked"),
         ({"labels": ["a"]}, "labels has 1 for 20 vectors"),
-        ({"grid": "fast"}, "no config file fast"),
+        ({"grid": "fast"}, "grid is 'fast': it can be quick, full, of a gallery plan, or a YAML file"),
         ({"grid": Grid(strategies=["magic"])}, "'magic'"),
         ({"most": 1}, "most is 1: it can be 2 or more"),
         ({"output": "x.json"}, "x.json is the name of a file"),

@@ -171,6 +171,11 @@ def test_what_cannot_be_frozen_is_named(folder: Path, capsys: pytest.CaptureFixt
     with mv.open_gallery(folder, write=True) as gallery:
         with pytest.raises(ConfigError, match="kind 'torch' is none of native, onnx, onnx-int8"):
             gallery.freeze(kinds=["torch"])
+        # One text is a list of one, as elsewhere.
+        with pytest.raises(ConfigError, match="kind 'torch' is none of"):
+            gallery.freeze("1/4", kinds="torch")
+        with pytest.raises(mv.MatMambaError, match="'1/3'"):
+            gallery.freeze("1/3")
         with pytest.raises(mv.MatMambaError, match="1/3"):
             gallery.freeze(["1/3"])
     with mv.open_gallery(folder) as gallery, pytest.raises(mv.MatMambaError, match="write=True"):

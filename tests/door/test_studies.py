@@ -90,7 +90,7 @@ def test_a_wrong_type_is_named(arguments: dict[str, Any], named: str, run: Path,
     ("arguments", "named"),
     [
         ({"checkpoint": "nothing"}, "no checkpoint at"),
-        ({"grid": "fast"}, "no config file fast"),
+        ({"grid": "fast"}, "grid is 'fast': it can be quick, full, of a gallery plan, or a YAML file"),
         ({"grid": Grid(query_widths=["1/3"])}, "width '1/3'"),
         ({"grid": Grid(strategies=["magic"])}, "'magic'"),
         ({"queries": 1}, "queries is 1: it can be 2 or more"),

@@ -48,6 +48,21 @@ def clustered(rows: int, seed: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_images_are_no_flood_of_warnings(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """FAISS says so of each k-means, dozens of times for one index; this library once."""
+    with Gallery.create(tmp_path / "g", EmbeddingSpec("a" * 64, "full", DIM)) as gallery:
+        gallery.add([Row(f"id{key}", "") for key in range(140)], clustered(140, 1))
+        caplog.set_level("INFO", "matmamba_retrieval")
+        assert build_index(gallery.segments, 140, DIM, kind).ntotal == 140
+    assert capfd.readouterr().err == ""
+    assert len(caplog.messages) <= 2
+    if kind == "IVF128,PQ32x4fsr":
+        assert caplog.messages == ["140 images train an index for which FAISS asks for 4992 or more"]
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
     gallery = Gallery.create(tmp_path_factory.mktemp("g") / "gallery", EmbeddingSpec("a" * 64, "full", DIM))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .few_rows import quiet_if_few
 from .library import faiss
 from .rerank import Floats, Ints, prefix
 
@@ -29,7 +30,7 @@ class TwoPrefixes:
     @staticmethod
     def train(xt: Floats, cluster: int, compared: int, cells: int) -> TwoPrefixes:
         """An empty index, trained by (n, D) vectors, of 8 bits for each coordinate compared."""
-        kmeans = faiss.Kmeans(cluster, cells, niter=PASSES, spherical=True, seed=0)
+        kmeans = faiss.Kmeans(cluster, cells, niter=PASSES, spherical=True, seed=0, min_points_per_centroid=1)
         kmeans.train(prefix(xt, cluster))
         quantizer = faiss.IndexFlatIP(cluster)
         quantizer.add(kmeans.centroids)
@@ -87,6 +88,7 @@ def opq_index(xt: Floats, xq: Floats, exact: Ints, bytes_a_row: int, dims: list[
     best, most = None, -1.0
     for dim in dims:
         index, base = _opq(dim, 2 * bytes_a_row), prefix(xt, dim)
+        quiet_if_few(index, len(base))
         index.train(base)
         index.add(base)
         _, found = index.search(prefix(xq, dim), 10 * exact.shape[1])
@@ -104,6 +106,7 @@ def _opq(dim: int, parts: int) -> Any:
     rotation.niter, rotation.max_train_points = ROTATIONS, ROTATION_ROWS
     # It takes 8 bits unless given a quantizer to train with.
     rotation.pq = faiss.ProductQuantizer(dim, parts, 4)
+    rotation.pq.cp.min_points_per_centroid = 1
     index = faiss.IndexPreTransform(faiss.index_factory(dim, f"PQ{parts}x4fs", faiss.METRIC_INNER_PRODUCT))
     index.prepend_transform(rotation)
     return index

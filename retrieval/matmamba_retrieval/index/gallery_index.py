@@ -17,9 +17,10 @@ from ..storage.files import INDEX, new_file, require_checksum, system_errors
 from ..storage.records import ShortlistRecord
 from ..storage.segments import Segments
 from .adanns import TwoPrefixes, opq_index
+from .few_rows import quiet_if_few
 from .library import faiss
 from .principal import default_dims, principal_index
-from .recipes import AUTO, cells, choose, factory_of, more_cells, split
+from .recipes import AUTO, RECIPES, cells, choose, factory_of, more_cells, split
 from .rerank import NO_KEY, Floats, Ints, best_of, pair_scores, prefix
 from .shortlist_index import Allowed, ShortlistIndex, gpus, tune
 
@@ -85,7 +86,10 @@ def empty_index(dim: int, factory: str) -> faiss.Index:
         factory = factory_of(factory, TRAINING_ROWS, dim) or ""
         return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise GalleryError(f"FAISS knows no index {factory!r} over {dim} dims") from error
+        raise GalleryError(
+            f"no index over {dim} dims is called {factory!r}: it can be {', '.join(RECIPES)}, or a factory"
+            " string of FAISS"
+        ) from error
 
 
 def save_index(
@@ -249,7 +253,9 @@ def _trained(segments: Segments, rows: int, dim: int, recipe: str) -> ShortlistI
             if gpus() and isinstance(index, faiss.IndexIVF):
                 # k-means is most of the time that training takes.
                 index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(dim))
-            index.train(_sample(segments, rows, dim))
+            xt = _sample(segments, rows, dim)
+            quiet_if_few(index, len(xt))
+            index.train(xt)
         return ShortlistIndex(index, dim, recipe)
     if name == "adanns-ivf":
         cluster, compared = _two_dims(recipe, numbers, dim)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .few_rows import quiet_if_few
 from .library import faiss
 
 Floats = NDArray[np.float32]
@@ -50,6 +51,7 @@ def principal_index(xt: Floats, dims: int, cells: int) -> Any:
     codes = faiss.index_factory(dims, f"IVF{cells},PQ{dims}x4fsr", faiss.METRIC_INNER_PRODUCT)
     index = faiss.IndexPreTransform(codes)
     index.prepend_transform(rotation(xt, dims))
+    quiet_if_few(codes, len(xt))
     codes.train(index.chain.at(0).apply(xt))
     index.is_trained = True
     return index
