@@ -76,6 +76,7 @@ class Bounds:
 # Processes or threads of one call. A machine's memory ends long before more of them have started.
 CREW = Bounds(least=0, most=1024)
 
+
 @dataclass(frozen=True)
 class OneOf:
     """A setting that is one of some names.

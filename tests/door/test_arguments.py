@@ -207,6 +207,19 @@ def test_a_text_is_no_list_of_numbers(name: str, place: Path, gallery: mv.ImageG
     assert written(place) == before
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_more_processes_than_a_machine_has_are_refused(
+    name: str, place: Path, gallery: mv.ImageGallery
+) -> None:
+    call, given = called(name, gallery)
+    before, parameters = written(place), inspect.signature(call).parameters
+    for argument in {"workers", "threads"} & parameters.keys():
+        number = [10**30] if "Sequence" in str(parameters[argument].annotation) else 10**30
+        with pytest.raises(MatMambaError, match=f"{argument} is 10{{30}}: it can be from 0 to 1024"):
+            call(**{**given, **INSTEAD.get((name, argument), {}), argument: number})
+    assert written(place) == before
+
+
 def test_a_checkpoint_that_is_not_there_leaves_no_run(place: Path) -> None:
     before = written(place)
     with pytest.raises(MatMambaError, match=r"^resume is 'no/where': it can be no, auto, or a checkpoint"):
