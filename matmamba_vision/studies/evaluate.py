@@ -19,7 +19,6 @@ from matmamba_retrieval.strategies.strategy import Strategy
 from ..config_file import found_config, load_into, shipped_config
 from ..device import limit_threads
 from ..errors import ConfigError
-from ..galleries.drawn_apart import require_apart
 from ..galleries.embedder import Embedder
 from ..galleries.encoding import some
 from ..galleries.gallery_model import ModelLike, embedder_at
