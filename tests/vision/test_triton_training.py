@@ -27,8 +27,8 @@ configs = pytest.importorskip("matmamba_vision.ops.triton.block.training_configs
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ("packed", "taps", "conv_bias", "dt_bias", "A_log", "D")
-# Agreement with the definition in float64, relative to the largest value, of tiles of 16 tokens as float32 has
-# them. Decays are differences of their running sums, whose last digits are worth as much more as a tile is long.
+# Agreement with the definition in float64, relative to the largest value, of tiles of 16 tokens, as float32
+# has them. Decays are differences of their running sums, whose last digits are worth more in longer tiles.
 TOLERANCE = 2e-5
 
 
