@@ -17,8 +17,8 @@ from matmamba_vision.measures import count_macs
 from measuring import Case, Plan, Ratio, compare, run
 from peers import create, fastest, vit_of_equal_parameters, vit_settings, ways_to_run
 
-# Images in a row.
-IN_A_ROW = 5
+# Images behind a rest, by what the name of their case ends with.
+CALLS = {"": 1, ", in a row": 5}
 MODELS = ("matmamba_mini_patch8_64", "matmamba_tiny_patch16_224", "matmamba_small_patch16_224")
 
 
@@ -50,9 +50,9 @@ def cases(plan: Plan, models: Sequence[str]) -> Iterator[Case]:
         }
         # First in a round: it stands behind ONNX Runtime, whose threads spin on for a while.
         eager = {"full, eager": partial(model.embed, image)}
-        for calls, case in ((1, name), (IN_A_ROW, f"{name}, in a row")):
+        for ending, calls in CALLS.items():
             known = {"in_a_row": calls, **settings}
-            yield compare(case, {**eager, **sides, **of_vit}, ratios, plan, known, calls)
+            yield compare(name + ending, {**eager, **sides, **of_vit}, ratios, plan, known, calls)
 
 
 if __name__ == "__main__":

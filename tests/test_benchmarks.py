@@ -207,6 +207,8 @@ def test_rows_name_cases_that_the_scripts_have() -> None:
         source = (FOLDER / f"{script}.py").read_text()
         if script == "against_vit":
             assert known.case in models
+        elif script == "latency":
+            assert known.case in {name + ending for name in latency.MODELS for ending in latency.CALLS}
         elif script not in ("block_time", "width_time"):
             assert f'"{known.case}"' in source
     assert {known.file for known in targets.GPU_ROWS} == {"gpu", "nested_cost_gpu"}
