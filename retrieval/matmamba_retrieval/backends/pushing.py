@@ -31,8 +31,9 @@ PATH_BLOCK = 1 << 16
 SAMPLED = 200
 # Under which a collection remembers the push that began last to write to it.
 WRITER = "matmamba_push"
-# Between two notes of how far it is; what came after the last is pushed again by a continued push.
-NOTE_SECONDS = 10.0
+# Between two notes of how far it is; what came after the last is pushed again by a continued push. Each waits
+# for the disk to have what came since the one before: seldom, it stops a push for half a second.
+NOTE_SECONDS = 2.0
 REPLACE = "push this gallery to another place, or with `replace` (`matmamba gallery push`)"
 
 
