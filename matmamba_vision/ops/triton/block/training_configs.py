@@ -12,6 +12,8 @@ from .configs import LONGEST_QUADRATIC
 COLUMNS = 64
 # Decays of a tile up to so many nats are split into a scale of rows and one of columns.
 SPAN = 80.0
+# In float32, which is held to more digits: each scale is off by as much as its exponent is large.
+FLOAT32_SPAN = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,4 +74,6 @@ def default_training_config(dtype: torch.dtype) -> TrainingConfig:
     How each kernel is launched is the table's matter, see `chosen_configs.chosen_training_config`.
     """
     # Operands of four bytes fill shared memory and registers twice as fast, products in three parts again.
+    if dtype == torch.float32:
+        return TrainingConfig(tile=16, span=FLOAT32_SPAN)
     return TrainingConfig(tile={torch.bfloat16: 64, torch.float16: 32}.get(dtype, 16))
