@@ -66,6 +66,7 @@ def distill(
     splits = open_sources(config)
     accelerator = accelerator_of(config)
     report = reporter_of(accelerator, Reporter(progress))
+    report.left_out(splits.left_out)
     asked = {"cross_entropy": config.objective.cross_entropy, "neighbours": config.follow.neighbours}
     if not any(config.labelled) and any(asked.values()):
         report.say(f"no labels: {' and '.join(name for name in asked if asked[name])} take no part")
@@ -100,11 +101,24 @@ def _complete(config: DistillConfig) -> None:
         )
     if config.objective.mrl and not any(config.labelled):
         raise ConfigError(f"objective.mrl is {config.objective.mrl}, and asks for labels: none are labelled")
+    _require_followed(config)
     config.model.projection = config.dim
     # What `validate` and `evaluate` open again.
     root = Path(config.images[0])
     config.data.name = "parquet" if any(root.glob("*.parquet")) else "folder"
     config.data.root = config.images[0]
+
+
+def _require_followed(config: DistillConfig) -> None:
+    """Refuse a loss that follows nothing: neither the teacher nor labels."""
+    follow, labels = config.follow, any(config.labelled)
+    asked = (follow.neighbours, config.objective.cross_entropy, config.objective.mrl)
+    followed = [follow.regression, follow.prefixes, follow.similarity, follow.anchors]
+    if not any(followed) and not (labels and any(asked)):
+        raise ConfigError(
+            "follow.regression, follow.prefixes, follow.similarity and follow.anchors are 0: a student that"
+            " follows neither its teacher nor labels learns nothing"
+        )
 
 
 def open_sources(config: DistillConfig) -> Splits:

@@ -9,6 +9,9 @@ from matmamba_common.settings import Bounds
 
 # Leading coordinates of an embedding.
 Lengths = Annotated[list[int], Bounds(least=1)]
+# Of a term of the loss.
+Weight = Annotated[float, Bounds(least=0, zero="none")]
+Weights = Annotated[list[float], Bounds(least=0)]
 
 
 @dataclass(kw_only=True)
@@ -64,25 +67,25 @@ class ObjectiveConfig:
     """Weights of the terms; each is summed over the trained widths."""
 
     # Cross-entropy of the logits.
-    cross_entropy: float = 1.0
+    cross_entropy: Weight = 1.0
     # Label smoothing of every cross-entropy.
     label_smoothing: Annotated[float, Bounds(least=0, below=1)] = 0.1
     # Cross-entropy of embedding prefixes (MRL), mean over the prefixes.
-    mrl: float = 1.0
+    mrl: Weight = 1.0
     # Prefix lengths; those not shorter than the embedding are left out.
     mrl_dims: Lengths = field(default_factory=lambda: [8, 16, 32, 64, 128, 256, 512])
     # Weight of each of mrl_dims, in their order; equal ones by default.
-    mrl_weights: list[float] = field(default_factory=list)
+    mrl_weights: Weights = field(default_factory=list)
     # Distillation from a larger width.
-    distillation: float = 1.0
+    distillation: Weight = 1.0
     # Which one: the next larger of the step, or the largest.
     teacher: str = "next"
     # Temperature of the distillation.
     temperature: Annotated[float, Bounds(above=0)] = 1.0
     # Alignment of a width's embedding with the full width's, mean over the prefixes.
-    alignment: float = 1.0
+    alignment: Weight = 1.0
     # Weight of each trained width's loss, in their order; equal ones by default.
-    width_weights: list[float] = field(default_factory=list)
+    width_weights: Weights = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -90,20 +93,20 @@ class RegressionConfig:
     """Weights of the terms by which a student follows its teacher; each holds for every trained width."""
 
     # 1 - cosine to the teacher's vector.
-    regression: float = 10.0
+    regression: Weight = 10.0
     # The same of leading coordinates, mean over the prefixes.
-    prefixes: float = 5.0
+    prefixes: Weight = 5.0
     # Their lengths; those not shorter than the embedding are left out.
     prefix_dims: Lengths = field(default_factory=lambda: [32, 64, 128])
     # Kullback-Leibler divergence of an image's similarities with the teacher's vectors of the others in the
     # batch, from the teacher's own.
-    similarity: float = 1.0
+    similarity: Weight = 1.0
     # Minus the log of the share that those similarities give to the others of the same label (NCA), mean over
     # the images that have some: the labels, said in the teacher's space.
-    neighbours: float = 0.5
+    neighbours: Weight = 0.5
     # Kullback-Leibler divergence of an image's similarities with fixed anchors from the teacher's own: as
     # similarity, but with the same images in every batch.
-    anchors: float = 0.0
+    anchors: Weight = 0.0
     # Anchors: the teacher's vectors of as many training images, picked by chance.
     anchor_count: Annotated[int, Bounds(least=2)] = 512
     # Temperature of all these similarities.

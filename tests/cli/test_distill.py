@@ -110,6 +110,18 @@ def test_a_run_ends_when_its_time_is_up(teacher: str, photos: Path, tmp_path: Pa
     assert rows(run)[-1]["step"] == last["step"]
 
 
+def test_what_is_no_image_is_named(
+    teacher: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for folder in photos.iterdir():
+        (tmp_path / "photos" / folder.name).symlink_to(folder)
+    (tmp_path / "photos" / "notes.txt").write_text("mine")
+    assert distill(teacher, tmp_path / "photos", tmp_path / "run", "--optim.epochs", "1") == 0
+    said = capsys.readouterr()
+    assert "not an image (.txt): " in said.out + said.err
+
+
 def test_stored_vectors_are_followed(photos: Path, tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((36, 24)).astype(np.float32)
     np.save(tmp_path / "v.npy", vectors)
@@ -128,6 +140,12 @@ def test_stored_vectors_are_followed(photos: Path, tmp_path: Path) -> None:
         (["--images", "/no/such/folder"], "is not there"),
         (["--mix.mixup", "0.2"], "no teacher of their own"),
         (["--teacher", ""], "needs a teacher"),
+        (["--follow.regression", "-1"], "follow.regression is -1.0: it can be 0 (none) or more"),
+        (["--objective.width-weights", "1", "-1"], "objective.width_weights"),
+        (
+            ["--follow.regression", "0", "--follow.prefixes", "0", "--follow.similarity", "0"],
+            "follows neither its teacher nor labels",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
