@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoint import require_checkpoint
 from .arguments import parse
 from .bars import Shown
 from .computing import NamedData
 from .console import Console
+from .measured_model import require_model
 
 if TYPE_CHECKING:
     from ..widths.extract import Extracted
@@ -53,7 +53,7 @@ class ExtractFlags:
 def run(arguments: list[str]) -> None:
     """Extract, check, measure, save, and say what was written."""
     args = parse(ExtractFlags, "extract", __doc__, arguments)
-    require_checkpoint(args.checkpoint)
+    require_model(args.checkpoint)
     from ..widths.extract import extract
 
     console = Console()

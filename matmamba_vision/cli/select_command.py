@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.table import Table
 
-from ..checkpoint import checkpoint_file, require_checkpoint
+from ..checkpoint import checkpoint_file
 from .arguments import parse
 from .bars import Shown
 from .computing import Computing, NamedData
 from .console import Console, say
+from .measured_model import require_model
 
 if TYPE_CHECKING:
     from ..widths.select import Selected
@@ -65,7 +66,7 @@ class SelectFlags:
 def run(arguments: list[str]) -> None:
     """Choose, write, and say what was chosen."""
     args = parse(SelectFlags, "select", __doc__, arguments)
-    require_checkpoint(args.checkpoint)
+    require_model(args.checkpoint)
     from ..widths.select import select
 
     console = args.computing.console()

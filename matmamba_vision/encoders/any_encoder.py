@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -18,8 +19,11 @@ from ..checkpoint import load_checkpoint
 from ..device import place_called
 from ..public_call import public_call
 from .encoder import Encoder, EncoderError, Features, Texts, digests_of, require_pooled
-from .names import FUNCTION, ONNX, OPEN_CLIP, TIMM, place_of
+from .names import FUNCTION, ONNX, OPEN_CLIP, TIMM, file_of, place_of
 from .onnx_file import open_onnx
+
+# Letters of what a library says.
+_LONGEST = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,7 @@ def _find(name: str) -> Found:
 
 def _had(name: str, find: Callable[[str], Found]) -> Found:
     """What a library finds under a name, or one line that says why it does not."""
-    prefix, _, asked = name.partition(":")
+    asked = name.partition(":")[2]
     try:
         with _quiet():
             return find(asked)
@@ -102,11 +106,26 @@ def _had(name: str, find: Callable[[str], Found]) -> Found:
         raise
     # What libraries and the hub raise for a name, a folder or a network that is not there.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise EncoderError(
-            f"{name}: its weights cannot be had: {reason}. Load it once where there is a network, or name a"
-            f" folder that holds it, as {prefix}:local-dir:FOLDER"
-        ) from error
+        raise EncoderError(f"{name}: its weights cannot be had: {_reason(error)}{_remedy(name)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What a library says, in one line that ends: open_clip lists all that it has."""
+    said = " ".join(str(error).split()).rstrip(".:")
+    if isinstance(error, KeyError):
+        said = f"no {said}"
+    return shorten(said or type(error).__name__, _LONGEST, placeholder=" ...")
+
+
+def _remedy(name: str) -> str:
+    """What helps where a library looks for weights; a folder has what it has."""
+    if file_of(name) is not None:
+        return ""
+    prefix = name.partition(":")[0]
+    return (
+        ". Load it once where there is a network, or name a folder that holds it, as"
+        f" {prefix}:local-dir:FOLDER"
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from matmamba_common.words import shown
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,8 +56,8 @@ class Encoder:
 
     @property
     def size(self) -> int:
-        """Height and width of its images in pixels."""
-        return int(self.input["input_size"][-1])
+        """Height and width of its images in pixels, the larger of the two."""
+        return max(self.input["input_size"][1:])
 
     @property
     def device(self) -> torch.device:
@@ -100,11 +101,15 @@ class Encoder:
         return int(counter.get_total_flops()) // 2
 
     def views(self, images: Tensor, input: Mapping[str, Any]) -> Tensor:
-        """Prepared images from those that were prepared as another network's data configuration says."""
+        """Prepared images from those that were prepared as another network's data configuration says.
+
+        Of one that wants no squares the middle is taken, as `eval_transform` does.
+        """
         mean, std = (_column(input[key], images) for key in ("mean", "std"))
         images = images * std + mean
         if images.shape[-1] != self.size:
             images = resized(images, self.size).clamp(0, 1)
+        images = _middle(images, *self.input["input_size"][1:])
         mean, std = (_column(self.input[key], images) for key in ("mean", "std"))
         return (images - mean) / std
 
@@ -120,6 +125,13 @@ class Encoder:
 def resized(images: Tensor, size: int) -> Tensor:
     """Images (B, C, S, S) at another size: bicubic, antialiased."""
     return F.interpolate(images, (size, size), mode="bicubic", antialias=True)
+
+
+def _middle(images: Tensor, height: int, width: int) -> Tensor:
+    top, left = (
+        (side - wanted) // 2 for side, wanted in zip(images.shape[-2:], (height, width), strict=True)
+    )
+    return images[..., top : top + height, left : left + width]
 
 
 def _column(values: Any, like: Tensor) -> Tensor:
@@ -141,9 +153,10 @@ def require_pooled(
     except (AssertionError, ValueError, RuntimeError) as error:
         size = input["input_size"][-1]
         raise EncoderError(f"{name} takes no images of {size} pixels: {_first_line(error)}") from error
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != 2:
-        shape = tuple(getattr(found, "shape", ()))
-        raise EncoderError(f"{name} has no pooled features: it gives {shape} for two images")
+    if not isinstance(found, Tensor):
+        raise EncoderError(f"{name} gives {shown(found)} for two images: it can be a tensor (2, D)")
+    if found.dim() != 2 or len(found) != 2 or not found.shape[1]:
+        raise EncoderError(f"{name} has no pooled features: it gives {tuple(found.shape)} for two images")
     if not found.isfinite().all():
         raise EncoderError(f"{name} gives features that are not numbers")
     return found.shape[1]

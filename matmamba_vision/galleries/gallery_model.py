@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from matmamba_common.lazy import Deferred
+from matmamba_common.words import shown
 from matmamba_retrieval import Gallery
 from matmamba_retrieval.remedies import ENCODER
 from matmamba_retrieval.storage.records import Generation
@@ -119,6 +120,8 @@ def embedder_at(model: ModelLike, device: torch.device | str = "cpu", *, name: s
     if isinstance(opened, Embedder):
         return opened
     if not isinstance(opened, Checkpoint | Encoder | Taught):
+        if callable(opened):
+            raise TypeError(f"{name} is {shown(opened)}: encoder_from makes an encoder of a function")
         require_path(name, opened)
     return Embedder(opened)
 

@@ -18,6 +18,7 @@ from ..checkpoint import (
     load_checkpoint,
     unwrapped,
 )
+from ..encoders import is_named
 from ..errors import ConfigError
 from ..models import Architecture, MatMamba, importance_of_weights, sort_heads
 from ..models.matmamba import TRAINED_WIDTHS
@@ -118,6 +119,11 @@ def _from_checkpoint(config: ModelConfig, init: str, classes: int) -> MatMamba:
 
 def _load(init: str, config: ModelConfig) -> MatMamba:
     """A checkpoint of this project, a published one with its config.json beside it, or weights alone."""
+    if is_named(init):
+        raise ConfigError(
+            f"model.init: {init} is no model of ours, from whose weights training could start; `distill`"
+            " (`matmamba distill`) trains a student of any encoder"
+        )
     try:
         return load_checkpoint(init).model
     except ForeignFileError:

@@ -156,6 +156,13 @@ def test_a_function_is_an_encoder_that_is_handed_over(photos: Path, tmp_path: Pa
         assert gallery.verify(images=4).whole
 
 
+def test_a_function_alone_is_answered_by_what_makes_an_encoder_of_it(photos: Path, tmp_path: Path) -> None:
+    for bare in (lambda images: images.mean((2, 3)), torch.nn.Flatten()):
+        with pytest.raises(TypeError, match=r"model is .*: encoder_from makes an encoder of a function"):
+            mv.index(photos, tmp_path / "g", model=bare)  # type: ignore[arg-type]
+    assert not (tmp_path / "g").exists()
+
+
 def test_an_onnx_file_says_beside_it_how_images_are_prepared(
     photos: Path, colour: Path, tmp_path: Path
 ) -> None:
@@ -206,7 +213,9 @@ def test_an_onnx_file_that_cannot_be_used_is_one_line_and_nothing_written(
         (lambda images: images, "no pooled features"),
         (lambda images: images.mean((2, 3)) / 0, "not numbers"),
         (lambda images: images.mean(), "no pooled features"),
-        (lambda images: None, "no pooled features"),
+        (lambda images: images.new_empty(len(images), 0), "no pooled features"),
+        (lambda images: None, r"gives nothing for two images: it can be a tensor \(2, D\)"),
+        (lambda images: images.mean((2, 3)).numpy(), "gives an array of float32, .* it can be a tensor"),
     ],
 )
 def test_a_function_without_one_vector_for_each_image_is_refused(features: object, said: str) -> None:
@@ -228,6 +237,9 @@ def test_features_that_change_their_length_or_are_not_numbers_write_nothing(
     nan = mv.encoder_from(wrong, "nan", size=48, mean=(0.0, 0.0, 0.0))
     with pytest.raises(mv.MatMambaError, match="not numbers"):
         mv.index(photos, tmp_path / "g", model=nan)
+    zeros = mv.encoder_from(lambda images: torch.zeros(len(images), 3), "zeros", size=48)
+    with pytest.raises(mv.EncoderError, match=r"zeros gives nothing but zeros for blue/0\.png"):
+        mv.index(photos, tmp_path / "g", model=zeros)
     assert not (tmp_path / "g").exists()
 
 
@@ -303,6 +315,33 @@ def test_an_encoder_that_is_not_there_is_one_line(
     assert found.startswith("matmamba: error: ")
     assert found.count("\n") == 1
     assert not gallery.exists()
+
+
+@pytest.mark.parametrize("line", ["select --budget params=1M", "extract --width 1/2"])
+def test_what_takes_nested_widths_alone_says_so(
+    line: str, teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--checkpoint", teacher, "--output", str(tmp_path / "out")]
+    assert main([*line.split(), *flags]) == 2
+    assert "is no model of ours: it has no nested widths" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_with_a_folder_is_said_without_advice_about_networks(
+    teacher: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(teacher.rpartition(":")[2], tmp_path / "copy"))
+    known = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"pretrained_cfg": known["pretrained_cfg"]}))
+    with pytest.raises(mv.EncoderError, match=r"cannot be had: no 'architecture'$"):
+        mv.open_encoder(f"timm:local-dir:{folder}")
+
+
+def test_a_library_that_lists_all_that_it_has_is_cut_short() -> None:
+    pytest.importorskip("open_clip")
+    with pytest.raises(mv.EncoderError, match=r"not found in built-ins.* Load it once") as raised:
+        mv.open_encoder("open_clip:NONE/none")
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize("name", ["timm:beit3_giant_patch14_224", "timm:resnet50.a1_in1k"])

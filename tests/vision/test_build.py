@@ -179,6 +179,8 @@ def test_what_does_not_go_with_a_checkpoint_is_named(
 def test_a_start_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere"):
         build_model(ModelConfig(init=str(tmp_path / "nowhere")), 5)
+    with pytest.raises(ValueError, match=r"model\.init: timm:resnet10t is no model of ours"):
+        build_model(ModelConfig(init="timm:resnet10t"), 5)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="empty"):
         build_model(ModelConfig(init=str(tmp_path / "empty")), 5)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from matmamba_datasets import Batch
+from matmamba_datasets import Batch, eval_transform
 from matmamba_vision import MatMamba, extract
 from matmamba_vision.encoders import EncoderError, open_encoder
 from matmamba_vision.measures import count_macs
@@ -31,6 +32,7 @@ from matmamba_vision.training import (
 from matmamba_vision.training.course import TimeLimit
 from matmamba_vision.training.loop import take_step
 from matmamba_vision.training.passes import CapturedPass
+from PIL import Image
 from small import SMALL, LabelledImages, play, unit_vectors
 from torch import Tensor
 from torch.nn import functional as F
@@ -171,6 +173,18 @@ def test_a_view_is_what_the_teacher_would_have_prepared() -> None:
     prepared = (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     views = encoder.views(prepared, {"mean": mean.tolist(), "std": std.tolist()})
     assert torch.allclose(views, (pixels - 0.5) / 0.5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(24, 40), (40, 24)])
+def test_a_teacher_that_takes_no_squares_sees_the_middle(size: tuple[int, int]) -> None:
+    encoder = open_encoder("matmamba_nano_patch4_32")
+    teacher = replace(encoder, input={**encoder.input, "input_size": (3, *size)})
+    assert teacher.size == 40
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    whole = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - 0.1) / 0.2
+    views = teacher.views(whole, {"mean": [0.1] * 3, "std": [0.2] * 3})
+    wanted = eval_transform({**teacher.input, "crop_pct": 1.0})(Image.fromarray(pixels))
+    assert torch.allclose(views[0], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
