@@ -21,8 +21,9 @@ _ENCODER = """Say which encoder made the vectors of a gallery, or show it.
 A gallery of vectors that were made elsewhere is searched by images, and where there is a text tower by texts,
 once it is told which encoder made them: timm:NAME, open_clip:ARCH/TAG, an ONNX file, or a run or checkpoint.
 Some of its images, those whose files are found, are encoded and compared with their vectors: a mean cosine
-below 0.98 is refused, and so are other dims. The gallery remembers the digests of weights and transform, and
-refuses others from then on; a plan is dropped. Without an encoder it is shown what is known.
+below 0.98 is refused, or one below 0.95 of the vectors less their mean, which tells these images apart, and
+so are other dims. The gallery remembers the digests of weights and transform, and refuses others from then
+on; a plan is dropped. Without an encoder it is shown what is known.
 
 examples:
   matmamba gallery encoder G

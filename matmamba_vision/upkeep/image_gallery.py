@@ -180,7 +180,8 @@ class ImageGallery(SearchedGallery):
         Args:
             model: as for `index`.
             images: so many, taken by chance among those whose files are found, are encoded and compared with
-                their vectors; a mean cosine below 0.98 is refused.
+                their vectors; a mean cosine below 0.98 is refused, or one below 0.95 of what tells these
+                images apart.
             force: take it whatever the comparison says, and whatever made the gallery as far as it knew.
 
         Returns:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from encoders_made import INPUT, MeanColour, colour_texts, coloured, timm_folder
 from matmamba_datasets import eval_transform
 from matmamba_vision.cli.main import main
@@ -34,8 +35,6 @@ def towers() -> mv.Encoder:
 
 def vectors_of(photos: Path, encoder: mv.Encoder, file: Path, found: bool = True) -> Path:
     """Vectors of the photos as another program would write them, with their paths."""
-    import torch
-
     files = sorted(photos.rglob("*.png"))
     transform = eval_transform(encoder.input).array
     images = torch.from_numpy(np.stack([transform(Image.open(one).convert("RGB")) for one in files]))
@@ -99,6 +98,21 @@ def test_what_it_was_told_is_kept_by_compacting_merging_and_exporting(
         with mv.open_gallery(folder) as gallery:
             assert len(gallery) == 17
             assert gallery.search(photos / "red" / "0.png", k=1)[0].id == "red/0.png"
+
+
+def test_other_means_are_refused_where_all_images_lie_close_together(photos: Path, tmp_path: Path) -> None:
+    def made(mean: list[float]) -> mv.Encoder:
+        shared = torch.tensor([8.0, 0.0, 0.0])
+        return mv.encoder_from(
+            lambda images: images.mean((2, 3)).tanh() + shared, "close", size=48, mean=mean, std=INPUT["std"]
+        )
+
+    right, wrong = made(INPUT["mean"]), made([0.2, 0.9, 0.9])
+    mv.index_vectors(vectors_of(photos, right, tmp_path / "v.parquet"), tmp_path / "g", model_name="theirs")
+    with mv.open_gallery(tmp_path / "g", write=True) as gallery:
+        with pytest.raises(mv.MatMambaError, match=r"told apart in another way.* 0\.\d{3} .* below 0\.95"):
+            gallery.set_encoder(wrong)
+        assert gallery.set_encoder(right).cosine == pytest.approx(1, abs=1e-3)
 
 
 def test_an_encoder_that_did_not_make_them_is_refused_with_figures(
