@@ -1,10 +1,11 @@
 """Train a student of another network: every width answers in the teacher's space. No labels are needed.
 
-The teacher is timm:NAME (any of timm's models; timm:local-dir:FOLDER and timm:hf-hub:NAME too), a run or
-checkpoint of ours, or a NumPy file with a vector for each image in order. A network sees the very views that
-the student sees. Its space is rotated once, to its principal directions (an isometry, kept in the run as
-rotation.safetensors), and the student learns the leading --dim of the rotated coordinates: so short prefixes
-mean something for both. Labels, where --labelled says that there are some, are a further term.
+The teacher is timm:NAME (any of timm's models; timm:local-dir:FOLDER and timm:hf-hub:NAME too),
+open_clip:ARCH/TAG, an ONNX file, a run or checkpoint of ours, or a NumPy file with a vector for each image in
+order. A network sees the very views that the student sees. Its space is rotated once, to its principal
+directions (an isometry, kept in the run as rotation.safetensors), and the student learns the leading --dim of
+the rotated coordinates: so short prefixes mean something for both. Labels, where --labelled says that there
+are some, are a further term.
 
 Where there is no GPU, let the teacher see fixed views: with --crops 4 its vectors of four views of each image
 are computed once, in parts of a folder (--cache, by default teacher/ in the run), and kept; the student then

@@ -80,7 +80,7 @@ class DistillConfig(TrainConfig):
 
     # Folder of the run: checkpoint, resolved configuration, metrics.
     output: str = "runs/distill"
-    # timm:NAME, a run or checkpoint of ours, or a .npy file of vectors.
+    # timm:NAME, open_clip:ARCH/TAG, an ONNX file, a run or checkpoint of ours, or a .npy file of vectors.
     teacher: str = ""
     # Height and width of the teacher's images in pixels; None for its own.
     teacher_size: Annotated[int | None, Bounds(least=1)] = None
