@@ -283,10 +283,13 @@ def encoded_queries(
     Raises:
         DataError: no image can be read, or too many cannot.
         WidthError: the model has no such width.
+        ConfigError: multiply-adds have a budget, and nobody knows those of the model.
     """
     report = wanted.report
     asked = [embedder.label(width) for width in require_texts("widths", wanted.widths)]
     widths = list(dict.fromkeys(["full", *(asked or embedder.widths)]))
+    if isinstance(wanted, PlanWanted) and "gmacs" in wanted.goal.budgets:
+        _require_macs(embedder, widths)
     found = collection_of(images, _names(images), labels, reading, "queries")
     picked = some(found, wanted.most, wanted.seed)
     report.left_out(picked.left_out)
@@ -299,6 +302,14 @@ def encoded_queries(
     }
     known = None if NO_LABEL in numbers else [picked.classes[number] for number in numbers]
     return EncodedQueries(encoded), known
+
+
+def _require_macs(embedder: Embedder, widths: Sequence[str]) -> None:
+    if not all(map(embedder.macs, widths)):
+        raise ConfigError(
+            f"budget gmacs: nobody knows the multiply-adds of {embedder.name}: say them as macs, in the JSON"
+            " beside an ONNX file or to encoder_from"
+        )
 
 
 def _names(images: Any) -> list[str] | None:

@@ -255,6 +255,21 @@ def test_a_plan_for_one_width_chooses_among_searches(photos: Path, teacher: str,
             gallery.freeze(["full"], kinds=["native"])
 
 
+def test_a_budget_of_multiply_adds_that_nobody_knows_is_refused(
+    photos: Path, colour: Path, tmp_path: Path
+) -> None:
+    mv.index(photos, tmp_path / "g", model=described(colour))
+    with mv.open_gallery(tmp_path / "g", write=True) as gallery:
+        with pytest.raises(
+            mv.ConfigError, match=r"budget gmacs: nobody knows .*colour\.onnx: say them as macs"
+        ):
+            gallery.plan(photos, budget={"gmacs": 0.1}, k=3)
+        assert gallery.plan(photos, budget={"ms": 1000}, k=3).tried
+    described(colour, macs=100)
+    with mv.open_gallery(tmp_path / "g", write=True) as gallery:
+        assert gallery.plan(photos, budget={"gmacs": 0.1}, k=3).tried
+
+
 def test_a_study_and_a_validation_of_a_timm_model(photos: Path, teacher: str, tmp_path: Path) -> None:
     root = split(photos, tmp_path / "data")
     said: list[str] = []
