@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..measures.retrieval_plots import (
     MARKERS,
@@ -23,6 +23,8 @@ from ..measures.retrieval_plots import (
 CHOSEN = "#d1373b"
 # Leading digits of the labels of an axis that spans up to so many times its least; beyond, powers of ten.
 DIGITS = {5: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), 100: (1.0, 2.0, 5.0), 1000: (1.0, 3.0)}
+# Costs that span less have evenly spaced labels.
+NARROW = 2
 Row = Mapping[str, Any]
 
 
@@ -72,6 +74,11 @@ def _counted(row: Row) -> Row:
 def _space_labels(axes: Axes, costs: Sequence[float]) -> None:
     """Fewer labels the more the costs span, so that none covers another."""
     span = max(costs) / min(costs)
+    # Between two powers of two a logarithmic locator finds one label or none, and takes a dozen instead.
+    if span <= NARROW:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        return
     subs = next((digits for most, digits in DIGITS.items() if span <= most), (1.0,))
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -225,8 +225,13 @@ def test_costs_of_vectors_alone_can_be_read(
     assert is_readable(drawn[0])
 
 
-@pytest.mark.parametrize("single_shot", [1.0, 3.0, 30.0, 900.0, 20_000.0])
-def test_costs_can_be_read_whatever_single_shot_costs(single_shot: float, drawn: list[Figure]) -> None:
+@pytest.mark.parametrize(
+    ("costs", "single_shot"),
+    [((1, 4), cost) for cost in (1.0, 3.0, 30.0, 900.0, 20_000.0)] + [((0.021, 0.039), 0.0345)],
+)
+def test_costs_can_be_read_whatever_single_shot_costs(
+    costs: tuple[float, float], single_shot: float, drawn: list[Figure]
+) -> None:
     tried = [
         {
             "strategy": "shortlist",
@@ -236,7 +241,7 @@ def test_costs_can_be_read_whatever_single_shot_costs(single_shot: float, drawn:
             "gmacs": ms,
             "1-NN": 0.5,
         }
-        for ms in (1, 4)
+        for ms in costs
     ]
     draw_plan(tried, tried[0], tried[0] | {"ms": single_shot, "gmacs": single_shot}, "1-NN", "1-NN of 0.5")
     assert is_readable(drawn[0])
