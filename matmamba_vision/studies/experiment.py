@@ -84,6 +84,10 @@ class Workshop:
 
     def __init__(self, folder: Path, reader: BatchReader) -> None:
         self._folder, self._reader, self._embedder = folder, reader, reader.embedder
+        self._model = {"checkpoint": self._embedder.digest}
+        # A checkpoint of ours holds how its images are prepared: its digest says that, too.
+        if self._embedder.trained is None:
+            self._model["transform"] = self._embedder.spec().transform
 
     def open(
         self, splits: Splits, data: Mapping[str, Any], widths: Sequence[str], gallery_widths: Sequence[str]
@@ -108,7 +112,7 @@ class Workshop:
         return Experiment(gallery, stored, asked, self._queries(asked), labels, asked.name)
 
     def _side(self, part: str, images: Images, data: Mapping[str, Any], widths: Sequence[str]) -> Side:
-        wanted = {"checkpoint": self._embedder.digest, "images": len(images), "part": part, **data}
+        wanted = {**self._model, "images": len(images), "part": part, **data}
         name = _digest(wanted | {"widths": list(widths)})
         file = self._folder / f"{part}-{name}.npz"
         if file.is_file():
@@ -132,7 +136,7 @@ class Workshop:
 
     def _gallery(self, images: Images, side: Side, data: Mapping[str, Any]) -> Gallery:
         """Made whole beside its place, then moved there: one that is there is complete."""
-        known = {"checkpoint": self._embedder.digest, "widths": list(side.by_width), **data}
+        known = {**self._model, "widths": list(side.by_width), **data}
         place = self._folder / f"gallery-{_digest(known | {'images': len(side.labels)})}"
         if not Gallery.exists(place):
             partial = place.with_name(place.name + ".partial")

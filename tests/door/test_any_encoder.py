@@ -295,6 +295,24 @@ def test_a_study_and_a_validation_of_a_timm_model(photos: Path, teacher: str, tm
         mv.validate(teacher)
 
 
+def test_a_study_takes_nothing_that_another_transform_left(
+    photos: Path, teacher: str, tmp_path: Path
+) -> None:
+    root, other = split(photos, tmp_path / "data"), timm_folder(tmp_path / "other", mean=[0.9, 0.1, 0.5])
+
+    def study(model: str, output: str) -> list[Path]:
+        mv.evaluate(model, data="folder", root=root, output=tmp_path / output, grid="quick", threads=1)
+        return sorted((tmp_path / output / "encoded").glob("queries-*.npz"))
+
+    (alone,), (first,) = study(other, "alone"), study(teacher, "shared")
+    both = study(other, "shared")
+    assert len(both) == 2
+    (second,) = set(both) - {first}
+    one, two, wanted = (np.load(file)["width full"] for file in (first, second, alone))
+    assert np.array_equal(two, wanted)
+    assert not np.allclose(one, two, atol=1e-3)
+
+
 def test_weights_of_other_classes_are_validated_in_retrieval_alone(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
