@@ -6,7 +6,8 @@ A teacher's rotated vectors have a large part that all images share, the first c
 spectrum behind it; so have the student's. Each coordinate is divided by the square root of its root mean
 square over every second training photo; the first one, which hardly tells images apart, as the second.
 Weights alone change: rows of the projection are scaled, columns of the head scaled back, and logits stay
-what they are up to rounding. Writes the checkpoint, and what lies beside it in the run's folder.
+what they are up to rounding. Writes the checkpoint, its rotation, and what lies beside it in the run.
+--power -1 takes back what a power of 0.5 did, for a student that is to be trained on.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import torch
 from distilled import by_width, split
 from matmamba_vision.checkpoint import load_checkpoint, save_checkpoint
 from matmamba_vision.models import MatMamba
-from matmamba_vision.rotation import FILE_NAME
+from matmamba_vision.rotation import FILE_NAME, student_rotation
 from torch import Tensor, nn
 
 POWER = 0.5
-BESIDE = ("metrics.jsonl", "environment.json", "curves.png", FILE_NAME)
+BESIDE = ("metrics.jsonl", "environment.json", "curves.png")
 
 
 def main() -> None:
@@ -42,6 +43,7 @@ def main() -> None:
     scale_coordinates(checkpoint.model, factors(vectors, options.power))
     options.output.mkdir(parents=True, exist_ok=True)
     save_checkpoint(options.output, checkpoint.model, checkpoint.classes, checkpoint.run)
+    student_rotation(checkpoint).save(options.output / FILE_NAME)
     for name in BESIDE:
         if (file := checkpoint.path.with_name(name)).is_file():
             shutil.copyfile(file, options.output / name)

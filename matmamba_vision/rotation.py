@@ -14,10 +14,12 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checkpoint import write_whole
+from .checkpoint import Checkpoint, write_whole
 
 FILE_NAME = "rotation.safetensors"
 _HEADER = "rotation"
+# Folder beside weights that are shipped.
+_SHIPPED = "rotations"
 
 
 class RotationError(MatMambaError):
@@ -89,4 +91,19 @@ def load_rotation(file: Path, *encoder: str) -> Rotation:
         raise RotationError(
             f"{file} rotates the vectors of another encoder, or of another transform of images"
         )
+    return rotation
+
+
+def student_rotation(student: Checkpoint) -> Rotation:
+    """The rotation that a student was trained with: the file in its run, or beside shipped weights.
+
+    Raises:
+        RotationError: missing, damaged, or of another run.
+    """
+    file = student.path.with_name(FILE_NAME)
+    shipped = student.path.parent / _SHIPPED / student.path.name
+    file = shipped if shipped.is_file() and not file.is_file() else file
+    rotation = load_rotation(file, student.run["teacher_digest"])
+    if rotation.digest != student.run["rotation_digest"]:
+        raise RotationError(f"{file} is the rotation of another run than {student.path}")
     return rotation

@@ -16,10 +16,8 @@ from ..encoders import Encoder, EncoderError, is_named, open_encoder, place_of
 from ..encoders.names import taught_name, taught_parts
 from ..given import PathLike, require_path
 from ..public_call import public_call
-from ..rotation import FILE_NAME, Rotation, RotationError, load_rotation
+from ..rotation import Rotation, student_rotation
 
-# Folder beside weights that are shipped.
-_SHIPPED = "rotations"
 # What a student may have followed in the place of an encoder.
 _VECTORS = ".npy"
 
@@ -115,8 +113,7 @@ def rotation_of(student: Checkpoint) -> Rotation:
         CheckpointError: the checkpoint is no student, or followed vectors of which no encoder is known.
         RotationError: the rotation is missing, damaged, or of another run.
     """
-    wanted = student.run.get("rotation_digest")
-    if not wanted:
+    if not student.run.get("rotation_digest"):
         raise CheckpointError(
             f"{student.path} is no student, so it has no teacher: `distill` (`matmamba distill`) trains one"
         )
@@ -124,13 +121,7 @@ def rotation_of(student: Checkpoint) -> Rotation:
         raise CheckpointError(
             f"{student.path} followed the vectors in {student.run['teacher']}: no encoder is known for them"
         )
-    file = student.path.with_name(FILE_NAME)
-    shipped = student.path.parent / _SHIPPED / student.path.name
-    file = shipped if shipped.is_file() and not file.is_file() else file
-    rotation = load_rotation(file, student.run["teacher_digest"])
-    if rotation.digest != wanted:
-        raise RotationError(f"{file} is the rotation of another run than {student.path}")
-    return rotation
+    return student_rotation(student)
 
 
 def _place(teacher: str) -> str:

@@ -15,11 +15,12 @@ from matmamba_datasets import FixedViews, Images, JoinedImages, Subset, eval_tra
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..checkpoint import CheckpointError, load_checkpoint
 from ..config_file import load_into
 from ..encoders import Encoder, open_encoder
 from ..errors import ConfigError
 from ..progress import Reporter
-from ..rotation import FILE_NAME, Rotation, RotationError, fit_rotation, load_rotation
+from ..rotation import FILE_NAME, Rotation, RotationError, fit_rotation, load_rotation, student_rotation
 from ..training import CachedTeacher, OnlineTeacher, StoredTeacher, read_vectors, teacher_vectors
 from ..training.training import Follows
 from .agreement import from_first
@@ -165,18 +166,30 @@ class Teaching:
         return rotation, rotation(chosen, self._config.dim)
 
     def _rotation(self, digests: tuple[str, ...], vectors: Callable[[], Tensor]) -> Rotation:
-        """The rotation of the run: the one in its folder if it goes on, else a new one."""
+        """The rotation of the run: the one in its folder if it goes on, that of its first weights, or new."""
         file = Path(self._config.output) / FILE_NAME
         goes_on = self._resume != "no"
         if goes_on and file.is_file():
             rotation = load_rotation(file, *digests)
         else:
-            rotation = fit_rotation(vectors(), digests[0])
+            rotation = self._first_rotation(digests) or fit_rotation(vectors(), digests[0])
         settings = file.with_name(SETTINGS)
         before = load_into(DistillConfig, settings).rotation_digest if goes_on and settings.is_file() else ""
         if before not in ("", rotation.digest):
             raise RotationError(f"{file} is not the rotation that this run began with")
         return rotation
+
+    def _first_rotation(self, digests: tuple[str, ...]) -> Rotation | None:
+        """The rotation of the student that this one begins as; None if that had not this teacher."""
+        init = self._config.model.init
+        try:
+            known = load_checkpoint(init) if init else None
+        except CheckpointError:
+            # Weights of another library.
+            return None
+        if known is None or known.run.get("teacher_digest") not in digests:
+            return None
+        return student_rotation(known)
 
 
 def _stored_count(images: Images) -> int:

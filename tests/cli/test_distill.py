@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from encoders_made import timm_folder
 from matmamba_datasets import eval_transform, make_loader, open_images
 from matmamba_vision import load_checkpoint
 from matmamba_vision.encoders import open_encoder
@@ -92,6 +93,37 @@ def test_another_teacher_is_not_gone_on_with(
     finally:
         config.write_text(before)
     assert "of another transform of images" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_student_that_is_trained_on_stays_in_its_space(
+    teacher: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, others = tmp_path / "first", write_photos(tmp_path / "others", 9)
+    assert distill(teacher, photos, first, "--optim.epochs", "1") == 0
+
+    def trained_on(name: str, by: str) -> tuple[int, Path]:
+        run = tmp_path / name
+        return distill(by, others, run, "--optim.epochs", "1", "--model.init", str(first)), run
+
+    def digest(run: Path) -> str:
+        return str(load_checkpoint(run).run["rotation_digest"])
+
+    assert distill(teacher, others, fresh := tmp_path / "fresh", "--optim.epochs", "1") == 0
+    assert digest(fresh) != digest(first)
+    status, second = trained_on("second", teacher)
+    assert status == 0
+    assert digest(second) == digest(first)
+    assert load_rotation(second / FILE_NAME, open_encoder(teacher).digest).digest == digest(first)
+    # Another teacher's space is another one.
+    status, third = trained_on("third", timm_folder(tmp_path / "teacher", seed=1))
+    assert status == 0
+    assert digest(third) != digest(first)
+    (first / FILE_NAME).unlink()
+    capsys.readouterr()
+    status, fourth = trained_on("fourth", teacher)
+    assert status == 2
+    assert "holds no rotation" in capsys.readouterr().err.replace("\n", " ")
+    assert not fourth.exists()
 
 
 def test_a_run_ends_when_its_time_is_up(teacher: str, photos: Path, tmp_path: Path) -> None:
