@@ -238,6 +238,18 @@ def light_table() -> str:
     return markdown(("width", "encoder", "ms, one photo", "MiB", "of the model's 10 hits"), rows)
 
 
+def networks_table(result: dict[str, Any]) -> str:
+    """A row for each network of timm's and number of images."""
+    rows = []
+    for case in result["cases"]:
+        known, ratio = case["settings"], case["ratios"]["ONNX Runtime / PyTorch"]
+        ms = (f"{case['sides'][side]['median']:.1f}" for side in ("PyTorch", "ONNX Runtime"))
+        recording = f"{known['recording_s']:.1f}"
+        rows.append((f"`{known['network']}`", known["images"], *ms, _with_quartiles(ratio, 2), recording))
+    heads = ("network", "images", "PyTorch, ms", "ONNX Runtime, ms", "ratio", "recorded in, s")
+    return markdown(heads, rows)
+
+
 def photos_rows(result: dict[str, Any]) -> Iterator[Row]:
     """1-NN of the student that comes with the package: its smallest width, alone and reranked."""
     rows = {(row["query"], row["in"], row["dim"]): row["knn1"] for row in result["data"]["photos"]["rows"]}
@@ -340,6 +352,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "start": start_table,
     "one_image": one_image_table,
     "light_encoders": light_table,
+    "other_networks": once_measured("other_networks", networks_table),
     "summary": summary_table,
     "models": models_table,
     "nested": lambda: nested_quality.table(read("nested_quality")),

@@ -72,6 +72,16 @@ def export_onnx(model: MatMamba, file: Path | str) -> None:
 
 
 @torch.no_grad()
+def export_network(network: nn.Module, images: Tensor, file: Path | str, output: str) -> None:
+    """Write any network as one ONNX file: "images" as those given, (B, C, S, S), to `output`, any B.
+
+    Raises:
+        ModuleNotFoundError: onnxscript is missing, which the extra `export` brings.
+    """
+    _write(_recorded(network, images[:1].repeat(2, 1, 1, 1)), file, output)
+
+
+@torch.no_grad()
 def export_encoder(packed: PackedWidth, file: Path | str) -> None:
     """Write a packed width as one ONNX file: "images" (B, C, S, S) to "embeddings" (B, E) of length 1, any B.
 

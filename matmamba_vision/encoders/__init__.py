@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .any_encoder import open_encoder
     from .encoder import Encoder
     from .functions import encoder_from
+    from .onnx_runtime import for_many
 else:
     __getattr__, __dir__ = names_of(
         __name__,
@@ -17,6 +18,7 @@ else:
             ".encoder": ("Encoder",),
             ".functions": ("encoder_from",),
             ".any_encoder": ("open_encoder",),
+            ".onnx_runtime": ("for_many",),
         },
     )
 
@@ -24,6 +26,7 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "encoder_from",
+    "for_many",
     "is_named",
     "open_encoder",
     "place_of",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from matmamba_common.words import shown
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .encoder import Encoder, EncoderError, digests_of, require_pooled
+from .encoder import Encoder, EncoderError, Features, digests_of, require_pooled
 from .names import place_of
 from .preparation import require_input
 
@@ -38,7 +38,7 @@ def open_onnx(file: Path) -> Encoder:
         raise EncoderError(f"no ONNX file {file}")
     about = _read(said)
     input = require_input({key: value for key, value in about.items() if key not in _ABOUT}, str(said))
-    features = _session(file, about)
+    features = session_features(file, about)
     weights, digest, bare_digest = digests_of(input, file.read_bytes())
     dim = require_pooled(str(file), features, input, "cpu")
     return Encoder(
@@ -64,7 +64,12 @@ def _read(file: Path) -> dict[str, Any]:
     return about
 
 
-def _session(file: Path, about: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+def session_features(file: Path, about: Mapping[str, Any]) -> Features:
+    """Features of images by ONNX Runtime on the CPU; `about` may name the input and the output.
+
+    Raises:
+        EncoderError: ONNX Runtime is missing, or does not take the file.
+    """
     try:
         import onnxruntime
     except ImportError as error:

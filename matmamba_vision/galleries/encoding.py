@@ -126,14 +126,15 @@ class ImageEncoder:
         """
         from matmamba_datasets import make_loader
 
-        transform = self.embedder.transform_of(self.embedder.spec().width)
+        embedder = self.embedder.for_many(len(images))
+        transform = embedder.transform_of(embedder.spec().width)
         loader = make_loader(images, transform, self.batch_size, workers=self.workers, left=left)
         for batch in ahead(iter(loader), AHEAD):
             tally.add(batch.broken)
             if len(batch):
-                yield batch, self._embed(batch)
+                yield batch, self._embed(embedder, batch)
             bar.advance(len(batch) + len(batch.broken), f"{len(tally.found)} broken" if tally.found else "")
 
-    def _embed(self, batch: Batch) -> ByWidth:
-        full = self.embedder.spec().width
-        return {width: self.embedder.embed(batch.images, width) for width in (full, *self.widths)}
+    def _embed(self, embedder: Embedder, batch: Batch) -> ByWidth:
+        full = embedder.spec().width
+        return {width: embedder.embed(batch.images, width) for width in (full, *self.widths)}

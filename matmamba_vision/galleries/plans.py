@@ -330,7 +330,7 @@ def _embed(
         loader = make_loader(images, transform, wanted.batch_size, workers=wanted.workers)
         return wanted.report.watch("encoding queries", loader, tally)
 
-    by_width, labels, _ = embed_images(embedder, widths, batches)
+    by_width, labels, _ = embed_images(embedder.for_many(len(images)), widths, batches)
     if not len(labels):
         raise DataError("queries: no image can be read")
     wanted.report.broken(tally)

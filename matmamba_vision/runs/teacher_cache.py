@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint import CheckpointError, require_checkpoint
-from ..encoders import Encoder, open_encoder
+from ..encoders import Encoder, for_many, open_encoder
 from ..encoders.names import file_of, is_named
 from ..errors import ConfigError
 from ..progress import Meter, Reporter, counted
@@ -190,8 +190,9 @@ class _Filling:
         accelerator: Accelerator,
     ) -> None:
         self._config, self._images, self._views = config, images, views
-        self._encoder, self._accelerator = encoder, accelerator
+        self._accelerator = accelerator
         _, self._places = np.unique(images.unique, return_index=True)
+        self._encoder = for_many(encoder, len(self._places) * views.count)
         self._tally = BrokenTally(len(self._places), config.data.max_broken, "data.max_broken")
 
     def fill(self, cache: VectorCache, report: Reporter) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..checkpoint import CheckpointError, load_checkpoint
 from ..config_file import load_into
-from ..encoders import Encoder, open_encoder
+from ..encoders import Encoder, for_many, open_encoder
 from ..errors import ConfigError
 from ..progress import Reporter
 from ..rotation import FILE_NAME, Rotation, RotationError, fit_rotation, load_rotation, student_rotation
@@ -127,6 +127,7 @@ class Teaching:
         self._report.say(
             f"teacher: {encoder.name}, {encoder.dim} numbers of {encoder.size} px, {encoder.digest[:12]}"
         )
+        encoder = for_many(encoder, len(self._order))
         rotation, anchors = self._space(
             encoder.digests, encoder.dim, partial(self._encoded, encoder), most=config.rotation_images
         )

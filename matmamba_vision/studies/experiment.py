@@ -129,7 +129,7 @@ class Workshop:
 
     def _encode(self, part: str, images: Images, widths: Sequence[str], name: str) -> Side:
         batches = partial(self._reader.batches, f"encoding {part}", images)
-        by_width, labels, indices = embed_images(self._embedder, widths, batches)
+        by_width, labels, indices = embed_images(self._embedder.for_many(len(images)), widths, batches)
         if not len(labels):
             raise DataError(f"no image for the {part} can be read: name another data set, or another root")
         return Side(by_width, labels, indices, name)

@@ -272,7 +272,11 @@ def _encode(reader: BatchReader, plan: ValidationPlan, splits: Splits) -> Encode
     """Both sides, each image read once for each way in which the widths want it prepared."""
 
     def encode(what: str, images: Images, widths: Sequence[str]) -> dict[str, Labelled]:
-        found = _encoded(reader, partial(reader.batches, f"encoding {what}", images), widths, plan.classified)
+        batches = partial(reader.batches, f"encoding {what}", images)
+        if plan.classified:
+            found = _predicted(reader, batches, widths)
+        else:
+            found = _embedded(reader.embedder.for_many(len(images)), batches, widths)
         if not found:
             said = (
                 f"no image of the {what} can be read"
@@ -289,14 +293,19 @@ def _encode(reader: BatchReader, plan: ValidationPlan, splits: Splits) -> Encode
     )
 
 
-def _encoded(
-    reader: BatchReader, batches: Callable[..., Iterable[Batch]], widths: Sequence[str], classified: bool
+def _predicted(
+    reader: BatchReader, batches: Callable[..., Iterable[Batch]], widths: Sequence[str]
 ) -> dict[str, Labelled]:
-    """What each width says about images, classes too if it tells them apart; nothing if there are none."""
-    if classified:
-        predictions = predict(reader.checkpoint.model, batches(), widths)
-        return dict(zip(widths, predictions, strict=True)) if predictions else {}
-    by_width, labels, _ = embed_images(reader.embedder, widths, batches)
+    """What each width says about images, classes too; nothing if there are none."""
+    predictions = predict(reader.checkpoint.model, batches(), widths)
+    return dict(zip(widths, predictions, strict=True)) if predictions else {}
+
+
+def _embedded(
+    embedder: Embedder, batches: Callable[..., Iterable[Batch]], widths: Sequence[str]
+) -> dict[str, Labelled]:
+    """What each width says about images; nothing if there are none."""
+    by_width, labels, _ = embed_images(embedder, widths, batches)
     return {width: Embeddings(found, labels) for width, found in by_width.items()} if len(labels) else {}
 
 
