@@ -61,12 +61,12 @@ def freeze_widths(
         GalleryError: a width cannot have an encoder of that kind, or nothing can be written there.
         WidthError: no such width.
     """
-    from .light_making import kinds_that_can_be, make_light, require_ours
+    from .light_making import kinds_that_can_be, make_light, require_side
 
     for kind in kinds:
         if kind not in KINDS:
             raise ConfigError(f"kind {kind!r} is none of {', '.join(KINDS)}")
-    require_ours(embedder)
+    require_side(embedder)
     labels = dict.fromkeys(embedder.label(width) for width in widths or _widths_asked(gallery, embedder))
     made = []
     with report.meter("freezing", len(labels)) as meter:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from matmamba_retrieval import GalleryError
+from numpy.typing import NDArray
 
+from ..encoders import Encoder
+from ..encoders.onnx_runtime import record
 from ..export import export_encoder
 from ..frozen.native_width import network_arrays
 from ..frozen.packed import pack
@@ -24,6 +28,8 @@ from .light_files import NATIVE, ONNX, ONNX_INT8, LightHeader, write_light
 # Largest difference of a coordinate between the model and an encoder of full precision.
 TOLERANCE = 1e-4
 _ROUNDS = 7
+# A nested network of ours, or another network.
+Side: TypeAlias = MatMamba | Encoder
 
 
 def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path:
@@ -38,15 +44,13 @@ def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path
     Raises:
         GalleryError: this width, or this machine, cannot have one of this kind; or it cannot be written.
     """
-    model = require_ours(embedder)
-    content = _CONTENTS[kind](model, width)
+    side = require_side(embedder)
+    content = _CONTENTS[kind](side, width)
     computes = computed_by(kind, content)
     if computes is None:
         raise GalleryError(f"an encoder of the kind {kind} cannot be tried here: what computes it is missing")
-    images = model.random_images(1).cpu().float().numpy()
-    # By the model itself: its frozen width may be computed by the very kernels that are to be tried.
-    with torch.inference_mode():
-        wanted = model.embed(torch.from_numpy(images).to(model.pos_embed), width).cpu().numpy()
+    images = np.random.default_rng(0).standard_normal((1, *side.input["input_size"]), np.float32)
+    wanted = _embedded(side, images, width)
     found = computes.embed(images)
     if kind != ONNX_INT8 and not np.abs(wanted - found).max() <= TOLERANCE:
         raise GalleryError(
@@ -55,25 +59,27 @@ def make_light(gallery: Path, embedder: Embedder, width: str, kind: str) -> Path
     spec = embedder.spec(width)
     header = LightHeader(
         kind=kind, width=spec.width, checkpoint=spec.checkpoint, transform=spec.transform, dim=spec.dim,
-        macs=embedder.macs(width), input=_plain(model), machine=this_machine(),
+        macs=embedder.macs(width), input=_plain(side.input), machine=this_machine(),
         trained_widths=embedder.widths, ms=_milliseconds(computes, images),
     )  # fmt: skip
     return write_light(gallery, header, content)
 
 
-def require_ours(embedder: Embedder) -> MatMamba:
-    """The nested network that encodes; `GalleryError` for any other encoder."""
-    if embedder.checkpoint is None:
-        raise GalleryError(f"{embedder.place} is no model of ours: a gallery keeps encoders of nested widths")
-    return embedder.checkpoint.model
+def require_side(embedder: Embedder) -> Side:
+    """The network that encodes, a nested one or another; `GalleryError` where there is none, or two."""
+    if embedder.checkpoint is not None:
+        return embedder.checkpoint.model
+    encoder = embedder.encoder if embedder.taught is None else None
+    if encoder is None or encoder.network is None:
+        why = "two models" if embedder.taught else "no network of PyTorch"
+        raise GalleryError(f"{embedder.place} is {why}: a gallery keeps encoders of one network")
+    return encoder
 
 
 def kinds_that_can_be(embedder: Embedder, width: str) -> list[str]:
     """What can be made here of a width without losing precision, the fastest first."""
-    if embedder.checkpoint is None:
-        return []
-    model = embedder.checkpoint.model
-    kinds = [NATIVE] if library() is not None and _native_arrays(model, width)[1] == "" else []
+    side = require_side(embedder)
+    kinds = [NATIVE] if library() is not None and _native_arrays(side, width)[1] == "" else []
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -82,45 +88,68 @@ def kinds_that_can_be(embedder: Embedder, width: str) -> list[str]:
     return [*kinds, ONNX]
 
 
-def _native_arrays(model: MatMamba, width: str) -> tuple[NetworkArrays | None, str]:
+@torch.inference_mode()
+def _embedded(side: Side, images: NDArray[np.float32], width: str) -> NDArray[np.float32]:
+    """By the network itself: a frozen width may be computed by the very kernels that are to be tried."""
+    if isinstance(side, MatMamba):
+        given = torch.from_numpy(images).to(side.pos_embed)
+        return side.embed(given, width).float().cpu().numpy()
+    return side.embed(torch.from_numpy(images).to(side.device)).cpu().numpy()
+
+
+def _native_arrays(side: Side, width: str) -> tuple[NetworkArrays | None, str]:
     """A width for the kernels, and why they cannot compute it, "" if they can."""
-    arrays = network_arrays(pack(model, width))
+    if not isinstance(side, MatMamba):
+        return None, "they are for nested networks of ours"
+    arrays = network_arrays(pack(side, width))
     return arrays, "they take blocks of plain Mamba2" if arrays is None else refusal(arrays) or ""
 
 
-def _native(model: MatMamba, width: str) -> bytes:
-    arrays, reason = _native_arrays(model, width)
+def _native(side: Side, width: str) -> bytes:
+    arrays, reason = _native_arrays(side, width)
     if arrays is None or reason:
         raise GalleryError(f"the kernels in C do not compute width {width} of this model: {reason}")
     return to_bytes(arrays)
 
 
-def _onnx(model: MatMamba, width: str) -> bytes:
+def _onnx(side: Side, width: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "width.onnx"
-        export_encoder(pack(model, width), file)
+        if isinstance(side, MatMamba):
+            export_encoder(pack(side, width), file)
+        else:
+            _record(side, file)
         return file.read_bytes()
 
 
-def _onnx_int8(model: MatMamba, width: str) -> bytes:
+def _record(encoder: Encoder, file: Path) -> None:
+    try:
+        record(encoder, file)
+    # Whatever PyTorch says of another library's network that no graph can hold.
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise GalleryError(f"{encoder.name} cannot be exported to ONNX: {said}") from error
+
+
+def _onnx_int8(side: Side, width: str) -> bytes:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder:
         file, smaller = Path(folder) / "width.onnx", Path(folder) / "width-int8.onnx"
-        file.write_bytes(_onnx(model, width))
+        file.write_bytes(_onnx(side, width))
         # Products alone: convolutions of 8 bits are no faster here.
         quantize_dynamic(file, smaller, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
         return smaller.read_bytes()
 
 
-_CONTENTS: dict[str, Callable[[MatMamba, str], bytes]] = {
+_CONTENTS: dict[str, Callable[[Side, str], bytes]] = {
     NATIVE: _native, ONNX: _onnx, ONNX_INT8: _onnx_int8
 }  # fmt: skip
 
 
-def _plain(model: MatMamba) -> dict[str, object]:
-    """The data configuration as JSON has it."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in model.input.items()}
+def _plain(input: Mapping[str, object]) -> dict[str, object]:
+    """A data configuration as JSON has it."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in input.items()}
 
 
 def _milliseconds(computes: Computes, images: np.ndarray) -> float:

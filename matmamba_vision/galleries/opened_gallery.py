@@ -20,7 +20,6 @@ from ..public_call import public_call
 from .gallery_model import ModelLike, embedder_at, embedder_of
 from .image_queries import QueryEncoder
 from .light_encoder import LightEncoder
-from .light_files import NATIVE
 from .sharing import Sharing
 from .strategies import StrategyChoice
 
@@ -201,10 +200,11 @@ class OpenedGallery:
 
     def _restore(self, width: str) -> None:
         """Make the encoder of a width that the gallery keeps no more; it is no loss if that cannot be."""
-        from .light_making import make_light
+        from .light_making import kinds_that_can_be, make_light
 
         try:
-            make_light(require_folder(self.folder), self.require_model(), width, NATIVE)
+            for kind in kinds_that_can_be(self.require_model(), width)[:1]:
+                make_light(require_folder(self.folder), self.require_model(), width, kind)
         except GalleryError as error:
             log.info("%s", error)
 

@@ -251,7 +251,7 @@ def test_a_plan_for_one_width_chooses_among_searches(photos: Path, teacher: str,
         assert {row["query_width"] for row in plan.tried} == {"full"}
         with pytest.raises(mv.WidthError, match="no nested widths"):
             gallery.search(asked / "red" / "0.png", query_width="1/2", strategy="single-shot")
-        with pytest.raises(mv.MatMambaError, match="no model of ours"):
+        with pytest.raises(mv.MatMambaError, match="nested networks of ours"):
             gallery.freeze(["full"], kinds=["native"])
 
 

@@ -14,6 +14,7 @@ import matmamba_vision as mv
 import numpy as np
 import pytest
 import torch
+from encoders_made import coloured, timm_folder
 from matmamba_vision import MatMamba
 from matmamba_vision.checkpoint import save_checkpoint
 from matmamba_vision.cli import main
@@ -59,6 +60,20 @@ def answer(folder: Path, photo: Path, width: str = "1/4") -> mv.Answer:
     return found
 
 
+def told_without_pytorch(arguments: list[str]) -> dict[str, Any]:
+    """What a command says in a process of its own, which loads no PyTorch."""
+    code = (
+        "import sys, matmamba_vision.cli as cli\n"
+        "status = cli.main(sys.argv[1:])\n"
+        "assert not {'torch', 'timm', 'torchvision', 'matplotlib'} & set(sys.modules), sorted(sys.modules)\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
 def photo_in(photos: Path) -> Path:
     return next(iter(sorted(photos.rglob("*.jpg"))))
 
@@ -91,16 +106,59 @@ def test_a_search_by_kept_encoders_loads_no_pytorch(folder: Path, photos: Path, 
         gallery.freeze(["full", "1/4"])
     # The checkpoint is not needed either.
     checkpoint.unlink()
-    said = (
-        "import sys, matmamba_vision.cli as cli\n"
-        "status = cli.main(sys.argv[1:])\n"
-        "assert not {'torch', 'timm', 'torchvision', 'matplotlib'} & set(sys.modules), sorted(sys.modules)\n"
-        "sys.exit(status)"
-    )
     arguments = ["search", "--gallery", str(folder), str(photo_in(photos)), "--query-width", "1/4", "--json"]
-    done = subprocess.run([sys.executable, "-c", said, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["encoded_by"]["1/4"].startswith("native")
+    assert told_without_pytorch(arguments)["encoded_by"]["1/4"].startswith("native")
+
+
+@pytest.fixture(scope="module")
+def timm_name(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return timm_folder(tmp_path_factory.mktemp("timm"))
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return coloured(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="module")
+def frozen_timm(tmp_path_factory: pytest.TempPathFactory, colours: Path, timm_name: str) -> Path:
+    folder = tmp_path_factory.mktemp("frozen") / "gallery"
+    mv.index(colours, folder, model=timm_name)
+    with mv.open_gallery(folder, write=True) as gallery:
+        (made,) = gallery.freeze()
+    assert (made.kind, made.width) == ("onnx", "full")
+    return folder
+
+
+def test_a_gallery_of_a_timm_model_keeps_its_encoder_and_is_searched_without_pytorch(
+    frozen_timm: Path, colours: Path, timm_name: str, tmp_path: Path
+) -> None:
+    photo = colours / "red" / "0.png"
+    with mv.open_gallery(frozen_timm, model=timm_name) as gallery:
+        wanted = gallery.search(photo, k=3)
+    found = answer(frozen_timm, photo, "full")
+    assert [hit.id for hit in found] == [hit.id for hit in wanted]
+    np.testing.assert_allclose([h.score for h in found], [h.score for h in wanted], atol=TOLERANCE)
+    assert (wanted.encoded_by["full"], found.encoded_by["full"]) == ("pytorch", "onnx")
+    # The network is not needed either.
+    Path(timm_name.rpartition(":")[2]).rename(away := tmp_path / "away")
+    try:
+        arguments = ["search", "--gallery", str(frozen_timm), str(photo), "--json"]
+        told = told_without_pytorch(arguments)
+    finally:
+        away.rename(timm_name.rpartition(":")[2])
+    assert told["encoded_by"] == {"full": "onnx"}
+
+
+def test_a_damaged_encoder_of_a_timm_model_is_made_again(
+    frozen_timm: Path, colours: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(frozen_timm, folder := tmp_path / "gallery")
+    (file,) = light_files(folder)
+    file.write_bytes(file.read_bytes()[:-9])
+    assert answer(folder, colours / "red" / "0.png", "full").encoded_by["full"] == "pytorch"
+    assert "damaged" in caplog.text
+    read_light(file)
 
 
 @KERNELS
