@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from matmamba_datasets import DataError, Images, Splits
 from matmamba_retrieval import Encoded, EncodedQueries, Gallery, Row
+from matmamba_retrieval.storage.sources import file_of
 from numpy.typing import NDArray
 
 from ..galleries.encoding import embed_images
@@ -103,6 +104,7 @@ class Workshop:
         Raises:
             DataError: no image can be read, or too many are broken.
         """
+        data = {**data, "state": [state_of(splits.train), state_of(splits.held_out)]}
         stored_widths = list(dict.fromkeys(["full", *gallery_widths]))
         stored = self._side("gallery", splits.train, data, stored_widths)
         asked = self._side("queries", splits.held_out, data, widths)
@@ -159,6 +161,18 @@ class Workshop:
                 for (width, xq), time in zip(side.by_width.items(), times, strict=True)
             }
         )
+
+
+def state_of(images: Images) -> str:
+    """What tells a collection from a changed one without reading it: ids, labels, sizes, times of files."""
+    known = hashlib.sha256(np.ascontiguousarray(images.labels).tobytes())
+    for name in images.ids:
+        known.update(name.encode(errors="surrogateescape") + b"\n")
+    for file in dict.fromkeys(map(file_of, images.paths)):
+        # A file of the local machine; of a URL the name is all there is.
+        if (path := Path(file)).exists():
+            known.update(f"{path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+    return known.hexdigest()
 
 
 def _rows(images: Images, side: Side, chosen: slice) -> list[Row]:

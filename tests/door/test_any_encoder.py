@@ -313,6 +313,27 @@ def test_a_study_takes_nothing_that_another_transform_left(
     assert not np.allclose(one, two, atol=1e-3)
 
 
+def test_a_study_takes_nothing_that_other_images_of_the_same_names_left(
+    photos: Path, teacher: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    shutil.copytree(photos, root / "train")
+    coloured(root / "val", 3, seed=1)
+
+    def study() -> list[Path]:
+        mv.evaluate(teacher, data="folder", root=root, output=tmp_path / "study", grid="quick", threads=1)
+        return sorted((tmp_path / "study" / "encoded").glob("*-*.npz"))
+
+    before = study()
+    assert study() == before
+    # Other pixels, the same names and numbers.
+    shutil.rmtree(root / "val")
+    coloured(root / "val", 3, seed=2)
+    after = study()
+    assert len(after) > len(before)
+
+
 def test_weights_of_other_classes_are_validated_in_retrieval_alone(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
