@@ -21,6 +21,7 @@ from matmamba_datasets.splits import split_by_id
 
 from ..errors import ConfigError
 from ..galleries.drawn_apart import require_apart
+from ..given import require_folder
 from ..progress import Listener, Reporter
 from ..public_call import public_call
 from ..rotation import FILE_NAME
@@ -91,6 +92,8 @@ def _complete(config: DistillConfig) -> None:
         raise ConfigError(f"crops is {config.crops}: {config.teacher} has one vector for each image; take 0")
     if config.cache and not config.crops:
         raise ConfigError("cache: nothing is kept where crops is 0, and the teacher sees every view anew")
+    if config.cache:
+        require_folder("cache", config.cache)
     count = len(config.images)
     config.repeats = config.repeats or [1] * count
     config.labelled = config.labelled or [False] * count

@@ -78,7 +78,7 @@ def teacher_vectors(encoder: Encoder, batches: Iterable[LabelledBatch], device: 
     """(n, D) vectors of images that were prepared for the encoder, on the CPU.
 
     Raises:
-        EncoderError: a vector is not finite; the message names the image.
+        EncoderError: a vector is not finite, or nothing but zeros; the message names the image.
     """
     parts = [batch_vectors(encoder, batch, device) for batch in batches if len(batch)]
     if not parts:
@@ -90,12 +90,13 @@ def batch_vectors(encoder: Encoder, batch: LabelledBatch, device: torch.device |
     """(B, D) vectors of a batch that was prepared for the encoder, on the CPU.
 
     Raises:
-        EncoderError: a vector is not finite; the message names the image.
+        EncoderError: a vector is not finite, or nothing but zeros; the message names the image.
     """
     found = encoder.embed(batch.images.to(device))
-    if not (good := found.isfinite().all(1)).all():
-        image = batch.ids[int((~good).nonzero()[0])]
-        raise EncoderError(f"{encoder.name} gives features that are not numbers for {image}")
+    if not (good := found.isfinite().all(1) & found.any(1)).all():
+        first = int((~good).nonzero()[0])
+        what = "that are not numbers" if found[first].any() else "of nothing but zeros"
+        raise EncoderError(f"{encoder.name} gives features {what} for {batch.ids[first]}")
     return found.cpu()
 
 

@@ -321,6 +321,8 @@ def gone_wrong(kind: str, encoder: Encoder) -> Encoder:
         found = encoder.features(images)
         if kind == "other":
             return found[:, :-1]
+        if kind == "zeros":
+            return torch.cat([found[:-1], torch.zeros_like(found[-1:])])
         found[-1, 3] = float("nan")
         return found
 
@@ -329,8 +331,12 @@ def gone_wrong(kind: str, encoder: Encoder) -> Encoder:
 
 @pytest.mark.parametrize("crops", ["0", "2"])
 @pytest.mark.parametrize(
-    ("kind", "said"), [("other", "not 512 for each"), ("nan", "features that are not numbers for ")]
-)
+    ("kind", "said"),
+    [
+        ("other", "not 512 for each"), ("nan", "features that are not numbers for "),
+        ("zeros", "features of nothing but zeros for "),
+    ],
+)  # fmt: skip
 def test_a_teacher_that_goes_wrong_writes_nothing(
     teacher: str,
     photos: Path,
@@ -349,6 +355,17 @@ def test_a_teacher_that_goes_wrong_writes_nothing(
     more = ["--crops", crops, "--cache", str(tmp_path / "cache")] if crops != "0" else []
     assert said in refused(capsys, distill(teacher, photos, tmp_path / "run", *more))
     assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_that_is_no_folder_is_refused_by_name(
+    teacher: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "afile").write_text("")
+    for cache in ("afile", "afile/below"):
+        more = ["--cache", str(tmp_path / cache), *CROPS]
+        error = refused(capsys, distill(teacher, photos, tmp_path / "run", *more))
+        assert error.startswith("matmamba: error: cache ")
     assert not (tmp_path / "run").exists()
 
 
