@@ -17,6 +17,8 @@ from matmamba_common.native import PLAIN, Compiled, kernels, why_no_kernels
 PANEL, ROUND, MOST_TAPS = 32, 16, 8
 # Rows for which the gradient of a gated norm's weight is summed.
 GATE_ROWS = 64
+# What a call returns when there is not enough.
+_NO_MEMORY = 2
 
 
 def _fields(integers: str, floats: str, addresses: str) -> list[tuple[str, Any]]:
@@ -106,34 +108,33 @@ class Library(Compiled):
         if self.instructions == PLAIN:
             raise OSError(f"{self.file} has nothing for {instructions or 'this processor'}")
         self._calls, self._pools = _declared(self.calls), _OwnPools()
+        self._set = self.instructions.encode()
         for structure in _STRUCTURES:
             name = structure.__name__.removesuffix("Struct").encode()
             self.require_size(structure, self._calls.matmamba_size_of(name))
 
     def run(self, memory: Memory, *arguments: Any) -> None:
         """As `matmamba_run` in `kernels.c`, which see, without the threads and the choice of instructions."""
-        names = memory.pool.address, memory.address, self.instructions.encode()
+        names = memory.pool.address, memory.address, self._set
         self._require(self._calls.matmamba_run(*names, *arguments))
 
     def convolve(self, convolution: ConvolutionStruct) -> None:
         """Convolution and SiLU of tokens, forward or backward, as `matmamba_convolve` in `kernels.c`."""
-        name = self.instructions.encode()
-        self._require(self._calls.matmamba_convolve(self.pool().address, name, ctypes.byref(convolution)))
+        self._require(
+            self._calls.matmamba_convolve(self.pool().address, self._set, ctypes.byref(convolution))
+        )
 
     def gate(self, gate: GateStruct) -> None:
         """Gate and norm of rows, forward or backward, as `matmamba_gate` in `kernels.c`."""
-        name = self.instructions.encode()
-        self._require(self._calls.matmamba_gate(self.pool().address, name, ctypes.byref(gate)))
+        self._require(self._calls.matmamba_gate(self.pool().address, self._set, ctypes.byref(gate)))
 
     def weigh(self, weighing: WeighingStruct) -> None:
         """Heads of rows by factors, as `matmamba_weigh` in `kernels.c`."""
-        name = self.instructions.encode()
-        self._require(self._calls.matmamba_weigh(self.pool().address, name, ctypes.byref(weighing)))
+        self._require(self._calls.matmamba_weigh(self.pool().address, self._set, ctypes.byref(weighing)))
 
     def end_scan(self, end: ScanEndStruct) -> None:
         """The end of a scan backward, as `matmamba_end_scan` in `kernels.c`."""
-        name = self.instructions.encode()
-        self._require(self._calls.matmamba_end_scan(self.pool().address, name, ctypes.byref(end)))
+        self._require(self._calls.matmamba_end_scan(self.pool().address, self._set, ctypes.byref(end)))
 
     def limit_own_threads(self, most: int) -> None:
         """Let at most so many threads work for the calling one from now on; 0 for no limit of its own."""
@@ -160,6 +161,8 @@ class Library(Compiled):
 
     @staticmethod
     def _require(missing: int) -> None:
+        if missing == _NO_MEMORY:
+            raise MemoryError("no memory for the images of the kernels")
         if missing:
             raise RuntimeError("the kernels found no instructions that they were built for")
 
@@ -176,6 +179,10 @@ class Pool:
         self.address = calls.matmamba_pool_new(threads)
         if not self.address:
             raise MemoryError("no memory for the threads of the kernels")
+
+    def wake(self) -> None:
+        """Say that work is coming: threads wake while the caller prepares it."""
+        self._calls.matmamba_pool_wake(self.address)
 
     def __del__(self, process: Callable[[], int] = os.getpid) -> None:
         # A fork has the memory, but not the threads that are to be waited for. As a process ends, the names
@@ -218,10 +225,11 @@ def _declared(calls: Any) -> Any:
     calls.matmamba_size_of.argtypes, calls.matmamba_size_of.restype = [c_char_p], c_int64
     calls.matmamba_pool_new.argtypes, calls.matmamba_pool_new.restype = [c_int64], c_void_p
     calls.matmamba_pool_free.argtypes, calls.matmamba_pool_free.restype = [c_void_p], None
+    calls.matmamba_pool_wake.argtypes, calls.matmamba_pool_wake.restype = [c_void_p], None
     calls.matmamba_memory_new.argtypes = [c_void_p, POINTER(BlockStruct), c_int64]
     calls.matmamba_memory_new.restype = c_void_p
     calls.matmamba_memory_free.argtypes, calls.matmamba_memory_free.restype = [c_void_p], None
-    images = [c_void_p, c_int64, c_void_p, c_int64, c_void_p]
+    images = [c_void_p, c_int64, c_void_p]
     blocks = [c_void_p, c_void_p, c_int64, c_void_p]
     calls.matmamba_run.argtypes = [c_void_p, c_void_p, c_char_p, *blocks, *images]
     calls.matmamba_run.restype = c_int

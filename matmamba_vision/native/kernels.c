@@ -29,6 +29,8 @@
 #define MOST_TAPS 8
 /* Tokens that a tile of the scan has at most. */
 #define TILE 14
+/* Weights of a block beside a token's numbers in the stream, up to which threads share out the tokens: as measured. */
+#define FEW_WEIGHTS 8
 /* Of passes over tokens: channels of an image that a thread takes at a time, and as many that it sums up, ... */
 #define BAND 128
 /* ... tokens of them that it reads and writes before it goes on to other channels, and rows of gates. */
@@ -122,7 +124,7 @@ typedef struct {
 /* Memory of one thread, or of all that work on one image. */
 typedef struct {
     float *tokens, *transposed_B, *C, *steps, *scores, *within, *before, *after, *forget, *gated, *squares;
-    float *x, *weighted, *z, *state, *tile, *factors;
+    float *x, *weighted, *z, *state, *tile, *factors, *inputs;
 } Scratch;
 
 /* Where threads meet, and how many parts of the work until the next meeting were taken. */
@@ -151,6 +153,7 @@ typedef struct {
 
 static inline int64_t rounded(int64_t number, int64_t to) { return (number + to - 1) / to * to; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 /* Channels I, and as many as their panels have. */
 static inline int64_t inner(const Block *block) { return block->heads * block->head_dim; }
 static inline int64_t padded(const Block *block) { return rounded(inner(block), PANEL); }
@@ -371,22 +374,72 @@ static void place_shared(const Block *block, int64_t column, int64_t from, int64
     }
 }
 
+/* Whether threads share out the tokens of a block, and not its channels: where weights are few beside the tokens. Then
+ * each reads all weights, but they meet twice and not four times, and fetch from each other what the scan reads of earlier
+ * tokens alone, not the whole stream. A state between chunks would be computed by each of them. */
+static int shares_tokens(const Block *block, Team team) {
+    int64_t columns = 3 * inner(block) + 2 * block->state;
+    return team.size > 1 && block->chunk >= block->length && columns <= FEW_WEIGHTS * block->length;
+}
+
+/* Places of the scan, from the first to behind the last. */
+typedef struct {
+    int64_t first, last;
+} Part;
+
+/* What the convolution of a part reads before it. */
+static int64_t behind(const Block *block, Part part) { return part.first - least(part.first, block->taps - 1); }
+
+/* Products of the first tokens up to t, if each pair of them takes so many more. */
+static int64_t products_of(const Block *block, int64_t t, int64_t of_pair) {
+    return t * block->dim * (3 * inner(block) + 2 * block->state) + t * t / 2 * of_pair;
+}
+
+/* Where a part begins: all take equally long, each but the first with what its convolution reads before it. */
+static int64_t begin_of(const Block *block, int64_t number, int64_t size, int64_t of_pair) {
+    int64_t again = products_of(block, least(block->length, block->taps - 1), of_pair), t = 0;
+    int64_t before = again + (products_of(block, block->length, of_pair) - again) * number / size;
+    while (number && products_of(block, t, of_pair) < before) t++;
+    return t;
+}
+
+/* A thread's part where they share out the tokens. If the scan runs backwards, parts are counted from the other end, so
+ * that a thread keeps the rows of the stream that it has. */
+static Part part_of(const Block *block, Team team, int64_t of_pair) {
+    int backwards = block->order[0] > block->order[block->length / 2];
+    int64_t number = backwards ? team.size - 1 - team.rank : team.rank;
+    return (Part){begin_of(block, number, team.size, of_pair), begin_of(block, number + 1, team.size, of_pair)};
+}
+
 static const float *shared_weights(const Block *block) { return block->project + 2 * padded(block) * block->dim; }
+static const float *gate_weights(const Block *block, int64_t channel) {
+    return block->project + (padded(block) + channel) * block->dim;
+}
+
+/* Columns of the projection of some tokens, convolved, in `own.x`. `channel`: the first of x, B and C side by side. */
+static void project_inputs(const Block *block, int64_t channel, int64_t column, int64_t columns, Part part,
+                           const float *ahead, Scratch s, Scratch own) {
+    int64_t dim = block->dim, from = behind(block, part);
+    product_and_fetch(part.last - from, dim, columns, s.tokens + from * dim, dim, block->project + column * dim, PANEL,
+                      block->project_bias + column, own.x + from * PANEL, PANEL, 0, ahead);
+    convolve(block, channel, columns, part.first, part.last, own.x);
+}
 
 /* B, C and the step sizes: what all heads share. Panels are too few to be dealt evenly, so each thread takes some
- * tokens of all of them; what a convolution reads before these is computed once more. */
-static void project_shared(const Block *block, Team team, Scratch s, Scratch own) {
-    int64_t N = block->state, dim = block->dim, columns = 2 * N + rounded(block->heads, 16);
-    int64_t first = 2 * padded(block), from = block->length * team.rank / team.size;
-    int64_t to = block->length * (team.rank + 1) / team.size, before = least(from, block->taps - 1);
+ * tokens of all of them; what a convolution reads before these is computed once more. `then`: what is multiplied next. */
+static void project_shared(const Block *block, Part part, const float *then, Scratch s, Scratch own) {
+    int64_t N = block->state, dim = block->dim, columns = 2 * N + rounded(block->heads, 16), first = 2 * padded(block);
     for (int64_t at = 0; at < columns; at += PANEL) {
-        int64_t size = least(PANEL, columns - at), read = at < 2 * N ? from - before : from;
+        int64_t size = least(PANEL, columns - at), from = part.first;
         const float *weights = shared_weights(block) + at * dim;
-        const float *ahead = at + PANEL < columns ? weights + PANEL * dim : block->project + team.rank * PANEL * dim;
-        product_and_fetch(to - read, dim, size, s.tokens + read * dim, dim, weights, PANEL,
-                          block->project_bias + first + at, own.x + read * PANEL, PANEL, 0, ahead);
-        if (at < 2 * N) convolve(block, inner(block) + at, size, from, to, own.x);
-        for (int64_t half = 0; half < size; half += 16) place_shared(block, at + half, from, to, own.x + half, s);
+        const float *ahead = at + PANEL < columns ? weights + PANEL * dim : then;
+        if (at < 2 * N)
+            project_inputs(block, inner(block) + at, first + at, size, part, ahead, s, own);
+        else
+            product_and_fetch(part.last - from, dim, size, s.tokens + from * dim, dim, weights, PANEL,
+                              block->project_bias + first + at, own.x + from * PANEL, PANEL, 0, ahead);
+        for (int64_t half = 0; half < size; half += 16)
+            place_shared(block, at + half, part.first, part.last, own.x + half, s);
     }
 }
 
@@ -409,20 +462,20 @@ static int tiles_of(const Block *block, int64_t at, Tile *tile) {
 }
 
 /* What the scan of a tile needs of every head: scores C B^T with and without decays, and the decays. */
-static void weigh(const Block *block, Team team, Scratch s) {
+static void weigh(const Block *block, Part asked, Team team, Scratch s) {
     int64_t N = block->state, heads = rounded(block->heads, 16), row = rounded(block->length, PANEL) + PANEL;
     int64_t taken = 0, mine = next_part(team, &taken);
     Tile tile;
-    for (int64_t at = 0, number = 0; tiles_of(block, at, &tile); at = tile.last, number++) {
+    for (int64_t at = 0, number = 0; at < asked.last && tiles_of(block, at, &tile); at = tile.last, number++) {
         if (number != mine) continue;
         mine = next_part(team, &taken);
-        int64_t from = tile.first > block->first_row ? tile.first : block->first_row, seen = tile.last - tile.chunk;
-        if (from < tile.last)
-            product(tile.last - from, N, rounded(seen, 16), s.C + from * N, N, s.transposed_B + tile.chunk, row, 0,
+        int64_t from = most(tile.first, asked.first), to = least(tile.last, asked.last), seen = to - tile.chunk;
+        if (from < to)
+            product(to - from, N, rounded(seen, 16), s.C + from * N, N, s.transposed_B + tile.chunk, row, 0,
                     s.scores + from * row, row, 0);
         for (int64_t h = 0; h < heads; h += LANES) {
             V decays[TILE], decayed = all(1.0f), rate = load(block->rates + h);
-            for (int64_t i = tile.first; i < tile.last; i++) {
+            for (int64_t i = tile.first; i < to; i++) {
                 V step = load(s.steps + i * heads + h), decay = exponential(step * rate);
                 const float *scores = s.scores + i * row + tile.first - tile.chunk;
                 float *within = s.within + i * TILE * heads + h;
@@ -434,19 +487,19 @@ static void weigh(const Block *block, Team team, Scratch s) {
                     for (int64_t j = 0; j <= here; j++) store(within + j * heads, decays[j] * scores[j]);
                 store(s.after + i * heads + h, decayed);
             }
-            for (int64_t j = tile.first; j < tile.last; j++) store(s.before + j * heads + h, decays[j - tile.first]);
+            for (int64_t j = tile.first; j < to; j++) store(s.before + j * heads + h, decays[j - tile.first]);
             store(s.forget + number * heads + h, decayed);
         }
     }
 }
 
 /* The outputs of a tile, in the place of its inputs: from the last row, which no earlier one reads. */
-static void scan_tile(const Block *block, Tile tile, int64_t from, Columns at, Scratch s, Scratch own) {
+static void scan_tile(const Block *block, Tile tile, int64_t from, int64_t to, Columns at, Scratch s, Scratch own) {
     int64_t heads = rounded(block->heads, 16);
     for (int64_t v = 0; v < at.count; v += LANES) {
         int64_t head = (at.first + v) / block->head_dim;
         float skip = block->skip[head];
-        for (int64_t i = tile.last - 1; i >= from; i--) {
+        for (int64_t i = to - 1; i >= from; i--) {
             const float *within = s.within + i * TILE * heads + head, *inputs = own.x + tile.first * PANEL + v;
             V sum = load(own.tile + (i - from) * PANEL + v) * s.after[i * heads + head];
             V other = load(own.x + i * PANEL + v) * skip;
@@ -469,18 +522,18 @@ static void scale_rows(const Block *block, Columns at, int64_t rows, float *pane
 }
 
 /* The scan of one panel of x, in place. Inputs behind the tile are weighted by their decay to its beginning. */
-static void scan(const Block *block, Columns columns, Scratch s, Scratch own) {
+static void scan(const Block *block, Part asked, Columns columns, Scratch s, Scratch own) {
     int64_t L = block->length, N = block->state, heads = rounded(block->heads, 16), row = rounded(L, PANEL) + PANEL;
     Tile tile;
-    for (int64_t at = 0, number = 0; tiles_of(block, at, &tile); at = tile.last, number++) {
-        int64_t from = tile.first > block->first_row ? tile.first : block->first_row;
-        int64_t rows = tile.last - from, past = tile.first - tile.chunk;
+    for (int64_t at = 0, number = 0; at < asked.last && tiles_of(block, at, &tile); at = tile.last, number++) {
+        int64_t from = most(tile.first, asked.first), to = least(tile.last, asked.last);
+        int64_t rows = to - from, past = tile.first - tile.chunk;
         float *weighted = own.weighted + tile.chunk * PANEL;
         if (rows > 0) {
             product(rows, past, columns.count, s.scores + from * row, row, weighted, PANEL, 0, own.tile, PANEL, 0);
             if (tile.chunk) product(rows, N, columns.count, s.C + from * N, N, own.state, PANEL, 0, own.tile, PANEL, 1);
         }
-        if (tile.last < L) {
+        if (tile.last < asked.last) {
             scale_rows(block, columns, past, weighted, s.forget + number * heads);
             if (tile.chunk) scale_rows(block, columns, N, own.state, s.forget + number * heads);
             memcpy(weighted + past * PANEL, own.x + tile.first * PANEL, (tile.last - tile.first) * PANEL * 4);
@@ -492,22 +545,18 @@ static void scan(const Block *block, Columns columns, Scratch s, Scratch own) {
                 product(N, tile.last - tile.chunk, columns.count, s.transposed_B + tile.chunk, row, weighted, PANEL, 0,
                         own.state, PANEL, tile.chunk > 0);
         }
-        if (rows > 0) scan_tile(block, tile, from, columns, s, own);
+        if (rows > 0) scan_tile(block, tile, from, to, columns, s, own);
     }
 }
 
-/* One panel of channels from the tokens to gated outputs, and the sums of their squares. */
-static void mix_panel(const Block *block, int64_t channel, const float *ahead, Scratch s, Scratch own) {
-    int64_t L = block->length, dim = block->dim, row = padded(block), from = block->first_row;
+/* One panel of channels, from the inputs of its scan in `own.x` to gated outputs, and the sums of their squares. */
+static void mix_panel(const Block *block, Part asked, int64_t channel, const float *ahead, Scratch s, Scratch own) {
+    int64_t L = block->length, dim = block->dim, row = padded(block), from = asked.first;
     Columns columns = {channel, least(PANEL, inner(block) - channel)};
-    const float *gate = block->project + (row + channel) * dim;
-    product_and_fetch(L, dim, columns.count, s.tokens, dim, block->project + channel * dim, PANEL,
-                      block->project_bias + channel, own.x, PANEL, 0, gate);
-    convolve(block, channel, columns.count, 0, L, own.x);
-    scan(block, columns, s, own);
-    product_and_fetch(L - from, dim, columns.count, s.tokens + from * dim, dim, gate, PANEL,
+    scan(block, asked, columns, s, own);
+    product_and_fetch(asked.last - from, dim, columns.count, s.tokens + from * dim, dim, gate_weights(block, channel), PANEL,
                       block->project_bias + row + channel, own.z, PANEL, 0, ahead);
-    for (int64_t i = from; i < L; i++) {
+    for (int64_t i = from; i < asked.last; i++) {
         V squares = all(0.0f);
         for (int64_t v = 0; v < columns.count; v += LANES) {
             V gated = load(own.x + i * PANEL + v) * silu(load(own.z + (i - from) * PANEL + v));
@@ -519,9 +568,9 @@ static void mix_panel(const Block *block, int64_t channel, const float *ahead, S
 }
 
 /* One over the root mean square of each row of gated outputs. */
-static void norm_factors(const Block *block, Scratch s, float *factors) {
+static void norm_factors(const Block *block, Part asked, Scratch s, float *factors) {
     int64_t L = block->length, I = inner(block);
-    for (int64_t i = block->first_row; i < L; i++) {
+    for (int64_t i = asked.first; i < asked.last; i++) {
         float sum = 0;
         for (int64_t panel = 0; panel * PANEL < I; panel++) sum += s.squares[panel * L + i];
         factors[i] = 1.0f / __builtin_sqrtf(sum / I + block->gate_epsilon);
@@ -529,15 +578,16 @@ static void norm_factors(const Block *block, Scratch s, float *factors) {
 }
 
 /* Adds to the stream what the block has to say. */
-static void project_back(const Block *block, const Block *next, float *stream, Team team, Scratch s, Scratch own) {
-    int64_t L = block->length, dim = block->dim, row = padded(block), from = block->first_row;
-    norm_factors(block, s, own.factors);
+static void project_back(const Block *block, const Block *next, Part asked, float *stream, Team team, Scratch s,
+                         Scratch own) {
+    int64_t dim = block->dim, row = padded(block), from = asked.first;
+    norm_factors(block, asked, s, own.factors);
     for (int64_t taken = 0, d; (d = next_part(team, &taken) * PANEL) < dim;) {
         int64_t columns = least(PANEL, dim - d), later = d + team.size * PANEL;
         const float *ahead = later < dim ? block->out + later * inner(block) : next ? shared_weights(next) : 0;
-        product_and_fetch(L - from, inner(block), columns, s.gated + from * row, row, block->out + d * inner(block),
+        product_and_fetch(asked.last - from, inner(block), columns, s.gated + from * row, row, block->out + d * inner(block),
                           PANEL, 0, own.z, PANEL, 0, ahead);
-        for (int64_t i = from; i < L; i++)
+        for (int64_t i = from; i < asked.last; i++)
             for (int64_t v = 0; v < columns; v += LANES) {
                 float *into = stream + block->order[i] * dim + d + v;
                 store(into, load(into) + load(block->out_bias + d + v)
@@ -546,24 +596,63 @@ static void project_back(const Block *block, const Block *next, float *stream, T
     }
 }
 
-static void JOIN(block_, ISA)(const Block *block, const Block *next, float *stream, Team team, Scratch s, Scratch own) {
-    int64_t dim = block->dim, step = team.size * PANEL, taken = 0, channel;
+static void normalise_tokens(const Block *block, int64_t from, int64_t to, const float *stream, float *tokens) {
+    for (int64_t i = from; i < to; i++)
+        normalise(block->dim, block->norm_epsilon, stream + block->order[i] * block->dim, tokens + i * block->dim);
+}
+
+/* Threads take panels of channels as they come. */
+static void block_by_channels(const Block *block, const Block *next, float *stream, Team team, Scratch s, Scratch own) {
+    int64_t dim = block->dim, L = block->length, I = inner(block), step = team.size * PANEL, taken = 0, channel;
+    Part every = {0, L}, asked = {block->first_row, L};
+    const float *out = block->out + team.rank * PANEL * I;
     /* Every thread normalises all tokens: it would have to fetch those of others, and to wait for them. */
     s.tokens = own.tokens;
-    for (int64_t i = 0; i < block->length; i++)
-        normalise(dim, block->norm_epsilon, stream + block->order[i] * dim, s.tokens + i * dim);
-    project_shared(block, team, s, own);
+    normalise_tokens(block, 0, L, stream, s.tokens);
+    project_shared(block, part_of(block, team, 0), block->project + team.rank * PANEL * dim, s, own);
     matmamba_meet(team);
-    weigh(block, team, s);
+    weigh(block, asked, team, s);
     matmamba_meet(team);
-    while ((channel = next_part(team, &taken) * PANEL) < inner(block)) {
-        int more = channel + step < inner(block);
-        const float *out = block->out + team.rank * PANEL * inner(block);
-        mix_panel(block, channel, more ? block->project + (channel + step) * dim : out, s, own);
+    while ((channel = next_part(team, &taken) * PANEL) < I) {
+        const float *later = channel + step < I ? block->project + (channel + step) * dim : out;
+        project_inputs(block, channel, channel, least(PANEL, I - channel), every, gate_weights(block, channel), s, own);
+        mix_panel(block, asked, channel, later, s, own);
     }
     matmamba_meet(team);
-    project_back(block, next, stream, team, s, own);
+    project_back(block, next, asked, stream, team, s, own);
     matmamba_meet(team);
+}
+
+/* Each thread has a part of the tokens, and for the rest is alone; of the tokens before it needs what the scan reads. */
+static void block_by_tokens(const Block *block, const Block *next, float *stream, Team team, Scratch s, Scratch own) {
+    int64_t dim = block->dim, L = block->length, I = inner(block), asked_from = block->first_row;
+    Part part = part_of(block, team, I + block->state), asked = {most(part.first, asked_from), most(part.last, asked_from)};
+    Team alone = {0, 1, 0};
+    Scratch mine = own;
+    mine.transposed_B = s.transposed_B, mine.steps = s.steps;
+    normalise_tokens(block, behind(block, part), part.last, stream, mine.tokens);
+    project_shared(block, part, block->project, mine, own);
+    for (int64_t channel = 0; channel < I; channel += PANEL) {
+        const float *later = channel + PANEL < I ? block->project + (channel + PANEL) * dim : gate_weights(block, 0);
+        project_inputs(block, channel, channel, least(PANEL, I - channel), part, later, mine, own);
+        memcpy(s.inputs + channel * L + part.first * PANEL, own.x + part.first * PANEL,
+               (part.last - part.first) * PANEL * 4);
+    }
+    matmamba_meet(team);
+    if (asked.first < asked.last) {
+        weigh(block, asked, alone, mine);
+        for (int64_t channel = 0; channel < I; channel += PANEL) {
+            const float *later = channel + PANEL < I ? gate_weights(block, channel + PANEL) : block->out;
+            memcpy(own.x, s.inputs + channel * L, asked.last * PANEL * 4);
+            mix_panel(block, asked, channel, later, mine, own);
+        }
+        project_back(block, next, asked, stream, alone, mine, own);
+    }
+    matmamba_meet(team);
+}
+
+static void JOIN(block_, ISA)(const Block *block, const Block *next, float *stream, Team team, Scratch s, Scratch own) {
+    (shares_tokens(block, team) ? block_by_tokens : block_by_channels)(block, next, stream, team, s, own);
 }
 
 static void gather_patch(const Patches *p, const float *image, int64_t patch, float *row) {
@@ -577,16 +666,13 @@ static void gather_patch(const Patches *p, const float *image, int64_t patch, fl
 static void JOIN(patches_, ISA)(const Patches *p, const float *image, float *stream, Team team, Scratch s) {
     int64_t count = (p->height / p->patch_height) * (p->width / p->patch_width);
     int64_t depth = p->channels * p->patch_height * p->patch_width;
-    for (int64_t patch = team.rank; patch < count; patch += team.size)
-        gather_patch(p, image, patch, s.gated + patch * depth);
-    for (int64_t i = team.rank; i < p->length; i += team.size)
-        memcpy(stream + i * p->dim, p->positions + i * p->dim, p->dim * 4);
-    matmamba_meet(team);
-    for (int64_t taken = 0, d; (d = next_part(team, &taken) * PANEL) < p->dim;) {
-        int64_t columns = least(PANEL, p->dim - d);
-        product_and_fetch(count, depth, columns, s.gated, depth, p->weight + d * depth, PANEL, 0, stream + d, p->dim, 1,
-                          p->weight + (d + team.size * PANEL) * depth);
-    }
+    int64_t first = count * team.rank / team.size, last = count * (team.rank + 1) / team.size;
+    int64_t end = team.rank + 1 < team.size ? last : p->length;
+    for (int64_t patch = first; patch < last; patch++) gather_patch(p, image, patch, s.gated + patch * depth);
+    memcpy(stream + first * p->dim, p->positions + first * p->dim, (end - first) * p->dim * 4);
+    for (int64_t d = 0; d < p->dim; d += PANEL)
+        product_and_fetch(last - first, depth, least(PANEL, p->dim - d), s.gated + first * depth, depth, p->weight + d * depth,
+                          PANEL, 0, stream + first * p->dim + d, p->dim, 1, p->weight + (d + PANEL) * depth);
     matmamba_meet(team);
 }
 
@@ -886,12 +972,15 @@ static void restore_tiny(uint64_t before) {
 #endif
 }
 
+/* Pauses before a thread that waits gives its core away. */
+#define SPINS 2000
+
 static void pause_briefly(int64_t *spins) {
 #if defined(__x86_64__)
     _mm_pause();
 #endif
     /* Somebody else may need this core to come to the meeting. */
-    if (++*spins > 2000) sched_yield();
+    if (++*spins > SPINS) sched_yield();
 }
 
 void matmamba_meet(Team team) {
@@ -919,9 +1008,9 @@ typedef struct {
 
 /* Threads that sleep until there is work. The one that asks for it is the first of them. */
 struct Pool {
-    int64_t size, generation, closing;
-    /* Of the present work: who has not begun yet, and who has not ended. */
-    int64_t late, left;
+    int64_t size, generation, calls, closing;
+    /* Who looks out for work; of the present work: who did when it came, who has not begun yet, and who has not ended. */
+    int64_t awake, ready, late, left;
     pthread_mutex_t mutex;
     pthread_cond_t begun;
     Work *work;
@@ -941,38 +1030,60 @@ static int this_core(void) {
 }
 
 /* Workers are woken on other cores than that of the thread that asks. The system often wakes them behind it, with
- * another core idle, and there they wait for longer than a small image takes. */
-static void spare_own_core(Pool *pool) {
+ * another core idle, and there they wait for longer than a small image takes. Whether there are others, as far as known. */
+static int spare_own_core(Pool *pool) {
+    int64_t others = 1;
 #if defined(PLACES_THREADS)
     cpu_set_t cores;
     int core = this_core();
-    if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof cores, &cores)) return;
-    if (CPU_COUNT(&cores) > 1) CPU_CLR(core, &cores);
-    if (CPU_EQUAL(&cores, &pool->cores)) return;
+    if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof cores, &cores)) return 1;
+    if ((others = CPU_COUNT(&cores) - 1)) CPU_CLR(core, &cores);
+    if (CPU_EQUAL(&cores, &pool->cores)) return others > 0;
     pool->cores = cores;
     for (int64_t rank = 1; rank < pool->size; rank++)
         pthread_setaffinity_np(pool->workers[rank].thread, sizeof cores, &cores);
 #else
     (void)pool;
 #endif
+    return others > 0;
+}
+
+/* A worker that was woken before there is work looks out for it, a millisecond or so. */
+static void look_out(const Pool *pool, int64_t seen) {
+    for (int64_t spins = 0; spins < 2 * SPINS && __atomic_load_n(&pool->generation, __ATOMIC_RELAXED) == seen;)
+        pause_briefly(&spins);
 }
 
 static void *worker_main(void *argument) {
     Worker *worker = argument;
     Pool *pool = worker->pool;
-    int64_t seen = 0;
+    int64_t seen = 0, heard = 0, early = 0;
     for (;;) {
         pthread_mutex_lock(&pool->mutex);
-        while (pool->generation == seen && !pool->closing) pthread_cond_wait(&pool->begun, &pool->mutex);
-        seen = pool->generation;
-        int64_t closing = pool->closing, wanted = pool->late > 0;
+        pool->awake -= early;
+        while (pool->generation == seen && pool->calls == heard && !pool->closing)
+            pthread_cond_wait(&pool->begun, &pool->mutex);
+        early = pool->generation == seen;
+        seen = pool->generation, heard = pool->calls;
+        pool->awake += early;
+        int64_t closing = pool->closing, wanted = !early && pool->late > 0;
         pool->late -= wanted;
         pthread_mutex_unlock(&pool->mutex);
         if (closing) return 0;
+        if (early) look_out(pool, seen);
         if (!wanted) continue;
         pool->work(pool->job, worker->rank, pool->size);
         __atomic_sub_fetch(&pool->left, 1, __ATOMIC_ACQ_REL);
     }
+}
+
+/* Work comes at once: whoever asks has something to prepare, and workers take as long to wake. */
+void matmamba_pool_wake(Pool *pool) {
+    if (pool->size == 1 || !spare_own_core(pool)) return;
+    pthread_mutex_lock(&pool->mutex);
+    pool->calls++;
+    pthread_cond_broadcast(&pool->begun);
+    pthread_mutex_unlock(&pool->mutex);
 }
 
 /* Done when it returns. `all`: every thread has a part of its own; otherwise those that come too late are left out. */
@@ -980,9 +1091,9 @@ static void run_on(Pool *pool, Work *work, void *job, int all) {
     if (pool->size > 1) {
         spare_own_core(pool);
         pthread_mutex_lock(&pool->mutex);
-        pool->work = work, pool->job = job;
+        pool->work = work, pool->job = job, pool->ready = pool->awake;
         pool->late = pool->left = pool->size - 1;
-        pool->generation++;
+        __atomic_store_n(&pool->generation, pool->generation + 1, __ATOMIC_RELAXED);
         pthread_cond_broadcast(&pool->begun);
         pthread_mutex_unlock(&pool->mutex);
     }
@@ -1042,6 +1153,7 @@ static int64_t lay_out(const Block *b, int64_t most_pixels, float *memory, Scrat
     s->within = take(&taken, memory, L * TILE * heads);
     s->gated = take(&taken, memory, most_pixels > L * padded(b) ? most_pixels : L * padded(b));
     s->squares = take(&taken, memory, padded(b) / PANEL * L);
+    s->inputs = take(&taken, memory, L * padded(b));
     s->x = take(&taken, memory, L * PANEL);
     s->weighted = take(&taken, memory, L * PANEL);
     s->z = take(&taken, memory, L * PANEL);
@@ -1089,9 +1201,12 @@ Memory *matmamba_memory_new(const Pool *pool, const Block *largest, int64_t most
 
 /* Images for each thread below which nobody waits for a thread that is still asleep. */
 #define FEW 4
+/* Images of which all streams are in memory at once. */
+#define MOST_IMAGES 64
 
 /* Images that all threads compute; the fields are those of `matmamba_run`. */
 typedef struct {
+    const Pool *pool;
     const Kernels *kernels;
     const Memory *memory;
     const Patches *patches;
@@ -1119,18 +1234,16 @@ static void work_step(const Batch *b, int64_t step, int64_t image, Team team, Sc
 }
 
 static void work_ending(const Batch *b, int64_t image, Scratch own) {
-    if (b->ending)
-        b->kernels->ending(b->ending, b->stream + image * b->stream_row,
-                           b->embeddings + image * b->ending->embedding_dim, own);
+    b->kernels->ending(b->ending, b->stream + image * b->stream_row, b->embeddings + image * b->ending->embedding_dim, own);
 }
 
 /* A turn is a step of an image; its number and the size of its team are read at once. */
 #define MOST_THREADS 1024
 static void take_turn(Batch *b, int64_t turn, int64_t rank) {
-    int64_t number = turn / MOST_THREADS - 1, size = turn % MOST_THREADS, first = b->patches ? -1 : 0;
+    int64_t number = turn / MOST_THREADS - 1, size = turn % MOST_THREADS;
     const Scratch *scratch = b->memory->scratch;
     if (rank < size)
-        work_step(b, first + number / b->batch, number % b->batch, (Team){rank, size, &b->barrier}, scratch[0],
+        work_step(b, number / b->batch - 1, number % b->batch, (Team){rank, size, &b->barrier}, scratch[0],
                   scratch[rank]);
 }
 
@@ -1138,8 +1251,12 @@ static void take_turn(Batch *b, int64_t turn, int64_t rank) {
 static void work_few(void *job, int64_t rank, int64_t size) {
     Batch *b = job;
     uint64_t before = flush_tiny();
-    int64_t steps = b->count + (b->patches != 0);
+    int64_t steps = b->count + 1;
     if (rank == 0) {
+        /* Who looks out is there at once, unless the system gave its core away. */
+        int64_t ready = size > 1 ? b->pool->ready : 0;
+        for (int64_t spins = 0; spins < SPINS && __atomic_load_n(&b->came, __ATOMIC_ACQUIRE) < ready;)
+            pause_briefly(&spins);
         for (int64_t number = 0; number < steps * b->batch; number++) {
             int64_t came = __atomic_load_n(&b->came, __ATOMIC_ACQUIRE);
             int64_t turn = (number + 1) * MOST_THREADS + 1 + least(came, least(size, MOST_THREADS) - 1);
@@ -1166,35 +1283,42 @@ static void work_few(void *job, int64_t rank, int64_t size) {
 static void work_batch(void *job, int64_t rank, int64_t size) {
     Batch *b = job;
     const Scratch *scratch = b->memory->scratch;
-    int64_t alone = b->batch / size * size, first = b->patches ? -1 : 0;
+    int64_t alone = b->batch / size * size;
     uint64_t before = flush_tiny();
-    for (int64_t step = first; step < b->count; step++)
+    for (int64_t step = -1; step < b->count; step++)
         for (int64_t image = rank; image < alone; image += size)
             work_step(b, step, image, (Team){0, 1, 0}, scratch[rank], scratch[rank]);
     Team team = {rank, size, &b->barrier};
     if (alone < b->batch) matmamba_meet(team);
-    for (int64_t step = first; step < b->count; step++)
+    for (int64_t step = -1; step < b->count; step++)
         for (int64_t image = alone; image < b->batch; image++)
             work_step(b, step, image, team, scratch[0], scratch[rank]);
     for (int64_t image = rank; image < b->batch; image += size) work_ending(b, image, scratch[rank]);
     restore_tiny(before);
 }
 
-/* Patches, blocks and ending of a batch of images; what is null is left out. 0 if all was done.
- *
- * images (batch, C, height, width); stream (batch, stream_row) is read unless patches are given, and written;
- * embeddings (batch, embedding_dim). One call at a time for each pool. */
+static void run_images(Pool *pool, Batch job) {
+    /* To wake a thread can take longer than an image: many images are worth it in any case. */
+    int few = job.batch < FEW * pool->size;
+    run_on(pool, few ? work_few : work_batch, &job, !few);
+}
+
+/* The embeddings (batch, embedding_dim) of images (batch, C, height, width): patches, blocks and ending. 0 if all was done,
+ * 1 if there are no such instructions, 2 if there is not enough memory. One call at a time for each pool. */
 int matmamba_run(Pool *pool, const Memory *memory, const char *instructions, const Patches *patches,
                  const Block *blocks, int64_t count, const Ending *ending, const float *images, int64_t batch,
-                 float *stream, int64_t stream_row, float *embeddings) {
+                 float *embeddings) {
     const Kernels *kernels = kernels_by_name(instructions);
     if (!kernels) return 1;
-    Batch job = {.kernels = kernels, .memory = memory, .patches = patches, .blocks = blocks, .count = count,
-                 .ending = ending, .images = images, .batch = batch, .stream_row = stream_row, .stream = stream,
-                 .embeddings = embeddings, .core = this_core()};
-    /* To wake a thread can take longer than an image: many images are worth it in any case. */
-    int few = batch < FEW * pool->size;
-    run_on(pool, few ? work_few : work_batch, &job, !few);
+    int64_t row = patches->length * patches->dim, pixels = patches->channels * patches->height * patches->width;
+    float *stream;
+    if (posix_memalign((void **)&stream, 64, least(batch, MOST_IMAGES) * row * 4)) return 2;
+    for (int64_t first = 0; first < batch; first += MOST_IMAGES)
+        run_images(pool, (Batch){.pool = pool, .kernels = kernels, .memory = memory, .patches = patches, .blocks = blocks,
+                                 .count = count, .ending = ending, .images = images + first * pixels,
+                                 .batch = least(batch - first, MOST_IMAGES), .stream_row = row, .stream = stream,
+                                 .embeddings = embeddings + first * ending->embedding_dim, .core = this_core()});
+    free(stream);
     return 0;
 }
 

@@ -30,8 +30,6 @@ Ints = NDArray[np.int64]
 _SHORT = 4
 # Tokens of a chunk where there is a state.
 _CHUNK = 128
-# Images of one call: the stream of all of them is one piece of memory.
-_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,11 +132,12 @@ class Network:
         self.embedding_dim, self._library, self._own = arrays.embedding_dim, library, OwnMemory()
         self._held: list[NDArray[Any]] = []
         self._shape = (arrays.channels, *arrays.image_size)
-        self._stream = arrays.positions.shape
         blocks = [self._block(mixer, 0) for mixer in arrays.mixers[:-1]]
         blocks.append(self._block(arrays.mixers[-1], _first_asked(arrays)))
-        self._blocks = (BlockStruct * len(blocks))(*blocks)
-        self._patches, self._ending = self._patches_of(arrays), self._ending_of(arrays)
+        patches, ending = self._patches_of(arrays), self._ending_of(arrays)
+        self._network = (
+            ctypes.byref(patches), (BlockStruct * len(blocks))(*blocks), len(blocks), ctypes.byref(ending)
+        )  # fmt: skip
         self._largest = _largest(blocks)
         self._most_pixels = arrays.patch.shape[1] * _patches(arrays)
 
@@ -147,17 +146,16 @@ class Network:
         assert images.shape[1:] == self._shape, images.shape
         images = np.ascontiguousarray(images, np.float32)
         embeddings = np.empty((len(images), self.embedding_dim), np.float32)
-        for first in range(0, len(images), _BATCH):
-            self._run(images[first : first + _BATCH], embeddings[first : first + _BATCH])
+        self.embed_at(images.ctypes.data, len(images), embeddings.ctypes.data)
         return embeddings
 
-    def _run(self, images: Floats, embeddings: Floats) -> None:
-        stream = np.empty((len(images), *self._stream), np.float32)
-        ending = ctypes.byref(self._ending)
-        self._library.run(
-            self._memory(), ctypes.byref(self._patches), self._blocks, len(self._blocks), ending,
-            images.ctypes.data, len(images), stream.ctypes.data, stream[0].size, embeddings.ctypes.data,
-        )  # fmt: skip
+    def embed_at(self, images: int, count: int, embeddings: int) -> None:
+        """As `embed`, from an address of contiguous images to one for their embeddings."""
+        self._library.run(self._memory(), *self._network, images, count, embeddings)
+
+    def wake(self) -> None:
+        """Say that this thread will ask for embeddings at once."""
+        self._library.pool().wake()
 
     def _memory(self) -> Memory:
         pool, known = self._library.pool(), self._own.known

@@ -39,7 +39,10 @@ kernels, folder = Library(Path(sys.argv[1])), Path(sys.argv[2])
 network = Network(from_bytes((folder / "width").read_bytes()), kernels)
 images = np.load(folder / "images.npy")
 parts = [(at, size) for size in (1, 9) for _ in range(2) for at in range(0, 9, size)]
-found = [network.embed(images[at : at + size]) for at, size in parts]
+found = []
+for at, size in parts:
+    network.wake()
+    found.append(network.embed(images[at : at + size]))
 assert len(np.unique(np.concatenate(found), axis=0)) == 9
 rng = np.random.default_rng(0)
 for one in other_machine.passes().values():

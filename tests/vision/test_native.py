@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,15 @@ def test_heads_that_forget_at_once_and_heads_that_never_do(
     torch.testing.assert_close(found, wanted, rtol=0, atol=frozen_models.TOLERANCE)
 
 
-def test_an_image_has_one_embedding_whatever_the_batch_and_the_number_of_threads() -> None:
-    model = model_of({"scan": "flip"})
+@pytest.mark.parametrize(
+    "kind",
+    # Threads that share an image share its tokens, or the channels of a wide or of a long one.
+    [{"scan": "flip"}, {"scan": "cross", "num_heads": 40}, {"scan": "flip", "img_size": (60, 92)}],
+)
+def test_an_image_has_one_embedding_whatever_the_batch_and_the_number_of_threads(
+    kind: dict[str, Any],
+) -> None:
+    model = model_of(kind)
     network, images = network_of(model), model.random_images(70)
     before = torch.get_num_threads()
     found = []
@@ -127,6 +135,18 @@ def test_an_image_has_one_embedding_whatever_the_batch_and_the_number_of_threads
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0]) for one in found)
     assert network.embed(images[:0].numpy()).shape == (0, 48)
+
+
+def test_threads_that_were_woken_wait_for_work_or_sleep_again() -> None:
+    model = model_of({"scan": "flip"})
+    network, images = network_of(model), model.random_images(1)
+    wanted = embedded(network, images)
+    for rest in (0.0, 0.0001, 0.02):
+        network.wake()
+        time.sleep(rest)
+        network.wake()
+        assert torch.equal(embedded(network, images), wanted)
+    network.wake()
 
 
 def test_threads_of_python_do_not_disturb_each_other() -> None:
