@@ -28,6 +28,10 @@ class Engine(Protocol):
 
     name: str
 
+    def wake(self) -> None:
+        """Say that `embed` will be called at once by this thread: what sleeps may wake meanwhile."""
+        ...
+
     def embed(self, images: Tensor) -> Tensor:
         """(B, E) float32, L2-normalised, of contiguous images (B, C, H, W) of the engine's place."""
         ...
@@ -40,6 +44,9 @@ class PyTorchEngine:
 
     def __init__(self, packed: PackedWidth) -> None:
         self._straight = Straight(packed).eval()
+
+    def wake(self) -> None:
+        """As `Engine.wake`: PyTorch wakes its threads itself."""
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
@@ -112,18 +119,21 @@ class FrozenWidth:
         Raises:
             ConfigError: images of another shape than the width was frozen for.
         """
+        if self._engine is not None:
+            self._engine.wake()
         if self._engine is None or self.packed is None or self._wants_model(images):
             with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
                 return self._model.embed(images, self.width)
         self.packed.require_images(images.shape)
         assert self._place is not None
-        return self._engine.embed(images.detach().to(self._place.device, self._place.dtype).contiguous())
+        return self._engine.embed(images.to(self._place.device, self._place.dtype).contiguous())
 
     def _wants_model(self, images: Tensor) -> bool:
-        gradients = torch.is_grad_enabled() and images.requires_grad
-        device = self._model.pos_embed.device.type
-        casts = device == "cuda" and torch.is_autocast_enabled(device)
-        return gradients or casts or place_of(self._model) != self._place
+        place = place_of(self._model)
+        if place is None or place != self._place:
+            return True
+        casts = place.device.type == "cuda" and torch.is_autocast_enabled("cuda")
+        return casts or (images.requires_grad and torch.is_grad_enabled())
 
 
 @public_call

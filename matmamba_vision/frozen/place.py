@@ -28,7 +28,8 @@ class Place:
 
 def place_of(model: MatMamba) -> Place | None:
     """Where a packed copy of a model can compute as the model does; None where only the model itself can."""
-    place = Place(model.pos_embed.device, model.pos_embed.dtype)
+    like = model.pos_embed
+    place = Place(like.device, like.dtype)
     if model.training or not has_embedding(model):
         return None
     if place.device.type == "cuda":

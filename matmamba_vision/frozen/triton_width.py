@@ -176,6 +176,9 @@ class TritonEngine:
         network = TritonNetwork(packed, place, choose)
         self._batches = CapturedBatches(network.embed, memory_of(place.device), f"width {packed.name}")
 
+    def wake(self) -> None:
+        """As `Engine.wake`: nothing sleeps."""
+
     def embed(self, images: Tensor) -> Tensor:
         """(B, E) float32, L2-normalised."""
         return self._batches(images)
