@@ -26,6 +26,7 @@ import distill_ablation
 import fine_tuning
 import matmamba_vision
 import nested_quality
+import nested_students
 import qdrant_push
 import ray_rate
 import report
@@ -359,6 +360,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nested_tinyimagenet": lambda: nested_quality.table(read("nested_quality_tinyimagenet")),
     "ablation": lambda: ablation.table(read("ablation")),
     "distill_ablation": lambda: distill_ablation.table(read("distill_ablation")),
+    "nested_students": once_measured("nested_students", nested_students.table),
     "demo": lambda: demo_tables(read("demo/results")),
     "adaptive": lambda: retrieval_tables.adaptive_table(read("adaptive")),
     "adaptive_tinyimagenet": lambda: retrieval_tables.adaptive_table(read("adaptive_tinyimagenet")),

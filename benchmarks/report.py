@@ -79,6 +79,10 @@ every query width by every strategy, against single-shot |
 `benchmarks/even_coordinates.py` | what a more even size of coordinates brings |
 | `results/distill_ablation.json`, `.md` | `.venv/bin/python benchmarks/distill_ablation.py --photos PHOTOS \
 --teacher timm:local-dir:LITE0 --runs DIR` | what each term of a student's objective brings |
+| `results/nested_students.json` | `.venv/bin/python benchmarks/nested_students.py --photos PHOTOS \
+--teacher timm:local-dir:LITE0 --runs DIR` | the 1/8 of a nested student beside a student of 1/8 alone |
+| `results/other_networks.json` | `.venv/bin/python benchmarks/other_networks.py --threads 2` | \
+networks of timm's by PyTorch and by ONNX Runtime |
 | `results/second_encoding.json` | `.venv/bin/python benchmarks/second_encoding.py --photos PHOTOS \
 --runs DIR` | \
 what the second encoding of a rerank or a gate can reuse of the first |

@@ -25,6 +25,7 @@ import nested_cost
 import nested_cost_gpu
 import nested_quality
 import numpy as np
+import other_networks
 import peak_memory
 import peers
 import plots
@@ -53,6 +54,7 @@ TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (latency, {"models": [NANO]}),
     (listing, {"files": 200}),
     (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),
+    (other_networks, {"networks": ["test_efficientnet"]}),
     (small_gallery, {"counts": [50]}),
     (start, {"pictures": 3}),
     (width_time, {"name": NANO, "batch": 2}),
