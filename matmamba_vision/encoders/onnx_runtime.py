@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..frozen import freeze
+from ..models import MatMamba
 from .encoder import Encoder, Features
 from .onnx_file import session_features
 
@@ -34,11 +36,15 @@ def for_many(encoder: Encoder, count: int) -> Encoder:
     Nothing is timed: an encoding that was cut off and goes on is to come to the same bytes.
 
     Args:
-        encoder: any; what is no network of PyTorch, or computes elsewhere than on the CPU, stays as it is.
+        encoder: any; a network of ours is frozen; what is no network of PyTorch, or computes elsewhere than
+            on the CPU, stays as it is.
         count: images of the whole collection; for fewer than `MANY` it stays, too.
     """
     if count < MANY:
         return encoder
+    if isinstance(encoder.network, MatMamba):
+        frozen = freeze(encoder.network, "full")
+        return replace(encoder, features=frozen.embed, by=frozen.by)
     needed = map(find_spec, ("onnxruntime", "onnxscript"))
     if encoder.network is None or encoder.device.type != "cpu" or not all(needed):
         return encoder

@@ -84,6 +84,16 @@ def test_an_indexed_folder_is_the_gallery_that_pytorch_makes(
         assert one.search(photos / "red" / "2.png").hits[0].id == "red/2.png"
 
 
+@pytest.mark.usefixtures("few_are_many")
+def test_a_network_of_ours_is_frozen() -> None:
+    encoder = open_encoder("matmamba_nano_patch4_32")
+    frozen = for_many(encoder, COUNT)
+    assert frozen.by == mv.freeze(mv.load_checkpoint("matmamba_nano_patch4_32").model, "full").by
+    images = torch.randn(3, *encoder.input["input_size"])
+    torch.testing.assert_close(frozen.embed(images), encoder.embed(images), atol=1e-5, rtol=0)
+    assert frozen.digests == encoder.digests
+
+
 class Sorted(nn.Module):
     """Pooled features by way of Python, which no graph can hold."""
 
