@@ -77,6 +77,8 @@ every query width by every strategy, against single-shot |
 --restart MILLION`, on an idle machine | the service under load: always full, always 1/8, by slack |
 | `results/photos_unscaled.json` | the same with the student as it was before \
 `benchmarks/even_coordinates.py` | what a more even size of coordinates brings |
+| `results/photos_cpu.json` | the same of `configs/photos/mini_cpu.yaml`, with `--only photos --threads 2` | \
+the student trained on without a GPU |
 | `results/distill_ablation.json`, `.md` | `.venv/bin/python benchmarks/distill_ablation.py --photos PHOTOS \
 --teacher timm:local-dir:LITE0 --runs DIR` | what each term of a student's objective brings |
 | `results/nested_students.json` | `.venv/bin/python benchmarks/nested_students.py --photos PHOTOS \

@@ -116,7 +116,7 @@ def photos_table(result: Result, data: str = "photos") -> str:
     about = (
         f"{found['queries']:,} held-out images asked in {found['gallery']:,} of the training images, a hit"
         " being of the same class; per cent, 1-NN with 95 % bootstrap intervals; milliseconds for one image"
-        f" on {_threads(result)}. {result['note']}"
+        f" on {_threads(result)}{_by(result)}. {result['note']}"
     )
     return markdown(names, rows) + "\n\n" + about + "\n"
 
@@ -169,8 +169,15 @@ def encoders_table(result: Result) -> str:
         rows.append((title, *(_quality(known.get(cell))[0] for known in tables), *paid))
     names = ("query, and gallery if it is another's", "1-NN, photos", "1-NN, Tiny-ImageNet", "MMACs", "ms")
     sizes = [f"{result['data'][data]['queries']:,} in {result['data'][data]['gallery']:,}" for data in _DATA]
-    about = f"Queries in a gallery: {' and '.join(sizes)}. Milliseconds for one image on {_threads(result)}."
+    asked = f"Queries in a gallery: {' and '.join(sizes)}."
+    about = f"{asked} Milliseconds for one image on {_threads(result)}{_by(result)}."
     return markdown(names, rows) + "\n\n" + about + "\n"
+
+
+def _by(result: Result) -> str:
+    """What computed the teacher, where that is not PyTorch."""
+    by = {row.get("by") for row in result["costs"] if row["encoder"].startswith("teacher")}
+    return ", the teacher's by ONNX Runtime, which is faster than PyTorch" if by == {"onnx"} else ""
 
 
 def over_full(costs: Mapping[str, Result], encoders: Sequence[str]) -> str:
