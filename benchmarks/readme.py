@@ -354,6 +354,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "one_image": one_image_table,
     "light_encoders": light_table,
     "other_networks": once_measured("other_networks", networks_table),
+    "index_other": lambda: ratio_table(
+        "index_other", ("indexing", "PyTorch, ms", "ONNX Runtime, ms", "ratio"), 0
+    ),
     "summary": summary_table,
     "models": models_table,
     "nested": lambda: nested_quality.table(read("nested_quality")),

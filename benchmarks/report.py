@@ -85,6 +85,8 @@ the student trained on without a GPU |
 --teacher timm:local-dir:LITE0 --runs DIR` | the 1/8 of a nested student beside a student of 1/8 alone |
 | `results/other_networks.json` | `.venv/bin/python benchmarks/other_networks.py --threads 2` | \
 networks of timm's by PyTorch and by ONNX Runtime |
+| `results/index_other.json` | `.venv/bin/python benchmarks/index_other.py --threads 2` | \
+a folder indexed by a network of timm's, by the public call, with ONNX Runtime and without |
 | `results/second_encoding.json` | `.venv/bin/python benchmarks/second_encoding.py --photos PHOTOS \
 --runs DIR` | \
 what the second encoding of a rerank or a gate can reuse of the first |

@@ -17,6 +17,7 @@ import fine_tuning
 import gallery_safety
 import gpu
 import image_versions
+import index_other
 import indexing
 import latency
 import listing
@@ -51,6 +52,7 @@ FOLDER = Path(report.__file__).parent
 TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (against_vit, {"settings": [against_vit.Setting(NANO, 32, 2), against_vit.Setting(NANO, 64, 1)]}),
     (block_time, {"shape": SHAPE}),
+    (index_other, {"network": "test_efficientnet", "count": 4}),
     (latency, {"models": [NANO]}),
     (listing, {"files": 200}),
     (nested_cost, {"setting": nested_cost.Setting(NANO, 2, 32)}),

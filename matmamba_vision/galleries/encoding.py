@@ -12,6 +12,7 @@ from matmamba_datasets import BrokenTally, Images, Subset
 from matmamba_retrieval.overlap import ahead
 from numpy.typing import NDArray
 
+from ..encoders.names import EncoderError
 from ..errors import ConfigError
 from ..given import require_whole
 from ..progress import Meter
@@ -123,6 +124,7 @@ class ImageEncoder:
 
         Raises:
             DataError: more images are broken than `tally` allows.
+            EncoderError: an image is encoded to nothing but zeros.
         """
         from matmamba_datasets import make_loader
 
@@ -132,9 +134,23 @@ class ImageEncoder:
         for batch in ahead(iter(loader), AHEAD):
             tally.add(batch.broken)
             if len(batch):
-                yield batch, self._embed(embedder, batch)
+                vectors = self._embed(embedder, batch)
+                _require_directions(embedder.name, batch.ids, vectors)
+                yield batch, vectors
             bar.advance(len(batch) + len(batch.broken), f"{len(tally.found)} broken" if tally.found else "")
 
     def _embed(self, embedder: Embedder, batch: Batch) -> ByWidth:
         full = embedder.spec().width
         return {width: embedder.embed(batch.images, width) for width in (full, *self.widths)}
+
+
+def _require_directions(name: str, ids: Sequence[str], vectors: ByWidth) -> None:
+    """Raise `EncoderError` if what encodes gives nothing but zeros for an image.
+
+    Before anything is written: a gallery would remember this encoder and refuse the next.
+    """
+    for found in vectors.values():
+        if len(empty := np.flatnonzero(~found.any(axis=1))):
+            raise EncoderError(
+                f"{name} gives nothing but zeros for {ids[empty[0]]}: a vector of length 0 is like none"
+            )

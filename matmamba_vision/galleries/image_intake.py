@@ -17,11 +17,10 @@ from matmamba_retrieval.gallery.image_files import Changes, ImageFiles, compare
 from numpy.typing import NDArray
 
 from ..device import limit_threads
-from ..encoders import EncoderError
 from ..given import require_path, require_texts
 from ..progress import Listener, Reporter
 from ..public_call import public_call
-from .encoding import ByWidth, ImageEncoder
+from .encoding import ImageEncoder
 from .gallery_model import ModelLike, embedder_for
 from .given_images import ImageLike, collection_of
 from .image_places import Place, facts_from_now, files_of, place_of, require_told
@@ -153,10 +152,8 @@ def index_images(
         ):
             bar.skip(len(part) - len(left))
             for batch, vectors in encoder.encode(images, left, tally, bar):
-                rows = describe.rows(batch.indices.numpy())
-                _require_directions(encoder.embedder.name, rows, vectors)
                 target.open()
-                writer.add(rows, vectors)
+                writer.add(describe.rows(batch.indices.numpy()), vectors)
         if wanted.shard:
             target.open()
         if target.gallery is None:
@@ -177,18 +174,6 @@ def index_images(
         unknown=changes.unknown,
         unreachable=changes.unreachable,
     )
-
-
-def _require_directions(name: str, rows: Sequence[Row], vectors: ByWidth) -> None:
-    """Raise `EncoderError` if what encodes gives nothing but zeros for an image.
-
-    Before a gallery is made, which would remember this encoder and refuse the next.
-    """
-    for found in vectors.values():
-        if len(empty := np.flatnonzero(~found.any(axis=1))):
-            raise EncoderError(
-                f"{name} gives nothing but zeros for {rows[empty[0]].id}: a vector of length 0 is like none"
-            )
 
 
 def left_to_encode(target: Destination, images: Images, wanted: Wanted, part: range) -> NDArray[np.int64]:

@@ -241,6 +241,11 @@ def test_features_that_change_their_length_or_are_not_numbers_write_nothing(
     with pytest.raises(mv.EncoderError, match=r"zeros gives nothing but zeros for blue/0\.png"):
         mv.index(photos, tmp_path / "g", model=zeros)
     assert not (tmp_path / "g").exists()
+    mv.index(photos, tmp_path / "g", model=function())
+    with pytest.raises(mv.EncoderError, match="zeros gives nothing but zeros for"):
+        mv.reindex(tmp_path / "g", model=zeros)
+    with mv.open_gallery(tmp_path / "g", model=function()) as gallery:
+        assert gallery.search(photos / "red" / "2.png").hits[0].id == "red/2.png"
 
 
 def test_a_plan_for_one_width_chooses_among_searches(photos: Path, teacher: str, tmp_path: Path) -> None:
